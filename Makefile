@@ -1,0 +1,66 @@
+# The front door. Every verb sets up what it needs; `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+MODEL ?= efficientnet_lite0
+USERS ?= 8
+DURATION ?= 20s
+PROTOCOL ?= grpc
+export ORT_DISABLE_TELEMETRY := 1
+
+.PHONY: help setup demo build serve loadtest bench test lint clean
+
+help: ## list the verbs
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+setup: $(STAMP) ## install everything into .venv and the embedded Triton into the user's cache
+	@$(BIN)/tritonkit install-server
+
+# Installs again when any of these files changes; otherwise costs nothing.
+$(STAMP): constraints.txt pyproject.toml build/pyproject.toml clients/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=python3.12 …")'
+	echo "installing into $(VENV) (some minutes the first time)"
+	if command -v uv >/dev/null; then
+	  uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	  uv pip install --quiet --python $(BIN)/python -c constraints.txt -e 'build[cpu,torch,hf,zoo]' -e clients \
+	    --group dev --group load
+	else
+	  test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip
+	  $(BIN)/python -m pip install --progress-bar off -c constraints.txt -e 'build[cpu,torch,hf,zoo]' -e clients \
+	    --group dev --group load | { grep --line-buffered -oE '^(Collecting|Installing) [^ ;(<>=!~]+' || true; }
+	fi
+	touch $@
+
+demo: setup ## both models from PyTorch to a live, load-tested Triton; writes reports/demo
+	@$(BIN)/python loadtests/demo.py
+
+build: $(STAMP) ## export and check every recipe, lay out model_repository/
+	@$(BIN)/tritonkit build --all
+
+serve: setup build ## run Triton on model_repository/ until Ctrl-C
+	@$(BIN)/tritonkit serve model_repository
+
+loadtest: setup build ## MODEL=efficientnet_lite0 USERS=8 DURATION=20s PROTOCOL=grpc
+	@$(BIN)/python loadtests/run.py --model $(MODEL) --users $(USERS) --duration $(DURATION) --protocol $(PROTOCOL)
+
+bench: setup build ## served throughput over in-process onnxruntime, for both models
+	@$(BIN)/python loadtests/bench_serving.py
+
+test: setup ## the whole test suite
+	@$(BIN)/python -m pytest tests
+
+lint: $(STAMP) ## ruff and mypy
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean: ## remove caches and reports; build/, the models and .venv stay
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache reports
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,125 @@
+"""Writes that happen whole or not at all: build beside, fsync, rename.
+
+A process killed at any moment leaves what was there before or what was to come, never a part of it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from tritonkit.errors import MissingError, OutputError
+
+_AT_FDCWD = -100  # linux/fcntl.h
+_RENAME_EXCHANGE = 2  # linux/fs.h; renameat2(2)
+_STAGE = ".tritonkit-"
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write ``path`` into an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise MissingError(
+                f"no space left on the disk that holds {path}", "free some space, or choose another place"
+            ) from error
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            raise OutputError(f"{path} cannot be written: {error.strerror}", "choose a writable place") from error
+        if error.errno in {errno.ENOTDIR, errno.EEXIST}:
+            raise OutputError(f"{path} is in the way: {error.strerror}", "name a directory") from error
+        raise
+
+
+@contextmanager
+def staging(target: Path) -> Iterator[Path]:
+    """An empty directory beside ``target``, on its filesystem; whatever is still in it at the end is removed.
+
+    Leftovers of processes that were killed are removed first.
+    """
+    with explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target.parent)
+        stage = Path(tempfile.mkdtemp(prefix=f"{_STAGE}{os.getpid()}-", dir=target.parent))
+    try:
+        with explained(target):
+            yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _sweep(directory: Path) -> None:
+    for leftover in directory.glob(f"{_STAGE}*"):
+        owner = leftover.name.removeprefix(_STAGE).partition("-")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def sync_tree(directory: Path) -> None:
+    """Make every file and directory below ``directory`` durable."""
+    for root, _, names in os.walk(directory):
+        for name in names:
+            _fsync(Path(root) / name)
+        _fsync(Path(root))
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def put(new: Path, target: Path) -> None:
+    """Move the directory ``new`` to ``target`` in one step; what was there is what ``new`` then is.
+
+    Raises:
+        OutputError: The filesystem cannot exchange two directories, or ``target`` is a mount point.
+    """
+    sync_tree(new)
+    if not target.exists():
+        new.rename(target)
+    else:
+        _exchange(new, target)
+    _fsync(target.parent)
+
+
+def _exchange(a: Path, b: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0:
+        return
+    number = ctypes.get_errno()
+    if number in {errno.EINVAL, errno.ENOSYS, errno.EBUSY}:
+        raise OutputError(
+            f"{b} cannot be replaced in one step: it is a mount point, or its filesystem cannot exchange directories",
+            "build into a directory on a local disk, and copy it from there",
+        )
+    raise OSError(number, os.strerror(number), str(b))
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write one file whole or not at all."""
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f"{_STAGE}{os.getpid()}-", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        _fsync(path.parent)

@@ -1,0 +1,208 @@
+"""PyTorch to ONNX: a module becomes a graph with the recipe's names, types and dynamic dimensions.
+
+It checks what the module does with the declared inputs before the exporter sees it, so that a mistake in
+the recipe is told in the recipe's words. Whether the graph computes the same is for :mod:`tritonkit.parity`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tritonkit import samples
+from tritonkit.errors import SourceError
+from tritonkit.graph import shapes_of
+from tritonkit.recipe import OutputSpec, Recipe
+
+Array = NDArray[np.generic]
+
+OPSET = 20  # the newest that every onnxruntime since 1.17 runs, and so every Triton image since 24.03
+EXTERNAL_DATA_BYTES = 2**31 - 2**20  # a protobuf file ends at 2 GiB; the margin is for the graph itself
+BATCH = "batch"
+
+
+class Adapter(torch.nn.Module):
+    """The user's module with the recipe's signature: tensors in the recipe's order, a tuple of tensors out.
+
+    Inputs go in by keyword when ``forward`` has parameters of those names, else by position. Outputs are
+    taken by key from a mapping, by position from a sequence.
+    """
+
+    def __init__(self, module: torch.nn.Module, recipe: Recipe) -> None:
+        super().__init__()
+        self.module = module
+        self.input_names = list(recipe.inputs)
+        self.output_names = list(recipe.outputs)
+        self.where = str(recipe.path)
+        parameters = inspect.signature(module.forward).parameters
+        self.by_keyword = all(
+            name in parameters and parameters[name].kind is not inspect.Parameter.POSITIONAL_ONLY
+            for name in self.input_names
+        )
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Run the module on the recipe's inputs, in their order."""
+        if self.by_keyword:
+            result = self.module(**dict(zip(self.input_names, tensors, strict=True)))
+        else:
+            result = self.module(*tensors)
+        return self._outputs(result)
+
+    def _outputs(self, result: Any) -> tuple[torch.Tensor, ...]:
+        if isinstance(result, torch.Tensor):
+            result = (result,)
+        if isinstance(result, Mapping):
+            if missing := [name for name in self.output_names if name not in result]:
+                raise SourceError(
+                    f"{self.where}: the module returns no output {missing[0]!r}; it returns: {', '.join(result)}",
+                    "name the outputs like the keys that the module returns",
+                )
+            return tuple(result[name] for name in self.output_names)
+        if len(result) != len(self.output_names):
+            raise SourceError(
+                f"{self.where}: the module returns {len(result)} outputs, the recipe names "
+                f"{len(self.output_names)}: {', '.join(self.output_names)}",
+                "name every output of the module, in its order",
+            )
+        return tuple(result)
+
+
+def reference(adapter: Adapter, recipe: Recipe, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """What the eager module gives for one batch.
+
+    Raises:
+        SourceError: The module rejects the declared inputs, or returns other outputs than declared.
+    """
+    try:
+        with torch.no_grad():
+            tensors = adapter(*(torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in recipe.inputs))
+    except SourceError:
+        raise
+    except Exception as error:
+        raise SourceError(
+            f"{recipe.path}: the module's forward rejects the declared inputs ({shapes_of(inputs)}): "
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            "make dtype and dims (without the batch dimension) those that forward expects",
+        ) from error
+    outputs = {}
+    for (name, spec), tensor in zip(recipe.outputs.items(), tensors, strict=True):
+        if not isinstance(tensor, torch.Tensor):
+            raise SourceError(f"{recipe.path}: output {name!r} is a {type(tensor).__name__}", "return tensors")
+        outputs[name] = _numpy(recipe, name, spec, tensor)
+    return outputs
+
+
+def _numpy(recipe: Recipe, name: str, spec: OutputSpec, tensor: torch.Tensor) -> Array:
+    array: Array = tensor.detach().cpu().numpy()
+    rest = array.shape[1:] if recipe.max_batch_size else array.shape
+    fits = len(rest) == len(spec.dims) and all(
+        isinstance(dim, str) or dim == size for dim, size in zip(spec.dims, rest, strict=True)
+    )
+    if array.dtype != spec.type.numpy or not fits:
+        raise SourceError(
+            f"{recipe.path}: output {name!r} is {array.dtype}{list(rest)}, the recipe says "
+            f"{spec.dtype}{list(spec.dims)}" + (" (without the batch dimension)" if recipe.max_batch_size else ""),
+            "correct dtype and dims of that output",
+        )
+    return array
+
+
+def to_onnx(adapter: Adapter, recipe: Recipe, found: Sequence[samples.Sample], path: Path) -> None:
+    """Export with the dynamo exporter and write ``path``; weights go beside it only past 2 GB.
+
+    Raises:
+        SourceError: The module cannot be exported; the message has the exporter's reason.
+    """
+    sizes = {name: _example_size(name, recipe) for name in recipe.shapes}
+    example = samples.resized(found[0], recipe, sizes)
+    if recipe.max_batch_size:
+        example = samples.batch([samples.resized(s, recipe, sizes) for s in found], 2)  # 1 would specialise
+    args = tuple(torch.from_numpy(np.ascontiguousarray(example[name])) for name in recipe.inputs)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                adapter, args, dynamo=True, opset_version=OPSET, dynamic_shapes=(_dynamic_shapes(recipe),),
+                optimize=True, verbose=False,
+            )  # fmt: skip
+    except Exception as error:
+        raise SourceError(
+            f"{recipe.path}: PyTorch cannot export the module: {_reason(error)}",
+            "data-dependent control flow and ops without an ONNX form must go; `--debug` shows the whole report",
+        ) from error
+    assert program is not None
+    _name_tensors(program.model, recipe)
+    weights = sum(value.const_value.nbytes for value in program.model.graph.initializers.values() if value.const_value)
+    program.save(str(path), external_data=weights > EXTERNAL_DATA_BYTES)
+
+
+def _example_size(name: str, recipe: Recipe) -> int:
+    """Near ``opt``, but not 1: the exporter takes a size of 1 for a constant."""
+    bounds = recipe.shapes[name]
+    return min(max(bounds.opt, 2), bounds.max)
+
+
+def _dynamic_shapes(recipe: Recipe) -> tuple[dict[int, Any], ...]:
+    dims: dict[str, Any] = {
+        name: torch.export.Dim(name, min=bounds.min, max=bounds.max)
+        for name, bounds in recipe.shapes.items()
+        if bounds.min < bounds.max
+    }
+    batch = {0: torch.export.Dim(BATCH, min=1)} if recipe.max_batch_size else {}
+    first = len(batch)
+    return tuple(
+        batch | {first + axis: dims[dim] for axis, dim in enumerate(spec.dims) if isinstance(dim, str) and dim in dims}
+        for spec in recipe.inputs.values()
+    )
+
+
+def _name_tensors(model: Any, recipe: Recipe) -> None:
+    """Give inputs and outputs the recipe's names, moving any inner value that has one of them out of the way."""
+    graph = model.graph
+    wanted = [*recipe.inputs, *recipe.outputs]
+    edge = [*graph.inputs, *graph.outputs]
+    for node in graph:
+        for value in node.outputs:
+            if value.name in wanted and not any(value is other for other in edge):
+                value.name = f"{value.name}__inner"
+    for name in [name for name in graph.initializers if name in wanted]:
+        value = graph.initializers.pop(name)
+        value.name = f"{name}__weight"
+        graph.initializers[value.name] = value
+    for index, value in enumerate(edge):
+        value.name = f"__tritonkit_{index}"  # two steps, as the recipe may swap names
+    for value, name in zip(edge, wanted, strict=True):
+        value.name = name
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints, logs and warns about its own insides; none of it is for the user."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.CRITICAL)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause's first line: the exporter wraps it in pages of its own report."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"

@@ -1,0 +1,207 @@
+"""Reads ONNX graphs: opens them, runs them on the CPU, and holds them against what a recipe says.
+
+Weights are never loaded to look at a graph's signature. Making graphs is for :mod:`tritonkit.export`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from tritonkit.dtypes import BY_ONNX
+from tritonkit.errors import GraphError, MissingError
+from tritonkit.recipe import Recipe, TensorSpec
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class GraphTensor:
+    """One input or output of a graph; a dim is a size, a symbol's name, or None where nothing is known."""
+
+    name: str
+    dtype: str
+    dims: tuple[int | str | None, ...] | None
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What goes into a graph and what comes out, in the graph's order."""
+
+    inputs: dict[str, GraphTensor]
+    outputs: dict[str, GraphTensor]
+    opset: int
+
+
+def read_signature(path: Path) -> Signature:
+    """The inputs and outputs of an ONNX file.
+
+    Raises:
+        GraphError: The file is missing or no valid ONNX, or has a type that Triton does not serve.
+    """
+    model = _parse(path)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    opset = max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
+    return Signature(
+        {value.name: _tensor(path, value) for value in inputs},
+        {value.name: _tensor(path, value) for value in model.graph.output},
+        opset,
+    )
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    try:
+        model = onnx.load(path, load_external_data=False)
+        if not model.graph.output:
+            raise ValueError("it has no outputs")
+        for tensor in model.graph.initializer:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                location = next(entry.value for entry in tensor.external_data if entry.key == "location")
+                if not (path.parent / location).is_file():
+                    raise GraphError(
+                        f"{path}: its weights file {location} is missing",
+                        f"copy {location} beside {path.name}",
+                    )
+        onnx.checker.check_model(str(path))
+    except GraphError:
+        raise
+    except FileNotFoundError as error:
+        raise GraphError(f"there is no file {path}", "correct the path; it is relative to the recipe") from error
+    except Exception as error:  # protobuf, checker and ValueError: all say that this is no ONNX model
+        raise GraphError(
+            f"{path} is not a valid ONNX model: {_first_line(error)}", "export or download it again"
+        ) from error
+    return model
+
+
+def _tensor(path: Path, value: onnx.ValueInfoProto) -> GraphTensor:
+    tensor = value.type.tensor_type
+    if tensor.elem_type not in BY_ONNX:
+        kind = onnx.TensorProto.DataType.Name(tensor.elem_type) if value.type.HasField("tensor_type") else "no tensor"
+        raise GraphError(
+            f"{path}: {value.name!r} is {kind}, which Triton's ONNX Runtime backend does not serve",
+            "cast it inside the graph",
+        )
+    dims: tuple[int | str | None, ...] | None = None
+    if tensor.HasField("shape"):
+        dims = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in tensor.shape.dim)
+    return GraphTensor(value.name, BY_ONNX[tensor.elem_type].name, dims)
+
+
+def check_against(recipe: Recipe, path: Path) -> None:
+    """Refuse a graph that contradicts its recipe: names, dtypes, ranks, sizes, a fixed batch dimension.
+
+    Raises:
+        GraphError: One message with every contradiction.
+    """
+    signature = read_signature(path)
+    problems: list[str] = []
+    for kind, declared, actual in (
+        ("input", recipe.inputs, signature.inputs),
+        ("output", recipe.outputs, signature.outputs),
+    ):
+        problems += _compare_names(kind, declared, actual)
+        for name, spec in declared.items():
+            if name in actual:
+                problems += _compare(recipe, f"{kind} {name!r}", spec, actual[name])
+    if problems:
+        raise GraphError(
+            f"{path} contradicts {recipe.path}:\n" + "\n".join(f"  - {problem}" for problem in problems),
+            "correct the recipe; `tritonkit init` on the graph writes one that agrees",
+        )
+
+
+def _compare_names(kind: str, declared: Mapping[str, TensorSpec], actual: Mapping[str, GraphTensor]) -> list[str]:
+    problems = [
+        f"the graph has no {kind} {name!r}; it has: {', '.join(actual)}" for name in declared if name not in actual
+    ]
+    if kind == "input":
+        problems += [f"the graph's input {name!r} is not in the recipe" for name in actual if name not in declared]
+    return problems
+
+
+def _compare(recipe: Recipe, where: str, spec: TensorSpec, actual: GraphTensor) -> list[str]:
+    problems = []
+    if actual.dtype != spec.dtype:
+        problems.append(f"{where}: the recipe says {spec.dtype}, the graph {actual.dtype}")
+    if actual.dims is None:
+        return problems
+    batched = recipe.max_batch_size > 0
+    expected: tuple[int | str | None, ...] = (None, *spec.dims) if batched else spec.dims
+    if len(expected) != len(actual.dims):
+        problems.append(
+            f"{where}: the recipe says {list(spec.dims)}{' after the batch dimension' if batched else ''}, "
+            f"the graph {list(actual.dims)}"
+        )
+        return problems
+    if batched and isinstance(actual.dims[0], int):
+        problems.append(
+            f"{where}: max_batch_size is {recipe.max_batch_size}, but the graph's batch dimension is fixed at "
+            f"{actual.dims[0]}; set max_batch_size: 0, or export it with a dynamic batch dimension"
+        )
+    for said, is_ in list(zip(expected, actual.dims, strict=True))[int(batched) :]:
+        if isinstance(is_, int) and isinstance(said, int) and said != is_:
+            problems.append(f"{where}: the recipe says {said}, the graph is fixed at {is_}")
+        elif isinstance(is_, int) and isinstance(said, str):
+            problems.append(f"{where}: the recipe says dynamic {said!r}, the graph is fixed at {is_}")
+    return problems
+
+
+class Session:
+    """onnxruntime on the CPU, for checks and benchmarks in this process.
+
+    Args:
+        path: An ONNX file.
+        threads: Threads inside one operator; 0 lets onnxruntime decide.
+
+    Raises:
+        GraphError: onnxruntime cannot load the graph.
+        MissingError: onnxruntime is not installed.
+    """
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # on by default on Linux since onnxruntime 1.29
+        try:
+            import onnxruntime
+        except ModuleNotFoundError as error:
+            raise MissingError("onnxruntime is not installed", 'pip install "tritonkit[cpu]"') from error
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads
+        try:
+            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise GraphError(f"onnxruntime cannot load {path}: {_first_line(error)}", "export it again") from error
+        self.output_names: list[str] = [value.name for value in self._session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs for one batch.
+
+        Raises:
+            GraphError: The graph rejects these inputs.
+        """
+        try:
+            values = self._session.run(None, dict(inputs))
+        except Exception as error:
+            raise GraphError(
+                f"onnxruntime cannot run the graph on {shapes_of(inputs)}: {_first_line(error)}",
+                "check `dims` and `shapes` in the recipe, and that `samples` yields what the model expects",
+            ) from error
+        return dict(zip(self.output_names, values, strict=True))
+
+
+def shapes_of(inputs: Mapping[str, Array]) -> str:
+    """Inputs as a reader wants them in a message: ``image uint8[2, 224, 224, 3]``."""
+    return ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in inputs.items())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,245 @@
+"""What a recipe may say: one YAML file, parsed once, here, into plain frozen data.
+
+It knows the words and their bounds. Whether the source loads, or a graph agrees with the recipe, is for
+:mod:`tritonkit.sources` and :mod:`tritonkit.graph`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tritonkit.dtypes import BY_NAME, Dtype
+from tritonkit.errors import RecipeError
+
+Dim = Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+
+class TensorSpec(_Section):
+    """One input or output, without its batch dimension.
+
+    Attributes:
+        dtype: A word of :mod:`tritonkit.dtypes`, for example ``fp32``.
+        dims: Sizes, or names of dynamic dimensions that ``shapes`` bounds.
+    """
+
+    dtype: str
+    dims: tuple[Dim, ...]
+
+    @field_validator("dtype")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in BY_NAME:
+            raise ValueError(f"unknown dtype {value!r}; one of: {', '.join(BY_NAME)}")
+        return value
+
+    @property
+    def type(self) -> Dtype:
+        """The dtype under all its names."""
+        return BY_NAME[self.dtype]
+
+    def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """``dims`` with every name replaced by its size in ``sizes``."""
+        return tuple(sizes[dim] if isinstance(dim, str) else dim for dim in self.dims)
+
+
+class OutputSpec(TensorSpec):
+    """One output; ``labels`` names its classes: a text file, or ``module:function`` → list of str."""
+
+    labels: str | None = None
+
+
+class Range(_Section):
+    """The sizes that a dynamic dimension may take; ``opt`` is the one to be fast at."""
+
+    min: Annotated[int, Field(ge=1)]
+    opt: Annotated[int, Field(ge=1)]
+    max: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if not self.min <= self.opt <= self.max:
+            raise ValueError(f"min <= opt <= max must hold, got {self.min}, {self.opt}, {self.max}")
+        return self
+
+
+class OnnxSource(_Section):
+    """A graph that exists already."""
+
+    onnx: str
+
+
+class HfSource(_Section):
+    """A local Hugging Face model directory."""
+
+    hf: str
+
+
+class Batching(_Section):
+    """How Triton gathers requests into batches; the defaults suit a model of a few milliseconds.
+
+    Attributes:
+        max_queue_delay_us: How long the first request of a batch may wait for others, in microseconds.
+        max_queue_size: Requests that may wait; one more is refused at once, which is what keeps an
+            overloaded server answering.
+        queue_timeout_ms: A request that waited longer is refused unrun: its caller has given up.
+        instances: Copies of the model that run at the same time.
+        threads: onnxruntime's threads inside one operator, per instance; unset, the machine's cores
+            divided by ``instances``. Read by CPU targets only.
+    """
+
+    max_queue_delay_us: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
+    max_queue_size: Annotated[int, Field(ge=1, le=100_000)] = 256
+    queue_timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = 2000
+    instances: Annotated[int, Field(ge=1, le=64)] = 1
+    threads: Annotated[int, Field(ge=1, le=256)] | None = None
+
+
+class Recipe(_Section):
+    """One model: where it comes from, what goes in and out, how it is to be served.
+
+    Attributes:
+        name: The model's name in Triton and its directory's name in the repository.
+        source: ``module:function`` or ``file.py:function`` returning a ``torch.nn.Module``,
+            ``{onnx: path}``, or ``{hf: directory}``. Paths are relative to the recipe.
+        inputs: In the order of the module's ``forward``, or named like its parameters.
+        outputs: In the order in which the module returns them, or named like its keys.
+        shapes: Bounds of every named dimension.
+        max_batch_size: 0 means that requests carry the whole shape and are never batched.
+        samples: ``module:function`` yielding real inputs, one dict of arrays without batch dimension each.
+        tolerance: Largest parity error that is accepted, relative to the output's largest magnitude.
+        batching: See :class:`Batching`.
+        path: The file this recipe was read from.
+    """
+
+    name: Name
+    source: str | OnnxSource | HfSource
+    inputs: Annotated[dict[str, TensorSpec], Field(min_length=1)]
+    outputs: Annotated[dict[str, OutputSpec], Field(min_length=1)]
+    shapes: dict[str, Range] = {}
+    max_batch_size: Annotated[int, Field(ge=0, le=4096)] = 16
+    samples: str | None = None
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    batching: Batching = Batching()
+    path: Annotated[Path, Field(exclude=True)] = Path("recipe.yaml")
+
+    @model_validator(mode="after")
+    def _dims_are_bounded(self) -> Recipe:
+        named = {d for spec in (*self.inputs.values(), *self.outputs.values()) for d in spec.dims}
+        names = {d for d in named if isinstance(d, str)}
+        if missing := sorted(names - set(self.shapes)):
+            raise ValueError(
+                f"dimension {missing[0]!r} has no range; add  shapes: {{{missing[0]}: {{min: 1, opt: 16, max: 128}}}}"
+            )
+        if unused := sorted(set(self.shapes) - names):
+            raise ValueError(f"shapes.{unused[0]} bounds a dimension that no input or output uses")
+        return self
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Recipe:
+        if both := sorted(set(self.inputs) & set(self.outputs)):
+            raise ValueError(f"{both[0]!r} is an input and an output; ONNX needs two names")
+        return self
+
+    @property
+    def directory(self) -> Path:
+        """The folder that relative paths in the recipe start from."""
+        return self.path.parent
+
+    def sizes(self, which: Literal["min", "opt", "max"]) -> dict[str, int]:
+        """The size of every named dimension at one end of its range."""
+        return {name: getattr(bounds, which) for name, bounds in self.shapes.items()}
+
+
+def load(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        RecipeError: The file is missing or is no YAML mapping, or a value is not allowed; the message
+            has the line and, for an unknown key, the nearest known one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read recipe {path}: {error}", "check the path") from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not valid YAML: {error}", "correct the syntax at that line") from error
+    if not isinstance(data, dict):
+        raise RecipeError(
+            f"{path}: a recipe is a mapping with name, source, inputs and outputs",
+            "`tritonkit init MODEL` writes one",
+        )
+    try:
+        return Recipe.model_validate({**data, "path": path})
+    except ValidationError as error:
+        raise _explain(path, node, error) from error
+
+
+def _explain(path: Path, node: yaml.Node | None, error: ValidationError) -> RecipeError:
+    """All problems of a recipe as one error, each with its line."""
+    problems = []
+    fixes = []
+    for item in error.errors():
+        keys = [part for part in item["loc"] if not _is_union_branch(part)]
+        where = ".".join(str(part) for part in keys) or "recipe"
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            known = _known_keys(keys[:-1])
+            near = difflib.get_close_matches(str(keys[-1]), known, n=1)
+            message = "unknown key" + (f", did you mean {near[0]!r}?" if near else "")
+            fixes.append(f"keys known here: {', '.join(known)}")
+        line = _line(node, keys)
+        text = f"{path}:{line}: {where}: {message}"
+        if text not in problems:
+            problems.append(text)
+    return RecipeError("\n".join(problems), fixes[0] if fixes else "correct the recipe at that line")
+
+
+def _is_union_branch(part: int | str) -> bool:
+    """Pydantic puts the branch of a union it tried into an error's location; a reader has no use for it."""
+    return isinstance(part, str) and (part in {"str", "int", "OnnxSource", "HfSource"} or "[" in part)
+
+
+def _known_keys(parents: Sequence[int | str]) -> list[str]:
+    sections: dict[str, type[BaseModel]] = {
+        "inputs": TensorSpec,
+        "outputs": OutputSpec,
+        "shapes": Range,
+        "batching": Batching,
+        "source": OnnxSource,
+    }
+    model = sections.get(str(parents[0]), Recipe) if parents else Recipe
+    return sorted(name for name in model.model_fields if name != "path")
+
+
+def _line(node: yaml.Node | None, keys: Sequence[int | str]) -> int:
+    """The 1-based line of the deepest key of ``keys`` that the document has."""
+    line = 1
+    for key in keys:
+        child: tuple[yaml.Node, yaml.Node] | None = None
+        if isinstance(node, yaml.MappingNode):
+            child = next((pair for pair in node.value if pair[0].value == str(key)), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            child = (node.value[key], node.value[key])
+        if child is None:
+            break
+        line, node = child[0].start_mark.line + 1, child[1]
+    return int(line)
+
+
+def as_json(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain data, for hashing and passports; the file's own path is not part of it."""
+    return recipe.model_dump(mode="json")

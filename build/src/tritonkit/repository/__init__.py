@@ -1,0 +1,1 @@
+"""The directory that Triton is pointed at: its layout and its configurations."""

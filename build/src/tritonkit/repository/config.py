@@ -1,0 +1,104 @@
+"""Recipe to ``config.pbtxt``, through Triton's own protobuf.
+
+The text begins with a checksum of itself, so that an edit by hand is recognised and never overwritten silently.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Literal
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from tritonkit.recipe import Recipe, TensorSpec
+from tritonkit.samples import Sample
+
+Target = Literal["cpu", "cuda"]
+LABELS = "labels.txt"
+WARMUP = "warmup"
+_HEADER = "# Written by tritonkit from the recipe {recipe}; change that, not this.\n# sha256 of the rest: {digest}\n"
+_HEADER_PATTERN = re.compile(r"\A# Written by tritonkit .*\n# sha256 of the rest: ([0-9a-f]{64})\n")
+
+
+def make(recipe: Recipe, target: Target, warmup: Sample) -> str:
+    """The text of ``config.pbtxt``.
+
+    Args:
+        recipe: What to serve and how to batch it.
+        target: Where the ONNX Runtime backend runs it.
+        warmup: The sample whose raw bytes lie in the model's ``warmup`` folder, one file an input.
+    """
+    config = pb.ModelConfig(name=recipe.name, backend="onnxruntime", max_batch_size=recipe.max_batch_size)
+    for name, spec in recipe.inputs.items():
+        _set_shape(config.input.add(name=name, data_type=_type(spec)), spec)
+    for name, output in recipe.outputs.items():
+        labels = labels_filename(recipe, name) if output.labels else ""
+        _set_shape(config.output.add(name=name, data_type=_type(output), label_filename=labels), output)
+    kind = pb.ModelInstanceGroup.KIND_CPU if target == "cpu" else pb.ModelInstanceGroup.KIND_GPU
+    config.instance_group.add(count=recipe.batching.instances, kind=kind)
+    if recipe.max_batch_size > 1:
+        _add_batching(config, recipe)
+    _add_warmup(config, recipe, warmup)
+    if target == "cpu" and recipe.batching.threads:
+        config.parameters["intra_op_thread_count"].string_value = str(recipe.batching.threads)
+    return seal(text_format.MessageToString(config), recipe.path.name)
+
+
+def labels_filename(recipe: Recipe, output: str) -> str:
+    """``labels.txt`` for a model with one labelled output, else a file for each."""
+    labelled = [name for name, spec in recipe.outputs.items() if spec.labels]
+    return LABELS if len(labelled) == 1 else f"labels_{output}.txt"
+
+
+def parse(text: str) -> pb.ModelConfig:
+    """The configuration that a text describes.
+
+    Raises:
+        google.protobuf.text_format.ParseError: It is no model configuration.
+    """
+    return text_format.Parse(text, pb.ModelConfig())
+
+
+def seal(body: str, recipe_name: str) -> str:
+    """``body`` under the header that :func:`is_ours` recognises."""
+    return _HEADER.format(recipe=recipe_name, digest=hashlib.sha256(body.encode()).hexdigest()) + body
+
+
+def is_ours(text: str) -> bool:
+    """Whether tritonkit wrote this text and nobody has changed it since."""
+    found = _HEADER_PATTERN.match(text)
+    return found is not None and hashlib.sha256(text[found.end() :].encode()).hexdigest() == found[1]
+
+
+def _add_batching(config: pb.ModelConfig, recipe: Recipe) -> None:
+    said = recipe.batching
+    config.dynamic_batching.max_queue_delay_microseconds = said.max_queue_delay_us
+    policy = config.dynamic_batching.default_queue_policy
+    policy.timeout_action = pb.ModelQueuePolicy.REJECT
+    policy.default_timeout_microseconds = said.queue_timeout_ms * 1000
+    policy.allow_timeout_override = True  # a client with less patience says so in its request
+    policy.max_queue_size = said.max_queue_size
+
+
+def _add_warmup(config: pb.ModelConfig, recipe: Recipe, warmup: Sample) -> None:
+    request = config.model_warmup.add(name="real_sample", batch_size=1 if recipe.max_batch_size else 0)
+    for name, spec in recipe.inputs.items():
+        tensor = request.inputs[name]
+        tensor.data_type = _type(spec)
+        tensor.dims.extend(warmup[name].shape or (1,))
+        tensor.input_data_file = name
+
+
+def _type(spec: TensorSpec) -> int:
+    return int(pb.DataType.Value(spec.type.triton))
+
+
+def _set_shape(tensor: pb.ModelInput | pb.ModelOutput, spec: TensorSpec) -> None:
+    """Dims of a tensor; one number a request is ``[1]`` on the wire, as Triton allows no empty shape."""
+    if spec.dims:
+        tensor.dims.extend(-1 if isinstance(dim, str) else dim for dim in spec.dims)
+    else:
+        tensor.dims.append(1)
+        tensor.reshape.SetInParent()

@@ -1,0 +1,154 @@
+"""Lays out a model repository: every model's directory built beside, then the whole swapped in by one rename.
+
+Models in the repository that are not being built stay as they are (hard links, so no byte is copied).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tritonkit import atomic
+from tritonkit.errors import OutputError
+from tritonkit.repository import config
+from tritonkit.store import GRAPH, Artifact
+
+CONFIG = "config.pbtxt"
+VERSION = "1"
+PASSPORT = "passport.json"
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model's directory to be: the files that ``artifact`` holds, and its configuration."""
+
+    name: str
+    artifact: Artifact
+    config: str
+    passport: str
+
+
+def is_current(repository: Path, models: Sequence[Model]) -> bool:
+    """Whether the repository already holds exactly these models."""
+    return all(_is_current(repository / model.name, model) for model in models)
+
+
+def _is_current(directory: Path, model: Model) -> bool:
+    expected = _files(model)
+    try:
+        found = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
+        return (
+            found == {*expected, CONFIG, PASSPORT}
+            and (directory / CONFIG).read_text(encoding="utf-8") == model.config
+            and (directory / PASSPORT).read_text(encoding="utf-8") == model.passport
+            and all((directory / name).samefile(origin) or _same_size(directory / name, origin)
+                    for name, origin in expected.items())
+        )  # fmt: skip
+    except OSError:
+        return False
+
+
+def _same_size(a: Path, b: Path) -> bool:
+    """Enough beside an equal passport, which has the graph's hash: it tells a truncated copy."""
+    return a.stat().st_size == b.stat().st_size
+
+
+def check_place(repository: Path) -> None:
+    """Refuse a place that cannot hold a repository, before any work is done.
+
+    Raises:
+        OutputError: It is not a directory, or cannot be written.
+    """
+    if repository.exists() and not repository.is_dir():
+        raise OutputError(f"{repository} is not a directory", "name a directory for the model repository")
+    nearest = next(place for place in (repository, *repository.absolute().parents) if place.exists())
+    holder = repository.absolute().parent if repository.exists() else nearest
+    for place in (nearest, holder):
+        if not os.access(place, os.W_OK | os.X_OK) or _read_only(place):
+            raise OutputError(f"{place} is read-only", "choose another place with --repository")
+
+
+def _read_only(place: Path) -> bool:
+    return bool(os.statvfs(place).f_flag & os.ST_RDONLY)
+
+
+def write(repository: Path, models: Sequence[Model], *, overwrite: bool) -> None:
+    """Put ``models`` into ``repository`` in one step.
+
+    Args:
+        repository: The directory; made if it does not exist.
+        models: What to put there; everything else in it stays.
+        overwrite: Replace a model's directory even if its configuration was edited by hand.
+
+    Raises:
+        OutputError: A configuration was edited by hand, or the place cannot be written.
+        MissingError: The disk is full.
+    """
+    if not overwrite:
+        for model in models:
+            _check_unedited(repository / model.name / CONFIG, model)
+    repository = repository.absolute()
+    with atomic.staging(repository) as stage:
+        new = stage / repository.name
+        new.mkdir()
+        new.chmod(0o755)
+        if repository.exists():
+            _link_others(repository, new, {model.name for model in models})
+        for model in models:
+            _write_model(new / model.name, model)
+        atomic.put(new, repository)
+
+
+def _check_unedited(path: Path, model: Model) -> None:
+    if not path.exists():
+        return
+    text = path.read_text(encoding="utf-8")
+    if text != model.config and not config.is_ours(text):
+        diff = difflib.unified_diff(
+            text.splitlines(), model.config.splitlines(), str(path), "from the recipe", n=1, lineterm=""
+        )
+        raise OutputError(
+            f"{path} was edited by hand and would be lost:\n" + "\n".join(diff),
+            "put the change into the recipe, or give --overwrite",
+        )
+
+
+def _link_others(old: Path, new: Path, replaced: set[str]) -> None:
+    for entry in old.iterdir():
+        if entry.name in replaced:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, new / entry.name, symlinks=True, copy_function=_link)
+        else:
+            _link(entry, new / entry.name)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    """A hard link where the filesystem allows one, else a copy."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _files(model: Model) -> dict[str, Path]:
+    """Where each of an artifact's files goes in the model's directory."""
+    placed = {}
+    for path in model.artifact.path.rglob("*"):
+        if path.is_file() and path.name != "artifact.json":
+            name = path.relative_to(model.artifact.path).as_posix()
+            placed[f"{VERSION}/{name}" if name.startswith(GRAPH) else name] = path
+    return placed
+
+
+def _write_model(directory: Path, model: Model) -> None:
+    directory.mkdir()
+    for name, origin in _files(model).items():
+        (directory / name).parent.mkdir(exist_ok=True)
+        _link(origin, directory / name)
+    (directory / CONFIG).write_text(model.config, encoding="utf-8")
+    (directory / PASSPORT).write_text(model.passport, encoding="utf-8")

@@ -1,0 +1,259 @@
+"""Runs one embedded Triton: starts it on a repository, waits until it is ready, stops it without a trace.
+
+It binds loopback only and sends nothing anywhere. What Triton says goes to a log file; when a model fails to
+load, Triton's own sentence about it is what the user sees.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import psutil
+
+from tritonkit.errors import CheckFailed, InputError, OutputError
+from tritonkit.server.runtime import BACKENDS, Runtime, find
+
+HOST = "127.0.0.1"
+# Makes the kernel end the server when the process that started it dies, however it dies (prctl(2),
+# PR_SET_PDEATHSIG = 1). It is set in between, as code between fork and exec may not be Python in a threaded process.
+_TRAMPOLINE = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1, {signal}); os.execv(sys.argv[1], sys.argv[1:])"
+_PROBLEM = re.compile(r"^[EWF]\d{4} \S+ \d+ (\S+)\] (.*)$")
+# Said by every start on a machine without a GPU; neither is a problem.
+_HARMLESS = ("CUDA", "Cuda", "NVML", "DCGM", "pinned memory", "GPU metrics", "PERF_METRICS", "driver")
+
+
+class TritonServer:
+    """A running Triton; use it as a context manager.
+
+    The server ends when the thread that started it ends, so start it from one that lives as long.
+
+    Args:
+        repository: A model repository.
+        http_port: 0 takes a free port; the same holds for the other two.
+        grpc_port: See ``http_port``.
+        metrics_port: See ``http_port``.
+        runtime: Which installed server; the one for this machine if not given.
+        arguments: More of ``tritonserver``'s own arguments, for example ``--model-control-mode=explicit``.
+        log: Where Triton's log goes; a temporary file if not given.
+        timeout_s: Seconds to wait for readiness.
+        exit_timeout_s: Seconds that requests in flight get to finish when stopping.
+        cores: CPU cores to stay on; all of them if not given.
+
+    Raises:
+        OutputError: ``repository`` is not a directory.
+        InputError: A port is in use.
+        MissingError: The server is not installed.
+        CheckFailed: A model did not load, or readiness did not come in time.
+    """
+
+    def __init__(
+        self,
+        repository: Path | str,
+        *,
+        http_port: int = 0,
+        grpc_port: int = 0,
+        metrics_port: int = 0,
+        runtime: Runtime | None = None,
+        arguments: Sequence[str] = (),
+        log: Path | None = None,
+        timeout_s: float = 120,
+        exit_timeout_s: int = 5,
+        cores: Sequence[int] = (),
+    ) -> None:
+        self.repository = Path(repository)
+        if not self.repository.is_dir():
+            raise OutputError(
+                f"{repository} is not a directory", "name a model repository; `tritonkit build` makes one"
+            )
+        self.runtime = runtime or find()
+        self.arguments = tuple(arguments)
+        self.timeout_s = timeout_s
+        self.exit_timeout_s = exit_timeout_s
+        self.cores = tuple(cores)
+        self._wanted_ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
+        self.ports: dict[str, int] = {}
+        self.log = log
+        self._work: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def http_url(self) -> str:
+        """``http://127.0.0.1:PORT``."""
+        return f"http://{HOST}:{self.ports['http']}"
+
+    @property
+    def grpc_url(self) -> str:
+        """``grpc://127.0.0.1:PORT``."""
+        return f"grpc://{HOST}:{self.ports['grpc']}"
+
+    @property
+    def metrics_url(self) -> str:
+        """``http://127.0.0.1:PORT/metrics``."""
+        return f"http://{HOST}:{self.ports['metrics']}/metrics"
+
+    @property
+    def pid(self) -> int:
+        """The process id of ``tritonserver``."""
+        if self._process is None:
+            raise RuntimeError("the server is not running")
+        return self._process.pid
+
+    def start(self) -> TritonServer:
+        """Start and wait until every model is ready."""
+        self.ports = _choose_ports(self._wanted_ports)
+        self._work = Path(tempfile.mkdtemp(prefix="tritonkit-server-"))
+        self.log = self.log or self._work / "triton.log"
+        try:
+            with self.log.open("wb") as output:
+                self._process = self._launch(output)
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Let requests in flight finish, then end the server and everything it started."""
+        process, self._process = self._process, None
+        if process is not None:
+            regions = _shared_memory_regions(process.pid)
+            process.terminate()
+            try:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(self.exit_timeout_s + 5)
+            finally:
+                self._kill_group(process)
+                for region in regions:
+                    region.unlink(missing_ok=True)
+        if self._work is not None:
+            shutil.rmtree(self._work, ignore_errors=True)
+            self._work = None
+
+    def wait(self) -> int:
+        """Block until the server ends by itself; its exit status."""
+        assert self._process is not None
+        return self._process.wait()
+
+    def problems(self) -> list[str]:
+        """What Triton's log says of errors and warnings, without its standard complaints about missing GPUs."""
+        text = self.log.read_text(encoding="utf-8", errors="replace") if self.log and self.log.exists() else ""
+        found = [match for line in text.splitlines() if (match := _PROBLEM.match(line))]
+        return [match[2].strip('"') for match in found if not any(word in match[2] for word in _HARMLESS)]
+
+    def __enter__(self) -> TritonServer:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _launch(self, output: IO[bytes]) -> subprocess.Popen[bytes]:
+        assert self._work is not None
+        backends = self._work / "backends"
+        backends.mkdir()
+        (backends / "python").symlink_to(self.runtime.python_backend)
+        for folder in BACKENDS.iterdir():
+            if (folder / "model.py").is_file():
+                (backends / folder.name).symlink_to(folder)
+        addresses = [
+            f"--{name}-{what}={value}"
+            for name, port in self.ports.items()
+            for what, value in (("address", HOST), ("port", port))
+        ]
+        command = [
+            sys.executable, "-S", "-E", "-c", _TRAMPOLINE.format(signal=int(signal.SIGTERM)),
+            str(self.runtime.binary), f"--model-repository={self.repository.absolute()}",
+            f"--backend-directory={backends}", f"--cache-directory={self.runtime.cache_directory}",
+            *addresses, f"--exit-timeout-secs={self.exit_timeout_s}",
+            *self.arguments,
+        ]  # fmt: skip
+        if self.cores:
+            command = ["taskset", "--cpu-list", ",".join(map(str, self.cores)), *command]
+        return subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            env=self.runtime.environment(), start_new_session=True,
+        )  # fmt: skip
+
+    def _wait(self) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + self.timeout_s
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise self._failure(f"tritonserver ended with status {self._process.returncode} while starting")
+            if self._ready():
+                return
+            time.sleep(0.05)
+        raise self._failure(f"tritonserver was not ready after {self.timeout_s:g} s")
+
+    def _ready(self) -> bool:
+        connection = http.client.HTTPConnection(HOST, self.ports["http"], timeout=2)
+        try:
+            connection.request("GET", "/v2/health/ready")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    def _failure(self, what: str) -> CheckFailed | InputError:
+        problems = list(dict.fromkeys(self.problems()))
+        if any("address already in use" in problem.lower() for problem in problems):
+            return InputError("\n".join([what, *problems]), "choose another port, or 0 for a free one")
+        failed = [problem for problem in problems if "failed to load" in problem] or problems[-5:]
+        return CheckFailed(
+            "\n".join([what, *(f"  {problem}" for problem in failed)]),
+            f"correct the model's directory in {self.repository}" if failed else f"read {self.log}",
+        )
+
+    def _kill_group(self, process: subprocess.Popen[bytes]) -> None:
+        """End the stubs that the server started; they share its process group and nobody else does."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _shared_memory_regions(pid: int) -> list[Path]:
+    """What the server shares with its stubs; a server that is killed leaves it behind."""
+    try:
+        arguments = [word for child in psutil.Process(pid).children() for word in child.cmdline()]
+    except psutil.Error:
+        return []
+    return [Path("/dev/shm", word) for word in arguments if "_backend_shm_region_" in word]
+
+
+def _choose_ports(wanted: dict[str, int]) -> dict[str, int]:
+    """The wanted ports if they are free, and free ones where 0 is wanted."""
+    sockets = []
+    chosen = {}
+    try:
+        for name, port in wanted.items():
+            probe = socket.socket()
+            sockets.append(probe)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError as error:
+                raise InputError(
+                    f"port {port} ({name}) cannot be used: {error.strerror}",
+                    f"choose another --{name}-port, or 0",
+                ) from error
+            chosen[name] = probe.getsockname()[1]
+    finally:
+        for probe in sockets:
+            probe.close()
+    return chosen

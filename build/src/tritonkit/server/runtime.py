@@ -1,0 +1,231 @@
+"""Finds and installs the embedded Triton: the real ``tritonserver`` binary and an environment of its own.
+
+The binary and its Python backend come out of the ``nvidia-pytriton`` wheel, used as files. Its stub was
+compiled against numpy 1, so what runs inside it (onnxruntime) is installed apart from tritonkit's own packages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tritonkit import atomic, progress, store
+from tritonkit.errors import MissingError
+
+Device = Literal["cpu", "cuda"]
+WHEEL = "nvidia-pytriton==0.7.0"  # tritonserver 2.51.0, which is Triton 24.10
+PYTHONS = (
+    "3.11",
+    "3.12",
+)  # numpy 1.26 has no wheels for a newer one, the wheel no stub for an older one we run on
+BACKENDS = Path(__file__).parent / "backends"
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A Python whose shared library the backend's stub can load.
+
+    Attributes:
+        version: ``3.11``, for example.
+        library_directory: Where its ``libpython`` lies.
+        executable: The interpreter itself, outside any virtual environment.
+    """
+
+    version: str
+    library_directory: str
+    executable: str
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """An installed embedded server, for one device and one interpreter."""
+
+    path: Path
+    interpreter: Interpreter
+    device: Device
+
+    @property
+    def binary(self) -> Path:
+        """The ``tritonserver`` executable."""
+        return self.path / "triton/pytriton/tritonserver/bin/tritonserver"
+
+    @property
+    def python_backend(self) -> Path:
+        """The Python backend's folder, with the interpreter's stub in it."""
+        return self.path / "triton/pytriton/tritonserver/backends/python"
+
+    @property
+    def cache_directory(self) -> Path:
+        """The folder of response caches."""
+        return self.path / "triton/pytriton/tritonserver/caches"
+
+    def environment(self) -> dict[str, str]:
+        """The variables that the server and its stubs need, over this process's own."""
+        variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        libraries = [self.interpreter.library_directory, str(self.path / "triton/nvidia_pytriton.libs")]
+        return variables | {
+            "LD_LIBRARY_PATH": os.pathsep.join([*libraries, *filter(None, [variables.get("LD_LIBRARY_PATH")])]),
+            # The stub's interpreter ignores PYTHONPATH and PYTHONHOME (it starts isolated), but finds its packages
+            # as any Python does: from the pyvenv.cfg beside the first python3 on the PATH.
+            "PATH": os.pathsep.join([str(self.path / "env/bin"), variables.get("PATH", os.defpath)]),
+            "ORT_DISABLE_TELEMETRY": "1",
+        }
+
+
+def find(device: Device | None = None) -> Runtime:
+    """The installed server.
+
+    Raises:
+        MissingError: It is not installed, or this machine cannot run it.
+    """
+    device = device or detect_device()
+    interpreter = _interpreter()
+    runtime = Runtime(_home(device, interpreter), interpreter, device)
+    if not (runtime.path / "complete").is_file():
+        raise MissingError(
+            f"the Triton server is not installed (PyPI package {WHEEL})", "run `tritonkit install-server`"
+        )
+    return runtime
+
+
+def install(device: Device | None = None) -> Runtime:
+    """Install the server if it is not installed yet, into tritonkit's home; nothing else is touched.
+
+    Raises:
+        MissingError: A package cannot be had, or this machine cannot run the server.
+    """
+    device = device or detect_device()
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        raise MissingError(
+            f"the embedded Triton runs on Linux x86-64, this is {sys.platform} {platform.machine()}",
+            "use the NVIDIA image there: nvcr.io/nvidia/tritonserver",
+        )
+    interpreter = _interpreter()
+    target = _home(device, interpreter)
+    runtime = Runtime(target, interpreter, device)
+    if (target / "complete").is_file():
+        return runtime
+    with progress.steps("Triton server", 3) as steps, atomic.staging(target) as stage:
+        steps.next(f"download {WHEEL}")
+        _pip(interpreter, "--no-deps", "--target", str(stage / "triton"), WHEEL)
+        steps.next(f"install onnxruntime for {device}")
+        requirements = Path(__file__).with_name(f"requirements-{device}.txt")
+        _pip(
+            interpreter,
+            "--no-deps",
+            "--target",
+            str(_make_environment(stage / "env", interpreter)),
+            "-r",
+            str(requirements),
+        )
+        steps.next("put it together")
+        server = stage / "triton/pytriton/tritonserver"
+        stub = server / "python_backend_stubs" / interpreter.version / "triton_python_backend_stub"
+        shutil.copy2(stub, server / "backends/python")
+        shutil.rmtree(server / "python_backend_stubs")
+        for executable in (
+            server / "backends/python/triton_python_backend_stub",
+            server / "bin/tritonserver",
+        ):
+            executable.chmod(0o755)
+        (stage / "complete").write_text(WHEEL + "\n", encoding="utf-8")
+        stage.chmod(0o755)
+        atomic.put(stage, target)
+    return runtime
+
+
+def detect_device() -> Device:
+    """``cuda`` where an NVIDIA driver is loaded, else ``cpu``."""
+    return "cuda" if Path("/dev/nvidiactl").exists() else "cpu"
+
+
+def _home(device: Device, interpreter: Interpreter) -> Path:
+    requirements = Path(__file__).with_name(f"requirements-{device}.txt").read_text(encoding="utf-8")
+    key = hashlib.sha256(f"{WHEEL}\n{requirements}\n{interpreter}".encode()).hexdigest()[:12]
+    return store.home() / "server" / f"{device}-py{interpreter.version}-{key}"
+
+
+def _interpreter() -> Interpreter:
+    """This process's Python if the stub can use it, else another on the PATH."""
+    candidates = [sys.executable, *filter(None, (shutil.which(f"python{version}") for version in PYTHONS))]
+    reasons = []
+    for candidate in candidates:
+        found = _inspect(candidate)
+        if isinstance(found, Interpreter):
+            return found
+        reasons.append(found)
+    raise MissingError(
+        "no Python on this machine can run inside the server:\n" + "\n".join(f"  - {reason}" for reason in reasons),
+        f"install Python {' or '.join(PYTHONS)} with its shared library: the package libpython3.11 on Debian and "
+        "Ubuntu, `uv python install 3.12`, or pyenv with PYTHON_CONFIGURE_OPTS=--enable-shared",
+    )
+
+
+def _inspect(executable: str) -> Interpreter | str:
+    code = (
+        "import json,sys,sysconfig as s;print(json.dumps(['%d.%d'%sys.version_info[:2],"
+        "s.get_config_var('LIBDIR'),s.get_config_var('INSTSONAME'),sys.base_prefix,s.get_config_var('MULTIARCH')]))"
+    )
+    try:
+        said = subprocess.run([executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
+        version, directory, name, prefix, multiarch = json.loads(said.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return f"{executable} does not run: {error}"
+    if version not in PYTHONS:
+        return f"{executable} is Python {version}"
+    places = [Path(directory or ""), Path(prefix) / "lib", Path(directory or "") / (multiarch or "")]
+    for place in places:
+        if name and name.endswith(("so", "1.0")) and (place / name).is_file():
+            return Interpreter(version, str(place), f"{prefix}/bin/python{version}")
+    return f"{executable} has no shared library (libpython{version}.so.1.0)"
+
+
+def _make_environment(path: Path, interpreter: Interpreter) -> Path:
+    """The least that Python takes for a virtual environment; returns its (still absent) site-packages."""
+    (path / "bin").mkdir(parents=True)
+    (path / "bin/python3").symlink_to(interpreter.executable)
+    home = Path(interpreter.executable).parent
+    (path / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\n", encoding="utf-8")
+    return path / f"lib/python{interpreter.version}/site-packages"
+
+
+def _pip(interpreter: Interpreter, *arguments: str) -> None:
+    if importlib.util.find_spec("pip"):
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-compile",
+        ]
+        command += ["--only-binary=:all:", "--python-version", interpreter.version, "--implementation", "cp"]
+    elif uv := shutil.which("uv"):
+        command = [
+            uv,
+            "pip",
+            "install",
+            "--quiet",
+            "--only-binary=:all:",
+            "--python-version",
+            interpreter.version,
+        ]
+    else:
+        raise MissingError("neither pip nor uv can be found", "python -m ensurepip")
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+        raise MissingError(
+            f"installing {arguments[-1]} failed: {reason[-1] if reason else 'no reason given'}",
+            "the Triton server comes from the package index; check the network, and that glibc is 2.35 or newer",
+        )

@@ -1,0 +1,158 @@
+"""Finds the Python objects that a recipe names: the module to export, its samples, its labels.
+
+It resolves and calls; what comes back is checked by :mod:`tritonkit.export` and :mod:`tritonkit.samples`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tritonkit.errors import MissingError, SourceError, TritonkitError
+from tritonkit.recipe import HfSource, OnnxSource, Recipe
+
+
+def resolve(reference: str, directory: Path, key: str) -> Callable[..., Any]:
+    """The function behind ``module:function`` or ``file.py:function``.
+
+    Args:
+        reference: As written in the recipe.
+        directory: Where a relative file starts from.
+        key: The recipe's key, for messages.
+
+    Raises:
+        SourceError: It does not parse, does not import, has no such function, or is not callable.
+    """
+    module_name, _, function_name = reference.rpartition(":")
+    if not module_name or not function_name.isidentifier():
+        raise SourceError(
+            f"{key}: {reference!r} is not of the form module:function",
+            "write  package.module:function  or  ./file.py:function",
+        )
+    module = _import(module_name, directory, key)
+    try:
+        function = getattr(module, function_name)
+    except AttributeError:
+        known = [name for name in vars(module) if callable(getattr(module, name)) and name[0] != "_"]
+        raise SourceError(
+            f"{key}: {module_name} has no {function_name!r}",
+            f"it has: {', '.join(known) or 'no functions'}",
+        ) from None
+    if not callable(function):
+        raise SourceError(f"{key}: {reference} is a {type(function).__name__}, not a function", "name a function")
+    return function  # type: ignore[no-any-return]
+
+
+def file_of(reference: str, directory: Path) -> Path:
+    """The file that holds the function of a reference that :func:`resolve` has resolved."""
+    name = reference.rpartition(":")[0]
+    if name.endswith(".py"):
+        return (directory / name).resolve()
+    return Path(str(sys.modules[name].__file__))
+
+
+def load_module(recipe: Recipe) -> Any:
+    """The ``torch.nn.Module`` of a recipe, in evaluation mode.
+
+    Raises:
+        SourceError: It cannot be loaded, or is not a module.
+    """
+    import torch
+
+    source = recipe.source
+    with _user_code(f"{recipe.path}: source"):
+        if isinstance(source, HfSource):
+            from tritonkit import hf
+
+            module = hf.load(recipe.directory / source.hf)
+        else:
+            assert not isinstance(source, OnnxSource)
+            module = resolve(source, recipe.directory, f"{recipe.path}: source")()
+    if not isinstance(module, torch.nn.Module):
+        raise SourceError(
+            f"{recipe.path}: source returned a {type(module).__name__}, not a torch.nn.Module",
+            "return the module itself",
+        )
+    return module.eval()
+
+
+def load_labels(reference: str, recipe: Recipe) -> list[str]:
+    """Class names from a text file (one a line) or a ``module:function``.
+
+    Raises:
+        SourceError: The file is missing, or the function fails or returns no list of str.
+    """
+    key = f"{recipe.path}: labels"
+    if ":" in reference:
+        with _user_code(key):
+            labels = resolve(reference, recipe.directory, key)()
+    else:
+        try:
+            labels = (recipe.directory / reference).read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise SourceError(f"{key}: cannot read {reference}: {error}", "correct the path") from error
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise SourceError(f"{key}: expected a list of str", "return one name for each class")
+    return labels
+
+
+def _import(name: str, directory: Path, key: str) -> ModuleType:
+    try:
+        if not name.endswith(".py"):
+            return importlib.import_module(name)
+        path = (directory / name).resolve()
+        if not path.is_file():
+            raise SourceError(f"{key}: there is no file {path}", "paths are relative to the recipe")
+        with _importable(path.parent):
+            return _import_file(path)
+    except TritonkitError:
+        raise
+    except Exception as error:
+        raise SourceError(
+            f"{key}: {name} does not import: {type(error).__name__}: {error}",
+            "install what it needs, or correct the name (relative files end in .py)",
+        ) from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"_tritonkit_source_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickle look a class's module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _importable(directory: Path) -> Iterator[None]:
+    """Let a source file import its neighbours, as it can when it is run by itself."""
+    sys.path.insert(0, str(directory))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(directory))
+
+
+@contextmanager
+def _user_code(key: str) -> Iterator[None]:
+    """Turn whatever a user's function raises into a SourceError that says where."""
+    try:
+        yield
+    except TritonkitError:
+        raise
+    except ModuleNotFoundError as error:
+        raise MissingError(
+            f"{key}: the package {error.name!r} is not installed", f"pip install {error.name}"
+        ) from error
+    except Exception as error:
+        raise SourceError(
+            f"{key} failed: {type(error).__name__}: {error}",
+            "run the function by itself to see its traceback",
+        ) from error

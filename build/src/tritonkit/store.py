@@ -1,0 +1,98 @@
+"""Content-addressed artifacts: a graph with all that a repository needs of it, named by what made it.
+
+An artifact's first name is the hash of the request (recipe, tool versions, exporter code); its second is the
+hash of what the export read (:mod:`tritonkit.dependencies`). An artifact is complete or absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tritonkit import atomic, recipe
+from tritonkit.dependencies import Dependencies, sha256
+
+ABOUT = "artifact.json"
+GRAPH = "model.onnx"
+# What an artifact is made with; a change in any of them makes a new one.
+_CODE = ("dtypes", "export", "graph", "hf", "parity", "samples", "sources")
+_TOOLS = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch", "transformers")
+
+
+def home() -> Path:
+    """Where artifacts and the server live: ``$TRITONKIT_HOME``, else ``tritonkit`` in the user's cache."""
+    if chosen := os.environ.get("TRITONKIT_HOME"):
+        return Path(chosen).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tritonkit"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One finished export: ``path`` holds ``model.onnx``, labels, warm-up data and ``artifact.json``."""
+
+    path: Path
+    about: dict[str, Any]
+
+    @property
+    def graph(self) -> Path:
+        """The ONNX file."""
+        return self.path / GRAPH
+
+
+def request_key(wanted: recipe.Recipe) -> str:
+    """The hash of everything that is known about an export before running it."""
+    tools = {name: _version(name) for name in _TOOLS}
+    code = {name: sha256(Path(__file__).with_name(f"{name}.py")) for name in _CODE}
+    said = recipe.as_json(wanted)
+    del said["batching"]  # how a graph is served does not change the graph
+    facts = {"recipe": said, "tools": tools, "code": code, "python": list(sys.version_info[:2])}
+    if not isinstance(wanted.source, str) or ".py:" in wanted.source:
+        facts["directory"] = str(wanted.directory.resolve())  # relative paths mean other files elsewhere
+    return _hash(facts)
+
+
+def find(key: str) -> Artifact | None:
+    """The artifact of a request whose dependencies are all unchanged."""
+    for about in sorted((home() / "artifacts" / key).glob(f"*/{ABOUT}")):
+        try:
+            data = json.loads(about.read_text(encoding="utf-8"))
+            if Dependencies.from_json(data["dependencies"]).hold() and (about.parent / GRAPH).is_file():
+                return Artifact(about.parent, data)
+        except (ValueError, KeyError, TypeError, OSError):
+            continue  # an artifact that cannot be read is an artifact to make again
+    return None
+
+
+def make(key: str, write: Callable[[Path], tuple[dict[str, Any], Dependencies]]) -> Artifact:
+    """Let ``write`` fill a directory, and publish it in one step.
+
+    Args:
+        key: From :func:`request_key`.
+        write: Fills the directory it gets; returns what to say about it, and what it depended on.
+    """
+    shelf = home() / "artifacts" / key
+    with atomic.staging(shelf / "artifact") as stage:
+        about, dependencies = write(stage)
+        about |= {"key": key, "graph_sha256": sha256(stage / GRAPH), "dependencies": dependencies.as_json()}
+        (stage / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        target = shelf / _hash(about["dependencies"])[:16]
+        atomic.put(stage, target)
+    return Artifact(target, about)
+
+
+def _hash(data: object) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
