@@ -86,23 +86,32 @@ class HfSource(_Section):
 
 
 class Batching(_Section):
-    """How Triton gathers requests into batches; the defaults suit a model of a few milliseconds.
+    """How Triton gathers requests into batches, and how many may wait.
+
+    The queue is bounded only where ``instances`` is 2 or more, unless a bound is asked for by name: with one
+    instance, Triton up to 26.07 stalls for half a second now and then when its queue has any bound
+    (docs/decisions/0003).
 
     Attributes:
         max_queue_delay_us: How long the first request of a batch may wait for others, in microseconds.
-        max_queue_size: Requests that may wait; one more is refused at once, which is what keeps an
-            overloaded server answering.
-        queue_timeout_ms: A request that waited longer is refused unrun: its caller has given up.
-        instances: Copies of the model that run at the same time.
-        threads: onnxruntime's threads inside one operator, per instance; unset, the machine's cores
-            divided by ``instances``. Read by CPU targets only.
+        instances: Copies of the model that run at the same time, per device.
+        threads: onnxruntime's threads inside one operator, per instance. Read by CPU targets only.
+        max_queue_size: Requests that may wait, 256 if not given; one more is refused at once, which is what
+            keeps an overloaded server answering.
+        queue_timeout_ms: A request that waited longer is refused unrun, as its caller has given up; 2000 if
+            not given.
     """
 
     max_queue_delay_us: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
-    max_queue_size: Annotated[int, Field(ge=1, le=100_000)] = 256
-    queue_timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = 2000
-    instances: Annotated[int, Field(ge=1, le=64)] = 1
-    threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    instances: Annotated[int, Field(ge=1, le=64)] = 2
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    max_queue_size: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    queue_timeout_ms: Annotated[int, Field(ge=1, le=600_000)] | None = None
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the queue has a bound in size and time."""
+        return self.instances > 1 or self.max_queue_size is not None or self.queue_timeout_ms is not None
 
 
 class Recipe(_Section):

@@ -16,6 +16,9 @@ from tritonkit.recipe import Recipe, TensorSpec
 from tritonkit.samples import Sample
 
 Target = Literal["cpu", "cuda"]
+# A queue of 256 holds a few seconds of work for a model of 10 ms; after 2 s most callers have given up.
+MAX_QUEUE_SIZE = 256
+QUEUE_TIMEOUT_MS = 2000
 LABELS = "labels.txt"
 WARMUP = "warmup"
 _HEADER = "# Written by tritonkit from the recipe {recipe}; change that, not this.\n# sha256 of the rest: {digest}\n"
@@ -41,7 +44,7 @@ def make(recipe: Recipe, target: Target, warmup: Sample) -> str:
     if recipe.max_batch_size > 1:
         _add_batching(config, recipe)
     _add_warmup(config, recipe, warmup)
-    if target == "cpu" and recipe.batching.threads:
+    if target == "cpu":
         config.parameters["intra_op_thread_count"].string_value = str(recipe.batching.threads)
     return seal(text_format.MessageToString(config), recipe.path.name)
 
@@ -75,11 +78,13 @@ def is_ours(text: str) -> bool:
 def _add_batching(config: pb.ModelConfig, recipe: Recipe) -> None:
     said = recipe.batching
     config.dynamic_batching.max_queue_delay_microseconds = said.max_queue_delay_us
+    if not said.bounded:
+        return
     policy = config.dynamic_batching.default_queue_policy
     policy.timeout_action = pb.ModelQueuePolicy.REJECT
-    policy.default_timeout_microseconds = said.queue_timeout_ms * 1000
+    policy.default_timeout_microseconds = (said.queue_timeout_ms or QUEUE_TIMEOUT_MS) * 1000
     policy.allow_timeout_override = True  # a client with less patience says so in its request
-    policy.max_queue_size = said.max_queue_size
+    policy.max_queue_size = said.max_queue_size or MAX_QUEUE_SIZE
 
 
 def _add_warmup(config: pb.ModelConfig, recipe: Recipe, warmup: Sample) -> None:

@@ -201,14 +201,8 @@ class TritonServer:
         raise self._failure(f"tritonserver was not ready after {self.timeout_s:g} s")
 
     def _ready(self) -> bool:
-        connection = http.client.HTTPConnection(HOST, self.ports["http"], timeout=2)
-        try:
-            connection.request("GET", "/v2/health/ready")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
-        finally:
-            connection.close()
+        """Every model is ready, and metrics are served too: Triton opens that port last."""
+        return _answers(self.ports["http"], "/v2/health/ready") and _answers(self.ports["metrics"], "/metrics")
 
     def _failure(self, what: str) -> CheckFailed | InputError:
         problems = list(dict.fromkeys(self.problems()))
@@ -225,6 +219,17 @@ class TritonServer:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def _answers(port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=2)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def _shared_memory_regions(pid: int) -> list[Path]:

