@@ -5,6 +5,7 @@ Prints a table, and writes ``reports/demo/summary.json`` and ``reports/demo/inde
 
 from __future__ import annotations
 
+import argparse
 import base64
 import io
 import json
@@ -31,10 +32,8 @@ from tritonkit.zoo import photographs, prose
 from tritonkit_client import Client
 
 RECIPES = Path("build/recipes")
-REPOSITORY = Path("model_repository")
-REPORTS = Path("reports/demo")
 IMAGE_MODEL, TEXT_MODEL = "efficientnet_lite0", "all_minilm_l6_v2"
-STEPS, STEP_S = (1, 2, 4, 8), 5.0  # loadtests/steps.py
+USERS = (1, 2, 4, 8)
 SHOWN = 4  # photographs in the report
 # Pairs that mean the same in other words, so that the nearest sentence is worth looking at.
 SENTENCES = (
@@ -50,34 +49,39 @@ Summary = dict[str, Any]
 
 def main() -> int:
     """Run the demo; 1 if anything did not agree, 3 if something is missing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--step-s", type=float, default=5.0, help="seconds with each number of users")
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"))
+    parser.add_argument("--reports", type=Path, default=Path("reports/demo"))
+    options = parser.parse_args()
     try:
-        summary = _run()
+        summary = _run(options.repository, options.step_s)
+        atomic.write(options.reports / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+        atomic.write(options.reports / "index.html", report.render(summary).encode())
     except TritonkitError as error:
         Console(stderr=True, highlight=False).print(f"error: {error}", markup=False)
         return error.exit_code
-    atomic.write(REPORTS / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
-    atomic.write(REPORTS / "index.html", report.render(summary).encode())
-    _print(summary)
+    _print(summary, options.reports / "index.html")
     return 0
 
 
-def _run() -> Summary:
+def _run(repository: Path, step_s: float) -> Summary:
     start = time.monotonic()
     wanted = {name: recipe.load(RECIPES / f"{name}.yaml") for name in (IMAGE_MODEL, TEXT_MODEL)}
-    built = pipeline.build(list(wanted.values()), REPOSITORY, "cpu")
+    built = pipeline.build(list(wanted.values()), repository, "cpu")
     seconds = {"build": time.monotonic() - start}
     summary: Summary = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "command": "make demo"}
     with progress.steps("demo", 2 + len(wanted)) as steps:
         steps.next("start Triton")
         begun = time.monotonic()
-        with TritonServer(REPOSITORY) as server:
+        with TritonServer(repository) as server:
             seconds["server_start"] = time.monotonic() - begun
             steps.next("classify photographs and embed sentences over gRPC and HTTP")
             summary |= _answers(server)
             models: dict[str, Summary] = {}
             for name in wanted:
-                steps.next(f"load test {name} with Locust, {STEP_S * len(STEPS):.0f} s")
-                models[name] = _load_test(server, name) | {"export": built.models[name]}
+                steps.next(f"load test {name} with Locust, {step_s * len(USERS):.0f} s")
+                models[name] = _load_test(server, name, step_s) | {"export": built.models[name]}
     seconds["total"] = time.monotonic() - start
     return summary | {
         "environment": _environment(),
@@ -101,7 +105,7 @@ def _answers(server: TritonServer) -> Summary:
     if not all(np.array_equal(a, b) for a, b in zip(*answers, strict=True)):
         raise CheckFailed("gRPC and HTTP gave different answers to the same requests", "please report this")
     logits, vectors = answers[0]
-    labels = (REPOSITORY / IMAGE_MODEL / "labels.txt").read_text(encoding="utf-8").splitlines()
+    labels = (server.repository / IMAGE_MODEL / "labels.txt").read_text(encoding="utf-8").splitlines()
     shown = [
         {"file": name, "image": _thumbnail(picture), "top": _top(row, labels)}
         for (_, name), picture, row in zip(photographs.PHOTOGRAPHS, pictures, logits, strict=True)
@@ -136,15 +140,13 @@ def _thumbnail(picture: Any) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
 
 
-def _load_test(server: TritonServer, name: str) -> Summary:
-    files = f"{load.HERE / 'locustfile.py'},{load.HERE / 'steps.py'}"
-    arguments = ["-f", files, "--step-s", str(STEP_S)]
-    run = load.run(server, RECIPES / f"{name}.yaml", name, protocol="grpc", arguments=arguments)
+def _load_test(server: TritonServer, name: str, step_s: float) -> Summary:
+    run = load.run(server, RECIPES / f"{name}.yaml", name, protocol="grpc", users=USERS, step_s=step_s)
     curve = []
-    for users in STEPS:
+    for users in USERS:
         of_step = run.requests.of(run.requests.users == users)
         batch = {"average_batch": round(run.average_batch(of_step), 2)}
-        curve.append({"users": users} | asdict(load.figures(of_step, STEP_S)) | batch)
+        curve.append({"users": users} | asdict(load.figures(of_step, step_s)) | batch)
     if failed := sum(step["failed"] for step in curve):
         raise CheckFailed(f"{failed} requests to {name} failed: {set(run.requests.errors) - {''}}", "read the errors")
     start = run.requests.start_s - run.requests.start_s.min()
@@ -173,15 +175,14 @@ def _environment() -> Summary:
     }
 
 
-def _print(summary: Summary) -> None:
+def _print(summary: Summary, page: Path) -> None:
     """The result as a person wants it: what the models said, and how fast."""
     console = Console(highlight=False)
     photograph, sentence = summary["photographs"][0], summary["sentences"][0]
     top = photograph["top"][0]
     console.print(f"{IMAGE_MODEL}: {photograph['file']} is {top['label']} ({top['probability']:.0%})", markup=False)
     console.print(
-        f"{TEXT_MODEL}: nearest to “{sentence['text']}”\n"
-        f"  is “{sentence['nearest']}” ({sentence['similarity']:.2f})",
+        f"{TEXT_MODEL}: nearest to “{sentence['text']}”\n  is “{sentence['nearest']}” ({sentence['similarity']:.2f})",
         markup=False,
     )
     table = Table("model", "users", "requests/s", "p50 ms", "p99 ms", "average batch", box=None, pad_edge=False)
@@ -199,7 +200,7 @@ def _print(summary: Summary) -> None:
         f"gRPC and HTTP agreed bit for bit; the graphs agree with PyTorch to "
         f"{max(model['export']['worst_parity']['relative'] for model in summary['models'].values()):.0e}.\n"
         f"Build {seconds['build']:.0f} s, server start {seconds['server_start']:.1f} s, all {seconds['total']:.0f} s. "
-        f"Report: {REPORTS / 'index.html'}"
+        f"Report: {page}"
     )
 
 

@@ -74,28 +74,26 @@ class Run:
         return (end[0] - inferences) / max(end[1] - executions, 1)
 
 
-def run(
-    server: TritonServer, recipe: Path, model: str, *, protocol: str, arguments: Sequence[str], cores: Sequence[int] = ()
-) -> Run:
-    """Run Locust headless against ``server`` until it ends by itself.
+def run(server: TritonServer, recipe: Path, model: str, *, protocol: str, users: Sequence[int], step_s: float) -> Run:
+    """Run Locust headless against ``server``.
 
     Args:
         server: Running.
         recipe: Whose model and samples to use.
         model: The recipe's model.
         protocol: ``grpc`` or ``http``.
-        arguments: Locust's own: a shape's file and options, or ``--users`` and ``--run-time``.
-        cores: CPU cores for Locust to stay on; all of them if not given.
+        users: How many at a time, one number a step.
+        step_s: Seconds of a step.
 
     Raises:
         CheckFailed: Locust could not run, or sent nothing.
     """
-    user, url = ("TritonGrpcUser", server.grpc_url) if protocol == "grpc" else ("TritonHttpUser", server.http_url)
+    user_class, url = ("TritonGrpcUser", server.grpc_url) if protocol == "grpc" else ("TritonHttpUser", server.http_url)
     with _file() as record, _watched(server, model) as counters:
         command = [
-            *(["taskset", "--cpu-list", ",".join(map(str, cores))] if cores else []),
-            sys.executable, "-m", "locust", *arguments, "--headless", "--only-summary", "--host", url,
-            "--recipe", str(recipe), "--record", str(record), "--exit-code-on-error", "0", user,
+            sys.executable, "-m", "locust", "-f", f"{HERE / 'locustfile.py'},{HERE / 'steps.py'}",
+            "--steps", ",".join(map(str, users)), "--step-s", f"{step_s:g}", "--headless", "--only-summary",
+            "--host", url, "--recipe", str(recipe), "--record", str(record), "--exit-code-on-error", "0", user_class,
         ]  # fmt: skip
         environment = os.environ | {"PYTHONWARNINGS": "ignore"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

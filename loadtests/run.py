@@ -45,15 +45,12 @@ def _run(options: argparse.Namespace) -> int:
         steps.next("start Triton")
         with TritonServer(options.repository) as server:
             steps.next(f"{options.users} users over {options.protocol} for {total:g} s")
-            arguments = [
-                "-f", str(load.HERE / "locustfile.py"), "--users", str(options.users),
-                "--spawn-rate", str(options.users), "--run-time", f"{total:g}",
-            ]  # fmt: skip
-            result = load.run(server, path, wanted.name, protocol=options.protocol, arguments=arguments)
+            result = load.run(server, path, wanted.name, protocol=options.protocol, users=[options.users], step_s=total)
     late = result.requests.of(result.requests.start_s >= result.requests.start_s.min() + WARM_UP_S)
     figures = load.figures(late, float(np.ptp(late.start_s)))
     Console(highlight=False, soft_wrap=True).print(
-        f"{wanted.name} over {options.protocol}, {options.users} users, {seconds:g} s after {WARM_UP_S:g} s of warm-up\n"
+        f"{wanted.name} over {options.protocol}, {options.users} users, "
+        f"{seconds:g} s after {WARM_UP_S:g} s of warm-up\n"
         f"  {figures.throughput:.1f} requests/s   p50 {figures.p50_ms:.1f} ms   p99 {figures.p99_ms:.1f} ms   "
         f"{figures.requests} requests, {figures.failed} failed   average batch {result.average_batch(late):.1f}"
     )

@@ -1,0 +1,29 @@
+"""What every room's tests share: one home for artifacts and the server, and the zoo's models built once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # on by default on Linux since onnxruntime 1.29
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def zoo_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with every shipped recipe, built for the CPU; artifacts come from the user's store."""
+    from tritonkit import pipeline, recipe
+
+    repository = tmp_path_factory.mktemp("zoo") / "model_repository"
+    recipes = [recipe.load(path) for path in sorted((ROOT / "build/recipes").glob("*.yaml"))]
+    pipeline.build(recipes, repository, "cpu")
+    return repository
