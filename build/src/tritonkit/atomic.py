@@ -48,7 +48,7 @@ def staging(target: Path) -> Iterator[Path]:
     """
     with explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target.parent)
+        sweep(target.parent)
         stage = Path(tempfile.mkdtemp(prefix=f"{_STAGE}{os.getpid()}-", dir=target.parent))
     try:
         with explained(target):
@@ -57,9 +57,10 @@ def staging(target: Path) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def _sweep(directory: Path) -> None:
-    for leftover in directory.glob(f"{_STAGE}*"):
-        owner = leftover.name.removeprefix(_STAGE).partition("-")[0]
+def sweep(directory: Path, prefix: str = _STAGE) -> None:
+    """Remove what processes that were killed left behind: folders called ``prefix`` and the process's id."""
+    for leftover in directory.glob(f"{prefix}*"):
+        owner = leftover.name.removeprefix(prefix).partition("-")[0]
         if owner.isdigit() and not psutil.pid_exists(int(owner)):
             shutil.rmtree(leftover, ignore_errors=True)
 

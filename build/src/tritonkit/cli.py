@@ -130,7 +130,7 @@ def _serve(options: argparse.Namespace) -> int:
         steps.next(f"start on {options.repository}")
         server.start()
     try:
-        out.print(f"ready: {server.grpc_url}  {server.http_url}  metrics {server.metrics_url}")
+        out.print(f"ready: {server.grpc_url}  {server.http_url}  metrics {server.metrics_url}", soft_wrap=True)
         out.print("Ctrl-C stops it")
         sys.stdout.flush()
         status = server.wait()

@@ -19,6 +19,9 @@ Target = Literal["cpu", "cuda"]
 # A queue of 256 holds a few seconds of work for a model of 10 ms; after 2 s most callers have given up.
 MAX_QUEUE_SIZE = 256
 QUEUE_TIMEOUT_MS = 2000
+# onnxruntime's default, EXHAUSTIVE, tries every algorithm at each batch size that it meets first: with dynamic batching
+# requests then wait 0.7 to 2.4 s (docs/decisions/0005).
+CONV_SEARCH = "HEURISTIC"
 LABELS = "labels.txt"
 WARMUP = "warmup"
 _HEADER = "# Written by tritonkit from the recipe {recipe}; change that, not this.\n# sha256 of the rest: {digest}\n"
@@ -44,7 +47,10 @@ def make(recipe: Recipe, target: Target, warmup: Sample) -> str:
     if recipe.max_batch_size > 1:
         _add_batching(config, recipe)
     _add_warmup(config, recipe, warmup)
-    if target == "cpu":
+    if target == "cuda":
+        cuda = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="cuda")
+        cuda.parameters["cudnn_conv_algo_search"] = CONV_SEARCH
+    else:
         config.parameters["intra_op_thread_count"].string_value = str(recipe.batching.threads)
     return seal(text_format.MessageToString(config), recipe.path.name)
 

@@ -24,6 +24,7 @@ from typing import IO
 
 import psutil
 
+from tritonkit import atomic
 from tritonkit.errors import CheckFailed, InputError, OutputError
 from tritonkit.server.runtime import BACKENDS, Runtime, find
 
@@ -31,6 +32,7 @@ HOST = "127.0.0.1"
 # Makes the kernel end the server when the process that started it dies, however it dies (prctl(2),
 # PR_SET_PDEATHSIG = 1). It is set in between, as code between fork and exec may not be Python in a threaded process.
 _TRAMPOLINE = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1, {signal}); os.execv(sys.argv[1], sys.argv[1:])"
+_WORK = "tritonkit-server-"
 _PROBLEM = re.compile(r"^[EWF]\d{4} \S+ \d+ (\S+)\] (.*)$")
 # Said by every start on a machine without a GPU; neither is a problem.
 _HARMLESS = ("CUDA", "Cuda", "NVML", "DCGM", "pinned memory", "GPU metrics", "PERF_METRICS", "driver")
@@ -115,7 +117,8 @@ class TritonServer:
     def start(self) -> TritonServer:
         """Start and wait until every model is ready."""
         self.ports = _choose_ports(self._wanted_ports)
-        self._work = Path(tempfile.mkdtemp(prefix="tritonkit-server-"))
+        atomic.sweep(Path(tempfile.gettempdir()), _WORK)
+        self._work = Path(tempfile.mkdtemp(prefix=f"{_WORK}{os.getpid()}-"))
         self.log = self.log or self._work / "triton.log"
         try:
             with self.log.open("wb") as output:

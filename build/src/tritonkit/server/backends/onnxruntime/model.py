@@ -39,6 +39,13 @@ GRAPH_LEVELS = {
     1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
+# Parameters of the CUDA provider that the C++ backend takes outside `execution_accelerators`, and their numbers.
+DEPRECATED_CUDA_PARAMETERS = {
+    "cudnn_conv_algo_search": {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"},
+    "gpu_mem_limit": {},
+    "arena_extend_strategy": {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"},
+    "do_copy_in_default_stream": {},
+}
 DEFAULT_GRAPH_FILE = "model.onnx"
 AUTO_MAX_BATCH_SIZE = 4  # the server's own --backend-config default-max-batch-size
 
@@ -72,7 +79,7 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         graph = Path(args["model_repository"], args["model_version"], graph_file(config))
         device = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
-        self.session = open_session(graph, session_options(config), providers(device))
+        self.session = open_session(graph, session_options(config), providers(config, device))
         _check_signature(config, self.session)
         self.output_names = [tensor.name for tensor in self.session.get_outputs()]
         self.input_names = [tensor.name for tensor in self.session.get_inputs()]
@@ -150,17 +157,19 @@ def session_options(config):
         if level not in GRAPH_LEVELS:
             raise pb_utils.TritonModelException(f"optimization.graph.level is {level}; -1, 1 and 2 are known")
         options.graph_optimization_level = GRAPH_LEVELS[level]
-    if config.get("optimization", {}).get("execution_accelerators"):
-        pb_utils.Logger.log_warn("execution accelerators are the C++ backend's; this one runs without them")
     return options
 
 
-def providers(device):
+def providers(config, device):
     """Execution providers for one instance.
 
     Args:
+        config: The model's configuration.
         device: The CUDA device, or None for the CPU.
     """
+    accelerators = config.get("optimization", {}).get("execution_accelerators", {})
+    for unknown in accelerators.get("cpu_execution_accelerator", []):
+        pb_utils.Logger.log_warn(f"the accelerator {unknown['name']!r} is the C++ backend's; running without it")
     if device is None:
         return ["CPUExecutionProvider"]
     if hasattr(ort, "preload_dlls"):
@@ -170,7 +179,22 @@ def providers(device):
             "the instance group asks for a GPU, but this server's onnxruntime is the CPU build; "
             "run `tritonkit install-server --device cuda`"
         )
-    return [("CUDAExecutionProvider", {"device_id": device}), "CPUExecutionProvider"]
+    return [("CUDAExecutionProvider", cuda_options(config, accelerators, device)), "CPUExecutionProvider"]
+
+
+def cuda_options(config, accelerators, device):
+    """Options of the CUDA execution provider: those of the accelerator `cuda`, and the older parameters."""
+    options = {}
+    for name, choices in DEPRECATED_CUDA_PARAMETERS.items():
+        value = config.get("parameters", {}).get(name, {}).get("string_value")
+        if value is not None:
+            options[name] = choices.get(value, value)
+    for accelerator in accelerators.get("gpu_execution_accelerator", []):
+        if accelerator["name"] == "cuda":
+            options |= accelerator.get("parameters", {})
+        else:
+            pb_utils.Logger.log_warn(f"the accelerator {accelerator['name']!r} is the C++ backend's; using cuda")
+    return options | {"device_id": str(device)}
 
 
 def open_session(graph, options, execution_providers):
