@@ -1,15 +1,11 @@
-"""Makes the scripts of loadtests/ importable as the plain siblings that they are, and finds a browser."""
+"""Finds a browser."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "loadtests"))
 
 
 @pytest.fixture

@@ -172,7 +172,8 @@ def test_page_fits_the_window_in_a_real_browser(chromium: str, tmp_path: Path, w
     done = subprocess.run(
         [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--allow-file-access-from-files", "--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000",
+         "--allow-file-access-from-files", "--hide-scrollbars", "--virtual-time-budget=3000",
+         f"--user-data-dir={tmp_path / 'profile'}",
          "--dump-dom", (tmp_path / "frame.html").as_uri()],
         capture_output=True, text=True, timeout=90, check=True,
     )  # fmt: skip

@@ -24,7 +24,7 @@ from tritonkit.errors import SourceError
 from tritonkit.graph import shapes_of
 from tritonkit.recipe import OutputSpec, Recipe
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 OPSET = 20  # the newest that every onnxruntime since 1.17 runs, and so every Triton image since 24.03
 EXTERNAL_DATA_BYTES = 2**31 - 2**20  # a protobuf file ends at 2 GiB; the margin is for the graph itself

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 
@@ -19,7 +18,7 @@ from tritonkit.dtypes import BY_ONNX
 from tritonkit.errors import GraphError, MissingError
 from tritonkit.recipe import Recipe, TensorSpec
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

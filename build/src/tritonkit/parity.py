@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,12 @@ from tritonkit.errors import CheckFailed
 from tritonkit.graph import Session, shapes_of
 from tritonkit.recipe import Recipe
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 # Kernels for one row and for many round differently, and ill-conditioned models show it (magika's published graph:
 # 4e-3 on noise, with rows that are bit for bit independent of each other). A real dependence is far above this.
 ALONE_FACTOR = 100
+
+CHECKS = ("module", "batch", "alone")  # in the order in which a failure explains the later ones
 
 Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
@@ -67,7 +70,7 @@ def check(
             measured += _compare("module", recipe, inputs, reference(inputs), outputs)
         if recipe.max_batch_size and len(next(iter(inputs.values()))) > 1:
             measured += _check_rows(recipe, session, inputs, outputs)
-    for measurement in sorted(measured, key=lambda m: m.relative, reverse=True):
+    for measurement in sorted(measured, key=lambda m: (CHECKS.index(m.check), -m.relative)):
         allowed = recipe.tolerance * (ALONE_FACTOR if measurement.check == "alone" else 1)
         if not measurement.relative <= allowed:
             raise CheckFailed(_refusal(recipe, measurement, allowed), _advice(measurement))
@@ -149,7 +152,7 @@ def distance(expected: Array, got: Array) -> tuple[float, float]:
     same = (a == b) | (np.isnan(a) & np.isnan(b))  # infinities are equal to themselves only
     with np.errstate(invalid="ignore"):
         apart = np.where(same, 0.0, np.abs(a - b))
-    max_abs = float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0))
+    max_abs = float(np.nan_to_num(apart, nan=np.inf, posinf=np.inf).max(initial=0.0))
     scale = float(np.abs(a[np.isfinite(a)]).max(initial=0.0))
     if max_abs == 0.0:
         return 0.0, 0.0

@@ -76,6 +76,7 @@ def _export(key: str, recipe: Recipe) -> store.Artifact:
 def _fill(stage: Path, recipe: Recipe, steps: progress.Steps) -> tuple[dict[str, Any], dependencies.Dependencies]:
     start = time.monotonic()
     path = stage / store.GRAPH
+    sources.forget()
     with dependencies.recording() as opened:
         steps.next("read samples")
         found = samples.load(recipe, SAMPLES_CHECKED)

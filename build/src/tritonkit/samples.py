@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from tritonkit import sources
 from tritonkit.errors import SourceError, TritonkitError
 from tritonkit.recipe import Recipe, TensorSpec
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 Sample = dict[str, Array]
 
 
@@ -114,5 +115,7 @@ def _synthetic(recipe: Recipe, seed: int) -> Sample:
         elif spec.type.numpy.kind == "f":
             sample[name] = random.standard_normal(shape).astype(spec.type.numpy)
         else:
-            sample[name] = random.integers(0, 2, shape).astype(spec.type.numpy)
+            values = random.integers(0, 2, shape)
+            values[..., :1] = 1  # a mask must leave something
+            sample[name] = values.astype(spec.type.numpy)
     return sample

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ from typing import Any
 
 from tritonkit.errors import MissingError, SourceError, TritonkitError
 from tritonkit.recipe import HfSource, OnnxSource, Recipe
+
+# The folder whose modules can be imported as top-level ones now: that of the last source file; at most one.
+_active: list[Path] = []
 
 
 def resolve(reference: str, directory: Path, key: str) -> Callable[..., Any]:
@@ -109,8 +113,8 @@ def _import(name: str, directory: Path, key: str) -> ModuleType:
         path = (directory / name).resolve()
         if not path.is_file():
             raise SourceError(f"{key}: there is no file {path}", "paths are relative to the recipe")
-        with _importable(path.parent):
-            return _import_file(path)
+        _activate(path.parent)
+        return _import_file(path)
     except TritonkitError:
         raise
     except Exception as error:
@@ -130,14 +134,26 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-@contextmanager
-def _importable(directory: Path) -> Iterator[None]:
+def _activate(directory: Path) -> None:
     """Let a source file import its neighbours, as it can when it is run by itself."""
-    sys.path.insert(0, str(directory))
-    try:
-        yield
-    finally:
+    if _active != [directory]:
+        forget()
+        _active.append(directory)
+        sys.path.insert(0, str(directory))
+
+
+def forget() -> None:
+    """Unload the modules of the folder that a source file was last loaded from.
+
+    Another recipe's folder may have modules of the same names, and this one's may have changed on disk.
+    """
+    for directory in _active:
         sys.path.remove(str(directory))
+        below = f"{directory}{os.sep}"
+        for name, module in list(sys.modules.items()):
+            if (getattr(module, "__file__", None) or "").startswith(below):
+                del sys.modules[name]
+    _active.clear()
 
 
 @contextmanager
