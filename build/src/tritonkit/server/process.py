@@ -33,6 +33,7 @@ HOST = "127.0.0.1"
 # PR_SET_PDEATHSIG = 1). It is set in between, as code between fork and exec may not be Python in a threaded process.
 _TRAMPOLINE = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1, {signal}); os.execv(sys.argv[1], sys.argv[1:])"
 _WORK = "tritonkit-server-"
+_LINK = "model_repository"
 _PROBLEM = re.compile(r"^[EWF]\d{4} \S+ \d+ (\S+)\] (.*)$")
 # Said by every start on a machine without a GPU; neither is a problem.
 _HARMLESS = ("CUDA", "Cuda", "NVML", "DCGM", "pinned memory", "GPU metrics", "PERF_METRICS", "driver")
@@ -154,6 +155,8 @@ class TritonServer:
     def problems(self) -> list[str]:
         """What Triton's log says of errors and warnings, without its standard complaints about missing GPUs."""
         text = self.log.read_text(encoding="utf-8", errors="replace") if self.log and self.log.exists() else ""
+        if self._work:
+            text = text.replace(str(self._work / _LINK), str(self.repository))
         found = [match for line in text.splitlines() if (match := _PROBLEM.match(line))]
         return [match[2].strip('"') for match in found if not any(word in match[2] for word in _HARMLESS)]
 
@@ -167,6 +170,8 @@ class TritonServer:
 
     def _launch(self, output: IO[bytes]) -> subprocess.Popen[bytes]:
         assert self._work is not None
+        # Triton's Python backend starts its stub through a shell without quoting, and hangs on a path with a space.
+        (self._work / _LINK).symlink_to(self.repository.absolute())
         backends = self._work / "backends"
         backends.mkdir()
         (backends / "python").symlink_to(self.runtime.python_backend)
@@ -180,7 +185,7 @@ class TritonServer:
         ]
         command = [
             sys.executable, "-S", "-E", "-c", _TRAMPOLINE.format(signal=int(signal.SIGTERM)),
-            str(self.runtime.binary), f"--model-repository={self.repository.absolute()}",
+            str(self.runtime.binary), f"--model-repository={self._work / _LINK}",
             f"--backend-directory={backends}", f"--cache-directory={self.runtime.cache_directory}",
             *addresses, f"--exit-timeout-secs={self.exit_timeout_s}",
             *self.arguments,

@@ -1,0 +1,84 @@
+"""The traps of a folder called build/, the walls between the rooms, and what a wheel must carry."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+
+def tracked(root: Path) -> list[Path]:
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True).stdout
+    return [root / name for name in names.split("\0") if name and (root / name).is_file()]
+
+
+def test_build_is_source_and_not_a_package(root: Path) -> None:
+    assert not (root / "build/__init__.py").exists()
+    ignored = subprocess.run(["git", "check-ignore", "build/src/tritonkit/new.py", "build/new"], cwd=root, check=False)
+    assert ignored.returncode == 1, "a line of .gitignore swallows build/"
+    code = "import importlib.util as u; spec = u.find_spec('build'); print(getattr(spec, 'origin', None))"
+    found = subprocess.run([sys.executable, "-c", code], cwd=root.parent, capture_output=True, text=True, check=True)
+    assert str(root) not in found.stdout
+
+
+def test_nothing_tracked_is_over_two_megabytes(root: Path) -> None:
+    assert [path for path in tracked(root) if path.stat().st_size > 2_000_000] == []
+
+
+def test_no_module_is_longer_than_400_lines(root: Path) -> None:
+    long = {str(path): lines for path in tracked(root) if path.suffix == ".py"
+            and (lines := len(path.read_text(encoding="utf-8").splitlines())) > 400}  # fmt: skip
+    assert long == {}
+
+
+def imports(folder: Path) -> set[str]:
+    """The top-level names that a folder's modules import."""
+    found = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                found.add(str(node.module).partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [
+        ("clients/src", {"tritonkit", "torch", "gevent", "locust", "onnx", "onnxruntime"}),
+        ("build/src", {"tritonkit_client", "locust", "gevent", "load", "locustfile", "demo", "report"}),
+    ],
+)
+def test_rooms_know_only_what_they_may(root: Path, folder: str, forbidden: set[str]) -> None:
+    assert not imports(root / folder) & forbidden
+
+
+def test_the_backend_imports_nothing_of_ours_as_it_runs_in_another_environment(root: Path) -> None:
+    allowed = {"json", "locale", "os", "pathlib", "numpy", "onnxruntime", "triton_python_backend_utils"}
+    assert imports(root / "build/src/tritonkit/server/backends") <= allowed
+
+
+@pytest.mark.parametrize(
+    ("folder", "names"),
+    [
+        ("build", ["tritonkit/py.typed", "tritonkit/server/backends/onnxruntime/model.py",
+                   "tritonkit/server/requirements-cpu.txt", "tritonkit/server/requirements-cuda.txt"]),
+        ("clients", ["tritonkit_client/py.typed", "tritonkit_client/__init__.py"]),
+    ],
+)  # fmt: skip
+def test_wheel_carries_what_it_needs_and_nothing_else(
+    root: Path, tmp_path: Path, folder: str, names: list[str]
+) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, root / folder], check=True
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = zipfile.ZipFile(wheel).namelist()
+    assert set(names) <= set(packed)
+    package = names[0].partition("/")[0]
+    assert all(name.startswith((f"{package}/", f"{package}-")) for name in packed)

