@@ -128,6 +128,7 @@ def test_a_killed_server_is_reported_and_its_memory_removed(repository: Path) ->
     os.kill(server.pid, signal.SIGKILL)
     assert server.wait() == -signal.SIGKILL
     server.stop()
+    psutil.wait_procs(stubs, timeout=10)
     assert not [stub for stub in stubs if alive(stub)]
 
 

@@ -1,0 +1,202 @@
+"""Every error that the client raises on purpose, and the one table that turns a failed call into one of them.
+
+::
+
+    TritonkitClientError
+    ├── InvalidEndpoint        the address given to the client cannot be used
+    ├── ClientClosed           the client was closed before the call
+    ├── ConnectionFailed       nobody answered: refused, reset, unknown host
+    ├── DeadlineExceeded       no answer within the timeout
+    ├── InvalidInput           what was given does not fit the model; most are found before anything is sent
+    ├── ModelNotFound          the server has no model of that name or version
+    ├── ModelNotReady          the server knows the model but cannot serve it: unloaded, or failed to load
+    ├── ServerBusy             the server is there but did not take the request now
+    │   └── QueueFull          the model's queue holds as many requests as its configuration allows
+    └── ServerError            the server failed, or what answered is not Triton
+
+The table knows gRPC status names, HTTP status codes and Triton's own sentences; it knows nothing of sockets.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+NO_CONNECTION = "NO_CONNECTION"
+DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Which call an error belongs to: endpoint, model and request id, each empty where it does not apply."""
+
+    endpoint: str = ""
+    model: str = ""
+    request_id: str = ""
+
+    def __str__(self) -> str:
+        named = (("model", self.model), ("request", self.request_id), ("at", self.endpoint))
+        return ", ".join(f"{word} {value}" for word, value in named if value)
+
+
+class TritonkitClientError(Exception):
+    """Base of all errors of this package.
+
+    Args:
+        message: What is wrong, as one sentence.
+        fix: What the caller can do about it.
+        origin: The call it happened in.
+
+    Attributes:
+        message, fix: As given.
+        endpoint, model, request_id: From the origin; empty where they do not apply.
+    """
+
+    def __init__(self, message: str, fix: str = "", origin: Origin | None = None) -> None:
+        # All arguments reach Exception.args, so that an error survives pickling between processes.
+        super().__init__(message, fix, origin)
+        where = origin or Origin()
+        self.message = message
+        self.fix = fix
+        self.endpoint = where.endpoint
+        self.model = where.model
+        self.request_id = where.request_id
+
+    def __str__(self) -> str:
+        where = str(Origin(self.endpoint, self.model, self.request_id))
+        text = f"{self.message} ({where})" if where else self.message
+        return f"{text}\n  fix: {self.fix}" if self.fix else text
+
+
+class InvalidEndpoint(TritonkitClientError):
+    """The address given to the client cannot be used."""
+
+
+class ClientClosed(TritonkitClientError):
+    """The client was closed before the call."""
+
+
+class ConnectionFailed(TritonkitClientError):
+    """Nobody answered: connection refused or reset, or an unknown host."""
+
+
+class DeadlineExceeded(TritonkitClientError):
+    """No answer came within the timeout."""
+
+
+class InvalidInput(TritonkitClientError):
+    """What was given does not fit the model."""
+
+
+class ModelNotFound(TritonkitClientError):
+    """The server has no model of that name or version."""
+
+
+class ModelNotReady(TritonkitClientError):
+    """The server knows the model but cannot serve it."""
+
+
+class ServerBusy(TritonkitClientError):
+    """The server is there but did not take the request now."""
+
+
+class QueueFull(ServerBusy):
+    """The model's queue holds as many requests as its configuration allows."""
+
+
+class ServerError(TritonkitClientError):
+    """The server failed, or what answered is not Triton."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row of the table: it applies to any of ``statuses`` whose message contains ``pattern``.
+
+    No statuses means every status; an empty pattern fits every message.
+    """
+
+    statuses: tuple[int | str, ...]
+    pattern: str
+    error: type[TritonkitClientError]
+    says: str
+    fix: str
+
+
+# What gRPC core and proxies say when a connection, not the server, failed: both use UNAVAILABLE (a proxy:
+# 503) for it, the status with which Triton itself refuses work.
+_CONNECTION_WORDS = "connect|socket|resol|goaway|transport|endpoint|stream removed|broken pipe|network|no route"
+
+_CHECK_ADDRESS = "check address and port (Triton: 8000 for http://, 8001 for grpc://) and that the server runs"
+# The statuses with which releases of Triton have said that a model is not there.
+_ABSENT = ("NOT_FOUND", "INVALID_ARGUMENT", "UNAVAILABLE", 404, 400, 503)
+
+# The first row that applies wins. Triton's sentences are those of release 24.10 (core:
+# `InferenceServer::GetModel`, the schedulers' queue policies); the two protocols carry the same ones.
+_TABLE = (
+    _Row(
+        (DEADLINE_EXCEEDED, 408, 504), "", DeadlineExceeded,
+        "no answer within the timeout",
+        "raise timeout=, or find out with client.statistics(model) where the server spends its time",
+    ),
+    _Row(
+        (NO_CONNECTION,), "", ConnectionFailed,
+        "the server cannot be reached",
+        _CHECK_ADDRESS,
+    ),
+    _Row(
+        _ABSENT, "has no available versions|not at ready state", ModelNotReady,
+        "the model is not ready",
+        "see the server's log for why it did not load, or load it",
+    ),
+    _Row(
+        _ABSENT, "unknown model|requested model .* is not available", ModelNotFound,
+        "the server has no such model",
+        "check the name and the version against the server's model repository",
+    ),
+    _Row(
+        ("UNAVAILABLE", 503), "exceeds maximum queue size", QueueFull,
+        "the model's queue is full",
+        "send less at once, add instances, or raise max_queue_size in the model's config.pbtxt",
+    ),
+    _Row(
+        ("UNAVAILABLE", 503), _CONNECTION_WORDS, ConnectionFailed,
+        "the server cannot be reached",
+        _CHECK_ADDRESS,
+    ),
+    _Row(
+        ("UNAVAILABLE", "RESOURCE_EXHAUSTED", 503, 429), "", ServerBusy,
+        "the server did not take the request",
+        "send less at once, or add instances; a queue's own timeout is set in the model's config.pbtxt",
+    ),
+    _Row(
+        ("INVALID_ARGUMENT", 400), "", InvalidInput,
+        "the server refused the request",
+        "compare the arguments with client.metadata(model)",
+    ),
+    _Row(
+        ("UNIMPLEMENTED", 404, 405), "", ServerError,
+        "what answers at this address does not serve KServe v2 there",
+        "check the port and, for http://, the path in front of /v2",
+    ),
+    _Row((), "", ServerError, "the server failed", "see the server's log"),
+)  # fmt: skip
+
+
+def error_for(status: int | str, message: str, origin: Origin) -> TritonkitClientError:
+    """The error that a failed call means.
+
+    Args:
+        status: An HTTP status code, the name of a gRPC status, or `NO_CONNECTION` / `DEADLINE_EXCEEDED` where
+            no server said anything.
+        message: What the server, or the network, said.
+        origin: The call.
+    """
+    row = next(row for row in _TABLE if _applies(row, status, message))
+    said = message.strip() or f"status {status}"
+    return row.error(f"{row.says}: {said}", row.fix, origin)
+
+
+def _applies(row: _Row, status: int | str, message: str) -> bool:
+    if row.statuses and status not in row.statuses:
+        return False
+    return re.search(row.pattern, message, re.IGNORECASE) is not None

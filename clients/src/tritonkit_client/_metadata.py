@@ -1,0 +1,132 @@
+"""What a server says about a model, as values: the same whichever protocol brought them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a model.
+
+    Attributes:
+        name: Its name.
+        datatype: Triton's name of its type, for example ``FP32``.
+        shape: Its dimensions; -1 is any size. The first one is the batch where the model has a
+            `max_batch_size`.
+        optional: An input that may be left out.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    optional: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.datatype} {list(self.shape)}"
+
+
+@dataclass(frozen=True)
+class ModelLimits:
+    """What only the configuration says: the largest batch (0: the model does not batch), optional inputs."""
+
+    max_batch_size: int
+    optional_inputs: frozenset[str]
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """What a model is.
+
+    Attributes:
+        name: Its name.
+        versions: The versions that the server has, as strings.
+        platform: What runs it, for example ``onnxruntime_onnx``.
+        inputs: Its inputs, in the order of its configuration.
+        outputs: Its outputs, likewise.
+        max_batch_size: The largest batch of one request; 0 where the model does not batch.
+    """
+
+    name: str
+    versions: tuple[str, ...]
+    platform: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_batch_size: int = 0
+
+    def limited(self, limits: ModelLimits) -> ModelMetadata:
+        """The same model with what its configuration adds."""
+        inputs = tuple(replace(spec, optional=spec.name in limits.optional_inputs) for spec in self.inputs)
+        return replace(self, inputs=inputs, max_batch_size=limits.max_batch_size)
+
+
+@dataclass(frozen=True)
+class Duration:
+    """How often something happened, and how long all of them took together, in nanoseconds."""
+
+    count: int
+    total_ns: int
+
+
+@dataclass(frozen=True)
+class ModelStatistics:
+    """What the server counted for one version of a model since it was loaded (Triton's statistics extension).
+
+    Attributes:
+        name: The model.
+        version: The version.
+        inference_count: Samples served: a request with a batch of 4 counts 4.
+        execution_count: How often the model ran: a dynamic batch counts 1.
+        success, fail: Whole requests.
+        queue: Waiting for an instance.
+        compute_input, compute_infer, compute_output: Gathering the batch, running the model, handing out
+            results.
+        executions_by_batch_size: How often the model ran with each batch size.
+    """
+
+    name: str
+    version: str
+    inference_count: int
+    execution_count: int
+    success: Duration
+    fail: Duration
+    queue: Duration
+    compute_input: Duration
+    compute_infer: Duration
+    compute_output: Duration
+    executions_by_batch_size: Mapping[int, int]
+
+    @property
+    def average_batch_size(self) -> float:
+        """Samples per run of the model; 0 before the first."""
+        return self.inference_count / self.execution_count if self.execution_count else 0.0
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> ModelStatistics:
+        """Read one entry of ``model_stats``; numbers may be strings, as protobuf's JSON writes 64-bit ones.
+
+        Raises:
+            KeyError, TypeError, ValueError: It is no such entry.
+        """
+
+        def duration(of: str) -> Duration:
+            found = entry["inference_stats"][of]
+            return Duration(int(found["count"]), int(found["ns"]))
+
+        return cls(
+            name=str(entry["name"]),
+            version=str(entry["version"]),
+            inference_count=int(entry["inference_count"]),
+            execution_count=int(entry["execution_count"]),
+            success=duration("success"),
+            fail=duration("fail"),
+            queue=duration("queue"),
+            compute_input=duration("compute_input"),
+            compute_infer=duration("compute_infer"),
+            compute_output=duration("compute_output"),
+            executions_by_batch_size={
+                int(batch["batch_size"]): int(batch["compute_infer"]["count"]) for batch in entry["batch_stats"]
+            },
+        )

@@ -1,0 +1,105 @@
+"""Triton's tensor types, and tensors to and from the bytes that both protocols carry; validates nothing."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Buffer = bytes | memoryview
+
+BYTES = "BYTES"
+FLOATS = frozenset({"FP16", "BF16", "FP32", "FP64"})
+INTEGERS = frozenset({"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"})
+
+# KServe v2, "Tensor Data Types". The wire is little-endian whatever this machine is.
+DTYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype(np.bool_),
+    "INT8": np.dtype("<i1"),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "UINT8": np.dtype("<u1"),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    BYTES: np.dtype(np.object_),
+}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def datatype_of(dtype: np.dtype[Any]) -> str:
+    """Triton's name for a numpy dtype, or numpy's own where Triton has none."""
+    if dtype.kind in "SUT":
+        return BYTES
+    return _NAMES.get(dtype.newbyteorder("<"), str(dtype))
+
+
+def encode(array: Array, datatype: str) -> Buffer:
+    """The bytes of a tensor as Triton wants them.
+
+    Args:
+        array: Any shape; its dtype is `DTYPES[datatype]`, for BYTES an array of ``str`` and ``bytes``.
+        datatype: One of `DTYPES`.
+
+    Returns:
+        For a C-contiguous numeric array a view of its own memory; otherwise new bytes.
+
+    Raises:
+        UnicodeEncodeError: A ``str`` that UTF-8 cannot carry (a lone surrogate).
+    """
+    if datatype != BYTES:
+        # ml_dtypes exports no buffer of its own, hence the bytes view.
+        return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    parts: list[bytes] = []
+    for item in array.reshape(-1).tolist():
+        data = item.encode() if isinstance(item, str) else item
+        parts += (struct.pack("<I", len(data)), data)
+    return b"".join(parts)
+
+
+def decode(data: Buffer, datatype: str, shape: Sequence[int]) -> Array:
+    """The tensor in some bytes.
+
+    Returns:
+        A read-only array. Numbers are a view of ``data`` (a copy only where ``data`` is not aligned for
+        them); BYTES is an array of ``bytes`` objects.
+
+    Raises:
+        ValueError: The bytes are not such a tensor.
+        KeyError: No such datatype.
+    """
+    if datatype == BYTES:
+        array = np.empty(len(items := _split_bytes(data)), dtype=np.object_)
+        array[:] = items
+    else:
+        array = np.frombuffer(data, dtype=DTYPES[datatype])
+        if not array.flags.aligned:
+            array = array.copy()
+    array = array.reshape(shape)
+    array.flags.writeable = False
+    return array
+
+
+def _split_bytes(data: Buffer) -> list[bytes]:
+    """Elements of a BYTES tensor: each is its length as a little-endian uint32, then so many bytes."""
+    items: list[bytes] = []
+    offset = 0
+    while offset < len(data):
+        start = offset + 4
+        # A cut-off length reads as a smaller number or as none; either way the end does not meet the data's
+        # end.
+        offset = start + int.from_bytes(data[offset:start], "little")
+        items.append(bytes(data[start:offset]))
+    if offset != len(data):
+        raise ValueError(f"a BYTES tensor of {len(data)} bytes ends inside an element")
+    return items

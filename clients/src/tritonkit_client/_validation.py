@@ -1,0 +1,222 @@
+"""What a caller gave, checked against a model's metadata and encoded: mistakes are found before sending."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._calls import Tensor
+from ._errors import InvalidInput, Origin
+from ._metadata import ModelMetadata, TensorSpec
+from ._tensors import BYTES, DTYPES, FLOATS, INTEGERS, Array, datatype_of, encode
+
+
+def encode_inputs(metadata: ModelMetadata, values: Mapping[str, npt.ArrayLike], origin: Origin) -> tuple[Tensor, ...]:
+    """Check all inputs of a request and encode them.
+
+    Args:
+        metadata: What the model is.
+        values: By input name: an array whose dtype casts safely to the input's, or plain Python numbers,
+            strings, bytes and lists of them that the input's type holds exactly (floats: rounded to it).
+            Plain Python values also gain the dimensions that can only be 1.
+        origin: The call, for error messages.
+
+    Raises:
+        InvalidInput: A name, a type, a shape or a batch does not fit.
+    """
+    _check_names(metadata, values, origin)
+    inputs = [_Input(spec, origin) for spec in metadata.inputs if spec.name in values]
+    arrays = [one.array(values[one.spec.name]) for one in inputs]
+    if metadata.max_batch_size:
+        sizes = {one.spec.name: array.shape[0] for one, array in zip(inputs, arrays, strict=True)}
+        _check_batch(metadata, sizes, origin)
+    return tuple(one.encode(array) for one, array in zip(inputs, arrays, strict=True))
+
+
+def check_outputs(metadata: ModelMetadata, outputs: Sequence[str] | None, origin: Origin) -> tuple[str, ...]:
+    """The outputs to ask for; none means all.
+
+    Raises:
+        InvalidInput: The model has no such output, or ``outputs`` is one string.
+    """
+    if outputs is None:
+        return ()
+    if isinstance(outputs, str) or not outputs:
+        raise InvalidInput(
+            f"outputs is {outputs!r}", "give a list of output names, or leave it out for all of them", origin
+        )
+    known = [spec.name for spec in metadata.outputs]
+    for name in outputs:
+        if name not in known:
+            raise InvalidInput(f"model {origin.model} has no output {name!r}", _nearest(name, known), origin)
+    return tuple(outputs)
+
+
+def _check_names(metadata: ModelMetadata, values: Iterable[str], origin: Origin) -> None:
+    known = [spec.name for spec in metadata.inputs]
+    given = set(values)
+    for name in given.difference(known):
+        raise InvalidInput(f"model {origin.model} has no input {name!r}", _nearest(name, known), origin)
+    for spec in metadata.inputs:
+        if spec.name not in given and not spec.optional:
+            raise InvalidInput(
+                f"model {origin.model} needs input {spec.name!r}: expected {spec}, given nothing",
+                f"pass {spec.name}=",
+                origin,
+            )
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    names = ", ".join(known)
+    return f"did you mean {close[0]!r}? It has {names}" if close else f"it has {names}"
+
+
+def _check_batch(metadata: ModelMetadata, sizes: Mapping[str, int], origin: Origin) -> None:
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{name}: {size}" for name, size in sizes.items())
+        raise InvalidInput(
+            f"the inputs of model {origin.model} have different batch sizes: {listed}",
+            "give every input the same first dimension",
+            origin,
+        )
+    for name, size in sizes.items():
+        if not 0 < size <= metadata.max_batch_size:
+            raise InvalidInput(
+                f"input {name!r} of model {origin.model} is a batch of {size}: expected 1 to {metadata.max_batch_size}",
+                f"send at most {metadata.max_batch_size} samples in one request, and at least one",
+                origin,
+            )
+
+
+class _Input:
+    """One input of a request: its spec, and the call to blame."""
+
+    def __init__(self, spec: TensorSpec, origin: Origin) -> None:
+        self.spec = spec
+        self._origin = origin
+        self._dtype = DTYPES[spec.datatype]
+
+    def array(self, value: npt.ArrayLike) -> Array:
+        """The value as an array of the input's type and shape."""
+        plain = not _is_typed(value)
+        if self.spec.datatype == BYTES:
+            array = self._strings(value)
+        elif plain:
+            array = self._numbers(value)
+        else:
+            array = self._cast(np.asarray(value))
+        if plain:
+            array = array.reshape(_padded(array.shape, self.spec.shape))
+        self._check_shape(array)
+        return array
+
+    def encode(self, array: Array) -> Tensor:
+        """The input as it is sent."""
+        try:
+            return Tensor(self.spec.name, self.spec.datatype, array.shape, encode(array, self.spec.datatype))
+        except UnicodeEncodeError as error:
+            raise self._refuse(f"a string is not valid text ({error})", array, "pass bytes instead") from error
+
+    def _cast(self, array: Array) -> Array:
+        if array.dtype == self._dtype:
+            return array
+        if not np.can_cast(array.dtype, self._dtype, "safe"):
+            raise self._refuse(
+                "the type would lose information",
+                array,
+                f"if you want that, cast it yourself: {self.spec.name}.astype({_spelled(self._dtype)})",
+            )
+        return array.astype(self._dtype)
+
+    def _numbers(self, value: npt.ArrayLike) -> Array:
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise self._refuse_value("the lists have different lengths", value) from error
+        if not array.size:
+            return array.astype(self._dtype)
+        with np.errstate(over="ignore"):
+            if array.dtype.kind not in "biuf" or not _holds(self.spec.datatype, array):
+                raise self._refuse_value("the values do not fit the type", value)
+            return array.astype(self._dtype)
+
+    def _strings(self, value: npt.ArrayLike) -> Array:
+        try:
+            array = np.asarray(value) if _is_typed(value) else np.array(value, dtype=np.object_)
+        except ValueError as error:
+            raise self._refuse_value("the lists have different lengths", value) from error
+        if array.dtype.kind not in "SUTO":
+            raise self._refuse("the type is not text", array, "pass str or bytes, or a list or an array of them")
+        for item in array.reshape(-1).tolist():
+            if not isinstance(item, (str, bytes)):
+                raise self._refuse_value(f"an element is a {type(item).__name__}", value)
+        return array
+
+    def _check_shape(self, array: Array) -> None:
+        want, got = self.spec.shape, array.shape
+        if len(want) != len(got):
+            fix = f"reshape it to {len(want)} dimensions"
+            if len(got) + 1 == len(want) and want[0] == -1 and _fits(got, want[1:]):
+                fix = f"add the batch dimension: {self.spec.name}[np.newaxis]"
+            raise self._refuse(f"its rank is {len(got)}, not {len(want)}", array, fix)
+        if not _fits(got, want):
+            axis = next(i for i, size in enumerate(want) if size not in (-1, got[i]))
+            raise self._refuse(
+                f"dimension {axis} is {got[axis]}, not {want[axis]}", array, "give it the expected shape"
+            )
+
+    def _refuse(self, problem: str, array: Array, fix: str) -> InvalidInput:
+        return self._error(problem, f"{datatype_of(array.dtype)} {list(array.shape)}", fix)
+
+    def _refuse_value(self, problem: str, value: object) -> InvalidInput:
+        given = type(value).__name__
+        return self._error(problem, given, f"pass an array of dtype {_spelled(self._dtype)}")
+
+    def _error(self, problem: str, given: str, fix: str) -> InvalidInput:
+        name = f"input {self.spec.name!r} of model {self._origin.model}"
+        return InvalidInput(f"{name}: {problem}; expected {self.spec}, given {given}", fix, self._origin)
+
+
+def _is_typed(value: object) -> bool:
+    """Whether a value says of itself what type it is: an array, a numpy scalar, or a list of these."""
+    while isinstance(value, (list, tuple)) and value:
+        value = value[0]
+    return hasattr(value, "__array__")
+
+
+def _holds(datatype: str, array: Array) -> bool:
+    """Whether a type holds plain Python numbers: integers exactly, floats without overflow."""
+    target = DTYPES[datatype]
+    if np.can_cast(array.dtype, target, "safe"):
+        return True
+    if array.dtype.kind in "iu" and datatype in INTEGERS:
+        limits = np.iinfo(target)
+        return limits.min <= int(array.min()) and int(array.max()) <= limits.max
+    if array.dtype.kind in "iu" and datatype in FLOATS:
+        back = array.astype(target).astype(np.float64)
+        return bool(np.all(back == array))
+    if array.dtype.kind == "f" and datatype in FLOATS:
+        return bool(np.all(np.isfinite(array.astype(target)) == np.isfinite(array)))
+    return False
+
+
+def _padded(shape: tuple[int, ...], want: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of plain Python values, with the dimensions added that can only be 1."""
+    missing = want[len(shape) :]
+    only_one = (1,) if shape else (1, -1)
+    return shape + (1,) * len(missing) if all(size in only_one for size in missing) else shape
+
+
+def _fits(got: tuple[int, ...], want: tuple[int, ...]) -> bool:
+    return all(size in (-1, actual) for size, actual in zip(want, got, strict=True))
+
+
+def _spelled(dtype: np.dtype[Any]) -> str:
+    if dtype.kind in "bO":
+        return dtype.name
+    return "ml_dtypes.bfloat16" if dtype.kind == "V" else f"np.{dtype.name}"

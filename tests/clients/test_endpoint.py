@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+
+from tritonkit_client import Client, InvalidEndpoint
+from tritonkit_client._endpoint import Endpoint, parse_endpoint
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("grpc://models:9001", Endpoint("grpc", "models", 9001)),
+        ("grpc://models", Endpoint("grpc", "models", 8001)),
+        ("http://models", Endpoint("http", "models", 8000)),
+        ("http://models:80/", Endpoint("http", "models", 80)),
+        ("http://models/team/a/", Endpoint("http", "models", 8000, "/team/a")),
+        ("grpc://[::1]:8001", Endpoint("grpc", "::1", 8001)),
+    ],
+)
+def test_an_address_is_read(text: str, endpoint: Endpoint) -> None:
+    assert parse_endpoint(text) == endpoint
+
+
+@pytest.mark.parametrize("text", ["grpc://[::1]:8001", "http://models:8000/team", "grpc://127.0.0.1:1"])
+def test_an_address_is_written_as_it_was_read(text: str) -> None:
+    assert str(parse_endpoint(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "does not begin with grpc:// or http://"),
+        ("127.0.0.1:8001", "does not begin with grpc:// or http://"),
+        ("ftp://models", "does not begin with grpc:// or http://"),
+        ("https://models", "TLS"),
+        ("grpcs://models", "TLS"),
+        ("grpc://models/path", "a path, which gRPC does not know"),
+        ("grpc://", "no usable host or port"),
+        ("http://:8000", "no usable host or port"),
+        ("http://models:0", "no usable host or port"),
+        ("http://models:70000", "not an address"),
+        ("http://models:port", "not an address"),
+        ("http://[::1", "not an address"),
+        ("http://models?a=b", "query"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_refused_with_a_way_out(text: str, words: str) -> None:
+    with pytest.raises(InvalidEndpoint, match=words) as caught:
+        Client(text)
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["http://user:s3cret@models", "grpc://models?token=s3cret", "http://user:s3cret@models:port", "https://s3cret@a"],
+)
+def test_a_secret_in_an_address_is_never_repeated(text: str) -> None:
+    with pytest.raises(InvalidEndpoint) as caught:
+        Client(text)
+    assert "s3cret" not in str(caught.value) + repr(caught.value)
+
+
+def test_the_client_shows_its_address_and_timeout() -> None:
+    with Client("grpc://models", timeout=0.5) as client:
+        assert repr(client) == "Client('grpc://models:8001', timeout=0.5)"

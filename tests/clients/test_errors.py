@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+import tritonkit_client
+from tritonkit_client import (
+    ConnectionFailed,
+    DeadlineExceeded,
+    InvalidInput,
+    ModelNotFound,
+    ModelNotReady,
+    QueueFull,
+    ServerBusy,
+    ServerError,
+    TritonkitClientError,
+)
+from tritonkit_client._errors import DEADLINE_EXCEEDED, NO_CONNECTION, Origin, error_for
+
+ORIGIN = Origin("grpc://models:8001", "m", "r1")
+
+
+@pytest.mark.parametrize(
+    ("grpc_status", "http_status", "message", "kind"),
+    [
+        ("NOT_FOUND", 404, "Request for unknown model: 'm' is not found", ModelNotFound),
+        ("NOT_FOUND", 404, "Request for unknown model: 'm' version 9 is not found", ModelNotFound),
+        ("INVALID_ARGUMENT", 400, "requested model 'm' is not available", ModelNotFound),
+        ("NOT_FOUND", 404, "Request for unknown model: 'm' has no available versions", ModelNotReady),
+        ("UNAVAILABLE", 503, "Request for unknown model: 'm' version 1 is not at ready state", ModelNotReady),
+        ("INVALID_ARGUMENT", 400, "[request id: r1] unexpected shape for input 'x' for model 'm'", InvalidInput),
+        ("UNAVAILABLE", 503, "[request id: r1] Exceeds maximum queue size", QueueFull),
+        ("UNAVAILABLE", 503, "Request timeout expired", ServerBusy),
+        ("RESOURCE_EXHAUSTED", 429, "slow down", ServerBusy),
+        ("UNAVAILABLE", 503, "upstream connect error or disconnect/reset before headers", ConnectionFailed),
+        ("UNAVAILABLE", NO_CONNECTION, "failed to connect to all addresses", ConnectionFailed),
+        ("UNAVAILABLE", NO_CONNECTION, "Socket closed", ConnectionFailed),
+        ("UNIMPLEMENTED", 404, "Not Found", ServerError),
+        (DEADLINE_EXCEEDED, 504, "", DeadlineExceeded),
+        ("INTERNAL", 500, "Failed to process the request(s): unknown model inside", ServerError),
+        ("DATA_LOSS", 418, "", ServerError),
+    ],
+)
+def test_both_protocols_mean_the_same_error(
+    grpc_status: str, http_status: int | str, message: str, kind: type[TritonkitClientError]
+) -> None:
+    for status in (grpc_status, http_status):
+        error = error_for(status, message, ORIGIN)
+        assert type(error) is kind
+        assert error.fix
+
+
+def test_an_error_says_what_where_and_how_to_go_on() -> None:
+    error = error_for("INTERNAL", "boom", ORIGIN)
+    assert str(error) == (
+        "the server failed: boom (model m, request r1, at grpc://models:8001)\n  fix: see the server's log"
+    )
+    assert str(TritonkitClientError("only this")) == "only this"
+
+
+def test_a_server_that_says_nothing_is_quoted_by_its_status() -> None:
+    assert "status 418" in str(error_for(418, " ", ORIGIN))
+
+
+def test_an_error_survives_pickling() -> None:
+    error = pickle.loads(pickle.dumps(error_for("UNAVAILABLE", "Exceeds maximum queue size", ORIGIN)))
+    assert type(error) is QueueFull
+    assert str(error) == str(error_for("UNAVAILABLE", "Exceeds maximum queue size", ORIGIN))
+    assert (error.endpoint, error.model, error.request_id) == (ORIGIN.endpoint, "m", "r1")
+
+
+def test_the_drawn_tree_is_the_tree() -> None:
+    drawn = [
+        (line.index("─ ") // 4, line.split("─ ")[1].split()[0])
+        for line in (tritonkit_client._errors.__doc__ or "").splitlines()
+        if "── " in line
+    ]
+    parents: dict[str, str] = {}
+    above = {-1: TritonkitClientError.__name__}
+    for depth, name in ((indent - 1, name) for indent, name in drawn):
+        parents[name] = above[depth - 1]
+        above[depth] = name
+    public = [getattr(tritonkit_client, name) for name in tritonkit_client.__all__]
+    errors = [kind for kind in public if isinstance(kind, type) and issubclass(kind, TritonkitClientError)]
+    real = {kind.__name__: kind.__bases__[0].__name__ for kind in errors if kind is not TritonkitClientError}
+    assert parents == real

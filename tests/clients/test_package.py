@@ -1,0 +1,44 @@
+"""The package as a whole: what it exports, what it drags in, and where its I/O is."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import tritonkit_client
+
+SOURCES = Path(tritonkit_client.__file__).parent
+# The only modules that may open a connection, and with what.
+IO = {"_grpc.py": {"grpc"}, "_http.py": {"urllib3", "socket"}}
+
+
+def test_exports_are_sorted_complete_and_present() -> None:
+    exported = tritonkit_client.__all__
+    assert exported == sorted(exported)
+    public = {name for name, value in vars(tritonkit_client).items() if isinstance(value, type)}
+    assert set(exported) == public
+
+
+def test_only_the_transports_import_what_does_io() -> None:
+    for path in SOURCES.glob("*.py"):
+        used = {name.split(".")[0] for name in imports(path)}
+        assert used & {"asyncio", "grpc", "http", "socket", "ssl", "urllib3"} == IO.get(path.name, set()), path.name
+
+
+def imports(path: Path) -> set[str]:
+    """The absolute modules that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module)
+    return found
+
+
+def test_importing_it_brings_no_heavy_or_monkey_patching_package() -> None:
+    code = "import sys, tritonkit_client; print(*{'torch', 'gevent', 'aiohttp', 'requests'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

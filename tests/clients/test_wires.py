@@ -1,0 +1,117 @@
+"""What the two wires make of a request and of an answer, without a server."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from tritonclient.grpc import service_pb2
+
+from tritonkit_client import ConnectionFailed, InvalidInput, ServerError
+from tritonkit_client._calls import InferRequest, Reply, Tensor
+from tritonkit_client._errors import NO_CONNECTION, Origin
+from tritonkit_client._grpc_wire import GrpcWire
+from tritonkit_client._http_wire import HttpWire
+
+ORIGIN = Origin("http://models:8000", "m", "r1")
+# Lengths on both sides of the one-, two- and three-byte varint.
+SIZES = (0, 1, 127, 128, 16_383, 16_384, 3_000_000)
+REQUEST = InferRequest(
+    "m", "2", "r1", tuple(Tensor(f"x{size}", "UINT8", (size,), bytes(size)) for size in SIZES), ("y",)
+)
+
+
+def test_a_grpc_request_is_the_message_that_protobuf_would_have_made() -> None:
+    call = GrpcWire().infer(REQUEST, ORIGIN)
+    message = service_pb2.ModelInferRequest.FromString(b"".join(call.body))
+    assert (message.model_name, message.model_version, message.id) == ("m", "2", "r1")
+    assert [output.name for output in message.outputs] == ["y"]
+    assert [(t.name, t.datatype, tuple(t.shape)) for t in message.inputs] == [
+        (f"x{size}", "UINT8", (size,)) for size in SIZES
+    ]
+    assert [len(raw) for raw in message.raw_input_contents] == list(SIZES)
+
+
+def test_tensors_are_pieces_of_a_body_and_not_copied_into_it() -> None:
+    for wire in (GrpcWire(), HttpWire()):
+        body = wire.infer(REQUEST, ORIGIN).body
+        for tensor in REQUEST.inputs:
+            assert any(piece is tensor.data for piece in body)
+
+
+def test_an_http_request_announces_its_header_and_asks_for_binary_outputs() -> None:
+    call = HttpWire("/team").infer(REQUEST, ORIGIN)
+    assert call.target == "/team/v2/models/m/versions/2/infer"
+    body = b"".join(call.body)
+    length = int(call.headers["Inference-Header-Content-Length"])
+    header = json.loads(body[:length])
+    assert header["id"] == "r1"
+    assert [tensor["parameters"]["binary_data_size"] for tensor in header["inputs"]] == list(SIZES)
+    assert header["outputs"] == [{"name": "y", "parameters": {"binary_data": True}}]
+    assert len(body) - length == sum(SIZES)
+
+
+def test_a_model_name_cannot_leave_its_place_in_the_path() -> None:
+    call = HttpWire().metadata("", Origin("", "../admin?x", ""))
+    assert call.target == "/v2/models/..%2Fadmin%3Fx"
+
+
+def answer(header: Any, content: bytes = b"") -> Reply:
+    encoded = json.dumps(header).encode()
+    return Reply(200, encoded + content, headers={"Inference-Header-Content-Length": str(len(encoded))})
+
+
+def test_http_outputs_are_read_in_the_order_of_the_header() -> None:
+    outputs = [
+        {"name": "b", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 5}},
+        {"name": "a", "datatype": "INT16", "shape": [2], "parameters": {"binary_data_size": 4}},
+    ]
+    reply = answer({"outputs": outputs}, b"\1\0\0\0z" + b"\1\0\2\0")
+    out = HttpWire().infer(REQUEST, ORIGIN).read(reply)
+    assert list(out) == ["b", "a"]
+    assert out["b"].tolist() == [b"z"]
+    assert out["a"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(200, b"<html>welcome</html>"),
+        Reply(200, b"[]"),
+        Reply(200, b"\xff\xfe\x00"),
+        answer({"outputs": [{"name": "y"}]}),
+        answer(
+            {"outputs": [{"name": "y", "datatype": "FP8", "shape": [1], "parameters": {"binary_data_size": 1}}]}, b"1"
+        ),
+        answer(
+            {"outputs": [{"name": "y", "datatype": "FP32", "shape": [2], "parameters": {"binary_data_size": 8}}]}, b"1"
+        ),
+    ],
+)
+def test_an_answer_that_is_not_tritons_is_a_server_error(reply: Reply) -> None:
+    with pytest.raises(ServerError, match="not KServe v2"):
+        HttpWire().infer(REQUEST, ORIGIN).read(reply)
+
+
+def test_metadata_that_is_not_tritons_is_a_server_error() -> None:
+    for call in (HttpWire().metadata("", ORIGIN), HttpWire().limits("", ORIGIN), HttpWire().statistics("", ORIGIN)):
+        with pytest.raises(ServerError, match="not KServe v2"):
+            call.read(Reply(200, b'{"hello": "world"}'))
+
+
+def test_a_failure_quotes_what_the_server_said() -> None:
+    call = HttpWire().metadata("", ORIGIN)
+    with pytest.raises(InvalidInput, match="in its own words"):
+        call.read(Reply(400, b'{"error": "in its own words"}'))
+    with pytest.raises(ServerError, match="<h1>nginx</h1>"):
+        call.read(Reply(502, b"<h1>nginx</h1>"))
+    with pytest.raises(ConnectionFailed, match="reset by peer"):
+        call.read(Reply(NO_CONNECTION, message="reset by peer"))
+
+
+@pytest.mark.parametrize(("status", "ready"), [(200, True), (400, False)])
+def test_readiness_over_http_is_a_status(status: int, ready: bool) -> None:
+    assert HttpWire().ready(ORIGIN).read(Reply(status)) is ready
+    with pytest.raises(ServerError):
+        HttpWire().ready(ORIGIN).read(Reply(500))
