@@ -1,42 +1,129 @@
-"""The demo's summary as one self-contained HTML page: no script, no font and no style from elsewhere."""
+"""The demo's summary as one self-contained HTML page: no script, no font and no style from elsewhere.
+
+What is counted here is only what to draw; every figure on the page is one of the summary's.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import chart
 import jinja2
+from markupsafe import Markup
 
-DOTS = 1200  # more than that in one chart are only a bigger file
+Json = dict[str, Any]
+DOTS = 2500  # more than that in one chart are only a bigger file
+NOTHING = "–"  # where there is no figure to show
+COMPARED = {  # what tritonkit.parity.Measurement.check names
+    "module": "Largest difference from the PyTorch module",
+    "batch": "Largest difference of a row beside other rows",
+    "alone": "Largest difference between rows in a batch and the same rows alone",
+}
+NAMES = {"cpu": "processor", "gpu": "GPU", "python": "Python", "triton": "Triton", "torch": "PyTorch",
+         "grpc": "gRPC", "http": "HTTP", "server_start": "server start"}  # fmt: skip
 
 
-def render(summary: dict[str, Any]) -> str:
+def render(summary: Json) -> str:
     """The page.
 
     Args:
-        summary: What ``make demo`` writes to ``summary.json``.
+        summary: What ``make demo`` writes to ``summary.json``; a figure may be NaN.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    charts = {name: _charts(name, model) for name, model in summary["models"].items()}
-    return environment.get_template("report.html.j2").render(summary=summary, charts=charts)
+    environment.filters |= {"figure": figure, "percent": percent, "bar": bar, "when": when}
+    drawn = {name: _drawn(name, model) for name, model in summary["models"].items()}
+    return environment.get_template("report.html.j2").render(
+        summary=summary, drawn=drawn, names=NAMES, compared=COMPARED
+    )
 
 
-def _charts(name: str, model: dict[str, Any]) -> dict[str, object]:
-    """Both charts of a model, and how many requests a dot of the second stands for."""
-    steps = model["curve"]
-    users = [f"{step['users']}" for step in steps]
-    lines = [
-        chart.Series("p99", [(step["throughput"], step["p99_ms"]) for step in steps], users),
-        chart.Series("p50", [(step["throughput"], step["p50_ms"]) for step in steps]),
-    ]
-    curve = chart.draw(f"{name}: latency against throughput", "requests per second", "latency, ms", lines)
-    requests = model["requests"]
+def figure(value: float, form: str = ",.1f") -> str:
+    """A number in a format of Python's, or a dash where there is none."""
+    return format(value, form) if math.isfinite(value) else NOTHING
+
+
+def percent(part: float) -> str:
+    """A part of one in percent; what is neither all nor nothing is never shown as 100 or 0."""
+    if not math.isfinite(part):
+        return NOTHING
+    if 0 < part < 0.0005:
+        return "< 0.1 %"
+    if 0.9995 <= part < 1:
+        return "> 99.9 %"
+    return f"{part * 100:.1f} %"
+
+
+def bar(part: float) -> str:
+    """The width in CSS of a bar for a part of one; what is below zero has none."""
+    return f"{min(max(part, 0.0), 1.0) * 100:.1f}%" if math.isfinite(part) else "0"
+
+
+def when(iso: str) -> str:
+    """An ISO time as a person writes it, in its own time zone."""
+    return f"{datetime.fromisoformat(iso):%-d %B %Y, %H:%M %Z}"
+
+
+def _drawn(name: str, model: Json) -> Json:
+    """Both charts of a model, its fastest step, and how its dots were thinned."""
+    steps, requests = model["curve"], model["requests"]
     points = list(zip(requests["start_s"], requests["latency_ms"], strict=True))
-    thinning = max(1, -(-len(points) // DOTS))
-    dots = chart.Series("dot", points[::thinning], line=False)
-    over_time = chart.draw(f"{name}: latency over time", "seconds since the first request", "latency, ms", [dots])
-    return {"curve": curve, "over_time": over_time, "thinning": thinning}
+    every = max(1, math.ceil(len(points) / DOTS))
+    measured = [step for step in steps if step["throughput"] > 0 and math.isfinite(step["p99_ms"])]
+    return {
+        "curve": Markup(_curve(name, steps)),
+        "over_time": Markup(_over_time(name, steps, requests, thin(points, every))),
+        "every": every,
+        "requests": len(points),
+        "failed": sum(step["failed"] for step in steps),
+        "fastest": max(measured, key=lambda step: step["throughput"], default=None),
+    }
+
+
+def thin(points: Sequence[tuple[float, float]], every: int) -> list[tuple[float, float]]:
+    """Every n-th point and, as these are what one looks for, all of the slowest 1 %."""
+    if every == 1 or not points:
+        return list(points)
+    limit = sorted((latency for _, latency in points), reverse=True)[len(points) // 100]
+    return [point for index, point in enumerate(points) if index % every == 0 or point[1] > limit]
+
+
+def _curve(name: str, steps: Sequence[Json]) -> str:
+    users = [str(step["users"]) for step in steps]
+    lines = [
+        chart.Line("p99", [(step["throughput"], step["p99_ms"]) for step in steps], users),
+        chart.Line("p50", [(step["throughput"], step["p50_ms"]) for step in steps], users, above=False),
+    ]
+    said = "; ".join(
+        f"{_users(step['users'])}: {figure(step['throughput'])} requests per second, "
+        f"p50 {figure(step['p50_ms'])} ms, p99 {figure(step['p99_ms'])} ms"
+        for step in steps
+    )
+    return chart.draw(f"{name}: latency against throughput", said, "requests per second", "latency, ms", lines)
+
+
+def _over_time(name: str, steps: Sequence[Json], requests: Json, points: Sequence[tuple[float, float]]) -> str:
+    began: dict[int, float] = {}
+    for start, users in zip(requests["start_s"], requests["users"], strict=True):
+        began[users] = min(start, began.get(users, start))
+    order = sorted({step["users"] for step in steps} & began.keys(), key=began.__getitem__)
+    ends = [*(began[users] for users in order), max(requests["start_s"], default=0.0)][1:]
+    bands = [chart.Band(began[users], end, _users(users), str(users)) for users, end in zip(order, ends, strict=True)]
+    slowest = max((latency for latency in requests["latency_ms"] if math.isfinite(latency)), default=math.nan)
+    said = f"{len(requests['start_s']):,} requests; the slowest took {figure(slowest)} ms. " + "; ".join(
+        f"{_users(users)} from {began[users]:.1f} s" for users in order
+    )
+    return chart.draw(
+        f"{name}: latency over time", said, "seconds since the first request", "latency, ms",
+        [chart.Dots("dot", points)], bands,
+    )  # fmt: skip
+
+
+def _users(count: int) -> str:
+    return "1 user" if count == 1 else f"{count} users"
