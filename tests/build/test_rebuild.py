@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -186,50 +183,70 @@ def test_a_configuration_edited_by_hand_is_refused_with_a_diff_and_kept(project:
     assert "count: 7" not in path.read_text()
 
 
-BUILD_BOTH = """
-import sys, time
+# Builds the second state over the first again and again, in a fork that kills itself at its first, second, third ...
+# call to the operating system that Python can see, until one gets through; prints what each left behind.
+KILL_AT_EVERY_STEP = """
+import json, os, signal, sys
 from pathlib import Path
 from tritonkit import pipeline, recipe
+
 directory = Path(sys.argv[1])
+repository = directory / "model_repository"
 wanted = recipe.load(directory / "net.yaml")
-for turn in range(10**6):
-    batching = recipe.Batching(max_queue_delay_us=turn % 2)
+
+def build(delay):
+    batching = recipe.Batching(max_queue_delay_us=delay)
     both = [wanted.model_copy(update={"name": name, "batching": batching}) for name in ("one", "two")]
-    pipeline.build(both, directory / "model_repository", "cpu")
-    print(turn, flush=True)
+    pipeline.build(both, repository, "cpu")
+
+def state():
+    files = sorted(path.relative_to(repository).as_posix() for path in repository.rglob("*") if path.is_file())
+    delays = [(repository / name / "config.pbtxt").read_text().partition("delay_microseconds: ")[2][:1] for name in ("one", "two")]
+    return files, delays
+
+build(0)
+states = []
+done = False
+while not done:
+    child = os.fork()
+    if child == 0:
+        left = len(states)
+        def hook(event, arguments):
+            global left
+            if event.startswith(("os.", "shutil.", "open", "ctypes.")):
+                left -= 1
+                if left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        sys.addaudithook(hook)
+        build(1)
+        os._exit(0)
+    done = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    states.append(state())
+    build(0)
+print(json.dumps(states))
 """
 
 
-def test_killing_the_build_at_any_moment_leaves_the_old_or_the_new_repository(project: Project) -> None:
-    """Two configurations are written in turn, and the writer is killed in the middle, thirty times."""
+def test_killing_the_build_at_every_step_leaves_the_old_or_the_new_repository(project: Project) -> None:
     project.write()
-    seen: set[bytes] = set()
-    chance = random.Random(0)
-    for _ in range(30):
-        process = subprocess.Popen(
-            [sys.executable, "-c", BUILD_BOTH, project.directory], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        assert process.stdout is not None
-        while b"1" not in process.stdout.readline():
-            assert process.poll() is None
-        time.sleep(chance.uniform(0, 0.05))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        files = project.files()
-        assert set(files) == {
-            f"{model}/{name}" for model in ("one", "two")
-            for name in ("1/model.onnx", "config.pbtxt", "passport.json", "warmup/x")
-        }  # fmt: skip
-        delays = {
-            files[f"{model}/config.pbtxt"].partition(b"max_queue_delay_microseconds: ")[2][:1]
-            for model in ("one", "two")
-        }
-        assert len(delays) == 1, "one model is old and the other new"
-        seen |= delays
-    assert len(seen) == 2, "the kills must hit both states for this to prove anything"
-    project.write()
-    assert project.build()[0] == 0
+    done = subprocess.run(
+        [sys.executable, "-c", KILL_AT_EVERY_STEP, project.directory],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=250,
+    )
+    states = json.loads(done.stdout)
+    whole = sorted(
+        f"{model}/{name}"
+        for model in ("one", "two")
+        for name in ("1/model.onnx", "config.pbtxt", "passport.json", "warmup/x")
+    )
+    assert all(files == whole for files, _ in states)
+    delays = ["".join(pair) for _, pair in states]
+    assert set(delays) == {"00", "11"}, "one model is old and the other new"
+    assert delays == sorted(delays), "once new, always new"
+    assert len(delays) > 30
     assert not list(project.directory.glob(".tritonkit-*")), "leftovers of the killed are swept"
 
 
