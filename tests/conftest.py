@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tritonkit.server import runtime
+
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # on by default on Linux since onnxruntime 1.29
 
 ROOT = Path(__file__).parents[1]
@@ -16,6 +18,12 @@ ROOT = Path(__file__).parents[1]
 def root() -> Path:
     """The project's folder."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def installed_server() -> runtime.Runtime:
+    """The server in the home that the tests were started with; a project's own home has none."""
+    return runtime.find()
 
 
 @pytest.fixture(scope="session")

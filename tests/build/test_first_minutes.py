@@ -58,7 +58,7 @@ def test_doctor_is_content_where_everything_needed_is_there(
 
 
 def test_init_of_a_module_finds_outputs_and_moving_dimensions_and_builds(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+    project: Project, monkeypatch: pytest.MonkeyPatch, installed_server: Runtime
 ) -> None:
     (project.directory / "net.py").write_text(MODULE)
     monkeypatch.chdir(project.directory)
@@ -73,7 +73,7 @@ def test_init_of_a_module_finds_outputs_and_moving_dimensions_and_builds(
     }
     status, _, err = project.build()
     assert status == 0, err
-    with TritonServer(project.repository, runtime=_installed(monkeypatch)) as server, Client(server.grpc_url) as client:
+    with TritonServer(project.repository, runtime=installed_server) as server, Client(server.grpc_url) as client:
         signal = np.random.default_rng(0).standard_normal((2, 2, 9)).astype(np.float32)
         given = {"signal": signal, "gain": np.array([[1.0], [2.0]], np.float32)}
         served = client.infer("net", given)
@@ -96,7 +96,7 @@ def test_init_of_a_module_without_inputs_says_how_to_give_them(
     assert "--input signal:fp32:" in err
 
 
-def test_a_published_onnx_model_goes_from_init_to_answers(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_published_onnx_model_goes_from_init_to_answers(project: Project, installed_server: Runtime) -> None:
     """magika's graph, which is not in the zoo: bytes of a file in, its type out."""
     (origin,) = (path for path in Path(str(files("magika") / "models")).rglob("*.onnx") if "standard" in str(path))
     recipe = project.directory / "net.yaml"
@@ -107,7 +107,7 @@ def test_a_published_onnx_model_goes_from_init_to_answers(project: Project, monk
     name = yaml.safe_load(recipe.read_text())["name"]
     tokens = np.random.default_rng(0).integers(0, 256, (5, 2048)).astype(np.int32)
     expected = graph.Session(project.repository / name / "1/model.onnx", threads=1).run({"bytes": tokens})
-    with TritonServer(project.repository, runtime=_installed(monkeypatch)) as server:
+    with TritonServer(project.repository, runtime=installed_server) as server:
         for url in (server.grpc_url, server.http_url):
             with Client(url) as client:
                 np.testing.assert_array_equal(
@@ -123,10 +123,3 @@ def test_init_never_overwrites_a_file(project: Project, monkeypatch: pytest.Monk
     assert status == 2
     assert "exists" in err
     assert path.read_text() == before
-
-
-def _installed(monkeypatch: pytest.MonkeyPatch) -> Runtime:
-    """The server of the user's home, as this test's own is empty."""
-    with monkeypatch.context() as context:
-        context.delenv("TRITONKIT_HOME")
-        return runtime.find()
