@@ -213,7 +213,7 @@ while not done:
         left = len(states)
         def hook(event, arguments):
             global left
-            if event.startswith(("os.", "shutil.", "open", "ctypes.")):
+            if event != "os.kill" and event.startswith(("os.", "shutil.", "open", "ctypes.")):
                 left -= 1
                 if left < 0:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -244,7 +244,7 @@ def test_killing_the_build_at_every_step_leaves_the_old_or_the_new_repository(pr
     )
     assert all(files == whole for files, _ in states)
     delays = ["".join(pair) for _, pair in states]
-    assert set(delays) == {"00", "11"}, "one model is old and the other new"
+    assert set(delays) == {"", "11"}, "one model is old and the other new"  # a delay of 0 is not written
     assert delays == sorted(delays), "once new, always new"
     assert len(delays) > 30
     assert not list(project.directory.glob(".tritonkit-*")), "leftovers of the killed are swept"
