@@ -1,0 +1,49 @@
+"""The ``tritonkit`` command: finds the command's module, runs it, turns errors into exit codes.
+
+Each module here has one command or one family of them: ``add`` says its arguments, the rest calls and prints.
+Exit codes: 0 done, 1 a check said no, 2 bad input, 3 something is missing on this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+
+from tritonkit import __version__
+from tritonkit.cli import build, engine, lint, machine, sensitivity, serve
+from tritonkit.errors import TritonkitError
+
+COMMANDS = (build, lint, sensitivity, engine, serve, machine)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the process's exit code."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except TritonkitError as error:
+        if options.debug:
+            raise
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    report = argparse.ArgumentParser(add_help=False, parents=[common])
+    report.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser = argparse.ArgumentParser("tritonkit", description="One road from a PyTorch model to GPU nodes.")
+    parser.add_argument("--version", action="version", version=f"tritonkit {__version__}")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+    for module in COMMANDS:
+        module.add(verbs, common, report)
+    return parser

@@ -1,0 +1,144 @@
+"""``tritonkit build``: recipes become a model repository; ``init`` writes a first recipe."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from tritonkit.cli.output import RECIPES, Verbs, out, print_json
+from tritonkit.errors import InputError, OutputError
+from tritonkit.recipe import PRECISIONS
+
+
+def add(verbs: Verbs, common: argparse.ArgumentParser, report: argparse.ArgumentParser) -> None:
+    """Say the arguments of ``build`` and ``init``."""
+    build = verbs.add_parser("build", parents=[report], help="export, check and lay out models")
+    build.add_argument("recipes", nargs="*", type=Path, metavar="RECIPE", help="recipe files")
+    build.add_argument("--all", action="store_true", help=f"every recipe in {RECIPES}")
+    build.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: %(default)s")
+    build.add_argument(
+        "--target", choices=["cpu", "cuda", "tensorrt"], default="cpu", help="where it runs; default: %(default)s"
+    )
+    build.add_argument(
+        "--precision", type=_precisions, metavar="P,P", help="variants to consider, instead of the recipe's own"
+    )
+    build.add_argument("--all-variants", action="store_true", help=f"consider {', '.join(PRECISIONS)}")
+    build.add_argument("--force", choices=PRECISIONS, help="ship this variant whatever the gate says")
+    build.add_argument(
+        "--fallback",
+        action="store_true",
+        help="tensorrt: also lay out fp32 on onnxruntime, for nodes that no engine fits",
+    )
+    build.add_argument("--overwrite", action="store_true", help="replace configurations that were edited by hand")
+    build.set_defaults(command=_build)
+
+    init = verbs.add_parser("init", parents=[common], help="write a first recipe by looking at a model")
+    init.add_argument("model", help="model.onnx, module:function, file.py:function, or a Hugging Face directory")
+    init.add_argument("--input", action="append", default=[], metavar="NAME:DTYPE:DIMS", help="what a module takes")
+    init.add_argument("--output", "-o", type=Path, help="default: NAME.yaml")
+    init.set_defaults(command=_init)
+
+
+def _build(options: argparse.Namespace) -> int:
+    from tritonkit import pipeline, recipe
+
+    if options.all == bool(options.recipes):
+        raise InputError("name recipe files, or --all", f"tritonkit build {RECIPES}/NAME.yaml")
+    paths = sorted(RECIPES.glob("*.yaml")) if options.all else options.recipes
+    if not paths:
+        raise InputError(
+            f"there are no recipes in {RECIPES.absolute()}", "run this where build/recipes is, or name one"
+        )
+    if options.fallback and options.target != "tensorrt":
+        raise InputError("--fallback is for --target tensorrt", "leave it out: onnxruntime runs the graph already")
+    asked = pipeline.Options(
+        precisions=PRECISIONS if options.all_variants else options.precision, force=options.force,
+        fallback=options.fallback, overwrite=options.overwrite,
+    )  # fmt: skip
+    built = pipeline.build([recipe.load(path) for path in paths], options.repository, options.target, asked)
+    if options.json:
+        print_json({"repository": str(options.repository), **asdict(built)})
+        return 0
+    table = Table("model", "precision", "graph", "largest error of the export", "", box=None, pad_edge=False)
+    for name, facts in built.models.items():
+        how = "exported now" if name in built.exported else "unchanged"
+        shipped = facts["precision"] + (" (forced)" if facts["forced"] else "")
+        table.add_row(name, shipped, f"{facts['graph_bytes'] / 1e6:.1f} MB", _worst(facts["worst_parity"]), how)
+    out.print(table)
+    for name, facts in built.models.items():
+        if facts["gate"]:
+            out.print()
+            out.print(gate_table(name, facts))
+    out.print(
+        f"\n{options.repository} is {'written' if built.changed else 'up to date'}; next: {_next(options.target)}"
+    )
+    return 0
+
+
+def _next(target: str) -> str:
+    return "tritonkit engine, on each GPU" if target == "tensorrt" else "tritonkit serve"
+
+
+def _precisions(text: str) -> tuple[str, ...]:
+    wanted = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not wanted or not set(wanted) <= set(PRECISIONS):
+        raise argparse.ArgumentTypeError(f"{text!r}: name some of {', '.join(PRECISIONS)}, with commas")
+    return wanted
+
+
+def gate_table(name: str, facts: dict[str, Any]) -> Table:
+    """What the gate found, a variant a line."""
+    rows = facts["gate"]
+    metrics = list(dict.fromkeys(metric for row in rows for metric in row["accuracy"]))
+    batch = max((row["batch"] for row in rows), default=0)
+    title = f"{name}: accuracy on {facts['judged_on']} samples that made no variant"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in ("", *(row["precision"] for row in rows)):
+        table.add_column(column, overflow="fold")
+    lines = {metric.replace("_", " "): [_number(row["accuracy"].get(metric)) for row in rows] for metric in metrics}
+    lines |= {
+        "size, MB": [f"{row['graph_bytes'] / 1e6:.1f}" if row["graph_bytes"] else "" for row in rows],
+        "1 sample, ms": [_number(row["single_ms"], ".2f") for row in rows],
+        f"{batch} samples, ms": [_number(row["batched_ms"], ".2f") for row in rows],
+        "samples/s": [_number(row["throughput"], ".1f") for row in rows],
+        "made in, s": [_number(row["seconds"], ".1f") for row in rows],
+        "verdict": [f"[{_COLOURS[row['verdict']]}]{row['verdict']}[/]" for row in rows],
+        "": [escape(row["why"]) for row in rows],
+    }
+    for label, cells in lines.items():
+        if any(cells):
+            table.add_row(label, *cells)
+    return table
+
+
+def _number(value: float | None, form: str = ".4g") -> str:
+    return "" if value is None or value != value else format(value, form)
+
+
+_COLOURS = {"base": "default", "accepted": "green", "refused": "red", "unproven": "yellow", "not built": "dim"}
+
+
+def _worst(measured: dict[str, Any] | None) -> str:
+    if measured is None:
+        return "not batched: nothing to compare"
+    what = "" if measured["check"] == "module" else " (rows in a batch against rows alone)"
+    return f"{measured['relative']:.1e} relative, {measured['max_abs']:.1e} absolute{what}"
+
+
+def _init(options: argparse.Namespace) -> int:
+    from tritonkit import atomic, initialise
+
+    directory = (options.output or Path("recipe.yaml")).absolute().parent
+    shapes = dict(initialise.parse_input(text) for text in options.input)
+    found = initialise.sketch(options.model, directory, shapes)
+    path: Path = options.output or Path(f"{found.name}.yaml")
+    if path.exists():
+        raise OutputError(f"{path} exists", "name another file with --output")
+    atomic.write(path, initialise.as_yaml(found).encode())
+    out.print(f"wrote {path}; next: tritonkit build {path}")
+    return 0

@@ -1,0 +1,65 @@
+"""``tritonkit serve``: a real Triton on a repository; ``install-server`` brings it."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from tritonkit.cli.output import Verbs, out
+from tritonkit.errors import TritonkitError
+
+
+def add(verbs: Verbs, common: argparse.ArgumentParser, _report: argparse.ArgumentParser) -> None:
+    """Say the arguments of ``serve`` and ``install-server``."""
+    serve = verbs.add_parser("serve", parents=[common], help="run a real Triton on a repository")
+    serve.add_argument("repository", type=Path, nargs="?", default=Path("model_repository"))
+    serve.add_argument("--http-port", type=int, default=8000, help="0 takes a free one; default: %(default)s")
+    serve.add_argument("--grpc-port", type=int, default=8001, help="default: %(default)s")
+    serve.add_argument("--metrics-port", type=int, default=8002, help="default: %(default)s")
+    serve.add_argument("--timeout", type=float, default=120, help="seconds until ready; default: %(default)s")
+    serve.add_argument("--log", type=Path, help="keep Triton's own log in this file")
+    serve.add_argument("triton", nargs="*", metavar="-- ARG", help="more of tritonserver's own arguments")
+    serve.set_defaults(command=_serve)
+
+    install = verbs.add_parser("install-server", parents=[common], help="install the embedded Triton")
+    install.add_argument("--device", choices=["cpu", "cuda"], help="default: what this machine has")
+    install.set_defaults(command=_install)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from tritonkit import progress
+    from tritonkit.server import TritonServer
+
+    server = TritonServer(
+        options.repository, http_port=options.http_port, grpc_port=options.grpc_port, log=options.log,
+        metrics_port=options.metrics_port, timeout_s=options.timeout, arguments=options.triton,
+    )  # fmt: skip
+    signal.signal(signal.SIGTERM, _interrupt)
+    with progress.steps("Triton", 1) as steps:
+        steps.next(f"start on {options.repository}")
+        server.start()
+    try:
+        out.print(f"ready: {server.grpc_url}  {server.http_url}  metrics {server.metrics_url}", soft_wrap=True)
+        out.print("Ctrl-C stops it")
+        sys.stdout.flush()
+        status = server.wait()
+    except KeyboardInterrupt:
+        out.print("stopping")
+        return 0
+    finally:
+        server.stop()
+    raise TritonkitError(f"tritonserver ended by itself with status {status}", "start it with --log to keep its log")
+
+
+def _install(options: argparse.Namespace) -> int:
+    from tritonkit.server import install
+
+    out.print(f"Triton is in {install(options.device).path}")
+    return 0
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
