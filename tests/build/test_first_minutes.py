@@ -12,7 +12,7 @@ import yaml
 from support import Project
 
 from tritonkit import graph
-from tritonkit.server import Runtime, TritonServer, runtime
+from tritonkit.server import Runtime, TritonServer
 from tritonkit_client import Client
 
 MODULE = """

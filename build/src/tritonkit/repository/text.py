@@ -1,0 +1,263 @@
+"""Text in, vectors out: the tokenizer in front of a model, and the ensemble of both that takes strings.
+
+It makes the two model directories that a recipe's ``text`` section asks for, and refuses a section that cannot
+work. What runs in Triton is :mod:`tritonkit.repository.tokenizer_model`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from tritonkit import sources
+from tritonkit.errors import MissingError, RecipeError, TritonkitError
+from tritonkit.recipe import Recipe, TensorSpec, Text
+from tritonkit.repository import config
+from tritonkit.repository.layout import VERSION, Model
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+TOKENIZER = "tokenizer.json"
+SETTINGS = "tokenizer_settings.json"
+IDS, MASK, TYPES = FED = ("input_ids", "attention_mask", "token_type_ids")
+# Two processes, so that one long text does not hold up the others: beside a caller whose texts have 1 MB, four more
+# got 17 requests a second from one instance, 1,230 from two. No batcher: encoding costs the same in a batch, the
+# model's throughput behind it did not rise, and a bound on a batcher's queue stalls a model that is this fast even
+# with two instances (docs/text.md).
+INSTANCES = 2
+# What vocabularies call the token that fills short rows: BERT's name and SentencePiece's.
+_PAD_TOKENS = ("[PAD]", "<pad>")
+# Triton wants a directory for each version; an ensemble has nothing to put in it, and git and S3 keep no empty ones.
+_KEEP = "keep"
+_KEPT = b"An ensemble has no files; this one keeps its version directory where empty ones are not stored.\n"
+
+
+@dataclass(frozen=True)
+class _Lengths:
+    """How many tokens a row of the model may have."""
+
+    dimension: str
+    min: int
+    max: int
+
+
+def tokenizer_name(recipe: Recipe) -> str:
+    """What the tokenizer of a recipe is called in Triton."""
+    return f"{recipe.name}_tokenizer"
+
+
+def names(recipe: Recipe) -> set[str]:
+    """Every model that a recipe puts into a repository."""
+    return {recipe.name} | ({tokenizer_name(recipe), recipe.text.name} if recipe.text else set())
+
+
+def models(recipe: Recipe) -> list[Model]:
+    """The tokenizer's directory and the ensemble's; none for a recipe without a ``text`` section.
+
+    Raises:
+        RecipeError: The section does not fit the model, or its tokenizer is none.
+        SourceError: The function that names the tokenizer cannot be called.
+        MissingError: The package ``tokenizers`` is not installed.
+    """
+    text = recipe.text
+    if text is None:
+        return []
+    _check_names(recipe, text)
+    _check_inputs(recipe)
+    lengths = _lengths(recipe)
+    path = _tokenizer_file(recipe, text)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RecipeError(
+            f"{recipe.path}: text.tokenizer: cannot read {path}: {error.strerror}",
+            "name the tokenizer.json that the model was trained with; paths are relative to the recipe",
+        ) from error
+    settings = _settings(recipe, text, lengths, _parse(recipe, path, data))
+    return [_tokenizer(recipe, text, data, settings), _ensemble(recipe, text)]
+
+
+def _check_names(recipe: Recipe, text: Text) -> None:
+    if text.name in {recipe.name, tokenizer_name(recipe)}:
+        raise RecipeError(
+            f"{recipe.path}: text.name is {text.name!r}, the name of the model or of its tokenizer",
+            "give the ensemble a name of its own",
+        )
+    if text.input in {*recipe.inputs, *recipe.outputs}:
+        raise RecipeError(
+            f"{recipe.path}: text.input is {text.input!r}, which is an input or output of the model",
+            "give the text a name of its own, for example  input: text",
+        )
+
+
+def _check_inputs(recipe: Recipe) -> None:
+    for name, spec in recipe.inputs.items():
+        if name not in FED:
+            raise RecipeError(
+                f"{recipe.path}: text: a tokenizer cannot make the input {name!r}; it makes {', '.join(FED)}",
+                "remove the section `text`, or name the model's inputs like these",
+            )
+        if spec.dtype not in {"int32", "int64"}:
+            raise RecipeError(
+                f"{recipe.path}: text: input {name!r} is {spec.dtype}; token ids, masks and types are whole numbers",
+                f"{name}: {{dtype: int64, dims: [sequence]}}",
+            )
+    if IDS not in recipe.inputs:
+        raise RecipeError(
+            f"{recipe.path}: text: the model has no input {IDS!r}, which is what a text becomes",
+            f"remove the section `text`, or name the model's input {IDS}",
+        )
+
+
+def _lengths(recipe: Recipe) -> _Lengths:
+    """The bounds of the one dimension that all inputs share."""
+    dims = {spec.dims for spec in recipe.inputs.values()}
+    dim = next(iter(dims))
+    if len(dims) > 1 or len(dim) != 1:
+        said = ", ".join(f"{name}: {list(spec.dims)}" for name, spec in recipe.inputs.items())
+        raise RecipeError(
+            f"{recipe.path}: text: every input must have one dimension, and all the same, got {said}",
+            "give each  dims: [sequence]",
+        )
+    if isinstance(dim[0], int):
+        return _Lengths(str(dim[0]), dim[0], dim[0])
+    bounds = recipe.shapes[dim[0]]
+    return _Lengths(dim[0], bounds.min, bounds.max)
+
+
+def _tokenizer_file(recipe: Recipe, text: Text) -> Path:
+    if ":" not in text.tokenizer:
+        return recipe.directory / text.tokenizer
+    key = f"{recipe.path}: text.tokenizer"
+    sources.forget()
+    function: Callable[[], str | os.PathLike[str]] = sources.resolve(text.tokenizer, recipe.directory, key)
+    try:
+        return recipe.directory / os.fspath(function())
+    except TritonkitError:
+        raise
+    except Exception as error:
+        raise RecipeError(
+            f"{key}: {text.tokenizer} gave no path: {type(error).__name__}: {error}",
+            "return the path of a tokenizer.json, as a str or a Path",
+        ) from error
+
+
+def _parse(recipe: Recipe, path: Path, data: bytes) -> Tokenizer:
+    try:
+        from tokenizers import Tokenizer
+    except ModuleNotFoundError as error:
+        raise MissingError("tokenizers is not installed", "pip install tokenizers") from error
+    try:
+        return Tokenizer.from_str(data.decode("utf-8"))
+    except Exception as error:  # the library raises nothing more specific
+        raise RecipeError(
+            f"{recipe.path}: text.tokenizer: {path} is not a tokenizer: {error}",
+            "name a tokenizer.json; AutoTokenizer.from_pretrained(PLACE).save_pretrained(PLACE) writes one",
+        ) from error
+
+
+def _settings(recipe: Recipe, text: Text, lengths: _Lengths, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What the tokenizer's model.py pads and where it cuts; sides are those that the tokenizer itself asks for."""
+    if text.max_tokens > lengths.max:
+        raise RecipeError(
+            f"{recipe.path}: text.max_tokens is {text.max_tokens}, the dimension {lengths.dimension} "
+            f"takes {lengths.max} at most",
+            f"max_tokens: {lengths.max}",
+        )
+    special = tokenizer.num_special_tokens_to_add(is_pair=False)
+    if text.max_tokens <= special:
+        raise RecipeError(
+            f"{recipe.path}: text.max_tokens is {text.max_tokens}, and the tokenizer adds {special} special tokens",
+            f"give at least {special + 1}",
+        )
+    padding = tokenizer.padding or {}
+    truncation = tokenizer.truncation or {}
+    return {
+        "max_tokens": text.max_tokens,
+        "truncation_side": truncation.get("direction", "right"),
+        "min_length": lengths.min,
+        "max_length": lengths.max,
+        "pad_to": text.pad_to,
+        "padding_side": padding.get("direction", "right"),
+        "padding": {IDS: _pad_id(recipe, tokenizer), MASK: 0, TYPES: padding.get("pad_type_id", 0)},
+    }
+
+
+def _pad_id(recipe: Recipe, tokenizer: Tokenizer) -> int:
+    """The id that fills short rows.
+
+    A vocabulary without such a token (GPT-2's) gets id 0, which every embedding table has: the mask keeps the
+    model from looking there. A model without a mask would, and cannot be served so.
+    """
+    if tokenizer.padding:
+        return int(tokenizer.padding["pad_id"])
+    known = (tokenizer.token_to_id(token) for token in _PAD_TOKENS)
+    found = next((number for number in known if number is not None), None)
+    if found is None and MASK not in recipe.inputs:
+        raise RecipeError(
+            f"{recipe.path}: text: the vocabulary has no padding token ({' or '.join(_PAD_TOKENS)}) and the model "
+            f"has no input {MASK!r}, so it could not tell padding from text",
+            f"give the model an input {MASK}, or set `padding` in the tokenizer",
+        )
+    return found or 0
+
+
+def _tokenizer(recipe: Recipe, text: Text, data: bytes, settings: dict[str, Any]) -> Model:
+    name = tokenizer_name(recipe)
+    said = pb.ModelConfig(name=name, backend="python", max_batch_size=recipe.max_batch_size)
+    said.input.add(name=text.input, data_type=pb.TYPE_STRING, dims=[1])
+    for tensor, spec in recipe.inputs.items():
+        said.output.add(name=tensor, data_type=_type(spec), dims=_dims(spec))
+    said.instance_group.add(count=INSTANCES, kind=pb.ModelInstanceGroup.KIND_CPU)
+    files = {
+        f"{VERSION}/model.py": Path(__file__).with_name("tokenizer_model.py").read_bytes(),
+        f"{VERSION}/{TOKENIZER}": data,
+        f"{VERSION}/{SETTINGS}": _json(settings).encode(),
+    }
+    passport = {"model": name, "kind": "tokenizer", "of": recipe.name, "text": text.model_dump()}
+    passport |= {"tokenizer_sha256": hashlib.sha256(data).hexdigest()}
+    return Model(name, _sealed(said, recipe), _json(passport), files=files)
+
+
+def _ensemble(recipe: Recipe, text: Text) -> Model:
+    said = pb.ModelConfig(name=text.name, platform="ensemble", max_batch_size=recipe.max_batch_size)
+    said.input.add(name=text.input, data_type=pb.TYPE_STRING, dims=[1])
+    for name, spec in recipe.outputs.items():
+        said.output.add(name=name, data_type=_type(spec), dims=_dims(spec))
+    first = said.ensemble_scheduling.step.add(model_name=tokenizer_name(recipe), model_version=-1)
+    first.input_map[text.input] = text.input
+    second = said.ensemble_scheduling.step.add(model_name=recipe.name, model_version=-1)
+    for name in recipe.inputs:
+        first.output_map[name] = name
+        second.input_map[name] = name
+    for name in recipe.outputs:
+        second.output_map[name] = name
+    steps = [step.model_name for step in said.ensemble_scheduling.step]
+    passport = {"model": text.name, "kind": "ensemble", "of": recipe.name, "steps": steps}
+    return Model(text.name, _sealed(said, recipe), _json(passport), files={f"{VERSION}/{_KEEP}": _KEPT})
+
+
+def _type(spec: TensorSpec) -> int:
+    return int(pb.DataType.Value(spec.type.triton))
+
+
+def _dims(spec: TensorSpec) -> list[int]:
+    """Dims as the model's own configuration has them on the wire: one number a row is ``[1]``."""
+    return [-1 if isinstance(dim, str) else dim for dim in spec.dims] or [1]
+
+
+def _sealed(said: pb.ModelConfig, recipe: Recipe) -> str:
+    return config.seal(text_format.MessageToString(said), recipe.path.name)
+
+
+def _json(data: dict[str, Any]) -> str:
+    return json.dumps(data, indent=2) + "\n"
