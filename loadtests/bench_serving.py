@@ -1,6 +1,6 @@
 """`make bench`: what serving costs: throughput through Triton over throughput of onnxruntime in this process.
 
-Both run the same graph with one onnxruntime thread on the same one core, and the load comes from the other core:
+Both run the same fp32 graph with one onnxruntime thread on the same one core, and the load comes from the other core:
 single samples, 8 in flight, against batches of 8 in process. Rounds alternate, so that a noisy machine
 disturbs both; what counts is the median of the rounds' ratios.
 """
@@ -68,7 +68,7 @@ def _measure() -> list[Result]:
     recipes = [wanted.model_copy(update={"batching": one_each}) for wanted in recipes]
     with tempfile.TemporaryDirectory(prefix="tritonkit-bench-") as directory:
         repository = Path(directory, "model_repository")
-        pipeline.build(recipes, repository, "cpu")
+        pipeline.build(recipes, repository, "cpu", pipeline.Options(precisions=("fp32",)))
         with progress.steps("bench", len(recipes)) as steps, TritonServer(repository, cores=[SERVER_CORE]) as server:
             results = []
             for wanted in recipes:

@@ -28,10 +28,10 @@ def installed_server() -> runtime.Runtime:
 
 @pytest.fixture(scope="session")
 def zoo_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with every shipped recipe, built for the CPU; artifacts come from the user's store."""
+    """Every shipped recipe in fp32 for the CPU, which answers to the digit; artifacts come from the user's store."""
     from tritonkit import pipeline, recipe
 
     repository = tmp_path_factory.mktemp("zoo") / "model_repository"
     recipes = [recipe.load(path) for path in sorted((ROOT / "build/recipes").glob("*.yaml"))]
-    pipeline.build(recipes, repository, "cpu")
+    pipeline.build(recipes, repository, "cpu", pipeline.Options(precisions=("fp32",)))
     return repository

@@ -154,19 +154,30 @@ def _compare(recipe: Recipe, where: str, spec: TensorSpec, actual: GraphTensor) 
     return problems
 
 
+_PROVIDERS: dict[str, list[Any]] = {
+    "cpu": ["CPUExecutionProvider"],
+    # The served configuration's own choice, for the same reason (docs/decisions/0005).
+    "cuda": [("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"}), "CPUExecutionProvider"],
+}
+
+
 class Session:
     """onnxruntime on the CPU, for checks and benchmarks in this process.
 
     Args:
-        path: An ONNX file.
+        model: An ONNX file, or a model in memory of less than 2 GB.
         threads: Threads inside one operator; 0 lets onnxruntime decide.
+        optimize: False runs the graph node by node, as it is written.
+        device: ``cuda`` needs onnxruntime's GPU build, and never falls back to the CPU.
 
     Raises:
         GraphError: onnxruntime cannot load the graph.
         MissingError: onnxruntime is not installed.
     """
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
+    def __init__(
+        self, model: Path | onnx.ModelProto, threads: int = 0, *, optimize: bool = True, device: str = "cpu"
+    ) -> None:
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # on by default on Linux since onnxruntime 1.29
         try:
             import onnxruntime
@@ -175,11 +186,25 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
+        if device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()  # CUDA's libraries, where they come from Python packages
+        if not optimize:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        loaded, name = (str(model), model) if isinstance(model, Path) else (model.SerializeToString(), "the graph")
         try:
-            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session: Any = onnxruntime.InferenceSession(loaded, options, providers=_PROVIDERS[device])
         except Exception as error:
-            raise GraphError(f"onnxruntime cannot load {path}: {_first_line(error)}", "export it again") from error
+            raise GraphError(f"onnxruntime cannot load {name}: {_first_line(error)}", "export it again") from error
+        if device == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
+            raise MissingError("onnxruntime's CUDA provider did not start", "`tritonkit doctor` says what is missing")
         self.output_names: list[str] = [value.name for value in self._session.get_outputs()]
+
+    @staticmethod
+    def has_cuda() -> bool:
+        """Whether onnxruntime can use a GPU here."""
+        import onnxruntime
+
+        return Path("/dev/nvidiactl").exists() and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """All outputs for one batch.

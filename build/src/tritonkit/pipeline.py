@@ -1,27 +1,42 @@
-"""The road from recipes to a repository, in one place: load, export, check, store, lay out.
+"""The road from recipes to a repository, in one place: export, make variants, choose, lay out.
 
 Each step is another module's; this one only puts them in order and says how far it is.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from tritonkit import assemble, exporting, store
+from tritonkit.assemble import Ready
+from tritonkit.errors import InputError, RecipeError
+from tritonkit.precision import gate, metrics, variants
+from tritonkit.recipe import PRECISIONS, Precision, Recipe
+from tritonkit.repository import layout, text
+from tritonkit.repository.config import Target
 
-from tritonkit import dependencies, graph, parity, progress, samples, sources, store
-from tritonkit import recipe as recipes
-from tritonkit.errors import MissingError, RecipeError, SourceError
-from tritonkit.recipe import HfSource, OnnxSource, Recipe
-from tritonkit.repository import config, layout
 
-SAMPLES_CHECKED = 32
+@dataclass(frozen=True)
+class Options:
+    """What a build is asked for beyond its recipes.
+
+    Attributes:
+        precisions: Variants to consider instead of the recipes' own; fp32 is always among them.
+        force: Ship this one, whatever the gate says; the passport records it.
+        fallback: For TensorRT: what a node runs that no engine fits.
+        overwrite: Replace configurations that were edited by hand.
+    """
+
+    precisions: tuple[Precision, ...] | None = None
+    force: Precision | None = None
+    fallback: bool = False
+    overwrite: bool = False
+
+
+DEFAULTS = Options()
 
 
 @dataclass(frozen=True)
@@ -29,7 +44,7 @@ class Built:
     """What ``build`` did.
 
     Attributes:
-        models: Name to artifact facts: key, parity, size in bytes, seconds of the export.
+        models: Name to facts: key, parity, size in bytes, seconds of the export, precision and the gate's rows.
         exported: Names of the models that were exported now; the others came from the store.
         changed: Whether the repository was written.
     """
@@ -39,176 +54,77 @@ class Built:
     changed: bool
 
 
-def build(wanted: Sequence[Recipe], repository: Path, target: config.Target, *, overwrite: bool = False) -> Built:
+def build(wanted: Sequence[Recipe], repository: Path, target: Target = "cpu", options: Options = DEFAULTS) -> Built:
     """Bring ``repository`` to what the recipes say.
+
+    Args:
+        wanted: The recipes; models of others in the repository stay.
+        repository: A directory, made if it does not exist.
+        target: Where the models will run.
+        options: See :class:`Options`.
 
     Raises:
         TritonkitError: Whatever is wrong; the repository is then as it was.
     """
-    names = [recipe.name for recipe in wanted]
-    for name in names:
-        if names.count(name) > 1:
-            paths = ", ".join(str(recipe.path) for recipe in wanted if recipe.name == name)
-            raise RecipeError(f"{paths}: two recipes have the name {name!r}", "rename one of them")
+    _check_names(wanted)
     layout.check_place(repository)
-    exported: list[str] = []
-    artifacts = {}
+    texts = [model for recipe in wanted for model in text.models(recipe)]  # a mistake there is found before any export
+    exported_now: list[str] = []
+    ready = []
     for recipe in wanted:
-        key = store.request_key(recipe)
-        artifact = store.find(key)
-        if artifact is None:
-            artifact = _export(key, recipe)
-            exported.append(recipe.name)
-        artifacts[recipe.name] = artifact
-    models = [_model(recipe, artifacts[recipe.name], target) for recipe in wanted]
+        base, now = exporting.exported(recipe)
+        exported_now += [recipe.name] if now else []
+        ready.append(_ready(recipe, base, target, options))
+    models = [assemble.model(one, target, repository, fallback=options.fallback) for one in ready] + texts
     changed = not layout.is_current(repository, models)
     if changed:
-        layout.write(repository, models, overwrite=overwrite)
-    return Built({model.name: _facts(model.artifact) for model in models}, exported, changed)
+        layout.write(repository, models, overwrite=options.overwrite)
+    return Built({one.recipe.name: _facts(one) for one in ready}, exported_now, changed)
 
 
-def _export(key: str, recipe: Recipe) -> store.Artifact:
-    """Export and check one model; it enters the store only if every check passed."""
-    with progress.steps(recipe.name, 5) as steps:
-        return store.make(key, lambda stage: _fill(stage, recipe, steps))
+def _check_names(wanted: Sequence[Recipe]) -> None:
+    owner: dict[str, Recipe] = {}
+    for recipe in wanted:
+        for name in text.names(recipe):
+            if name in owner:
+                raise RecipeError(
+                    f"{owner[name].path}, {recipe.path}: two recipes have the name {name!r}", "rename one of them"
+                )
+            owner[name] = recipe
 
 
-def _fill(stage: Path, recipe: Recipe, steps: progress.Steps) -> tuple[dict[str, Any], dependencies.Dependencies]:
-    start = time.monotonic()
-    path = stage / store.GRAPH
-    sources.forget()
-    with dependencies.recording() as opened:
-        steps.next("read samples")
-        found = samples.load(recipe, SAMPLES_CHECKED)
-        if isinstance(recipe.source, OnnxSource):
-            reference = None
-            steps.next("read the graph")
-            _copy_graph(recipe, recipe.source, path)
+def _ready(recipe: Recipe, base: store.Artifact, target: Target, options: Options) -> Ready:
+    """Make the variants and let the gate choose."""
+    asked = {*(options.precisions or recipe.precisions), "fp32", *([options.force] if options.force else [])}
+    metrics.bounds(recipe)  # a mistake in it is found before minutes of work
+    made: dict[Precision, store.Artifact] = {}
+    absent: dict[Precision, str] = {}
+    for precision in (precision for precision in PRECISIONS if precision in asked):
+        if reason := variants.unsuitable(target, precision):
+            absent[precision] = reason
         else:
-            steps.next("load the module")
-            reference = _export_module(recipe, found, path, steps)
-        graph.check_against(recipe, path)
-        steps.next("check the graph on real samples" if reference is None else "check against the module")
-        measured = parity.check(recipe, graph.Session(path), found, reference)
-        steps.next("write")
-        _write_labels(stage, recipe)
-        _write_warmup(stage / config.WARMUP, recipe, found[0])
-    noted = dependencies.collect(opened, _known_files(recipe), _code_roots(recipe), ignored=stage)
-    about = {
-        "model": recipe.name,
-        "seconds": round(time.monotonic() - start, 1),
-        "parity": [asdict(measurement) for measurement in measured],
-        "warmup_shapes": {name: list(array.shape) for name, array in found[0].items()},
-    }
-    return about, noted
+            made[precision] = variants.make(recipe, base, target, precision)[0]
+    if options.force in absent:
+        raise InputError(
+            f"{recipe.path}: {options.force} cannot ship: {absent[options.force]}", "force another precision"
+        )
+    decision = gate.decide(recipe, base, target, made, absent) if len(asked) > 1 else gate.Decision("fp32", [])
+    if options.precisions and len(options.precisions) == 1 and decision.unproven(options.precisions[0]):
+        decision = replace(decision, precision=options.precisions[0])  # asked for by name, and accurate
+    if options.force and options.force != decision.precision:
+        decision = replace(decision, precision=options.force, forced=True)
+    return Ready(recipe, base, made, decision)
 
 
-def _export_module(recipe: Recipe, found: Sequence[samples.Sample], path: Path, steps: progress.Steps) -> parity.Run:
-    try:
-        from tritonkit import export
-    except ModuleNotFoundError as error:
-        raise MissingError(f"{error.name} is not installed", 'pip install "tritonkit[torch]"') from error
-    adapter = export.Adapter(sources.load_module(recipe), recipe)
-
-    def run(inputs: samples.Sample) -> samples.Sample:
-        return export.reference(adapter, recipe, inputs)
-
-    fitted = [samples.resized(sample, recipe, recipe.sizes("opt")) for sample in found]
-    run(samples.batch(fitted, 2) if recipe.max_batch_size else fitted[0])
-    steps.next("export to ONNX")
-    export.to_onnx(adapter, recipe, found, path)
-    return run  # type: ignore[return-value]
-
-
-def _copy_graph(recipe: Recipe, source: OnnxSource, path: Path) -> None:
-    import onnx
-
-    origin = recipe.directory / source.onnx
-    graph.read_signature(origin)
-    model = onnx.load(origin)  # with its external weights, wherever they lie
-    big = model.ByteSize() > 2**31 - 2**20
-    onnx.save(model, path, save_as_external_data=big, location=f"{store.GRAPH}.data" if big else None)
-
-
-def _write_labels(stage: Path, recipe: Recipe) -> None:
-    for name, output in recipe.outputs.items():
-        if output.labels is None:
-            continue
-        labels = sources.load_labels(output.labels, recipe)
-        if output.dims and isinstance(output.dims[-1], int) and len(labels) != output.dims[-1]:
-            raise SourceError(
-                f"{recipe.path}: output {name!r} has {output.dims[-1]} classes and {len(labels)} labels",
-                "give one label for each class",
-            )
-        text = "".join(f"{label}\n" for label in labels)
-        (stage / config.labels_filename(recipe, name)).write_text(text, encoding="utf-8")
-
-
-def _write_warmup(directory: Path, recipe: Recipe, sample: samples.Sample) -> None:
-    directory.mkdir()
-    for name, array in sample.items():
-        if recipe.inputs[name].dtype == "string":
-            from tritonclient.utils import serialize_byte_tensor
-
-            (directory / name).write_bytes(serialize_byte_tensor(array).item())
-        else:
-            (directory / name).write_bytes(np.ascontiguousarray(array).tobytes())
-
-
-def _known_files(recipe: Recipe) -> list[Path]:
-    """Files that the recipe names itself."""
-    known: list[Path] = []
-    if isinstance(recipe.source, OnnxSource):
-        known.append(recipe.directory / recipe.source.onnx)
-    elif isinstance(recipe.source, HfSource):
-        known += (recipe.directory / recipe.source.hf).glob("*")
-    for reference in _references(recipe):
-        if ":" in reference:
-            known.append(sources.file_of(reference, recipe.directory))
-        else:
-            known.append(recipe.directory / reference)
-    return known
-
-
-def _code_roots(recipe: Recipe) -> list[Path]:
-    """The folders of the user's code: beside the recipe's files, and the packages that it names.
-
-    tritonkit's own package is none of them: the request key has the hash of what matters there.
-    """
-    roots = [recipe.directory] if any(".py:" in reference for reference in _references(recipe)) else []
-    for reference in _references(recipe):
-        package = reference.partition(":")[0].partition(".")[0]
-        origin = getattr(sys.modules.get(package), "__file__", None)
-        if origin and package != "tritonkit":
-            roots.append(Path(origin).parent)
-    return roots
-
-
-def _references(recipe: Recipe) -> list[str]:
-    labels = [output.labels for output in recipe.outputs.values()]
-    return [said for said in (recipe.source, recipe.samples, *labels) if isinstance(said, str)]
-
-
-def _model(recipe: Recipe, artifact: store.Artifact, target: config.Target) -> layout.Model:
-    shapes = artifact.about["warmup_shapes"]
-    warmup = {name: np.empty(shape, dtype=recipe.inputs[name].type.numpy) for name, shape in shapes.items()}
-    said = {
-        "model": recipe.name,
-        "target": target,
-        "recipe": recipes.as_json(recipe),
-        "graph_sha256": artifact.about["graph_sha256"],
-        "made_from": artifact.about["dependencies"]["distributions"],
-        "parity": artifact.about["parity"],
-    }
-    passport = json.dumps(said, indent=2) + "\n"
-    return layout.Model(recipe.name, artifact, config.make(recipe, target, warmup), passport)
-
-
-def _facts(artifact: store.Artifact) -> dict[str, Any]:
-    worst = max(artifact.about["parity"], key=lambda measured: measured["relative"], default=None)
+def _facts(ready: Ready) -> dict[str, Any]:
+    base, shipped = ready.base, ready.shipped
     return {
-        "key": artifact.about["key"][:16],
-        "graph_bytes": sum(path.stat().st_size for path in artifact.path.glob(f"{store.GRAPH}*")),
-        "export_seconds": artifact.about["seconds"],
-        "worst_parity": worst,
+        "key": base.about["key"][:16],
+        "graph_bytes": sum(path.stat().st_size for path in shipped.path.glob(f"{store.GRAPH}*")),
+        "export_seconds": base.about["seconds"],
+        "worst_parity": max(base.about["parity"], key=lambda measured: measured["relative"], default=None),
+        "precision": ready.decision.precision,
+        "forced": ready.decision.forced,
+        "judged_on": ready.decision.judged_on,
+        "gate": [asdict(row) for row in ready.decision.rows],
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -51,3 +51,21 @@ def steps(title: str, total: int) -> Iterator[Steps]:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         yield _BarSteps(progress, title, total)
+
+
+@contextmanager
+def task(title: str) -> Iterator[Callable[[str], None]]:
+    """Show a task whose number of steps is not known; call what it yields with a text as each begins."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            shown = progress.add_task(title, total=None)
+            yield lambda text: progress.update(shown, description=f"{title}: {text}")
+        return
+    start = time.monotonic()
+
+    def plain(text: str) -> None:
+        print(f"{title}: {text} ({time.monotonic() - start:.1f} s)", file=sys.stderr, flush=True)  # noqa: T201
+
+    yield plain

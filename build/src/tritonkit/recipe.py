@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -19,6 +19,8 @@ from tritonkit.errors import RecipeError
 
 Dim = Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$")]
+Precision = Literal["fp32", "fp16", "int8", "fp8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 class _Section(BaseModel):
@@ -114,6 +116,36 @@ class Batching(_Section):
         return self.instances > 1 or self.max_queue_size is not None or self.queue_timeout_ms is not None
 
 
+class Calibration(_Section):
+    """How the ranges of activations are found for int8 and fp8.
+
+    Attributes:
+        method: ``minmax``, ``percentile`` or ``entropy``; the one that measures best if not given.
+        samples: How many of the recipe's samples are used. The gate judges on others.
+    """
+
+    method: Literal["minmax", "percentile", "entropy"] | None = None
+    samples: Annotated[int, Field(ge=2, le=10_000)] = 128
+
+
+class Text(_Section):
+    """A tokenizer in front of the model, and an ensemble of both that takes strings.
+
+    Attributes:
+        name: The ensemble's name in Triton.
+        tokenizer: A ``tokenizer.json``, or ``module:function`` returning the path of one.
+        input: The ensemble's one input: a string a sample.
+        max_tokens: Longer texts are cut; at most the largest size of the model's dynamic dimension.
+        pad_to: Texts are padded to a multiple of this: Triton batches only requests of equal shapes.
+    """
+
+    name: Name
+    tokenizer: str
+    input: Name = "text"
+    max_tokens: Annotated[int, Field(ge=2, le=1_000_000)] = 256
+    pad_to: Annotated[int, Field(ge=1, le=4096)] = 16
+
+
 class Recipe(_Section):
     """One model: where it comes from, what goes in and out, how it is to be served.
 
@@ -127,6 +159,12 @@ class Recipe(_Section):
         max_batch_size: 0 means that requests carry the whole shape and are never batched.
         samples: ``module:function`` yielding real inputs, one dict of arrays without batch dimension each.
         tolerance: Largest parity error that is accepted, relative to the output's largest magnitude.
+        precisions: Which variants to build; the gate ships the last one that is accurate enough and faster.
+        accuracy: Metric to bound, against fp32 (:mod:`tritonkit.precision.metrics`); a metric of one's own is
+            named ``module:function``.
+        calibration: See :class:`Calibration`.
+        gpus: What engines are built for (:mod:`tritonkit.engines.gpus`).
+        text: See :class:`Text`.
         batching: See :class:`Batching`.
         path: The file this recipe was read from.
     """
@@ -139,6 +177,11 @@ class Recipe(_Section):
     max_batch_size: Annotated[int, Field(ge=0, le=4096)] = 16
     samples: str | None = None
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("fp32",)
+    accuracy: dict[str, float] = {}
+    calibration: Calibration = Calibration()
+    gpus: tuple[str, ...] = ()
+    text: Text | None = None
     batching: Batching = Batching()
     path: Annotated[Path, Field(exclude=True)] = Path("recipe.yaml")
 
@@ -228,6 +271,8 @@ def _known_keys(parents: Sequence[int | str]) -> list[str]:
         "outputs": OutputSpec,
         "shapes": Range,
         "batching": Batching,
+        "calibration": Calibration,
+        "text": Text,
         "source": OnnxSource,
     }
     model = sections.get(str(parents[0]), Recipe) if parents else Recipe

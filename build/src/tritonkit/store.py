@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +23,8 @@ ABOUT = "artifact.json"
 GRAPH = "model.onnx"
 # What an artifact is made with; a change in any of them makes a new one.
 _CODE = ("dtypes", "export", "graph", "hf", "parity", "samples", "sources")
+# How a graph is served, and what is made of it later, does not change its export.
+_NOT_EXPORTED = {"batching", "precisions", "accuracy", "calibration", "gpus", "text"}
 _TOOLS = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch", "transformers")
 
 
@@ -48,14 +50,13 @@ class Artifact:
 
 def request_key(wanted: recipe.Recipe) -> str:
     """The hash of everything that is known about an export before running it."""
-    tools = {name: _version(name) for name in _TOOLS}
+    tools = tool_versions()
     code = {name: sha256(Path(__file__).with_name(f"{name}.py")) for name in _CODE}
-    said = recipe.as_json(wanted)
-    del said["batching"]  # how a graph is served does not change the graph
+    said = {name: value for name, value in recipe.as_json(wanted).items() if name not in _NOT_EXPORTED}
     facts = {"recipe": said, "tools": tools, "code": code, "python": list(sys.version_info[:2])}
     if not isinstance(wanted.source, str) or ".py:" in wanted.source:
         facts["directory"] = str(wanted.directory.resolve())  # relative paths mean other files elsewhere
-    return _hash(facts)
+    return hash_of(facts)
 
 
 def find(key: str) -> Artifact | None:
@@ -82,12 +83,48 @@ def make(key: str, write: Callable[[Path], tuple[dict[str, Any], Dependencies]])
         about, dependencies = write(stage)
         about |= {"key": key, "graph_sha256": sha256(stage / GRAPH), "dependencies": dependencies.as_json()}
         (stage / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        target = shelf / _hash(about["dependencies"])[:16]
+        target = shelf / hash_of(about["dependencies"])[:16]
         atomic.put(stage, target)
     return Artifact(target, about)
 
 
-def _hash(data: object) -> str:
+def derive(facts: Mapping[str, object], write: Callable[[Path], dict[str, Any]]) -> tuple[Artifact, bool]:
+    """What follows from facts alone: made once, found again by their hash.
+
+    Args:
+        facts: Everything that the result depends on, as plain data.
+        write: Fills the directory it gets; returns what to say about it.
+
+    Returns:
+        The artifact, and whether it was made now.
+    """
+    key = hash_of(dict(facts))
+    target = home() / "derived" / key
+    try:
+        return Artifact(target, json.loads((target / ABOUT).read_text(encoding="utf-8"))), False
+    except (ValueError, OSError):
+        pass  # absent, or damaged and to be made again
+    with atomic.staging(target) as stage:
+        about = {**write(stage), "key": key}
+        if (stage / GRAPH).is_file():
+            about["graph_sha256"] = sha256(stage / GRAPH)
+        (stage / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        atomic.put(stage, target)
+    return Artifact(target, about), True
+
+
+def code_hash(*files: Path) -> str:
+    """One hash over source files: what they make is made again when they change."""
+    return hash_of({file.name: sha256(file) for file in files})
+
+
+def tool_versions() -> dict[str, str]:
+    """The versions of the packages that artifacts are made with."""
+    return {name: _version(name) for name in _TOOLS}
+
+
+def hash_of(data: object) -> str:
+    """SHA-256 of plain data, in hexadecimal."""
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from typing import Literal
 
 from google.protobuf import text_format
@@ -15,7 +16,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 from tritonkit.recipe import Recipe, TensorSpec
 from tritonkit.samples import Sample
 
-Target = Literal["cpu", "cuda"]
+Target = Literal["cpu", "cuda", "tensorrt"]
+_BACKENDS: dict[Target, str] = {"cpu": "onnxruntime", "cuda": "onnxruntime", "tensorrt": "tensorrt"}
 # A queue of 256 holds a few seconds of work for a model of 10 ms; after 2 s most callers have given up.
 MAX_QUEUE_SIZE = 256
 QUEUE_TIMEOUT_MS = 2000
@@ -28,15 +30,18 @@ _HEADER = "# Written by tritonkit from the recipe {recipe}; change that, not thi
 _HEADER_PATTERN = re.compile(r"\A# Written by tritonkit .*\n# sha256 of the rest: ([0-9a-f]{64})\n")
 
 
-def make(recipe: Recipe, target: Target, warmup: Sample) -> str:
+def make(recipe: Recipe, target: Target, warmup: Sample, plans: Mapping[str, str] | None = None) -> str:
     """The text of ``config.pbtxt``.
 
     Args:
         recipe: What to serve and how to batch it.
-        target: Where the ONNX Runtime backend runs it.
+        target: What runs it: onnxruntime on a CPU or on CUDA, or TensorRT.
         warmup: The sample whose raw bytes lie in the model's ``warmup`` folder, one file an input.
+        plans: For TensorRT: compute capability to the file name of its engine.
     """
-    config = pb.ModelConfig(name=recipe.name, backend="onnxruntime", max_batch_size=recipe.max_batch_size)
+    config = pb.ModelConfig(name=recipe.name, backend=_BACKENDS[target], max_batch_size=recipe.max_batch_size)
+    for capability, name in (plans or {}).items():
+        config.cc_model_filenames[capability] = name
     for name, spec in recipe.inputs.items():
         _set_shape(config.input.add(name=name, data_type=_type(spec)), spec)
     for name, output in recipe.outputs.items():
@@ -50,7 +55,7 @@ def make(recipe: Recipe, target: Target, warmup: Sample) -> str:
     if target == "cuda":
         cuda = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="cuda")
         cuda.parameters["cudnn_conv_algo_search"] = CONV_SEARCH
-    else:
+    elif target == "cpu":
         config.parameters["intra_op_thread_count"].string_value = str(recipe.batching.threads)
     return seal(text_format.MessageToString(config), recipe.path.name)
 

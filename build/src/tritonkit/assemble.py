@@ -1,0 +1,114 @@
+"""A chosen variant becomes a model directory: its configuration, its passport, and what a GPU node falls back to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tritonkit import __version__, store
+from tritonkit import recipe as recipes
+from tritonkit.engines import gpus
+from tritonkit.errors import RecipeError
+from tritonkit.precision import gate
+from tritonkit.recipe import Precision, Recipe
+from tritonkit.repository import config, layout
+from tritonkit.repository.config import Target
+
+FALLBACK = "onnxruntime"  # the name of the other configuration: tritonserver --model-config-name=onnxruntime
+ENGINE_GRAPH = "engine.onnx"  # what `tritonkit engine` builds plans from; Triton does not read it
+
+
+@dataclass(frozen=True)
+class Ready:
+    """One recipe's model, ready to be laid out."""
+
+    recipe: Recipe
+    base: store.Artifact
+    variants: dict[Precision, store.Artifact]
+    decision: gate.Decision
+
+    @property
+    def shipped(self) -> store.Artifact:
+        """The variant that is served."""
+        return self.variants[self.decision.precision]
+
+
+def model(ready: Ready, target: Target, repository: Path, *, fallback: bool) -> layout.Model:
+    """One model's directory to be.
+
+    Args:
+        ready: The recipe, its variants, and which one ships.
+        target: Where it runs.
+        repository: Where it goes; engines that lie there already are kept if they were built from the same graph.
+        fallback: For TensorRT: add the fp32 graph and a configuration that runs it on onnxruntime.
+
+    Raises:
+        RecipeError: The target is TensorRT and the recipe names no GPUs.
+    """
+    recipe, base, shipped = ready.recipe, ready.base, ready.shipped
+    shapes = base.about["warmup_shapes"]
+    warmup = {name: np.empty(shape, dtype=recipe.inputs[name].type.numpy) for name, shape in shapes.items()}
+    passport = json.dumps(_passport(ready, target, fallback=fallback), indent=2) + "\n"
+    if target != "tensorrt":
+        text = config.make(recipe, target, warmup)
+        return layout.Model(recipe.name, text, passport, layout.files_of(shipped))
+    if not recipe.gpus:
+        raise RecipeError(
+            f"{recipe.path}: the target tensorrt has one engine a GPU, and the recipe names no `gpus`",
+            f"add  gpus: [t4, a10g]; known are {', '.join(gpus.BY_NAME)}",
+        )
+    text = config.make(recipe, target, warmup, plan_names(recipe))
+    links = layout.files_of(base, graph=fallback) | {f"{layout.VERSION}/{ENGINE_GRAPH}": shipped.graph}
+    links |= _plans(repository / recipe.name, shipped)
+    other = {f"configs/{FALLBACK}.pbtxt": config.make(recipe, "cuda", warmup).encode()} if fallback else {}
+    return layout.Model(recipe.name, text, passport, links, other)
+
+
+def plan_names(recipe: Recipe) -> dict[str, str]:
+    """Compute capability to the file name of its engine, as ``cc_model_filenames`` has them."""
+    wanted = gpus.find_all(recipe.gpus)
+    return {gpu.compute: f"model_{gpu.sm}.plan" for gpu in wanted}
+
+
+def _plans(directory: Path, shipped: store.Artifact) -> dict[str, Path]:
+    """Engines, with their passports, that were built from the very graph that ships."""
+    found = {}
+    for path in sorted(directory.glob(f"{layout.VERSION}/*.plan")):
+        passport = path.with_name(f"{path.name}.json")
+        try:
+            said = json.loads(passport.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if said.get("graph_sha256") == shipped.about["graph_sha256"]:
+            found |= {f"{layout.VERSION}/{one.name}": one for one in (path, passport)}
+    return found
+
+
+def _passport(ready: Ready, target: Target, *, fallback: bool) -> Mapping[str, Any]:
+    """Who made this, from what, how it was judged, and what a node needs to run it."""
+    base, shipped, decision = ready.base, ready.shipped, ready.decision
+    said: dict[str, Any] = {
+        "tritonkit": __version__,
+        "model": ready.recipe.name,
+        "target": target,
+        "precision": decision.precision,
+        "forced": decision.forced,
+        "recipe": recipes.as_json(ready.recipe),
+        "graph_sha256": shipped.about["graph_sha256"],
+        "exported_sha256": base.about["graph_sha256"],
+        "made_from": base.about["dependencies"]["distributions"],
+        "parity": base.about["parity"],
+        "gate": {"judged_on": decision.judged_on, "variants": [asdict(row) for row in decision.rows]},
+    }
+    if decision.rows and target != "tensorrt":
+        said["gate"]["machine"] = gate.machine()
+    if features := shipped.about.get("cpu_features"):
+        said["cpu_features"] = features
+    if target == "tensorrt" and fallback:
+        said["fallback"] = FALLBACK
+    return said

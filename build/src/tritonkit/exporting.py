@@ -1,0 +1,148 @@
+"""One recipe's export: loaded, exported, checked, and kept in the store with all that a repository needs of it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tritonkit import dependencies, graph, parity, progress, samples, sources, store
+from tritonkit.errors import MissingError, SourceError
+from tritonkit.recipe import HfSource, OnnxSource, Recipe
+from tritonkit.repository import config
+
+SAMPLES_CHECKED = 32
+
+
+def exported(recipe: Recipe) -> tuple[store.Artifact, bool]:
+    """A recipe's export, from the store or made now, and whether that was now."""
+    key = store.request_key(recipe)
+    found = store.find(key)
+    return (found, False) if found else (_export(key, recipe), True)
+
+
+def _export(key: str, recipe: Recipe) -> store.Artifact:
+    """Export and check one model; it enters the store only if every check passed."""
+    with progress.steps(recipe.name, 5) as steps:
+        return store.make(key, lambda stage: _fill(stage, recipe, steps))
+
+
+def _fill(stage: Path, recipe: Recipe, steps: progress.Steps) -> tuple[dict[str, Any], dependencies.Dependencies]:
+    start = time.monotonic()
+    path = stage / store.GRAPH
+    sources.forget()
+    with dependencies.recording() as opened:
+        steps.next("read samples")
+        found = samples.load(recipe, SAMPLES_CHECKED)
+        if isinstance(recipe.source, OnnxSource):
+            reference = None
+            steps.next("read the graph")
+            _copy_graph(recipe, recipe.source, path)
+        else:
+            steps.next("load the module")
+            reference = _export_module(recipe, found, path, steps)
+        graph.check_against(recipe, path)
+        steps.next("check the graph on real samples" if reference is None else "check against the module")
+        measured = parity.check(recipe, graph.Session(path), found, reference)
+        steps.next("write")
+        _write_labels(stage, recipe)
+        _write_warmup(stage / config.WARMUP, recipe, found[0])
+    noted = dependencies.collect(opened, _known_files(recipe), _code_roots(recipe), ignored=stage)
+    about = {
+        "model": recipe.name,
+        "seconds": round(time.monotonic() - start, 1),
+        "parity": [asdict(measurement) for measurement in measured],
+        "warmup_shapes": {name: list(array.shape) for name, array in found[0].items()},
+    }
+    return about, noted
+
+
+def _export_module(recipe: Recipe, found: Sequence[samples.Sample], path: Path, steps: progress.Steps) -> parity.Run:
+    try:
+        from tritonkit import export
+    except ModuleNotFoundError as error:
+        raise MissingError(f"{error.name} is not installed", 'pip install "tritonkit[torch]"') from error
+    adapter = export.Adapter(sources.load_module(recipe), recipe)
+
+    def run(inputs: samples.Sample) -> samples.Sample:
+        return export.reference(adapter, recipe, inputs)
+
+    fitted = [samples.resized(sample, recipe, recipe.sizes("opt")) for sample in found]
+    run(samples.batch(fitted, 2) if recipe.max_batch_size else fitted[0])
+    steps.next("export to ONNX")
+    export.to_onnx(adapter, recipe, found, path)
+    return run  # type: ignore[return-value]
+
+
+def _copy_graph(recipe: Recipe, source: OnnxSource, path: Path) -> None:
+    import onnx
+
+    origin = recipe.directory / source.onnx
+    graph.read_signature(origin)
+    model = onnx.load(origin)  # with its external weights, wherever they lie
+    big = model.ByteSize() > 2**31 - 2**20
+    onnx.save(model, path, save_as_external_data=big, location=f"{store.GRAPH}.data" if big else None)
+
+
+def _write_labels(stage: Path, recipe: Recipe) -> None:
+    for name, output in recipe.outputs.items():
+        if output.labels is None:
+            continue
+        labels = sources.load_labels(output.labels, recipe)
+        if output.dims and isinstance(output.dims[-1], int) and len(labels) != output.dims[-1]:
+            raise SourceError(
+                f"{recipe.path}: output {name!r} has {output.dims[-1]} classes and {len(labels)} labels",
+                "give one label for each class",
+            )
+        text = "".join(f"{label}\n" for label in labels)
+        (stage / config.labels_filename(recipe, name)).write_text(text, encoding="utf-8")
+
+
+def _write_warmup(directory: Path, recipe: Recipe, sample: samples.Sample) -> None:
+    directory.mkdir()
+    for name, array in sample.items():
+        if recipe.inputs[name].dtype == "string":
+            from tritonclient.utils import serialize_byte_tensor
+
+            (directory / name).write_bytes(serialize_byte_tensor(array).item())
+        else:
+            (directory / name).write_bytes(np.ascontiguousarray(array).tobytes())
+
+
+def _known_files(recipe: Recipe) -> list[Path]:
+    """Files that the recipe names itself."""
+    known: list[Path] = []
+    if isinstance(recipe.source, OnnxSource):
+        known.append(recipe.directory / recipe.source.onnx)
+    elif isinstance(recipe.source, HfSource):
+        known += (recipe.directory / recipe.source.hf).glob("*")
+    for reference in _references(recipe):
+        if ":" in reference:
+            known.append(sources.file_of(reference, recipe.directory))
+        else:
+            known.append(recipe.directory / reference)
+    return known
+
+
+def _code_roots(recipe: Recipe) -> list[Path]:
+    """The folders of the user's code: beside the recipe's files, and the packages that it names.
+
+    tritonkit's own package is none of them: the request key has the hash of what matters there.
+    """
+    roots = [recipe.directory] if any(".py:" in reference for reference in _references(recipe)) else []
+    for reference in _references(recipe):
+        package = reference.partition(":")[0].partition(".")[0]
+        origin = getattr(sys.modules.get(package), "__file__", None)
+        if origin and package != "tritonkit":
+            roots.append(Path(origin).parent)
+    return roots
+
+
+def _references(recipe: Recipe) -> list[str]:
+    labels = [output.labels for output in recipe.outputs.values()]
+    return [said for said in (recipe.source, recipe.samples, *labels) if isinstance(said, str)]

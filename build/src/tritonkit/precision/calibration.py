@@ -1,0 +1,229 @@
+"""What activations look like on real samples: ranges, histograms, and per-channel figures, for int8 and fp8.
+
+Ranges are found once for all methods; a method only reads them differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from tritonkit import samples, store
+from tritonkit.errors import SourceError
+from tritonkit.graph import Session
+
+Array = NDArray[Any]
+Method = Literal["minmax", "percentile", "entropy"]
+METHODS: tuple[Method, ...] = ("minmax", "percentile", "entropy")
+BINS = 2048  # as TensorRT's entropy calibrator counts (NVIDIA, "8-bit inference with TensorRT", GTC 2017)
+LOOKED_AT = 1 << 16  # values of one tensor and batch that enter its histogram; a shape tells as much as all of them
+PERCENTILE = 99.99
+BATCH = 8
+
+
+@dataclass
+class Observed:
+    """One activation over all calibration samples.
+
+    Attributes:
+        low, high: The extremes.
+        absmax, total: Per channel of the last axis (axis 1 for images): largest magnitude, and sum of values.
+        count: Values a channel that ``total`` sums.
+        histogram: Counts of ``BINS`` equal bins from ``low`` to ``high``.
+    """
+
+    low: float = np.inf
+    high: float = -np.inf
+    absmax: Array = field(default_factory=lambda: np.zeros(0))
+    total: Array = field(default_factory=lambda: np.zeros(0))
+    count: int = 0
+    histogram: Array = field(default_factory=lambda: np.zeros(BINS))
+
+    @property
+    def mean(self) -> Array:
+        """The mean of each channel."""
+        return self.total / max(self.count, 1)
+
+
+Statistics = Mapping[str, Observed]
+
+
+def observe(
+    facts: Mapping[str, object],
+    model: onnx.ModelProto,
+    channel_axes: Mapping[str, int],
+    found: Sequence[samples.Sample],
+    *,
+    batched: bool,
+) -> Statistics:
+    """As :func:`collect`, from the store where the same was observed before.
+
+    Args:
+        facts: What the observations depend on: graph, rewriting, samples.
+        model, channel_axes, found, batched: See :func:`collect`.
+    """
+    said = {
+        "what": "calibration",
+        "facts": dict(facts),
+        "axes": dict(channel_axes),
+        "samples": len(found),
+        "tools": store.tool_versions(),
+        "code": store.code_hash(*(Path(__file__).with_name(f"{name}.py") for name in _CODE)),
+    }
+
+    def write(stage: Path) -> dict[str, int]:
+        seen = collect(model, channel_axes, found, batched=batched)
+        arrays = {f"{field}/{name}": np.asarray(getattr(one, field)) for name, one in seen.items() for field in _FIELDS}
+        np.savez(stage / _FILE, **arrays)  # type: ignore[arg-type]
+        return {"tensors": len(seen)}
+
+    with np.load(store.derive(said, write)[0].path / _FILE) as kept:
+        return {
+            name: Observed(
+                float(kept[f"low/{name}"]), float(kept[f"high/{name}"]), kept[f"absmax/{name}"], kept[f"total/{name}"],
+                int(kept[f"count/{name}"]), kept[f"histogram/{name}"],
+            )
+            for name in channel_axes
+        }  # fmt: skip
+
+
+_FILE = "observed.npz"
+_FIELDS = ("low", "high", "absmax", "total", "count", "histogram")
+_CODE = ("calibration", "cpu", "onnxgraph", "refine")  # what decides which numbers are seen
+
+
+def collect(
+    model: onnx.ModelProto, channel_axes: Mapping[str, int], found: Sequence[samples.Sample], *, batched: bool = True
+) -> dict[str, Observed]:
+    """Run samples and watch tensors.
+
+    Args:
+        model: A graph whose outputs are the tensors to watch.
+        channel_axes: Every tensor's channel axis.
+        found: Calibration samples.
+        batched: Whether the graph takes a batch dimension that the samples lack.
+
+    Raises:
+        SourceError: There are no samples, all are the same, or an activation is not finite.
+    """
+    check_samples(found)
+    session = Session(model)
+    seen = {name: Observed() for name in channel_axes}
+    groups = [
+        samples.batch(group, len(group)) if batched else group[0] for group in grouped(found, BATCH if batched else 1)
+    ]
+    for index, batch in enumerate(groups):
+        for name, array in session.run(batch).items():
+            _extend(seen[name], name, index, array, channel_axes[name])
+    random = np.random.default_rng(0)
+    for batch in groups:
+        for name, array in session.run(batch).items():
+            flat = array.reshape(-1)
+            if flat.size > LOOKED_AT:
+                flat = flat[random.integers(0, flat.size, LOOKED_AT)]
+            one = seen[name]
+            width = max(one.high - one.low, 1e-12)
+            seen[name].histogram += np.histogram(flat, BINS, (one.low, one.low + width))[0]
+    return seen
+
+
+def check_samples(found: Sequence[samples.Sample]) -> None:
+    """Refuse what cannot tell a range.
+
+    Raises:
+        SourceError: No samples, or the same one again and again.
+    """
+    if not found:
+        raise SourceError(
+            "there is no sample to calibrate on", "name `samples` in the recipe: a function that yields real inputs"
+        )
+    first = found[0]
+    if len(found) > 1 and all(all(np.array_equal(sample[name], first[name]) for name in first) for sample in found[1:]):
+        raise SourceError(
+            f"all {len(found)} calibration samples are the same",
+            "let `samples` yield inputs that differ, as production's do",
+        )
+
+
+def grouped(found: Sequence[samples.Sample], size: int = BATCH) -> list[list[samples.Sample]]:
+    """Samples of equal shapes together, at most ``size`` in a group."""
+    groups: dict[tuple[tuple[int, ...], ...], list[samples.Sample]] = {}
+    for sample in found:
+        groups.setdefault(tuple(array.shape for array in sample.values()), []).append(sample)
+    return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
+
+
+def _extend(one: Observed, name: str, index: int, array: Array, axis: int) -> None:
+    if not np.isfinite(array).all():
+        raise SourceError(
+            f"the activation {name!r} has NaN or infinite values on calibration batch {index}",
+            "remove the sample that causes them, or keep this model at fp32",
+        )
+    one.low, one.high = min(one.low, float(array.min())), max(one.high, float(array.max()))
+    channels = np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
+    absmax, total = np.abs(channels).max(axis=0), channels.sum(axis=0, dtype=np.float64)
+    one.absmax = np.maximum(one.absmax, absmax) if one.absmax.size else absmax
+    one.total = one.total + total if one.total.size else total
+    one.count += len(channels)
+
+
+def limits(one: Observed, method: Method, levels: int = 256) -> tuple[float, float]:
+    """The range of one activation that a quantizer should resolve, by a method; always holds zero."""
+    low, high = one.low, one.high
+    if method == "percentile":
+        low, high = _percentile(one)
+    elif method == "entropy":
+        low, high = _entropy(one, levels)
+    return min(low, 0.0), max(high, 0.0)
+
+
+def _edges(one: Observed) -> Array:
+    return np.linspace(one.low, one.low + max(one.high - one.low, 1e-12), BINS + 1)
+
+
+def _percentile(one: Observed) -> tuple[float, float]:
+    share = np.cumsum(one.histogram) / max(one.histogram.sum(), 1)
+    edges = _edges(one)
+    tail = (100 - PERCENTILE) / 100
+    low = edges[int(np.searchsorted(share, tail, side="right"))]
+    high = edges[min(int(np.searchsorted(share, 1 - tail)) + 1, BINS)]
+    return float(low), float(high)
+
+
+def _entropy(one: Observed, levels: int) -> tuple[float, float]:
+    """The magnitude whose clipped and quantized histogram is nearest to the whole one in Kullback-Leibler divergence."""
+    edges = _edges(one)
+    centres = np.abs((edges[:-1] + edges[1:]) / 2)
+    top = max(abs(one.low), abs(one.high), 1e-12)
+    counts, _ = np.histogram(centres, BINS, (0, top), weights=one.histogram)
+    signed = one.low < 0
+    steps = levels // 2 if signed else levels
+    best, bound = np.inf, top
+    for stop in range(steps, BINS + 1, 16):
+        divergence = _divergence(counts, stop, steps)
+        if divergence < best:
+            best, bound = divergence, top * stop / BINS
+    return (max(-bound, one.low), min(bound, one.high)) if signed else (0.0, bound)
+
+
+def _divergence(counts: Array, stop: int, steps: int) -> float:
+    counts = counts.copy()
+    counts[0] = counts[1]  # zeros are exact at any scale, and there are so many that they would decide
+    reference = counts[:stop].copy()
+    reference[-1] += counts[stop:].sum()
+    groups = (np.arange(stop) * steps) // stop
+    filled = counts[:stop] > 0
+    sums = np.bincount(groups, counts[:stop], steps)
+    members = np.bincount(groups, filled, steps)
+    spread = np.divide(sums, members, out=np.zeros(steps), where=members > 0)[groups] * filled
+    p, q = reference / max(reference.sum(), 1), spread / max(spread.sum(), 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where((p > 0) & (q > 0), p * np.log(p / q), 0.0)
+    lost = p[(p > 0) & (q == 0)].sum()
+    return float(terms.sum() + lost * 20)  # what the quantized histogram cannot express at all weighs heavily

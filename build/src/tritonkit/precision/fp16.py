@@ -1,0 +1,172 @@
+"""fp16 by casts in the graph: everything but the nodes that real samples show to be dangerous.
+
+A node is dangerous when fp16 cannot hold what it makes or sums up inside, or when rounding makes its result much
+worse than its inputs are. That is measured on the fp32 graph with every tensor rounded, so it needs no GPU.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from tritonkit import samples
+from tritonkit.graph import Session
+from tritonkit.precision.onnxgraph import Array, OnnxGraph
+
+LARGEST = float(np.finfo(np.float16).max)  # 65504
+SMALLEST = 2.0**-24  # the smallest subnormal
+OWN_ERROR = 1e-2  # relative error that a node may add to those of its inputs; fp16 rounds to 5e-4
+LOOKED_AT = 4  # samples; each is run with every tensor as an output
+# What a kernel sums up inside, where fp16 would overflow though the result is small.
+_SUMS_SQUARES = {"LayerNormalization", "ReduceL2", "ReduceSumSquare", "LpNormalization", "InstanceNormalization"}
+_SUMS = {"ReduceSum", "ReduceMean", "ReduceL1", "GlobalAveragePool"}
+
+
+@dataclass(frozen=True)
+class Danger:
+    """A node that stays in fp32, and why."""
+
+    node: str
+    op: str
+    reason: str
+
+
+def dangers(graph: OnnxGraph, found: Sequence[samples.Sample], batched: bool) -> list[Danger]:
+    """Run samples in fp32 and with everything rounded to fp16, and compare node by node.
+
+    Args:
+        graph: The fp32 graph; not changed.
+        found: Real samples.
+        batched: Whether the graph takes a batch dimension that the samples lack.
+    """
+    floats = _float_tensors(graph, found[0], batched)
+    exact = Session(graph.with_outputs(floats), optimize=False)
+    rounded = Session(_rounded(graph, floats), optimize=False)
+    errors: dict[str, float] = dict.fromkeys(floats, 0.0)
+    reasons: dict[str, Danger] = {}
+    for sample in found[:LOOKED_AT]:
+        inputs = samples.batch([sample], 1) if batched else sample
+        true, near = exact.run(inputs), rounded.run(inputs)
+        for name in floats:
+            errors[name] = max(errors[name], _relative(true[name], near[f"{name}__rounded"]))
+        for node in graph.nodes:
+            reason = _reason(node, true, errors)
+            if reason:
+                reasons.setdefault(node.name, Danger(node.name, node.op_type, reason))
+    return list(reasons.values())
+
+
+def clip_constants(graph: OnnxGraph) -> list[str]:
+    """Bring constants that fp16 cannot hold into its range: masks of -3.4e38, which only mean "far below".
+
+    They become half of what fp16 ends at, so that adding a score to them does not overflow either.
+
+    Returns:
+        Their names.
+    """
+    beyond = [
+        name for name, array in graph.constants.items()
+        if array.dtype == np.float32 and (np.abs(array[np.isfinite(array)]) > LARGEST).any()
+    ]  # fmt: skip
+    for name in beyond:
+        array = graph.constants[name]
+        graph.set_constant(name, np.where(np.isfinite(array), array.clip(-LARGEST / 2, LARGEST / 2), array))
+    return beyond
+
+
+def convert(model: onnx.ModelProto, kept: Sequence[str]) -> onnx.ModelProto:
+    """The same graph in fp16, with casts around the kept nodes and at inputs and outputs, whose types stay.
+
+    Args:
+        model: An fp32 graph, with or without Q/DQ; changed in place.
+        kept: Names of nodes that stay in fp32.
+    """
+    from onnxruntime.transformers import float16
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of each weight that becomes zero or is clipped
+        converted: onnx.ModelProto = float16.convert_float_to_float16(
+            model, keep_io_types=True, node_block_list=list(kept), min_positive_val=SMALLEST, max_finite_val=LARGEST,
+            disable_shape_infer=False,
+        )  # fmt: skip
+    return converted
+
+
+def _float_tensors(graph: OnnxGraph, sample: samples.Sample, batched: bool) -> list[str]:
+    """Activations of type fp32, found by running: shape inference does not know all of them."""
+    names = [name for node in graph.nodes for name in node.output if name]
+    inputs = samples.batch([sample], 1) if batched else sample
+    seen = Session(graph.with_outputs(names), optimize=False).run(inputs)
+    return [name for name in names if seen[name].dtype == np.float32]
+
+
+def _rounded(graph: OnnxGraph, floats: Sequence[str]) -> onnx.ModelProto:
+    """The graph in fp32 arithmetic, with every weight and activation on fp16's grid."""
+    model = graph.with_outputs(f"{name}__rounded" for name in floats)
+    wanted = set(floats)
+    nodes = []
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            if name in wanted:
+                node.input[index] = f"{name}__rounded"
+        nodes.append(node)
+        for name in node.output:
+            if name in wanted:
+                nodes += [
+                    helper.make_node("Cast", [name], [f"{name}__half"], to=TensorProto.FLOAT16),
+                    helper.make_node("Cast", [f"{name}__half"], [f"{name}__rounded"], to=TensorProto.FLOAT),
+                ]
+    made = [*nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(made)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            with np.errstate(over="ignore"):
+                array = onnx.numpy_helper.to_array(tensor).clip(-LARGEST, LARGEST).astype(np.float16).astype(np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    return model
+
+
+def _relative(true: Array, near: Array) -> float:
+    """Root mean square error over the true tensor's; infinite where one is finite and the other not."""
+    finite = np.isfinite(true)
+    if not np.array_equal(finite, np.isfinite(near)):
+        return np.inf
+    difference, size = np.where(finite, true - np.where(finite, near, 0), 0), np.where(finite, true, 0)
+    return float(
+        np.sqrt(np.square(difference, dtype=np.float64).mean() / max(np.square(size, dtype=np.float64).mean(), 1e-30))
+    )
+
+
+def _reason(node: onnx.NodeProto, true: Mapping[str, Array], errors: Mapping[str, float]) -> str:
+    inputs = [true[name] for name in node.input if name in true]
+    outputs = [name for name in node.output if name in true]
+    if not outputs:
+        return ""
+    largest = max((float(np.abs(true[name][np.isfinite(true[name])]).max(initial=0)) for name in outputs), default=0)
+    if largest > LARGEST:
+        return f"makes {largest:.3g}, fp16 ends at {LARGEST:.0f}"
+    inside = _inside(node, inputs[0]) if inputs else 0.0
+    if inside > LARGEST:
+        return f"sums up to {inside:.3g} inside, fp16 ends at {LARGEST:.0f}"
+    before = max((errors[name] for name in node.input if name in errors), default=0.0)
+    after = max(errors[name] for name in outputs)
+    if after > OWN_ERROR and after > 10 * before:
+        return f"relative error {after:.1e} from inputs with {before:.1e}"
+    return ""
+
+
+def _inside(node: onnx.NodeProto, array: Array) -> float:
+    """The largest partial sum of a reduction over the last axis (over all positions for pooling)."""
+    finite = np.where(np.isfinite(array), array, 0).astype(np.float64)
+    if node.op_type in _SUMS_SQUARES:
+        return float(np.square(finite).sum(axis=-1).max(initial=0))
+    if node.op_type in _SUMS:
+        axes = tuple(range(2, finite.ndim)) if finite.ndim == 4 else (-1,)
+        return float(np.abs(finite).sum(axis=axes).max(initial=0))
+    return 0.0

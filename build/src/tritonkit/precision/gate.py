@@ -1,0 +1,225 @@
+"""Decides which variant is served: accurate enough on samples that made none of them, and faster than the next simpler.
+
+What it found is kept in the store for this processor, so that an unchanged build measures nothing again.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tritonkit import progress, samples, store
+from tritonkit.graph import Session
+from tritonkit.precision import metrics, search, speed, variants
+from tritonkit.recipe import Precision, Recipe
+from tritonkit.repository.config import Target
+
+Verdict = Literal["base", "accepted", "refused", "unproven", "not built"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of one variant.
+
+    Attributes:
+        precision: Which one.
+        verdict: ``base`` is fp32, which all are compared with; ``unproven`` is accurate, its speed not measured.
+        why: The reason, with its numbers.
+        accuracy: Metric to value, on samples that nothing was calibrated or chosen by.
+        graph_bytes: Size of the graph.
+        single_ms: Latency of one sample, median; None where it was not measured.
+        batched_ms: Latency of one batch, median.
+        batch: Its size.
+        throughput: Samples a second, batched.
+        faster: How many times faster, batched, than the variant that it would replace: median and middle half.
+        seconds: What making it took.
+        notes: How it was made.
+    """
+
+    precision: Precision
+    verdict: Verdict
+    why: str
+    accuracy: dict[str, float]
+    graph_bytes: int = 0
+    single_ms: float | None = None
+    batched_ms: float | None = None
+    batch: int = 0
+    throughput: float | None = None
+    faster: tuple[float, float, float] | None = None
+    seconds: float = 0.0
+    notes: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which variant ships.
+
+    Attributes:
+        precision: The one that does.
+        rows: Every variant that was looked at, simplest first.
+        forced: It was asked for by name, whatever the gate says.
+        judged_on: Samples that accuracy was measured on.
+    """
+
+    precision: Precision
+    rows: list[Row]
+    forced: bool = False
+    judged_on: int = 0
+
+    def unproven(self, precision: Precision) -> bool:
+        """Whether a variant is accurate and its speed could not be measured here."""
+        return any(row.precision == precision and row.verdict == "unproven" for row in self.rows)
+
+
+def decide(
+    recipe: Recipe,
+    base: store.Artifact,
+    target: Target,
+    made: Mapping[Precision, store.Artifact],
+    absent: Mapping[Precision, str],
+) -> Decision:
+    """Measure the variants of one recipe, or find what was measured before.
+
+    Args:
+        recipe: Its accuracy bounds, batching and samples.
+        base: The export, whose outputs are the truth.
+        target: Where it will run.
+        made: Variants, fp32 among them, in order of ``PRECISIONS``.
+        absent: Precisions that were asked for and not built, with the reason.
+    """
+    facts = {
+        "what": "gate", "graphs": {name: artifact.about["graph_sha256"] for name, artifact in made.items()},
+        "base": [base.path.parent.name, base.path.name], "target": target, "bounds": metrics.bounds(recipe),
+        "absent": dict(absent), "threads": recipe.batching.threads, "batch": recipe.max_batch_size,
+        "shapes": recipe.sizes("opt"), "machine": machine(), "tools": store.tool_versions(),
+        "code": store.code_hash(*(Path(__file__).with_name(f"{name}.py") for name in ("gate", "metrics", "speed"))),
+    }  # fmt: skip
+    kept, _ = store.derive(facts, lambda _: asdict(_measure(recipe, base, target, made, absent)))
+    said = kept.about
+    rows = [Row(**row) for row in said["rows"]]
+    return Decision(said["precision"], rows, said["forced"], said["judged_on"])
+
+
+def machine() -> str:
+    """The processor, as far as speed depends on it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    said = dict(line.split(":", 1) for line in lines if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in said.items()}
+    return f"{facts.get('model name', platform.machine())}, {sum(line.startswith('processor') for line in lines)} cores"
+
+
+def _measure(
+    recipe: Recipe,
+    base: store.Artifact,
+    target: Target,
+    made: Mapping[Precision, store.Artifact],
+    absent: Mapping[Precision, str],
+) -> Decision:
+    with progress.task(f"{recipe.name}: gate") as step:
+        judged = variants.judged(recipe)
+        step(f"compare outputs on {len(judged)} samples")
+        accuracy = _accuracies(recipe, base, target, made, judged)
+        times = _times(recipe, target, made, judged, step)
+    rows = [_row(name, artifact, accuracy[name], times.get(name)) for name, artifact in made.items()]
+    rows = judge(recipe, rows, times, _unmeasured(target))
+    rows += [Row(name, "not built", why, {}) for name, why in absent.items()]
+    return Decision(_last_accepted(rows), rows, judged_on=len(judged))
+
+
+def judge(recipe: Recipe, rows: Sequence[Row], times: Mapping[str, speed.Timing], unmeasured: str = "") -> list[Row]:
+    """Give every variant its verdict, from the simplest on.
+
+    A variant is faster when the lower quartile of its batched ratio is above 1, so that noise promotes nothing, and
+    single samples do not take longer either.
+    """
+    judged: list[Row] = []
+    best = rows[0].precision
+    for row in rows:
+        if row.precision == "fp32":
+            judged.append(_with(row, "base", ""))
+            continue
+        if failures := metrics.failures(recipe, row.accuracy):
+            judged.append(_with(row, "refused", "; ".join(failures)))
+            continue
+        if row.precision not in times:
+            judged.append(_with(row, "unproven", f"accurate; {unmeasured}"))
+            continue
+        ratio, single = times[row.precision].over(times[best]), times[row.precision].over_single(times[best])
+        faster = (ratio.median, ratio.low, ratio.high)
+        if ratio.low > 1 and single.median >= 1:
+            judged.append(_with(row, "accepted", f"accurate, and {ratio} {best}'s speed", faster))
+            best = row.precision
+        elif ratio.low > 1:
+            judged.append(_with(row, "refused", f"slower than {best} for single samples: {single}", faster))
+        else:
+            judged.append(_with(row, "refused", f"not faster than {best}: {ratio}", faster))
+    return judged
+
+
+def _with(row: Row, verdict: Verdict, why: str, faster: tuple[float, float, float] | None = None) -> Row:
+    return Row(**{**asdict(row), "verdict": verdict, "why": why, "faster": faster})
+
+
+def _last_accepted(rows: Sequence[Row]) -> Precision:
+    return [row.precision for row in rows if row.verdict in {"base", "accepted"}][-1]
+
+
+def _unmeasured(target: Target) -> str:
+    if target == "tensorrt":
+        return "its speed shows on the GPU, with TensorRT"
+    return "its speed was not measured: this machine has no GPU for onnxruntime"
+
+
+def _accuracies(
+    recipe: Recipe,
+    base: store.Artifact,
+    target: Target,
+    made: Mapping[Precision, store.Artifact],
+    judged: Sequence[samples.Sample],
+) -> dict[str, dict[str, float]]:
+    """Every variant's metrics. TensorRT's graphs run as they are written: onnxruntime's optimizer breaks some."""
+    truth = search.evaluate(Session(base.graph), recipe, judged)
+    found = {}
+    for name, artifact in made.items():
+        session = Session(artifact.graph, optimize=target != "tensorrt")
+        found[str(name)] = metrics.measure(recipe, truth, search.evaluate(session, recipe, judged))
+    return found
+
+
+def _times(
+    recipe: Recipe,
+    target: Target,
+    made: Mapping[Precision, store.Artifact],
+    judged: Sequence[samples.Sample],
+    step: Callable[[str], None],
+) -> dict[str, speed.Timing]:
+    if target == "tensorrt" or (target == "cuda" and not Session.has_cuda()):
+        return {}
+    threads, device = recipe.batching.threads, "cuda" if target == "cuda" else "cpu"
+    sessions = {str(name): Session(artifact.graph, threads, device=device) for name, artifact in made.items()}
+    return speed.measure(recipe, sessions, judged, step)
+
+
+def _row(name: Precision, artifact: store.Artifact, accuracy: dict[str, float], timing: speed.Timing | None) -> Row:
+    notes = {key: value for key, value in artifact.about.items() if key in _NOTES}
+    size = sum(path.stat().st_size for path in artifact.path.glob(f"{store.GRAPH}*"))
+    seconds = float(artifact.about["seconds"])
+    if timing is None:
+        return Row(name, "unproven", "", accuracy, size, seconds=seconds, notes=notes)
+    return Row(
+        name, "unproven", "", accuracy, size, statistics.median(timing.single_ms), statistics.median(timing.batched_ms),
+        timing.batch, timing.throughput, None, seconds, notes,
+    )  # fmt: skip
+
+
+_NOTES = {
+    "choice", "tried", "quantized_nodes", "kept_nodes", "kept_fp32", "clipped_constants", "work_share", "calibrated_on",
+    "cpu_features",
+}  # fmt: skip

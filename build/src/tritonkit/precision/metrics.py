@@ -1,0 +1,187 @@
+"""How far a variant's outputs are from fp32's, as the numbers that a recipe may bound.
+
+Each metric takes what both computed for the same samples. A model with several outputs gets its worst one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tritonkit import sources
+from tritonkit.errors import RecipeError, SourceError, TritonkitError
+from tritonkit.recipe import Recipe
+
+Array = NDArray[Any]
+Outputs = Sequence[Mapping[str, Array]]  # one mapping a sample, without batch dimension
+CONFIDENT = 0.5  # softmax probability from which a top-1 label is held to
+NEIGHBOURS = 10
+# Without bounds of the recipe's own: directions of outputs, and labels where outputs are whole numbers.
+DEFAULTS = {"cosine": 0.99}
+_TINY = 1e-30
+
+
+def cosine(reference: Array, got: Array) -> float:
+    """Mean cosine similarity, sample by sample."""
+    return float(_cosines(reference, got).mean())
+
+
+def min_cosine(reference: Array, got: Array) -> float:
+    """The lowest cosine similarity of any sample."""
+    return float(_cosines(reference, got).min())
+
+
+def max_error(reference: Array, got: Array) -> float:
+    """Largest absolute difference, over the reference's largest magnitude."""
+    return float(np.abs(reference - got).max() / max(float(np.abs(reference).max()), _TINY))
+
+
+def mean_error(reference: Array, got: Array) -> float:
+    """Mean absolute difference, over the reference's mean magnitude."""
+    return float(np.abs(reference - got).mean() / max(float(np.abs(reference).mean()), _TINY))
+
+
+def sqnr_db(reference: Array, got: Array) -> float:
+    """Signal to quantization noise: 10 log10 of the reference's energy over the difference's, in dB."""
+    noise = float(np.square(reference - got, dtype=np.float64).sum())
+    signal = float(np.square(reference, dtype=np.float64).sum())
+    return float(10 * np.log10(max(signal, _TINY) / max(noise, _TINY)))
+
+
+def top1_agreement(reference: Array, got: Array) -> float:
+    """Share of samples with the same largest class."""
+    return float((reference.argmax(1) == got.argmax(1)).mean())
+
+
+def confident_top1_agreement(reference: Array, got: Array) -> float:
+    """As :func:`top1_agreement`, over samples whose largest class has a softmax probability above ``CONFIDENT``."""
+    shifted = np.exp(reference - reference.max(1, keepdims=True))
+    confident = (shifted / shifted.sum(1, keepdims=True)).max(1) > CONFIDENT
+    return float((reference.argmax(1) == got.argmax(1))[confident].mean()) if confident.any() else np.nan
+
+
+def top5_containment(reference: Array, got: Array) -> float:
+    """Share of samples whose largest class in fp32 is among the variant's five largest."""
+    five = np.argsort(-got, axis=1)[:, :5]
+    return float((five == reference.argmax(1)[:, None]).any(1).mean())
+
+
+def retrieval_overlap(reference: Array, got: Array) -> float:
+    """Share of each sample's ``NEIGHBOURS`` nearest others (by cosine) that are the same with both."""
+    count = min(NEIGHBOURS, len(reference) - 1)
+    if count < 1:
+        return np.nan
+    nearest = [_nearest(vectors, count) for vectors in (reference, got)]
+    return float(np.mean([len(set(a) & set(b)) / count for a, b in zip(*nearest, strict=True)]))
+
+
+Metric = Callable[[Array, Array], float]
+BUILT_IN: dict[str, Metric] = {
+    metric.__name__: metric
+    for metric in (cosine, min_cosine, max_error, mean_error, sqnr_db, top1_agreement, confident_top1_agreement,
+                   top5_containment, retrieval_overlap)
+}  # fmt: skip
+ERRORS = {"max_error", "mean_error"}  # the less the better; a recipe bounds them from above
+
+
+def bounds(recipe: Recipe) -> dict[str, float]:
+    """What the recipe demands, or the default.
+
+    Raises:
+        RecipeError: A metric is not known and is no ``module:function`` either.
+    """
+    for name in recipe.accuracy:
+        if name not in BUILT_IN and ":" not in name:
+            raise RecipeError(
+                f"{recipe.path}: accuracy: there is no metric {name!r}",
+                f"known are {', '.join(BUILT_IN)}; or name a function of yours, module:function",
+            )
+    return dict(recipe.accuracy or DEFAULTS)
+
+
+def measure(recipe: Recipe, reference: Outputs, got: Outputs) -> dict[str, float]:
+    """Every metric that the recipe bounds, and the signal to noise ratio.
+
+    Raises:
+        SourceError: A metric of the recipe's own fails, or is not a number.
+    """
+    names = [*bounds(recipe), *({"sqnr_db"} - bounds(recipe).keys())]
+    return {name: _one(recipe, name, reference, got) for name in names}
+
+
+def failures(recipe: Recipe, measured: Mapping[str, float]) -> list[str]:
+    """Which bounds do not hold, in words; what could not be computed does not hold either."""
+    found = []
+    for name, bound in bounds(recipe).items():
+        value = measured[name]
+        if name in ERRORS and not value <= bound:
+            found.append(f"{name} {value:.4g} is above {bound:g}")
+        elif name not in ERRORS and not value >= bound:
+            found.append(f"{name} {value:.4g} is below {bound:g}")
+    return found
+
+
+def sqnr(reference: Outputs, got: Outputs) -> float:
+    """The worst output's :func:`sqnr_db`; what searches compare by, as every error moves it a little."""
+    return min(_apply(sqnr_db, *_joined(name, reference, got)) for name in _numbers(reference))
+
+
+def _one(recipe: Recipe, name: str, reference: Outputs, got: Outputs) -> float:
+    if name in BUILT_IN:
+        metric = BUILT_IN[name]
+        values = [_apply(metric, *_joined(output, reference, got)) for output in _numbers(reference)]
+        return max(values) if name in ERRORS else min(values)
+    key = f"{recipe.path}: accuracy"
+    function = sources.resolve(name, recipe.directory, key)
+    try:
+        return float(function(list(reference), list(got)))
+    except TritonkitError:
+        raise
+    except Exception as error:
+        raise SourceError(
+            f"{key}: {name} failed: {type(error).__name__}: {error}",
+            "it gets two lists of dicts of arrays (fp32's outputs and the variant's), and returns a number",
+        ) from error
+
+
+def _numbers(reference: Outputs) -> list[str]:
+    """The outputs that can be compared as numbers: all but strings."""
+    found = [name for name, array in reference[0].items() if array.dtype.kind != "O"]
+    if not found:
+        raise RecipeError(
+            "every output is a string, which no built-in metric compares",
+            "bound a metric of your own in the recipe's `accuracy`: module:function",
+        )
+    return found
+
+
+def _apply(metric: Metric, reference: Array, got: Array) -> float:
+    """A metric on one output; infinities that both have are no difference, what only one has is the worst one."""
+    if not np.array_equal(np.isfinite(reference), np.isfinite(got)):
+        return np.inf if metric.__name__ in ERRORS else -np.inf
+    both = np.isfinite(reference)
+    return metric(np.where(both, reference, 0), np.where(both, got, 0))
+
+
+def _joined(name: str, reference: Outputs, got: Outputs) -> tuple[Array, Array]:
+    """One output of all samples as two matrices of equal shape, a sample a row; shorter rows end in zeros."""
+    rows = [[np.asarray(sample[name], np.float64).reshape(-1) for sample in side] for side in (reference, got)]
+    longest = max(len(row) for row in rows[0])
+    padded = [np.stack([np.pad(row, (0, longest - len(row))) for row in side]) for side in rows]
+    return padded[0], padded[1]
+
+
+def _cosines(reference: Array, got: Array) -> Array:
+    norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(got, axis=1)
+    same = (reference == got).all(axis=1)
+    return np.where(same, 1.0, (reference * got).sum(1) / np.maximum(norms, _TINY))
+
+
+def _nearest(vectors: Array, count: int) -> Array:
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _TINY)
+    similarity = unit @ unit.T
+    np.fill_diagonal(similarity, -np.inf)
+    return np.argsort(-similarity, axis=1, kind="stable")[:, :count]

@@ -1,0 +1,123 @@
+"""An index over an ONNX graph for rewriting it: who makes a tensor, who reads it, what is constant.
+
+It holds the one model that a variant is made from; :func:`load` copies, so a rewrite never touches the original.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+Array = NDArray[Any]
+COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # what precision is about: nearly all of a network's work
+
+
+class OnnxGraph:
+    """One graph, indexed; :meth:`refresh` after nodes were added or removed."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.constants: dict[str, Array] = {}
+        self._fold_constant_nodes()
+        for index, node in enumerate(model.graph.node):
+            node.name = node.name or f"{node.op_type}_{index}"
+        for tensor in model.graph.initializer:
+            if tensor.data_location != onnx.TensorProto.EXTERNAL:  # weights that were not loaded
+                self.constants[tensor.name] = numpy_helper.to_array(tensor)
+        self.refresh()
+
+    def _fold_constant_nodes(self) -> None:
+        """`Constant` nodes become initializers, so that there is one kind of constant."""
+        kept = []
+        for node in self.model.graph.node:
+            if node.op_type == "Constant" and node.attribute[0].name == "value":
+                tensor = self.model.graph.initializer.add()
+                tensor.CopyFrom(node.attribute[0].t)
+                tensor.name = node.output[0]
+            else:
+                kept.append(node)
+        if len(kept) < len(self.model.graph.node):
+            del self.model.graph.node[:]
+            self.model.graph.node.extend(kept)
+
+    def copy(self) -> OnnxGraph:
+        """The same graph, to be changed on its own."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        return OnnxGraph(model)
+
+    def refresh(self) -> None:
+        """Index nodes again."""
+        self._stored = {tensor.name: tensor for tensor in self.model.graph.initializer}
+        self.producer: dict[str, onnx.NodeProto] = {}
+        self.consumers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+        for node in self.model.graph.node:
+            self.producer.update((name, node) for name in node.output if name)
+            for name in dict.fromkeys(node.input):
+                if name:
+                    self.consumers[name].append(node)
+
+    @property
+    def nodes(self) -> Sequence[onnx.NodeProto]:
+        """All nodes, in an order in which they can run."""
+        return self.model.graph.node
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the inputs, without initializers."""
+        return [value.name for value in self.model.graph.input if value.name not in self.constants]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs."""
+        return [value.name for value in self.model.graph.output]
+
+    def compute_nodes(self) -> list[onnx.NodeProto]:
+        """Convolutions and matrix products, with or without constant weights."""
+        return [node for node in self.nodes if node.op_type in COMPUTE]
+
+    def weight(self, node: onnx.NodeProto) -> Array | None:
+        """The constant second operand of a compute node."""
+        return self.constants.get(node.input[1])
+
+    def set_constant(self, name: str, array: Array) -> str:
+        """Add or replace an initializer."""
+        self.constants[name] = array
+        made = numpy_helper.from_array(np.asarray(array, order="C"), name)
+        if name in self._stored:
+            self._stored[name].CopyFrom(made)
+        else:
+            self._stored[name] = self.model.graph.initializer.add()
+            self._stored[name].CopyFrom(made)
+        return name
+
+    def replace_nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
+        """Put other nodes in place of all, drop initializers that nobody reads, and index again."""
+        kept = list(nodes)
+        del self.model.graph.node[:]
+        self.model.graph.node.extend(kept)
+        read = {name for node in kept for name in node.input} | set(self.outputs)
+        initializers = [tensor for tensor in self.model.graph.initializer if tensor.name in read]
+        del self.model.graph.initializer[:]
+        self.model.graph.initializer.extend(initializers)
+        self.constants = {name: array for name, array in self.constants.items() if name in read}
+        self.refresh()
+
+    def with_outputs(self, names: Iterable[str]) -> onnx.ModelProto:
+        """A copy whose outputs are these tensors, of any shape, for looking inside."""
+        copy = self.copy().model
+        del copy.graph.output[:]
+        copy.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+        return copy
+
+
+def load(path: Path) -> OnnxGraph:
+    """A graph to be rewritten, with its weights."""
+    return OnnxGraph(onnx.load(path))

@@ -1,0 +1,233 @@
+"""One precision for one target, as an artifact in the store: made once from an export, found again after that."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from tritonkit import exporting, progress, samples, store
+from tritonkit import recipe as recipes
+from tritonkit.errors import GraphError, InputError, SourceError
+from tritonkit.precision import calibration, cpu, fp16, onnxgraph, qdq, search, sensitivity, tensorrt
+from tritonkit.recipe import PRECISIONS, Precision, Recipe
+from tritonkit.repository.config import Target
+
+EVALUATED = 256  # samples at most that the gate judges on
+SELECTED = 32  # samples that searches compare by
+LEAST = 8  # fewer samples in all cannot be split in three
+LARGEST_BYTES = 2**31 - 2**20  # a graph is rewritten in memory, where protobuf ends at 2 GiB
+# Why a target has no use for a precision.
+_NOT_FOR: dict[tuple[Target, Precision], str] = {
+    ("cpu", "fp8"): "onnxruntime's CPU kernels have no fp8",
+    ("cuda", "int8"): "onnxruntime's CUDA provider has no int8 convolutions; the target tensorrt has",
+    ("cuda", "fp8"): "onnxruntime's CUDA provider has no fp8 kernels; the target tensorrt has",
+}
+_SCHEMES = {
+    ("cpu", "int8"): qdq.CPU_INT8,
+    ("tensorrt", "int8"): qdq.TENSORRT_INT8,
+    ("tensorrt", "fp8"): qdq.TENSORRT_FP8,
+}
+# onnxruntime multiplies uint8 by int8 exactly with these instructions; without them 16-bit sums may saturate.
+CPU_FEATURES = ["avx512_vnni", "avx_vnni", "amx_int8"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples for three purposes, none used twice."""
+
+    calibration: list[samples.Sample]
+    selection: list[samples.Sample]
+    evaluation: list[samples.Sample]
+
+
+def split(recipe: Recipe) -> Split:
+    """The recipe's samples: the first calibrate, the next choose, the rest judge.
+
+    Raises:
+        SourceError: It has no samples of its own, too few, or only equal ones.
+    """
+    if recipe.samples is None:
+        raise SourceError(
+            f"{recipe.path}: int8 and fp8 are calibrated on real inputs, and the recipe names no `samples`",
+            "name a function that yields them, or leave int8 and fp8 out of `precisions`",
+        )
+    found = samples.load(recipe, recipe.calibration.samples + SELECTED + EVALUATED)
+    calibration.check_samples(found)
+    if len(found) < LEAST:
+        raise SourceError(
+            f"{recipe.path}: samples yields {len(found)} inputs; calibration, choice and judgement need {LEAST}",
+            "yield more, some hundred if you can",
+        )
+    selecting = min(SELECTED, max(1, len(found) // 8))
+    judging = min(EVALUATED, (len(found) - selecting) // 2)
+    calibrating = min(recipe.calibration.samples, len(found) - selecting - judging)
+    return Split(
+        found[:calibrating], found[calibrating : calibrating + selecting], found[calibrating + selecting :][:EVALUATED]
+    )
+
+
+def unsuitable(target: Target, precision: Precision) -> str:
+    """Why a target has no variant of this precision; empty if it has."""
+    return _NOT_FOR.get((target, precision), "")
+
+
+def make(recipe: Recipe, base: store.Artifact, target: Target, precision: Precision) -> tuple[store.Artifact, bool]:
+    """A variant from the store, made now if it is not there.
+
+    Args:
+        recipe: Whose samples calibrate and choose.
+        base: The export in fp32.
+        target: Where it will run.
+        precision: What to make.
+
+    Returns:
+        The artifact, its ``about`` saying how it was made, and whether that was now.
+
+    Raises:
+        InputError: The target has no such variant.
+        SourceError: The samples cannot calibrate.
+    """
+    if reason := unsuitable(target, precision):
+        raise InputError(f"{recipe.path}: {precision} for the target {target}: {reason}", "choose another precision")
+    if precision == "fp32" and target == "cuda":
+        return base, False
+    said = recipes.as_json(recipe)
+    facts = {
+        "base": [base.path.parent.name, base.path.name], "graph": base.about["graph_sha256"], "target": target,
+        "precision": precision, "calibration": said["calibration"], "accuracy": said["accuracy"],
+        "tools": store.tool_versions(), "code": store.code_hash(*sorted(Path(__file__).parent.glob("*.py"))),
+    }  # fmt: skip
+    return store.derive(facts, lambda stage: _fill(stage, recipe, base, target, precision))
+
+
+def graphs(recipe: Recipe, target: Target, precisions: Sequence[Precision] = PRECISIONS) -> dict[str, Path]:
+    """The ONNX file of each precision, made if need be; for what is built from graphs, such as engines."""
+    base = exporting.exported(recipe)[0]
+    return {precision: make(recipe, base, target, precision)[0].graph for precision in precisions}
+
+
+def _fill(stage: Path, recipe: Recipe, base: store.Artifact, target: Target, precision: Precision) -> dict[str, Any]:
+    start = time.monotonic()
+    size = sum(path.stat().st_size for path in base.path.glob(f"{store.GRAPH}*"))
+    if precision == "fp32" and (size > LARGEST_BYTES or not _applies(target, base.graph)):
+        shutil.copytree(base.path, stage, copy_function=os.link, ignore=lambda *_: [store.ABOUT], dirs_exist_ok=True)
+        return {"model": recipe.name, "precision": precision, "target": target, "seconds": base.about["seconds"]}
+    if size > LARGEST_BYTES:
+        raise GraphError(
+            f"{recipe.path}: the graph has {size / 1e9:.1f} GB; variants are made in memory, up to 2 GB",
+            "leave the recipe at fp32",
+        )
+    with progress.task(f"{recipe.name}: {precision} for {target}") as step:
+        model, about = _make_model(recipe, base, target, precision, step)
+    onnx.save(model, stage / store.GRAPH)
+    for path in base.path.iterdir():
+        if path.name != store.ABOUT and not path.name.startswith(store.GRAPH):
+            _link(path, stage / path.name)
+    return {
+        "model": recipe.name, "precision": precision, "target": target, **about,
+        "graph_bytes": (stage / store.GRAPH).stat().st_size, "seconds": round(time.monotonic() - start, 1),
+    }  # fmt: skip
+
+
+def _prepared(target: Target, path: Path) -> onnxgraph.OnnxGraph:
+    """A graph as its target wants it written."""
+    graph = onnxgraph.load(path)
+    _prepare(target, graph)
+    return graph
+
+
+def _prepare(target: Target, graph: onnxgraph.OnnxGraph) -> bool:
+    return {"cpu": cpu.prepare, "cuda": lambda _: False, "tensorrt": tensorrt.prepare}[target](graph)
+
+
+def _applies(target: Target, path: Path) -> bool:
+    """Whether preparing changes a graph at all; reads no weights that lie beside it."""
+    return _prepare(target, onnxgraph.OnnxGraph(onnx.load(path, load_external_data=False)))
+
+
+def _make_model(
+    recipe: Recipe, base: store.Artifact, target: Target, precision: Precision, step: Callable[[str], None]
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    if precision in {"int8", "fp8"}:
+        return _quantized(recipe, base, target, precision, step)
+    graph = _prepared(target, base.graph)
+    if precision == "fp32":
+        return graph.model, {}
+    return _halved(recipe, graph, samples.load(recipe, fp16.LOOKED_AT), step)
+
+
+def _halved(
+    recipe: Recipe, graph: onnxgraph.OnnxGraph, found: Sequence[samples.Sample], step: Callable[[str], None]
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    step("find the nodes that fp16 endangers")
+    clipped = fp16.clip_constants(graph)
+    kept = fp16.dangers(graph, found, batched=recipe.max_batch_size > 0)
+    step("cast")
+    about = {"kept_fp32": [asdict(danger) for danger in kept], "clipped_constants": clipped}
+    return fp16.convert(graph.model, [danger.node for danger in kept]), about
+
+
+def searching(
+    recipe: Recipe, base: store.Artifact, target: Target, precision: Precision, step: Callable[[str], None]
+) -> search.Search:
+    """The search for an 8-bit graph, ready to try choices.
+
+    Raises:
+        InputError: The target has no such variant.
+        SourceError: The samples cannot calibrate.
+    """
+    if (target, precision) not in _SCHEMES:
+        reason = unsuitable(target, precision) or "it has no 8-bit numbers"
+        raise InputError(
+            f"{recipe.path}: {precision} for the target {target}: {reason}", "name int8, or fp8 for tensorrt"
+        )
+    parts = split(recipe)
+    graph = _prepared(target, base.graph)
+    if target == "tensorrt":
+        fp16.clip_constants(graph)
+    facts = {"base": [base.path.parent.name, base.path.name], "target": target}
+    scheme = _SCHEMES[target, precision]
+    return search.Search(recipe, graph, scheme, facts, parts.calibration, parts.selection, step)
+
+
+def _quantized(
+    recipe: Recipe, base: store.Artifact, target: Target, precision: Precision, step: Callable[[str], None]
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    found_by = searching(recipe, base, target, precision, step)
+    found = sensitivity.within_bounds(found_by)
+    about: dict[str, Any] = {
+        "choice": asdict(found.choice),
+        "tried": found.tried,
+        "quantized_nodes": len(found.quantized),
+        "kept_nodes": found.kept,
+        "work_share": round(found_by.share(set(found.quantized)), 4),
+        "calibrated_on": len(found_by.calibrating),
+    }
+    if target == "cpu":
+        return found.model, about | {"cpu_features": CPU_FEATURES}
+    step("cast what is left to fp16")
+    kept = fp16.dangers(found_by.graph, found_by.selecting, batched=recipe.max_batch_size > 0)
+    about["kept_fp32"] = [asdict(danger) for danger in kept]
+    return fp16.convert(found.model, [danger.node for danger in kept]), about
+
+
+def judged(recipe: Recipe) -> list[samples.Sample]:
+    """Samples to judge on: those that nothing was calibrated or chosen by, where the recipe has enough."""
+    if recipe.samples is None:
+        return samples.load(recipe, SELECTED)
+    found = samples.load(recipe, LEAST)
+    return found if len(found) < LEAST else split(recipe).evaluation
+
+
+def _link(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=os.link)
+    else:
+        os.link(source, target)
