@@ -28,12 +28,12 @@ $(STAMP): constraints.txt pyproject.toml build/pyproject.toml clients/pyproject.
 	echo "installing into $(VENV) (some minutes the first time)"
 	if command -v uv >/dev/null; then
 	  uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
-	  uv pip install --quiet --python $(BIN)/python -c constraints.txt -e 'build[cpu,torch,hf,zoo]' -e clients \
+	  uv pip install --quiet --python $(BIN)/python -c constraints.txt -e 'build[cpu,torch,hf,zoo,tensorrt-rtx]' -e clients \
 	    --group dev --group load
 	else
 	  test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip
-	  $(BIN)/python -m pip install --progress-bar off -c constraints.txt -e 'build[cpu,torch,hf,zoo]' -e clients \
+	  $(BIN)/python -m pip install --progress-bar off -c constraints.txt -e 'build[cpu,torch,hf,zoo,tensorrt-rtx]' -e clients \
 	    --group dev --group load | { grep --line-buffered -oE '^(Collecting|Installing) [^ ;(<>=!~]+' || true; }
 	fi
 	touch $@

@@ -1,0 +1,1 @@
+"""ONNX graphs to TensorRT engines, one for each GPU, and what those engines need of a node."""

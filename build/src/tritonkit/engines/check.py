@@ -1,0 +1,310 @@
+"""May this model run on this node? Compares passports with a node; each mismatch is one sentence with the fix.
+
+Pure functions on what :mod:`tritonkit.engines.node` reads and :mod:`tritonkit.engines.passport` holds.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from tritonkit.engines import passport as passports
+from tritonkit.engines.builder import AMPERE
+from tritonkit.engines.node import Node, NodeGpu
+from tritonkit.engines.passport import EnginePassport
+from tritonkit.errors import InputError
+from tritonkit.repository import config
+from tritonkit.repository.layout import CONFIG, PASSPORT
+
+Kind = Literal[
+    "builder", "compute_capability", "config", "cpu", "gpu", "image", "memory", "passport", "plan", "tensorrt"
+]
+FALLBACK_CONFIGS = "configs"
+_GIB = 2**30
+_BUILD = "build one with `tritonkit engine` on such a node"
+# Release of nvcr.io/nvidia/tritonserver to the TensorRT in it, as far as it is known: the first numbers.
+_IMAGES = {"26.04": "10", "26.06": "11", "26.07": "11", "26.08": "11", "26.09": "11"}
+_TRTLLM_IMAGES = "10.14"  # the -trtllm- variants of 26.x carry a TensorRT of their own
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mismatch: what does not fit, and what to do. ``plan`` is the plan's file, empty for the model itself."""
+
+    kind: Kind
+    text: str
+    fix: str
+    plan: str = ""
+
+
+@dataclass(frozen=True)
+class ModelCheck:
+    """What a check of one model found.
+
+    Attributes:
+        model: Its name.
+        problems: None means that it may run here.
+        checked: How many passports were compared; 0 for a model that has none and needs none.
+        fallback: The custom configuration that the model states for nodes where no plan fits; empty if it has none.
+        notes: What could not be compared, as sentences.
+    """
+
+    model: str
+    problems: tuple[Problem, ...]
+    checked: int
+    fallback: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def check(passport: EnginePassport, node: Node) -> list[Problem]:
+    """Every mismatch between a plan and a node."""
+    if passport.builder == "tensorrt_rtx":
+        return [
+            Problem(
+                "builder",
+                "the plan was built by TensorRT-RTX, which Triton's tensorrt backend does not load",
+                "build it with `tritonkit engine` and full TensorRT on a node with the GPU",
+            )
+        ]
+    if not node.gpus:
+        return [
+            Problem(
+                "gpu",
+                "no GPU is visible here (nvidia-smi is missing or shows none), and the plan needs one",
+                "schedule the pod on a GPU node, and give it a GPU: resources.limits of nvidia.com/gpu",
+            )
+        ]
+    problems = []
+    for gpu in node.gpus:
+        problems += [*_capability(passport, gpu), *_memory(passport, gpu)]
+    return [*problems, *_tensorrt(passport, node), *_image(passport, node)]
+
+
+def _capability(passport: EnginePassport, gpu: NodeGpu) -> Iterator[Problem]:
+    fits = gpu.capability == passport.capability
+    if passport.hardware_compatibility == "ampere_plus":
+        fits = gpu.capability >= AMPERE
+    if not fits:
+        yield Problem(
+            "compute_capability",
+            f"the plan is for compute capability {passport.compute_capability}, and {gpu.name} has {gpu.compute}",
+            f"build one for {gpu.compute} on such a node, or schedule the pod on {passport.gpu or 'another GPU'}",
+        )
+
+
+def _memory(passport: EnginePassport, gpu: NodeGpu) -> Iterator[Problem]:
+    if passport.memory_bytes > gpu.memory_bytes:
+        yield Problem(
+            "memory",
+            f"one instance takes {passport.memory_bytes / _GIB:.1f} GiB, and {gpu.name} has "
+            f"{gpu.memory_bytes / _GIB:.1f} GiB",
+            "use a GPU with more memory, or build with a smaller largest batch",
+        )
+
+
+def _tensorrt(passport: EnginePassport, node: Node) -> Iterator[Problem]:
+    built = passport.tensorrt_version
+    if node.tensorrt_version is None:
+        if known_tensorrt(node.image) is None:
+            yield Problem(
+                "tensorrt",
+                f"no TensorRT was found here, and the plan needs {built}",
+                "run the check in the Triton image that will serve the model, or say its tag with --image",
+            )
+    elif not _runs(passport, node.tensorrt_version):
+        yield Problem(
+            "tensorrt",
+            f"the plan was built by TensorRT {built}, and {node.tensorrt_version} is installed here",
+            _version_fix(passport, node.tensorrt_version),
+        )
+
+
+def _image(passport: EnginePassport, node: Node) -> Iterator[Problem]:
+    known = known_tensorrt(node.image)
+    if known is not None and not _runs(passport, known):
+        yield Problem(
+            "image",
+            f"the plan was built by TensorRT {passport.tensorrt_version}, and the image {node.image} has {known}",
+            "serve with the image that the plan was built in, or build the engine again in this one",
+        )
+
+
+def _runs(passport: EnginePassport, version: str) -> bool:
+    """Whether a TensorRT of ``version``, which may be only its first numbers, loads the plan."""
+    there = [int(part) for part in version.split(".")]
+    built = [int(part) for part in passport.tensorrt_version.split(".")]
+    shared = min(len(there), len(built))
+    if passport.version_compatible:
+        return there[:shared] >= built[:shared]
+    return there[:shared] == built[:shared]
+
+
+def _version_fix(passport: EnginePassport, version: str) -> str:
+    fix = f"build the engine again with TensorRT {version}, or serve with the image it was built in"
+    return fix if passport.version_compatible else f"{fix}; --version-compatible lets later versions run it"
+
+
+def known_tensorrt(image: str | None) -> str | None:
+    """The first numbers of the TensorRT in a Triton image; None where the tag is not known.
+
+    Args:
+        image: ``nvcr.io/nvidia/tritonserver:26.09-py3``, ``26.09-py3`` or ``26.09``.
+    """
+    found = re.search(r"(?:^|:)(\d\d\.\d\d)(-[\w.-]+)?$", image or "")
+    if not found:
+        return None
+    if "trtllm" in (found[2] or ""):
+        return _TRTLLM_IMAGES if found[1].startswith("26.") else None
+    return _IMAGES.get(found[1])
+
+
+def check_model(directory: Path, node: Node) -> ModelCheck:
+    """Everything about one model's directory: its CPU needs, and the plan that Triton would load on each GPU.
+
+    Raises:
+        InputError: It is no model directory, or its ``passport.json`` cannot be read.
+    """
+    said = read_model(directory)
+    problems = [*_cpu(said, node)]
+    notes: list[str] = []
+    plans = _plans(directory, node, problems)
+    for plan, nodes in plans.items():
+        problems += check_plan(plan, nodes)
+    if plans and node.image and known_tensorrt(node.image) is None:
+        notes.append(f"which TensorRT the image {node.image} has is not known here")
+    fallback = str(said.get("fallback") or "")
+    if fallback and problems and (why := _uncovered(directory, fallback, node)):
+        problems.append(Problem("config", why, "build the model again with --fallback, or schedule the pod elsewhere"))
+        fallback = ""
+    return ModelCheck(directory.name, tuple(problems), len(plans) + bool(said), fallback, tuple(notes))
+
+
+def _uncovered(directory: Path, fallback: str, node: Node) -> str:
+    """Why the stated fallback does not help this node; empty if it does."""
+    said = _configuration(directory / FALLBACK_CONFIGS / f"{fallback}.pbtxt")
+    if said is None:
+        return f"the stated fallback {fallback!r} has no {FALLBACK_CONFIGS}/{fallback}.pbtxt"
+    if not node.gpus and any(group.kind == pb.ModelInstanceGroup.KIND_GPU for group in said.instance_group):
+        return f"the stated fallback {fallback!r} needs a GPU, too"
+    return ""
+
+
+def read_model(directory: Path) -> dict[str, Any]:
+    """A model's own ``passport.json``; empty if it has none.
+
+    Raises:
+        InputError: The directory or the file cannot be read.
+    """
+    if not directory.is_dir():
+        raise InputError(f"there is no model directory {directory}", "name a directory, or a model and --repository")
+    path = directory / PASSPORT
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} is no JSON, perhaps cut short: {error}", "build the model again, or copy it again"
+        ) from error
+    if not isinstance(said, dict):
+        raise InputError(f"{path} is no passport: it holds no mapping", "build the model again")
+    return said
+
+
+def _cpu(said: dict[str, Any], node: Node) -> Iterator[Problem]:
+    wanted = said.get("cpu_features") or []
+    if wanted and not node.cpu_features & set(wanted):
+        yield Problem(
+            "cpu",
+            f"the graph was quantized for CPUs with {' or '.join(wanted)}, and this one has none of them: unsigned "
+            "int8 products saturate there and results are wrong",
+            f"schedule the pod on a CPU with {wanted[0]}, or build the model with --precision fp32",
+        )
+
+
+def check_plan(plan: Path, node: Node) -> list[Problem]:
+    """One plan file: its passport, its bytes, and the node."""
+    try:
+        passport = passports.read(plan)
+    except InputError as error:
+        return [Problem("passport", error.message, error.fix, plan.name)]
+    problems = [*_bytes(plan, passport), *check(passport, node)]
+    return [replace(problem, plan=plan.name) for problem in problems]
+
+
+def _bytes(plan: Path, passport: EnginePassport) -> Iterator[Problem]:
+    copy = "copy it again from where it was built, or build it again"
+    size = plan.stat().st_size
+    if size != passport.plan_bytes:
+        yield Problem("plan", f"the plan has {size} bytes, its passport says {passport.plan_bytes}", copy)
+    elif passports.sha256_of(plan) != passport.plan_sha256:
+        yield Problem("plan", "the plan is not the file that its passport was written for (SHA-256 differs)", copy)
+
+
+def _plans(directory: Path, node: Node, problems: list[Problem]) -> dict[Path, Node]:
+    """The plans that Triton would load here, each with the GPUs it would load it on.
+
+    Without a GPU, or without a configuration to say which, these are all plans.
+    """
+    versions = [path for path in directory.iterdir() if path.is_dir() and path.name.isdigit()]
+    found = [plan for version in versions for plan in sorted(version.glob("*.plan"))]
+    found = found or sorted(directory.glob("*.plan"))  # a folder of engines that is no model yet
+    said = _configuration(directory / CONFIG)
+    wanted = said is not None and "tensorrt" in {said.backend, said.platform.removesuffix("_plan")}
+    if said is None or not (node.gpus and (found or wanted)):
+        if wanted and not found:
+            problems.append(
+                Problem(
+                    "plan",
+                    "Triton serves it by TensorRT, and it has no plan",
+                    "build one with `tritonkit engine` on a GPU node",
+                )
+            )
+        return dict.fromkeys(found, node)
+    chosen: dict[Path, Node] = {}
+    for version in _served(versions, said):
+        for gpu in node.gpus:
+            name = said.cc_model_filenames.get(gpu.compute) or said.default_model_filename or "model.plan"
+            plan = version / name
+            if plan.is_file():
+                before = chosen[plan].gpus if plan in chosen else ()
+                chosen[plan] = replace(node, gpus=(*before, gpu))
+            elif wanted:
+                problems.append(_no_plan(gpu, version, [path.name for path in found]))
+    return chosen
+
+
+def _no_plan(gpu: NodeGpu, version: Path, found: Sequence[str]) -> Problem:
+    return Problem(
+        "compute_capability",
+        f"there is no plan for {gpu.name} (compute capability {gpu.compute}) in version {version.name}; there are "
+        f"{', '.join(found) or 'none'}",
+        f"{_BUILD}, and name it in cc_model_filenames under {gpu.compute}",
+    )
+
+
+def _configuration(path: Path) -> pb.ModelConfig | None:
+    try:
+        return config.parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, text_format.ParseError) as error:
+        raise InputError(f"{path} is no model configuration: {error}", "`tritonkit lint` says more") from error
+
+
+def _served(versions: list[Path], said: pb.ModelConfig) -> list[Path]:
+    """The versions that Triton loads: the newest, unless the configuration has another policy."""
+    ordered = sorted(versions, key=lambda path: int(path.name))
+    policy = said.version_policy.WhichOneof("policy_choice")
+    if policy == "all":
+        return ordered
+    if policy == "specific":
+        return [path for path in ordered if int(path.name) in said.version_policy.specific.versions]
+    return ordered[-(said.version_policy.latest.num_versions or 1) :]

@@ -1,0 +1,132 @@
+"""What an engine is built of: a graph, the precision that it claims, and its profiles; from a recipe or a bare file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from tritonkit import graph
+from tritonkit.engines import check, profiles
+from tritonkit.errors import InputError
+from tritonkit.recipe import PRECISIONS, Precision, Recipe
+
+GRAPH = "engine.onnx"  # beside the plans of a model: what they are built from
+_FP8 = {onnx.TensorProto.FLOAT8E4M3FN, onnx.TensorProto.FLOAT8E5M2}
+_INT8 = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
+_QDQ = {"QuantizeLinear", "DequantizeLinear"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One engine to be.
+
+    Attributes:
+        model: The model's name, for the passport.
+        graph: An ONNX file.
+        precision: What the graph claims to be; it is proved before anything is built.
+        profiles: Its optimization profiles, in order.
+    """
+
+    model: str
+    graph: Path
+    precision: Precision
+    profiles: tuple[profiles.Profile, ...]
+
+
+def from_recipe(recipe: Recipe, precisions: Sequence[Precision]) -> list[Job]:
+    """A recipe's graphs for TensorRT, one for each precision; they are made if the store does not have them."""
+    from tritonkit.precision import variants
+
+    shapes = tuple(profiles.from_recipe(recipe))
+    graphs: Mapping[str, Path] = variants.graphs(recipe, target="tensorrt", precisions=list(precisions))
+    return [Job(recipe.name, graphs[precision], precision, shapes) for precision in precisions]
+
+
+def from_onnx(
+    path: Path, precision: Precision | None, ranges: Mapping[str, profiles.Bounds], max_batch_size: int
+) -> Job:
+    """A bare graph; without ``precision``, what the graph itself looks like.
+
+    Raises:
+        GraphError: The file is no valid ONNX model.
+        InputError: A range is missing, or names a dimension that the graph does not have.
+    """
+    signature = graph.read_signature(path)
+    shapes = tuple(profiles.from_graph(signature, ranges, max_batch_size))
+    return Job(_model_name(path), path, precision or claimed(path), shapes)
+
+
+def from_directory(directory: Path, precision: Precision | None) -> tuple[Job, Recipe, Path]:
+    """The engine of a model in a repository that `tritonkit build --target tensorrt` laid out.
+
+    Args:
+        directory: The model's directory; its ``passport.json`` has the recipe, its newest version the graph.
+        precision: What the graph claims to be; what the passport says if not given.
+
+    Returns:
+        What to build, the recipe, and the folder where Triton looks for the plan.
+
+    Raises:
+        InputError: It is no such directory.
+    """
+    said = check.read_model(directory)
+    versions = [path for path in directory.iterdir() if path.name.isdigit() and (path / GRAPH).is_file()]
+    if not versions or "recipe" not in said:
+        raise InputError(
+            f"{directory} has no {GRAPH} with a passport to build an engine from",
+            "lay it out with `tritonkit build RECIPE --target tensorrt`, or name an ONNX file",
+        )
+    version = max(versions, key=lambda path: int(path.name))
+    try:
+        recipe = Recipe.model_validate(said["recipe"])
+        claim = precision or parse_precisions(said["precision"])[0]
+    except (ValueError, KeyError, AttributeError) as error:
+        raise InputError(f"{directory}/passport.json: {error}", "build the model again") from error
+    shapes = tuple(profiles.from_recipe(recipe))
+    return Job(directory.name, version / GRAPH, claim, shapes), recipe, version
+
+
+def _model_name(path: Path) -> str:
+    """The file's name; in a model repository (``NAME/1/model.onnx``) the model's."""
+    parts = path.absolute().parts
+    return parts[-3] if len(parts) > 3 and parts[-2].isdigit() else path.stem
+
+
+def claimed(path: Path) -> Precision:
+    """The precision that a graph looks like: fp8 or int8 by its Q/DQ, fp16 by its weights and casts, else fp32."""
+    model = onnx.load(path, load_external_data=False)
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    quantized = {
+        kinds.get(name, 0)
+        for node in model.graph.node
+        if node.op_type in _QDQ
+        for name in (*node.input[:1], *node.input[2:])
+    }
+    casts = {
+        attribute.i
+        for node in model.graph.node
+        if node.op_type == "Cast"
+        for attribute in node.attribute
+        if attribute.name == "to"
+    }
+    if quantized & _FP8:
+        return "fp8"
+    if quantized & _INT8:
+        return "int8"
+    return "fp16" if onnx.TensorProto.FLOAT16 in casts | set(kinds.values()) else "fp32"
+
+
+def parse_precisions(text: str) -> list[Precision]:
+    """``fp16,int8`` as words of a recipe.
+
+    Raises:
+        InputError: One of them is not a precision.
+    """
+    known = {str(name): name for name in PRECISIONS}
+    words = [word.strip().lower() for word in text.split(",")]
+    if unknown := [word for word in words if word not in known]:
+        raise InputError(f"there is no precision {unknown[0]!r}", f"known are {', '.join(known)}")
+    return list(dict.fromkeys(known[word] for word in words))

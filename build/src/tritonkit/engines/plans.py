@@ -1,0 +1,165 @@
+"""Engines for Triton: the plan for the GPU of this machine, with its passport beside it.
+
+The same builder without a GPU, and without plans for Triton, is :mod:`tritonkit.engines.preflight`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tritonkit import __version__, atomic
+from tritonkit.engines import builder, node, passport, proof
+from tritonkit.engines.gpus import FP8_SINCE, Gpu, by_product
+from tritonkit.engines.jobs import Job
+from tritonkit.engines.watch import watch
+from tritonkit.errors import InputError, MissingError
+
+
+@dataclass(frozen=True)
+class Built:
+    """A plan that was written.
+
+    Attributes:
+        path: The plan; its passport lies beside it.
+        passport: What the passport says.
+        seconds: How long the build took.
+        notes: What was odd, as sentences.
+    """
+
+    path: Path
+    passport: passport.EnginePassport
+    seconds: float
+    notes: tuple[str, ...]
+
+
+def lacks(precision: str, gpu: Gpu) -> str:
+    """Why a GPU cannot compute in a precision; empty if it can."""
+    if precision == "fp8" and gpu.capability < FP8_SINCE:
+        return f"fp8 needs compute capability {FP8_SINCE[0]}.{FP8_SINCE[1]} or newer"
+    return ""
+
+
+def build(
+    jobs: Sequence[Job], gpus: Sequence[Gpu], output: Path, options: builder.Options
+) -> tuple[list[Built], list[Gpu]]:
+    """Build plans for this machine's GPU.
+
+    Args:
+        jobs: What to build.
+        gpus: What it is wanted for; those with this machine's compute capability are built.
+        output: Gets ``model_sm86.plan`` and its passport, in a folder for each precision if there are several.
+        options: See :class:`tritonkit.engines.builder.Options`.
+
+    Returns:
+        What was written, and the GPUs whose engines have to be built on another machine.
+
+    Raises:
+        InputError: A GPU cannot do what is asked of it.
+        MissingError: TensorRT or a GPU is missing here, or the GPU here is none of those.
+        CheckFailed: A graph is not of the precision that it claims.
+        Refused: TensorRT refuses a graph.
+    """
+    _check_asked(jobs, gpus, options)
+    toolkit = builder.load("tensorrt")
+    here = _gpu_here(gpus)
+    known = by_product(here.name)
+    name = known.name if known else here.name
+    written = []
+    with watch("engine", len(jobs)) as shown:
+        for job in jobs:
+            shown.next(f"{job.model} {job.precision} for {name}")
+            network = builder.Network(toolkit, job.graph, options.plugins)
+            proof.prove(network.counts, job.precision, str(job.graph))
+            network.check_profiles(job.profiles)
+            plan = network.build(job.profiles, options, here.capability, shown)
+            place = output / job.precision if len(jobs) > 1 else output
+            said = describe(job, network, plan, options, here.capability, name)
+            written.append(Built(write(place, plan, said), said, plan.seconds, plan.notes))
+    return written, [gpu for gpu in gpus if gpu.capability != here.capability]
+
+
+def _check_asked(jobs: Sequence[Job], gpus: Sequence[Gpu], options: builder.Options) -> None:
+    for gpu in gpus:
+        for job in jobs:
+            if why := lacks(job.precision, gpu):
+                raise InputError(
+                    f"--gpu {gpu.name} (compute capability {gpu.compute}): {why}",
+                    "ask for int8 or fp16 there, or leave this GPU out",
+                )
+        builder.check_compatibility(options, gpu.capability)
+
+
+def _gpu_here(gpus: Sequence[Gpu]) -> node.NodeGpu:
+    found = node.gpus()
+    if not found:
+        raise MissingError(
+            "there is no GPU here that nvidia-smi shows, and TensorRT builds only for the GPU of its machine",
+            "run this on a node with the GPU, in the image of build/Dockerfile; --preflight checks the graph here",
+        )
+    wanted = {gpu.capability for gpu in gpus}
+    for gpu in found:
+        if gpu.capability in wanted:
+            if len({other.capability for other in found}) > 1:
+                os.environ["CUDA_VISIBLE_DEVICES"] = gpu.uuid  # TensorRT takes the first GPU that CUDA shows it
+            return gpu
+    have = f"{found[0].name} (compute capability {found[0].compute})"
+    raise MissingError(
+        f"the GPU here is {have}; a plan for {', '.join(f'{gpu.name} ({gpu.compute})' for gpu in gpus)} cannot be "
+        "built on it: TensorRT builds only for the GPU of its machine",
+        f"run this on a node with {' or '.join(gpu.name for gpu in gpus)}",
+    )
+
+
+def describe(
+    job: Job,
+    network: builder.Network,
+    plan: builder.Plan,
+    options: builder.Options,
+    capability: builder.Capability,
+    gpu: str | None,
+) -> passport.EnginePassport:
+    """The passport of a plan that was just built."""
+    return passport.EnginePassport(
+        model=job.model,
+        plan_sha256=hashlib.sha256(plan.data).hexdigest(),
+        plan_bytes=len(plan.data),
+        graph_sha256=passport.sha256_of(job.graph),
+        precision=job.precision,
+        layers=network.counts,
+        builder=network.toolkit.name,
+        tensorrt_version=network.toolkit.version,
+        compute_capability=f"{capability[0]}.{capability[1]}",
+        gpu=gpu,
+        hardware_compatibility=options.hardware_compatibility,
+        version_compatible=options.version_compatible,
+        weight_stripped=options.weight_stripped,
+        plugins=tuple(library.name for library in options.plugins),
+        profiles=tuple(
+            {name: passport.ShapeRange(**asdict(shapes)) for name, shapes in profile.items()}
+            for profile in job.profiles
+        ),
+        memory_bytes=plan.memory_bytes,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        tritonkit=__version__,
+    )
+
+
+def write(directory: Path, plan: builder.Plan, said: passport.EnginePassport) -> Path:
+    """Write ``model_sm86.plan`` and its passport; each whole or not at all, and a plan never beside another's passport.
+
+    Raises:
+        OutputError: The directory cannot be written.
+        MissingError: The disk is full.
+    """
+    major, minor = said.capability
+    path = directory / f"model_sm{major}{minor}.plan"
+    with atomic.explained(path):
+        passport.path_of(path).unlink(missing_ok=True)
+    atomic.write(path, plan.data)
+    passport.write(path, said)
+    return path
