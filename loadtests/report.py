@@ -40,7 +40,7 @@ def render(summary: Json) -> str:
     environment.filters |= {"figure": figure, "percent": percent, "bar": bar, "when": when}
     drawn = {name: _drawn(name, model) for name, model in summary["models"].items()}
     return environment.get_template("report.html.j2").render(
-        summary=summary, drawn=drawn, names=NAMES, compared=COMPARED
+        summary=summary, drawn=drawn, names=NAMES, compared=COMPARED, nan=math.nan
     )
 
 

@@ -35,3 +35,13 @@ def zoo_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipes = [recipe.load(path) for path in sorted((ROOT / "build/recipes").glob("*.yaml"))]
     pipeline.build(recipes, repository, "cpu", pipeline.Options(precisions=("fp32",)))
     return repository
+
+
+@pytest.fixture(scope="session")
+def promoted_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every shipped recipe as `make build` makes it: in the variant that the gate chose on this machine."""
+    from tritonkit import pipeline, recipe
+
+    repository = tmp_path_factory.mktemp("promoted") / "model_repository"
+    pipeline.build([recipe.load(path) for path in sorted((ROOT / "build/recipes").glob("*.yaml"))], repository)
+    return repository

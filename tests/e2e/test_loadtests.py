@@ -17,9 +17,9 @@ def run(root: Path, script: str, *arguments: str) -> subprocess.CompletedProcess
 
 
 def test_demo_shows_answers_and_figures_and_writes_both_reports(
-    root: Path, zoo_repository: Path, tmp_path: Path
+    root: Path, promoted_repository: Path, tmp_path: Path
 ) -> None:
-    done = run(root, "demo.py", "--step-s", "1", "--repository", str(zoo_repository), "--reports", str(tmp_path))
+    done = run(root, "demo.py", "--step-s", "1", "--repository", str(promoted_repository), "--reports", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "coffee.png is espresso" in done.stdout
     assert "gRPC and HTTP agreed bit for bit" in done.stdout
@@ -31,6 +31,7 @@ def test_demo_shows_answers_and_figures_and_writes_both_reports(
         assert all(step["requests"] > 0 and step["failed"] == 0 for step in curve)
         assert all(0 < step["p50_ms"] <= step["p99_ms"] for step in curve)
         assert all(1 <= step["average_batch"] <= step["users"] for step in curve)
+        assert f"{name} is served in {summary['models'][name]['export']['precision']}" in done.stdout
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "<svg" in page
     assert "espresso" in page

@@ -75,6 +75,42 @@ def test_recipe_commands_and_client_code_of_the_readme_serve_a_model_of_the_read
         np.testing.assert_array_equal(out[name], array)
 
 
+SAMPLES = """
+import numpy as np
+
+def samples():
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        yield {"picture": random.standard_normal((3, 32, 32)).astype(np.float32),
+               "features": random.standard_normal(8).astype(np.float32)}
+"""
+
+
+def test_the_other_commands_of_the_readme_run_on_that_model(root: Path, tmp_path: Path) -> None:
+    (said,) = blocks(root, "yaml")
+    recipe_file = tmp_path / "two_towers.yaml"
+    recipe_file.write_text(f"{said}samples: two_towers.py:samples\nprecisions: [fp32, fp16]\n", encoding="utf-8")
+    (tmp_path / "two_towers.py").write_text(TWO_TOWERS + SAMPLES, encoding="utf-8")
+    tritonkit = Path(sys.executable).with_name("tritonkit")
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            [tritonkit, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("build", "two_towers.yaml")
+    commands = [line.split("#")[0].split()[1:] for line in blocks(root, "bash")[2].splitlines()]
+    printed = {
+        command[0]: run(*[recipe_file.name if word == "RECIPE" else word for word in command]) for command in commands
+    }
+    assert "most sensitive" in printed["sensitivity"]
+    assert re.search(r"fp16 +t4 +7\.5 +ok", printed["engine"])
+    assert "clean" in printed["lint"]
+    assert "two_towers may run here" in printed["passport"]
+
+
 def test_every_file_that_the_readmes_tree_names_exists(root: Path) -> None:
     tree = blocks(root, "text")[-1]
     folders: list[str] = []

@@ -39,6 +39,16 @@ SUMMARY: dict[str, Any] = {
             "export": {
                 "graph_bytes": 18_786_764,
                 "export_seconds": 6.7,
+                "precision": "int8",
+                "gate": [
+                    {"precision": "fp32", "verdict": "base", "why": "", "accuracy": {"cosine": 1.0, "sqnr_db": 130.1},
+                     "graph_bytes": 18_786_764, "single_ms": 5.2, "batched_ms": 46.0, "batch": 8},
+                    {"precision": "int8", "verdict": "accepted", "why": "accurate, and 2.41x (2.39 to 2.44) fp32's speed",
+                     "accuracy": {"cosine": 0.99781, "sqnr_db": 23.43}, "graph_bytes": 5_268_106, "single_ms": 2.4,
+                     "batched_ms": 19.1, "batch": 8},
+                    {"precision": "fp8", "verdict": "not built", "why": "no kernels", "accuracy": {}, "graph_bytes": 0,
+                     "single_ms": None, "batched_ms": None, "batch": 0},
+                ],
                 "worst_parity": {"check": "module", "output": "logits", "inputs": "image uint8[2, 224, 224, 3]",
                                  "relative": 4.3e-07, "max_abs": 4.8e-06},
             },
@@ -108,7 +118,7 @@ def test_page_is_well_formed_and_says_what_the_summary_says() -> None:
         "At most 366.0 requests per second, with 8 users at a time",
         "half of these requests took no more than 46.7 ms, 99 % no more than 102.1 ms",
         "none failed",
-        "18.8 MB of ONNX, exported in 6.7 s, not anew in this run.",
+        "18.8 MB of ONNX in int8; exported in fp32 in 6.7 s, not anew in this run.",
         "Largest difference from the PyTorch module: 4.3e-07 relative, 4.8e-06 absolute, in logits for image",
         "processor some processor cores 2 GPU none",
         "build 0.3 s server start 3.0 s total 52.0 s",
@@ -119,6 +129,9 @@ def test_page_is_well_formed_and_says_what_the_summary_says() -> None:
         ["users", "requests", "requests per s", "p50 ms", "p99 ms", "average batch"],
         ["1", "400", "80.0", "12.1", "16.9", "1.00"],
         ["8", "1,830", "366.0", "46.7", "102.1", "2.94"],
+        ["MB", "1 sample, ms", "8 samples, ms", "SQNR, dB"],
+        ["fp32", "18.8", "5.2", "46.0", "130"],
+        ["int8 ✓", "5.3", "2.4", "19.1", "23"],
     ]
 
 

@@ -77,7 +77,7 @@ def plan_names(recipe: Recipe) -> dict[str, str]:
 
 def _plans(directory: Path, shipped: store.Artifact) -> dict[str, Path]:
     """Engines, with their passports, that were built from the very graph that ships."""
-    found = {}
+    found: dict[str, Path] = {}
     for path in sorted(directory.glob(f"{layout.VERSION}/*.plan")):
         passport = path.with_name(f"{path.name}.json")
         try:

@@ -256,7 +256,8 @@ def _print_passport(model: dict[str, Any]) -> None:
     out.print(f"[bold]{escape(model['model'])}[/]" + ("" if said or model["engines"] else ": no passport"))
     facts = {
         "target": said.get("target"),
-        "precision": said.get("precision"),
+        "precision": said.get("precision", "") + (", forced" if said.get("forced") else ""),
+        "made by": f"tritonkit {said['tritonkit']}" if "tritonkit" in said else "",
         "graph": said.get("graph_sha256", "")[:16],
         "made from": ", ".join(f"{name} {version}" for name, version in (said.get("made_from") or {}).items()),
         "fallback": said.get("fallback"),
@@ -264,6 +265,10 @@ def _print_passport(model: dict[str, Any]) -> None:
     for name, fact in facts.items():
         if fact:
             out.print(f"  {name}: {escape(str(fact))}", soft_wrap=True)
+    for row in (said.get("gate") or {}).get("variants", []):
+        measured = ", ".join(f"{metric.replace('_', ' ')} {value:.4g}" for metric, value in row["accuracy"].items())
+        why = f" ({row['why']})" if row["why"] else ""
+        out.print(f"  {row['precision']} {row['verdict']}{why}: {measured}".removesuffix(": "), soft_wrap=True)
     for plan, engine in model["engines"].items():
         made = f"{engine['builder']} {engine['tensorrt_version']}"
         where = f"{engine['compute_capability']} ({engine['gpu'] or 'built without a GPU'})"

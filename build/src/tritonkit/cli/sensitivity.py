@@ -45,7 +45,9 @@ def _sensitivity(options: argparse.Namespace) -> int:
     for metric in points[0].accuracy if points else ():
         out.print()
         out.print(_plot(metric, points, bounds.get(metric)))
-    out.print(f"\n“In 8 bits”: share of the work of {len(ranked)} nodes, the least sensitive first; ┃ is the recipe's bound.")
+    out.print(
+        f"\n“In 8 bits”: share of the work of {len(ranked)} nodes, the least sensitive first; ┃ is the recipe's bound."
+    )
     out.print(f"Measured on {len(search.selecting)} samples; {choice.method}, smoothing {choice.alpha or 'off'}.")
     return 0
 

@@ -197,7 +197,7 @@ def _percentile(one: Observed) -> tuple[float, float]:
 
 
 def _entropy(one: Observed, levels: int) -> tuple[float, float]:
-    """The magnitude whose clipped and quantized histogram is nearest to the whole one in Kullback-Leibler divergence."""
+    """The magnitude whose clipped and quantized histogram is nearest to the whole one (Kullback-Leibler divergence)."""
     edges = _edges(one)
     centres = np.abs((edges[:-1] + edges[1:]) / 2)
     top = max(abs(one.low), abs(one.high), 1e-12)

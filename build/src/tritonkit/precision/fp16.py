@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 
 from tritonkit import samples
 from tritonkit.graph import Session
+from tritonkit.precision import onnxgraph
 from tritonkit.precision.onnxgraph import Array, OnnxGraph
 
 LARGEST = float(np.finfo(np.float16).max)  # 65504
@@ -94,6 +95,7 @@ def convert(model: onnx.ModelProto, kept: Sequence[str]) -> onnx.ModelProto:
             model, keep_io_types=True, node_block_list=list(kept), min_positive_val=SMALLEST, max_finite_val=LARGEST,
             disable_shape_infer=False,
         )  # fmt: skip
+    onnxgraph.sort(converted)  # the library puts the casts of inputs last
     return converted
 
 
@@ -126,9 +128,9 @@ def _rounded(graph: OnnxGraph, floats: Sequence[str]) -> onnx.ModelProto:
     model.graph.node.extend(made)
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
-            with np.errstate(over="ignore"):
-                array = onnx.numpy_helper.to_array(tensor).clip(-LARGEST, LARGEST).astype(np.float16).astype(np.float32)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+            array = onnx.numpy_helper.to_array(tensor)
+            held = np.where(np.isfinite(array), array.clip(-LARGEST, LARGEST), array).astype(np.float16)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(held.astype(np.float32), tensor.name))
     return model
 
 

@@ -60,9 +60,8 @@ class OnnxGraph:
         self.consumers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         for node in self.model.graph.node:
             self.producer.update((name, node) for name in node.output if name)
-            for name in dict.fromkeys(node.input):
-                if name:
-                    self.consumers[name].append(node)
+            for name in dict.fromkeys(reads(node)):
+                self.consumers[name].append(node)
 
     @property
     def nodes(self) -> Sequence[onnx.NodeProto]:
@@ -103,7 +102,7 @@ class OnnxGraph:
         kept = list(nodes)
         del self.model.graph.node[:]
         self.model.graph.node.extend(kept)
-        read = {name for node in kept for name in node.input} | set(self.outputs)
+        read = {name for node in kept for name in reads(node)} | set(self.outputs)
         initializers = [tensor for tensor in self.model.graph.initializer if tensor.name in read]
         del self.model.graph.initializer[:]
         self.model.graph.initializer.extend(initializers)
@@ -121,3 +120,34 @@ class OnnxGraph:
 def load(path: Path) -> OnnxGraph:
     """A graph to be rewritten, with its weights."""
     return OnnxGraph(onnx.load(path))
+
+
+def reads(node: onnx.NodeProto) -> list[str]:
+    """The tensors that a node reads, those that only its branches and loop bodies read included."""
+    found = [name for name in node.input if name]
+    for attribute in node.attribute:
+        for body in (attribute.g, *attribute.graphs):
+            inside = {value.name for value in body.input} | {tensor.name for tensor in body.initializer}
+            inside.update(name for inner in body.node for name in inner.output)
+            found += [name for inner in body.node for name in reads(inner) if name not in inside]
+            found += [value.name for value in body.output if value.name not in inside]
+    return found
+
+
+def sort(model: onnx.ModelProto) -> None:
+    """Put nodes into an order in which they can run, changing no more than that needs."""
+    made = {value.name for value in model.graph.input} | {tensor.name for tensor in model.graph.initializer}
+    waiting, ordered = list(model.graph.node), []
+    while waiting:
+        left = []
+        for node in waiting:
+            if made.issuperset(reads(node)):
+                made.update(node.output)
+                ordered.append(node)
+            else:
+                left.append(node)
+        if len(left) == len(waiting):
+            raise ValueError(f"{left[0].name} reads what nothing makes")
+        waiting = left
+    del model.graph.node[:]
+    model.graph.node.extend(ordered)

@@ -182,6 +182,11 @@ class _Inserter:
             node = self.graph.producer.get(name)
             if node is None or node.op_type not in _BOUNDED or len(self.graph.consumers[node.input[0]]) > 1:
                 continue
+            if name in self.graph.outputs or any(
+                (name, reader.name) not in self.plan.reads or name not in reader.input
+                for reader in self.graph.consumers[name]
+            ):
+                continue
             scale, zero = parameters(*self.ranges[name], self.scheme.activations)
             low, high = _bounds(self.graph, node)
             if low >= -int(zero) * scale - 1e-6 and low <= 0 and (255 - int(zero)) * scale <= high * (1 + 1e-6):
@@ -212,8 +217,10 @@ class _Inserter:
             self.graph.set_constant(f"{name}_zero_point", np.zeros(scale.shape, quantized.dtype)),
         ]
         node.input[index] = f"{name}_dequantized"
-        channels = {"axis": axis} if scale.ndim else {}
-        return helper.make_node("DequantizeLinear", constants, [node.input[index]], f"{name}_dq", **channels)
+        made = helper.make_node("DequantizeLinear", constants, [node.input[index]], f"{name}_dq")
+        if scale.ndim:
+            made.attribute.append(helper.make_attribute("axis", axis))
+        return made
 
 
 def _bounds(graph: OnnxGraph, node: onnx.NodeProto) -> tuple[float, float]:
@@ -250,7 +257,8 @@ def weight_scale(weight: Array, axis: int, number: Number) -> Array:
     if number == "fp8":
         return np.array(max(float(np.abs(weight).max()), 1e-8) / LARGEST["fp8"], np.float32)
     others = tuple(index for index in range(weight.ndim) if index != axis)
-    return (np.maximum(np.abs(weight).max(axis=others), 1e-8) / LARGEST[number]).astype(np.float32)
+    scale: Array = np.maximum(np.abs(weight).max(axis=others), 1e-8) / LARGEST[number]
+    return scale.astype(np.float32)
 
 
 def to_number(weight: Array, scale: Array, axis: int, number: Number) -> Array:

@@ -57,7 +57,8 @@ def smooth(graph: OnnxGraph, chosen: Set[str], seen: Statistics, alpha: float) -
 
 def _factors(activations: Array, weights: Array, alpha: float) -> Array:
     factors = np.maximum(activations, 1e-5) ** alpha / np.maximum(weights, 1e-5) ** (1 - alpha)
-    return np.clip(factors / np.exp(np.log(factors).mean()), 1e-3, 1e3)
+    clipped: Array = np.clip(factors / np.exp(np.log(factors).mean()), 1e-3, 1e3)
+    return clipped
 
 
 def correct_biases(graph: OnnxGraph, chosen: Set[str], seen: Statistics, scheme: qdq.Scheme) -> None:

@@ -90,7 +90,7 @@ def measure(
 
 def _milliseconds(session: Session, batch: samples.Sample) -> float:
     """One run, as the median of as many as fit into a round."""
-    took = []
+    took: list[float] = []
     end = time.perf_counter() + ROUND_S
     while not took or time.perf_counter() < end:
         start = time.perf_counter()

@@ -1,0 +1,78 @@
+"""The shipped models in int8: as accurate as their recipes ask, and served as they were measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tritonkit import exporting, graph, recipe, samples
+from tritonkit.precision import metrics, search, variants
+from tritonkit.server import TritonServer
+from tritonkit.zoo import prose
+from tritonkit_client import Client
+
+MODELS = ["efficientnet_lite0", "all_minilm_l6_v2"]
+
+
+@pytest.fixture(scope="module")
+def server(promoted_repository: Path) -> Iterator[TritonServer]:
+    with TritonServer(promoted_repository) as running:
+        yield running
+
+
+def passport(repository: Path, name: str) -> Any:
+    return json.loads((repository / name / "passport.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("target", ["cpu", "tensorrt"])
+def test_int8_keeps_the_recipes_bounds_on_samples_that_made_no_variant(name: str, target: Any, root: Path) -> None:
+    wanted = recipe.load(root / f"build/recipes/{name}.yaml")
+    base, _ = exporting.exported(wanted)
+    artifact, _ = variants.make(wanted, base, target, "int8")
+    judged = variants.judged(wanted)
+    assert len(judged) >= 100
+    truth = search.evaluate(graph.Session(base.graph), wanted, judged)
+    got = search.evaluate(graph.Session(artifact.graph, optimize=target == "cpu"), wanted, judged)
+    measured = metrics.measure(wanted, truth, got)
+    assert metrics.failures(wanted, measured) == []
+    assert measured["sqnr_db"] < 40, "it is int8 indeed"
+    assert artifact.about["work_share"] >= 0.6
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_variant_that_ships_is_one_that_the_gate_accepted(name: str, promoted_repository: Path) -> None:
+    said = passport(promoted_repository, name)
+    verdicts = {row["precision"]: row["verdict"] for row in said["gate"]["variants"]}
+    assert list(verdicts) == ["fp32", "fp16", "int8"]
+    assert verdicts[said["precision"]] in {"base", "accepted"}
+    assert not said["forced"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_promoted_variant_is_served_bit_for_bit_alone_and_in_batches(
+    name: str, server: TritonServer, promoted_repository: Path, root: Path
+) -> None:
+    wanted = recipe.load(root / f"build/recipes/{name}.yaml")
+    rows = [samples.resized(row, wanted, wanted.sizes("opt")) for row in samples.load(wanted, 4)]
+    session = graph.Session(promoted_repository / name / "1/model.onnx", threads=1)
+    with Client(server.grpc_url) as client:
+        for size in (1, 4):
+            inputs = samples.batch(rows, size)
+            expected, served = session.run(inputs), client.infer(name, inputs)
+            for output, array in expected.items():
+                np.testing.assert_array_equal(served[output], array)
+
+
+def test_strings_and_their_token_ids_get_the_same_vectors(server: TritonServer) -> None:
+    texts = ["How do I reset my password?", "I forgot my login and cannot get into my account.", "Rain is likely."]
+    with Client(server.http_url) as client:
+        vectors = client.infer("sentence_embedding", text=texts)["sentence_embedding"]
+        of_ids = client.infer("all_minilm_l6_v2", prose.tokenize(texts))["sentence_embedding"]
+    np.testing.assert_array_equal(vectors, of_ids)
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.3
