@@ -1,0 +1,52 @@
+"""``tritonkit lint``: what is wrong with a model repository, without a GPU and without starting Triton."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tritonkit.cli.output import Verbs, out, print_json
+
+
+def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.ArgumentParser) -> None:
+    """Say the arguments of ``lint``."""
+    lint = verbs.add_parser("lint", parents=[report], help="find what is wrong with a model repository")
+    lint.add_argument("repository", type=Path, nargs="?", default=Path("model_repository"), help="default: %(default)s")
+    lint.add_argument("--image", metavar="TAG", help="the NGC image that will serve it, for example 26.08-py3")
+    lint.add_argument("--gpu", metavar="NAME", help="the GPU of the nodes, for example l4")
+    lint.add_argument(
+        "--server-arg", action="append", metavar="--FLAG=VALUE", help="a flag that tritonserver will get; repeatable"
+    )
+    lint.add_argument("--format", choices=["text", "json", "sarif"], help="default: text; --json is --format json")
+    lint.add_argument("--strict", action="store_true", help="warnings fail too")
+    lint.add_argument("--explain", metavar="ID", help="say why a rule exists, and stop")
+    lint.add_argument("--rules", action="store_true", help="list the rules, and stop")
+    lint.set_defaults(command=_lint)
+
+
+def _lint(options: argparse.Namespace) -> int:
+    from tritonkit.engines import gpus
+    from tritonkit.repository import lint
+    from tritonkit.repository.lint import findings, registry, report, sarif
+
+    if options.explain:
+        report.print_rule(registry.find(options.explain), out)
+        return 0
+    if options.rules:
+        report.print_rules(registry.in_order(), out)
+        return 0
+    known = findings.Options(
+        image=findings.parse_image(options.image) if options.image else None,
+        gpu=gpus.find(options.gpu) if options.gpu else None,
+        server=findings.join_flags(options.server_arg) if options.server_arg else None,
+    )
+    found = lint.check(options.repository, known)
+    wanted = options.format or ("json" if options.json else "text")
+    if wanted == "json":
+        print_json(report.as_json(found))
+    elif wanted == "sarif":
+        print_json(sarif.as_sarif(found))
+    else:
+        report.print_text(found, out)
+    failed = found.counts["error"] > 0 or (options.strict and found.counts["warning"] > 0)
+    return 1 if failed else 0

@@ -1,0 +1,115 @@
+"""What lint is asked and what it answers: plain data, no rule and no printing."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tritonkit.engines.gpus import Gpu
+from tritonkit.errors import InputError
+
+# error: Triton refuses it, or answers wrongly. warning: it runs, and hurts. info: worth knowing.
+Severity = Literal["error", "warning", "info"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+_FLAG = re.compile(r"--(?P<name>[a-z0-9-]+)(?:[= ](?P<value>.*))?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a rule found in one model.
+
+    Attributes:
+        message: What is wrong, as one sentence without its end.
+        fix: What to do, beginning with a verb.
+        line: The line of the field in ``config.pbtxt``; None where there is none.
+        path: Another file than ``config.pbtxt``.
+        severity: A milder one than the rule's own, where the rule cannot be sure.
+    """
+
+    message: str
+    fix: str
+    line: int | None = None
+    path: Path | None = None
+    severity: Severity | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem with its rule and place; ``path`` is under the repository, ``line`` starts at 1."""
+
+    rule: str
+    slug: str
+    severity: Severity
+    model: str
+    path: Path
+    line: int | None
+    message: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is known about where the repository will run.
+
+    Attributes:
+        image: Year and month of the NGC image, ``(26, 8)`` for 26.08; None where unknown.
+        gpu: The GPU of the nodes; None where unknown.
+        server: Flags of ``tritonserver``, such as ``--cache-config=local,size=1048576``; None where unknown.
+    """
+
+    image: tuple[int, int] | None = None
+    gpu: Gpu | None = None
+    server: tuple[str, ...] | None = None
+
+    def flag(self, name: str) -> list[str]:
+        """The values of a server flag, given without its dashes."""
+        found = (_FLAG.fullmatch(word) for word in self.server or ())
+        return [match["value"] or "true" for match in found if match and match["name"] == name]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All findings of one repository, models in their order, the worst of each first."""
+
+    repository: Path
+    models: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many findings of each severity."""
+        found = Counter(finding.severity for finding in self.findings)
+        return {severity: found[severity] for severity in SEVERITIES}
+
+
+def parse_image(text: str) -> tuple[int, int]:
+    """Year and month of an NGC tag: ``26.08``, ``26.08-py3`` or ``nvcr.io/nvidia/tritonserver:26.08-py3``.
+
+    Raises:
+        InputError: It is none of these.
+    """
+    match = re.fullmatch(r"(?:.*:)?(\d{2})\.(\d{2})(?:-[\w.-]+)?", text.strip())
+    if match is None or not 1 <= int(match[2]) <= 12:
+        raise InputError(f"{text!r} is no tag of an NGC Triton image", "give one such as 26.08 or 26.08-py3")
+    return int(match[1]), int(match[2])
+
+
+def join_flags(words: Sequence[str]) -> tuple[str, ...]:
+    """Server flags as ``--name=value`` each, also where name and value were given as two words.
+
+    Raises:
+        InputError: A word is neither a flag nor the value of one.
+    """
+    joined: list[str] = []
+    for word in words:
+        if word.startswith("--"):
+            joined.append(word)
+        elif joined and "=" not in joined[-1]:
+            joined[-1] += f"={word}"
+        else:
+            raise InputError(f"{word!r} is no flag of tritonserver", "write --server-arg=--name=value")
+    return tuple(joined)

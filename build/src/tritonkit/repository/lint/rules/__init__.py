@@ -1,0 +1,22 @@
+"""The rules, one module a family; importing this package registers all of them."""
+
+from tritonkit.repository.lint.rules import (
+    batching,
+    config,
+    engines,
+    ensembles,
+    files,
+    graph,
+    layout,
+    precision,
+    python,
+    resources,
+    sequences,
+    tensors,
+    warmup,
+)
+
+FAMILIES = (
+    layout, files, config, tensors, graph, batching, sequences, warmup, ensembles, engines, precision, resources,
+    python,
+)  # fmt: skip

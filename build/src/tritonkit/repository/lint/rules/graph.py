@@ -1,0 +1,301 @@
+"""The configuration held against the ONNX graph, as the onnxruntime backend does when it loads one.
+
+The checks are those of the C++ backend of NVIDIA's images. Where the embedded server's backend differs, the rule
+says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tritonkit.errors import InputError
+from tritonkit.repository.lint import graphs, images
+from tritonkit.repository.lint.contents import Model
+from tritonkit.repository.lint.findings import Problem, parse_image
+from tritonkit.repository.lint.registry import ONNXRUNTIME, ONNXRUNTIME_CPP, Context, rule
+from tritonkit.repository.lint.rules.tensors import declared
+
+_AUTO = "docs/user_guide/model_configuration.md, Auto-Generated Model Configuration"
+
+
+def _pairs(model: Model) -> Iterator[tuple[graphs.Graph, str, int, Any, graphs.Tensor]]:
+    """Every declared tensor with the graph's own of that name."""
+    for graph in model.graphs:
+        for kind, index, entry in declared(model):
+            tensor = (graph.inputs if kind == "input" else graph.outputs).get(entry.name)
+            if tensor is not None:
+                yield graph, kind, index, entry, tensor
+
+
+def _where(model: Model, graph: graphs.Graph) -> str:
+    return graph.path.relative_to(model.directory).as_posix()
+
+
+@rule(
+    "TK040",
+    "tensor-not-in-graph",
+    "error",
+    "a declared input or output that the graph has not",
+    enforced_by=ONNXRUNTIME,
+)
+def tensor_not_in_graph(model: Model, _: Context) -> Iterator[Problem]:
+    """Names must be the graph's own, to the letter. An output of the graph may be left out of the configuration; a
+    declared name that the graph has not is refused.
+    """
+    scattered = {name for entry in model.config.batch_output for name in entry.target_name}
+    for graph in model.graphs:
+        for kind, index, entry in declared(model):
+            known = graph.inputs if kind == "input" else graph.outputs
+            allowed = {*known, *(graph.optional if kind == "input" else scattered)}
+            if entry.name and entry.name not in allowed:
+                yield Problem(
+                    f"{_where(model, graph)} has no {kind} {entry.name!r}", f"use one of: {', '.join(known) or 'none'}",
+                    model.line((kind, index), "name"),
+                )  # fmt: skip
+
+
+@rule(
+    "TK041",
+    "graph-input-missing",
+    "error",
+    "an input of the graph that the configuration leaves out",
+    enforced_by=ONNXRUNTIME,
+)
+def graph_input_missing(model: Model, _: Context) -> Iterator[Problem]:
+    """A graph needs all its inputs. Sequence controls, states and `batch_input` targets count, as Triton feeds those.
+    Leave out all inputs, and Triton completes them.
+    """
+    fed = {entry.name for entry in model.config.input} | _fed_by_triton(model)
+    for graph in model.graphs:
+        missing = [name for name in graph.inputs if name not in fed]
+        if model.config.input and missing:
+            yield Problem(
+                f"input {missing[0]!r} of {_where(model, graph)} is not in the configuration", "declare it",
+                model.line("input"),
+            )  # fmt: skip
+
+
+def _fed_by_triton(model: Model) -> set[str]:
+    sequence = model.config.sequence_batching
+    names = {entry.name for entry in sequence.control_input} | {entry.input_name for entry in sequence.state}
+    return names | {name for entry in model.config.batch_input for name in entry.target_name}
+
+
+@rule(
+    "TK042",
+    "dtype-differs",
+    "error",
+    "a data_type that is not the graph's",
+    enforced_by=ONNXRUNTIME,
+)
+def dtype_differs(model: Model, _: Context) -> Iterator[Problem]:
+    """Triton converts no data. A graph whose tensor is int64 needs TYPE_INT64, whatever the numbers are."""
+    for graph, kind, index, entry, tensor in _pairs(model):
+        said = _name(entry.data_type)
+        if entry.data_type and tensor.dtype and said != tensor.dtype:
+            yield Problem(
+                f"{kind} {entry.name!r} is {said}, {_where(model, graph)} has {tensor.dtype}",
+                f"say data_type: {tensor.dtype}", model.line((kind, index), "data_type"),
+            )  # fmt: skip
+
+
+def _name(value: int) -> str:
+    from tritonclient.grpc import model_config_pb2 as pb
+
+    return str(pb.DataType.Name(value)) if value in pb.DataType.values() else str(value)
+
+
+@rule(
+    "TK043",
+    "dims-differ",
+    "error",
+    "dims that do not fit the graph",
+    enforced_by=ONNXRUNTIME,
+    source="triton-inference-server/server#1338",
+)
+def dims_differ(model: Model, _: Context) -> Iterator[Problem]:
+    """With max_batch_size above 0 the graph's first dimension is the batch and `dims` are the rest; with 0 `dims` are
+    all of them. A fixed size in the graph must be said as that size, not as -1. Where the graph's input varies, the
+    configuration may fix it. `reshape`, if given, is what is compared.
+    """
+    ragged = {entry.name for entry in model.config.input if entry.allow_ragged_batch}
+    for graph, kind, index, entry, tensor in _pairs(model):
+        said = list(entry.reshape.shape) if entry.HasField("reshape") else list(entry.dims)
+        if tensor.dims is None or not said or entry.name in ragged or _fixed_batch(model, tensor):
+            continue
+        expected = list(tensor.dims[1:] if model.config.max_batch_size > 0 else tensor.dims)
+        if not tensor.dims:
+            fits = all(dim == 1 for dim in said)  # a scalar: any number of ones
+            expected = [1]
+        else:
+            fits = len(said) == len(expected) and all(
+                actual in {-1, dim} for dim, actual in zip(said, expected, strict=True)
+            )
+        if not fits:
+            batch = " after the batch dimension" if model.config.max_batch_size > 0 and tensor.dims else ""
+            yield Problem(
+                f"{kind} {entry.name!r} has dims {said}, {_where(model, graph)} has {expected}{batch}",
+                f"say dims: {expected}", model.line((kind, index), "dims"),
+            )  # fmt: skip
+
+
+def _fixed_batch(model: Model, tensor: graphs.Tensor) -> bool:
+    return model.config.max_batch_size > 0 and bool(tensor.dims) and tensor.dims is not None and tensor.dims[0] != -1
+
+
+@rule(
+    "TK044",
+    "batch-fixed",
+    "error",
+    "max_batch_size above 0 and a graph with a fixed batch dimension",
+    enforced_by=ONNXRUNTIME,
+)
+def batch_fixed(model: Model, _: Context) -> Iterator[Problem]:
+    """Batching needs a first dimension that varies in every input and output. A graph that was exported from an example
+    of batch 1 has it fixed at 1.
+    """
+    if model.config.max_batch_size <= 0:
+        return
+    ragged = {entry.name for entry in model.config.input if entry.allow_ragged_batch}
+    scattered = {name for entry in model.config.batch_output for name in entry.target_name}
+    for graph in model.graphs:
+        for tensor in (*graph.inputs.values(), *graph.outputs.values()):
+            if tensor.name not in ragged | scattered and _fixed_batch(model, tensor):
+                yield Problem(
+                    f"max_batch_size is {model.config.max_batch_size}, and the first dimension of {tensor.name!r} in "
+                    f"{_where(model, graph)} is fixed at {(tensor.dims or (0,))[0]}",
+                    "export the graph with a dynamic batch dimension, or set max_batch_size: 0",
+                    model.line("max_batch_size"),
+                )
+                break
+
+
+@rule(
+    "TK045",
+    "output-dims-fixed",
+    "warning",
+    "an output that varies in the graph and is fixed in the configuration",
+    enforced_by=ONNXRUNTIME_CPP,
+)
+def output_dims_fixed(model: Model, _: Context) -> Iterator[Problem]:
+    """For outputs the C++ backend compares every dimension exactly: where the graph says that a size varies, the
+    configuration must say -1. (For inputs it may fix a size.) It is only a warning because onnxruntime may infer a size
+    that the file leaves open; sizes that ONNX's own shape inference finds are not reported. The embedded server's
+    backend accepts a fixed size.
+    """
+    scattered = {name for entry in model.config.batch_output for name in entry.target_name}
+    for graph, kind, index, entry, tensor in _pairs(model):
+        said = list(entry.reshape.shape) if entry.HasField("reshape") else list(entry.dims)
+        expected = list((tensor.dims or ())[1 if model.config.max_batch_size > 0 else 0 :])
+        if kind != "output" or entry.name in scattered or len(said) != len(expected) or _fixed_batch(model, tensor):
+            continue
+        inferred = list((tensor.inferred or tensor.dims or ())[-len(said) :])
+        if any(actual == -1 != dim for dim, actual in zip(said, expected, strict=True)) and said != inferred:
+            yield Problem(
+                f"output {entry.name!r} has dims {said}, {_where(model, graph)} has {expected}",
+                f"say dims: {expected}", model.line((kind, index), "dims"),
+            )  # fmt: skip
+
+
+@rule(
+    "TK046",
+    "type-not-served",
+    "error",
+    "an input or output of a type that Triton does not serve",
+    enforced_by=ONNXRUNTIME,
+)
+def type_not_served(model: Model, _: Context) -> Iterator[Problem]:
+    """The onnxruntime backend serves tensors of booleans, integers, fp16 to fp64 and strings. bfloat16, fp8, sequences
+    and maps (what classifiers of scikit-learn return by default) have no type in Triton.
+    """
+    for graph in model.graphs:
+        for kind, tensors in (("input", graph.inputs), ("output", graph.outputs)):
+            for tensor in tensors.values():
+                if not tensor.dtype:
+                    yield Problem(
+                        f"the graph's {kind} {tensor.name!r} is {tensor.kind.lower()}, which Triton does not serve",
+                        "cast it inside the graph; for skl2onnx export with zipmap=False", path=graph.path,
+                    )  # fmt: skip
+
+
+@rule(
+    "TK047",
+    "opset-too-new",
+    "error",
+    "an opset or file format that the image's onnxruntime does not load",
+    enforced_by="onnxruntime of that image",
+    source="onnxruntime 1.16 to 1.31 from PyPI, tried with each opset and format",
+)
+def opset_too_new(model: Model, context: Context) -> Iterator[Problem]:
+    """An exporter stamps the newest opset it knows; an older onnxruntime refuses it. Checked only where the image is
+    known, from `--image` or from the passport's `image`. For an image whose onnxruntime is known only within bounds, it
+    is an error above the upper bound and a warning between them.
+    """
+    image = context.options.image or _stated(model)
+    if image is None:
+        return
+    limits = images.limits(image)
+    for graph in model.graphs:
+        found = (graph.ir, graph.opset)
+        over = limits.most is not None and _above(found, limits.most)
+        if over or (limits.sure is not None and _above(found, limits.sure)):
+            ir, opset = (limits.most if over else limits.sure) or (0, 0)
+            yield Problem(
+                f"the graph has opset {graph.opset} and IR version {graph.ir}; image "
+                f"{image[0]}.{image[1]:02} has onnxruntime {limits.release}, which "
+                f"{'loads' if over else 'surely loads'} up to {opset} and {ir}",
+                "export it with a lower opset, or use a newer image",
+                path=graph.path, severity=None if over else "warning",
+            )  # fmt: skip
+
+
+def _above(found: tuple[int, int], limit: tuple[int, int]) -> bool:
+    return found[0] > limit[0] or found[1] > limit[1]
+
+
+def _stated(model: Model) -> tuple[int, int] | None:
+    try:
+        return parse_image(str(model.passport.said["image"]))
+    except (KeyError, InputError):
+        return None
+
+
+@rule(
+    "TK048",
+    "ragged-graph",
+    "error",
+    "allow_ragged_batch on an input that is not one variable dimension",
+    enforced_by=ONNXRUNTIME_CPP,
+    source="docs/user_guide/ragged_batching.md",
+)
+def ragged_graph(model: Model, _: Context) -> Iterator[Problem]:
+    """Triton flattens the requests of a ragged batch into one row, so the graph's input must have the shape [-1]."""
+    for graph, kind, index, entry, tensor in _pairs(model):
+        if kind == "input" and entry.allow_ragged_batch and tensor.dims not in {None, (-1,)}:
+            yield Problem(
+                f"input {entry.name!r} allows ragged batches, its shape in {_where(model, graph)} is "
+                f"{list(tensor.dims or ())}",
+                "remove allow_ragged_batch, or export the input with one dynamic dimension",
+                model.line(("input", index), "allow_ragged_batch"),
+            )
+
+
+@rule(
+    "TK049",
+    "batch-size-completed",
+    "info",
+    "max_batch_size is left to Triton, which makes it 4",
+    source=_AUTO,
+)
+def batch_size_completed(model: Model, _: Context) -> Iterator[Problem]:
+    """Where inputs or outputs are left out and every first dimension varies, Triton takes max_batch_size 0 for "not
+    said", makes it 4 (`--backend-config=default-max-batch-size`) and turns dynamic batching on. Declare inputs and
+    outputs, and 0 stays 0.
+    """
+    if model.signature and model.config.max_batch_size == 0 and model.signature.max_batch_size > 0:
+        yield Problem(
+            f"max_batch_size is not said, so Triton makes it {model.signature.max_batch_size} and batches requests",
+            "say max_batch_size; declare inputs and outputs too if the model must not be batched",
+            model.line("max_batch_size"), path=None if model.text is not None else model.directory,
+        )  # fmt: skip

@@ -1,0 +1,75 @@
+"""Whether a GPU can hold the models: a lower bound from the sizes of their files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tritonclient.grpc import model_config_pb2 as pb
+
+from tritonkit.repository.lint import backends
+from tritonkit.repository.lint.contents import Model
+from tritonkit.repository.lint.findings import Problem
+from tritonkit.repository.lint.registry import Context, rule
+from tritonkit.repository.lint.rules.batching import instances
+
+_GIB = 2**30
+_ON_GPU = {pb.ModelInstanceGroup.KIND_GPU, pb.ModelInstanceGroup.KIND_AUTO}
+
+
+def gpu_bytes(model: Model) -> int:
+    """What a model needs on one GPU at least: its weights once an instance, and a plan's working memory.
+
+    A plan's weights are counted once, as instances may share an engine, and so are those of onnxruntime with
+    ``share_session_between_instances``.
+    """
+    groups = model.config.instance_group
+    if groups and not any(group.kind in _ON_GPU for group in groups):
+        return 0
+    count = instances(model)
+    if model.served.backend == backends.ONNXRUNTIME:
+        shared = model.config.parameters["share_session_between_instances"].string_value.lower() if (
+            "share_session_between_instances" in model.config.parameters) else ""  # fmt: skip
+        return sum(graph.weight_bytes for graph in model.graphs) * (1 if shared in {"true", "1", "on"} else count)
+    if model.served.backend == backends.TENSORRT:
+        sizes = [
+            path.stat().st_size + count * _whole(passport.said.get("memory_bytes"))
+            for path, passport in model.plans.items()
+        ]
+        return max(sizes, default=0)  # a node opens one of them
+    return 0
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+@rule(
+    "TK110",
+    "gpu-memory",
+    "error",
+    "instances that need more memory than the GPU has",
+    enforced_by="CUDA's allocator, not run here",
+)
+def gpu_memory(model: Model, context: Context) -> Iterator[Problem]:
+    """Checked only with `--gpu`. Counted are weights times instances on each GPU, and a plan's own working memory;
+    activations, CUDA's context and the framework come on top, so what fits here may still not fit there. If no model is
+    too large alone but all together are, the largest gets a warning.
+    """
+    gpu = context.options.gpu
+    if gpu is None or not (mine := gpu_bytes(model)):
+        return
+    memory = gpu.memory_gib * _GIB
+    line = model.line("instance_group")
+    if mine > memory:
+        yield Problem(
+            f"{instances(model)} instances need at least {mine / _GIB:.1f} GiB, {gpu.name} has {gpu.memory_gib}",
+            "use fewer instances, or a larger GPU", line,
+        )  # fmt: skip
+        return
+    all_of_them = {other.name: gpu_bytes(other) for other in context.repository.models.values() if other.usable}
+    total = sum(all_of_them.values())
+    if total > memory and max(all_of_them, key=lambda name: all_of_them[name]) == model.name:
+        yield Problem(
+            f"all models together need at least {total / _GIB:.1f} GiB, {gpu.name} has {gpu.memory_gib}",
+            "use fewer instances, or spread the models over GPUs", line, severity="warning",
+        )  # fmt: skip
