@@ -99,7 +99,7 @@ def _add_batching(config: pb.ModelConfig, recipe: Recipe) -> None:
 
 
 def _add_warmup(config: pb.ModelConfig, recipe: Recipe, warmup: Sample) -> None:
-    request = config.model_warmup.add(name="real_sample", batch_size=1 if recipe.max_batch_size else 0)
+    request = config.model_warmup.add(name="real_sample", batch_size=1)  # with 0, Triton skips it
     for name, spec in recipe.inputs.items():
         tensor = request.inputs[name]
         tensor.data_type = _type(spec)
