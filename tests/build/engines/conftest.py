@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from support import Project
 
+from tritonkit.engines import builder
+
 WIDTH = 32
 Run = Callable[..., tuple[int, str, str]]
 
@@ -151,3 +153,9 @@ def plan(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def toolkit() -> builder.Toolkit:
+    """TensorRT-RTX, as the builder loads it."""
+    return builder.load("tensorrt_rtx")
