@@ -109,9 +109,9 @@ def _write_warmup(directory: Path, recipe: Recipe, sample: samples.Sample) -> No
         if recipe.inputs[name].dtype == "string":
             from tritonclient.utils import serialize_byte_tensor
 
-            (directory / name).write_bytes(serialize_byte_tensor(array).item())
+            (directory / config.filename(name)).write_bytes(serialize_byte_tensor(array).item())
         else:
-            (directory / name).write_bytes(np.ascontiguousarray(array).tobytes())
+            (directory / config.filename(name)).write_bytes(np.ascontiguousarray(array).tobytes())
 
 
 def _known_files(recipe: Recipe) -> list[Path]:

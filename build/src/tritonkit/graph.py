@@ -6,7 +6,7 @@ Weights are never loaded to look at a graph's signature. Making graphs is for :m
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,6 +168,7 @@ class Session:
         model: An ONNX file, or a model in memory of less than 2 GB.
         threads: Threads inside one operator; 0 lets onnxruntime decide.
         optimize: False runs the graph node by node, as it is written.
+        without: Names of onnxruntime's optimizers to leave out.
         device: ``cuda`` needs onnxruntime's GPU build, and never falls back to the CPU.
 
     Raises:
@@ -176,7 +177,13 @@ class Session:
     """
 
     def __init__(
-        self, model: Path | onnx.ModelProto, threads: int = 0, *, optimize: bool = True, device: str = "cpu"
+        self,
+        model: Path | onnx.ModelProto,
+        threads: int = 0,
+        *,
+        optimize: bool = True,
+        device: str = "cpu",
+        without: Sequence[str] = (),
     ) -> None:
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # on by default on Linux since onnxruntime 1.29
         try:
@@ -192,7 +199,9 @@ class Session:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         loaded, name = (str(model), model) if isinstance(model, Path) else (model.SerializeToString(), "the graph")
         try:
-            self._session: Any = onnxruntime.InferenceSession(loaded, options, providers=_PROVIDERS[device])
+            self._session: Any = onnxruntime.InferenceSession(
+                loaded, options, providers=_PROVIDERS[device], disabled_optimizers=list(without) or None
+            )
         except Exception as error:
             raise GraphError(f"onnxruntime cannot load {name}: {_first_line(error)}", "export it again") from error
         if device == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():

@@ -5,14 +5,14 @@ Each step is another module's; this one only puts them in order and says how far
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tritonkit import assemble, exporting, store
 from tritonkit.assemble import Ready
-from tritonkit.errors import InputError, RecipeError
+from tritonkit.errors import CheckFailed, GraphError, InputError, RecipeError, SourceError
 from tritonkit.precision import gate, metrics, variants
 from tritonkit.recipe import PRECISIONS, Precision, Recipe
 from tritonkit.repository import layout, text
@@ -95,25 +95,44 @@ def _check_names(wanted: Sequence[Recipe]) -> None:
 
 def _ready(recipe: Recipe, base: store.Artifact, target: Target, options: Options) -> Ready:
     """Make the variants and let the gate choose."""
-    asked = {*(options.precisions or recipe.precisions), "fp32", *([options.force] if options.force else [])}
+    asked: set[Precision] = {
+        *(options.precisions or recipe.precisions),
+        "fp32",
+        *([options.force] if options.force else []),
+    }
     metrics.bounds(recipe)  # a mistake in it is found before minutes of work
-    made: dict[Precision, store.Artifact] = {}
-    absent: dict[Precision, str] = {}
-    for precision in (precision for precision in PRECISIONS if precision in asked):
-        if reason := variants.unsuitable(target, precision):
-            absent[precision] = reason
-        else:
-            made[precision] = variants.make(recipe, base, target, precision)[0]
-    if options.force in absent:
-        raise InputError(
-            f"{recipe.path}: {options.force} cannot ship: {absent[options.force]}", "force another precision"
-        )
+    made, absent = _variants(recipe, base, target, options, asked)
     decision = gate.decide(recipe, base, target, made, absent) if len(asked) > 1 else gate.Decision("fp32", [])
     if options.precisions and len(options.precisions) == 1 and decision.unproven(options.precisions[0]):
         decision = replace(decision, precision=options.precisions[0])  # asked for by name, and accurate
     if options.force and options.force != decision.precision:
         decision = replace(decision, precision=options.force, forced=True)
     return Ready(recipe, base, made, decision)
+
+
+def _variants(
+    recipe: Recipe, base: store.Artifact, target: Target, options: Options, asked: Set[Precision]
+) -> tuple[dict[Precision, store.Artifact], dict[Precision, str]]:
+    """Every variant that was asked for, or why there is none; an error where it was named alone or is forced."""
+    made: dict[Precision, store.Artifact] = {}
+    absent: dict[Precision, str] = {}
+    alone = options.precisions if options.precisions and len(options.precisions) == 1 else ()
+    named = {"fp32", *alone, *([options.force] if options.force else [])}
+    for precision in (precision for precision in PRECISIONS if precision in asked):
+        reason = variants.unsuitable(recipe, target, precision)
+        if not reason:
+            try:
+                made[precision] = variants.make(recipe, base, target, precision)[0]
+                continue
+            except (CheckFailed, GraphError, SourceError) as error:
+                of_recipe = isinstance(error, SourceError) and options.precisions is None
+                if precision in named or of_recipe:
+                    raise
+                reason = error.message
+        elif precision in named:
+            raise InputError(f"{recipe.path}: {precision} cannot ship: {reason}", "name another precision")
+        absent[precision] = reason
+    return made, absent
 
 
 def _facts(ready: Ready) -> dict[str, Any]:

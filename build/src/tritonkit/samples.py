@@ -36,7 +36,7 @@ def load(recipe: Recipe, count: int) -> list[Sample]:
         found: list[Mapping[str, object]] = list(islice(_iterate(function()), count))
     except TritonkitError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SourceError(
             f"{key} failed: {type(error).__name__}: {error}",
             "run the function by itself to see its traceback",

@@ -117,7 +117,7 @@ def _import(name: str, directory: Path, key: str) -> ModuleType:
         return _import_file(path)
     except TritonkitError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SourceError(
             f"{key}: {name} does not import: {type(error).__name__}: {error}",
             "install what it needs, or correct the name (relative files end in .py)",
@@ -167,7 +167,7 @@ def _user_code(key: str) -> Iterator[None]:
         raise MissingError(
             f"{key}: the package {error.name!r} is not installed", f"pip install {error.name}"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SourceError(
             f"{key} failed: {type(error).__name__}: {error}",
             "run the function by itself to see its traceback",

@@ -64,7 +64,7 @@ def find(key: str) -> Artifact | None:
     for about in sorted((home() / "artifacts" / key).glob(f"*/{ABOUT}")):
         try:
             data = json.loads(about.read_text(encoding="utf-8"))
-            if Dependencies.from_json(data["dependencies"]).hold() and (about.parent / GRAPH).is_file():
+            if _whole(about.parent, data) and Dependencies.from_json(data["dependencies"]).hold():
                 return Artifact(about.parent, data)
         except (ValueError, KeyError, TypeError, OSError):
             continue  # an artifact that cannot be read is an artifact to make again
@@ -82,6 +82,7 @@ def make(key: str, write: Callable[[Path], tuple[dict[str, Any], Dependencies]])
     with atomic.staging(shelf / "artifact") as stage:
         about, dependencies = write(stage)
         about |= {"key": key, "graph_sha256": sha256(stage / GRAPH), "dependencies": dependencies.as_json()}
+        about["files"] = _sizes(stage)
         (stage / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         target = shelf / hash_of(about["dependencies"])[:16]
         atomic.put(stage, target)
@@ -101,16 +102,30 @@ def derive(facts: Mapping[str, object], write: Callable[[Path], dict[str, Any]])
     key = hash_of(dict(facts))
     target = home() / "derived" / key
     try:
-        return Artifact(target, json.loads((target / ABOUT).read_text(encoding="utf-8"))), False
-    except (ValueError, OSError):
+        about = json.loads((target / ABOUT).read_text(encoding="utf-8"))
+        if _whole(target, about):
+            return Artifact(target, about), False
+    except (ValueError, KeyError, TypeError, OSError):
         pass  # absent, or damaged and to be made again
     with atomic.staging(target) as stage:
-        about = {**write(stage), "key": key}
+        about = {**write(stage), "key": key, "files": _sizes(stage)}
         if (stage / GRAPH).is_file():
             about["graph_sha256"] = sha256(stage / GRAPH)
         (stage / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         atomic.put(stage, target)
     return Artifact(target, about), True
+
+
+def _sizes(directory: Path) -> dict[str, int]:
+    """Every file below a directory, with its size."""
+    return {
+        path.relative_to(directory).as_posix(): path.stat().st_size for path in directory.rglob("*") if path.is_file()
+    }
+
+
+def _whole(directory: Path, about: dict[str, Any]) -> bool:
+    """Whether all files of an artifact are there in their size: a cache is cleaned by hand, or copied in part."""
+    return all((directory / name).stat().st_size == size for name, size in about["files"].items())
 
 
 def code_hash(*files: Path) -> str:

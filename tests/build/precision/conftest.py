@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import yaml
+from onnx import TensorProto, helper, numpy_helper
 
 from tritonkit import exporting, recipe, store
-from tritonkit.precision import speed
+from tritonkit.precision import onnxgraph, speed
 from tritonkit.recipe import Recipe
 
 MODELS = '''
@@ -152,3 +156,15 @@ def pictures(shelf: Path) -> Exported:
 @pytest.fixture(scope="session")
 def tokens(shelf: Path) -> Exported:
     return next(_exported(shelf, "tokens"))
+
+
+def value(name: str, *dims: int | str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)
+
+
+def graph_of(nodes: list[onnx.NodeProto], **weights: Any) -> onnxgraph.OnnxGraph:
+    made = helper.make_graph(
+        nodes, "g", [value("x", "batch", 8)], [value("y", "batch", "n")],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
+    )  # fmt: skip
+    return onnxgraph.OnnxGraph(helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))

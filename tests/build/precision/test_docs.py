@@ -33,4 +33,4 @@ def test_the_document_names_every_metric_and_the_numbers_that_the_code_has(root:
     assert f"at most {variants.EVALUATED} later ones" in said
     assert f"above {metrics.CONFIDENT}" in said
     assert "`cosine: 0.99` is the bound" in said
-    assert {"cosine": 0.99} == metrics.DEFAULTS
+    assert metrics.DEFAULTS == {"cosine": 0.99}

@@ -14,11 +14,11 @@ from onnx.reference import ReferenceEvaluator
 
 from tritonkit import samples, store
 from tritonkit.graph import Session, read_signature
-from tritonkit.precision import cpu, fp16, metrics, onnxgraph, qdq, refine, search, sensitivity, tensorrt, variants
+from tritonkit.precision import cpu, metrics, onnxgraph, qdq, refine, search, sensitivity, tensorrt, variants
 from tritonkit.recipe import Precision
 from tritonkit.repository.config import Target
 
-from .conftest import Exported
+from .conftest import Exported, graph_of, value
 
 
 def made(exported: Exported, target: Target, precision: Precision) -> store.Artifact:
@@ -121,7 +121,7 @@ def test_smoothing_changes_nothing_in_fp32_and_tames_an_outlier_in_8_bits(tokens
         tokens.recipe, graph, qdq.TENSORRT_INT8, {"test": "smoothing"}, parts.calibration, parts.selection
     )
     smoothed = graph.copy()
-    refine.smooth(smoothed, searching.all, searching.observe(None), 0.8)
+    refine.smooth(smoothed, searching.all, searching.all, searching.observe(None), 0.8)
     got = search.evaluate(Session(smoothed.model), tokens.recipe, parts.selection)
     assert metrics.sqnr(searching.reference, got) > 90
     plain = searching.score(searching.all, search.Choice("minmax"))
@@ -184,58 +184,6 @@ def test_the_curve_falls_as_more_of_the_work_is_in_8_bits(pictures: Exported) ->
     assert sum(node.share for node in ranked) == pytest.approx(1)
     assert points[-1].share == pytest.approx(1)
     assert points[0].accuracy["sqnr_db"] > points[-1].accuracy["sqnr_db"]
-
-
-def value(name: str, *dims: int | str) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)
-
-
-def graph_of(nodes: list[onnx.NodeProto], **weights: Any) -> onnxgraph.OnnxGraph:
-    made = helper.make_graph(
-        nodes, "g", [value("x", "batch", 8)], [value("y", "batch", "n")],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
-    )  # fmt: skip
-    return onnxgraph.OnnxGraph(helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
-
-
-def test_nodes_that_fp16_would_overflow_or_round_away_stay_in_fp32_and_others_do_not() -> None:
-    graph = graph_of(
-        [
-            helper.make_node("Mul", ["x", "big"], ["a"], "large"),
-            helper.make_node("Mul", ["a", "small"], ["b"], "back"),
-            helper.make_node("ReduceL2", ["b", "last"], ["c"], "length"),
-            helper.make_node("Add", ["b", "offset"], ["d"], "offset_by_100"),
-            helper.make_node("Sub", ["d", "offset"], ["e"], "cancel"),
-            helper.make_node("Div", ["e", "c"], ["y"], "ratio"),
-        ],
-        big=np.float32(1e6), small=np.float32(1e-3), last=np.array([-1]), offset=np.float32(3e4),
-    )  # fmt: skip
-    found = [{"x": np.linspace(0.1, 1, 8, dtype=np.float32) * scale} for scale in (1.0, 0.5)]
-    reasons = {danger.node: danger.reason for danger in fp16.dangers(graph, found, batched=True)}
-    assert set(reasons) == {"large", "length", "cancel"}
-    assert "makes 1e+06, fp16 ends at 65504" in reasons["large"]
-    assert "inside" in reasons["length"]
-    assert "relative error" in reasons["cancel"]
-    converted = fp16.convert(graph.copy().model, list(reasons))
-    onnx.checker.check_model(converted, full_check=True)
-    types = {tensor.name: tensor.data_type for tensor in converted.graph.initializer}
-    assert types["big"] == TensorProto.FLOAT
-    assert types["small"] == TensorProto.FLOAT16
-    inputs = samples.batch(found, 2)
-    true = Session(graph.model).run(inputs)["y"]
-    np.testing.assert_allclose(Session(converted, optimize=False).run(inputs)["y"], true, rtol=0.05)
-
-
-def test_masks_that_fp16_cannot_hold_become_ones_that_it_can() -> None:
-    graph = graph_of(
-        [helper.make_node("Add", ["x", "mask"], ["a"]), helper.make_node("Softmax", ["a"], ["y"])],
-        mask=np.array([0, 0, np.finfo(np.float32).min, -np.inf, 0, 0, 0, 0], np.float32),
-    )
-    assert fp16.clip_constants(graph) == ["mask"]
-    mask = graph.constants["mask"]
-    assert mask[2] == -32752
-    assert mask[3] == -np.inf
-    assert not fp16.dangers(graph, [{"x": np.ones(8, np.float32)}], batched=True)
 
 
 def test_the_cpu_gets_additions_that_onnxruntime_does_not_fuse_into_a_slower_kernel(tokens: Exported) -> None:

@@ -220,6 +220,9 @@ def read_model(directory: Path) -> dict[str, Any]:
 
 def _cpu(said: dict[str, Any], node: Node) -> Iterator[Problem]:
     wanted = said.get("cpu_features") or []
+    if not isinstance(wanted, list) or not all(isinstance(one, str) for one in wanted):
+        yield Problem("passport", f"cpu_features in {PASSPORT} is {wanted!r}, not a list of names", "build it again")
+        return
     if wanted and not node.cpu_features & set(wanted):
         yield Problem(
             "cpu",

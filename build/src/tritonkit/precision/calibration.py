@@ -124,7 +124,7 @@ def collect(
     random = np.random.default_rng(0)
     for batch in groups:
         for name, array in session.run(batch).items():
-            flat = array.reshape(-1)
+            flat = array.reshape(-1).astype(np.float64)
             if flat.size > LOOKED_AT:
                 flat = flat[random.integers(0, flat.size, LOOKED_AT)]
             one = seen[name]

@@ -21,10 +21,12 @@ from tritonkit.precision.onnxgraph import Array, OnnxGraph
 
 LARGEST = float(np.finfo(np.float16).max)  # 65504
 SMALLEST = 2.0**-24  # the smallest subnormal
+TOO_LARGE = f"which fp16 cannot hold (it ends at {LARGEST:.0f})"
 OWN_ERROR = 1e-2  # relative error that a node may add to those of its inputs; fp16 rounds to 5e-4
-LOOKED_AT = 4  # samples; each is run with every tensor as an output
+LOOKED_AT = 16  # samples; each is run with every tensor as an output
 # What a kernel sums up inside, where fp16 would overflow though the result is small.
 _SUMS_SQUARES = {"LayerNormalization", "ReduceL2", "ReduceSumSquare", "LpNormalization", "InstanceNormalization"}
+_MASKED = {"Add", "Where", "Expand", "Sum"}
 _SUMS = {"ReduceSum", "ReduceMean", "ReduceL1", "GlobalAveragePool"}
 
 
@@ -46,38 +48,68 @@ def dangers(graph: OnnxGraph, found: Sequence[samples.Sample], batched: bool) ->
         batched: Whether the graph takes a batch dimension that the samples lack.
     """
     floats = _float_tensors(graph, found[0], batched)
+    if not floats:
+        return []
     exact = Session(graph.with_outputs(floats), optimize=False)
     rounded = Session(_rounded(graph, floats), optimize=False)
     errors: dict[str, float] = dict.fromkeys(floats, 0.0)
     reasons: dict[str, Danger] = {}
+    too_large: set[str] = set()
+    for node in graph.nodes:
+        far = next(
+            (name for name in node.input if name in graph.constants and _beyond(graph.constants[name]).any()), ""
+        )
+        if far:
+            reasons[node.name] = Danger(node.name, node.op_type, f"reads the constant {far}, {TOO_LARGE}")
     for sample in found[:LOOKED_AT]:
         inputs = samples.batch([sample], 1) if batched else sample
         true, near = exact.run(inputs), rounded.run(inputs)
         for name in floats:
             errors[name] = max(errors[name], _relative(true[name], near[f"{name}__rounded"]))
+        too_large.update(name for name in floats if _largest(true[name]) > LARGEST)
         for node in graph.nodes:
             reason = _reason(node, true, errors)
             if reason:
                 reasons.setdefault(node.name, Danger(node.name, node.op_type, reason))
+    for name in sorted(too_large):  # whoever reads it must get it in fp32
+        for reader in graph.consumers[name]:
+            reasons.setdefault(reader.name, Danger(reader.name, reader.op_type, f"reads {name}, {TOO_LARGE}"))
     return list(reasons.values())
 
 
-def clip_constants(graph: OnnxGraph) -> list[str]:
-    """Bring constants that fp16 cannot hold into its range: masks of -3.4e38, which only mean "far below".
+def _largest(array: Array) -> float:
+    """The largest finite magnitude."""
+    return float(np.abs(array[np.isfinite(array)]).max(initial=0))
 
-    They become half of what fp16 ends at, so that adding a score to them does not overflow either.
+
+def clip_masks(graph: OnnxGraph) -> list[str]:
+    """Bring masks into fp16's range: constants of -3.4e38 that are added or selected, and only mean "far below".
+
+    They become half of what fp16 ends at, so that adding a score to them does not overflow either. A constant that is
+    multiplied or divided by is no mask: its node is a danger instead.
 
     Returns:
         Their names.
     """
-    beyond = [
-        name for name, array in graph.constants.items()
-        if array.dtype == np.float32 and (np.abs(array[np.isfinite(array)]) > LARGEST).any()
-    ]  # fmt: skip
-    for name in beyond:
+    found = []
+    for name, array in graph.constants.items():
+        readers = graph.consumers[name]
+        if not _beyond(array).any() or not readers or any(reader.op_type not in _MASKED for reader in readers):
+            continue
+        if (array[_beyond(array)] < 0).all():
+            found.append(name)
+    for name in found:
         array = graph.constants[name]
-        graph.set_constant(name, np.where(np.isfinite(array), array.clip(-LARGEST / 2, LARGEST / 2), array))
-    return beyond
+        graph.set_constant(name, np.where(np.isfinite(array), array.clip(-LARGEST / 2, None), array))
+    return found
+
+
+def _beyond(array: Array) -> Array:
+    """Where a constant is finite and fp16 would make it infinite."""
+    if array.dtype != np.float32:
+        return np.zeros(array.shape, bool)
+    far: Array = np.isfinite(array) & (np.abs(array) > LARGEST)
+    return far
 
 
 def convert(model: onnx.ModelProto, kept: Sequence[str]) -> onnx.ModelProto:
@@ -95,8 +127,66 @@ def convert(model: onnx.ModelProto, kept: Sequence[str]) -> onnx.ModelProto:
             model, keep_io_types=True, node_block_list=list(kept), min_positive_val=SMALLEST, max_finite_val=LARGEST,
             disable_shape_infer=False,
         )  # fmt: skip
+    _rejoin(converted)
     onnxgraph.sort(converted)  # the library puts the casts of inputs last
     return converted
+
+
+def _rejoin(model: onnx.ModelProto) -> None:
+    """Let neighbours that both stay in fp32 hand over fp32: the library casts down and up between them."""
+    casts = {node.output[0]: node for node in model.graph.node if node.op_type == "Cast"}
+    for node in casts.values():
+        before = casts.get(node.input[0])
+        if before is None or _to(node) != TensorProto.FLOAT or _to(before) != TensorProto.FLOAT16:
+            continue
+        if before.input[0].endswith("_cast_to_fp16"):  # what the library calls a kept node's own output
+            node.op_type, node.input[0] = "Identity", before.input[0]
+            del node.attribute[:]
+    read = {name for node in model.graph.node for name in onnxgraph.reads(node)}
+    read |= {value.name for value in model.graph.output}
+    for node in casts.values():
+        if node.op_type == "Cast" and node.output[0] not in read:
+            model.graph.node.remove(node)
+
+
+def _to(cast: onnx.NodeProto) -> int:
+    return next(int(item.i) for item in cast.attribute if item.name == "to")
+
+
+def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
+    """An fp16 graph in fp32 arithmetic with every fp16 tensor rounded to fp16's grid and range.
+
+    onnxruntime's CPU kernels compute fp16 in fp32 and drop casts between them, so that nothing overflows there which
+    would on a GPU. Pairs of casts that the graph itself has, it keeps. Sums inside a kernel are fp32, as tensor cores'.
+
+    Args:
+        model: Changed in place.
+    """
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    half = {value.name for value in inferred.value_info if value.type.tensor_type.elem_type == TensorProto.FLOAT16}
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type == "Cast" and _to(node) == TensorProto.FLOAT16:
+            node.attribute[0].i = TensorProto.FLOAT
+        rounded = [name for name in node.output if name in half]
+        for index, name in enumerate(node.output):
+            if name in half:
+                node.output[index] = f"{name}__exact"
+        nodes.append(node)
+        for name in rounded:
+            nodes += [
+                helper.make_node("Cast", [f"{name}__exact"], [f"{name}__half"], to=TensorProto.FLOAT16),
+                helper.make_node("Cast", [f"{name}__half"], [name], to=TensorProto.FLOAT),
+            ]
+    kept = [*nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT16:
+            array = onnx.numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    del model.graph.value_info[:]
+    return model
 
 
 def _float_tensors(graph: OnnxGraph, sample: samples.Sample, batched: bool) -> list[str]:
@@ -104,7 +194,7 @@ def _float_tensors(graph: OnnxGraph, sample: samples.Sample, batched: bool) -> l
     names = [name for node in graph.nodes for name in node.output if name]
     inputs = samples.batch([sample], 1) if batched else sample
     seen = Session(graph.with_outputs(names), optimize=False).run(inputs)
-    return [name for name in names if seen[name].dtype == np.float32]
+    return [name for name in names if getattr(seen[name], "dtype", None) == np.float32]
 
 
 def _rounded(graph: OnnxGraph, floats: Sequence[str]) -> onnx.ModelProto:
@@ -150,7 +240,7 @@ def _reason(node: onnx.NodeProto, true: Mapping[str, Array], errors: Mapping[str
     outputs = [name for name in node.output if name in true]
     if not outputs:
         return ""
-    largest = max((float(np.abs(true[name][np.isfinite(true[name])]).max(initial=0)) for name in outputs), default=0)
+    largest = max(_largest(true[name]) for name in outputs)
     if largest > LARGEST:
         return f"makes {largest:.3g}, fp16 ends at {LARGEST:.0f}"
     inside = _inside(node, inputs[0]) if inputs else 0.0

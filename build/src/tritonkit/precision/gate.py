@@ -5,6 +5,7 @@ What it found is kept in the store for this processor, so that an unchanged buil
 
 from __future__ import annotations
 
+import math
 import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import onnx
+
 from tritonkit import progress, samples, store
 from tritonkit.graph import Session
-from tritonkit.precision import metrics, search, speed, variants
+from tritonkit.precision import fp16, metrics, search, speed, variants
 from tritonkit.recipe import Precision, Recipe
 from tritonkit.repository.config import Target
 
@@ -29,7 +32,7 @@ class Row:
         precision: Which one.
         verdict: ``base`` is fp32, which all are compared with; ``unproven`` is accurate, its speed not measured.
         why: The reason, with its numbers.
-        accuracy: Metric to value, on samples that nothing was calibrated or chosen by.
+        accuracy: Metric to value (None where it is not finite), on samples that nothing was calibrated or chosen by.
         graph_bytes: Size of the graph.
         single_ms: Latency of one sample, median; None where it was not measured.
         batched_ms: Latency of one batch, median.
@@ -94,14 +97,24 @@ def decide(
     facts = {
         "what": "gate", "graphs": {name: artifact.about["graph_sha256"] for name, artifact in made.items()},
         "base": [base.path.parent.name, base.path.name], "target": target, "bounds": metrics.bounds(recipe),
+        "metrics": metrics.code(recipe), "devices": ["cuda"] if target == "cuda" and Session.has_cuda() else [],
         "absent": dict(absent), "threads": recipe.batching.threads, "batch": recipe.max_batch_size,
         "shapes": recipe.sizes("opt"), "machine": machine(), "tools": store.tool_versions(),
-        "code": store.code_hash(*(Path(__file__).with_name(f"{name}.py") for name in ("gate", "metrics", "speed"))),
+        "code": store.code_hash(*(Path(__file__).with_name(f"{name}.py") for name in _CODE)),
     }  # fmt: skip
-    kept, _ = store.derive(facts, lambda _: asdict(_measure(recipe, base, target, made, absent)))
+    kept, _ = store.derive(facts, lambda _: _finite(asdict(_measure(recipe, base, target, made, absent))))
     said = kept.about
     rows = [Row(**row) for row in said["rows"]]
     return Decision(said["precision"], rows, said["forced"], said["judged_on"])
+
+
+def _finite(data: Any) -> Any:
+    """Plain data as JSON can hold it: a number that is none, or infinite, is None. Its row's words have it."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def machine() -> str:
@@ -184,11 +197,16 @@ def _accuracies(
     made: Mapping[Precision, store.Artifact],
     judged: Sequence[samples.Sample],
 ) -> dict[str, dict[str, float]]:
-    """Every variant's metrics. TensorRT's graphs run as they are written: onnxruntime's optimizer breaks some."""
+    """Every variant's metrics. What only a GPU runs is emulated, node by node: onnxruntime's optimizer breaks some."""
+    device = "cuda" if target == "cuda" and Session.has_cuda() else "cpu"
+    emulated = target != "cpu" and device == "cpu"
     truth = search.evaluate(Session(base.graph), recipe, judged)
     found = {}
     for name, artifact in made.items():
-        session = Session(artifact.graph, optimize=target != "tensorrt")
+        if emulated and name != "fp32":
+            session = Session(fp16.emulated(onnx.load(artifact.graph)), optimize=False)
+        else:
+            session = Session(artifact.graph, device=device, without=_CRASHES if name == "fp16" else ())
         found[str(name)] = metrics.measure(recipe, truth, search.evaluate(session, recipe, judged))
     return found
 
@@ -203,7 +221,10 @@ def _times(
     if target == "tensorrt" or (target == "cuda" and not Session.has_cuda()):
         return {}
     threads, device = recipe.batching.threads, "cuda" if target == "cuda" else "cpu"
-    sessions = {str(name): Session(artifact.graph, threads, device=device) for name, artifact in made.items()}
+    sessions = {
+        str(name): Session(artifact.graph, threads, device=device, without=_CRASHES if name == "fp16" else ())
+        for name, artifact in made.items()
+    }
     return speed.measure(recipe, sessions, judged, step)
 
 
@@ -219,7 +240,11 @@ def _row(name: Precision, artifact: store.Artifact, accuracy: dict[str, float], 
     )  # fmt: skip
 
 
+# onnxruntime 1.32 ends the process while it optimizes fp16 for a CPU: an LSTM's output that is squeezed, transposed and
+# multiplied.
+_CRASHES = ("MatmulTransposeFusion",)
+_CODE = ("fp16", "gate", "metrics", "speed")
 _NOTES = {
-    "choice", "tried", "quantized_nodes", "kept_nodes", "kept_fp32", "clipped_constants", "work_share", "calibrated_on",
+    "choice", "tried", "quantized_nodes", "kept_nodes", "kept_fp32", "clipped_masks", "work_share", "calibrated_on",
     "cpu_features",
 }  # fmt: skip

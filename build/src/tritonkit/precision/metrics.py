@@ -5,6 +5,7 @@ Each metric takes what both computed for the same samples. A model with several 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tritonkit import sources
+from tritonkit.dependencies import sha256
 from tritonkit.errors import RecipeError, SourceError, TritonkitError
 from tritonkit.recipe import Recipe
 
@@ -21,6 +23,7 @@ CONFIDENT = 0.5  # softmax probability from which a top-1 label is held to
 NEIGHBOURS = 10
 # Without bounds of the recipe's own: directions of outputs, and labels where outputs are whole numbers.
 DEFAULTS = {"cosine": 0.99}
+_LEAST_CLASSES = {"top1_agreement": 2, "confident_top1_agreement": 2, "top5_containment": 6}
 _TINY = 1e-30
 
 
@@ -102,6 +105,20 @@ def bounds(recipe: Recipe) -> dict[str, float]:
     return dict(recipe.accuracy or DEFAULTS)
 
 
+def code(recipe: Recipe) -> dict[str, str]:
+    """The hashes of the files that the recipe's own metrics are in: their results follow from them.
+
+    Raises:
+        SourceError: One of them does not import.
+    """
+    found = {}
+    for name in recipe.accuracy:
+        if ":" in name:
+            sources.resolve(name, recipe.directory, f"{recipe.path}: accuracy")
+            found[name] = sha256(sources.file_of(name, recipe.directory))
+    return found
+
+
 def measure(recipe: Recipe, reference: Outputs, got: Outputs) -> dict[str, float]:
     """Every metric that the recipe bounds, and the signal to noise ratio.
 
@@ -118,10 +135,15 @@ def failures(recipe: Recipe, measured: Mapping[str, float]) -> list[str]:
     for name, bound in bounds(recipe).items():
         value = measured[name]
         if name in ERRORS and not value <= bound:
-            found.append(f"{name} {value:.4g} is above {bound:g}")
+            found.append(f"{name} {_shown(value, bound)} is above {bound:g}")
         elif name not in ERRORS and not value >= bound:
-            found.append(f"{name} {value:.4g} is below {bound:g}")
+            found.append(f"{name} {_shown(value, bound)} is below {bound:g}")
     return found
+
+
+def _shown(value: float, bound: float) -> str:
+    """A value with as many digits as tell it from its bound."""
+    return f"{value:.4g}" if f"{value:.4g}" != f"{bound:.4g}" else f"{value:.9g}"
 
 
 def sqnr(reference: Outputs, got: Outputs) -> float:
@@ -132,15 +154,22 @@ def sqnr(reference: Outputs, got: Outputs) -> float:
 def _one(recipe: Recipe, name: str, reference: Outputs, got: Outputs) -> float:
     if name in BUILT_IN:
         metric = BUILT_IN[name]
-        values = [_apply(metric, *_joined(output, reference, got)) for output in _numbers(reference)]
+        pairs = [_joined(output, reference, got) for output in _numbers(reference)]
+        values = [_apply(metric, *pair) for pair in pairs if pair[0].shape[1] >= _LEAST_CLASSES.get(name, 1)]
+        if not values:
+            raise RecipeError(
+                f"{recipe.path}: accuracy: {name} is for classes, and no output has {_LEAST_CLASSES[name]} values",
+                "bound `cosine`, `max_error` or another metric of numbers",
+            )
         return max(values) if name in ERRORS else min(values)
     key = f"{recipe.path}: accuracy"
     function = sources.resolve(name, recipe.directory, key)
     try:
-        return float(function(list(reference), list(got)))
+        # Copies: a metric that works in place must not change the truth.
+        return float(function(copy.deepcopy(list(reference)), copy.deepcopy(list(got))))
     except TritonkitError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SourceError(
             f"{key}: {name} failed: {type(error).__name__}: {error}",
             "it gets two lists of dicts of arrays (fp32's outputs and the variant's), and returns a number",
@@ -169,7 +198,7 @@ def _apply(metric: Metric, reference: Array, got: Array) -> float:
 def _joined(name: str, reference: Outputs, got: Outputs) -> tuple[Array, Array]:
     """One output of all samples as two matrices of equal shape, a sample a row; shorter rows end in zeros."""
     rows = [[np.asarray(sample[name], np.float64).reshape(-1) for sample in side] for side in (reference, got)]
-    longest = max(len(row) for row in rows[0])
+    longest = max(1, *(len(row) for side in rows for row in side))
     padded = [np.stack([np.pad(row, (0, longest - len(row))) for row in side]) for side in rows]
     return padded[0], padded[1]
 

@@ -12,10 +12,15 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.version_converter
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from tritonkit.errors import GraphError
+
 Array = NDArray[Any]
+NEEDED_OPSET = 19  # fp16 scales, and fp8, in QuantizeLinear
+OPSET, IR_VERSION = 20, 9  # what exports have; onnxruntime 1.17 and newer run it
 COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # what precision is about: nearly all of a network's work
 
 
@@ -26,6 +31,11 @@ class OnnxGraph:
         self.model = model
         self.constants: dict[str, Array] = {}
         self._fold_constant_nodes()
+        stored = {tensor.name for tensor in model.graph.initializer}
+        if any(value.name in stored for value in model.graph.input):  # IR 3's way to give an initializer a default
+            inputs = [value for value in model.graph.input if value.name not in stored]
+            del model.graph.input[:]
+            model.graph.input.extend(inputs)
         for index, node in enumerate(model.graph.node):
             node.name = node.name or f"{node.op_type}_{index}"
         for tensor in model.graph.initializer:
@@ -37,12 +47,11 @@ class OnnxGraph:
         """`Constant` nodes become initializers, so that there is one kind of constant."""
         kept = []
         for node in self.model.graph.node:
-            if node.op_type == "Constant" and node.attribute[0].name == "value":
-                tensor = self.model.graph.initializer.add()
-                tensor.CopyFrom(node.attribute[0].t)
-                tensor.name = node.output[0]
-            else:
+            array = _constant(node)
+            if array is None:
                 kept.append(node)
+            else:
+                self.model.graph.initializer.append(numpy_helper.from_array(array, node.output[0]))
         if len(kept) < len(self.model.graph.node):
             del self.model.graph.node[:]
             self.model.graph.node.extend(kept)
@@ -118,8 +127,35 @@ class OnnxGraph:
 
 
 def load(path: Path) -> OnnxGraph:
-    """A graph to be rewritten, with its weights."""
-    return OnnxGraph(onnx.load(path))
+    """A graph to be rewritten, with its weights, in an opset that has all numbers.
+
+    Raises:
+        GraphError: The graph has an older opset and cannot be brought to this one.
+    """
+    model = onnx.load(path)
+    said = max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
+    if said < NEEDED_OPSET:
+        try:
+            model = onnx.version_converter.convert_version(model, OPSET)
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise GraphError(
+                f"{path} has opset {said}, variants need {NEEDED_OPSET}, and onnx cannot convert it: {reason}",
+                f"export it again with opset {OPSET}",
+            ) from error
+        model.ir_version = max(model.ir_version, IR_VERSION)
+    return OnnxGraph(model)
+
+
+def _constant(node: onnx.NodeProto) -> Array | None:
+    """What a `Constant` node of numbers holds; None for any other node."""
+    if node.op_type != "Constant" or not node.attribute:
+        return None
+    said = node.attribute[0]
+    if said.name == "value":
+        return numpy_helper.to_array(said.t)
+    kind = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+    return np.asarray(helper.get_attribute_value(said), kind[said.name]) if said.name in kind else None
 
 
 def reads(node: onnx.NodeProto) -> list[str]:

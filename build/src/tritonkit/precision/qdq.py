@@ -200,6 +200,8 @@ class _Inserter:
         scale = weight_scale(weight, axis, self.scheme.weights)
         bias = self.graph.constants.get(node.input[2]) if self.scheme.outputs and len(node.input) > 2 else None
         input_scale = self.scales[node.input[0]]
+        if bias is not None and bias.shape != scale.shape:
+            bias = None  # not one number a channel: it stays float
         if bias is not None:  # a channel without weights still has its bias, which must fit 32 bits at this scale
             scale = np.maximum(scale, np.abs(bias) / (input_scale * 2.0**30)).astype(np.float32)
         made = [self._stored(node, 1, to_number(weight, scale, axis, self.scheme.weights), scale, axis)]

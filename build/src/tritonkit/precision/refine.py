@@ -18,12 +18,13 @@ from tritonkit.precision.calibration import Statistics
 from tritonkit.precision.onnxgraph import Array, OnnxGraph
 
 
-def smooth(graph: OnnxGraph, chosen: Set[str], seen: Statistics, alpha: float) -> list[str]:
+def smooth(graph: OnnxGraph, chosen: Set[str], among: Set[str], seen: Statistics, alpha: float) -> list[str]:
     """Divide the channels of matrix products' inputs, and multiply the weights' rows, by the same factors.
 
     Args:
         graph: Changed in place.
         chosen: Names of the nodes that will be quantized.
+        among: Names of all nodes that could be: factors are theirs together, whichever are chosen.
         seen: Observations of their inputs.
         alpha: How much of an outlier moves to the weights: 0 none, 1 all.
 
@@ -32,13 +33,16 @@ def smooth(graph: OnnxGraph, chosen: Set[str], seen: Statistics, alpha: float) -
     """
     groups: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.nodes:
-        if node.op_type == "MatMul" and node.name in chosen:
+        if node.op_type == "MatMul" and node.name in among and graph.constants[node.input[1]].ndim == 2:
             groups.setdefault(node.input[0], []).append(node)
     muls: dict[str, onnx.NodeProto] = {}
-    for name, readers in groups.items():
-        weights = [graph.constants[node.input[1]] for node in readers]
-        heaviest = np.maximum.reduce([np.abs(weight).max(axis=1) for weight in weights])
+    for name, sharing in groups.items():
+        heaviest = np.maximum.reduce([np.abs(graph.constants[node.input[1]]).max(axis=1) for node in sharing])
         factors = _factors(seen[name].absmax, heaviest, alpha)
+        readers = [node for node in sharing if node.name in chosen]
+        if not readers:
+            continue
+        weights = [graph.constants[node.input[1]] for node in readers]
         for node, weight in zip(readers, weights, strict=True):
             smoothed = graph.set_constant(
                 f"{node.input[1]}_{node.name}_smoothed", (weight * factors[:, None]).astype(weight.dtype)
@@ -52,7 +56,7 @@ def smooth(graph: OnnxGraph, chosen: Set[str], seen: Statistics, alpha: float) -
         made.append(node)
         made += [muls[output] for output in node.output if output in muls]
     graph.replace_nodes(made)
-    return [f"{name}_smoothed" for name in groups]
+    return [f"{name}_smoothed" for name in muls]
 
 
 def _factors(activations: Array, weights: Array, alpha: float) -> Array:
@@ -91,14 +95,14 @@ def _along(scale: Array, axis: int, rank: int) -> Array:
 def _mean_output(node: onnx.NodeProto, weight: Array, mean: Array) -> Array | None:
     """The mean output of a node for a mean input, a number a channel; None where that is not a sum over channels."""
     attributes: Mapping[str, object] = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-    if node.op_type == "Conv":
+    if node.op_type == "Conv" and len(mean) == weight.shape[1] * int(attributes.get("group", 1)):  # type: ignore[call-overload]
         groups = int(attributes.get("group", 1))  # type: ignore[call-overload]
         per_input = weight.sum(axis=tuple(range(2, weight.ndim)))  # (outputs, inputs of a group)
         means = mean.reshape(groups, -1).repeat(len(weight) // groups, axis=0)
         return np.asarray((per_input * means).sum(axis=1))
-    if node.op_type == "MatMul" and weight.ndim == 2:
+    if node.op_type == "MatMul" and weight.ndim == 2 and len(mean) == len(weight):
         return np.asarray(mean @ weight)
-    if node.op_type == "Gemm" and not attributes.get("transA"):
+    if node.op_type == "Gemm" and not attributes.get("transA") and attributes.get("alpha", 1.0) == 1.0:
         return np.asarray(weight @ mean if attributes.get("transB") else mean @ weight)
     return None
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import onnx
 
 from tritonkit import samples
@@ -66,7 +67,7 @@ class Search:
 
     Args:
         recipe: For its batching and its calibration method, if it names one.
-        graph: In fp32; not changed.
+        graph: In fp32. What it computes at first is the truth, whatever becomes of it before the search begins.
         scheme: What 8 bits mean on the target.
         facts: What the graph and the samples are, for the store.
         calibrating: Samples for ranges.
@@ -86,6 +87,7 @@ class Search:
     ) -> None:
         self.recipe, self.graph, self.scheme = recipe, graph, scheme
         self.facts, self.calibrating, self.step = facts, calibrating, step
+        self._truth = Session(graph.model)
         self.widen(selecting)
         self._observed: dict[float | None, Statistics] = {}
         self.all = eligible(graph, scheme)
@@ -124,7 +126,7 @@ class Search:
         seen = self.observe(choice.alpha)
         graph = self.graph.copy()
         if choice.alpha is not None:
-            refine.smooth(graph, nodes, self._observed[None], choice.alpha)
+            refine.smooth(graph, nodes, self.all, self._observed[None], choice.alpha)
         if choice.corrected:
             refine.correct_biases(graph, nodes, seen, self.scheme)
         wanted = qdq.plan(graph, nodes, self.scheme).tensors
@@ -146,7 +148,7 @@ class Search:
         if alpha not in self._observed:
             graph = self.graph.copy()
             if alpha is not None:
-                refine.smooth(graph, self.all, self.observe(None), alpha)
+                refine.smooth(graph, self.all, self.all, self.observe(None), alpha)
             wanted = qdq.candidates(graph, self.all, self.scheme)
             axes = {name: channel_axis(graph, name) for name in wanted}
             facts = {**self.facts, "alpha": alpha, "scheme": asdict(self.scheme)}
@@ -192,7 +194,7 @@ class Search:
     def widen(self, selecting: Sequence[samples.Sample]) -> None:
         """Compare by these samples."""
         self.selecting = selecting
-        self.reference = evaluate(Session(self.graph.model), self.recipe, selecting)
+        self.reference = evaluate(self._truth, self.recipe, selecting)
 
     def _has_products(self, nodes: Set[str]) -> bool:
         return any(node.op_type == "MatMul" and node.name in nodes for node in self.graph.nodes)
@@ -207,8 +209,10 @@ def eligible(graph: OnnxGraph, scheme: Scheme) -> set[str]:
     found = set()
     for node in graph.compute_nodes():
         weight = graph.weight(node)
-        if weight is None or weight.ndim < 2:
+        if weight is None or weight.dtype != np.float32 or node.input[0] in graph.constants:
             continue
+        if weight.ndim < 2 or (node.op_type == "MatMul" and weight.ndim > 2):
+            continue  # stacks of matrices: onnxruntime has no kernel for a scale a channel there
         if node.op_type != "ConvTranspose" and not _unfit_for_tensor_cores(node, weight, scheme):
             found.add(node.name)
     if not found:
@@ -230,7 +234,8 @@ def _unfit_for_tensor_cores(node: onnx.NodeProto, weight: onnxgraph.Array, schem
 def channel_axis(graph: OnnxGraph, name: str) -> int:
     """Where an activation's channels are: last for matrix products, second for images."""
     readers = graph.consumers[name]
-    return -1 if any(reader.op_type in {"MatMul", "Gemm"} for reader in readers) or not readers else 1
+    products = (reader for reader in readers if reader.op_type in {"MatMul", "Gemm"} and reader.input[0] == name)
+    return -1 if not readers or any(graph.weight(reader) is not None for reader in products) else 1
 
 
 def evaluate(session: Session, recipe: Recipe, found: Sequence[samples.Sample]) -> list[dict[str, Any]]:

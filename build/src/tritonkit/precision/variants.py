@@ -14,8 +14,9 @@ import onnx
 
 from tritonkit import exporting, progress, samples, store
 from tritonkit import recipe as recipes
+from tritonkit.engines import gpus
 from tritonkit.errors import GraphError, InputError, SourceError
-from tritonkit.precision import calibration, cpu, fp16, onnxgraph, qdq, search, sensitivity, tensorrt
+from tritonkit.precision import calibration, cpu, fp16, metrics, onnxgraph, qdq, search, sensitivity, tensorrt
 from tritonkit.recipe import PRECISIONS, Precision, Recipe
 from tritonkit.repository.config import Target
 
@@ -73,8 +74,13 @@ def split(recipe: Recipe) -> Split:
     )
 
 
-def unsuitable(target: Target, precision: Precision) -> str:
-    """Why a target has no variant of this precision; empty if it has."""
+def unsuitable(recipe: Recipe, target: Target, precision: Precision) -> str:
+    """Why a target, or the recipe's GPUs there, have no variant of this precision; empty if they have."""
+    if target == "tensorrt" and precision == "fp8" and recipe.gpus:
+        wanted = gpus.find_all(recipe.gpus)
+        if all(gpu.capability < gpus.FP8_SINCE for gpu in wanted):
+            said = ", ".join(f"{gpu.name} has {gpu.compute}" for gpu in wanted)
+            return f"fp8 needs compute capability {'.'.join(map(str, gpus.FP8_SINCE))} or newer; {said}"
     return _NOT_FOR.get((target, precision), "")
 
 
@@ -94,7 +100,7 @@ def make(recipe: Recipe, base: store.Artifact, target: Target, precision: Precis
         InputError: The target has no such variant.
         SourceError: The samples cannot calibrate.
     """
-    if reason := unsuitable(target, precision):
+    if reason := unsuitable(recipe, target, precision):
         raise InputError(f"{recipe.path}: {precision} for the target {target}: {reason}", "choose another precision")
     if precision == "fp32" and target == "cuda":
         return base, False
@@ -102,6 +108,7 @@ def make(recipe: Recipe, base: store.Artifact, target: Target, precision: Precis
     facts = {
         "base": [base.path.parent.name, base.path.name], "graph": base.about["graph_sha256"], "target": target,
         "precision": precision, "calibration": said["calibration"], "accuracy": said["accuracy"],
+        "metrics": metrics.code(recipe),
         "tools": store.tool_versions(), "code": store.code_hash(*sorted(Path(__file__).parent.glob("*.py"))),
     }  # fmt: skip
     return store.derive(facts, lambda stage: _fill(stage, recipe, base, target, precision))
@@ -167,10 +174,10 @@ def _halved(
     recipe: Recipe, graph: onnxgraph.OnnxGraph, found: Sequence[samples.Sample], step: Callable[[str], None]
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     step("find the nodes that fp16 endangers")
-    clipped = fp16.clip_constants(graph)
+    clipped = fp16.clip_masks(graph)
     kept = fp16.dangers(graph, found, batched=recipe.max_batch_size > 0)
     step("cast")
-    about = {"kept_fp32": [asdict(danger) for danger in kept], "clipped_constants": clipped}
+    about = {"kept_fp32": [asdict(danger) for danger in kept], "clipped_masks": clipped}
     return fp16.convert(graph.model, [danger.node for danger in kept]), about
 
 
@@ -184,17 +191,18 @@ def searching(
         SourceError: The samples cannot calibrate.
     """
     if (target, precision) not in _SCHEMES:
-        reason = unsuitable(target, precision) or "it has no 8-bit numbers"
+        reason = unsuitable(recipe, target, precision) or "it has no 8-bit numbers"
         raise InputError(
             f"{recipe.path}: {precision} for the target {target}: {reason}", "name int8, or fp8 for tensorrt"
         )
     parts = split(recipe)
     graph = _prepared(target, base.graph)
-    if target == "tensorrt":
-        fp16.clip_constants(graph)
     facts = {"base": [base.path.parent.name, base.path.name], "target": target}
     scheme = _SCHEMES[target, precision]
-    return search.Search(recipe, graph, scheme, facts, parts.calibration, parts.selection, step)
+    made = search.Search(recipe, graph, scheme, facts, parts.calibration, parts.selection, step)
+    if target == "tensorrt":
+        fp16.clip_masks(graph)
+    return made
 
 
 def _quantized(

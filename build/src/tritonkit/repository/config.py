@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from typing import Literal
+from urllib.parse import quote
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
@@ -63,7 +64,12 @@ def make(recipe: Recipe, target: Target, warmup: Sample, plans: Mapping[str, str
 def labels_filename(recipe: Recipe, output: str) -> str:
     """``labels.txt`` for a model with one labelled output, else a file for each."""
     labelled = [name for name, spec in recipe.outputs.items() if spec.labels]
-    return LABELS if len(labelled) == 1 else f"labels_{output}.txt"
+    return LABELS if len(labelled) == 1 else f"labels_{filename(output)}.txt"
+
+
+def filename(tensor: str) -> str:
+    """A tensor's name as the name of a file: graphs have names with slashes."""
+    return quote(tensor, safe="")
 
 
 def parse(text: str) -> pb.ModelConfig:
@@ -104,7 +110,7 @@ def _add_warmup(config: pb.ModelConfig, recipe: Recipe, warmup: Sample) -> None:
         tensor = request.inputs[name]
         tensor.data_type = _type(spec)
         tensor.dims.extend(warmup[name].shape or (1,))
-        tensor.input_data_file = name
+        tensor.input_data_file = filename(name)
 
 
 def _type(spec: TensorSpec) -> int:
