@@ -202,7 +202,8 @@ def _print(summary: Summary, page: Path) -> None:
         f"gRPC and HTTP agreed bit for bit; the exported graphs agree with PyTorch to "
         f"{max(model['export']['worst_parity']['relative'] for model in summary['models'].values()):.0e}.\n"
         f"Build {seconds['build']:.0f} s, server start {seconds['server_start']:.1f} s, all {seconds['total']:.0f} s. "
-        f"Report: {page}"
+        f"Report: {page}",
+        soft_wrap=True,
     )
 
 
