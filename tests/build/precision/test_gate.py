@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tritonkit import cli
-from tritonkit.precision import gate, speed
+from tritonkit.precision import gate, speed, variants
 from tritonkit.precision.gate import Row
 from tritonkit.recipe import Precision
 from tritonkit.repository import config
@@ -266,3 +266,13 @@ def test_sensitivity_ranks_every_node_and_plots_the_recipes_metrics(
     code, _, err = run(capsys, "sensitivity", path, "--target", "cpu", "--precision", "fp8")
     assert code == 2
     assert "no fp8" in err
+
+
+def test_no_sample_serves_two_purposes(pictures: Exported) -> None:
+    """What calibrates does not choose, and what judges does neither."""
+    parts = variants.split(pictures.recipe)
+    groups = [parts.calibration, parts.selection, parts.evaluation]
+    assert [len(group) for group in groups] == [24, 10, 46]
+    seen = [sample["image"].tobytes() for group in groups for sample in group]
+    assert len(set(seen)) == len(seen) == 80
+    assert [sample["image"].tobytes() for sample in variants.judged(pictures.recipe)] == seen[-46:]
