@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import blocking
 import pytest
 from tritonclient.grpc import InferenceServerClient
 
 from tritonkit.server import TritonServer
 from tritonkit_client import Client
+
+Connect = Callable[..., Client]
 
 DATATYPES = (
     "BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "FP16", "FP32", "FP64",
@@ -72,6 +77,75 @@ class TritonPythonModel:
 """
 
 
+# Answers with what Triton knows of the request: its parameters, headers among them, its timeout and its id.
+INSPECT = """
+import json
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        responses = []
+        for request in requests:
+            seen = {
+                "parameters": json.loads(request.parameters()), "timeout_us": request.timeout(),
+                "id": request.request_id(), "sequence": request.correlation_id(),
+            }
+            text = np.array([json.dumps(seen).encode()], dtype=object)
+            responses.append(pb_utils.InferenceResponse([pb_utils.Tensor("seen", text)]))
+        return responses
+"""
+
+# Counts up to its input, one response each, as slowly and as large as asked; a cancelled request leaves a file.
+COUNT = """
+import pathlib, time
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        for request in requests:
+            sender = request.get_response_sender()
+            def value(name):
+                return pb_utils.get_input_tensor_by_name(request, name).as_numpy().flat[0]
+            for number in range(int(value("upto"))):
+                if request.is_cancelled():
+                    pathlib.Path(value("mark").decode()).write_text(str(number))
+                    break
+                payload = np.full(int(value("size")), number, np.int32)
+                sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("number", payload)]))
+                time.sleep(float(value("pause")))
+            if value("upto") < 0:
+                sender.send(pb_utils.InferenceResponse(error=pb_utils.TritonError("it went wrong")))
+            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+"""
+
+# Adds up what it gets in a sequence; says so with the sequence's id and flags.
+SUM = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.totals = {}
+
+    def execute(self, requests):
+        responses = []
+        for request in requests:
+            def value(name):
+                return pb_utils.get_input_tensor_by_name(request, name).as_numpy().flat[0]
+            key = int(value("key"))
+            if value("start"):
+                self.totals[key] = 0.0
+            self.totals[key] += float(value("x"))
+            out = np.array([self.totals[key], key, value("start"), value("end"), len(self.totals)], np.float64)
+            if value("end"):
+                del self.totals[key]
+            responses.append(pb_utils.InferenceResponse([pb_utils.Tensor("state", out.reshape(1, 5))]))
+        return responses
+"""
+
+
 def tensor(kind: str, name: str, datatype: str, dims: str, more: str = "") -> str:
     """One input or output of a config.pbtxt."""
     triton = "STRING" if datatype == "BYTES" else datatype
@@ -96,6 +170,29 @@ def sleep_config(more: str = "") -> str:
     return f'backend: "python"\nmax_batch_size: 1\n{sides}{more}'
 
 
+def count_config() -> str:
+    inputs = "".join(
+        tensor("input", name, datatype, "1")
+        for name, datatype in (("upto", "INT32"), ("size", "INT32"), ("pause", "FP32"), ("mark", "BYTES"))
+    )
+    return f'backend: "python"\nmodel_transaction_policy {{ decoupled: true }}\n{inputs}' + tensor(
+        "output", "number", "INT32", "-1"
+    )
+
+
+def sum_config() -> str:
+    controls = "".join(
+        f'control_input {{ name: "{name}" control {{ kind: {kind} {more} }} }}\n'
+        for name, kind, more in (
+            ("start", "CONTROL_SEQUENCE_START", "int32_false_true: [0, 1]"),
+            ("end", "CONTROL_SEQUENCE_END", "int32_false_true: [0, 1]"),
+            ("key", "CONTROL_SEQUENCE_CORRID", "data_type: TYPE_UINT64"),
+        )
+    )
+    sides = tensor("input", "x", "FP32", "1") + tensor("output", "state", "FP64", "5")
+    return f'backend: "python"\nmax_batch_size: 1\nsequence_batching {{ {controls} }}\n{sides}'
+
+
 def add_model(repository: Path, name: str, code: str, config: str) -> None:
     """Write a model of the Python backend."""
     version = repository / name / "1"
@@ -110,6 +207,11 @@ def write_repository(repository: Path) -> None:
     add_model(repository, "arithmetic", ARITHMETIC, arithmetic_config(3))
     add_model(repository, "reloaded", ARITHMETIC, arithmetic_config(3))
     add_model(repository, "sleep", SLEEP, sleep_config())
+    add_model(repository, "sleep3", SLEEP, sleep_config("instance_group { count: 3 kind: KIND_CPU }"))
+    add_model(repository, "inspect", INSPECT, f'backend: "python"\n{tensor("output", "seen", "BYTES", "1")}'
+              + tensor("input", "x", "FP32", "1", "optional: true"))  # fmt: skip
+    add_model(repository, "count", COUNT, count_config())
+    add_model(repository, "sum", SUM, sum_config())
     # The two that docs/clients.md calls.
     image = tensor("input", "image", "UINT8", "224, 224, 3")
     speech = tensor("input", "timeout", "FP32", "1") + tensor("input", "audio", "FP32", "-1")
@@ -131,7 +233,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(repository: Path) -> Iterator[TritonServer]:
-    arguments = ("--model-control-mode=explicit", "--load-model=*")
+    arguments = ("--model-control-mode=explicit", "--load-model=*", "--http-header-forward-pattern=.*",
+                 "--grpc-header-forward-pattern=.*")  # fmt: skip
     with TritonServer(repository, arguments=arguments, exit_timeout_s=1) as running:
         yield running
 
@@ -149,10 +252,21 @@ def url(request: pytest.FixtureRequest, server: TritonServer) -> str:
     return found
 
 
+@pytest.fixture(params=["sync", "async"])
+def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
+    """Makes clients of one kind, and closes them."""
+    with ExitStack() as stack:
+        kind: Connect = Client if request.param == "sync" else blocking.client
+
+        def make(endpoint: str, **options: Any) -> Client:
+            return stack.enter_context(kind(endpoint, **options))
+
+        yield make
+
+
 @pytest.fixture
-def client(url: str) -> Iterator[Client]:
-    with Client(url, timeout=10) as connected:
-        yield connected
+def client(url: str, connect: Connect) -> Client:
+    return connect(url, timeout=10)
 
 
 @pytest.fixture

@@ -4,17 +4,19 @@
 
     TritonkitClientError
     ├── InvalidEndpoint        the address given to the client cannot be used
-    ├── ClientClosed           the client was closed before the call
+    ├── ClientClosed           the client was closed before the call, or belongs to another process or event loop
     ├── ConnectionFailed       nobody answered: refused, reset, unknown host
     ├── DeadlineExceeded       no answer within the timeout
+    ├── Unauthenticated        the server wants credentials, or does not accept these
     ├── InvalidInput           what was given does not fit the model; most are found before anything is sent
     ├── ModelNotFound          the server has no model of that name or version
     ├── ModelNotReady          the server knows the model but cannot serve it: unloaded, or failed to load
     ├── ServerBusy             the server is there but did not take the request now
     │   └── QueueFull          the model's queue holds as many requests as its configuration allows
     └── ServerError            the server failed, or what answered is not Triton
+        └── NotSupported       the server, or this protocol, does not have the operation
 
-The table knows gRPC status names, HTTP status codes and Triton's own sentences; it knows nothing of sockets.
+The table below knows gRPC status names, HTTP status codes and Triton's own sentences; it knows nothing of sockets.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class TritonkitClientError(Exception):
 
     Attributes:
         message, fix: As given.
-        endpoint, model, request_id: From the origin; empty where they do not apply.
+        endpoint, model, request_id: From the origin; empty where they do not apply. Of several servers, the
+            endpoint is the one that was asked last.
+        attempts: How often the call was sent; 0 where the mistake was found before.
     """
 
     def __init__(self, message: str, fix: str = "", origin: Origin | None = None) -> None:
@@ -61,9 +65,11 @@ class TritonkitClientError(Exception):
         self.endpoint = where.endpoint
         self.model = where.model
         self.request_id = where.request_id
+        self.attempts = 0
 
     def __str__(self) -> str:
         where = str(Origin(self.endpoint, self.model, self.request_id))
+        where += f", after {self.attempts} attempts" if self.attempts > 1 else ""
         text = f"{self.message} ({where})" if where else self.message
         return f"{text}\n  fix: {self.fix}" if self.fix else text
 
@@ -73,7 +79,7 @@ class InvalidEndpoint(TritonkitClientError):
 
 
 class ClientClosed(TritonkitClientError):
-    """The client was closed before the call."""
+    """The client was closed before the call, or belongs to another process or event loop."""
 
 
 class ConnectionFailed(TritonkitClientError):
@@ -82,6 +88,10 @@ class ConnectionFailed(TritonkitClientError):
 
 class DeadlineExceeded(TritonkitClientError):
     """No answer came within the timeout."""
+
+
+class Unauthenticated(TritonkitClientError):
+    """The server wants credentials, or does not accept the ones that were sent."""
 
 
 class InvalidInput(TritonkitClientError):
@@ -106,6 +116,10 @@ class QueueFull(ServerBusy):
 
 class ServerError(TritonkitClientError):
     """The server failed, or what answered is not Triton."""
+
+
+class NotSupported(ServerError):
+    """The server, or this protocol, does not have the operation."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +158,17 @@ _TABLE = (
         _CHECK_ADDRESS,
     ),
     _Row(
+        # Triton's restricted APIs answer UNAVAILABLE over gRPC, and 403 over HTTP.
+        ("UNAVAILABLE", 403), "restricted, expecting header", Unauthenticated,
+        "the server restricts this operation",
+        "pass the header that it names with headers=",
+    ),
+    _Row(
+        ("UNAUTHENTICATED", "PERMISSION_DENIED", 401, 403), "", Unauthenticated,
+        "the server does not accept the credentials",
+        "pass token= or headers=, or a certificate with tls=",
+    ),
+    _Row(
         _ABSENT, "has no available versions|not at ready state", ModelNotReady,
         "the model is not ready",
         "see the server's log for why it did not load, or load it",
@@ -174,7 +199,7 @@ _TABLE = (
         "compare the arguments with client.metadata(model)",
     ),
     _Row(
-        ("UNIMPLEMENTED", 404, 405), "", ServerError,
+        ("UNIMPLEMENTED", 404, 405), "", NotSupported,
         "what answers at this address does not serve KServe v2 there",
         "check the port and, for http://, the path in front of /v2",
     ),
@@ -200,3 +225,9 @@ def _applies(row: _Row, status: int | str, message: str) -> bool:
     if row.statuses and status not in row.statuses:
         return False
     return re.search(row.pattern, message, re.IGNORECASE) is not None
+
+
+def error_in_stream(message: str, origin: Origin) -> TritonkitClientError:
+    """The error that a message inside a stream means: it comes without a status, only its words tell."""
+    row = next((row for row in _TABLE if row.pattern and _applies(row, row.statuses[0], message)), _TABLE[-1])
+    return row.error(f"{row.says}: {message.strip()}", row.fix, origin)

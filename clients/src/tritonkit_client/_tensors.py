@@ -90,6 +90,23 @@ def decode(data: Buffer, datatype: str, shape: Sequence[int]) -> Array:
     return array
 
 
+def from_json(data: Sequence[Any], datatype: str, shape: Sequence[int]) -> Array:
+    """The tensor in a flat or nested JSON list; read-only, as from `decode`.
+
+    Raises:
+        ValueError, TypeError: The list is not such a tensor.
+        KeyError: No such datatype.
+    """
+    if datatype == BYTES:
+        array = np.array(data, dtype=np.object_).reshape(-1)
+        array[:] = [item.encode() if isinstance(item, str) else bytes(item) for item in array]
+    else:
+        array = np.array(data, dtype=DTYPES[datatype])
+    array = array.reshape(shape)
+    array.flags.writeable = False
+    return array
+
+
 def _split_bytes(data: Buffer) -> list[bytes]:
     """Elements of a BYTES tensor: each is its length as a little-endian uint32, then so many bytes."""
     items: list[bytes] = []
