@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator, Mapping
 from typing import Any, TypeVar
@@ -149,7 +150,7 @@ class Engine:
         said = pushback_s(reply.headers)
         wait = 0.0 if elsewhere and said is None else self._retry.wait_s(len(tried), said)
         left = deadline.remaining()
-        if left is not None and wait >= left:
+        if math.isinf(wait) or (left is not None and wait >= left):
             return None
         return wait if self._budget.spend() else None
 

@@ -126,7 +126,10 @@ class Servers:
             server.look_at = time.monotonic() + _LOOK_S * random.uniform(0.8, 1.2)
 
     def replace(self, endpoints: Sequence[Endpoint]) -> list[Server]:
-        """Make the set these endpoints; those that stay keep their connections. Returns the servers that went."""
+        """Make the set these endpoints; those that stay keep their connections. Returns the servers that went.
+
+        Those end with their last call: what held their connections is collected then.
+        """
         with self._lock:
             known = {server.endpoint: server for server in self._all}
             gone = [server for server in self._all if server.endpoint not in endpoints]
