@@ -170,6 +170,7 @@ class AsyncClient(BaseClient):
                         break
                     yield found
                 else:
+                    stream.complete()
                     return
             finally:
                 await replies.aclose()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from ._calls import Deadline, Flow, Operation, Parameter
 from ._endpoint import Endpoint, parse_endpoint
 from ._engine import Engine
 from ._errors import NO_CONNECTION, ClientClosed, InvalidInput, Origin, error_for
-from ._events import Hooks, Listener
+from ._events import EventHooks, Hooks
 from ._flows import Asked, Flows
 from ._grpc_wire import GrpcWire
 from ._hedging import Hedge
@@ -45,7 +45,8 @@ class BaseClient:
         tls: How ``grpcs://`` and ``https://`` are checked; the system's authorities where it is not given.
         token: A bearer token, or a function that makes one; it is called for every request.
         headers: Headers (gRPC metadata) for every request, or a function that makes them.
-        event_hooks: Functions to call, by kind: ``{"request": [...], "response": [...], "retry": [...]}``.
+        event_hooks: Functions to call, by kind: ``{"request": [...], "response": [...], "retry": [...]}``; or
+            several such mappings, those of `tritonkit_client.prometheus` and `tritonkit_client.opentelemetry`.
         compression: ``gzip`` or ``deflate``; worth it for text over slow networks, hardly ever for tensors.
         shared_memory: Pass large tensors to servers on this machine through ``/dev/shm``; None for never.
 
@@ -64,7 +65,7 @@ class BaseClient:
         tls: TLS | None = None,
         token: Token | None = None,
         headers: Headers | None = None,
-        event_hooks: Mapping[str, Iterable[Listener]] | None = None,
+        event_hooks: EventHooks | None = None,
         compression: str | None = None,
         shared_memory: SharedMemory | None = None,
     ) -> None:

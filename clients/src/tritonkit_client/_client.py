@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import threading
 import time
 import weakref
@@ -181,7 +182,7 @@ class Client(BaseClient):
                         landed, future = flying.popleft()
                         joined.add(landed, future.result())
                     asked = Asked(model, part.values, model_version, outputs)
-                    flying.append((part, pool.submit(self._infer_part, asked, timeout)))
+                    flying.append((part, pool.submit(contextvars.copy_context().run, self._infer_part, asked, timeout)))
                 for landed, future in flying:
                     joined.add(landed, future.result())
             except BaseException:
@@ -282,11 +283,12 @@ class Client(BaseClient):
 
         Args:
             model: Its name.
-            config: Used instead of ``config.pbtxt``, in the JSON form of it.
+            config: Used instead of ``config.pbtxt``, in the JSON form of it, until the model is unloaded.
             timeout: Seconds until it must be ready.
 
         Raises:
-            InvalidInput: The model cannot be loaded, or the client has several servers.
+            ServerError: The model cannot be loaded; the message is the server's.
+            InvalidInput: The client has several servers.
         """
         self._check_single("load")
         self._run(self._flows.load(model, config), timeout)
@@ -295,7 +297,8 @@ class Client(BaseClient):
         """Unload a model; with ``dependents`` also the models that an ensemble is made of.
 
         Raises:
-            InvalidInput: It cannot be unloaded, or the client has several servers.
+            ServerError: It cannot be unloaded.
+            InvalidInput: The client has several servers.
         """
         self._check_single("unload")
         self._run(self._flows.unload(model, dependents), timeout)
@@ -358,6 +361,7 @@ class Client(BaseClient):
                         break
                     yield outputs
                 else:
+                    stream.complete()
                     return
             finally:
                 replies.close()

@@ -123,6 +123,17 @@ class Engine:
         """End what `acquire` began."""
         self._servers.release(server)
 
+    def announce(
+        self, call: Call[Any], server: Server, tried: list[Server], headers: Mapping[str, str], operation: str = ""
+    ) -> RequestEvent:
+        """Tell that an attempt is about to be sent; its headers are the event's."""
+        origin = call.origin
+        event = RequestEvent(
+            server.name, operation or call.operation, origin.model, origin.request_id, len(tried), dict(headers)
+        )
+        Hooks.tell(self._hooks.request, event)
+        return event
+
     def answered(self, server: Server) -> None:
         """Note a success."""
         self._servers.answered(server)
@@ -157,25 +168,22 @@ class Engine:
     def _exchange(self, call: Call[T], deadline: Deadline, headers: Mapping[str, str]) -> Operation[T]:
         """Send one call, again where that is safe and useful, and read its answer."""
         tried: list[Server] = []
-        origin = call.origin
         while True:
             started = time.monotonic()
             server = self.acquire(call, tried)
-            event = RequestEvent(
-                server.name, call.operation, origin.model, origin.request_id, len(tried), dict(headers)
-            )
+            event = self.announce(call, server, tried, headers)
             answered, reply = yield from self._attempt(call, server, event, deadline, tried)
             try:
                 result = call.read(reply)
             except TritonkitClientError as error:
                 wait = self.failed(call, error, reply, answered, tried, deadline)
-                self._told(event, started, error)
+                self.told(event, started, error)
                 if wait is None:
                     raise
                 Hooks.tell(self._hooks.retry, RetryEvent(event, error, wait))
             else:
                 self.answered(answered)
-                self._told(event, started)
+                self.told(event, started)
                 return result
             if wait:
                 yield Pause(wait)
@@ -187,7 +195,6 @@ class Engine:
         started = time.monotonic()
         answered, reply = server, None
         try:
-            Hooks.tell(self._hooks.request, event)
             left = deadline.remaining()
             if left == 0:
                 reply = deadline.reply()
@@ -200,7 +207,7 @@ class Engine:
         finally:
             self._servers.release(server)
             if reply is None:
-                self._told(event, started, cancelled=True)
+                self.told(event, started, cancelled=True)
         return answered, deadline.reply() if reply.status == DEADLINE_EXCEEDED else reply
 
     def _race(
@@ -228,13 +235,14 @@ class Engine:
         first = Attempt(server, outgoing(call, deadline.remaining(), event.headers))
         return Race(first, latencies.after_s(call.origin.model), second, done)
 
-    def _told(
+    def told(
         self,
         event: RequestEvent,
         started: float,
         error: TritonkitClientError | None = None,
         cancelled: bool = False,
     ) -> None:
+        """Tell how an announced attempt ended."""
         if self._hooks.response:
             seconds = time.monotonic() - started
             Hooks.tell(self._hooks.response, ResponseEvent(event, seconds, error, cancelled))

@@ -140,6 +140,8 @@ class _Row:
 # 503) for it, the status with which Triton itself refuses work.
 _CONNECTION_WORDS = "connect|socket|resol|goaway|transport|endpoint|stream removed|broken pipe|network|no route"
 
+_CERTIFICATE_WORDS = "certificate|handshake|ssl routines|tlsv1|\\bssl\\b|hostname .*match|verification check"
+
 _CHECK_ADDRESS = "check address and port (Triton: 8000 for http://, 8001 for grpc://) and that the server runs"
 # The statuses with which releases of Triton have said that a model is not there.
 _ABSENT = ("NOT_FOUND", "INVALID_ARGUMENT", "UNAVAILABLE", 404, 400, 503)
@@ -151,6 +153,11 @@ _TABLE = (
         (DEADLINE_EXCEEDED, 408, 504), "", DeadlineExceeded,
         "no answer within the timeout",
         "raise timeout=, or find out with client.statistics(model) where the server spends its time",
+    ),
+    _Row(
+        (NO_CONNECTION, "UNAVAILABLE"), _CERTIFICATE_WORDS, ConnectionFailed,
+        "no encrypted connection could be made",
+        "check tls=: the authority that signed the server's certificate, and whether the server wants one of yours",
     ),
     _Row(
         (NO_CONNECTION,), "", ConnectionFailed,

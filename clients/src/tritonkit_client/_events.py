@@ -29,7 +29,7 @@ class RequestEvent:
     model: str
     request_id: str
     attempt: int
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ class RetryEvent:
 
 
 Listener = Callable[[Any], None]
+# Listeners by the kind of event, or several such sets.
+EventHooks = Mapping[str, Iterable[Listener]] | Iterable[Mapping[str, Iterable[Listener]]]
 _KINDS = ("request", "response", "retry")
 
 
@@ -75,12 +77,14 @@ class Hooks:
         InvalidInput: There is no such kind of event.
     """
 
-    def __init__(self, hooks: Mapping[str, Iterable[Listener]] | None = None) -> None:
-        for kind in hooks or ():
+    def __init__(self, hooks: EventHooks | None = None) -> None:
+        sets = [hooks] if isinstance(hooks, Mapping) else list(hooks or ())
+        for kind in (kind for one in sets for kind in one):
             if kind not in _KINDS:
                 raise InvalidInput(f"there is no event {kind!r}", f"the events are {', '.join(_KINDS)}")
-        self.request, self.response, self.retry = (tuple((hooks or {}).get(kind, ())) for kind in _KINDS)
-        self.any = bool(hooks)
+        self.request, self.response, self.retry = (
+            tuple(listener for one in sets for listener in one.get(kind, ())) for kind in _KINDS
+        )
 
     @staticmethod
     def tell(listeners: tuple[Listener, ...], event: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -61,7 +62,11 @@ class Stream:
         """Choose a server and say what to send to it."""
         call = self._prepared.call
         self._server = self._engine.acquire(call, self._tried)
-        return Attempt(self._server, outgoing(call, self._deadline.remaining(), self._headers, STREAM))
+        self._event = self._engine.announce(call, self._server, self._tried, self._headers, "stream")
+        self._started = time.monotonic()
+        self._error: TritonkitClientError | None = None
+        self._complete = False
+        return Attempt(self._server, outgoing(call, self._deadline.remaining(), self._event.headers, STREAM))
 
     def read(self, reply: Reply) -> dict[str, Array] | None:
         """The outputs in a reply; None: nothing was lost, open it again after ``wait_s`` seconds.
@@ -78,6 +83,7 @@ class Stream:
                 self._prepared.call.read(reply)
             outputs = read_streamed(reply.body, self._prepared.request, origin)
         except TritonkitClientError as error:
+            self._error = error
             wait = self._engine.failed(
                 self._prepared.call, error, reply, self._server, self._tried, self._deadline, final=self._begun
             )
@@ -89,8 +95,13 @@ class Stream:
         self._engine.answered(self._server)
         return outputs
 
+    def complete(self) -> None:
+        """Note that the server has nothing more to say."""
+        self._complete = True
+
     def close(self) -> None:
         """Give the server free."""
         if self._server is not None:
             self._engine.release(self._server)
             self._server = None
+            self._engine.told(self._event, self._started, self._error, not (self._complete or self._error))
