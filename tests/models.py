@@ -178,7 +178,7 @@ def sum_config() -> str:
         )
     )
     sides = tensor("input", "x", "FP32", "1") + tensor("output", "state", "FP64", "5")
-    return f'backend: "python"\nmax_batch_size: 1\nsequence_batching {{ {controls} }}\n{sides}'
+    return f'backend: "python"\nmax_batch_size: 1\nsequence_batching {{ oldest {{ max_candidate_sequences: 8 }} {controls} }}\n{sides}'
 
 
 def add_model(repository: Path, name: str, code: str, config: str) -> None:
