@@ -108,6 +108,20 @@ class TritonPythonModel:
             sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 """
 
+# As many numbers as asked for, whatever the shapes of the inputs.
+GROW = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        responses = []
+        for request in requests:
+            size = int(pb_utils.get_input_tensor_by_name(request, "n").as_numpy()[0])
+            responses.append(pb_utils.InferenceResponse([pb_utils.Tensor("out", np.full(size, size, np.int32))]))
+        return responses
+"""
+
 # Adds up what it gets in a sequence; says so with the sequence's id and flags.
 SUM = """
 import numpy as np
@@ -153,8 +167,8 @@ def identity_config() -> str:
     return f'backend: "python"\n{inputs}{outputs}'
 
 
-def sleep_config(more: str = "") -> str:
-    sides = tensor("input", "timeout", "FP32", "1") + tensor("output", "slept", "FP32", "1")
+def sleep_config(more: str = "", size: str = "1") -> str:
+    sides = tensor("input", "timeout", "FP32", size) + tensor("output", "slept", "FP32", size)
     return f'backend: "python"\nmax_batch_size: 1\n{sides}{more}'
 
 
@@ -203,6 +217,11 @@ def _models() -> dict[str, tuple[str, str]]:
         "sleep": (SLEEP, sleep_config()),
         "sleep3": (SLEEP, sleep_config("instance_group { count: 3 kind: KIND_CPU }")),
         "inspect": (INSPECT, f'backend: "python"\n{seen}'),
+        "grow": (
+            GROW,
+            f'backend: "python"\n{tensor("input", "n", "INT32", "1")}{tensor("output", "out", "INT32", "-1")}',
+        ),
+        "sleep_big": (SLEEP, sleep_config(size="-1")),
         "count": (COUNT, count_config()),
         "sum": (SUM, sum_config()),
         # The two that docs/clients.md calls.

@@ -81,7 +81,7 @@ class BaseClient:
         self._compression = compression
         self._hooks = Hooks(event_hooks)
         wire = GrpcWire() if self._endpoints.protocol == "grpc" else HttpWire(self._endpoints.all[0].path)
-        self._arena = Arena(shared_memory) if shared_memory else None
+        self._arena = Arena(shared_memory, self._pin) if shared_memory else None
         self._flows = Flows(wire, self._origin.endpoint, self._arena)
         # A name that stands for several servers becomes them at the first call.
         known = () if self._endpoints.resolve else self._endpoints.all

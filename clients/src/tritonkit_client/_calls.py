@@ -169,8 +169,13 @@ class InferRequest:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Wanted, ...]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
-    # Reads an output that the server left in shared memory: name, datatype, shape, size in bytes.
-    placed: Callable[[str, str, tuple[int, ...], int], Array] | None = None
+    # Reads an output that the server was told to leave in shared memory: name, datatype, shape.
+    placed: Callable[[str, str, tuple[int, ...]], Array] | None = None
+
+    @property
+    def elsewhere(self) -> frozenset[str]:
+        """The outputs that come without bytes, as they are left in shared memory; the answer does not say so."""
+        return frozenset(output.name for output in self.outputs if output.parameters)
 
 
 class Wire(Protocol):

@@ -175,8 +175,7 @@ class Flows:
     def _send(self, metadata: ModelMetadata, asked: Asked, origin: Origin) -> Flow[dict[str, Array]]:
         request = self.request(metadata, asked, origin)
         if self._arena is not None and asked.idempotent:
-            shared: dict[str, Array] = yield from self._arena.infer(self.wire, metadata, request, origin)
-            return shared
+            return (yield from self._arena.infer(self.wire, metadata, request, origin))
         call = self.wire.infer(request, origin)
         if not asked.idempotent:
             call = replace(call, idempotent=False, server=asked.server)

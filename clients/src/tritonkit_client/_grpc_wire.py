@@ -227,17 +227,14 @@ def _repository(answer: Any) -> tuple[RepositoryEntry, ...]:
 
 def _outputs(answer: Any, request: InferRequest) -> dict[str, Array]:
     raw = iter(answer.raw_output_contents)
+    elsewhere = request.elsewhere
     outputs: dict[str, Array] = {}
     for tensor in answer.outputs:
-        size = (
-            tensor.parameters["shared_memory_byte_size"].int64_param
-            if "shared_memory_region" in tensor.parameters
-            else None
-        )
-        if size is not None and request.placed is not None:
-            outputs[tensor.name] = request.placed(tensor.name, tensor.datatype, tuple(tensor.shape), size)
+        data = _next(raw, tensor.name)  # empty for one that is elsewhere
+        if request.placed is not None and tensor.name in elsewhere:
+            outputs[tensor.name] = request.placed(tensor.name, tensor.datatype, tuple(tensor.shape))
         else:
-            outputs[tensor.name] = decode(_next(raw, tensor.name), tensor.datatype, tensor.shape)
+            outputs[tensor.name] = decode(data, tensor.datatype, tensor.shape)
     return outputs
 
 

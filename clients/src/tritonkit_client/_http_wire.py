@@ -228,12 +228,13 @@ def _outputs(reply: Reply, request: InferRequest) -> dict[str, Array]:
     offset = int(reply.headers.get(_HEADER_LENGTH, len(reply.body)))
     header = json.loads(reply.body[:offset])
     content = memoryview(reply.body)
+    elsewhere = request.elsewhere
     outputs: dict[str, Array] = {}
     for tensor in header["outputs"]:
         name, datatype, shape = tensor["name"], tensor["datatype"], tuple(tensor["shape"])
         parameters = tensor.get("parameters", {})
-        if "shared_memory_region" in parameters and request.placed is not None:
-            outputs[name] = request.placed(name, datatype, shape, int(parameters["shared_memory_byte_size"]))
+        if request.placed is not None and name in elsewhere:
+            outputs[name] = request.placed(name, datatype, shape)
             continue
         if "data" in tensor:  # the protocol without the binary extension: a server may not know it
             outputs[name] = from_json(tensor["data"], datatype, shape)
