@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy.typing as npt
 
-from ._calls import Deadline, Flow, Operation, Parameter
+from ._calls import NO_HEADERS, NO_PARAMETERS, Deadline, Flow, Operation, Parameter
 from ._endpoint import Endpoint, parse_endpoint
 from ._engine import Engine
 from ._errors import NO_CONNECTION, ClientClosed, InvalidInput, Origin, error_for
@@ -128,7 +129,7 @@ class BaseClient:
         self, flow: Flow[T], timeout: float | None, headers: Mapping[str, str] | None = None
     ) -> Operation[T]:
         self._check()
-        return self._engine.operate(flow, self._deadline(timeout), headers or {})
+        return self._engine.operate(flow, self._deadline(timeout), headers or NO_HEADERS)
 
     def _deadline(self, timeout: float | None) -> Deadline:
         return Deadline(self._timeout_s if timeout is None else checked_timeout(timeout, self._origin))
@@ -143,13 +144,15 @@ class BaseClient:
         request_id: str | None = None,
         parameters: Mapping[str, Parameter] | None = None,
     ) -> Asked:
-        origin = Origin(self._origin.endpoint, model, request_id or "")
-        values = dict(inputs or {})
-        for name in arrays.keys() & values.keys():
-            raise InvalidInput(
-                f"input {name!r} is given twice", "give it either in the mapping or as a keyword", origin
-            )
-        return Asked(model, {**values, **arrays}, version, outputs, request_id, _checked_parameters(parameters, origin))
+        origin = partial(Origin, self._origin.endpoint, model, request_id or "")
+        values = arrays
+        if inputs:
+            for name in arrays.keys() & inputs.keys():
+                fix = "give it either in the mapping or as a keyword"
+                raise InvalidInput(f"input {name!r} is given twice", fix, origin())
+            values = {**inputs, **arrays}
+        checked = _checked_parameters(parameters, origin()) if parameters else NO_PARAMETERS
+        return Asked(model, values, version, outputs, request_id, checked)
 
     def _pin(self, model: str) -> Server:
         """The server for a sequence: the one that would get the next request."""
@@ -203,12 +206,12 @@ _RESERVED = {
 }
 
 
-def _checked_parameters(parameters: Mapping[str, Parameter] | None, origin: Origin) -> Mapping[str, Parameter]:
-    for name, value in (parameters or {}).items():
+def _checked_parameters(parameters: Mapping[str, Parameter], origin: Origin) -> Mapping[str, Parameter]:
+    for name, value in parameters.items():
         if name in _RESERVED:
             raise InvalidInput(f"parameter {name!r} is not the caller's to set", f"use {_RESERVED[name]}", origin)
         if type(value) not in (str, int, float, bool):
             raise InvalidInput(
                 f"parameter {name!r} is a {type(value).__name__}", "use a str, an int, a float or a bool", origin
             )
-    return parameters or {}
+    return parameters

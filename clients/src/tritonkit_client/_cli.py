@@ -1,4 +1,4 @@
-"""The command ``tritonkit-client``: health, what models are, inference from files. Exits 0, 1 (a "no") or 2 (an error)."""
+"""The command ``tritonkit-client``: health, what models are, inference. Exits 0, 1 (a "no") or 2 (an error)."""
 
 from __future__ import annotations
 

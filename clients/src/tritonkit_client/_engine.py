@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from ._calls import Attempt, Call, Deadline, Effect, Flow, Operation, Outgoing, Pause, Race, Reply, Resolve, Wire
@@ -28,6 +29,10 @@ T = TypeVar("T")
 _LOOK_TIMEOUT_S = 1.0
 # How often a name is looked up again: pods come and go in seconds, resolvers cache for about as long.
 _RESOLVE_S = 10.0
+
+
+# Stands for every announcement that nobody listens to.
+_UNTOLD = RequestEvent("", "", "", "", 0)
 
 
 class Engine:
@@ -127,6 +132,8 @@ class Engine:
         self, call: Call[Any], server: Server, tried: list[Server], headers: Mapping[str, str], operation: str = ""
     ) -> RequestEvent:
         """Tell that an attempt is about to be sent; its headers are the event's."""
+        if not self._hooks.any:
+            return _UNTOLD if not headers else replace(_UNTOLD, headers=dict(headers))
         origin = call.origin
         event = RequestEvent(
             server.name, operation or call.operation, origin.model, origin.request_id, len(tried), dict(headers)
@@ -183,7 +190,8 @@ class Engine:
                 Hooks.tell(self._hooks.retry, RetryEvent(event, error, wait))
             else:
                 self.answered(answered)
-                self.told(event, started)
+                if self._hooks.response:
+                    self.told(event, started)
                 return result
             if wait:
                 yield Pause(wait)

@@ -143,8 +143,8 @@ _CONNECTION_WORDS = "connect|socket|resol|goaway|transport|endpoint|stream remov
 _CERTIFICATE_WORDS = "certificate|handshake|ssl routines|tlsv1|\\bssl\\b|hostname .*match|verification check"
 
 _CHECK_ADDRESS = "check address and port (Triton: 8000 for http://, 8001 for grpc://) and that the server runs"
-# The statuses with which releases of Triton have said that a model is not there.
-_ABSENT = ("NOT_FOUND", "INVALID_ARGUMENT", "UNAVAILABLE", 404, 400, 503)
+# The statuses with which releases of Triton and MLServer have said that a model is not there.
+_ABSENT = ("NOT_FOUND", "INVALID_ARGUMENT", "UNAVAILABLE", "UNKNOWN", 404, 400, 503)
 
 # The first row that applies wins. Triton's sentences are those of release 24.10 (core:
 # `InferenceServer::GetModel`, the schedulers' queue policies); the two protocols carry the same ones.
@@ -181,7 +181,7 @@ _TABLE = (
         "see the server's log for why it did not load, or load it",
     ),
     _Row(
-        _ABSENT, "unknown model|requested model .* is not available", ModelNotFound,
+        _ABSENT, "unknown model|requested model .* is not available|model .* not found", ModelNotFound,
         "the server has no such model",
         "check the name and the version against the server's model repository",
     ),

@@ -86,6 +86,11 @@ class Hooks:
             tuple(listener for one in sets for listener in one.get(kind, ())) for kind in _KINDS
         )
 
+    @property
+    def any(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self.request or self.response or self.retry)
+
     @staticmethod
     def tell(listeners: tuple[Listener, ...], event: object) -> None:
         """Call every listener."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from ._calls import Flow, InferRequest, Parameter, Wanted, Wire
+from ._calls import Flow, InferRequest, Parameter, Wanted, Wire, no_parameters
 from ._errors import InvalidInput, ModelNotFound, NotSupported, Origin
 from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry
 from ._tensors import Array
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from ._shared_memory import Arena
 
 
-@dataclass(frozen=True)
+# Triton's and KServe's name for tensors in binary over HTTP.
+_BINARY = "binary_tensor_data"
+
+
+@dataclass(slots=True)
 class Asked:
     """What a caller asks of a model, as it was given."""
 
@@ -34,7 +38,7 @@ class Asked:
     version: str = ""
     outputs: Sequence[str] | None = None
     request_id: str | None = None
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = field(default_factory=no_parameters)
     # Both of a sequence: its one server, and that a request of it may not be repeated.
     server: Server | None = None
     idempotent: bool = True
@@ -56,6 +60,8 @@ class Flows:
         self._endpoint = endpoint
         self._arena = arena
         self._metadata: dict[tuple[str, str], ModelMetadata] = {}
+        # Whether tensors must travel as JSON over HTTP: known once a server without configurations was met.
+        self._plain = False
         # Unique among the clients of a server, so that its log and an error can be matched.
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
@@ -72,7 +78,10 @@ class Flows:
 
     def model_ready(self, model: str, version: str) -> Flow[bool]:
         """Whether one model is ready."""
-        answer: bool = yield self.wire.model_ready(version, self.origin(model, version))
+        try:
+            answer: bool = yield self.wire.model_ready(version, self.origin(model, version))
+        except ModelNotFound:  # Triton says "not ready" then, other servers that
+            return False
         return answer
 
     def metadata(self, model: str, version: str) -> Flow[ModelMetadata]:
@@ -153,6 +162,7 @@ class Flows:
             inputs=encode_inputs(metadata, asked.values, origin),
             outputs=tuple(Wanted(name) for name in check_outputs(metadata, asked.outputs, origin)),
             parameters=asked.parameters,
+            plain=self._plain,
         )
 
     def origin(self, model: str, version: str, request_id: str = "") -> Origin:
@@ -189,6 +199,8 @@ class Flows:
         except NotSupported:
             # The configuration is Triton's extension of KServe v2; other servers need not have it.
             limits = ModelLimits(0, frozenset())
+            extensions: tuple[str, ...] = yield self.wire.extensions(origin)
+            self._plain = _BINARY not in extensions
         metadata = described.limited(limits)
         self._metadata[origin.model, version] = metadata
         return metadata

@@ -20,10 +20,20 @@ _SERVICE = "/inference.GRPCInferenceService/"
 STREAM = f"{_SERVICE}ModelStreamInfer"
 # Field 7 of ModelInferRequest, `repeated bytes raw_input_contents`: (7 << 3) | 2, a length-delimited field.
 _RAW_INPUT_TAG = b"\x3a"
+# Field 3, `string id`, and field 4, `map<string, InferParameter> parameters`.
+_ID_TAG, _PARAMETERS_TAG = b"\x1a", b"\x22"
+# An entry of that map whose key (field 1) is "timeout", up to the length of its value (field 2); and the tag of
+# the value's field 2, `int64 int64_param`.
+_TIMEOUT_KEY, _INT64_TAG = b"\x0a\x07timeout\x12", b"\x10"
+# How many kinds of request are remembered; shapes that differ every time would fill the memory.
+_HEADS = 256
 
 
 class GrpcWire:
     """The gRPC side of `_calls.Wire`."""
+
+    def __init__(self) -> None:
+        self._heads: dict[Any, bytes] = {}
 
     def live(self, origin: Origin) -> Call[bool]:
         """See `Wire.live`."""
@@ -48,6 +58,11 @@ class GrpcWire:
         """See `Wire.limits`."""
         request = service_pb2.ModelConfigRequest(name=origin.model, version=version)
         return _call("ModelConfig", "config", request, _limits, origin)
+
+    def extensions(self, origin: Origin) -> Call[tuple[str, ...]]:
+        """See `Wire.extensions`."""
+        request = service_pb2.ServerMetadataRequest()
+        return _call("ServerMetadata", "extensions", request, lambda answer: tuple(answer.extensions), origin)
 
     def config(self, version: str, origin: Origin) -> Call[dict[str, Any]]:
         """See `Wire.config`."""
@@ -99,7 +114,7 @@ class GrpcWire:
         message (https://protobuf.dev/programming-guides/encoding). For the same reason the timeout, which
         differs from attempt to attempt, is a second message behind the first: readers merge the two.
         """
-        head = _infer_message(request).SerializeToString()
+        head = self._head(request) + _string_field(_ID_TAG, request.request_id)
         raw: list[Buffer] = []
         for tensor in request.inputs:
             if not tensor.parameters:
@@ -111,6 +126,20 @@ class GrpcWire:
 
         read = _reader("ModelInfer", lambda answer: _outputs(answer, request), origin)
         return Call(f"{_SERVICE}ModelInfer", read, origin, "infer", encode)
+
+    def _head(self, request: InferRequest) -> bytes:
+        """A request without its id and its bytes: the same for all that look alike, so it is kept."""
+        if request.parameters or request.placed is not None:
+            head: bytes = _infer_message(request).SerializeToString()
+            return head
+        names = tuple(output.name for output in request.outputs)
+        look = (request.model, request.version, names, *[(t.name, t.datatype, t.shape) for t in request.inputs])
+        kept = self._heads.get(look)
+        if kept is None:
+            if len(self._heads) >= _HEADS:
+                self._heads.clear()
+            kept = self._heads[look] = _infer_message(request).SerializeToString()
+        return kept
 
 
 def read_streamed(body: bytes, request: InferRequest, origin: Origin) -> dict[str, Array]:
@@ -129,7 +158,6 @@ def _infer_message(request: InferRequest) -> Any:
     message = service_pb2.ModelInferRequest(
         model_name=request.model,
         model_version=request.version,
-        id=request.request_id,
         inputs=[
             service_pb2.ModelInferRequest.InferInputTensor(
                 name=tensor.name,
@@ -153,10 +181,15 @@ def _parameters(values: Mapping[str, Parameter]) -> dict[str, Any]:
 
 
 def _timeout(microseconds: int) -> bytes:
-    message = service_pb2.ModelInferRequest()
-    message.parameters["timeout"].int64_param = microseconds
-    data: bytes = message.SerializeToString()
-    return data
+    """The message that says only `parameters["timeout"]`."""
+    value = _INT64_TAG + _varint(microseconds)
+    entry = _TIMEOUT_KEY + _varint(len(value)) + value
+    return _PARAMETERS_TAG + _varint(len(entry)) + entry
+
+
+def _string_field(tag: bytes, text: str) -> bytes:
+    data = text.encode()
+    return tag + _varint(len(data)) + data
 
 
 def _call(rpc: str, operation: str, message: Any, parse: Callable[[Any], T], origin: Origin) -> Call[T]:
@@ -182,6 +215,8 @@ def _reader(rpc: str, parse: Callable[[Any], T], origin: Origin) -> Callable[[Re
 
 def _varint(number: int) -> bytes:
     """A protobuf varint: 7 bits a byte, low ones first, the high bit set on all but the last."""
+    if number <= 0x7F:
+        return bytes((number,))
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)
@@ -222,12 +257,15 @@ def _statistics(answer: Any) -> tuple[ModelStatistics, ...]:
 
 
 def _repository(answer: Any) -> tuple[RepositoryEntry, ...]:
-    return tuple(RepositoryEntry(model.name, model.version, model.state, model.reason) for model in answer.models)
+    return tuple(
+        RepositoryEntry(model.name, model.version, model.state.rpartition(".")[2], model.reason)
+        for model in answer.models
+    )
 
 
 def _outputs(answer: Any, request: InferRequest) -> dict[str, Array]:
     raw = iter(answer.raw_output_contents)
-    elsewhere = request.elsewhere
+    elsewhere = request.elsewhere if request.placed is not None else ()
     outputs: dict[str, Array] = {}
     for tensor in answer.outputs:
         data = _next(raw, tensor.name)  # empty for one that is elsewhere

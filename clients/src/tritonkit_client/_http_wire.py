@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from ._calls import Call, InferRequest, Reply
-from ._errors import Origin, ServerError, error_for
+from ._errors import InvalidInput, Origin, ServerError, error_for
 from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry, TensorSpec
-from ._tensors import Array, Buffer, decode, from_json
+from ._tensors import Array, Buffer, decode, from_json, to_json
 
 T = TypeVar("T")
 
@@ -52,6 +52,11 @@ class HttpWire:
     def limits(self, version: str, origin: Origin) -> Call[ModelLimits]:
         """See `Wire.limits`."""
         return _get(f"{self._model(version, origin)}/config", "config", _json_reader(_limits, origin), origin)
+
+    def extensions(self, origin: Origin) -> Call[tuple[str, ...]]:
+        """See `Wire.extensions`."""
+        read = _json_reader(lambda answer: tuple(answer.get("extensions", ())), origin)
+        return _get(self._root, "extensions", read, origin)
 
     def config(self, version: str, origin: Origin) -> Call[dict[str, Any]]:
         """See `Wire.config`."""
@@ -93,6 +98,8 @@ class HttpWire:
 
     def infer(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
         """See `Wire.infer`."""
+        if request.plain:
+            return self._infer_plain(request, origin)
         message: dict[str, Any] = {
             "id": request.request_id,
             "inputs": [
@@ -123,6 +130,31 @@ class HttpWire:
 
         target = f"{self._model(request.version, origin)}/infer"
         return Call(target, _reader(lambda reply: _outputs(reply, request), origin), origin, "infer", encode)
+
+    def _infer_plain(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
+        """The inference with its tensors as JSON, for a server without the binary extension."""
+        try:
+            data = [to_json(one.data, one.datatype, one.shape) for one in request.inputs]
+        except UnicodeDecodeError as error:
+            raise InvalidInput(
+                f"bytes that are not text cannot be sent to this server over HTTP ({error})",
+                "use its gRPC endpoint, or send UTF-8",
+                origin,
+            ) from error
+        message: dict[str, Any] = {
+            "id": request.request_id,
+            "inputs": [
+                {"name": one.name, "datatype": one.datatype, "shape": one.shape, "data": numbers}
+                for one, numbers in zip(request.inputs, data, strict=True)
+            ],
+            "outputs": [{"name": output.name} for output in request.outputs],
+        }
+        if not request.outputs:
+            del message["outputs"]
+        if request.parameters:
+            message["parameters"] = dict(request.parameters)
+        target = f"{self._model(request.version, origin)}/infer"
+        return _post(target, "infer", message, _reader(lambda reply: _outputs(reply, request), origin), origin)
 
     def _repository_model(self, origin: Origin, verb: str) -> str:
         return f"{self._root}/repository/models/{quote(origin.model, safe='')}/{verb}"

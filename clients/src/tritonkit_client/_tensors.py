@@ -90,6 +90,19 @@ def decode(data: Buffer, datatype: str, shape: Sequence[int]) -> Array:
     return array
 
 
+def to_json(data: Buffer, datatype: str, shape: Sequence[int]) -> list[Any]:
+    """The flat JSON list of a tensor's bytes; BYTES as text.
+
+    Raises:
+        UnicodeDecodeError: An element is not UTF-8.
+    """
+    array = decode(data, datatype, shape).reshape(-1)
+    if datatype == BYTES:
+        return [item.decode() for item in array]
+    found: list[Any] = (array.astype(np.float64) if datatype in FLOATS else array).tolist()
+    return found
+
+
 def from_json(data: Sequence[Any], datatype: str, shape: Sequence[int]) -> Array:
     """The tensor in a flat or nested JSON list; read-only, as from `decode`.
 
