@@ -108,6 +108,33 @@ class TritonPythonModel:
             sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 """
 
+# A response for each word of its prompt.
+WRITER = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        for request in requests:
+            sender = request.get_response_sender()
+            for word in pb_utils.get_input_tensor_by_name(request, "prompt").as_numpy().flat[0].split():
+                output = pb_utils.Tensor("word", np.array([word], dtype=object))
+                sender.send(pb_utils.InferenceResponse([output]))
+            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+"""
+
+# A row of scores for each image.
+SCORES = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        rows = [len(pb_utils.get_input_tensor_by_name(request, "image").as_numpy()) for request in requests]
+        outputs = [pb_utils.Tensor("scores", np.zeros((count, 2), np.float32)) for count in rows]
+        return [pb_utils.InferenceResponse([output]) for output in outputs]
+"""
+
 # As many numbers as asked for, whatever the shapes of the inputs.
 GROW = """
 import numpy as np
@@ -224,7 +251,18 @@ def _models() -> dict[str, tuple[str, str]]:
         "sleep_big": (SLEEP, sleep_config(size="-1")),
         "count": (COUNT, count_config()),
         "sum": (SUM, sum_config()),
-        # The two that docs/clients.md calls.
+        # What docs/clients.md calls.
+        "classifier": (
+            SCORES,
+            f'backend: "python"\nmax_batch_size: 64\n{image}{tensor("output", "scores", "FP32", "2")}',
+        ),
+        "tracker": (SUM, sum_config()),
+        "writer": (
+            WRITER,
+            'backend: "python"\nmodel_transaction_policy { decoupled: true }\n'
+            + tensor("input", "prompt", "BYTES", "1")
+            + tensor("output", "word", "BYTES", "1"),
+        ),
         "efficientnet_lite0": (ZEROS, f'backend: "python"\nmax_batch_size: 64\n{image}{logits}'),
         "speech": (ZEROS, f'backend: "python"\nmax_batch_size: 64\n{speech}{logits}'),
         "queue": (SLEEP, sleep_config(_queue("max_queue_size: 1"))),

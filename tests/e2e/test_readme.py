@@ -95,7 +95,19 @@ def test_every_make_verb_is_phony_listed_and_the_readmes_commands_are_among_them
     phony = set(re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split())  # type: ignore[index]
     verbs = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     assert verbs == phony
-    assert {"help", "setup", "demo", "build", "serve", "loadtest", "bench", "bench-client", "test", "lint", "clean"} <= verbs
+    assert {
+        "help",
+        "setup",
+        "demo",
+        "build",
+        "serve",
+        "loadtest",
+        "bench",
+        "bench-client",
+        "test",
+        "lint",
+        "clean",
+    } <= verbs
     helped = subprocess.run(["make"], cwd=root, capture_output=True, text=True, check=True, env=_plain()).stdout
     assert all(f"make {verb} " in helped for verb in verbs)
     commands = [line.split("#")[0].strip() for line in blocks(root, "bash")[0].splitlines()]
