@@ -95,8 +95,8 @@ def test_a_full_arena_leaves_tensors_with_their_requests(url: str, connect: Conn
         np.testing.assert_array_equal(client.infer("identity", in_UINT8=BIG)["out_UINT8"], BIG)
 
 
-def test_what_a_late_server_may_still_write_is_not_used_again(url: str, connect: Connect) -> None:
-    client = connect(url, shared_memory=SharedMemory(), timeout=10)
+def test_what_a_late_server_may_still_write_is_not_used_again(shared: Client, operations: list[str]) -> None:
+    client = shared
     big = np.full((1, 400_000), 0.4, np.float32)
     client.infer("sleep_big", {"timeout": big * 0})
     with pytest.raises(DeadlineExceeded):
@@ -106,6 +106,15 @@ def test_what_a_late_server_may_still_write_is_not_used_again(url: str, connect:
     assert len(arena._segments._waiting) == 2
     quarantined = {segment.name for _, segment in arena._segments._waiting}
     assert quarantined.isdisjoint(one.name for free in arena._segments._free.values() for one in free)
+    operations.clear()
+    client.close()
+    assert "unregister" not in operations  # nor is it taken from under the server
+
+
+def test_what_no_server_uses_any_more_is_unregistered(shared: Client, operations: list[str]) -> None:
+    shared.infer("identity", in_UINT8=BIG)
+    shared.close()
+    assert operations.count("unregister") == operations.count("register") == 1
 
 
 def test_a_restarted_server_learns_the_regions_again(tmp_path: Path) -> None:

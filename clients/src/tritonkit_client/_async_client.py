@@ -14,7 +14,7 @@ import numpy.typing as npt
 from . import _many as many
 from ._async_model import AsyncModel, AsyncSequence
 from ._base import BaseClient, checked_in_flight
-from ._calls import Attempt, Effect, Flow, Operation, Parameter, Pause, Race, Reply, Resolve
+from ._calls import NO_HEADERS, Attempt, Effect, Flow, Operation, Parameter, Pause, Race, Reply, Resolve
 from ._endpoint import Endpoint
 from ._errors import ClientClosed, Origin
 from ._flows import Asked
@@ -254,7 +254,11 @@ class AsyncClient(BaseClient):
         try:
             effect = next(operation)
             while True:
-                effect = operation.send(await self._perform(effect))
+                if isinstance(effect, Attempt) and self._credentials.empty:  # nearly always; one coroutine less each
+                    answer = await effect.server.transport.send(effect.outgoing, NO_HEADERS)
+                else:
+                    answer = await self._perform(effect)
+                effect = operation.send(answer)
         except StopIteration as done:
             value: T = done.value
             return value
@@ -273,7 +277,7 @@ class AsyncClient(BaseClient):
         return await self._race(effect)
 
     async def _attempt(self, effect: Attempt) -> Reply:
-        credentials = {} if self._credentials.empty else await self._credentials.now_async()
+        credentials = NO_HEADERS if self._credentials.empty else await self._credentials.now_async()
         reply: Reply = await effect.server.transport.send(effect.outgoing, credentials)
         return reply
 

@@ -277,3 +277,7 @@ class Deadline:
     def reply(self) -> Reply:
         """What a call gets whose time is up."""
         return Reply(DEADLINE_EXCEEDED, message=f"timeout={self._limit_s:g} s")
+
+    def said(self, reply: Reply) -> Reply:
+        """A reply, with this deadline's words where it is one that time ran out for."""
+        return self.reply() if reply.status == DEADLINE_EXCEEDED else reply

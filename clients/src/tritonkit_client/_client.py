@@ -19,7 +19,7 @@ import numpy.typing as npt
 from . import _many as many
 from . import _workers as workers
 from ._base import BaseClient, checked_in_flight
-from ._calls import Attempt, Effect, Flow, Parameter, Pause, Reply, Resolve
+from ._calls import NO_HEADERS, Attempt, Effect, Flow, Parameter, Pause, Reply, Resolve
 from ._endpoint import Endpoint
 from ._errors import Origin
 from ._flows import Asked
@@ -381,5 +381,5 @@ def _perform(credentials: Credentials, effect: Effect) -> Any:
 
 
 def _attempt(credentials: Credentials, effect: Attempt) -> Reply:
-    reply: Reply = effect.server.transport.send(effect.outgoing, {} if credentials.empty else credentials.now())
+    reply: Reply = effect.server.transport.send(effect.outgoing, NO_HEADERS if credentials.empty else credentials.now())
     return reply

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from ._calls import Attempt, Call, Deadline, Effect, Flow, Operation, Outgoing, Pause, Race, Reply, Resolve, Wire
 from ._endpoint import Endpoints, addressed
 from ._errors import (
-    DEADLINE_EXCEEDED,
     NO_CONNECTION,
     Origin,
     TritonkitClientError,
@@ -179,9 +178,22 @@ class Engine:
             started = time.monotonic()
             server = self.acquire(call, tried)
             event = self.announce(call, server, tried, headers)
-            answered, reply = yield from self._attempt(call, server, event, deadline, tried)
+            reply: Reply | None = None
+            answered = server
             try:
-                result = call.read(reply)
+                left = deadline.remaining()
+                if left == 0:
+                    reply = deadline.reply()
+                elif self._latencies is not None and _may_race(call):
+                    answered, reply = yield from self._raced(self._latencies, call, server, event, deadline, tried)
+                else:
+                    reply = yield Attempt(server, outgoing(call, left, event.headers))
+            finally:
+                self._servers.release(server)
+                if reply is None:  # the caller gave up
+                    self.told(event, started, cancelled=True)
+            try:
+                result = call.read(deadline.said(reply))
             except TritonkitClientError as error:
                 wait = self.failed(call, error, reply, answered, tried, deadline)
                 self.told(event, started, error)
@@ -196,29 +208,7 @@ class Engine:
             if wait:
                 yield Pause(wait)
 
-    def _attempt(
-        self, call: Call[Any], server: Server, event: RequestEvent, deadline: Deadline, tried: list[Server]
-    ) -> Generator[Effect, Any, tuple[Server, Reply]]:
-        """One attempt on an acquired server, which it releases; who answered, and what."""
-        started = time.monotonic()
-        answered, reply = server, None
-        try:
-            left = deadline.remaining()
-            if left == 0:
-                reply = deadline.reply()
-            elif self._latencies is None or call.operation != "infer" or call.server or not call.idempotent:
-                reply = yield Attempt(server, outgoing(call, left, event.headers))
-            else:
-                winner, reply = yield self._race(self._latencies, call, server, event, deadline, tried)
-                answered = winner.server
-                self._latencies.note(call.origin.model, time.monotonic() - started)
-        finally:
-            self._servers.release(server)
-            if reply is None:
-                self.told(event, started, cancelled=True)
-        return answered, deadline.reply() if reply.status == DEADLINE_EXCEEDED else reply
-
-    def _race(
+    def _raced(
         self,
         latencies: Latencies,
         call: Call[Any],
@@ -226,7 +216,9 @@ class Engine:
         event: RequestEvent,
         deadline: Deadline,
         tried: list[Server],
-    ) -> Race:
+    ) -> Generator[Effect, Any, tuple[Server, Reply]]:
+        """An attempt that another server may overtake: who answered, and what."""
+
         def second() -> Attempt | None:
             if not self._servers.others([server]) or not self._budget.spend():
                 return None
@@ -241,7 +233,10 @@ class Engine:
                 self._servers.release(attempt.server)
 
         first = Attempt(server, outgoing(call, deadline.remaining(), event.headers))
-        return Race(first, latencies.after_s(call.origin.model), second, done)
+        started = time.monotonic()
+        winner, reply = yield Race(first, latencies.after_s(call.origin.model), second, done)
+        latencies.note(call.origin.model, time.monotonic() - started)
+        return winner.server, reply
 
     def told(
         self,
@@ -254,6 +249,10 @@ class Engine:
         if self._hooks.response:
             seconds = time.monotonic() - started
             Hooks.tell(self._hooks.response, ResponseEvent(event, seconds, error, cancelled))
+
+
+def _may_race(call: Call[Any]) -> bool:
+    return call.operation == "infer" and call.idempotent and call.server is None
 
 
 def outgoing(call: Call[Any], left: float | None, headers: Mapping[str, str], target: str = "") -> Outgoing:

@@ -28,7 +28,7 @@ NO_CONNECTION = "NO_CONNECTION"
 DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Origin:
     """Which call an error belongs to: endpoint, model and request id, each empty where it does not apply."""
 

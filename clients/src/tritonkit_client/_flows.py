@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from ._calls import Flow, InferRequest, Parameter, Wanted, Wire, no_parameters
+from ._calls import Call, Flow, InferRequest, Parameter, Wanted, Wire, no_parameters
 from ._errors import InvalidInput, ModelNotFound, NotSupported, Origin
 from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry
 from ._tensors import Array
@@ -132,18 +132,24 @@ class Flows:
         """One inference; cached metadata that is in the way is fetched anew and, if it changed, used."""
         origin = self.origin(asked.model, asked.version, self.request_id(asked))
         metadata = self._metadata.get((asked.model, asked.version))
+        fresh = metadata is None
         if metadata is None:
             metadata = yield from self._fetch(asked.version, origin)
-        else:
+        while True:
             try:
-                return (yield from self._send(metadata, asked, origin))
+                request = self.request(metadata, asked, origin)
+                if self._arena is not None and asked.idempotent:
+                    return (yield from self._arena.infer(self.wire, metadata, request, origin))
+                answer: dict[str, Array] = yield self._call(request, asked, origin)
+                return answer
             except InvalidInput:
                 # The model may have been reloaded since; the caller is wrong only if it was not.
-                fresh = yield from self._fetch(asked.version, origin)
-                if fresh == metadata or not asked.idempotent:
+                if fresh:
                     raise
-                metadata = fresh
-        return (yield from self._send(metadata, asked, origin))
+                known, fresh = metadata, True
+                metadata = yield from self._fetch(asked.version, origin)
+                if metadata == known or not asked.idempotent:
+                    raise
 
     def request_id(self, asked: Asked) -> str:
         """The caller's, or the next one of this client's own."""
@@ -182,15 +188,12 @@ class Flows:
             )
         return origin
 
-    def _send(self, metadata: ModelMetadata, asked: Asked, origin: Origin) -> Flow[dict[str, Array]]:
-        request = self.request(metadata, asked, origin)
-        if self._arena is not None and asked.idempotent:
-            return (yield from self._arena.infer(self.wire, metadata, request, origin))
+    def _call(self, request: InferRequest, asked: Asked, origin: Origin) -> Call[dict[str, Array]]:
         call = self.wire.infer(request, origin)
         if not asked.idempotent:
-            call = replace(call, idempotent=False, server=asked.server)
-        answer: dict[str, Array] = yield call
-        return answer
+            call.idempotent = False
+            call.server = asked.server
+        return call
 
     def _fetch(self, version: str, origin: Origin) -> Flow[ModelMetadata]:
         described: ModelMetadata = yield self.wire.metadata(version, origin)

@@ -95,6 +95,11 @@ class Segments:
         with self._lock:
             self._waiting += [(time.monotonic() + _QUARANTINE_S, segment) for segment in segments]
 
+    def in_quarantine(self) -> set[str]:
+        """The names of segments that a server may still use."""
+        with self._lock:
+            return {segment.name for _, segment in self._waiting}
+
     def lend(self, segment: Segment) -> memoryview:
         """The memory of a segment, which comes back by itself when no array uses it any more."""
         holder = segment.hold()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ._calls import Attempt, Call, Deadline, Flow, InferRequest, Reply
 from ._engine import Engine, outgoing
-from ._errors import DEADLINE_EXCEEDED, NotSupported, TritonkitClientError
+from ._errors import NotSupported, TritonkitClientError
 from ._grpc_wire import STREAM, GrpcWire, read_streamed
 from ._metadata import ModelMetadata
 from ._tensors import Array
@@ -77,8 +77,7 @@ class Stream:
         assert self._server is not None
         origin = self._prepared.call.origin
         try:
-            if reply.status == DEADLINE_EXCEEDED:
-                reply = self._deadline.reply()
+            reply = self._deadline.said(reply)
             if reply.status != "OK":
                 self._prepared.call.read(reply)
             outputs = read_streamed(reply.body, self._prepared.request, origin)

@@ -58,6 +58,8 @@ def encode(array: Array, datatype: str) -> Buffer:
         UnicodeEncodeError: A ``str`` that UTF-8 cannot carry (a lone surrogate).
     """
     if datatype != BYTES:
+        if array.ndim and array.size and array.flags.c_contiguous and datatype != "BF16":
+            return array.data.cast("B")
         # ml_dtypes exports no buffer of its own, hence the bytes view.
         return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     parts: list[bytes] = []
@@ -86,7 +88,8 @@ def decode(data: Buffer, datatype: str, shape: Sequence[int]) -> Array:
         if not array.flags.aligned:
             array = array.copy()
     array = array.reshape(shape)
-    array.flags.writeable = False
+    if array.flags.writeable:
+        array.flags.writeable = False
     return array
 
 

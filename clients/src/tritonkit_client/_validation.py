@@ -242,7 +242,11 @@ def _padded(shape: tuple[int, ...], want: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _fits(got: tuple[int, ...], want: tuple[int, ...]) -> bool:
-    return all(size in (-1, actual) for size, actual in zip(want, got, strict=True))
+    # A loop, as a generator would cost more than all that it does.
+    for size, actual in zip(want, got, strict=True):  # noqa: SIM110
+        if size != -1 and size != actual:
+            return False
+    return True
 
 
 def _spelled(dtype: np.dtype[Any]) -> str:
