@@ -13,7 +13,6 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
-from tritonclient.grpc import InferenceServerClient
 
 from tritonkit_client import (
     Client,
@@ -243,11 +242,9 @@ def test_requests_are_numbered_when_the_caller_does_not(client: Client) -> None:
     assert len(ids - {""}) == 2
 
 
-def test_an_unloaded_model_is_not_ready_until_it_is_loaded_again(
-    client: Client, admin: InferenceServerClient, url: str, connect: Connect
-) -> None:
+def test_an_unloaded_model_is_not_ready_until_it_is_loaded_again(client: Client, url: str, connect: Connect) -> None:
     client.infer("reloaded", left=ONE, right=ONE)
-    admin.unload_model("reloaded")
+    client.unload("reloaded")
     wait_until(lambda: not client.model_ready("reloaded"))
     try:
         with pytest.raises(ModelNotReady):
@@ -257,7 +254,7 @@ def test_an_unloaded_model_is_not_ready_until_it_is_loaded_again(
         with pytest.raises(ModelNotReady):
             connect(url).metadata("reloaded")
     finally:
-        admin.load_model("reloaded")
+        client.load("reloaded")
     np.testing.assert_array_equal(client.infer("reloaded", left=ONE, right=ONE)["sum"], ONE + ONE)
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import blocking
 import numpy as np
 import pytest
 from opentelemetry import trace
@@ -118,16 +119,16 @@ def state(client: Client, model: str) -> str:
     return next(entry.state for entry in client.repository() if entry.name == model)
 
 
-def test_a_model_is_unloaded_and_loaded_with_another_configuration(client: Client, unloaded: str) -> None:
-    assert client.metadata(unloaded).max_batch_size == 4
-    client.unload(unloaded)
-    wait_until(lambda: state(client, unloaded) == "UNAVAILABLE")
-    assert not client.model_ready(unloaded)
-    config = {**client_config(), "max_batch_size": 7}
-    client.load(unloaded, config=config)
-    assert client.metadata(unloaded).max_batch_size == 7
-    with pytest.raises(ServerError, match="failed to load"):
-        client.load("absent")
+@pytest.mark.parametrize(("kind", "protocol"), [(Client, "grpc"), (blocking.client, "http")])
+def test_a_model_is_loaded_with_another_configuration(
+    kind: Connect, protocol: str, server: TritonServer, unloaded: str
+) -> None:
+    with kind(f"{protocol}://127.0.0.1:{server.ports[protocol]}") as client:
+        assert client.metadata(unloaded).max_batch_size == 4
+        client.load(unloaded, config={**client_config(), "max_batch_size": 7})
+        assert client.metadata(unloaded).max_batch_size == 7
+        with pytest.raises(ServerError, match="failed to load"):
+            client.load("absent")
 
 
 def client_config() -> dict[str, Any]:

@@ -7,12 +7,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from models import write_models
+from tritonclient.grpc import InferenceServerClient
 
 from tritonkit.server import TritonServer
 from tritonkit_client import Client, DeadlineExceeded, InvalidInput, SharedMemory
@@ -117,17 +116,19 @@ def test_what_no_server_uses_any_more_is_unregistered(shared: Client, operations
     assert operations.count("unregister") == operations.count("register") == 1
 
 
-def test_a_restarted_server_learns_the_regions_again(tmp_path: Path) -> None:
-    write_models(tmp_path, "identity")
-    server = TritonServer(tmp_path, exit_timeout_s=1)
-    with server, Client(server.grpc_url, shared_memory=SharedMemory(), timeout=10) as client:
-        for _ in range(2):
-            client.infer("identity", in_UINT8=BIG)
-        ports = {f"{name}_port": port for name, port in server.ports.items()}
-        server.stop()
-        with TritonServer(tmp_path, exit_timeout_s=1, **ports):  # type: ignore[arg-type]
-            for _ in range(2):
-                np.testing.assert_array_equal(client.infer("identity", in_UINT8=BIG)["out_UINT8"], BIG)
+def test_a_server_that_forgot_the_regions_learns_them_again(
+    shared: Client, operations: list[str], admin: InferenceServerClient
+) -> None:
+    """As one that was restarted has."""
+    for _ in range(2):
+        shared.infer("identity", in_UINT8=BIG)
+    assert shared._arena is not None
+    for name in shared._arena._segments._names:
+        admin.unregister_system_shared_memory(name)
+    operations.clear()
+    for _ in range(2):
+        np.testing.assert_array_equal(shared.infer("identity", in_UINT8=BIG)["out_UINT8"], BIG)
+    assert operations.count("register") == 2
 
 
 CRASH = """

@@ -107,7 +107,7 @@ class Arena:
         """What is left to do: forget every region on every server, and remove the files."""
 
         def forget(server: Server, names: set[str]) -> Flow[None]:
-            # Triton does not wait for a request that still uses a region: those stay until this process has died.
+            # What a late request may still use stays registered; the next client after this process forgets it.
             for name in names - self._segments.in_quarantine():
                 yield from _quietly(replace(wire.unregister(name, Origin(server.name)), server=server))
 
