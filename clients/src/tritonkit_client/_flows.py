@@ -166,7 +166,9 @@ class Flows:
             version=asked.version,
             request_id=origin.request_id,
             inputs=encode_inputs(metadata, asked.values, origin),
-            outputs=tuple(Wanted(name) for name in check_outputs(metadata, asked.outputs, origin)),
+            outputs=()
+            if asked.outputs is None
+            else tuple(Wanted(name) for name in check_outputs(metadata, asked.outputs, origin)),
             parameters=asked.parameters,
             plain=self._plain,
         )

@@ -124,7 +124,7 @@ class GrpcWire:
             timed = b"" if timeout_us is None else _timeout(timeout_us)
             return (head, timed, *raw), {}
 
-        read = _reader("ModelInfer", lambda answer: _outputs(answer, request), origin)
+        read = _reader(service_pb2.ModelInferResponse, lambda answer: _outputs(answer, request), origin)
         return Call(f"{_SERVICE}ModelInfer", read, origin, "infer", encode)
 
     def _head(self, request: InferRequest) -> bytes:
@@ -194,12 +194,11 @@ def _string_field(tag: bytes, text: str) -> bytes:
 
 def _call(rpc: str, operation: str, message: Any, parse: Callable[[Any], T], origin: Origin) -> Call[T]:
     body = (message.SerializeToString(),)
-    return Call(_SERVICE + rpc, _reader(rpc, parse, origin), origin, operation, lambda _: (body, {}))
+    answer = getattr(service_pb2, f"{rpc}Response")
+    return Call(_SERVICE + rpc, _reader(answer, parse, origin), origin, operation, lambda _: (body, {}))
 
 
-def _reader(rpc: str, parse: Callable[[Any], T], origin: Origin) -> Callable[[Reply], T]:
-    answer_type = getattr(service_pb2, f"{rpc}Response")
-
+def _reader(answer_type: Any, parse: Callable[[Any], T], origin: Origin) -> Callable[[Reply], T]:
     def read(reply: Reply) -> T:
         if reply.status != "OK":
             raise error_for(reply.status, reply.message, origin)
