@@ -43,6 +43,9 @@ def test_the_server_with_the_fewest_calls_is_next_and_equals_take_turns(three: S
     three.release(freed)
     assert three.acquire("m", ()) is freed
     assert all(server.in_flight == 2 for server in three.all)
+    busy, *_ = three.all
+    busy.in_flight = 5
+    assert busy not in [three.acquire("m", ()) for _ in range(6)]
 
 
 def test_a_server_that_cannot_be_reached_is_out_until_it_is_found_ready(three: Servers) -> None:
