@@ -14,10 +14,10 @@ DURATION ?= 20s
 PROTOCOL ?= grpc
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo build serve loadtest bench test lint clean
+.PHONY: help setup demo build serve loadtest bench bench-client test lint clean
 
 help: ## list the verbs
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 setup: $(STAMP) ## install everything into .venv and the embedded Triton into the user's cache
 	@$(BIN)/tritonkit install-server
@@ -52,6 +52,9 @@ loadtest: setup build ## MODEL=efficientnet_lite0 USERS=8 DURATION=20s PROTOCOL=
 
 bench: setup build ## served throughput over in-process onnxruntime, for both models
 	@$(BIN)/python loadtests/bench_serving.py
+
+bench-client: setup ## the client beside raw tritonclient, and through killed, restarted and silent servers
+	@$(BIN)/python loadtests/bench_client.py
 
 test: setup ## the whole test suite
 	@$(BIN)/python -m pytest tests

@@ -82,9 +82,9 @@ def _bench(server: TritonServer, wanted: recipe.Recipe, path: Path) -> Result:
     rows = [samples.resized(sample, wanted, wanted.sizes("opt")) for sample in found]
     singles = [samples.batch([row], 1) for row in rows]
     eight = samples.batch(rows, IN_FLIGHT)
-    with _on(SERVER_CORE):
+    with on_core(SERVER_CORE):
         session = graph.Session(path, threads=1)
-    with Client(server.grpc_url) as client, _on(LOAD_CORE):
+    with Client(server.grpc_url) as client, on_core(LOAD_CORE):
 
         def serve(turn: int) -> None:
             client.infer(wanted.name, singles[turn % len(singles)])
@@ -93,11 +93,11 @@ def _bench(server: TritonServer, wanted: recipe.Recipe, path: Path) -> Result:
         in_process, served = [], []
         before = client.statistics(wanted.name)[0]
         for _ in range(ROUNDS):
-            with _on(SERVER_CORE):
+            with on_core(SERVER_CORE):
                 in_process.append(IN_FLIGHT * _throughput(lambda _: session.run(eight), 1, ROUND_S))
             served.append(_throughput(serve, IN_FLIGHT, ROUND_S))
         after = client.statistics(wanted.name)[0]
-        with _on(SERVER_CORE):
+        with on_core(SERVER_CORE):
             alone_ms = statistics.median(_latencies(lambda turn: session.run(singles[turn % len(singles)])))
         p50_ms = statistics.median(_latencies(serve))
     batch = (after.inference_count - before.inference_count) / (after.execution_count - before.execution_count)
@@ -136,7 +136,7 @@ def _latencies(call: Callable[[int], object], count: int = 100) -> list[float]:
 
 
 @contextmanager
-def _on(core: int) -> Iterator[None]:
+def on_core(core: int) -> Iterator[None]:
     """Keep this thread, and those that it starts, on one core."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})

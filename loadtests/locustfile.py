@@ -47,7 +47,7 @@ class TritonUser(User):  # type: ignore[misc]
         """Connect; one client for each user, as separate callers have."""
         if not self.host or not self.host.startswith(f"{self.protocol}://"):
             raise SystemExit(f"{type(self).__name__} needs --host {self.protocol}://HOST:PORT, got {self.host}")
-        self.client = Client(self.host, timeout=10)
+        self.client = Client(self.host, timeout=10, retry=None)  # what is refused shall show
         self.model = LOADED["recipe"].name
 
     def on_stop(self) -> None:

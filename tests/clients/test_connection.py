@@ -1,4 +1,4 @@
-"""What a client does when the server is absent, stopped, silent or something else, over gRPC and HTTP alike."""
+"""What a client of either kind does when the server is absent, stopped, silent or something else."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest.mock import Mock
 
+import blocking
 import numpy as np
 import pytest
 
 from tritonkit.server import TritonServer
 from tritonkit_client import Client, ConnectionFailed, DeadlineExceeded, ServerError
+
+Connect = Callable[..., Client]
 
 TIMEOUT_S = 0.3
 # A call may end this much after its timeout: the scheduling of two threads on a busy machine.
@@ -47,7 +50,8 @@ def test_a_server_that_stops_and_comes_back_is_lost_and_found(small_repository: 
         with server:
             ports = server.ports
             urls = (server.grpc_url, server.http_url)
-            clients = [stack.enter_context(Client(url, timeout=5)) for url in urls]
+            kinds = (Client, blocking.client)
+            clients = [stack.enter_context(kind(url, timeout=5)) for url in urls for kind in kinds]
             for client in clients:
                 client.infer("arithmetic", left=ones, right=ones)
             os.kill(server.pid, signal.SIGSTOP)
@@ -60,7 +64,7 @@ def test_a_server_that_stops_and_comes_back_is_lost_and_found(small_repository: 
         for client in clients:
             with pytest.raises(ConnectionFailed):
                 client.infer("arithmetic", left=ones, right=ones)
-        pool = stack.enter_context(ThreadPoolExecutor(2))
+        pool = stack.enter_context(ThreadPoolExecutor(4))
         answered = [pool.submit(keep_asking, client) for client in clients]
         with TritonServer(small_repository, exit_timeout_s=1, http_port=ports["http"], grpc_port=ports["grpc"]):
             for client, asking in zip(clients, answered, strict=True):
@@ -82,22 +86,28 @@ def keep_asking(client: Client) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
-def test_a_port_where_nobody_listens_is_a_failed_connection(scheme: str, listener: socket.socket) -> None:
+def test_a_port_where_nobody_listens_is_a_failed_connection(
+    scheme: str, listener: socket.socket, connect: Connect
+) -> None:
     port = listener.getsockname()[1]
     listener.close()
-    with Client(f"{scheme}://127.0.0.1:{port}", timeout=5) as client, pytest.raises(ConnectionFailed, match="refused"):
-        client.ready()
+    with pytest.raises(ConnectionFailed, match="refused") as caught:
+        connect(f"{scheme}://127.0.0.1:{port}", timeout=5).ready()
+    assert caught.value.attempts == 3
 
 
 @pytest.mark.parametrize("url", ["grpc://name.invalid", "http://name.invalid", "http://a..b"])
-def test_an_unknown_host_is_a_failed_connection(url: str) -> None:
-    with Client(url, timeout=5) as client, pytest.raises(ConnectionFailed):
-        client.ready()
+def test_an_unknown_host_is_a_failed_connection(url: str, connect: Connect) -> None:
+    with pytest.raises(ConnectionFailed):
+        connect(url, timeout=5).ready()
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
-def test_a_server_that_never_accepts_costs_no_more_than_the_timeout(scheme: str, listener: socket.socket) -> None:
-    with Client(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}", timeout=TIMEOUT_S) as client, deadline_kept():
+def test_a_server_that_never_accepts_costs_no_more_than_the_timeout(
+    scheme: str, listener: socket.socket, connect: Connect
+) -> None:
+    client = connect(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}", timeout=TIMEOUT_S)
+    with deadline_kept():
         client.infer("any", x=[1.0])
 
 
@@ -121,7 +131,7 @@ def full_listener(stack: ExitStack) -> tuple[str, int]:
     return address
 
 
-def test_an_answer_that_drips_costs_no_more_than_the_timeout(listener: socket.socket) -> None:
+def test_an_answer_that_drips_costs_no_more_than_the_timeout(listener: socket.socket, connect: Connect) -> None:
     def drip() -> None:
         connection, _ = listener.accept()
         with connection:
@@ -134,7 +144,8 @@ def test_an_answer_that_drips_costs_no_more_than_the_timeout(listener: socket.so
 
     thread = threading.Thread(target=drip)
     thread.start()
-    with Client(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=TIMEOUT_S) as client, deadline_kept():
+    client = connect(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=TIMEOUT_S)
+    with deadline_kept():
         client.ready()
     thread.join()
 
@@ -156,7 +167,7 @@ def answer(connection: socket.socket, value: object) -> None:
     connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
 
 
-def test_one_timeout_covers_all_calls_of_an_operation(listener: socket.socket) -> None:
+def test_one_timeout_covers_all_calls_of_an_operation(listener: socket.socket, connect: Connect) -> None:
     """Each of the two answers comes within the timeout, both of them together do not."""
 
     def serve() -> None:
@@ -168,12 +179,13 @@ def test_one_timeout_covers_all_calls_of_an_operation(listener: socket.socket) -
 
     thread = threading.Thread(target=serve)
     thread.start()
-    with Client(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=TIMEOUT_S) as client, deadline_kept():
+    client = connect(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=TIMEOUT_S)
+    with deadline_kept():
         client.metadata("m")
     thread.join()
 
 
-def test_a_server_that_reads_slowly_costs_no_more_than_the_timeout(listener: socket.socket) -> None:
+def test_a_server_that_reads_slowly_costs_no_more_than_the_timeout(listener: socket.socket, connect: Connect) -> None:
     """Each of the three tensors is taken within the timeout, all of them together are not."""
     size = 10_000_000
 
@@ -191,17 +203,17 @@ def test_a_server_that_reads_slowly_costs_no_more_than_the_timeout(listener: soc
     thread = threading.Thread(target=serve)
     thread.start()
     array = np.zeros(size, np.uint8)
-    with Client(f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
-        client.metadata("m")
-        with deadline_kept():
-            client.infer("m", x=array, y=array, z=array, timeout=TIMEOUT_S)
+    client = connect(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    client.metadata("m")
+    with deadline_kept():
+        client.infer("m", x=array, y=array, z=array, timeout=TIMEOUT_S)
     thread.join()
 
 
-def test_the_other_protocols_port_is_a_failed_connection(server: TritonServer) -> None:
+def test_the_other_protocols_port_is_a_failed_connection(server: TritonServer, connect: Connect) -> None:
     for url in (server.grpc_url.replace("grpc", "http"), server.http_url.replace("http", "grpc")):
-        with Client(url, timeout=5) as client, pytest.raises(ConnectionFailed, match="8000 for http"):
-            client.metadata("arithmetic")
+        with pytest.raises(ConnectionFailed, match="8000 for http"):
+            connect(url, timeout=5).metadata("arithmetic")
 
 
 def test_a_path_where_triton_is_not_is_named(server: TritonServer) -> None:

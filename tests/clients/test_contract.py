@@ -1,4 +1,4 @@
-"""What a client promises, over gRPC and HTTP alike, against a real Triton."""
+"""What a client promises, {blocking, asynchronous} × {gRPC, HTTP} alike, against a real Triton."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
-from tritonclient.grpc import InferenceServerClient
 
 from tritonkit_client import (
     Client,
@@ -31,6 +30,7 @@ from tritonkit_client import (
 )
 
 Array = npt.NDArray[Any]
+Connect = Callable[..., Client]
 
 
 def extremes(dtype: npt.DTypeLike) -> Array:
@@ -242,42 +242,44 @@ def test_requests_are_numbered_when_the_caller_does_not(client: Client) -> None:
     assert len(ids - {""}) == 2
 
 
-def test_an_unloaded_model_is_not_ready_until_it_is_loaded_again(
-    client: Client, admin: InferenceServerClient, url: str
-) -> None:
+def test_an_unloaded_model_is_not_ready_until_it_is_loaded_again(client: Client, url: str, connect: Connect) -> None:
     client.infer("reloaded", left=ONE, right=ONE)
-    admin.unload_model("reloaded")
+    client.unload("reloaded")
     wait_until(lambda: not client.model_ready("reloaded"))
     try:
         with pytest.raises(ModelNotReady):
             client.infer("reloaded", left=ONE, right=ONE)
         with pytest.raises(ModelNotReady):
             client.statistics("reloaded")
-        with Client(url) as stranger, pytest.raises(ModelNotReady):
-            stranger.metadata("reloaded")
+        with pytest.raises(ModelNotReady):
+            connect(url).metadata("reloaded")
     finally:
-        admin.load_model("reloaded")
+        client.load("reloaded")
     np.testing.assert_array_equal(client.infer("reloaded", left=ONE, right=ONE)["sum"], ONE + ONE)
 
 
-def test_a_reloaded_model_is_looked_at_again(client: Client, resize: Callable[[int], None], url: str) -> None:
+def test_a_reloaded_model_is_looked_at_again(
+    client: Client, resize: Callable[[int], None], url: str, connect: Connect
+) -> None:
     five = np.ones((1, 5), np.float32)
     client.infer("reloaded", left=ONE, right=ONE)
-    with Client(url) as other:
-        other.metadata("reloaded")
-        resize(5)
-        try:
-            # What it remembers forbids this input; the server would take it.
-            assert client.infer("reloaded", left=five, right=five)["sum"].shape == (1, 5)
-            # What it remembers allows this input; the server refuses it.
-            with pytest.raises(InvalidInput, match=r"expected FP32 \[-1, 5\], given FP32 \[1, 3\]"):
-                other.infer("reloaded", left=ONE, right=ONE)
-            assert other.metadata("reloaded").inputs[0].shape == (-1, 5)
-        finally:
-            resize(3)
+    other = connect(url)
+    other.metadata("reloaded")
+    resize(5)
+    try:
+        # What it remembers forbids this input; the server would take it.
+        assert client.infer("reloaded", left=five, right=five)["sum"].shape == (1, 5)
+        # What it remembers allows this input; the server refuses it.
+        with pytest.raises(InvalidInput, match=r"expected FP32 \[-1, 5\], given FP32 \[1, 3\]"):
+            other.infer("reloaded", left=ONE, right=ONE)
+        assert other.metadata("reloaded").inputs[0].shape == (-1, 5)
+    finally:
+        resize(3)
 
 
-def test_a_full_queue_says_so(client: Client) -> None:
+def test_a_full_queue_says_so(url: str, connect: Connect) -> None:
+    client = connect(url, retry=None)
+
     def send(_: int) -> str:
         try:
             client.infer("queue", {"timeout": 0.1})
@@ -293,7 +295,8 @@ def test_a_full_queue_says_so(client: Client) -> None:
     assert set(results) <= {"served", QueueFull.__name__}
 
 
-def test_a_request_that_waits_too_long_in_the_queue_finds_the_server_busy(client: Client) -> None:
+def test_a_request_that_waits_too_long_in_the_queue_finds_the_server_busy(url: str, connect: Connect) -> None:
+    client = connect(url, retry=None)
     client.metadata("impatient")
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(client.infer, "impatient", {"timeout": 0.8})
@@ -336,22 +339,22 @@ def test_a_client_is_shared_between_threads(client: Client) -> None:
         assert all(pool.map(work, range(16)))
 
 
-def test_a_closed_client_says_so(url: str) -> None:
-    with Client(url) as client:
-        assert client.live()
+def test_a_closed_client_says_so(url: str, connect: Connect) -> None:
+    client = connect(url)
+    assert client.live()
+    client.close()
     client.close()
     for call in (client.live, lambda: client.infer("arithmetic", left=ONE, right=ONE)):
         with pytest.raises(ClientClosed):
             call()
 
 
-def test_proxies_in_the_environment_are_not_used(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_in_the_environment_are_not_used(url: str, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "grpc_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
         monkeypatch.delenv(name, raising=False)
-    with Client(url) as client:
-        assert client.live()
+    assert connect(url).live()
 
 
 def wait_until(holds: Callable[[], bool]) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tritonkit_client import Client, InvalidEndpoint
-from tritonkit_client._endpoint import Endpoint, parse_endpoint
+from tritonkit_client._endpoint import Endpoint, Endpoints, parse_endpoint
 
 
 @pytest.mark.parametrize(
@@ -15,13 +15,43 @@ from tritonkit_client._endpoint import Endpoint, parse_endpoint
         ("http://models:80/", Endpoint("http", "models", 80)),
         ("http://models/team/a/", Endpoint("http", "models", 8000, "/team/a")),
         ("grpc://[::1]:8001", Endpoint("grpc", "::1", 8001)),
+        ("grpcs://models", Endpoint("grpc", "models", 8001, tls=True)),
+        ("https://models/team", Endpoint("http", "models", 443, "/team", tls=True)),
     ],
 )
 def test_an_address_is_read(text: str, endpoint: Endpoint) -> None:
-    assert parse_endpoint(text) == endpoint
+    assert parse_endpoint(text) == Endpoints((endpoint,))
 
 
-@pytest.mark.parametrize("text", ["grpc://[::1]:8001", "http://models:8000/team", "grpc://127.0.0.1:1"])
+@pytest.mark.parametrize(
+    ("text", "hosts", "resolve"),
+    [
+        ("grpc://a:1,b:2", ["a:1", "b:2"], False),
+        ("grpc://a,b", ["a:8001", "b:8001"], False),
+        ("http://a:1,[::1]:2/team", ["a:1", "[::1]:2"], False),
+        ("dns:///models:9001", ["models:9001"], True),
+        ("dns:///models", ["models:8001"], True),
+        ("dns+https://models/team", ["models:443"], True),
+    ],
+)
+def test_one_address_may_stand_for_several_servers(text: str, hosts: list[str], resolve: bool) -> None:
+    found = parse_endpoint(text)
+    assert [endpoint.authority for endpoint in found.all] == hosts
+    assert found.resolve == resolve
+    assert found.many
+    assert {endpoint.path for endpoint in found.all} == {"/team" if "team" in text else ""}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "grpc://[::1]:8001",
+        "http://models:8000/team",
+        "grpc://127.0.0.1:1",
+        "https://a:1,b:2/team",
+        "dns+grpcs://a:1",
+    ],
+)
 def test_an_address_is_written_as_it_was_read(text: str) -> None:
     assert str(parse_endpoint(text)) == text
 
@@ -29,11 +59,13 @@ def test_an_address_is_written_as_it_was_read(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "does not begin with grpc:// or http://"),
-        ("127.0.0.1:8001", "does not begin with grpc:// or http://"),
-        ("ftp://models", "does not begin with grpc:// or http://"),
-        ("https://models", "TLS"),
-        ("grpcs://models", "TLS"),
+        ("", "does not begin with grpc://, grpcs://, http://"),
+        ("127.0.0.1:8001", "does not begin with grpc://, grpcs://, http://"),
+        ("ftp://models", "does not begin with grpc://, grpcs://, http://"),
+        ("dns:models", "does not begin with"),
+        ("grpc://a:1,a:1", "names a server twice"),
+        ("dns:///a,b", "several names"),
+        ("grpc://a,,b", "no usable host or port"),
         ("grpc://models/path", "a path, which gRPC does not know"),
         ("grpc://", "no usable host or port"),
         ("http://:8000", "no usable host or port"),

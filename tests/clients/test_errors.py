@@ -11,12 +11,14 @@ from tritonkit_client import (
     InvalidInput,
     ModelNotFound,
     ModelNotReady,
+    NotSupported,
     QueueFull,
     ServerBusy,
     ServerError,
     TritonkitClientError,
+    Unauthenticated,
 )
-from tritonkit_client._errors import DEADLINE_EXCEEDED, NO_CONNECTION, Origin, error_for
+from tritonkit_client._errors import DEADLINE_EXCEEDED, NO_CONNECTION, Origin, error_for, error_in_stream
 
 ORIGIN = Origin("grpc://models:8001", "m", "r1")
 
@@ -36,7 +38,10 @@ ORIGIN = Origin("grpc://models:8001", "m", "r1")
         ("UNAVAILABLE", 503, "upstream connect error or disconnect/reset before headers", ConnectionFailed),
         ("UNAVAILABLE", NO_CONNECTION, "failed to connect to all addresses", ConnectionFailed),
         ("UNAVAILABLE", NO_CONNECTION, "Socket closed", ConnectionFailed),
-        ("UNIMPLEMENTED", 404, "Not Found", ServerError),
+        ("UNIMPLEMENTED", 404, "Not Found", NotSupported),
+        ("UNAUTHENTICATED", 401, "no token", Unauthenticated),
+        ("PERMISSION_DENIED", 403, "", Unauthenticated),
+        ("UNAVAILABLE", 403, "This protocol is restricted, expecting header 'triton-grpc-protocol-k'", Unauthenticated),
         (DEADLINE_EXCEEDED, 504, "", DeadlineExceeded),
         ("INTERNAL", 500, "Failed to process the request(s): unknown model inside", ServerError),
         ("DATA_LOSS", 418, "", ServerError),
@@ -57,6 +62,19 @@ def test_an_error_says_what_where_and_how_to_go_on() -> None:
         "the server failed: boom (model m, request r1, at grpc://models:8001)\n  fix: see the server's log"
     )
     assert str(TritonkitClientError("only this")) == "only this"
+
+
+def test_an_error_says_after_how_many_attempts() -> None:
+    error = error_for("INTERNAL", "boom", ORIGIN)
+    error.attempts = 3
+    assert "at grpc://models:8001, after 3 attempts)" in str(error)
+    assert pickle.loads(pickle.dumps(error)).attempts == 3
+
+
+def test_a_message_without_a_status_means_what_its_words_say() -> None:
+    assert type(error_in_stream("Request for unknown model: 'm' is not found", ORIGIN)) is ModelNotFound
+    assert type(error_in_stream("Exceeds maximum queue size", ORIGIN)) is QueueFull
+    assert type(error_in_stream("it went wrong", ORIGIN)) is ServerError
 
 
 def test_a_server_that_says_nothing_is_quoted_by_its_status() -> None:

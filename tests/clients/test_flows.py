@@ -10,7 +10,7 @@ import pytest
 
 from tritonkit_client import InvalidInput, ModelMetadata, TensorSpec
 from tritonkit_client._calls import Flow
-from tritonkit_client._flows import Flows
+from tritonkit_client._flows import Asked, Flows
 from tritonkit_client._http_wire import HttpWire
 from tritonkit_client._metadata import ModelLimits
 
@@ -44,7 +44,7 @@ def drive(flow: Flow[Any], *answers: Any) -> tuple[list[str], Any]:
 
 
 def infer(flows: Flows, size: int) -> Flow[Any]:
-    return flows.infer("m", {"x": np.ones(size, np.float32)}, "", None, "r1")
+    return flows.infer(Asked("m", {"x": np.ones(size, np.float32)}, request_id="r1"))
 
 
 def test_a_known_model_costs_one_call(flows: Flows) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,19 @@ import tritonkit_client
 
 SOURCES = Path(tritonkit_client.__file__).parent
 # The only modules that may open a connection, and with what.
-IO = {"_grpc.py": {"grpc"}, "_http.py": {"urllib3", "socket"}}
+IO = {
+    "_async_client.py": {"asyncio"},
+    "_grpc.py": {"grpc"},
+    "_grpc_aio.py": {"grpc"},
+    "_http.py": {"asyncio", "ssl", "urllib3"},
+    "_sockets.py": {"socket", "ssl"},
+}
 
 
 def test_exports_are_sorted_complete_and_present() -> None:
     exported = tritonkit_client.__all__
-    assert exported == sorted(exported)
+    # Constants first, as ruff sorts.
+    assert exported == sorted(exported, key=lambda name: (not name.isupper(), name))
     public = {name for name, value in vars(tritonkit_client).items() if isinstance(value, type)}
     assert set(exported) == public
 
@@ -36,6 +44,29 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.add(node.module)
     return found
+
+
+def test_the_wheel_alone_in_a_clean_environment_works_and_brings_nothing_heavy(root: Path, tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(root / "clients")], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    clean = tmp_path / "clean"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", clean], check=True)
+    python = clean / "bin/python"
+    install = ["--python", python, "install", "--quiet", "-c", root / "constraints.txt", wheel]
+    subprocess.run([*pip, *map(str, install)], check=True)
+    listed = subprocess.run(
+        [*pip, "--python", str(python), "freeze"], capture_output=True, text=True, check=True
+    ).stdout
+    installed = {line.partition("==")[0].partition(" @")[0].lower().replace("_", "-") for line in listed.splitlines()}
+    assert installed == {
+        "tritonkit-client", "numpy", "ml-dtypes", "tritonclient", "grpcio", "protobuf", "python-rapidjson", "urllib3",
+        "packaging", "typing-extensions",
+    }  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    asked = [str(clean / "bin/tritonkit-client"), "health", "grpc://127.0.0.1:1", "--timeout", "2"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr[:24]) == (2, "error: ConnectionFailed:")
 
 
 def test_importing_it_brings_no_heavy_or_monkey_patching_package() -> None:

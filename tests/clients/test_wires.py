@@ -9,7 +9,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from tritonkit_client import ConnectionFailed, InvalidInput, ServerError
-from tritonkit_client._calls import InferRequest, Reply, Tensor
+from tritonkit_client._calls import InferRequest, Reply, Tensor, Wanted
 from tritonkit_client._errors import NO_CONNECTION, Origin
 from tritonkit_client._grpc_wire import GrpcWire
 from tritonkit_client._http_wire import HttpWire
@@ -18,13 +18,13 @@ ORIGIN = Origin("http://models:8000", "m", "r1")
 # Lengths on both sides of the one-, two- and three-byte varint.
 SIZES = (0, 1, 127, 128, 16_383, 16_384, 3_000_000)
 REQUEST = InferRequest(
-    "m", "2", "r1", tuple(Tensor(f"x{size}", "UINT8", (size,), bytes(size)) for size in SIZES), ("y",)
+    "m", "2", "r1", tuple(Tensor(f"x{size}", "UINT8", (size,), bytes(size)) for size in SIZES), (Wanted("y"),)
 )
 
 
 def test_a_grpc_request_is_the_message_that_protobuf_would_have_made() -> None:
     call = GrpcWire().infer(REQUEST, ORIGIN)
-    message = service_pb2.ModelInferRequest.FromString(b"".join(call.body))
+    message = service_pb2.ModelInferRequest.FromString(b"".join(call.encode(None)[0]))
     assert (message.model_name, message.model_version, message.id) == ("m", "2", "r1")
     assert [output.name for output in message.outputs] == ["y"]
     assert [(t.name, t.datatype, tuple(t.shape)) for t in message.inputs] == [
@@ -35,7 +35,7 @@ def test_a_grpc_request_is_the_message_that_protobuf_would_have_made() -> None:
 
 def test_tensors_are_pieces_of_a_body_and_not_copied_into_it() -> None:
     for wire in (GrpcWire(), HttpWire()):
-        body = wire.infer(REQUEST, ORIGIN).body
+        body = wire.infer(REQUEST, ORIGIN).encode(1000)[0]
         for tensor in REQUEST.inputs:
             assert any(piece is tensor.data for piece in body)
 
@@ -43,8 +43,9 @@ def test_tensors_are_pieces_of_a_body_and_not_copied_into_it() -> None:
 def test_an_http_request_announces_its_header_and_asks_for_binary_outputs() -> None:
     call = HttpWire("/team").infer(REQUEST, ORIGIN)
     assert call.target == "/team/v2/models/m/versions/2/infer"
-    body = b"".join(call.body)
-    length = int(call.headers["Inference-Header-Content-Length"])
+    pieces, headers = call.encode(None)
+    body = b"".join(pieces)
+    length = int(headers["Inference-Header-Content-Length"])
     header = json.loads(body[:length])
     assert header["id"] == "r1"
     assert [tensor["parameters"]["binary_data_size"] for tensor in header["inputs"]] == list(SIZES)
@@ -115,3 +116,14 @@ def test_readiness_over_http_is_a_status(status: int, ready: bool) -> None:
     assert HttpWire().ready(ORIGIN).read(Reply(status)) is ready
     with pytest.raises(ServerError):
         HttpWire().ready(ORIGIN).read(Reply(500))
+
+
+def test_each_attempt_tells_the_server_what_is_left_of_the_deadline() -> None:
+    message = service_pb2.ModelInferRequest.FromString(b"".join(GrpcWire().infer(REQUEST, ORIGIN).encode(1500)[0]))
+    assert message.parameters["timeout"].int64_param == 1500
+    assert len(message.inputs) == len(SIZES)
+    call = HttpWire().infer(REQUEST, ORIGIN)
+    for left in (1500, 20):
+        pieces, headers = call.encode(left)
+        header = json.loads(b"".join(pieces)[: int(headers["Inference-Header-Content-Length"])])
+        assert header["parameters"] == {"timeout": left}

@@ -129,9 +129,21 @@ def test_every_file_that_the_readmes_tree_names_exists(root: Path) -> None:
 def test_every_make_verb_is_phony_listed_and_the_readmes_commands_are_among_them(root: Path) -> None:
     makefile = (root / "Makefile").read_text(encoding="utf-8")
     phony = set(re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split())  # type: ignore[index]
-    verbs = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    verbs = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     assert verbs == phony
-    assert {"help", "setup", "demo", "build", "serve", "loadtest", "bench", "test", "lint", "clean"} <= verbs
+    assert {
+        "help",
+        "setup",
+        "demo",
+        "build",
+        "serve",
+        "loadtest",
+        "bench",
+        "bench-client",
+        "test",
+        "lint",
+        "clean",
+    } <= verbs
     helped = subprocess.run(["make"], cwd=root, capture_output=True, text=True, check=True, env=_plain()).stdout
     assert all(f"make {verb} " in helped for verb in verbs)
     commands = [line.split("#")[0].strip() for line in blocks(root, "bash")[0].splitlines()]

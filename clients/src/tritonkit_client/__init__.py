@@ -1,5 +1,8 @@
 """A typed, checked client for NVIDIA Triton: numpy arrays in, numpy arrays out, over gRPC or HTTP alike."""
 
+from ._async_client import AsyncClient
+from ._async_model import AsyncModel, AsyncSequence
+from ._base import BaseClient
 from ._client import Client
 from ._errors import (
     ClientClosed,
@@ -9,28 +12,52 @@ from ._errors import (
     InvalidInput,
     ModelNotFound,
     ModelNotReady,
+    NotSupported,
     QueueFull,
     ServerBusy,
     ServerError,
     TritonkitClientError,
+    Unauthenticated,
 )
-from ._metadata import Duration, ModelMetadata, ModelStatistics, TensorSpec
+from ._events import RequestEvent, ResponseEvent, RetryEvent
+from ._hedging import Hedge
+from ._metadata import Duration, ModelMetadata, ModelStatistics, RepositoryEntry, TensorSpec
+from ._model import Model, Sequence
+from ._retry import Retry
+from ._security import TLS
+from ._shared_memory import SharedMemory
 
 __all__ = [
+    "TLS",
+    "AsyncClient",
+    "AsyncModel",
+    "AsyncSequence",
+    "BaseClient",
     "Client",
     "ClientClosed",
     "ConnectionFailed",
     "DeadlineExceeded",
     "Duration",
+    "Hedge",
     "InvalidEndpoint",
     "InvalidInput",
+    "Model",
     "ModelMetadata",
     "ModelNotFound",
     "ModelNotReady",
     "ModelStatistics",
+    "NotSupported",
     "QueueFull",
+    "RepositoryEntry",
+    "RequestEvent",
+    "ResponseEvent",
+    "Retry",
+    "RetryEvent",
+    "Sequence",
     "ServerBusy",
     "ServerError",
+    "SharedMemory",
     "TensorSpec",
     "TritonkitClientError",
+    "Unauthenticated",
 ]

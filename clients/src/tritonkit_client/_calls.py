@@ -1,25 +1,43 @@
-"""The seam between what does no I/O and what does: a `Wire` makes `Call`s, a transport sends them.
+"""The seam between what does no I/O and what does: a `Wire` makes `Call`s, the engine makes them `Effect`s, a
+client performs those.
 
-A transport of another kind (asynchronous, many servers) sends the same calls; it never looks inside one.
+A client of another kind (asynchronous, say) performs the same effects; it never looks inside a call.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ._errors import DEADLINE_EXCEEDED, Origin
-from ._metadata import ModelLimits, ModelMetadata, ModelStatistics
+from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry
 from ._tensors import Array, Buffer
+
+if TYPE_CHECKING:
+    from ._servers import Server
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+NO_PARAMETERS: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
+def _no_headers() -> Mapping[str, str]:
+    return NO_HEADERS
+
+
+def no_parameters() -> Mapping[str, Any]:
+    """The default of a field: nothing, and not a new dictionary each time."""
+    return NO_PARAMETERS
+
+
+# A request makes about ten of these, after a wait in which the processor's caches went cold: they have slots and
+# are not frozen, which would make each of them three times as dear. Nobody changes them all the same.
+@dataclass(slots=True)
 class Reply:
     """What came back.
 
@@ -28,31 +46,44 @@ class Reply:
             no server said anything.
         body: The answer; empty where there is none.
         message: What is known about a failure outside the body.
-        headers: HTTP's, found whatever their case; empty over gRPC.
+        headers: HTTP's, found whatever their case; a failed call's trailing metadata over gRPC.
     """
 
     status: int | str
     body: bytes = b""
     message: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=_no_headers)
 
 
-@dataclass(frozen=True)
+# A message in pieces, so that a tensor's own memory is one of them (empty where HTTP sends a GET), and HTTP's
+# headers.
+Encoded = tuple[tuple[Buffer, ...], Mapping[str, str]]
+
+
+@dataclass(slots=True)
 class Call(Generic[T_co]):
     """One request, ready to be sent, and how to read its reply.
 
     Attributes:
         target: An RPC's full name, or a path with the endpoint's own in front.
         read: Turns the reply into the result; raises a `TritonkitClientError` where the reply is a failure.
-        body: The message in pieces, so that a tensor's own memory is one of them; empty where HTTP sends a
-            GET.
-        headers: HTTP's; empty over gRPC.
+        origin: What it belongs to.
+        operation: Its name for events: ``infer``, ``metadata``, ...
+        encode: The message, given the microseconds after which nobody waits for the answer any more (None: no
+            limit); made anew for each attempt, as less is left then.
+        method: HTTP's.
+        idempotent: Whether it may be sent again without being sure that it was not received.
+        server: The one server that may get it; None for any.
     """
 
     target: str
     read: Callable[[Reply], T_co]
-    body: tuple[Buffer, ...] = ()
-    headers: Mapping[str, str] = field(default_factory=dict)
+    origin: Origin
+    operation: str
+    encode: Callable[[int | None], Encoded]
+    method: str = "POST"
+    idempotent: bool = True
+    server: Server | None = None
 
 
 # What an operation of the client is: it yields calls, is sent their results (or thrown their errors), and
@@ -60,17 +91,89 @@ class Call(Generic[T_co]):
 Flow = Generator[Call[Any], Any, T]
 
 
+@dataclass(slots=True)
+class Outgoing:
+    """One attempt of a call, as a transport sends it; ``timeout`` in seconds, None for no limit."""
+
+    target: str
+    method: str
+    body: tuple[Buffer, ...]
+    headers: Mapping[str, str]
+    timeout: float | None
+
+
+@dataclass(slots=True)
+class Attempt:
+    """An effect: send this to that server; the client answers with a `Reply`."""
+
+    server: Server
+    outgoing: Outgoing
+
+
 @dataclass(frozen=True)
+class Race:
+    """An effect: send; without an answer after ``after_s`` send to a second server too, and take the first good answer.
+
+    The client calls ``second`` for the second attempt (None: there is nobody else to ask), tells ``done`` of
+    each attempt once that nothing waits for it any more, and answers with the winner's `Attempt` and `Reply`.
+    """
+
+    first: Attempt
+    after_s: float
+    second: Callable[[], Attempt | None]
+    done: Callable[[Attempt], None]
+
+
+@dataclass(frozen=True)
+class Pause:
+    """An effect: let so many seconds pass."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Resolve:
+    """An effect: look up all addresses of a name; the client answers with them, or with None where it failed."""
+
+    host: str
+    port: int
+    timeout: float | None
+
+
+Effect = Attempt | Race | Pause | Resolve
+# What the engine makes of a flow: effects all the way, for a client to perform.
+Operation = Generator[Effect, Any, T]
+
+
+@dataclass(slots=True)
 class Tensor:
-    """One input, encoded."""
+    """One input, encoded.
+
+    Attributes:
+        name, datatype, shape: As KServe v2 says them.
+        data: Its bytes; empty where they lie in shared memory.
+        parameters: Where they lie then.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     data: Buffer
+    parameters: Mapping[str, str | int] = field(default_factory=no_parameters)
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """An output to ask for, with the place in shared memory where it shall go, if any."""
+
+    name: str
+    parameters: Mapping[str, str | int] = field(default_factory=dict)
+
+
+Parameter = str | int | float | bool
+
+
+@dataclass(slots=True)
 class InferRequest:
     """One inference, checked and encoded; no ``outputs`` means all of them."""
 
@@ -78,7 +181,17 @@ class InferRequest:
     version: str
     request_id: str
     inputs: tuple[Tensor, ...]
-    outputs: tuple[str, ...]
+    outputs: tuple[Wanted, ...]
+    parameters: Mapping[str, Parameter] = field(default_factory=no_parameters)
+    # Reads an output that the server was told to leave in shared memory: name, datatype, shape.
+    placed: Callable[[str, str, tuple[int, ...]], Array] | None = None
+    # The server does not know the extension for tensors in binary over HTTP.
+    plain: bool = False
+
+    @property
+    def elsewhere(self) -> frozenset[str]:
+        """The outputs that come without bytes, as they are left in shared memory; the answer does not say so."""
+        return frozenset(output.name for output in self.outputs if output.parameters)
 
 
 class Wire(Protocol):
@@ -99,21 +212,55 @@ class Wire(Protocol):
     def limits(self, version: str, origin: Origin) -> Call[ModelLimits]:
         """What only a model's configuration says."""
 
+    def extensions(self, origin: Origin) -> Call[tuple[str, ...]]:
+        """What the server has beyond KServe v2."""
+
+    def config(self, version: str, origin: Origin) -> Call[dict[str, Any]]:
+        """A model's whole configuration."""
+
     def statistics(self, version: str, origin: Origin) -> Call[tuple[ModelStatistics, ...]]:
         """The server's counters, one entry a version."""
+
+    def repository(self, origin: Origin) -> Call[tuple[RepositoryEntry, ...]]:
+        """Every model that the server's repositories hold."""
+
+    def load(self, config: str, origin: Origin) -> Call[None]:
+        """Load or reload a model; ``config`` is JSON that replaces its configuration, if not empty."""
+
+    def unload(self, dependents: bool, origin: Origin) -> Call[None]:
+        """Unload a model."""
 
     def infer(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
         """One inference; the result is in the order of the server's answer."""
 
+    def register(self, region: str, key: str, size: int, origin: Origin) -> Call[None]:
+        """Make a region of system shared memory known to the server."""
+
+    def unregister(self, region: str, origin: Origin) -> Call[None]:
+        """The opposite."""
+
+    def regions(self, origin: Origin) -> Call[tuple[str, ...]]:
+        """The names of the regions that the server knows."""
+
 
 class Transport(Protocol):
-    """A connection that sends calls."""
+    """A connection to one server that sends and blocks."""
 
-    def send(self, call: Call[Any], timeout: float | None) -> Reply:
-        """Send one call and wait at most ``timeout`` seconds (None: for ever); failures are replies too."""
+    def send(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Reply:
+        """Send once and wait at most its timeout; failures are replies too."""
 
     def close(self) -> None:
         """Close the connection; a second time does nothing."""
+
+
+class AsyncTransport(Protocol):
+    """A connection to one server that sends without blocking."""
+
+    def send(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Awaitable[Reply]:
+        """See `Transport.send`; cancelling it gives the request up."""
+
+    def close(self) -> Awaitable[None]:
+        """See `Transport.close`."""
 
 
 class Deadline:
@@ -130,3 +277,7 @@ class Deadline:
     def reply(self) -> Reply:
         """What a call gets whose time is up."""
         return Reply(DEADLINE_EXCEEDED, message=f"timeout={self._limit_s:g} s")
+
+    def said(self, reply: Reply) -> Reply:
+        """A reply, with this deadline's words where it is one that time ran out for."""
+        return self.reply() if reply.status == DEADLINE_EXCEEDED else reply

@@ -1,45 +1,48 @@
-"""The client: picks a wire and a transport for an address, and drives the operations over them."""
+"""The blocking client: performs the engine's effects with the calling thread."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import contextvars
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy.typing as npt
 
-from ._calls import Deadline, Flow, Transport
-from ._endpoint import Endpoint, parse_endpoint
-from ._errors import DEADLINE_EXCEEDED, ClientClosed, InvalidInput, Origin, TritonkitClientError
-from ._flows import Flows
+from . import _many as many
+from . import _workers as workers
+from ._base import BaseClient, checked_in_flight
+from ._calls import NO_HEADERS, Attempt, Effect, Flow, Parameter, Pause, Reply, Resolve
+from ._endpoint import Endpoint
+from ._errors import Origin
+from ._flows import Asked
 from ._grpc import GrpcTransport
-from ._grpc_wire import GrpcWire
 from ._http import HttpTransport
-from ._http_wire import HttpWire
-from ._metadata import ModelMetadata, ModelStatistics
+from ._metadata import ModelMetadata, ModelStatistics, RepositoryEntry
+from ._model import Model
+from ._model import Sequence as ModelSequence
+from ._security import Credentials
+from ._streams import Stream, prepare
 from ._tensors import Array
 
 T = TypeVar("T")
 
-# Longer than one inference of a served model should take, shorter than a person's patience.
-_DEFAULT_TIMEOUT_S = 30.0
 
+class Client(BaseClient):
+    """A blocking client of one Triton server, or of several that serve the same models.
 
-class Client:
-    """A synchronous client of one Triton server.
+    Thread-safe: share one between threads. It connects at the first call, and again once a server is back. A
+    process that forks makes a client on each side.
 
-    Thread-safe: share one between threads. It connects at the first call, and again once the server is back.
-
-    Args:
-        endpoint: ``grpc://host[:port]`` or ``http://host[:port][/path]``; both behave the same.
-        timeout: Seconds that a call may take altogether, from the call to its result; ``math.inf`` for no
-            limit.
-
-    Raises:
-        InvalidEndpoint: The address cannot be used.
-        InvalidInput: The timeout is not a positive number.
-
-    Every method raises `ConnectionFailed` where nobody answers, `DeadlineExceeded` after its timeout, and
+    Takes what `BaseClient` says. Every method raises `ConnectionFailed` where nobody answers,
+    `DeadlineExceeded` after its timeout, `Unauthenticated` where the server wants other credentials, and
     `ClientClosed` after `close`.
 
     Example::
@@ -47,16 +50,6 @@ class Client:
         with Client("grpc://127.0.0.1:8001", timeout=5.0) as client:
             out = client.infer("efficientnet_lite0", image=batch)
     """
-
-    def __init__(self, endpoint: str, *, timeout: float = _DEFAULT_TIMEOUT_S) -> None:
-        parsed = parse_endpoint(endpoint)
-        self._origin = Origin(str(parsed))
-        self._timeout_s = _checked_timeout(timeout, self._origin)
-        self._flows, self._transport = _open(parsed)
-        self._closed = False
-
-    def __repr__(self) -> str:
-        return f"Client({self._origin.endpoint!r}, timeout={self._timeout_s:g})"
 
     def __enter__(self) -> Client:
         return self
@@ -68,8 +61,16 @@ class Client:
 
     def close(self) -> None:
         """Close the connections; every later call raises `ClientClosed`. A second time does nothing."""
+        if self._closed:
+            return
+        if self._arena is not None:
+            for flow in self._arena.closing(self._flows.wire, self._servers.all):
+                with contextlib.suppress(Exception):
+                    self._run(flow, 1.0)
         self._closed = True
-        self._transport.close()
+        self._stop()
+        for server in self._servers.all:
+            server.transport.close()
 
     def infer(
         self,
@@ -81,6 +82,8 @@ class Client:
         outputs: Sequence[str] | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+        headers: Mapping[str, str] | None = None,
         **arrays: npt.ArrayLike,
     ) -> dict[str, Array]:
         """Run a model once.
@@ -91,7 +94,10 @@ class Client:
             model_version: A version number as a string; empty for the one that the server chooses.
             outputs: Which outputs to get; None for all.
             request_id: What the server's log and an error call this request; None for a generated one.
-            timeout: Seconds for this call instead of the client's, the first fetch of metadata included.
+            timeout: Seconds for this call instead of the client's: the first fetch of metadata, every attempt
+                and every wait between them included. The server is told what is left of it.
+            parameters: The request's own parameters, as the model understands them.
+            headers: HTTP headers or gRPC metadata for this call, ``traceparent`` for example.
             **arrays: Inputs by name. An array is used where numpy casts its dtype safely to the input's;
                 plain Python numbers, strings, bytes and lists of them where the input's type holds them.
 
@@ -109,15 +115,133 @@ class Client:
             ServerBusy: The request waited in the queue for longer than the model allows.
             ServerError: The model or the server failed.
         """
-        values = dict(inputs or {})
-        for name in arrays.keys() & values.keys():
-            raise InvalidInput(
-                f"input {name!r} is given twice",
-                "give it either in the mapping or as a keyword",
-                Origin(self._origin.endpoint, model, request_id or ""),
-            )
-        flow = self._flows.infer(model, {**values, **arrays}, model_version, outputs, request_id)
-        return self._run(flow, timeout)
+        asked = self._asked(model, inputs, arrays, model_version, outputs, request_id, parameters)
+        return self._run(self._flows.infer(asked), timeout, headers)
+
+    @overload
+    def infer_many(  # type: ignore[overload-overlap] # a mapping is iterable too, and not meant as that
+        self,
+        model: str,
+        samples: Mapping[str, npt.ArrayLike] | npt.NDArray[Any],
+        *,
+        max_in_flight: int = ...,
+        model_version: str = ...,
+        outputs: Sequence[str] | None = ...,
+        timeout: float | None = ...,
+    ) -> dict[str, Array]: ...
+
+    @overload
+    def infer_many(
+        self,
+        model: str,
+        samples: Iterable[many.Sample],
+        *,
+        max_in_flight: int = ...,
+        model_version: str = ...,
+        outputs: Sequence[str] | None = ...,
+        timeout: float | None = ...,
+    ) -> list[dict[str, Array]]: ...
+
+    def infer_many(
+        self,
+        model: str,
+        samples: Mapping[str, npt.ArrayLike] | npt.NDArray[Any] | Iterable[many.Sample],
+        *,
+        max_in_flight: int = 32,
+        model_version: str = "",
+        outputs: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Array] | list[dict[str, Array]]:
+        """Run a model on more than fits in one request, many requests at a time.
+
+        Args:
+            model: Its name.
+            samples: One batch of any size, as a mapping of inputs (or the array of the only input); or an
+                iterable of such batches, of which never more than ``max_in_flight`` are taken ahead. A batch
+                over the model's ``max_batch_size`` is cut, and its outputs are put together again.
+            max_in_flight: How many requests the servers get at once.
+            model_version, outputs: As for `infer`.
+            timeout: Seconds for each request.
+
+        Returns:
+            The outputs of the one batch, or a list with the outputs of each batch, in order.
+
+        Raises:
+            The first error, in order, that a request raised; those after it are given up.
+        """
+        checked_in_flight(max_in_flight, self._origin)
+        origin = Origin(self._origin.endpoint, model)
+        metadata = self.metadata(model, model_version=model_version, timeout=timeout)
+        one = many.is_one(samples)
+        joined = many.Joined(origin)
+        with ThreadPoolExecutor(max_in_flight, thread_name_prefix="tritonkit-client-many") as pool:
+            flying: deque[tuple[many.Part, Future[dict[str, Array]]]] = deque()
+            try:
+                for part in many.parts(metadata, many.listed(samples), origin):
+                    if len(flying) == max_in_flight:
+                        landed, future = flying.popleft()
+                        joined.add(landed, future.result())
+                    asked = Asked(model, part.values, model_version, outputs)
+                    flying.append((part, pool.submit(contextvars.copy_context().run, self._infer_part, asked, timeout)))
+                for landed, future in flying:
+                    joined.add(landed, future.result())
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        found = joined.all()
+        return found[0] if one else found
+
+    def stream(
+        self,
+        model: str,
+        inputs: Mapping[str, npt.ArrayLike] | None = None,
+        /,
+        *,
+        model_version: str = "",
+        outputs: Sequence[str] | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+        headers: Mapping[str, str] | None = None,
+        **arrays: npt.ArrayLike,
+    ) -> Iterator[dict[str, Array]]:
+        """Run a model that answers a request with any number of responses (a "decoupled" one); gRPC only.
+
+        Closing the iterator, or dropping it, cancels the request on the server. While nobody takes the next
+        response, gRPC's flow control lets the server send no more than its window.
+
+        Args:
+            timeout: Seconds for the whole stream, to its last response.
+            inputs, model_version, outputs, request_id, parameters, headers, arrays: As for `infer`.
+
+        Yields:
+            The outputs of each response.
+
+        Raises:
+            NotSupported: The endpoint is HTTP.
+            As for `infer`, before the first response or between two of them.
+        """
+        asked = self._asked(model, inputs, arrays, model_version, outputs, request_id, parameters)
+        deadline = self._deadline(timeout)
+        prepared = self._run(prepare(self._flows, asked), timeout)
+        return self._streamed(Stream(self._engine, prepared, deadline, headers or {}))
+
+    def sequence(self, model: str, *, model_version: str = "", timeout: float | None = None) -> ModelSequence:
+        """A sequence of requests to a model that keeps state between them; use it in a ``with`` block.
+
+        All of its requests go to one server and none is sent twice.
+        """
+        return ModelSequence(self, model, model_version, timeout)
+
+    def model(self, model: str, *, model_version: str = "", timeout: float | None = None) -> Model:
+        """One model as a callable, its metadata fetched now.
+
+        Raises:
+            ModelNotFound: The server has no such model or version.
+            ModelNotReady: It cannot serve the model now.
+        """
+        self.metadata(model, model_version=model_version, timeout=timeout)
+        return Model(self, model, model_version, timeout)
 
     def metadata(self, model: str, *, model_version: str = "", timeout: float | None = None) -> ModelMetadata:
         """What a model is. Fetched once a model; again when the server or an input contradicts it.
@@ -128,18 +252,56 @@ class Client:
         """
         return self._run(self._flows.metadata(model, model_version), timeout)
 
+    def config(self, model: str, *, model_version: str = "", timeout: float | None = None) -> dict[str, Any]:
+        """A model's configuration as the server completed it, in the JSON form of ``config.pbtxt``.
+
+        Raises:
+            ModelNotFound: The server has no such model or version.
+            NotSupported: The server is not Triton.
+        """
+        return self._run(self._flows.config(model, model_version), timeout)
+
     def statistics(
         self, model: str, *, model_version: str = "", timeout: float | None = None
     ) -> tuple[ModelStatistics, ...]:
         """What the server counted for a model since it loaded it, one entry a version.
 
-        The server counts a request a moment after it has answered it.
+        The server counts a request a moment after it has answered it. Of several servers one is asked.
 
         Raises:
             ModelNotFound: The server has no such model or version.
             ModelNotReady: It cannot serve the model now.
         """
         return self._run(self._flows.statistics(model, model_version), timeout)
+
+    def repository(self, *, timeout: float | None = None) -> tuple[RepositoryEntry, ...]:
+        """Every model and version that the server's repositories hold, and whether it is ready."""
+        return self._run(self._flows.repository(), timeout)
+
+    def load(self, model: str, *, config: Mapping[str, Any] | None = None, timeout: float | None = None) -> None:
+        """Load a model, or load it again; the server must run with ``--model-control-mode=explicit``.
+
+        Args:
+            model: Its name.
+            config: Used instead of ``config.pbtxt``, in the JSON form of it, until the model is unloaded.
+            timeout: Seconds until it must be ready.
+
+        Raises:
+            ServerError: The model cannot be loaded; the message is the server's.
+            InvalidInput: The client has several servers.
+        """
+        self._check_single("load")
+        self._run(self._flows.load(model, config), timeout)
+
+    def unload(self, model: str, *, dependents: bool = False, timeout: float | None = None) -> None:
+        """Unload a model; with ``dependents`` also the models that an ensemble is made of.
+
+        Raises:
+            ServerError: It cannot be unloaded.
+            InvalidInput: The client has several servers.
+        """
+        self._check_single("unload")
+        self._run(self._flows.unload(model, dependents), timeout)
 
     def live(self, *, timeout: float | None = None) -> bool:
         """Whether the server says that it runs."""
@@ -153,38 +315,71 @@ class Client:
         """Whether the server says that a model is ready; False too where it has no such model."""
         return self._run(self._flows.model_ready(model, model_version), timeout)
 
-    def _run(self, flow: Flow[T], timeout: float | None) -> T:
-        """Drive an operation: send each call it yields, give back the result or throw in the error."""
-        if self._closed:
-            raise ClientClosed("the client is closed", "make a new Client", self._origin)
-        deadline = Deadline(self._timeout_s if timeout is None else _checked_timeout(timeout, self._origin))
+    def _opened(self) -> None:
+        self._starting = threading.Lock()
+        self._watch: workers.Watch | None = None
+        self._stop: Any = lambda: None
+
+    def _connect(self, endpoint: Endpoint) -> Any:
+        kind = GrpcTransport if endpoint.protocol == "grpc" else HttpTransport
+        return kind(endpoint, self._tls, self._compression)
+
+    def _infer_part(self, asked: Asked, timeout: float | None) -> dict[str, Array]:
+        return self._run(self._flows.infer(asked), timeout)
+
+    def _run(self, flow: Flow[T], timeout: float | None, headers: Mapping[str, str] | None = None) -> T:
+        """Drive an operation to its end."""
+        operation = self._operation(flow, timeout, headers)
+        if self._endpoints.many and self._watch is None:
+            self._look_after()
         try:
-            call = next(flow)
+            effect = next(operation)
             while True:
-                left = deadline.remaining()
-                reply = deadline.reply() if left == 0 else self._transport.send(call, left)
-                if reply.status == DEADLINE_EXCEEDED:
-                    reply = deadline.reply()
-                try:
-                    result = call.read(reply)
-                except TritonkitClientError as error:
-                    call = flow.throw(error)
-                else:
-                    call = flow.send(result)
+                effect = operation.send(_perform(self._credentials, effect))
         except StopIteration as done:
             value: T = done.value
             return value
+        finally:
+            # Whatever ended it (a key, say), the server's count of calls in flight is right again.
+            operation.close()
+
+    def _look_after(self) -> None:
+        with self._starting:
+            if self._watch is None:
+                self._watch = workers.Watch(self._engine.watch(), partial(_perform, self._credentials))
+                self._servers.on_change = self._watch.wake
+                self._stop = weakref.finalize(self, self._watch.stop)
+
+    def _streamed(self, stream: Stream) -> Iterator[dict[str, Array]]:
+        while True:
+            attempt = stream.open()
+            replies = attempt.server.transport.stream(attempt.outgoing, self._credentials.now())
+            try:
+                for reply in replies:
+                    outputs = stream.read(reply)
+                    if outputs is None:
+                        break
+                    yield outputs
+                else:
+                    stream.complete()
+                    return
+            finally:
+                replies.close()
+                stream.close()
+            time.sleep(stream.wait_s)
 
 
-def _open(endpoint: Endpoint) -> tuple[Flows, Transport]:
-    if endpoint.protocol == "grpc":
-        return Flows(GrpcWire(), str(endpoint)), GrpcTransport(endpoint)
-    return Flows(HttpWire(endpoint.path), str(endpoint)), HttpTransport(endpoint)
+def _perform(credentials: Credentials, effect: Effect) -> Any:
+    """Do what the engine wants done, and wait for it."""
+    if isinstance(effect, Attempt):
+        return _attempt(credentials, effect)
+    if isinstance(effect, Pause):
+        return time.sleep(effect.seconds)
+    if isinstance(effect, Resolve):
+        return workers.resolve(effect)
+    return workers.race(effect, partial(_attempt, credentials))
 
 
-def _checked_timeout(timeout: float, origin: Origin) -> float:
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-        raise InvalidInput(
-            f"timeout={timeout!r} is not a positive number of seconds", "use math.inf for no limit", origin
-        )
-    return float(timeout)
+def _attempt(credentials: Credentials, effect: Attempt) -> Reply:
+    reply: Reply = effect.server.transport.send(effect.outgoing, NO_HEADERS if credentials.empty else credentials.now())
+    return reply

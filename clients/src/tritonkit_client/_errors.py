@@ -4,17 +4,19 @@
 
     TritonkitClientError
     ├── InvalidEndpoint        the address given to the client cannot be used
-    ├── ClientClosed           the client was closed before the call
+    ├── ClientClosed           the client was closed before the call, or belongs to another process or event loop
     ├── ConnectionFailed       nobody answered: refused, reset, unknown host
     ├── DeadlineExceeded       no answer within the timeout
+    ├── Unauthenticated        the server wants credentials, or does not accept these
     ├── InvalidInput           what was given does not fit the model; most are found before anything is sent
     ├── ModelNotFound          the server has no model of that name or version
     ├── ModelNotReady          the server knows the model but cannot serve it: unloaded, or failed to load
     ├── ServerBusy             the server is there but did not take the request now
     │   └── QueueFull          the model's queue holds as many requests as its configuration allows
     └── ServerError            the server failed, or what answered is not Triton
+        └── NotSupported       the server, or this protocol, does not have the operation
 
-The table knows gRPC status names, HTTP status codes and Triton's own sentences; it knows nothing of sockets.
+The table below knows gRPC status names, HTTP status codes and Triton's own sentences; it knows nothing of sockets.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ NO_CONNECTION = "NO_CONNECTION"
 DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Origin:
     """Which call an error belongs to: endpoint, model and request id, each empty where it does not apply."""
 
@@ -49,7 +51,9 @@ class TritonkitClientError(Exception):
 
     Attributes:
         message, fix: As given.
-        endpoint, model, request_id: From the origin; empty where they do not apply.
+        endpoint, model, request_id: From the origin; empty where they do not apply. Of several servers, the
+            endpoint is the one that was asked last.
+        attempts: How often the call was sent; 0 where the mistake was found before.
     """
 
     def __init__(self, message: str, fix: str = "", origin: Origin | None = None) -> None:
@@ -61,9 +65,11 @@ class TritonkitClientError(Exception):
         self.endpoint = where.endpoint
         self.model = where.model
         self.request_id = where.request_id
+        self.attempts = 0
 
     def __str__(self) -> str:
         where = str(Origin(self.endpoint, self.model, self.request_id))
+        where += f", after {self.attempts} attempts" if self.attempts > 1 else ""
         text = f"{self.message} ({where})" if where else self.message
         return f"{text}\n  fix: {self.fix}" if self.fix else text
 
@@ -73,7 +79,7 @@ class InvalidEndpoint(TritonkitClientError):
 
 
 class ClientClosed(TritonkitClientError):
-    """The client was closed before the call."""
+    """The client was closed before the call, or belongs to another process or event loop."""
 
 
 class ConnectionFailed(TritonkitClientError):
@@ -82,6 +88,10 @@ class ConnectionFailed(TritonkitClientError):
 
 class DeadlineExceeded(TritonkitClientError):
     """No answer came within the timeout."""
+
+
+class Unauthenticated(TritonkitClientError):
+    """The server wants credentials, or does not accept the ones that were sent."""
 
 
 class InvalidInput(TritonkitClientError):
@@ -108,6 +118,10 @@ class ServerError(TritonkitClientError):
     """The server failed, or what answered is not Triton."""
 
 
+class NotSupported(ServerError):
+    """The server, or this protocol, does not have the operation."""
+
+
 @dataclass(frozen=True)
 class _Row:
     """One row of the table: it applies to any of ``statuses`` whose message contains ``pattern``.
@@ -126,9 +140,11 @@ class _Row:
 # 503) for it, the status with which Triton itself refuses work.
 _CONNECTION_WORDS = "connect|socket|resol|goaway|transport|endpoint|stream removed|broken pipe|network|no route"
 
+_CERTIFICATE_WORDS = "certificate|handshake|ssl routines|tlsv1|\\bssl\\b|hostname .*match|verification check"
+
 _CHECK_ADDRESS = "check address and port (Triton: 8000 for http://, 8001 for grpc://) and that the server runs"
-# The statuses with which releases of Triton have said that a model is not there.
-_ABSENT = ("NOT_FOUND", "INVALID_ARGUMENT", "UNAVAILABLE", 404, 400, 503)
+# The statuses with which releases of Triton and MLServer have said that a model is not there.
+_ABSENT = ("NOT_FOUND", "INVALID_ARGUMENT", "UNAVAILABLE", "UNKNOWN", 404, 400, 503)
 
 # The first row that applies wins. Triton's sentences are those of release 24.10 (core:
 # `InferenceServer::GetModel`, the schedulers' queue policies); the two protocols carry the same ones.
@@ -139,9 +155,25 @@ _TABLE = (
         "raise timeout=, or find out with client.statistics(model) where the server spends its time",
     ),
     _Row(
+        (NO_CONNECTION, "UNAVAILABLE"), _CERTIFICATE_WORDS, ConnectionFailed,
+        "no encrypted connection could be made",
+        "check tls=: the authority that signed the server's certificate, and whether the server wants one of yours",
+    ),
+    _Row(
         (NO_CONNECTION,), "", ConnectionFailed,
         "the server cannot be reached",
         _CHECK_ADDRESS,
+    ),
+    _Row(
+        # Triton's restricted APIs answer UNAVAILABLE over gRPC, and 403 over HTTP.
+        ("UNAVAILABLE", 403), "restricted, expecting header", Unauthenticated,
+        "the server restricts this operation",
+        "pass the header that it names with headers=",
+    ),
+    _Row(
+        ("UNAUTHENTICATED", "PERMISSION_DENIED", 401, 403), "", Unauthenticated,
+        "the server does not accept the credentials",
+        "pass token= or headers=, or a certificate with tls=",
     ),
     _Row(
         _ABSENT, "has no available versions|not at ready state", ModelNotReady,
@@ -149,7 +181,7 @@ _TABLE = (
         "see the server's log for why it did not load, or load it",
     ),
     _Row(
-        _ABSENT, "unknown model|requested model .* is not available", ModelNotFound,
+        _ABSENT, "unknown model|requested model .* is not available|model .* not found", ModelNotFound,
         "the server has no such model",
         "check the name and the version against the server's model repository",
     ),
@@ -174,7 +206,7 @@ _TABLE = (
         "compare the arguments with client.metadata(model)",
     ),
     _Row(
-        ("UNIMPLEMENTED", 404, 405), "", ServerError,
+        ("UNIMPLEMENTED", 404, 405), "", NotSupported,
         "what answers at this address does not serve KServe v2 there",
         "check the port and, for http://, the path in front of /v2",
     ),
@@ -200,3 +232,9 @@ def _applies(row: _Row, status: int | str, message: str) -> bool:
     if row.statuses and status not in row.statuses:
         return False
     return re.search(row.pattern, message, re.IGNORECASE) is not None
+
+
+def error_in_stream(message: str, origin: Origin) -> TritonkitClientError:
+    """The error that a message inside a stream means: it comes without a status, only its words tell."""
+    row = next((row for row in _TABLE if row.pattern and _applies(row, row.statuses[0], message)), _TABLE[-1])
+    return row.error(f"{row.says}: {message.strip()}", row.fix, origin)

@@ -1,21 +1,47 @@
 """Every operation of a client as a `Flow`: its calls, what it remembers, when it asks again. No I/O.
 
-A client of any kind drives these generators; see `_client.Client._run`.
+A client of any kind drives these generators through the `_engine`.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from ._calls import Flow, InferRequest, Wire
-from ._errors import InvalidInput, ModelNotFound, Origin
-from ._metadata import ModelMetadata, ModelStatistics
+from ._calls import Call, Flow, InferRequest, Parameter, Wanted, Wire, no_parameters
+from ._errors import InvalidInput, ModelNotFound, NotSupported, Origin
+from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry
 from ._tensors import Array
 from ._validation import check_outputs, encode_inputs
+
+if TYPE_CHECKING:
+    from ._servers import Server
+    from ._shared_memory import Arena
+
+
+# Triton's and KServe's name for tensors in binary over HTTP.
+_BINARY = "binary_tensor_data"
+
+
+@dataclass(slots=True)
+class Asked:
+    """What a caller asks of a model, as it was given."""
+
+    model: str
+    values: Mapping[str, npt.ArrayLike]
+    version: str = ""
+    outputs: Sequence[str] | None = None
+    request_id: str | None = None
+    parameters: Mapping[str, Parameter] = field(default_factory=no_parameters)
+    # Both of a sequence: its one server, and that a request of it may not be repeated.
+    server: Server | None = None
+    idempotent: bool = True
 
 
 class Flows:
@@ -25,43 +51,55 @@ class Flows:
 
     Args:
         wire: The protocol.
-        endpoint: The server, for error messages.
+        endpoint: The servers, for error messages.
+        arena: Shared memory for tensors; None: they travel with the requests.
     """
 
-    def __init__(self, wire: Wire, endpoint: str) -> None:
-        self._wire = wire
+    def __init__(self, wire: Wire, endpoint: str, arena: Arena | None = None) -> None:
+        self.wire = wire
         self._endpoint = endpoint
+        self._arena = arena
         self._metadata: dict[tuple[str, str], ModelMetadata] = {}
+        # Whether tensors must travel as JSON over HTTP: known once a server without configurations was met.
+        self._plain = False
         # Unique among the clients of a server, so that its log and an error can be matched.
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
 
     def live(self) -> Flow[bool]:
         """Whether the server runs."""
-        answer: bool = yield self._wire.live(Origin(self._endpoint))
+        answer: bool = yield self.wire.live(Origin(self._endpoint))
         return answer
 
     def ready(self) -> Flow[bool]:
         """Whether the server and its models are ready."""
-        answer: bool = yield self._wire.ready(Origin(self._endpoint))
+        answer: bool = yield self.wire.ready(Origin(self._endpoint))
         return answer
 
     def model_ready(self, model: str, version: str) -> Flow[bool]:
         """Whether one model is ready."""
-        answer: bool = yield self._wire.model_ready(version, self._origin(model, version))
+        try:
+            answer: bool = yield self.wire.model_ready(version, self.origin(model, version))
+        except ModelNotFound:  # Triton says "not ready" then, other servers that
+            return False
         return answer
 
     def metadata(self, model: str, version: str) -> Flow[ModelMetadata]:
         """What a model is; from the cache where it is there."""
-        origin = self._origin(model, version)
+        origin = self.origin(model, version)
         cached = self._metadata.get((model, version))
         return cached if cached is not None else (yield from self._fetch(version, origin))
 
+    def config(self, model: str, version: str) -> Flow[dict[str, Any]]:
+        """A model's configuration, as the server completed it."""
+        answer: dict[str, Any] = yield self.wire.config(version, self.origin(model, version))
+        return answer
+
     def statistics(self, model: str, version: str) -> Flow[tuple[ModelStatistics, ...]]:
         """What the server counted for a model."""
-        origin = self._origin(model, version)
+        origin = self.origin(model, version)
         try:
-            entries: tuple[ModelStatistics, ...] = yield self._wire.statistics(version, origin)
+            entries: tuple[ModelStatistics, ...] = yield self.wire.statistics(version, origin)
         except ModelNotFound:
             # Here Triton says the same of a model that is absent and of one that is not ready; the metadata
             # call raises the right one of the two.
@@ -69,57 +107,78 @@ class Flows:
             raise
         return entries
 
-    def infer(
-        self,
-        model: str,
-        values: Mapping[str, npt.ArrayLike],
-        version: str,
-        outputs: Sequence[str] | None,
-        request_id: str | None,
-    ) -> Flow[dict[str, Array]]:
-        """One inference; cached metadata that is in the way is fetched anew and, if it changed, used."""
-        if request_id is None:
-            request_id = f"{self._prefix}-{next(self._numbers)}"
-        origin = self._origin(model, version, request_id)
-        metadata = self._metadata.get((model, version))
-        if metadata is None:
-            metadata = yield from self._fetch(version, origin)
-        else:
-            try:
-                return (yield from self._send(metadata, values, version, outputs, origin))
-            except InvalidInput:
-                # The model may have been reloaded since; the caller is wrong only if it was not.
-                fresh = yield from self._fetch(version, origin)
-                if fresh == metadata:
-                    raise
-                metadata = fresh
-        return (yield from self._send(metadata, values, version, outputs, origin))
-
-    def _send(
-        self,
-        metadata: ModelMetadata,
-        values: Mapping[str, npt.ArrayLike],
-        version: str,
-        outputs: Sequence[str] | None,
-        origin: Origin,
-    ) -> Flow[dict[str, Array]]:
-        request = InferRequest(
-            model=origin.model,
-            version=version,
-            request_id=origin.request_id,
-            inputs=encode_inputs(metadata, values, origin),
-            outputs=check_outputs(metadata, outputs, origin),
-        )
-        answer: dict[str, Array] = yield self._wire.infer(request, origin)
+    def repository(self) -> Flow[tuple[RepositoryEntry, ...]]:
+        """What the server's repositories hold."""
+        answer: tuple[RepositoryEntry, ...] = yield self.wire.repository(Origin(self._endpoint))
         return answer
 
-    def _fetch(self, version: str, origin: Origin) -> Flow[ModelMetadata]:
-        described: ModelMetadata = yield self._wire.metadata(version, origin)
-        metadata = described.limited((yield self._wire.limits(version, origin)))
-        self._metadata[origin.model, version] = metadata
-        return metadata
+    def load(self, model: str, config: Mapping[str, Any] | None) -> Flow[None]:
+        """Load or reload a model, and forget what it was."""
+        origin = self.origin(model, "")
+        try:
+            yield replace(self.wire.load(json.dumps(config) if config else "", origin), idempotent=False)
+        finally:
+            self._forget(model)
 
-    def _origin(self, model: str, version: str, request_id: str = "") -> Origin:
+    def unload(self, model: str, dependents: bool) -> Flow[None]:
+        """Unload a model, and forget what it was."""
+        origin = self.origin(model, "")
+        try:
+            yield replace(self.wire.unload(dependents, origin), idempotent=False)
+        finally:
+            self._forget(model)
+
+    def infer(self, asked: Asked) -> Flow[dict[str, Array]]:
+        """One inference; cached metadata that is in the way is fetched anew and, if it changed, used."""
+        origin = self.origin(asked.model, asked.version, self.request_id(asked))
+        metadata = self._metadata.get((asked.model, asked.version))
+        fresh = metadata is None
+        if metadata is None:
+            metadata = yield from self._fetch(asked.version, origin)
+        while True:
+            try:
+                request = self.request(metadata, asked, origin)
+                if self._arena is not None and asked.idempotent:
+                    return (yield from self._arena.infer(self.wire, metadata, request, origin))
+                answer: dict[str, Array] = yield self._call(request, asked, origin)
+                return answer
+            except InvalidInput:
+                # The model may have been reloaded since; the caller is wrong only if it was not.
+                if fresh:
+                    raise
+                known, fresh = metadata, True
+                metadata = yield from self._fetch(asked.version, origin)
+                if metadata == known or not asked.idempotent:
+                    raise
+
+    def request_id(self, asked: Asked) -> str:
+        """The caller's, or the next one of this client's own."""
+        return f"{self._prefix}-{next(self._numbers)}" if asked.request_id is None else asked.request_id
+
+    def request(self, metadata: ModelMetadata, asked: Asked, origin: Origin) -> InferRequest:
+        """What is asked, checked and encoded.
+
+        Raises:
+            InvalidInput: It does not fit the model.
+        """
+        return InferRequest(
+            model=origin.model,
+            version=asked.version,
+            request_id=origin.request_id,
+            inputs=encode_inputs(metadata, asked.values, origin),
+            outputs=()
+            if asked.outputs is None
+            else tuple(Wanted(name) for name in check_outputs(metadata, asked.outputs, origin)),
+            parameters=asked.parameters,
+            plain=self._plain,
+        )
+
+    def origin(self, model: str, version: str, request_id: str = "") -> Origin:
+        """The call that an error will name; checks the names on the way.
+
+        Raises:
+            InvalidInput: They cannot be a model's.
+        """
         origin = Origin(self._endpoint, model, request_id)
         if not model:
             raise InvalidInput("the model has no name", "give the name of a model", origin)
@@ -130,3 +189,27 @@ class Flows:
                 origin,
             )
         return origin
+
+    def _call(self, request: InferRequest, asked: Asked, origin: Origin) -> Call[dict[str, Array]]:
+        call = self.wire.infer(request, origin)
+        if not asked.idempotent:
+            call.idempotent = False
+            call.server = asked.server
+        return call
+
+    def _fetch(self, version: str, origin: Origin) -> Flow[ModelMetadata]:
+        described: ModelMetadata = yield self.wire.metadata(version, origin)
+        try:
+            limits: ModelLimits = yield self.wire.limits(version, origin)
+        except NotSupported:
+            # The configuration is Triton's extension of KServe v2; other servers need not have it.
+            limits = ModelLimits(0, frozenset())
+            extensions: tuple[str, ...] = yield self.wire.extensions(origin)
+            self._plain = _BINARY not in extensions
+        metadata = described.limited(limits)
+        self._metadata[origin.model, version] = metadata
+        return metadata
+
+    def _forget(self, model: str) -> None:
+        for key in [key for key in self._metadata if key[0] == model]:
+            self._metadata.pop(key, None)

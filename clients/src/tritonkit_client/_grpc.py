@@ -1,43 +1,129 @@
-"""Sends calls over one grpcio channel; knows no message and raises no error of its own."""
+"""Sends calls over a grpcio channel, blocking; knows no message and raises no error of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import grpc
 
-from ._calls import Call, Reply
+from ._calls import Outgoing, Reply
 from ._endpoint import Endpoint
+from ._interrupt import interruptible
+from ._security import TLS
 
-_OPTIONS = (
-    # grpcio refuses answers over 4 MB by default; -1 is no limit.
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    # A proxy named in the environment would swallow calls to servers inside the cluster; the HTTP side uses
-    # none.
-    ("grpc.enable_http_proxy", 0),
-    # After an outage grpcio waits up to two minutes before it connects again, whoever calls meanwhile.
-    ("grpc.max_reconnect_backoff_ms", 500),
-)
+# A server of gRPC core says "too many pings" to a client that pings an idle connection more often than every
+# five minutes, and hangs up (`grpc.http2.min_ping_interval_without_data_ms`; Triton's --grpc-http2-min-recv-
+# ping-interval-without-data). Load balancers forget idle connections after 350 s (AWS) or more.
+_KEEPALIVE_MS = 310_000
+_KEEPALIVE_TIMEOUT_MS = 10_000
+
+
+def options(endpoint: Endpoint, tls: TLS | None) -> list[tuple[str, Any]]:
+    """The channel arguments, the same for both kinds of channel."""
+    found: list[tuple[str, Any]] = [
+        # grpcio refuses answers over 4 MB by default; -1 is no limit.
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_receive_message_length", -1),
+        # A proxy named in the environment would swallow calls to servers inside the cluster; the HTTP side
+        # uses none.
+        ("grpc.enable_http_proxy", 0),
+        # After an outage grpcio waits up to two minutes before it connects again, whoever calls meanwhile.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 500),
+        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # Retries are ours: gRPC's own would multiply with them.
+        ("grpc.enable_retries", 0),
+    ]
+    name = (tls.server_name if tls else "") or endpoint.name
+    if name:
+        found.append(("grpc.default_authority", name))
+        if endpoint.tls:
+            found.append(("grpc.ssl_target_name_override", name))
+    return found
+
+
+def channel_credentials(tls: TLS | None) -> Any:
+    """TLS for a channel."""
+
+    def read(path: Any) -> bytes | None:
+        return None if path is None else Path(path).read_bytes()
+
+    tls = tls or TLS()
+    return grpc.ssl_channel_credentials(read(tls.ca), read(tls.key), read(tls.certificate))
+
+
+def compression_of(name: str | None) -> Any:
+    """grpcio's name of a compression."""
+    return {None: None, "gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}[name]
+
+
+def metadata(outgoing: Outgoing, credentials: Mapping[str, str]) -> list[tuple[str, str]] | None:
+    """Headers as gRPC wants them."""
+    if not outgoing.headers and not credentials:
+        return None
+    return [(name.lower(), value) for name, value in {**outgoing.headers, **credentials}.items()]
+
+
+def failed(error: Any) -> Reply:
+    """The reply that a failed RPC is; the same for both kinds of channel."""
+    trailing = {str(name): str(value) for name, value in error.trailing_metadata() or ()}
+    return Reply(error.code().name, message=error.details() or "", headers=trailing)
 
 
 class GrpcTransport:
     """The gRPC side of `_calls.Transport`; connects at the first call. Thread-safe, as its channel is."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._channel: Any = grpc.insecure_channel(endpoint.authority, options=_OPTIONS)
+    def __init__(self, endpoint: Endpoint, tls: TLS | None, compression: str | None) -> None:
+        how: dict[str, Any] = {"options": options(endpoint, tls), "compression": compression_of(compression)}
+        self._channel: Any = (
+            grpc.secure_channel(endpoint.authority, channel_credentials(tls), **how)
+            if endpoint.tls
+            else grpc.insecure_channel(endpoint.authority, **how)
+        )
         self._rpcs: dict[str, Any] = {}
 
-    def send(self, call: Call[Any], timeout: float | None) -> Reply:
+    def send(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Reply:
         """See `Transport.send`; the timeout is the call's gRPC deadline."""
         # Without serializers an RPC takes and gives bytes: this one join is the only copy of a tensor here.
-        rpc = self._rpcs.get(call.target)
+        rpc = self._rpcs.get(outgoing.target)
         if rpc is None:
-            rpc = self._rpcs[call.target] = self._channel.unary_unary(call.target)
+            rpc = self._rpcs[outgoing.target] = self._channel.unary_unary(outgoing.target)
+        how = {"timeout": outgoing.timeout, "metadata": metadata(outgoing, credentials)}
+        interrupt = interruptible()
         try:
-            return Reply("OK", body=rpc(b"".join(call.body), timeout=timeout))
+            if interrupt is None:
+                body = rpc(b"".join(outgoing.body), **how)
+            else:
+                call = rpc.future(b"".join(outgoing.body), **how)
+                interrupt.watch(call.cancel)
+                body = call.result()
+        except (grpc.FutureCancelledError, ConnectionAbortedError) as error:
+            return Reply("CANCELLED", message=str(error))
         except grpc.RpcError as error:
-            return Reply(error.code().name, message=error.details() or "")
+            return failed(error)
+        except ValueError as error:  # "Cannot invoke RPC on closed channel!"
+            return Reply("CANCELLED", message=str(error))
+        return Reply("OK", body=body)
+
+    def stream(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Iterator[Reply]:
+        """Send one message as a whole stream, and give what comes back; closing the iterator cancels the call.
+
+        gRPC's flow control holds the server back while nobody takes the next reply.
+        """
+        rpc = self._channel.stream_stream(outgoing.target)
+        body = b"".join(outgoing.body)
+        call = rpc(iter((body,)), timeout=outgoing.timeout, metadata=metadata(outgoing, credentials))
+        try:
+            for message in call:
+                yield Reply("OK", body=message)
+        except grpc.RpcError as error:
+            yield failed(error)
+        finally:
+            call.cancel()
 
     def close(self) -> None:
         """See `Transport.close`; calls in flight fail."""

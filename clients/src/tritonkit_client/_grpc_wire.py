@@ -2,102 +2,230 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from google.protobuf import json_format
+from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
-from ._calls import Call, InferRequest, Reply
-from ._errors import Origin, error_for
-from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, TensorSpec
+from ._calls import Call, InferRequest, Parameter, Reply
+from ._errors import Origin, ServerError, error_for, error_in_stream
+from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry, TensorSpec
 from ._tensors import Array, Buffer, decode
 
 T = TypeVar("T")
 
 _SERVICE = "/inference.GRPCInferenceService/"
+STREAM = f"{_SERVICE}ModelStreamInfer"
 # Field 7 of ModelInferRequest, `repeated bytes raw_input_contents`: (7 << 3) | 2, a length-delimited field.
 _RAW_INPUT_TAG = b"\x3a"
+# Field 3, `string id`, and field 4, `map<string, InferParameter> parameters`.
+_ID_TAG, _PARAMETERS_TAG = b"\x1a", b"\x22"
+# An entry of that map whose key (field 1) is "timeout", up to the length of its value (field 2); and the tag of
+# the value's field 2, `int64 int64_param`.
+_TIMEOUT_KEY, _INT64_TAG = b"\x0a\x07timeout\x12", b"\x10"
+# How many kinds of request are remembered; shapes that differ every time would fill the memory.
+_HEADS = 256
 
 
 class GrpcWire:
     """The gRPC side of `_calls.Wire`."""
 
+    def __init__(self) -> None:
+        self._heads: dict[Any, bytes] = {}
+
     def live(self, origin: Origin) -> Call[bool]:
         """See `Wire.live`."""
-        return _call("ServerLive", service_pb2.ServerLiveRequest(), lambda answer: bool(answer.live), origin)
+        return _call("ServerLive", "live", service_pb2.ServerLiveRequest(), lambda answer: bool(answer.live), origin)
 
     def ready(self, origin: Origin) -> Call[bool]:
         """See `Wire.ready`."""
-        return _call("ServerReady", service_pb2.ServerReadyRequest(), lambda answer: bool(answer.ready), origin)
+        request = service_pb2.ServerReadyRequest()
+        return _call("ServerReady", "ready", request, lambda answer: bool(answer.ready), origin)
 
     def model_ready(self, version: str, origin: Origin) -> Call[bool]:
         """See `Wire.model_ready`."""
         request = service_pb2.ModelReadyRequest(name=origin.model, version=version)
-        return _call("ModelReady", request, lambda answer: bool(answer.ready), origin)
+        return _call("ModelReady", "model_ready", request, lambda answer: bool(answer.ready), origin)
 
     def metadata(self, version: str, origin: Origin) -> Call[ModelMetadata]:
         """See `Wire.metadata`."""
         request = service_pb2.ModelMetadataRequest(name=origin.model, version=version)
-        return _call("ModelMetadata", request, _metadata, origin)
+        return _call("ModelMetadata", "metadata", request, _metadata, origin)
 
     def limits(self, version: str, origin: Origin) -> Call[ModelLimits]:
         """See `Wire.limits`."""
         request = service_pb2.ModelConfigRequest(name=origin.model, version=version)
-        return _call("ModelConfig", request, _limits, origin)
+        return _call("ModelConfig", "config", request, _limits, origin)
+
+    def extensions(self, origin: Origin) -> Call[tuple[str, ...]]:
+        """See `Wire.extensions`."""
+        request = service_pb2.ServerMetadataRequest()
+        return _call("ServerMetadata", "extensions", request, lambda answer: tuple(answer.extensions), origin)
+
+    def config(self, version: str, origin: Origin) -> Call[dict[str, Any]]:
+        """See `Wire.config`."""
+        request = service_pb2.ModelConfigRequest(name=origin.model, version=version)
+        return _call("ModelConfig", "config", request, lambda answer: _as_dict(answer)["config"], origin)
 
     def statistics(self, version: str, origin: Origin) -> Call[tuple[ModelStatistics, ...]]:
         """See `Wire.statistics`."""
         request = service_pb2.ModelStatisticsRequest(name=origin.model, version=version)
-        return _call("ModelStatistics", request, _statistics, origin)
+        return _call("ModelStatistics", "statistics", request, _statistics, origin)
+
+    def repository(self, origin: Origin) -> Call[tuple[RepositoryEntry, ...]]:
+        """See `Wire.repository`."""
+        return _call("RepositoryIndex", "repository", service_pb2.RepositoryIndexRequest(), _repository, origin)
+
+    def load(self, config: str, origin: Origin) -> Call[None]:
+        """See `Wire.load`."""
+        request = service_pb2.RepositoryModelLoadRequest(model_name=origin.model)
+        if config:
+            request.parameters["config"].string_param = config
+        return _call("RepositoryModelLoad", "load", request, _nothing, origin)
+
+    def unload(self, dependents: bool, origin: Origin) -> Call[None]:
+        """See `Wire.unload`."""
+        request = service_pb2.RepositoryModelUnloadRequest(model_name=origin.model)
+        request.parameters["unload_dependents"].bool_param = dependents
+        return _call("RepositoryModelUnload", "unload", request, _nothing, origin)
+
+    def register(self, region: str, key: str, size: int, origin: Origin) -> Call[None]:
+        """See `Wire.register`."""
+        request = service_pb2.SystemSharedMemoryRegisterRequest(name=region, key=key, byte_size=size)
+        return _call("SystemSharedMemoryRegister", "register", request, _nothing, origin)
+
+    def unregister(self, region: str, origin: Origin) -> Call[None]:
+        """See `Wire.unregister`."""
+        request = service_pb2.SystemSharedMemoryUnregisterRequest(name=region)
+        return _call("SystemSharedMemoryUnregister", "unregister", request, _nothing, origin)
+
+    def regions(self, origin: Origin) -> Call[tuple[str, ...]]:
+        """See `Wire.regions`."""
+        request = service_pb2.SystemSharedMemoryStatusRequest()
+        return _call("SystemSharedMemoryStatus", "regions", request, lambda answer: tuple(answer.regions), origin)
 
     def infer(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
         """See `Wire.infer`.
 
         Tensors do not pass through protobuf, which would copy each of them twice: its encoding of a repeated
-            field
-        is the elements one after another, each as tag, length and bytes, wherever they stand in the message
-        (https://protobuf.dev/programming-guides/encoding).
+        field is the elements one after another, each as tag, length and bytes, wherever they stand in the
+        message (https://protobuf.dev/programming-guides/encoding). For the same reason the timeout, which
+        differs from attempt to attempt, is a second message behind the first: readers merge the two.
         """
-        message = service_pb2.ModelInferRequest(
-            model_name=request.model,
-            model_version=request.version,
-            id=request.request_id,
-            inputs=[
-                service_pb2.ModelInferRequest.InferInputTensor(
-                    name=tensor.name, datatype=tensor.datatype, shape=tensor.shape
-                )
-                for tensor in request.inputs
-            ],
-            outputs=[service_pb2.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in request.outputs],
-        )
+        head = self._head(request) + _string_field(_ID_TAG, request.request_id)
         raw: list[Buffer] = []
         for tensor in request.inputs:
-            raw += (_RAW_INPUT_TAG + _varint(len(tensor.data)), tensor.data)
-        return _call("ModelInfer", message, _outputs, origin, raw)
+            if not tensor.parameters:
+                raw += (_RAW_INPUT_TAG + _varint(len(tensor.data)), tensor.data)
+
+        def encode(timeout_us: int | None) -> tuple[tuple[Buffer, ...], Mapping[str, str]]:
+            timed = b"" if timeout_us is None else _timeout(timeout_us)
+            return (head, timed, *raw), {}
+
+        read = _reader(service_pb2.ModelInferResponse, lambda answer: _outputs(answer, request), origin)
+        return Call(f"{_SERVICE}ModelInfer", read, origin, "infer", encode)
+
+    def _head(self, request: InferRequest) -> bytes:
+        """A request without its id and its bytes: the same for all that look alike, so it is kept."""
+        if request.parameters or request.placed is not None:
+            head: bytes = _infer_message(request).SerializeToString()
+            return head
+        names = tuple(output.name for output in request.outputs)
+        look = (request.model, request.version, names, *[(t.name, t.datatype, t.shape) for t in request.inputs])
+        kept = self._heads.get(look)
+        if kept is None:
+            if len(self._heads) >= _HEADS:
+                self._heads.clear()
+            kept = self._heads[look] = _infer_message(request).SerializeToString()
+        return kept
 
 
-def _call(
-    rpc: str, message: Any, parse: Callable[[Any], T], origin: Origin, raw: list[Buffer] | None = None
-) -> Call[T]:
-    answer_type = getattr(service_pb2, f"{rpc}Response")
+def read_streamed(body: bytes, request: InferRequest, origin: Origin) -> dict[str, Array]:
+    """The outputs in one message of a stream.
 
+    Raises:
+        TritonkitClientError: The message is a failure.
+    """
+    answer = service_pb2.ModelStreamInferResponse.FromString(body)
+    if answer.error_message:
+        raise error_in_stream(answer.error_message, origin)
+    return _outputs(answer.infer_response, request)
+
+
+def _infer_message(request: InferRequest) -> Any:
+    message = service_pb2.ModelInferRequest(
+        model_name=request.model,
+        model_version=request.version,
+        inputs=[
+            service_pb2.ModelInferRequest.InferInputTensor(
+                name=tensor.name,
+                datatype=tensor.datatype,
+                shape=tensor.shape,
+                parameters=_parameters(tensor.parameters) if tensor.parameters else None,
+            )
+            for tensor in request.inputs
+        ],
+    )
+    for output in request.outputs:
+        message.outputs.add(name=output.name, parameters=_parameters(output.parameters))
+    for name, parameter in _parameters(request.parameters).items():
+        message.parameters[name].CopyFrom(parameter)
+    return message
+
+
+def _parameters(values: Mapping[str, Parameter]) -> dict[str, Any]:
+    kinds = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}
+    return {name: service_pb2.InferParameter(**{kinds[type(value)]: value}) for name, value in values.items()}
+
+
+def _timeout(microseconds: int) -> bytes:
+    """The message that says only `parameters["timeout"]`."""
+    value = _INT64_TAG + _varint(microseconds)
+    entry = _TIMEOUT_KEY + _varint(len(value)) + value
+    return _PARAMETERS_TAG + _varint(len(entry)) + entry
+
+
+def _string_field(tag: bytes, text: str) -> bytes:
+    data = text.encode()
+    return tag + _varint(len(data)) + data
+
+
+def _call(rpc: str, operation: str, message: Any, parse: Callable[[Any], T], origin: Origin) -> Call[T]:
+    body = (message.SerializeToString(),)
+    answer = getattr(service_pb2, f"{rpc}Response")
+    return Call(_SERVICE + rpc, _reader(answer, parse, origin), origin, operation, lambda _: (body, {}))
+
+
+def _reader(answer_type: Any, parse: Callable[[Any], T], origin: Origin) -> Callable[[Reply], T]:
     def read(reply: Reply) -> T:
         if reply.status != "OK":
             raise error_for(reply.status, reply.message, origin)
-        return parse(answer_type.FromString(reply.body))
+        try:
+            return parse(answer_type.FromString(reply.body))
+        except (DecodeError, KeyError, ValueError) as error:
+            raise ServerError(
+                f"the answer is not KServe v2: {error}", "check that the address leads to Triton", origin
+            ) from error
 
-    return Call(_SERVICE + rpc, read, (message.SerializeToString(), *(raw or ())))
+    return read
 
 
 def _varint(number: int) -> bytes:
     """A protobuf varint: 7 bits a byte, low ones first, the high bit set on all but the last."""
+    if number <= 0x7F:
+        return bytes((number,))
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)
         number >>= 7
     out.append(number)
     return bytes(out)
+
+
+def _nothing(_answer: Any) -> None:
+    return None
 
 
 def _metadata(answer: Any) -> ModelMetadata:
@@ -110,19 +238,50 @@ def _metadata(answer: Any) -> ModelMetadata:
 
 
 def _limits(answer: Any) -> ModelLimits:
-    optional = frozenset(tensor.name for tensor in answer.config.input if tensor.optional)
-    return ModelLimits(int(answer.config.max_batch_size), optional)
+    config = answer.config
+    optional = frozenset(tensor.name for tensor in config.input if tensor.optional)
+    return ModelLimits(int(config.max_batch_size), optional, bool(config.model_transaction_policy.decoupled))
+
+
+def _as_dict(answer: Any) -> dict[str, Any]:
+    """A message as Triton's HTTP side would write it."""
+    found: dict[str, Any] = json_format.MessageToDict(
+        answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return found
 
 
 def _statistics(answer: Any) -> tuple[ModelStatistics, ...]:
-    entries = json_format.MessageToDict(
-        answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    return tuple(ModelStatistics.from_json(entry) for entry in _as_dict(answer)["model_stats"])
+
+
+def _repository(answer: Any) -> tuple[RepositoryEntry, ...]:
+    return tuple(
+        RepositoryEntry(model.name, model.version, model.state.rpartition(".")[2], model.reason)
+        for model in answer.models
     )
-    return tuple(ModelStatistics.from_json(entry) for entry in entries["model_stats"])
 
 
-def _outputs(answer: Any) -> dict[str, Array]:
-    return {
-        tensor.name: decode(raw, tensor.datatype, tensor.shape)
-        for tensor, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)
-    }
+def _outputs(answer: Any, request: InferRequest) -> dict[str, Array]:
+    raw = iter(answer.raw_output_contents)
+    elsewhere = request.elsewhere if request.placed is not None else ()
+    outputs: dict[str, Array] = {}
+    for tensor in answer.outputs:
+        data = _next(raw, tensor.name)  # empty for one that is elsewhere
+        if request.placed is not None and tensor.name in elsewhere:
+            outputs[tensor.name] = request.placed(tensor.name, tensor.datatype, tuple(tensor.shape))
+        else:
+            outputs[tensor.name] = decode(data, tensor.datatype, tensor.shape)
+    return outputs
+
+
+def _next(raw: Any, name: str) -> bytes:
+    """The bytes of the next output, as Triton sends them.
+
+    Raises:
+        ValueError: There are none.
+    """
+    found: bytes | None = next(raw, None)
+    if found is None:
+        raise ValueError(f"output {name!r} came without bytes")
+    return found

@@ -1,42 +1,71 @@
-"""Sends calls over a pool of urllib3 connections; knows no message and raises no error of its own."""
+"""Sends calls over a pool of urllib3 connections, blocking or from threads of its own; knows no message and
+raises no error of its own.
+
+One library serves both kinds of client: measured on loopback, asynchronous httpx2 moves half as many 600 kB
+requests a second as urllib3 in threads, and a third as many of 10 MB (docs/decisions/0003-http.md).
+"""
 
 from __future__ import annotations
 
-import socket
+import asyncio
+import gzip
+import ssl
 import time
+import zlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import urllib3
 from urllib3 import exceptions
-from urllib3.connection import HTTPConnection
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from ._calls import Call, Reply
+from ._calls import Outgoing, Reply
 from ._endpoint import Endpoint
 from ._errors import DEADLINE_EXCEEDED, NO_CONNECTION
+from ._interrupt import Interrupt
+from ._security import TLS
+from ._sockets import DeadlineSSLSocket, connect
 from ._tensors import Buffer
 
 # Idle connections kept open; calls beyond that many at once open one more each, for one call.
 _POOL_SIZE = 128
 # Below this a body is joined and sent at once: one packet instead of one a tensor.
 _JOIN_BYTES = 64 * 1024
+# Fast, and nearly as small as slower levels make tensors.
+_LEVEL = 1
 
 
 class HttpTransport:
     """The HTTP side of `_calls.Transport`; connects at the first call. Thread-safe, as urllib3's pool is."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._pool = urllib3.HTTPConnectionPool(endpoint.host, endpoint.port, maxsize=_POOL_SIZE)
-        self._pool.ConnectionCls = _DeadlineConnection
+    def __init__(self, endpoint: Endpoint, tls: TLS | None, compression: str | None) -> None:
+        self._compression = compression
+        self._host = {"Host": f"{endpoint.name}:{endpoint.port}"} if endpoint.name else {}
+        how: dict[str, Any] = {"maxsize": _POOL_SIZE}
+        self._pool: urllib3.HTTPConnectionPool
+        if endpoint.tls:
+            name = (tls.server_name if tls else "") or endpoint.name or endpoint.host
+            context = ssl_context(tls)
+            self._pool = urllib3.HTTPSConnectionPool(
+                endpoint.host, endpoint.port, ssl_context=context, server_hostname=name, assert_hostname=name, **how
+            )
+            self._pool.ConnectionCls = _TLSConnection
+        else:
+            self._pool = urllib3.HTTPConnectionPool(endpoint.host, endpoint.port, **how)
+            self._pool.ConnectionCls = _Connection
 
-    def send(self, call: Call[Any], timeout: float | None) -> Reply:
+    def send(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Reply:
         """See `Transport.send`; the timeout bounds connecting, sending and receiving together."""
+        body, encoding = self._encoded(outgoing.body)
         try:
             response = self._pool.urlopen(
-                "POST" if call.body else "GET",
-                call.target,
-                body=_body(call.body),
-                headers=_headers(call),
-                timeout=urllib3.Timeout(total=timeout),
+                outgoing.method,
+                outgoing.target,
+                body=_joined(body),
+                headers={**self._host, **outgoing.headers, **credentials, **encoding},
+                timeout=urllib3.Timeout(total=outgoing.timeout),
                 retries=False,
                 redirect=False,
             )
@@ -56,72 +85,99 @@ class HttpTransport:
         """See `Transport.close`; calls in flight end as they would have."""
         self._pool.close()
 
+    def _encoded(self, body: tuple[Buffer, ...]) -> tuple[tuple[Buffer, ...], dict[str, str]]:
+        """A body as it travels, and the headers that say so."""
+        if self._compression is None:
+            # Said here because urllib3 would otherwise send a body in pieces chunked, which copies each
+            # piece.
+            return body, {"Content-Length": str(sum(map(len, body)))} if body else {}
+        headers = {"Accept-Encoding": self._compression}
+        if not body:
+            return body, headers
+        compress = gzip.compress if self._compression == "gzip" else zlib.compress
+        small = compress(b"".join(body), _LEVEL)
+        return (small,), {**headers, "Content-Encoding": self._compression, "Content-Length": str(len(small))}
 
-def _body(pieces: tuple[Buffer, ...]) -> Any:
+
+class AsyncHttpTransport:
+    """The HTTP side of `_calls.AsyncTransport`: the blocking one in threads, one a call in flight, 128 at most."""
+
+    def __init__(self, endpoint: Endpoint, tls: TLS | None, compression: str | None) -> None:
+        self._blocking = HttpTransport(endpoint, tls, compression)
+        self._threads = ThreadPoolExecutor(_POOL_SIZE, thread_name_prefix="tritonkit-client-http")
+
+    async def send(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Reply:
+        """See `AsyncTransport.send`; cancelling ends the connection, as HTTP/1.1 has no other way to say it."""
+        interrupt = Interrupt()
+        end = None if outgoing.timeout is None else time.monotonic() + outgoing.timeout
+
+        def work() -> Reply:
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left <= 0:
+                return Reply(DEADLINE_EXCEEDED)
+            with interrupt.here():
+                return self._blocking.send(replace(outgoing, timeout=left), credentials)
+
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except RuntimeError as error:  # "cannot schedule new futures after shutdown"
+            return Reply(NO_CONNECTION, message=str(error))
+        try:
+            # Waited for, although the thread keeps the time too: it may not have begun.
+            done, _ = await asyncio.wait({future}, timeout=outgoing.timeout)
+        except asyncio.CancelledError:
+            interrupt.set()
+            future.cancel()
+            raise
+        if done:
+            reply: Reply = future.result()
+            return reply
+        interrupt.set()
+        future.cancel()
+        return Reply(DEADLINE_EXCEEDED)
+
+    async def close(self) -> None:
+        """See `Transport.close`."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._blocking.close()
+
+
+def ssl_context(tls: TLS | None) -> ssl.SSLContext:
+    """How a server's certificate is checked, and what is shown to it."""
+    tls = tls or TLS()
+    context = ssl.create_default_context(cafile=tls.ca)
+    context.sslsocket_class = DeadlineSSLSocket
+    if tls.certificate is not None:
+        context.load_cert_chain(tls.certificate, tls.key)
+    return context
+
+
+def _joined(pieces: tuple[Buffer, ...]) -> Any:
     """What urllib3 takes as a body; its annotations leave out the memoryviews that it sends as they are."""
     if not pieces:
         return None
     return b"".join(pieces) if sum(map(len, pieces)) < _JOIN_BYTES else pieces
 
 
-def _headers(call: Call[Any]) -> dict[str, str]:
-    if not call.body:
-        return dict(call.headers)
-    # Said here because urllib3 would otherwise send a body in pieces chunked, which copies each piece.
-    return {**call.headers, "Content-Length": str(sum(map(len, call.body)))}
+def _connected(connection: HTTPConnection) -> Any:
+    timeout = connection.timeout
+    try:
+        return connect(connection._dns_host, connection.port, timeout if isinstance(timeout, (int, float)) else None)
+    except TimeoutError as error:
+        raise exceptions.ConnectTimeoutError(connection, str(error)) from error
+    except (OSError, UnicodeError) as error:
+        raise exceptions.NewConnectionError(connection, str(error)) from error
 
 
-class _DeadlineSocket(socket.socket):
-    """A socket whose timeout bounds all that follows it, where a plain one's bounds each read by itself.
+class _Connection(HTTPConnection):
+    """A connection of sockets that keep a deadline."""
 
-    urllib3 sets a socket's timeout before it sends and before it receives, each time to what is left of the
-    total; a server that sends one byte a second would nevertheless keep a plain socket waiting for as long as
-    it likes.
-    """
-
-    _end: float | None = None
-
-    def settimeout(self, value: float | None, /) -> None:
-        self._end = None if value is None else time.monotonic() + value
-        super().settimeout(value)
-
-    def recv_into(self, *args: Any) -> int:
-        self._bound()
-        return super().recv_into(*args)
-
-    def sendall(self, *args: Any) -> None:
-        self._bound()
-        super().sendall(*args)
-
-    def _bound(self) -> None:
-        if self._end is not None:
-            left = self._end - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("timed out")
-            super().settimeout(left)
+    def _new_conn(self) -> Any:
+        return _connected(self)
 
 
-class _DeadlineConnection(HTTPConnection):
-    """A connection of such sockets, whose timeout also bounds trying all addresses of a host together."""
+class _TLSConnection(HTTPSConnection):
+    """The same, encrypted."""
 
-    def _new_conn(self) -> socket.socket:
-        end = None if self.timeout is None else time.monotonic() + self.timeout
-        failure: Exception = OSError("the name has no address")
-        try:
-            addresses = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise exceptions.NewConnectionError(self, str(error)) from error
-        for family, kind, proto, _, address in addresses:
-            sock = _DeadlineSocket(family, kind, proto)
-            try:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.settimeout(None if end is None else max(0.001, end - time.monotonic()))
-                sock.connect(address)
-            except OSError as error:
-                sock.close()
-                failure = error
-            else:
-                return sock
-        if isinstance(failure, TimeoutError):
-            raise exceptions.ConnectTimeoutError(self, str(failure))
-        raise exceptions.NewConnectionError(self, str(failure))
+    def _new_conn(self) -> Any:
+        return _connected(self)

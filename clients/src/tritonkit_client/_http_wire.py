@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from ._calls import Call, InferRequest, Reply
-from ._errors import Origin, ServerError, error_for
-from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, TensorSpec
-from ._tensors import Array, decode
+from ._errors import InvalidInput, Origin, ServerError, error_for
+from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry, TensorSpec
+from ._tensors import Array, Buffer, decode, from_json, to_json
 
 T = TypeVar("T")
 
@@ -35,30 +35,71 @@ class HttpWire:
 
     def live(self, origin: Origin) -> Call[bool]:
         """See `Wire.live`."""
-        return Call(f"{self._root}/health/live", _yes_or_no(origin))
+        return _get(f"{self._root}/health/live", "live", _yes_or_no(origin), origin)
 
     def ready(self, origin: Origin) -> Call[bool]:
         """See `Wire.ready`."""
-        return Call(f"{self._root}/health/ready", _yes_or_no(origin))
+        return _get(f"{self._root}/health/ready", "ready", _yes_or_no(origin), origin)
 
     def model_ready(self, version: str, origin: Origin) -> Call[bool]:
         """See `Wire.model_ready`."""
-        return Call(f"{self._model(version, origin)}/ready", _yes_or_no(origin))
+        return _get(f"{self._model(version, origin)}/ready", "model_ready", _yes_or_no(origin), origin)
 
     def metadata(self, version: str, origin: Origin) -> Call[ModelMetadata]:
         """See `Wire.metadata`."""
-        return Call(self._model(version, origin), _json_reader(_metadata, origin))
+        return _get(self._model(version, origin), "metadata", _json_reader(_metadata, origin), origin)
 
     def limits(self, version: str, origin: Origin) -> Call[ModelLimits]:
         """See `Wire.limits`."""
-        return Call(f"{self._model(version, origin)}/config", _json_reader(_limits, origin))
+        return _get(f"{self._model(version, origin)}/config", "config", _json_reader(_limits, origin), origin)
+
+    def extensions(self, origin: Origin) -> Call[tuple[str, ...]]:
+        """See `Wire.extensions`."""
+        read = _json_reader(lambda answer: tuple(answer.get("extensions", ())), origin)
+        return _get(self._root, "extensions", read, origin)
+
+    def config(self, version: str, origin: Origin) -> Call[dict[str, Any]]:
+        """See `Wire.config`."""
+        return _get(f"{self._model(version, origin)}/config", "config", _json_reader(dict, origin), origin)
 
     def statistics(self, version: str, origin: Origin) -> Call[tuple[ModelStatistics, ...]]:
         """See `Wire.statistics`."""
-        return Call(f"{self._model(version, origin)}/stats", _json_reader(_statistics, origin))
+        return _get(f"{self._model(version, origin)}/stats", "statistics", _json_reader(_statistics, origin), origin)
+
+    def repository(self, origin: Origin) -> Call[tuple[RepositoryEntry, ...]]:
+        """See `Wire.repository`."""
+        return _post(f"{self._root}/repository/index", "repository", {}, _json_reader(_repository, origin), origin)
+
+    def load(self, config: str, origin: Origin) -> Call[None]:
+        """See `Wire.load`."""
+        message = {"parameters": {"config": config}} if config else {}
+        return _post(self._repository_model(origin, "load"), "load", message, _reader(_nothing, origin), origin)
+
+    def unload(self, dependents: bool, origin: Origin) -> Call[None]:
+        """See `Wire.unload`."""
+        message = {"parameters": {"unload_dependents": dependents}}
+        return _post(self._repository_model(origin, "unload"), "unload", message, _reader(_nothing, origin), origin)
+
+    def register(self, region: str, key: str, size: int, origin: Origin) -> Call[None]:
+        """See `Wire.register`."""
+        target = f"{self._root}/systemsharedmemory/region/{region}/register"
+        message = {"key": key, "offset": 0, "byte_size": size}
+        return _post(target, "register", message, _reader(_nothing, origin), origin)
+
+    def unregister(self, region: str, origin: Origin) -> Call[None]:
+        """See `Wire.unregister`."""
+        target = f"{self._root}/systemsharedmemory/region/{region}/unregister"
+        return _post(target, "unregister", {}, _reader(_nothing, origin), origin)
+
+    def regions(self, origin: Origin) -> Call[tuple[str, ...]]:
+        """See `Wire.regions`."""
+        target = f"{self._root}/systemsharedmemory/status"
+        return _get(target, "regions", _json_reader(lambda answer: tuple(r["name"] for r in answer), origin), origin)
 
     def infer(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
         """See `Wire.infer`."""
+        if request.plain:
+            return self._infer_plain(request, origin)
         message: dict[str, Any] = {
             "id": request.request_id,
             "inputs": [
@@ -66,26 +107,72 @@ class HttpWire:
                     "name": tensor.name,
                     "datatype": tensor.datatype,
                     "shape": tensor.shape,
-                    "parameters": {"binary_data_size": len(tensor.data)},
+                    "parameters": tensor.parameters or {"binary_data_size": len(tensor.data)},
                 }
                 for tensor in request.inputs
             ],
         }
+        parameters: dict[str, Any] = dict(request.parameters)
         if request.outputs:
-            message["outputs"] = [{"name": name, "parameters": {"binary_data": True}} for name in request.outputs]
+            message["outputs"] = [
+                {"name": output.name, "parameters": output.parameters or {"binary_data": True}}
+                for output in request.outputs
+            ]
         else:
-            message["parameters"] = {"binary_data_output": True}
-        header = json.dumps(message, separators=(",", ":")).encode()
-        return Call(
-            f"{self._model(request.version, origin)}/infer",
-            _reader(_outputs, origin),
-            body=(header, *(tensor.data for tensor in request.inputs)),
-            headers={_HEADER_LENGTH: str(len(header)), "Content-Type": "application/octet-stream"},
-        )
+            parameters["binary_data_output"] = True
+        raw = tuple(tensor.data for tensor in request.inputs if not tensor.parameters)
+
+        def encode(timeout_us: int | None) -> tuple[tuple[Buffer, ...], Mapping[str, str]]:
+            timed = parameters if timeout_us is None else {**parameters, "timeout": timeout_us}
+            header = json.dumps({**message, "parameters": timed}, separators=(",", ":")).encode()
+            headers = {_HEADER_LENGTH: str(len(header)), "Content-Type": "application/octet-stream"}
+            return (header, *raw), headers
+
+        target = f"{self._model(request.version, origin)}/infer"
+        return Call(target, _reader(lambda reply: _outputs(reply, request), origin), origin, "infer", encode)
+
+    def _infer_plain(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
+        """The inference with its tensors as JSON, for a server without the binary extension."""
+        try:
+            data = [to_json(one.data, one.datatype, one.shape) for one in request.inputs]
+        except UnicodeDecodeError as error:
+            raise InvalidInput(
+                f"bytes that are not text cannot be sent to this server over HTTP ({error})",
+                "use its gRPC endpoint, or send UTF-8",
+                origin,
+            ) from error
+        message: dict[str, Any] = {
+            "id": request.request_id,
+            "inputs": [
+                {"name": one.name, "datatype": one.datatype, "shape": one.shape, "data": numbers}
+                for one, numbers in zip(request.inputs, data, strict=True)
+            ],
+            "outputs": [{"name": output.name} for output in request.outputs],
+        }
+        if not request.outputs:
+            del message["outputs"]
+        if request.parameters:
+            message["parameters"] = dict(request.parameters)
+        target = f"{self._model(request.version, origin)}/infer"
+        return _post(target, "infer", message, _reader(lambda reply: _outputs(reply, request), origin), origin)
+
+    def _repository_model(self, origin: Origin, verb: str) -> str:
+        return f"{self._root}/repository/models/{quote(origin.model, safe='')}/{verb}"
 
     def _model(self, version: str, origin: Origin) -> str:
         path = f"{self._root}/models/{quote(origin.model, safe='')}"
         return f"{path}/versions/{version}" if version else path
+
+
+def _get(target: str, operation: str, read: Callable[[Reply], T], origin: Origin) -> Call[T]:
+    return Call(target, read, origin, operation, lambda _: ((), {}), method="GET")
+
+
+def _post(
+    target: str, operation: str, message: Mapping[str, Any], read: Callable[[Reply], T], origin: Origin
+) -> Call[T]:
+    body = (json.dumps(message).encode(),)
+    return Call(target, read, origin, operation, lambda _: (body, {"Content-Type": "application/json"}))
 
 
 def _yes_or_no(origin: Origin) -> Callable[[Reply], bool]:
@@ -148,22 +235,43 @@ def _metadata(answer: Mapping[str, Any]) -> ModelMetadata:
 
 def _limits(answer: Mapping[str, Any]) -> ModelLimits:
     optional = frozenset(tensor["name"] for tensor in answer["input"] if tensor.get("optional"))
-    return ModelLimits(int(answer["max_batch_size"]), optional)
+    decoupled = bool(answer.get("model_transaction_policy", {}).get("decoupled"))
+    return ModelLimits(int(answer["max_batch_size"]), optional, decoupled)
 
 
 def _statistics(answer: Mapping[str, Any]) -> tuple[ModelStatistics, ...]:
     return tuple(ModelStatistics.from_json(entry) for entry in answer["model_stats"])
 
 
-def _outputs(reply: Reply) -> dict[str, Array]:
+def _repository(answer: Any) -> tuple[RepositoryEntry, ...]:
+    return tuple(
+        RepositoryEntry(model["name"], model.get("version", ""), model.get("state", ""), model.get("reason", ""))
+        for model in answer
+    )
+
+
+def _nothing(_reply: Reply) -> None:
+    return None
+
+
+def _outputs(reply: Reply, request: InferRequest) -> dict[str, Array]:
     # Without the length the whole answer is the header: that is how Triton answers when there are no bytes to
     # send.
     offset = int(reply.headers.get(_HEADER_LENGTH, len(reply.body)))
     header = json.loads(reply.body[:offset])
     content = memoryview(reply.body)
+    elsewhere = request.elsewhere
     outputs: dict[str, Array] = {}
     for tensor in header["outputs"]:
-        end = offset + int(tensor["parameters"]["binary_data_size"])
-        outputs[tensor["name"]] = decode(content[offset:end], tensor["datatype"], tensor["shape"])
+        name, datatype, shape = tensor["name"], tensor["datatype"], tuple(tensor["shape"])
+        parameters = tensor.get("parameters", {})
+        if request.placed is not None and name in elsewhere:
+            outputs[name] = request.placed(name, datatype, shape)
+            continue
+        if "data" in tensor:  # the protocol without the binary extension: a server may not know it
+            outputs[name] = from_json(tensor["data"], datatype, shape)
+            continue
+        end = offset + int(parameters["binary_data_size"])
+        outputs[name] = decode(content[offset:end], datatype, shape)
         offset = end
     return outputs

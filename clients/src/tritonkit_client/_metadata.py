@@ -30,10 +30,17 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class ModelLimits:
-    """What only the configuration says: the largest batch (0: the model does not batch), optional inputs."""
+    """What only the configuration says.
+
+    Attributes:
+        max_batch_size: The largest batch; 0: the model does not batch.
+        optional_inputs: Which inputs may be left out.
+        decoupled: Whether a request may have any number of responses.
+    """
 
     max_batch_size: int
     optional_inputs: frozenset[str]
+    decoupled: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,7 @@ class ModelMetadata:
         inputs: Its inputs, in the order of its configuration.
         outputs: Its outputs, likewise.
         max_batch_size: The largest batch of one request; 0 where the model does not batch.
+        decoupled: Whether a request may have any number of responses; such a model is called with ``stream``.
     """
 
     name: str
@@ -55,11 +63,12 @@ class ModelMetadata:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int = 0
+    decoupled: bool = False
 
     def limited(self, limits: ModelLimits) -> ModelMetadata:
         """The same model with what its configuration adds."""
         inputs = tuple(replace(spec, optional=spec.name in limits.optional_inputs) for spec in self.inputs)
-        return replace(self, inputs=inputs, max_batch_size=limits.max_batch_size)
+        return replace(self, inputs=inputs, max_batch_size=limits.max_batch_size, decoupled=limits.decoupled)
 
 
 @dataclass(frozen=True)
@@ -130,3 +139,21 @@ class ModelStatistics:
                 int(batch["batch_size"]): int(batch["compute_infer"]["count"]) for batch in entry["batch_stats"]
             },
         )
+
+
+@dataclass(frozen=True)
+class RepositoryEntry:
+    """One version of a model in a server's repository.
+
+    Attributes:
+        name: The model.
+        version: The version; empty for a model that was never loaded.
+        state: ``READY``, ``UNAVAILABLE``, ``LOADING`` or ``UNLOADING``; empty for a model that was never
+            loaded.
+        reason: Why it is not ready.
+    """
+
+    name: str
+    version: str
+    state: str
+    reason: str

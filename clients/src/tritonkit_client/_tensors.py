@@ -58,6 +58,8 @@ def encode(array: Array, datatype: str) -> Buffer:
         UnicodeEncodeError: A ``str`` that UTF-8 cannot carry (a lone surrogate).
     """
     if datatype != BYTES:
+        if array.ndim and array.size and array.flags.c_contiguous and datatype != "BF16":
+            return array.data.cast("B")
         # ml_dtypes exports no buffer of its own, hence the bytes view.
         return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     parts: list[bytes] = []
@@ -85,6 +87,37 @@ def decode(data: Buffer, datatype: str, shape: Sequence[int]) -> Array:
         array = np.frombuffer(data, dtype=DTYPES[datatype])
         if not array.flags.aligned:
             array = array.copy()
+    array = array.reshape(shape)
+    if array.flags.writeable:
+        array.flags.writeable = False
+    return array
+
+
+def to_json(data: Buffer, datatype: str, shape: Sequence[int]) -> list[Any]:
+    """The flat JSON list of a tensor's bytes; BYTES as text.
+
+    Raises:
+        UnicodeDecodeError: An element is not UTF-8.
+    """
+    array = decode(data, datatype, shape).reshape(-1)
+    if datatype == BYTES:
+        return [item.decode() for item in array]
+    found: list[Any] = (array.astype(np.float64) if datatype in FLOATS else array).tolist()
+    return found
+
+
+def from_json(data: Sequence[Any], datatype: str, shape: Sequence[int]) -> Array:
+    """The tensor in a flat or nested JSON list; read-only, as from `decode`.
+
+    Raises:
+        ValueError, TypeError: The list is not such a tensor.
+        KeyError: No such datatype.
+    """
+    if datatype == BYTES:
+        array = np.array(data, dtype=np.object_).reshape(-1)
+        array[:] = [item.encode() if isinstance(item, str) else bytes(item) for item in array]
+    else:
+        array = np.array(data, dtype=DTYPES[datatype])
     array = array.reshape(shape)
     array.flags.writeable = False
     return array

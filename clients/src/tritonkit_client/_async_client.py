@@ -1,0 +1,329 @@
+"""The asynchronous client: performs the engine's effects with the running event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+import numpy.typing as npt
+
+from . import _many as many
+from ._async_model import AsyncModel, AsyncSequence
+from ._base import BaseClient, checked_in_flight
+from ._calls import NO_HEADERS, Attempt, Effect, Flow, Operation, Parameter, Pause, Race, Reply, Resolve
+from ._endpoint import Endpoint
+from ._errors import ClientClosed, Origin
+from ._flows import Asked
+from ._grpc_aio import GrpcAioTransport
+from ._http import AsyncHttpTransport
+from ._metadata import ModelMetadata, ModelStatistics, RepositoryEntry
+from ._streams import Stream, prepare
+from ._tensors import Array
+
+T = TypeVar("T")
+_GOOD = ("OK", 200)
+
+
+class AsyncClient(BaseClient):
+    """`Client` with ``async`` and ``await``: the same arguments, results and errors.
+
+    It belongs to the event loop of its first call. Cancelling a call gives its request up: over gRPC the server
+    is told, over HTTP the connection is closed.
+
+    Takes what `BaseClient` says; ``token`` and ``headers`` may be coroutine functions here.
+
+    Example::
+
+        async with AsyncClient("grpc://127.0.0.1:8001", timeout=5.0) as client:
+            out = await client.infer("efficientnet_lite0", image=batch)
+    """
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """See `Client.close`."""
+        if self._closed:
+            return
+        if self._arena is not None:
+            for flow in self._arena.closing(self._flows.wire, self._servers.all):
+                with contextlib.suppress(Exception):
+                    await self._run(flow, 1.0)
+        self._closed = True
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait({self._watch})
+        for server in self._servers.all:
+            await server.transport.close()
+
+    async def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, npt.ArrayLike] | None = None,
+        /,
+        *,
+        model_version: str = "",
+        outputs: Sequence[str] | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+        headers: Mapping[str, str] | None = None,
+        **arrays: npt.ArrayLike,
+    ) -> dict[str, Array]:
+        """See `Client.infer`."""
+        asked = self._asked(model, inputs, arrays, model_version, outputs, request_id, parameters)
+        return await self._run(self._flows.infer(asked), timeout, headers)
+
+    @overload
+    async def infer_many(  # type: ignore[overload-overlap] # a mapping is iterable too, and not meant as that
+        self,
+        model: str,
+        samples: Mapping[str, npt.ArrayLike] | npt.NDArray[Any],
+        *,
+        max_in_flight: int = ...,
+        model_version: str = ...,
+        outputs: Sequence[str] | None = ...,
+        timeout: float | None = ...,
+    ) -> dict[str, Array]: ...
+
+    @overload
+    async def infer_many(
+        self,
+        model: str,
+        samples: Iterable[many.Sample],
+        *,
+        max_in_flight: int = ...,
+        model_version: str = ...,
+        outputs: Sequence[str] | None = ...,
+        timeout: float | None = ...,
+    ) -> list[dict[str, Array]]: ...
+
+    async def infer_many(
+        self,
+        model: str,
+        samples: Mapping[str, npt.ArrayLike] | npt.NDArray[Any] | Iterable[many.Sample],
+        *,
+        max_in_flight: int = 32,
+        model_version: str = "",
+        outputs: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Array] | list[dict[str, Array]]:
+        """See `Client.infer_many`."""
+        checked_in_flight(max_in_flight, self._origin)
+        origin = Origin(self._origin.endpoint, model)
+        metadata = await self.metadata(model, model_version=model_version, timeout=timeout)
+        one = many.is_one(samples)
+        joined = many.Joined(origin)
+        flying: deque[tuple[many.Part, asyncio.Task[dict[str, Array]]]] = deque()
+        try:
+            for part in many.parts(metadata, many.listed(samples), origin):
+                if len(flying) == max_in_flight:
+                    joined.add(flying[0][0], await flying[0][1])
+                    flying.popleft()
+                asked = Asked(model, part.values, model_version, outputs)
+                flying.append((part, asyncio.create_task(self._run(self._flows.infer(asked), timeout))))
+            while flying:
+                joined.add(flying[0][0], await flying[0][1])
+                flying.popleft()
+        finally:
+            for _, task in flying:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in flying), return_exceptions=True)
+        found = joined.all()
+        return found[0] if one else found
+
+    async def stream(
+        self,
+        model: str,
+        inputs: Mapping[str, npt.ArrayLike] | None = None,
+        /,
+        *,
+        model_version: str = "",
+        outputs: Sequence[str] | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+        headers: Mapping[str, str] | None = None,
+        **arrays: npt.ArrayLike,
+    ) -> AsyncIterator[dict[str, Array]]:
+        """See `Client.stream`; with ``async for``. What is wrong shows at the first step."""
+        asked = self._asked(model, inputs, arrays, model_version, outputs, request_id, parameters)
+        deadline = self._deadline(timeout)
+        prepared = await self._run(prepare(self._flows, asked), timeout)
+        stream = Stream(self._engine, prepared, deadline, headers or {})
+        while True:
+            attempt = stream.open()
+            replies = attempt.server.transport.stream(attempt.outgoing, await self._credentials.now_async())
+            try:
+                async for reply in replies:
+                    found = stream.read(reply)
+                    if found is None:
+                        break
+                    yield found
+                else:
+                    stream.complete()
+                    return
+            finally:
+                await replies.aclose()
+                stream.close()
+            await asyncio.sleep(stream.wait_s)
+
+    def sequence(self, model: str, *, model_version: str = "", timeout: float | None = None) -> AsyncSequence:
+        """See `Client.sequence`; with ``async with``."""
+        return AsyncSequence(self, model, model_version, timeout)
+
+    async def model(self, model: str, *, model_version: str = "", timeout: float | None = None) -> AsyncModel:
+        """See `Client.model`."""
+        await self.metadata(model, model_version=model_version, timeout=timeout)
+        return AsyncModel(self, model, model_version, timeout)
+
+    async def metadata(self, model: str, *, model_version: str = "", timeout: float | None = None) -> ModelMetadata:
+        """See `Client.metadata`."""
+        return await self._run(self._flows.metadata(model, model_version), timeout)
+
+    async def config(self, model: str, *, model_version: str = "", timeout: float | None = None) -> dict[str, Any]:
+        """See `Client.config`."""
+        return await self._run(self._flows.config(model, model_version), timeout)
+
+    async def statistics(
+        self, model: str, *, model_version: str = "", timeout: float | None = None
+    ) -> tuple[ModelStatistics, ...]:
+        """See `Client.statistics`."""
+        return await self._run(self._flows.statistics(model, model_version), timeout)
+
+    async def repository(self, *, timeout: float | None = None) -> tuple[RepositoryEntry, ...]:
+        """See `Client.repository`."""
+        return await self._run(self._flows.repository(), timeout)
+
+    async def load(self, model: str, *, config: Mapping[str, Any] | None = None, timeout: float | None = None) -> None:
+        """See `Client.load`."""
+        self._check_single("load")
+        await self._run(self._flows.load(model, config), timeout)
+
+    async def unload(self, model: str, *, dependents: bool = False, timeout: float | None = None) -> None:
+        """See `Client.unload`."""
+        self._check_single("unload")
+        await self._run(self._flows.unload(model, dependents), timeout)
+
+    async def live(self, *, timeout: float | None = None) -> bool:
+        """See `Client.live`."""
+        return await self._run(self._flows.live(), timeout)
+
+    async def ready(self, *, timeout: float | None = None) -> bool:
+        """See `Client.ready`."""
+        return await self._run(self._flows.ready(), timeout)
+
+    async def model_ready(self, model: str, *, model_version: str = "", timeout: float | None = None) -> bool:
+        """See `Client.model_ready`."""
+        return await self._run(self._flows.model_ready(model, model_version), timeout)
+
+    def _opened(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    def _connect(self, endpoint: Endpoint) -> Any:
+        kind = GrpcAioTransport if endpoint.protocol == "grpc" else AsyncHttpTransport
+        return kind(endpoint, self._tls, self._compression)
+
+    def _check(self) -> None:
+        super()._check()
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+            if self._endpoints.many:
+                self._watch = loop.create_task(self._look_after(), name="tritonkit-client-watch")
+        elif self._loop is not loop:
+            raise ClientClosed(
+                "the client belongs to another event loop, that of its first call",
+                "make a client in each loop: asyncio.run() starts a new one every time",
+                self._origin,
+            )
+
+    async def _run(self, flow: Flow[T], timeout: float | None, headers: Mapping[str, str] | None = None) -> T:
+        """Drive an operation to its end."""
+        operation = self._operation(flow, timeout, headers)
+        try:
+            effect = next(operation)
+            while True:
+                if isinstance(effect, Attempt) and self._credentials.empty:  # nearly always; one coroutine less each
+                    answer = await effect.server.transport.send(effect.outgoing, NO_HEADERS)
+                else:
+                    answer = await self._perform(effect)
+                effect = operation.send(answer)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+        finally:
+            # Also when the caller gave up: the server's count of calls in flight is right again.
+            operation.close()
+
+    async def _perform(self, effect: Effect) -> Any:
+        """Do what the engine wants done, and wait for it."""
+        if isinstance(effect, Attempt):
+            return await self._attempt(effect)
+        if isinstance(effect, Pause):
+            return await asyncio.sleep(effect.seconds)
+        if isinstance(effect, Resolve):
+            return await _resolve(effect)
+        return await self._race(effect)
+
+    async def _attempt(self, effect: Attempt) -> Reply:
+        credentials = NO_HEADERS if self._credentials.empty else await self._credentials.now_async()
+        reply: Reply = await effect.server.transport.send(effect.outgoing, credentials)
+        return reply
+
+    async def _race(self, effect: Race) -> tuple[Attempt, Reply]:
+        racing = {asyncio.create_task(self._attempt(effect.first)): effect.first}
+        try:
+            ended, _ = await asyncio.wait(racing, timeout=effect.after_s)
+            second = None if ended else effect.second()
+            if second is not None:
+                racing[asyncio.create_task(self._attempt(second))] = second
+            waiting = set(racing)
+            while True:
+                ended, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                task = ended.pop()
+                reply = task.result()
+                if not waiting or reply.status in _GOOD:
+                    return racing[task], reply
+        finally:
+            for task in racing:
+                task.cancel()
+            await asyncio.gather(*racing, return_exceptions=True)
+            for attempt in racing.values():
+                effect.done(attempt)
+
+    async def _look_after(self) -> None:
+        """Drive `Engine.watch` until the client is closed."""
+        wake = asyncio.Event()
+        self._servers.on_change = wake.set
+        operation: Operation[None] = self._engine.watch()
+        effect = next(operation)
+        while True:
+            answer = None
+            if isinstance(effect, Pause):
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(wake.wait(), effect.seconds)
+                wake.clear()
+            else:
+                answer = await self._perform(effect)
+            effect = operation.send(answer)
+
+
+async def _resolve(effect: Resolve) -> list[str] | None:
+    loop = asyncio.get_running_loop()
+    looking = loop.getaddrinfo(effect.host, effect.port, type=1)
+    try:
+        found = await asyncio.wait_for(looking, effect.timeout)
+    except (TimeoutError, OSError, UnicodeError):
+        return None
+    return sorted({str(address[0]) for *_, address in found})

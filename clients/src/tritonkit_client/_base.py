@@ -1,0 +1,217 @@
+"""What both clients are made of, and what they check: everything but the waiting."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy.typing as npt
+
+from ._calls import NO_HEADERS, NO_PARAMETERS, Deadline, Flow, Operation, Parameter
+from ._endpoint import Endpoint, parse_endpoint
+from ._engine import Engine
+from ._errors import NO_CONNECTION, ClientClosed, InvalidInput, Origin, error_for
+from ._events import EventHooks, Hooks
+from ._flows import Asked, Flows
+from ._grpc_wire import GrpcWire
+from ._hedging import Hedge
+from ._http_wire import HttpWire
+from ._retry import Retry
+from ._security import TLS, Credentials, Headers, Token
+from ._servers import Server, Servers
+from ._shared_memory import Arena, SharedMemory
+
+T = TypeVar("T")
+
+# Longer than one inference of a served model should take, shorter than a person's patience.
+_DEFAULT_TIMEOUT_S = 30.0
+COMPRESSIONS = (None, "gzip", "deflate")
+
+
+class BaseClient:
+    """What `Client` and `AsyncClient` take and share.
+
+    Args:
+        endpoint: Where the servers are; all forms behave the same:
+
+            - ``grpc://host[:port]`` or ``http://host[:port][/path]``, encrypted as ``grpcs://`` and ``https://``;
+            - ``grpc://a:8001,b:8001``: several servers, each request to the one with the fewest in flight;
+            - ``dns:///name:8001`` or ``dns+http://name:8000``: all addresses of a name, looked up again and again.
+        timeout: Seconds that a call may take altogether, from the call to its result, retries included;
+            ``math.inf`` for no limit.
+        retry: How often a failed call is sent again, and when; None for never.
+        hedge: When a second server is asked as well; None for never.
+        tls: How ``grpcs://`` and ``https://`` are checked; the system's authorities where it is not given.
+        token: A bearer token, or a function that makes one; it is called for every request.
+        headers: Headers (gRPC metadata) for every request, or a function that makes them.
+        event_hooks: Functions to call, by kind: ``{"request": [...], "response": [...], "retry": [...]}``; or
+            several such mappings, those of `tritonkit_client.prometheus` and `tritonkit_client.opentelemetry`.
+        compression: ``gzip`` or ``deflate``; worth it for text over slow networks, hardly ever for tensors.
+        shared_memory: Pass large tensors to servers on this machine through ``/dev/shm``; None for never.
+
+    Raises:
+        InvalidEndpoint: The address cannot be used.
+        InvalidInput: An argument cannot.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        timeout: float = _DEFAULT_TIMEOUT_S,
+        retry: Retry | None = Retry(),  # noqa: B008 -- frozen
+        hedge: Hedge | None = None,
+        tls: TLS | None = None,
+        token: Token | None = None,
+        headers: Headers | None = None,
+        event_hooks: EventHooks | None = None,
+        compression: str | None = None,
+        shared_memory: SharedMemory | None = None,
+    ) -> None:
+        self._endpoints = parse_endpoint(endpoint)
+        self._origin = Origin(str(self._endpoints))
+        self._timeout_s = checked_timeout(timeout, self._origin)
+        self._credentials = Credentials(token, headers)
+        if compression not in COMPRESSIONS:
+            raise InvalidInput(f"compression={compression!r} is unknown", "use 'gzip', 'deflate' or None")
+        if tls is not None and not all(one.tls for one in self._endpoints.all):
+            raise InvalidInput("tls= is given for a connection that is not encrypted", "use grpcs:// or https://")
+        self._tls = tls
+        self._compression = compression
+        self._hooks = Hooks(event_hooks)
+        wire = GrpcWire() if self._endpoints.protocol == "grpc" else HttpWire(self._endpoints.all[0].path)
+        self._arena = Arena(shared_memory, self._pin) if shared_memory else None
+        self._flows = Flows(wire, self._origin.endpoint, self._arena)
+        # A name that stands for several servers becomes them at the first call.
+        known = () if self._endpoints.resolve else self._endpoints.all
+        self._servers = Servers(known, self._connect)
+        self._engine = Engine(
+            wire,
+            self._endpoints,
+            self._servers,
+            retry or Retry(attempts=1),
+            self._hooks,
+            hedge,
+            self._credentials.refreshes,
+        )
+        self._closed = False
+        self._pid = os.getpid()
+        self._opened()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._origin.endpoint!r}, timeout={self._timeout_s:g})"
+
+    def _connect(self, endpoint: Endpoint) -> Any:
+        """A transport to one server."""
+        raise NotImplementedError
+
+    def _opened(self) -> None:
+        """What a kind of client needs beyond this."""
+
+    def _check(self) -> None:
+        """Refuse to work where that cannot end well.
+
+        Raises:
+            ClientClosed: The client is closed, or it was made before a fork.
+        """
+        if self._closed:
+            raise ClientClosed("the client is closed", "make a new one", self._origin)
+        if self._pid != os.getpid():
+            raise ClientClosed(
+                f"the client was made in process {self._pid}, this is {os.getpid()}; connections do not survive a fork",
+                "make a client in each process, after the fork",
+                self._origin,
+            )
+
+    def _operation(
+        self, flow: Flow[T], timeout: float | None, headers: Mapping[str, str] | None = None
+    ) -> Operation[T]:
+        self._check()
+        return self._engine.operate(flow, self._deadline(timeout), headers or NO_HEADERS)
+
+    def _deadline(self, timeout: float | None) -> Deadline:
+        return Deadline(self._timeout_s if timeout is None else checked_timeout(timeout, self._origin))
+
+    def _asked(
+        self,
+        model: str,
+        inputs: Mapping[str, npt.ArrayLike] | None,
+        arrays: Mapping[str, npt.ArrayLike],
+        version: str = "",
+        outputs: Sequence[str] | None = None,
+        request_id: str | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+    ) -> Asked:
+        origin = partial(Origin, self._origin.endpoint, model, request_id or "")
+        values = arrays
+        if inputs:
+            for name in arrays.keys() & inputs.keys():
+                fix = "give it either in the mapping or as a keyword"
+                raise InvalidInput(f"input {name!r} is given twice", fix, origin())
+            values = {**inputs, **arrays}
+        checked = _checked_parameters(parameters, origin()) if parameters else NO_PARAMETERS
+        return Asked(model, values, version, outputs, request_id, checked)
+
+    def _pin(self, model: str) -> Server:
+        """The server for a sequence: the one that would get the next request."""
+        server = self._servers.acquire(model, ())
+        if server is None:
+            raise error_for(NO_CONNECTION, "the name has no address", Origin(self._origin.endpoint, model))
+        self._servers.release(server)
+        return server
+
+    def _check_single(self, verb: str) -> None:
+        """Raises InvalidInput where there can be several servers, as the operation would reach only one."""
+        if self._endpoints.many:
+            raise InvalidInput(
+                f"{verb} would reach only one of the servers at {self._origin.endpoint}",
+                "make a client for each of them",
+                self._origin,
+            )
+
+
+def checked_timeout(timeout: float, origin: Origin) -> float:
+    """A timeout as a number.
+
+    Raises:
+        InvalidInput: It is none.
+    """
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+        raise InvalidInput(
+            f"timeout={timeout!r} is not a positive number of seconds", "use math.inf for no limit", origin
+        )
+    return float(timeout)
+
+
+def checked_in_flight(number: int, origin: Origin) -> int:
+    """How many requests may be in flight.
+
+    Raises:
+        InvalidInput: Not that many.
+    """
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise InvalidInput(f"max_in_flight={number!r} is not a positive whole number", "use 32, say", origin)
+    return number
+
+
+# What the clients say by other means.
+_RESERVED = {
+    "timeout": "timeout=",
+    "binary_data_output": "nothing: outputs always come in binary",
+    "sequence_id": "client.sequence(model)",
+    "sequence_start": "client.sequence(model)",
+    "sequence_end": "client.sequence(model)",
+}
+
+
+def _checked_parameters(parameters: Mapping[str, Parameter], origin: Origin) -> Mapping[str, Parameter]:
+    for name, value in parameters.items():
+        if name in _RESERVED:
+            raise InvalidInput(f"parameter {name!r} is not the caller's to set", f"use {_RESERVED[name]}", origin)
+        if type(value) not in (str, int, float, bool):
+            raise InvalidInput(
+                f"parameter {name!r} is a {type(value).__name__}", "use a str, an int, a float or a bool", origin
+            )
+    return parameters

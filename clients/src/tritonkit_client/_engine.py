@@ -1,0 +1,261 @@
+"""Drives a flow: which server, which attempt, when again, until when. Yields effects and performs none of them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from ._calls import Attempt, Call, Deadline, Effect, Flow, Operation, Outgoing, Pause, Race, Reply, Resolve, Wire
+from ._endpoint import Endpoints, addressed
+from ._errors import (
+    NO_CONNECTION,
+    Origin,
+    TritonkitClientError,
+    Unauthenticated,
+    error_for,
+)
+from ._events import Hooks, RequestEvent, ResponseEvent, RetryEvent
+from ._hedging import Hedge, Latencies
+from ._retry import Budget, Retry, is_retryable, pushback_s
+from ._servers import Server, Servers
+
+T = TypeVar("T")
+
+# How long a look at a server may take.
+_LOOK_TIMEOUT_S = 1.0
+# How often a name is looked up again: pods come and go in seconds, resolvers cache for about as long.
+_RESOLVE_S = 10.0
+
+
+# Stands for every announcement that nobody listens to.
+_UNTOLD = RequestEvent("", "", "", "", 0)
+
+
+class Engine:
+    """Everything that happens between an operation and the network, without the network.
+
+    Args:
+        wire: The protocol.
+        endpoints: What the client was given.
+        servers: Where calls go.
+        retry: When they go again.
+        hooks: Who is told.
+        hedge: When a second server is asked as well; None for never.
+        refreshes: A refused credential is worth one more attempt, as it is made anew each time.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        endpoints: Endpoints,
+        servers: Servers,
+        retry: Retry,
+        hooks: Hooks,
+        hedge: Hedge | None,
+        refreshes: bool,
+    ) -> None:
+        self._wire = wire
+        self._endpoints = endpoints
+        self._servers = servers
+        self._retry = retry
+        self._budget = Budget(retry)
+        self._hooks = hooks
+        self._latencies = Latencies(hedge) if hedge else None
+        self._refreshes = refreshes
+        self.resolved = not endpoints.resolve
+
+    def operate(self, flow: Flow[T], deadline: Deadline, headers: Mapping[str, str]) -> Operation[T]:
+        """The effects of a whole operation."""
+        if not self.resolved:
+            yield from self._resolve(deadline.remaining())
+        try:
+            call = next(flow)
+            while True:
+                try:
+                    result = yield from self._exchange(call, deadline, headers)
+                except TritonkitClientError as error:
+                    call = flow.throw(error)
+                else:
+                    call = flow.send(result)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+        finally:
+            flow.close()
+
+    def watch(self) -> Operation[None]:
+        """The effects of looking after the servers, without end: only where there can be more than one of them."""
+        resolve_at = time.monotonic() + _RESOLVE_S
+        while True:
+            for server in self._servers.due():
+                call = self._wire.ready(Origin(server.name))
+                reply = yield Attempt(server, outgoing(call, _LOOK_TIMEOUT_S, {}))
+                try:
+                    ready = bool(call.read(reply))
+                except TritonkitClientError:
+                    ready = False
+                self._servers.looked(server, ready)
+            if self._endpoints.resolve and resolve_at <= time.monotonic():
+                yield from self._resolve(_LOOK_TIMEOUT_S)
+                resolve_at = time.monotonic() + _RESOLVE_S
+            pause = self._servers.pause_s()
+            yield Pause(min(pause, max(0.0, resolve_at - time.monotonic())) if self._endpoints.resolve else pause)
+
+    def _resolve(self, timeout: float | None) -> Generator[Resolve, list[str] | None, None]:
+        (named,) = self._endpoints.all
+        addresses = yield Resolve(named.host, named.port, timeout)
+        if addresses:  # a resolver that fails is no reason to forget the servers
+            self._servers.replace(tuple(addressed(named, address) for address in addresses))
+            self.resolved = True
+
+    def acquire(self, call: Call[Any], tried: list[Server]) -> Server:
+        """The server for the next attempt of a call, noted among those that were tried; `release` it.
+
+        Raises:
+            ConnectionFailed: There is no server.
+        """
+        server = self._servers.acquire(call.origin.model, tried, call.server)
+        if server is None:
+            raise error_for(NO_CONNECTION, "the name has no address", call.origin)
+        tried.append(server)
+        return server
+
+    def release(self, server: Server) -> None:
+        """End what `acquire` began."""
+        self._servers.release(server)
+
+    def announce(
+        self, call: Call[Any], server: Server, tried: list[Server], headers: Mapping[str, str], operation: str = ""
+    ) -> RequestEvent:
+        """Tell that an attempt is about to be sent; its headers are the event's."""
+        if not self._hooks.any:
+            return _UNTOLD if not headers else replace(_UNTOLD, headers=dict(headers))
+        origin = call.origin
+        event = RequestEvent(
+            server.name, operation or call.operation, origin.model, origin.request_id, len(tried), dict(headers)
+        )
+        Hooks.tell(self._hooks.request, event)
+        return event
+
+    def answered(self, server: Server) -> None:
+        """Note a success."""
+        self._servers.answered(server)
+        self._budget.earn()
+
+    def failed(
+        self,
+        call: Call[Any],
+        error: TritonkitClientError,
+        reply: Reply,
+        server: Server,
+        tried: list[Server],
+        deadline: Deadline,
+        final: bool = False,
+    ) -> float | None:
+        """Note a failure; seconds until the next attempt, None where there is none."""
+        error.attempts = len(tried)
+        error.endpoint = server.name
+        self._servers.failed(server, call.origin.model, error)
+        if self._refreshes and isinstance(error, Unauthenticated) and len(tried) == 1:
+            return 0.0
+        elsewhere = call.server is None and self._servers.others(tried)
+        if final or not call.idempotent or len(tried) >= self._retry.attempts or not is_retryable(error, elsewhere):
+            return None
+        said = pushback_s(reply.headers)
+        wait = 0.0 if elsewhere and said is None else self._retry.wait_s(len(tried), said)
+        left = deadline.remaining()
+        if math.isinf(wait) or (left is not None and wait >= left):
+            return None
+        return wait if self._budget.spend() else None
+
+    def _exchange(self, call: Call[T], deadline: Deadline, headers: Mapping[str, str]) -> Operation[T]:
+        """Send one call, again where that is safe and useful, and read its answer."""
+        tried: list[Server] = []
+        while True:
+            started = time.monotonic()
+            server = self.acquire(call, tried)
+            event = self.announce(call, server, tried, headers)
+            reply: Reply | None = None
+            answered = server
+            try:
+                left = deadline.remaining()
+                if left == 0:
+                    reply = deadline.reply()
+                elif self._latencies is not None and _may_race(call):
+                    answered, reply = yield from self._raced(self._latencies, call, server, event, deadline, tried)
+                else:
+                    reply = yield Attempt(server, outgoing(call, left, event.headers))
+            finally:
+                self._servers.release(server)
+                if reply is None:  # the caller gave up
+                    self.told(event, started, cancelled=True)
+            try:
+                result = call.read(deadline.said(reply))
+            except TritonkitClientError as error:
+                wait = self.failed(call, error, reply, answered, tried, deadline)
+                self.told(event, started, error)
+                if wait is None:
+                    raise
+                Hooks.tell(self._hooks.retry, RetryEvent(event, error, wait))
+            else:
+                self.answered(answered)
+                if self._hooks.response:
+                    self.told(event, started)
+                return result
+            if wait:
+                yield Pause(wait)
+
+    def _raced(
+        self,
+        latencies: Latencies,
+        call: Call[Any],
+        server: Server,
+        event: RequestEvent,
+        deadline: Deadline,
+        tried: list[Server],
+    ) -> Generator[Effect, Any, tuple[Server, Reply]]:
+        """An attempt that another server may overtake: who answered, and what."""
+
+        def second() -> Attempt | None:
+            if not self._servers.others([server]) or not self._budget.spend():
+                return None
+            other = self._servers.acquire(call.origin.model, [server])
+            if other is None:
+                return None
+            tried.append(other)
+            return Attempt(other, outgoing(call, deadline.remaining(), event.headers))
+
+        def done(attempt: Attempt) -> None:
+            if attempt is not first:
+                self._servers.release(attempt.server)
+
+        first = Attempt(server, outgoing(call, deadline.remaining(), event.headers))
+        started = time.monotonic()
+        winner, reply = yield Race(first, latencies.after_s(call.origin.model), second, done)
+        latencies.note(call.origin.model, time.monotonic() - started)
+        return winner.server, reply
+
+    def told(
+        self,
+        event: RequestEvent,
+        started: float,
+        error: TritonkitClientError | None = None,
+        cancelled: bool = False,
+    ) -> None:
+        """Tell how an announced attempt ended."""
+        if self._hooks.response:
+            seconds = time.monotonic() - started
+            Hooks.tell(self._hooks.response, ResponseEvent(event, seconds, error, cancelled))
+
+
+def _may_race(call: Call[Any]) -> bool:
+    return call.operation == "infer" and call.idempotent and call.server is None
+
+
+def outgoing(call: Call[Any], left: float | None, headers: Mapping[str, str], target: str = "") -> Outgoing:
+    """One attempt of a call, with so many seconds left."""
+    body, own = call.encode(None if left is None else max(1, int(left * 1e6)))
+    return Outgoing(target or call.target, call.method, body, {**headers, **own} if headers else own, left)

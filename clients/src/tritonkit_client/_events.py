@@ -1,0 +1,101 @@
+"""What a client tells those who listen: a request is sent, an answer came, a call will be sent again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ._errors import InvalidInput, TritonkitClientError
+
+logger = logging.getLogger("tritonkit_client")
+
+
+@dataclass(frozen=True)
+class RequestEvent:
+    """A request is about to be sent.
+
+    Attributes:
+        endpoint: The server.
+        operation: ``infer``, ``metadata``, ``ready``, ...
+        model, request_id: Empty where they do not apply.
+        attempt: 1 for the first.
+        headers: What a listener puts here is sent along, as HTTP headers or gRPC metadata: ``traceparent``, say.
+    """
+
+    endpoint: str
+    operation: str
+    model: str
+    request_id: str
+    attempt: int
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class ResponseEvent:
+    """An attempt ended: with an answer, with an error, or given up by the caller (neither).
+
+    Attributes:
+        request: What it answers; the same object that announced it.
+        seconds: How long it took.
+        error: The failure, if it was one.
+        cancelled: Nobody waits for the answer any more.
+    """
+
+    request: RequestEvent
+    seconds: float
+    error: TritonkitClientError | None = None
+    cancelled: bool = False
+
+
+@dataclass(frozen=True)
+class RetryEvent:
+    """A call that failed will be sent again.
+
+    Attributes:
+        request: The attempt that failed.
+        error: How.
+        wait_s: Seconds until the next one.
+    """
+
+    request: RequestEvent
+    error: TritonkitClientError
+    wait_s: float
+
+
+Listener = Callable[[Any], None]
+# Listeners by the kind of event, or several such sets.
+EventHooks = Mapping[str, Iterable[Listener]] | Iterable[Mapping[str, Iterable[Listener]]]
+_KINDS = ("request", "response", "retry")
+
+
+class Hooks:
+    """The listeners of one client. A listener that raises is logged, and disturbs nobody.
+
+    Raises:
+        InvalidInput: There is no such kind of event.
+    """
+
+    def __init__(self, hooks: EventHooks | None = None) -> None:
+        sets = [hooks] if isinstance(hooks, Mapping) else list(hooks or ())
+        for kind in (kind for one in sets for kind in one):
+            if kind not in _KINDS:
+                raise InvalidInput(f"there is no event {kind!r}", f"the events are {', '.join(_KINDS)}")
+        self.request, self.response, self.retry = (
+            tuple(listener for one in sets for listener in one.get(kind, ())) for kind in _KINDS
+        )
+
+    @property
+    def any(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self.request or self.response or self.retry)
+
+    @staticmethod
+    def tell(listeners: tuple[Listener, ...], event: object) -> None:
+        """Call every listener."""
+        for listener in listeners:
+            try:
+                listener(event)
+            except Exception:
+                logger.exception("a listener of %s failed", type(event).__name__)

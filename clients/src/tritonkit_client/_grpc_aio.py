@@ -1,0 +1,66 @@
+"""Sends calls over a grpc.aio channel; knows no message and raises no error of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import grpc
+
+from ._calls import Outgoing, Reply
+from ._endpoint import Endpoint
+from ._grpc import channel_credentials, compression_of, failed, metadata, options
+from ._security import TLS
+
+
+class GrpcAioTransport:
+    """The gRPC side of `_calls.AsyncTransport`; belongs to the event loop of its first call."""
+
+    def __init__(self, endpoint: Endpoint, tls: TLS | None, compression: str | None) -> None:
+        self._made_of = (endpoint, tls, compression)
+        self._channel: Any = None
+        self._rpcs: dict[str, Any] = {}
+
+    async def send(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Reply:
+        """See `AsyncTransport.send`; the timeout is the call's gRPC deadline."""
+        rpc = self._rpcs.get(outgoing.target)
+        if rpc is None:
+            rpc = self._rpcs[outgoing.target] = self._open().unary_unary(outgoing.target)
+        try:
+            body = await rpc(
+                b"".join(outgoing.body), timeout=outgoing.timeout, metadata=metadata(outgoing, credentials)
+            )
+        except grpc.RpcError as error:
+            return failed(error)
+        except grpc.aio.UsageError as error:  # "Channel is closed."
+            return Reply("CANCELLED", message=str(error))
+        return Reply("OK", body=body)
+
+    async def stream(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> AsyncIterator[Reply]:
+        """See `GrpcTransport.stream`."""
+        rpc = self._open().stream_stream(outgoing.target)
+        call = rpc(iter((b"".join(outgoing.body),)), timeout=outgoing.timeout, metadata=metadata(outgoing, credentials))
+        try:
+            async for message in call:
+                yield Reply("OK", body=message)
+        except grpc.RpcError as error:
+            yield failed(error)
+        finally:
+            call.cancel()
+
+    async def close(self) -> None:
+        """See `Transport.close`; calls in flight fail."""
+        if self._channel is not None:
+            await self._channel.close()
+
+    def _open(self) -> Any:
+        # Only here, inside a running loop: grpc.aio ties a channel to the loop that it is made in.
+        if self._channel is None:
+            endpoint, tls, compression = self._made_of
+            how: dict[str, Any] = {"options": options(endpoint, tls), "compression": compression_of(compression)}
+            self._channel = (
+                grpc.aio.secure_channel(endpoint.authority, channel_credentials(tls), **how)
+                if endpoint.tls
+                else grpc.aio.insecure_channel(endpoint.authority, **how)
+            )
+        return self._channel

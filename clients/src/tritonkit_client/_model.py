@@ -1,0 +1,152 @@
+"""One model of a blocking client: as a callable, and as a sequence of requests that belong together."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Sequence as Names
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy.typing as npt
+
+from ._calls import Parameter
+from ._errors import InvalidInput, TritonkitClientError
+from ._many import Sample
+from ._metadata import ModelMetadata
+from ._sequence import SequenceState
+from ._tensors import Array
+
+if TYPE_CHECKING:
+    from ._client import Client
+
+
+class Model:
+    """A model as a callable; `Client.model` makes it.
+
+    Attributes:
+        name, version: Which one; an empty version is the one that the server chooses.
+    """
+
+    def __init__(self, client: Client, name: str, version: str, timeout: float | None) -> None:
+        self.name = name
+        self.version = version
+        self._client = client
+        self._timeout = timeout
+
+    def __repr__(self) -> str:
+        return f"{self._client!r}.model({self.name!r})"
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """What the model is."""
+        return self._client.metadata(self.name, model_version=self.version)
+
+    def __call__(
+        self,
+        inputs: Mapping[str, npt.ArrayLike] | None = None,
+        /,
+        *,
+        outputs: Names[str] | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+        headers: Mapping[str, str] | None = None,
+        **arrays: npt.ArrayLike,
+    ) -> dict[str, Array]:
+        """Run it once; see `Client.infer`."""
+        return self._client.infer(
+            self.name, inputs, model_version=self.version, outputs=outputs, request_id=request_id,
+            timeout=self._timeout if timeout is None else timeout, parameters=parameters, headers=headers, **arrays,
+        )  # fmt: skip
+
+    def many(
+        self, samples: Iterable[Sample], *, max_in_flight: int = 32, outputs: Names[str] | None = None
+    ) -> list[dict[str, Array]]:
+        """Run it on many batches; see `Client.infer_many`."""
+        return self._client.infer_many(
+            self.name, iter(samples), max_in_flight=max_in_flight, model_version=self.version, outputs=outputs,
+            timeout=self._timeout,
+        )  # fmt: skip
+
+    def stream(
+        self,
+        inputs: Mapping[str, npt.ArrayLike] | None = None,
+        /,
+        *,
+        outputs: Names[str] | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+        headers: Mapping[str, str] | None = None,
+        **arrays: npt.ArrayLike,
+    ) -> Iterator[dict[str, Array]]:
+        """Run it for any number of responses; see `Client.stream`."""
+        return self._client.stream(
+            self.name, inputs, model_version=self.version, outputs=outputs, request_id=request_id,
+            timeout=self._timeout if timeout is None else timeout, parameters=parameters, headers=headers, **arrays,
+        )  # fmt: skip
+
+
+class Sequence:
+    """Requests that belong together; `Client.sequence` makes it.
+
+    Leaving the ``with`` block ends the sequence on the server. Triton ends one only with an inference: mark the
+    last request with ``end=True``, or the last inputs are sent once more to end it.
+    """
+
+    def __init__(self, client: Client, model: str, version: str, timeout: float | None) -> None:
+        self._client = client
+        self._model = model
+        self._version = version
+        self._timeout = timeout
+        self._state: SequenceState | None = None
+
+    @property
+    def id(self) -> int:
+        """What the server knows it by."""
+        return self._begun().id
+
+    def __enter__(self) -> Sequence:
+        self._client.metadata(self._model, model_version=self._version, timeout=self._timeout)
+        self._state = SequenceState(self._client._pin(self._model), self._model, self._version)
+        return self
+
+    def __call__(
+        self,
+        inputs: Mapping[str, npt.ArrayLike] | None = None,
+        /,
+        *,
+        end: bool = False,
+        outputs: Names[str] | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+        **arrays: npt.ArrayLike,
+    ) -> dict[str, Array]:
+        """Send the next request; see `Client.infer`. ``end`` marks the last one.
+
+        Raises:
+            InvalidInput: The sequence has ended, or the ``with`` block has not begun.
+        """
+        state = self._begun()
+        asked = self._client._asked(self._model, inputs, arrays, self._version, outputs, request_id, parameters)
+        flow = self._client._flows.infer(state.next(asked, end))
+        found: dict[str, Array] = self._client._run(flow, self._timeout if timeout is None else timeout)
+        state.done(asked, end)
+        return found
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        last = self._begun().closing()
+        if last is None:
+            return
+        # An error on its way out is worth more than one about the end.
+        with contextlib.suppress(TritonkitClientError) if error else contextlib.nullcontext():
+            self._client._run(self._client._flows.infer(last), self._timeout)
+
+    def _begun(self) -> SequenceState:
+        if self._state is None:
+            raise InvalidInput("the sequence has not begun", "use it in a with block")
+        return self._state

@@ -1,0 +1,52 @@
+"""A sequence of requests that belong together: one id, one server, a first and a last one. No I/O."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+
+from ._errors import InvalidInput
+from ._flows import Asked
+from ._servers import Server
+
+
+class SequenceState:
+    """What the next request of a sequence must say.
+
+    Args:
+        server: The one that keeps the sequence's state.
+        model, version: Which model.
+    """
+
+    def __init__(self, server: Server, model: str, version: str) -> None:
+        self.id = secrets.randbits(62) + 1  # 0 means "no sequence"; Triton reads 64 bits, protobuf's are signed
+        self._server = server
+        self._model = model
+        self._version = version
+        self._last: Asked | None = None
+        self.ended = False
+
+    def next(self, asked: Asked, end: bool) -> Asked:
+        """The request with its place in the sequence.
+
+        Raises:
+            InvalidInput: The sequence has ended.
+        """
+        if self.ended:
+            raise InvalidInput(f"the sequence on model {self._model} has ended", "begin a new one")
+        placed = {"sequence_id": self.id, "sequence_start": self._last is None, "sequence_end": end}
+        return replace(asked, parameters={**asked.parameters, **placed}, server=self._server, idempotent=False)
+
+    def done(self, asked: Asked, end: bool) -> None:
+        """Note that the server took a request: one that it did not take leaves the sequence where it was."""
+        self._last = asked
+        self.ended = end
+
+    def closing(self) -> Asked | None:
+        """The request that ends a sequence whose last one did not: its last inputs again. None: nothing to end.
+
+        Triton has no other way to end one: the flag travels with an inference.
+        """
+        if self._last is None or self.ended:
+            return None
+        return self.next(replace(self._last, request_id=None), end=True)

@@ -1,0 +1,111 @@
+"""What a blocking client does beside the calling thread: look after servers, look names up, race two attempts."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from ._calls import Attempt, Effect, Operation, Pause, Race, Reply, Resolve
+from ._interrupt import Interrupt
+from ._sockets import addresses
+
+_GOOD = ("OK", 200)
+Perform = Callable[[Effect], Any]
+
+
+class Watch:
+    """Drives `Engine.watch` in a thread, until it is told to stop.
+
+    It holds on to nothing of the client but its engine and its connections, so that a client that was
+    forgotten can be collected.
+    """
+
+    def __init__(self, operation: Operation[None], perform: Perform) -> None:
+        self._operation = operation
+        self._perform = perform
+        self._wake = threading.Event()
+        self._stopped = False
+        threading.Thread(target=self._run, name="tritonkit-client-watch", daemon=True).start()
+
+    def wake(self) -> None:
+        """End the current pause: there is something to look at."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End it."""
+        self._stopped = True
+        self._wake.set()
+
+    def _run(self) -> None:
+        effect = next(self._operation)
+        while not self._stopped:
+            answer = None
+            if isinstance(effect, Pause):
+                self._wake.wait(effect.seconds)
+                self._wake.clear()
+            else:
+                answer = self._perform(effect)
+            if not self._stopped:
+                effect = self._operation.send(answer)
+        self._operation.close()
+
+
+def resolve(effect: Resolve) -> list[str] | None:
+    """All addresses of a name. The system's resolver knows no deadline: it is left behind when ours has come."""
+    found: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            found.put(addresses(effect.host, effect.port))
+        except (OSError, UnicodeError):
+            found.put(None)
+
+    threading.Thread(target=work, name="tritonkit-client-resolve", daemon=True).start()
+    try:
+        return found.get(timeout=effect.timeout)
+    except queue.Empty:
+        return None
+
+
+def race(effect: Race, perform: Callable[[Attempt], Reply]) -> tuple[Attempt, Reply]:
+    """Perform a `Race`: the loser is interrupted, and released once it has ended."""
+    ended: queue.SimpleQueue[tuple[Attempt, Reply | BaseException]] = queue.SimpleQueue()
+    interrupts: dict[int, Interrupt] = {}
+
+    def start(attempt: Attempt) -> None:
+        interrupts[id(attempt)] = interrupt = Interrupt()
+
+        def work() -> None:
+            answer: Reply | BaseException
+            try:
+                with interrupt.here():
+                    answer = perform(attempt)
+            except BaseException as error:
+                answer = error
+            effect.done(attempt)
+            ended.put((attempt, answer))
+
+        threading.Thread(target=work, name="tritonkit-client-race", daemon=True).start()
+
+    def result(answer: Reply | BaseException) -> Reply:
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    start(effect.first)
+    try:
+        try:
+            winner, answer = ended.get(timeout=effect.after_s)
+        except queue.Empty:
+            second = effect.second()
+            if second is not None:
+                start(second)
+            winner, answer = ended.get()
+            if second is not None and not (isinstance(answer, Reply) and answer.status in _GOOD):
+                winner, answer = ended.get()
+        return winner, result(answer)
+    finally:
+        for interrupt in interrupts.values():
+            interrupt.set()

@@ -1,0 +1,84 @@
+"""`AsyncClient` in the clothes of `Client`, so that one suite runs on both: an event loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any, cast
+
+from tritonkit_client import AsyncClient, Client
+
+
+class Loop:
+    """An event loop that runs in a thread; the one for all blocking clients of a test run."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+
+    def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
+
+_loop: Loop | None = None
+
+
+def shared_loop() -> Loop:
+    global _loop
+    _loop = _loop or Loop()
+    return _loop
+
+
+class Blocking:
+    """Every method of an object, waited for."""
+
+    def __init__(self, wrapped: Any) -> None:
+        self._wrapped = wrapped
+        self._loop = shared_loop()
+
+    def __repr__(self) -> str:
+        return repr(self._wrapped)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._wrapped, name)
+        return self._waiting(found) if callable(found) else found
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._waiting(self._wrapped)(*args, **kwargs)
+
+    def __enter__(self) -> Any:
+        self._loop.wait(self._wrapped.__aenter__())
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._loop.wait(self._wrapped.__aexit__(*error))
+
+    def _waiting(self, method: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            async def work() -> Any:
+                # Called inside the loop, as a program would; what is not awaited is no I/O.
+                found = method(*args, **kwargs)
+                return await found if inspect.isawaitable(found) else found
+
+            found = self._loop.wait(work())
+            if isinstance(found, AsyncIterator):
+                return self._iterate(found)
+            return Blocking(found) if type(found).__module__ == "tritonkit_client._async_model" else found
+
+        return call
+
+    def _iterate(self, found: Any) -> Iterator[Any]:
+        try:
+            while True:
+                try:
+                    yield self._loop.wait(found.__anext__())
+                except StopAsyncIteration:
+                    return
+        finally:
+            self._loop.wait(found.aclose())
+
+
+def client(endpoint: str, **options: Any) -> Client:
+    return cast(Client, Blocking(AsyncClient(endpoint, **options)))

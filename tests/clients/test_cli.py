@@ -1,0 +1,123 @@
+"""The command, against a real server, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tritonkit.server import TritonServer
+from tritonkit_client._cli import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = main(arguments)
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_health_says_yes_and_no_and_exits_by_it(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "health", url) == (0, "live: yes\nready: yes\n", "")
+    assert run(capsys, "health", url, "arithmetic") == (0, "ready: yes\n", "")
+    assert run(capsys, "health", url, "absent") == (1, "ready: no\n", "")
+    code, _, said = run(capsys, "health", "grpc://127.0.0.1:1", "--timeout", "2")
+    assert code == 2
+    assert said.startswith("error: ConnectionFailed: ")
+    assert "fix:" in said
+
+
+def test_models_metadata_configuration_and_statistics_are_shown(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said, _ = run(capsys, "models", url)
+    assert code == 0
+    assert "arithmetic\t1\tREADY\n" in said
+    code, said, _ = run(capsys, "metadata", url, "arithmetic")
+    assert said.splitlines()[1:4] == ["max_batch_size 4", "input left: FP32 [-1, 3]", "input right: FP32 [-1, 3]"]
+    code, said, _ = run(capsys, "metadata", url, "arithmetic", "--json")
+    assert json.loads(said)["max_batch_size"] == 4
+    code, said, _ = run(capsys, "config", url, "arithmetic")
+    assert json.loads(said)["name"] == "arithmetic"
+    run(capsys, "infer", url, "arithmetic", "left=[1,2,3]", "right=[1,1,1]")
+    code, said, _ = run(capsys, "stats", url, "arithmetic")
+    assert "average batch" in said
+
+
+def test_numbers_are_written_out_and_a_batch_is_added(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said, _ = run(capsys, "infer", url, "arithmetic", "left=[1, 2, 3]", "right=[[1, 1, 1.5]]")
+    assert code == 0
+    assert said.splitlines()[0] == "sum [1, 3] float32: [2.0, 3.0, 4.5]"
+    code, said, _ = run(
+        capsys, "infer", url, "arithmetic", "left=[1,2,3]", "right=[1,1,1]", "--output", "sum", "--json"
+    )
+    assert json.loads(said) == {"sum": [[2.0, 3.0, 4.0]]}
+
+
+def test_files_are_read_by_their_kind(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "left.npy", np.ones((2, 3), np.float32))
+    (tmp_path / "right.json").write_text("[[1, 2, 3], [4, 5, 6]]")
+    code, said, _ = run(
+        capsys, "infer", url, "arithmetic", f"left=@{tmp_path}/left.npy", f"right=@{tmp_path}/right.json",
+        "--save", f"{tmp_path}/out",
+    )  # fmt: skip
+    assert code == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "out/sum.npy"), [[2, 3, 4], [5, 6, 7]])
+    Image.new("RGB", (640, 480), (255, 0, 0)).save(tmp_path / "cat.jpg")
+    code, said, _ = run(capsys, "infer", url, "efficientnet_lite0", f"image=@{tmp_path}/cat.jpg")
+    assert code == 0
+    assert said.startswith("logits [1, 1000] float32: [0.0, ")
+    assert said.endswith("…\n")
+    (tmp_path / "said.txt").write_text("größe\n", encoding="utf-8")
+    code, said, _ = run(capsys, "infer", url, "identity", f"in_BYTES=@{tmp_path}/said.txt", "--json")
+    assert json.loads(said) == {"out_BYTES": [["größe"]]}
+
+
+def test_text_is_text(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _, said, _ = run(capsys, "infer", url, "identity", "in_BYTES=hello = there", "--json")
+    assert json.loads(said) == {"out_BYTES": [["hello = there"]]}
+
+
+def test_responses_of_a_stream_are_printed_as_they_come(
+    server: TritonServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("upto=[3]", "size=[1]", "pause=[0]", "mark=none", "--stream", "--json")
+    code, said, _ = run(capsys, "infer", server.grpc_url, "count", *arguments)
+    assert code == 0
+    assert [json.loads(line) for line in said.splitlines()] == [{"number": [number]} for number in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("arithmetic", "lft=[1]"), "has no input 'lft'"),
+        (("arithmetic", "left"), "has no '='"),
+        (("arithmetic", "left=[1"), "is not JSON"),
+        (("arithmetic", "left=@/nowhere.npy"), "is not a file"),
+        (("arithmetic", "left=[1,2,3]"), "needs input 'right'"),
+        (("identity", "in_INT8=[[1.5]]"), "do not fit the type"),
+        (("identity", "in_UINT8=[[300]]"), "do not fit the type"),
+        (("absent",), "ModelNotFound"),
+    ],
+)
+def test_mistakes_are_named(
+    url: str, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], words: str
+) -> None:
+    code, _, said = run(capsys, "infer", url, *arguments)
+    assert code == 2
+    assert words in said
+    assert "Traceback" not in said
+
+
+def test_it_runs_as_a_module_and_takes_its_token_from_the_environment(server: TritonServer) -> None:
+    command = [sys.executable, "-m", "tritonkit_client", "infer", server.http_url, "inspect", "--json",
+               "--header", "x-team: vision"]  # fmt: skip
+    environment = {**os.environ, "TRITONKIT_CLIENT_TOKEN": "abc"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    seen = json.loads(json.loads(done.stdout)["seen"][0])["parameters"]
+    assert "Bearer abc" in seen.values()
+    assert "vision" in seen.values()

@@ -1,0 +1,309 @@
+"""When a call is sent again: the policy by hand, without a network, and then over one."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tritonkit.server import TritonServer
+from tritonkit_client import (
+    Client,
+    ConnectionFailed,
+    DeadlineExceeded,
+    Hedge,
+    InvalidInput,
+    ModelNotReady,
+    QueueFull,
+    Retry,
+    ServerBusy,
+    ServerError,
+    TritonkitClientError,
+    Unauthenticated,
+)
+from tritonkit_client._calls import Attempt, Deadline, InferRequest, Pause, Race, Reply
+from tritonkit_client._endpoint import parse_endpoint
+from tritonkit_client._engine import Engine
+from tritonkit_client._errors import DEADLINE_EXCEEDED, NO_CONNECTION, Origin
+from tritonkit_client._events import Hooks
+from tritonkit_client._flows import Flows
+from tritonkit_client._http_wire import HttpWire
+from tritonkit_client._retry import Budget, pushback_s
+from tritonkit_client._servers import Servers
+
+Connect = Callable[..., Client]
+
+OK = Reply(200)
+REFUSED = Reply(NO_CONNECTION, message="connection refused")
+BUSY = Reply(503, b'{"error": "slow down"}')
+FULL = Reply(503, b'{"error": "Exceeds maximum queue size"}')
+UNLOADED = Reply(503, b'{"error": "Request for unknown model: \'m\' version 1 is not at ready state"}')
+BROKEN = Reply(500, b'{"error": "boom"}')
+DENIED = Reply(401)
+REQUEST = InferRequest("m", "", "r", (), ())
+
+
+class Rig:
+    """An engine whose network is a list of replies; it notes whom it asked and how long it waited."""
+
+    def __init__(self, endpoint: str = "http://a", retry: Retry | None = None, **options: Any) -> None:
+        endpoints = parse_endpoint(endpoint)
+        self.servers = Servers(endpoints.all, lambda _: None)
+        wire = HttpWire()
+        hooks = Hooks(options.pop("hooks", None))
+        self.flows = Flows(wire, endpoint)
+        self.engine = Engine(
+            wire, endpoints, self.servers, retry or Retry(), hooks, options.pop("hedge", None),
+            options.pop("refreshes", False),
+        )  # fmt: skip
+        self.asked: list[str] = []
+        self.waited: list[float] = []
+
+    def run(self, *replies: Reply, timeout: float = math.inf, idempotent: bool = True) -> Any:
+        """Ask for a model's repository index (load it, where that is not to be repeated)."""
+        flow = self.flows.model_ready("m", "") if idempotent else self.flows.load("m", None)
+        operation = self.engine.operate(flow, Deadline(timeout), {})
+        coming = iter(replies)
+        try:
+            effect = next(operation)
+            while True:
+                answer = None
+                if isinstance(effect, Attempt):
+                    self.asked.append(effect.server.endpoint.host)
+                    answer = next(coming)
+                else:
+                    assert isinstance(effect, Pause)
+                    self.waited.append(effect.seconds)
+                effect = operation.send(answer)
+        except StopIteration as done:
+            assert not list(coming), "fewer attempts than expected"
+            return done.value
+        finally:
+            operation.close()
+            assert all(server.in_flight == 0 for server in self.servers.all)
+
+    def fail(self, *replies: Reply, **how: Any) -> TritonkitClientError:
+        with pytest.raises(TritonkitClientError) as caught:
+            self.run(*replies, **how)
+        return caught.value
+
+
+@pytest.mark.parametrize("reply", [REFUSED, BUSY, FULL])
+def test_what_passes_is_tried_again(reply: Reply) -> None:
+    rig = Rig()
+    assert rig.run(reply, reply, OK) is True
+    assert len(rig.waited) == 2
+
+
+@pytest.mark.parametrize("reply", [BROKEN, Reply(DEADLINE_EXCEEDED), DENIED, Reply(404)])
+def test_what_would_fail_again_is_not(reply: Reply) -> None:
+    error = Rig().fail(reply)
+    assert error.attempts == 1
+    assert "attempts" not in str(error)
+
+
+def test_the_last_error_says_how_often_and_where() -> None:
+    error = Rig().fail(BUSY, REFUSED, FULL)
+    assert type(error) is QueueFull
+    assert (error.attempts, error.endpoint) == (3, "http://a:8000")
+    assert "after 3 attempts" in str(error)
+
+
+def test_no_retry_means_one_attempt() -> None:
+    assert Rig(retry=Retry(attempts=1)).fail(REFUSED).attempts == 1
+
+
+def test_what_may_not_be_repeated_is_sent_once() -> None:
+    assert type(Rig().fail(REFUSED, idempotent=False)) is ConnectionFailed
+    assert Rig().fail(BUSY, idempotent=False).attempts == 1
+
+
+def test_waits_are_random_below_a_limit_that_doubles() -> None:
+    retry = Retry(base_s=0.1, cap_s=0.5)
+    for attempt, limit in ((1, 0.1), (2, 0.2), (3, 0.4), (4, 0.5), (9, 0.5)):
+        waits = [retry.wait_s(attempt, None) for _ in range(400)]
+        assert max(waits) <= limit
+        assert min(waits) < 0.1 * limit
+        assert max(waits) > 0.9 * limit
+
+
+def test_a_wait_past_the_deadline_is_not_begun() -> None:
+    rig = Rig(retry=Retry(base_s=1000, cap_s=1000))
+    assert type(rig.fail(BUSY, timeout=0.5)) is ServerBusy
+    assert rig.waited == []
+
+
+def test_time_that_is_up_is_a_deadline_and_costs_no_attempt() -> None:
+    rig = Rig()
+    error = rig.fail(timeout=1e-9)
+    assert type(error) is DeadlineExceeded
+    assert rig.asked == []
+
+
+def test_an_outage_costs_no_more_retries_than_the_budget() -> None:
+    rig = Rig(retry=Retry(budget=3, ratio=0.5))
+    attempts = 0
+    for _ in range(10):
+        error = rig.fail(*[REFUSED] * (3 if attempts == 0 else 2 if attempts == 3 else 1))
+        attempts += error.attempts
+    assert attempts == 10 + 3
+    assert rig.fail(REFUSED).attempts == 1
+    for _ in range(2):  # two successes regain one retry
+        rig.run(OK)
+    assert rig.fail(REFUSED, REFUSED).attempts == 2
+
+
+def test_a_budget_is_never_more_than_full() -> None:
+    budget = Budget(Retry(budget=2, ratio=1))
+    for _ in range(5):
+        budget.earn()
+    assert [budget.spend() for _ in range(3)] == [True, True, False]
+
+
+def test_another_server_is_asked_at_once() -> None:
+    rig = Rig("http://a,b,c")
+    assert rig.run(REFUSED, UNLOADED, OK) is True
+    assert sorted(rig.asked) == ["a", "b", "c"]
+    assert rig.waited == []
+
+
+def test_a_model_that_one_server_does_not_have_ready_is_asked_of_the_others_for_a_while() -> None:
+    rig = Rig("http://a,b")
+    rig.run(UNLOADED, OK)
+    missing = rig.asked[0]
+    for _ in range(4):
+        rig.run(OK)
+    assert missing not in rig.asked[1:]
+    assert not any(server.out for server in rig.servers.all)
+    assert type(Rig("http://a").fail(UNLOADED)) is ModelNotReady
+
+
+def test_a_refused_credential_is_worth_one_more_attempt_where_it_is_made_anew() -> None:
+    assert Rig(refreshes=True).run(DENIED, OK) is True
+    error = Rig(refreshes=True).fail(DENIED, DENIED)
+    assert (type(error), error.attempts) == (Unauthenticated, 2)
+
+
+NOW = datetime.datetime(2026, 11, 24, 12, 0, 0, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "3"}, 3.0),
+        ({"retry-after": "3"}, 3.0),
+        ({"Retry-After": "Tue, 24 Nov 2026 12:00:07 GMT"}, 7.0),
+        ({"Retry-After": "Tue, 24 Nov 2026 11:00:00 GMT"}, 0.0),
+        ({"Retry-After": "soon"}, None),
+        ({"grpc-retry-pushback-ms": "250"}, 0.25),
+        ({"grpc-retry-pushback-ms": "-1"}, math.inf),
+        ({"grpc-retry-pushback-ms": "x"}, math.inf),
+    ],
+)
+def test_what_the_server_asks_for_is_read(headers: dict[str, str], seconds: float | None) -> None:
+    assert pushback_s(headers, NOW) == seconds
+
+
+def test_what_the_server_asks_for_is_kept() -> None:
+    rig = Rig(retry=Retry(base_s=0))
+    assert rig.run(Reply(503, headers={"Retry-After": "2"}), OK) is True
+    assert rig.waited == [2.0]
+    assert rig.fail(Reply(503, headers={"grpc-retry-pushback-ms": "-1"})).attempts == 1
+    assert rig.fail(Reply(503, headers={"Retry-After": "2"}), timeout=1).attempts == 1
+    # A server that asks for time is given it, also where there is another one.
+    rig = Rig("http://a,b", retry=Retry(base_s=0))
+    rig.run(Reply(503, headers={"Retry-After": "2"}), OK)
+    assert rig.waited == [2.0]
+    assert len(set(rig.asked)) == 2
+
+
+@pytest.mark.parametrize("wrong", [{"attempts": 0}, {"base_s": -1}, {"ratio": -0.1}])
+def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match="out of range"):
+        Retry(**wrong)
+    with pytest.raises(InvalidInput, match="out of range"):
+        Hedge(percentile=100)
+
+
+def test_each_event_is_told_and_a_listener_that_fails_disturbs_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[Any] = []
+
+    def fail(_: Any) -> None:
+        raise ValueError("mine")
+
+    hooks = {"request": [fail, seen.append], "response": [seen.append], "retry": [seen.append]}
+    Rig(hooks=hooks).run(BUSY, OK)
+    assert [type(event).__name__ for event in seen] == [
+        "RequestEvent", "ResponseEvent", "RetryEvent", "RequestEvent", "ResponseEvent",
+    ]  # fmt: skip
+    first, failed, again, second, good = seen
+    assert (first.attempt, second.attempt, first.operation, first.model) == (1, 2, "model_ready", "m")
+    assert failed.request is first
+    assert isinstance(failed.error, ServerBusy)
+    assert again.error is failed.error
+    assert good.error is None
+    assert "a listener of RequestEvent failed" in caplog.text
+    with pytest.raises(InvalidInput, match="no event 'respond'"):
+        Hooks({"respond": []})
+
+
+def test_a_call_given_up_is_told_as_that() -> None:
+    seen: list[Any] = []
+    rig = Rig(hooks={"response": [seen.append]})
+    operation = rig.engine.operate(rig.flows.model_ready("m", ""), Deadline(1), {})
+    next(operation)
+    operation.close()
+    assert [(event.cancelled, event.error) for event in seen] == [(True, None)]
+    assert rig.servers.all[0].in_flight == 0
+
+
+def test_hedging_races_inferences_only_and_only_after_the_usual_time() -> None:
+    rig = Rig("http://a,b", hedge=Hedge(percentile=50, at_least_s=0.001))
+    assert rig.run(OK) is True  # a question about readiness is not raced
+
+    def infer() -> Race:
+        call = HttpWire().infer(REQUEST, Origin("", "m", "r"))
+
+        def flow() -> Any:
+            return (yield call)
+
+        effect = next(operation := rig.engine.operate(flow(), Deadline(1), {}))
+        assert isinstance(effect, Race)
+        second = effect.second()
+        assert second is not None
+        assert second.server is not effect.first.server
+        effect.done(second)
+        with pytest.raises(StopIteration):
+            operation.send((effect.first, Reply(200, b'{"outputs": []}')))
+        return effect
+
+    assert infer().after_s == 0.001
+    assert all(server.in_flight == 0 for server in rig.servers.all)
+
+
+def test_the_server_is_told_what_is_left_of_the_deadline(client: Client) -> None:
+    def told(timeout: float) -> Any:
+        return json.loads(client.infer("inspect", x=[1.0], timeout=timeout)["seen"][0])["timeout_us"]
+
+    told(5)
+    assert 1_000_000 < told(2) <= 2_000_000
+    assert told(math.inf) == 0
+
+
+def test_a_full_queue_empties_while_the_client_waits(server: TritonServer, connect: Connect) -> None:
+    """Six at once on a queue of one: without retries most are refused, with them all are served."""
+    client = connect(server.grpc_url, retry=Retry(attempts=200, base_s=0.05, cap_s=0.1, budget=1000), timeout=20)
+    outs = client.infer_many("queue", [{"timeout": [[0.05]]}] * 6)
+    np.testing.assert_allclose([out["slept"][0, 0] for out in outs], 0.05)
+
+
+def test_an_error_inside_the_model_is_not_repeated(client: Client) -> None:
+    with pytest.raises(ServerError) as caught:
+        client.infer("sleep", {"timeout": -1.0})
+    assert caught.value.attempts == 1

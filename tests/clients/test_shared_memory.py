@@ -1,0 +1,184 @@
+"""Tensors through /dev/shm: the same results, nothing left behind, whatever happens to either side."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from tritonclient.grpc import InferenceServerClient
+
+from tritonkit.server import TritonServer
+from tritonkit_client import Client, DeadlineExceeded, InvalidInput, SharedMemory
+from tritonkit_client import _segments as segments
+from tritonkit_client._segments import Segments, is_orphan
+
+Connect = Callable[..., Client]
+BIG = np.random.default_rng(0).integers(0, 255, (2, 700_000), dtype=np.uint8)
+
+
+def files() -> set[str]:
+    return {path.name for path in segments.FOLDER.glob("tritonkit-client-*")}
+
+
+@pytest.fixture
+def operations() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def shared(url: str, connect: Connect, operations: list[str]) -> Client:
+    hooks = {"request": [lambda event: operations.append(event.operation)]}
+    return connect(url, timeout=10, shared_memory=SharedMemory(), event_hooks=hooks)
+
+
+def test_large_tensors_go_through_it_and_come_back_bit_for_bit(shared: Client, operations: list[str]) -> None:
+    before = files()
+    for turn in range(4):
+        array = BIG + np.uint8(turn)
+        out = shared.infer("identity", in_UINT8=array, in_BYTES=[[b"small"]])
+        np.testing.assert_array_equal(out["out_UINT8"], array)
+        assert out["out_BYTES"].tolist() == [[b"small"]]
+    # One segment for the input, and two for outputs: `out` holds one while the next is made. Each is registered once.
+    assert operations.count("register") == 3
+    assert len(files() - before) == 3
+    shared.close()
+    assert files() == before
+
+
+def test_small_tensors_travel_with_the_request(shared: Client, operations: list[str]) -> None:
+    shared.infer("identity", in_FP32=np.ones((1, 3), np.float32))
+    assert "register" not in operations
+
+
+def test_a_result_stays_what_it_is_while_others_are_made(shared: Client) -> None:
+    shared.infer("identity", in_UINT8=BIG)
+    first = shared.infer("identity", in_UINT8=BIG)["out_UINT8"]
+    part = first[1:, ::2]
+    del first
+    for turn in range(3):
+        shared.infer("identity", in_UINT8=BIG + np.uint8(turn + 1))
+    np.testing.assert_array_equal(part, BIG[1:, ::2])
+    with pytest.raises(ValueError, match="read-only"):
+        part[0] = 0
+    shared.close()
+    np.testing.assert_array_equal(part, BIG[1:, ::2])
+
+
+def test_memory_comes_back_with_its_last_array(shared: Client) -> None:
+    outs = [shared.infer("identity", in_UINT8=BIG)["out_UINT8"] for _ in range(5)]
+    held = len(files())
+    del outs
+    gc.collect()
+    for _ in range(10):
+        shared.infer("identity", in_UINT8=BIG)
+    assert len(files()) == held
+
+
+def test_an_output_that_grows_is_read_all_the_same(shared: Client) -> None:
+    # The shapes of the inputs say nothing of the output's size here.
+    for size in (300_000, 300_000, 900_000, 400_000):
+        out = shared.infer("grow", n=np.array([size], np.int32))["out"]
+        assert out.shape == (size,)
+        assert out[-1] == size
+
+
+def test_a_full_arena_leaves_tensors_with_their_requests(url: str, connect: Connect) -> None:
+    client = connect(url, shared_memory=SharedMemory(capacity_bytes=1 << 20))
+    for _ in range(2):
+        np.testing.assert_array_equal(client.infer("identity", in_UINT8=BIG)["out_UINT8"], BIG)
+
+
+def test_what_a_late_server_may_still_write_is_not_used_again(shared: Client, operations: list[str]) -> None:
+    client = shared
+    big = np.full((1, 400_000), 0.4, np.float32)
+    client.infer("sleep_big", {"timeout": big * 0})
+    with pytest.raises(DeadlineExceeded):
+        client.infer("sleep_big", {"timeout": big}, timeout=0.1)
+    arena = client._arena
+    assert arena is not None
+    assert len(arena._segments._waiting) == 2
+    quarantined = {segment.name for _, segment in arena._segments._waiting}
+    assert quarantined.isdisjoint(one.name for free in arena._segments._free.values() for one in free)
+    operations.clear()
+    client.close()
+    assert "unregister" not in operations  # nor is it taken from under the server
+
+
+def test_what_no_server_uses_any_more_is_unregistered(shared: Client, operations: list[str]) -> None:
+    shared.infer("identity", in_UINT8=BIG)
+    shared.close()
+    assert operations.count("unregister") == operations.count("register") == 1
+
+
+def test_a_server_that_forgot_the_regions_learns_them_again(
+    shared: Client, operations: list[str], admin: InferenceServerClient
+) -> None:
+    """As one that was restarted has."""
+    for _ in range(2):
+        shared.infer("identity", in_UINT8=BIG)
+    assert shared._arena is not None
+    for name in shared._arena._segments._names:
+        admin.unregister_system_shared_memory(name)
+    operations.clear()
+    for _ in range(2):
+        np.testing.assert_array_equal(shared.infer("identity", in_UINT8=BIG)["out_UINT8"], BIG)
+    assert operations.count("register") == 2
+
+
+CRASH = """
+import os, signal, sys, numpy as np
+from tritonkit_client import Client, SharedMemory
+client = Client(sys.argv[1], shared_memory=SharedMemory())
+for _ in range(2):
+    client.infer("identity", in_UINT8=np.zeros((2, 700_000), np.uint8))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_leaves_is_removed_by_the_next(server: TritonServer, connect: Connect) -> None:
+    before = files()
+    subprocess.run([sys.executable, "-c", CRASH, server.grpc_url], check=False)
+    left = files() - before
+    assert len(left) == 2
+    assert all(is_orphan(name) for name in left)
+    client = connect(server.grpc_url, shared_memory=SharedMemory())
+    client.infer("identity", in_UINT8=BIG)
+    assert not files() & left
+    origin: Any = client._origin
+    known = client._flows.wire.regions(origin)
+
+    def ask() -> Any:
+        return (yield known)
+
+    assert not left & set(client._run(ask(), 5))
+
+
+def test_a_fork_does_not_remove_its_parents_files() -> None:
+    own = Segments(1 << 24)
+    segment = own.take(1)
+    assert segment is not None
+    assert not is_orphan(segment.name)
+    code = os.fork()
+    if code == 0:
+        own.close()
+        os._exit(0)
+    os.waitpid(code, 0)
+    assert (segments.FOLDER / segment.name).exists()
+    own.close()
+    assert not (segments.FOLDER / segment.name).exists()
+
+
+@pytest.mark.parametrize("name", ["tritonkit-client-1-2-3", "other-1-2-3-4", "tritonkit-client-0-999999999-1-a"])
+def test_what_may_be_alive_is_not_an_orphan(name: str) -> None:
+    assert not is_orphan(name)
+
+
+def test_sizes_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(InvalidInput):
+        SharedMemory(min_bytes=0)
