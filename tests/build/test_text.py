@@ -121,7 +121,8 @@ def server(repository: Path) -> Iterator[TritonServer]:
 
 @pytest.fixture(params=["grpc", "http"])
 def client(request: pytest.FixtureRequest, server: TritonServer) -> Iterator[Client]:
-    with Client(server.grpc_url if request.param == "grpc" else server.http_url) as connected:
+    url = server.grpc_url if request.param == "grpc" else server.http_url
+    with Client(url, retry=None) as connected:
         yield connected
 
 
