@@ -6,6 +6,7 @@ The environment is made once, beside the embedded Triton (about a minute, and a 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -59,7 +60,12 @@ def environment() -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         install = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*install, "-r", REQUIREMENTS], check=True, capture_output=True, timeout=280)
+        made = subprocess.run([*install, "-r", REQUIREMENTS], capture_output=True, text=True, timeout=280, check=False)
+        if made.returncode:
+            reason = f"MLServer cannot be installed: {made.stderr.strip().splitlines()[-1:]}"
+            if os.environ.get("CI") == "true":
+                pytest.fail(reason)
+            pytest.skip(reason)
         done.write_text(wanted, encoding="utf-8")
     return folder / "bin/mlserver"
 
