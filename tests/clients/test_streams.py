@@ -59,7 +59,7 @@ def test_responses_arrive_as_they_are_made(streams: Client) -> None:
     started = time.monotonic()
     found = streams.stream("count", count(4, pause=0.2))
     next(found)
-    assert time.monotonic() - started < 0.2
+    assert time.monotonic() - started < 0.5, "the last of four comes after 0.6 s"
     next(found)
     assert time.monotonic() - started > 0.2
     found.close()  # type: ignore[attr-defined]

@@ -37,9 +37,9 @@ class _Bounded(socket.socket):
         self._bound()
         return super().recv_into(*args)
 
-    def send(self, *args: Any) -> int:
+    def send(self, *args: Any, **named: Any) -> int:  # gevent's sendall calls it with a timeout of its own
         self._bound()
-        return super().send(*args)
+        return super().send(*args, **named)
 
     def sendall(self, *args: Any) -> None:
         self._bound()
