@@ -35,6 +35,11 @@ class Options:
     fallback: bool = False
     overwrite: bool = False
 
+    @property
+    def alone(self) -> Precision | None:
+        """The one precision that was named, if it was one."""
+        return self.precisions[0] if self.precisions and len(self.precisions) == 1 else None
+
 
 DEFAULTS = Options()
 
@@ -103,8 +108,8 @@ def _ready(recipe: Recipe, base: store.Artifact, target: Target, options: Option
     metrics.bounds(recipe)  # a mistake in it is found before minutes of work
     made, absent = _variants(recipe, base, target, options, asked)
     decision = gate.decide(recipe, base, target, made, absent) if len(asked) > 1 else gate.Decision("fp32", [])
-    if options.precisions and len(options.precisions) == 1 and decision.unproven(options.precisions[0]):
-        decision = replace(decision, precision=options.precisions[0])  # asked for by name, and accurate
+    if options.alone and decision.unproven(options.alone):
+        decision = replace(decision, precision=options.alone)  # asked for by name, and accurate
     if options.force and options.force != decision.precision:
         decision = replace(decision, precision=options.force, forced=True)
     return Ready(recipe, base, made, decision)
@@ -116,8 +121,7 @@ def _variants(
     """Every variant that was asked for, or why there is none; an error where it was named alone or is forced."""
     made: dict[Precision, store.Artifact] = {}
     absent: dict[Precision, str] = {}
-    alone = options.precisions if options.precisions and len(options.precisions) == 1 else ()
-    named = {"fp32", *alone, *([options.force] if options.force else [])}
+    named = {"fp32", options.alone, options.force}
     for precision in (precision for precision in PRECISIONS if precision in asked):
         reason = variants.unsuitable(recipe, target, precision)
         if not reason:
@@ -139,7 +143,7 @@ def _facts(ready: Ready) -> dict[str, Any]:
     base, shipped = ready.base, ready.shipped
     return {
         "key": base.about["key"][:16],
-        "graph_bytes": sum(path.stat().st_size for path in shipped.path.glob(f"{store.GRAPH}*")),
+        "graph_bytes": shipped.graph_bytes,
         "export_seconds": base.about["seconds"],
         "worst_parity": max(base.about["parity"], key=lambda measured: measured["relative"], default=None),
         "precision": ready.decision.precision,

@@ -47,6 +47,16 @@ class Artifact:
         """The ONNX file."""
         return self.path / GRAPH
 
+    @property
+    def graph_bytes(self) -> int:
+        """Its size, with weights that lie beside it."""
+        return sum(path.stat().st_size for path in self.path.glob(f"{GRAPH}*"))
+
+    @property
+    def identity(self) -> list[str]:
+        """What tells an export from every other: its request, and what it read."""
+        return [self.path.parent.name, self.path.name]
+
 
 def request_key(wanted: recipe.Recipe) -> str:
     """The hash of everything that is known about an export before running it."""

@@ -96,7 +96,7 @@ def decide(
     """
     facts = {
         "what": "gate", "graphs": {name: artifact.about["graph_sha256"] for name, artifact in made.items()},
-        "base": [base.path.parent.name, base.path.name], "target": target, "bounds": metrics.bounds(recipe),
+        "base": base.identity, "target": target, "bounds": metrics.bounds(recipe),
         "metrics": metrics.code(recipe), "devices": ["cuda"] if target == "cuda" and Session.has_cuda() else [],
         "absent": dict(absent), "threads": recipe.batching.threads, "batch": recipe.max_batch_size,
         "shapes": recipe.sizes("opt"), "machine": machine(), "tools": store.tool_versions(),
@@ -230,7 +230,7 @@ def _times(
 
 def _row(name: Precision, artifact: store.Artifact, accuracy: dict[str, float], timing: speed.Timing | None) -> Row:
     notes = {key: value for key, value in artifact.about.items() if key in _NOTES}
-    size = sum(path.stat().st_size for path in artifact.path.glob(f"{store.GRAPH}*"))
+    size = artifact.graph_bytes
     seconds = float(artifact.about["seconds"])
     if timing is None:
         return Row(name, "unproven", "", accuracy, size, seconds=seconds, notes=notes)

@@ -92,24 +92,19 @@ class Search:
         self._observed: dict[float | None, Statistics] = {}
         self.all = eligible(graph, scheme)
 
-    def best(self, chosen: Set[str] | None = None) -> Found:
-        """Try choices one after another, each from the best so far.
-
-        Args:
-            chosen: Nodes to quantize; all that can be if not given.
-        """
-        nodes = self.all if chosen is None else chosen
+    def best(self) -> Found:
+        """Try choices one after another, each from the best so far, with every node in 8 bits that can be."""
         tried: list[tuple[Choice, float]] = []
 
         def attempt(choice: Choice) -> None:
             if choice not in [other for other, _ in tried]:
                 self.step(f"try {_words(choice)}")
-                tried.append((choice, self.score(nodes, choice)))
+                tried.append((choice, self.score(self.all, choice)))
 
         methods = (self.recipe.calibration.method,) if self.recipe.calibration.method else METHODS
         for method in methods:
             attempt(Choice(method))
-        if self._has_products(nodes):
+        if any(node.op_type == "MatMul" and node.name in self.all for node in self.graph.nodes):
             for alpha in ALPHAS:
                 attempt(replace(_winner(tried), alpha=alpha))
             near = max(score for _, score in tried[: len(methods)]) - HOPELESS_DB
@@ -118,8 +113,7 @@ class Search:
         attempt(replace(_winner(tried), corrected=True))
         choice = _winner(tried)
         said = [{**asdict(other), "sqnr_db": round(score, 2)} for other, score in tried]
-        kept = sorted(self.all - nodes)
-        return Found(self.make(nodes, choice), choice, said, sorted(nodes), kept)
+        return Found(self.make(self.all, choice), choice, said, sorted(self.all), [])
 
     def make(self, nodes: Set[str], choice: Choice) -> onnx.ModelProto:
         """The graph with these nodes quantized in this way."""
@@ -179,8 +173,7 @@ class Search:
 
     def share(self, nodes: Set[str]) -> float:
         """How much of the work of nodes with constant weights is done in these nodes."""
-        work = self.work
-        return sum(work[name] for name in nodes) / self.total_work()
+        return sum(self.work[name] for name in nodes) / self.total_work()
 
     def total_work(self) -> float:
         """The work of all nodes with constant weights."""
@@ -195,9 +188,6 @@ class Search:
         """Compare by these samples."""
         self.selecting = selecting
         self.reference = evaluate(self._truth, self.recipe, selecting)
-
-    def _has_products(self, nodes: Set[str]) -> bool:
-        return any(node.op_type == "MatMul" and node.name in nodes for node in self.graph.nodes)
 
 
 def eligible(graph: OnnxGraph, scheme: Scheme) -> set[str]:

@@ -106,7 +106,7 @@ def make(recipe: Recipe, base: store.Artifact, target: Target, precision: Precis
         return base, False
     said = recipes.as_json(recipe)
     facts = {
-        "base": [base.path.parent.name, base.path.name], "graph": base.about["graph_sha256"], "target": target,
+        "base": base.identity, "graph": base.about["graph_sha256"], "target": target,
         "precision": precision, "calibration": said["calibration"], "accuracy": said["accuracy"],
         "metrics": metrics.code(recipe),
         "tools": store.tool_versions(), "code": store.code_hash(*sorted(Path(__file__).parent.glob("*.py"))),
@@ -122,7 +122,7 @@ def graphs(recipe: Recipe, target: Target, precisions: Sequence[Precision] = PRE
 
 def _fill(stage: Path, recipe: Recipe, base: store.Artifact, target: Target, precision: Precision) -> dict[str, Any]:
     start = time.monotonic()
-    size = sum(path.stat().st_size for path in base.path.glob(f"{store.GRAPH}*"))
+    size = base.graph_bytes
     if precision == "fp32" and (size > LARGEST_BYTES or not _applies(target, base.graph)):
         shutil.copytree(base.path, stage, copy_function=os.link, ignore=lambda *_: [store.ABOUT], dirs_exist_ok=True)
         return {"model": recipe.name, "precision": precision, "target": target, "seconds": base.about["seconds"]}
@@ -197,7 +197,7 @@ def searching(
         )
     parts = split(recipe)
     graph = _prepared(target, base.graph)
-    facts = {"base": [base.path.parent.name, base.path.name], "target": target}
+    facts = {"base": base.identity, "target": target}
     scheme = _SCHEMES[target, precision]
     made = search.Search(recipe, graph, scheme, facts, parts.calibration, parts.selection, step)
     if target == "tensorrt":
