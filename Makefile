@@ -10,14 +10,18 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 MODEL ?= efficientnet_lite0
 USERS ?= 8
+ARRIVALS ?=
 DURATION ?= 20s
+WARM_UP ?= 2s
 PROTOCOL ?= grpc
+PROCESSES ?= 1
+SLO ?=
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo build serve loadtest bench bench-client test lint clean
+.PHONY: help setup demo build serve loadtest bench bench-client bench-generator test lint clean
 
 help: ## list the verbs
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
 
 setup: $(STAMP) ## install everything into .venv and the embedded Triton into the user's cache
 	@$(BIN)/tritonkit install-server
@@ -47,14 +51,19 @@ build: $(STAMP) ## export and check every recipe, lay out model_repository/
 serve: setup build ## run Triton on model_repository/ until Ctrl-C
 	@$(BIN)/tritonkit serve model_repository
 
-loadtest: setup build ## MODEL=efficientnet_lite0 USERS=8 DURATION=20s PROTOCOL=grpc
-	@$(BIN)/python loadtests/run.py --model $(MODEL) --users $(USERS) --duration $(DURATION) --protocol $(PROTOCOL)
+loadtest: setup build ## MODEL=… ARRIVALS=poisson:100 or USERS=8, DURATION=20s SLO=p99_ms=50; writes reports/loadtest
+	@$(BIN)/python loadtests/run.py --model $(MODEL) $(if $(ARRIVALS),--arrivals '$(ARRIVALS)',--users $(USERS)) \
+	  --duration $(DURATION) --warm-up $(WARM_UP) --protocol $(PROTOCOL) --processes $(PROCESSES) \
+	  $(if $(SLO),--slo '$(SLO)')
 
 bench: setup build ## served throughput over in-process onnxruntime, for both models
 	@$(BIN)/python loadtests/bench_serving.py
 
 bench-client: setup ## the client beside raw tritonclient, and through killed, restarted and silent servers
 	@$(BIN)/python loadtests/bench_client.py
+
+bench-generator: setup ## how much load a generator makes, how late it is, and what a closed loop hides
+	@$(BIN)/python loadtests/bench_generator.py
 
 test: setup ## the whole test suite
 	@$(BIN)/python -m pytest tests

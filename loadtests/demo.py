@@ -9,19 +9,20 @@ import argparse
 import base64
 import io
 import json
-import os
-import platform
 import sys
+import tempfile
 import time
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import load
 import numpy as np
-import report
+from load import environment
+from load.generator import Generator, Plan
+from load.recording import read_rows
+from load.result import ModelResult
+from reporting import demopage
 from rich.console import Console
 from rich.table import Table
 
@@ -35,6 +36,7 @@ RECIPES = Path("build/recipes")
 IMAGE_MODEL, TEXT_MODEL = "efficientnet_lite0", "all_minilm_l6_v2"
 STRINGS = "sentence_embedding"  # the ensemble that puts a tokenizer in front of the text model
 USERS = (1, 2, 4, 8)
+WARM_UP_S = 0.5  # of each number of users, before its seconds
 SHOWN = 4  # photographs in the report
 # Pairs that mean the same in other words, so that the nearest sentence is worth looking at.
 SENTENCES = (
@@ -58,7 +60,7 @@ def main() -> int:
     try:
         summary = _run(options.repository, options.step_s)
         atomic.write(options.reports / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
-        atomic.write(options.reports / "index.html", report.render(summary).encode())
+        atomic.write(options.reports / "index.html", demopage.render(summary).encode())
     except TritonkitError as error:
         Console(stderr=True, highlight=False).print(f"error: {error}", markup=False)
         return error.exit_code
@@ -81,7 +83,7 @@ def _run(repository: Path, step_s: float) -> Summary:
             summary |= _answers(server)
             models: dict[str, Summary] = {}
             for name in wanted:
-                steps.next(f"load test {name} with Locust, {step_s * len(USERS):.0f} s")
+                steps.next(f"load test {name} with Locust, {(step_s + WARM_UP_S) * len(USERS):.0f} s")
                 models[name] = _load_test(server, name, step_s) | {"export": built.models[name]}
     seconds["total"] = time.monotonic() - start
     return summary | {
@@ -141,36 +143,49 @@ def _thumbnail(picture: Any) -> str:
 
 
 def _load_test(server: TritonServer, name: str, step_s: float) -> Summary:
-    run = load.run(server, RECIPES / f"{name}.yaml", name, protocol="grpc", users=USERS, step_s=step_s)
-    curve = []
-    for users in USERS:
-        of_step = run.requests.of(run.requests.users == users)
-        batch = {"average_batch": round(run.average_batch(of_step), 2)}
-        curve.append({"users": users} | asdict(load.figures(of_step, step_s)) | batch)
-    if failed := sum(step["failed"] for step in curve):
-        raise CheckFailed(f"{failed} requests to {name} failed: {set(run.requests.errors) - {''}}", "read the errors")
-    start = run.requests.start_s - run.requests.start_s.min()
+    """Each number of users for the same time, one after the other, in one load generator."""
+    curve, rows = [], []
+    with tempfile.TemporaryDirectory(prefix="tritonkit-demo-") as directory:
+        record = Path(directory, "requests.csv")
+        with Generator(server.grpc_url, recipes=[RECIPES / f"{name}.yaml"]) as generator:
+            for index, users in enumerate(USERS):
+                plan = Plan(users=users, duration_s=step_s, warm_up_s=WARM_UP_S)
+                curve.append({"users": users} | _step(name, generator.run(plan, record=record).model))
+                rows += [
+                    (round(start_s + index * step_s, 3), round(latency_ms, 2), users)
+                    for start_s, latency_ms, *_ in read_rows(record)
+                ]
+    starts, latencies, beside = zip(*rows, strict=True)
     return {
         "protocol": "grpc",
         "curve": curve,
-        "requests": {
-            "start_s": [round(float(value), 3) for value in start],
-            "latency_ms": [round(float(value), 2) for value in run.requests.latency_ms],
-            "users": run.requests.users.tolist(),
-        },
+        "requests": {"start_s": list(starts), "latency_ms": list(latencies), "users": list(beside)},
+    }
+
+
+def _step(name: str, found: ModelResult) -> Summary:
+    """One step in five numbers; latencies are of the requests that succeeded, as none may fail."""
+    if found.failed or found.latency is None or found.server is None:
+        raise CheckFailed(f"{found.failed} requests to {name} failed: {found.messages}", "read the errors")
+    return {
+        "requests": found.requests,
+        "failed": found.failed,
+        "throughput": found.throughput,
+        "p50_ms": found.latency.p50,
+        "p99_ms": found.latency.p99,
+        "average_batch": round(found.server.average_batch, 2),
     }
 
 
 def _environment() -> Summary:
-    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    processor = next((line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), "")
+    here = environment.machine()
     return {
-        "cpu": processor or platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "gpu": runtime.detect_device() == "cuda",
-        "python": platform.python_version(),
+        "cpu": here["cpu"],
+        "cores": int(here["cores"]),
+        "gpu": here["gpu"] != "none",
+        "python": here["python"],
         "triton": runtime.WHEEL,
-        "onnxruntime": metadata.version("onnxruntime"),
+        "onnxruntime": here["onnxruntime"],
         "torch": metadata.version("torch"),
     }
 

@@ -1,69 +1,159 @@
-"""`make loadtest`: one model, one protocol, a steady number of users; prints what a person wants to know."""
+"""`make loadtest`: one load test, what it found on both sides of the wire, and whether the SLO was met.
+
+Prints a summary and writes ``result.json``, ``junit.xml`` and ``index.html`` below ``reports/loadtest``. Exit code:
+0 met, 1 not met or not a valid run, 2 bad input.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
+import shlex
 import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-import load
-import numpy as np
+from load import arrivals, headless, payloads, printed, slo
+from load.plan import AS_SAMPLED, Plan
+from load.result import Result
+from reporting import junit, loadpage
 from rich.console import Console
 
-from tritonkit import progress, recipe
+from tritonkit import atomic, progress, recipe
 from tritonkit.errors import InputError, TritonkitError
 from tritonkit.server import TritonServer
 
 RECIPES = Path("build/recipes")
-WARM_UP_S = 2.0
+USERS = {"grpc": "TritonGrpcUser", "http": "TritonHttpUser", "stream": "TritonStreamUser"}
 
 
 def main() -> int:
-    """Run, print, and say with the exit code whether every request succeeded."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True, help=f"a recipe's name in {RECIPES}, or a recipe file")
-    parser.add_argument("--users", type=int, default=8)
-    parser.add_argument("--duration", default="20s", help="seconds, for example 20s")
-    parser.add_argument("--protocol", choices=["grpc", "http"], default="grpc")
-    parser.add_argument("--repository", type=Path, default=Path("model_repository"))
-    options = parser.parse_args()
+    """Run, print, write the report, and say with the exit code whether the SLO was met."""
     try:
-        return _run(options)
+        options = _parser().parse_args()
+        result = _run(options)
+        folder = options.reports / "+".join(result.models)
+        _write(folder, result)
+    except KeyboardInterrupt:
+        print("error: interrupted before anything was measured", file=sys.stderr)
+        return slo.NOT_MET
     except TritonkitError as error:
-        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False)
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
         return error.exit_code
+    Console(highlight=False, soft_wrap=True).print("\n".join(printed.lines(result)), markup=False)
+    print(f"Report: {folder / 'index.html'}")
+    return slo.exit_code(result)
 
 
-def _run(options: argparse.Namespace) -> int:
-    path = Path(options.model) if options.model.endswith(".yaml") else RECIPES / f"{options.model}.yaml"
-    wanted = recipe.load(path)
-    seconds = _seconds(options.duration)
-    if options.users < 1:
-        raise InputError(f"USERS is {options.users}", "at least one user")
-    total = seconds + WARM_UP_S
-    with progress.steps(f"load test of {wanted.name}", 2) as steps:
-        steps.next("start Triton")
-        with TritonServer(options.repository) as server:
-            steps.next(f"{options.users} users over {options.protocol} for {total:g} s")
-            result = load.run(server, path, wanted.name, protocol=options.protocol, users=[options.users], step_s=total)
-    late = result.requests.of(result.requests.start_s >= result.requests.start_s.min() + WARM_UP_S)
-    figures = load.figures(late, float(np.ptp(late.start_s)))
-    Console(highlight=False, soft_wrap=True).print(
-        f"{wanted.name} over {options.protocol}, {options.users} users, "
-        f"{seconds:g} s after {WARM_UP_S:g} s of warm-up\n"
-        f"  {figures.throughput:.1f} requests/s   p50 {figures.p50_ms:.1f} ms   p99 {figures.p99_ms:.1f} ms   "
-        f"{figures.requests} requests, {figures.failed} failed   average batch {result.average_batch(late):.1f}"
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True,
+                        help=f"a recipe's name in {RECIPES}, or its file; a mix with weights: a:3,b:1")  # fmt: skip
+    loop = parser.add_mutually_exclusive_group()
+    loop.add_argument("--users", type=int, default=8, help="closed loop: callers, each with one request at a time")
+    loop.add_argument("--arrivals", help=f"open loop: {arrivals.FORMS}")
+    parser.add_argument("--duration", default="20s", help="seconds that are measured, for example 20s")
+    parser.add_argument("--warm-up", default="2s", help="seconds before them")
+    parser.add_argument("--protocol", choices=list(USERS), default="grpc", help="stream: for decoupled models")
+    parser.add_argument("--processes", type=int, default=1, help="generator processes")
+    parser.add_argument("--slo", default="", help="p99_ms=50,error_rate=0.001; the recipe's where it is not given")
+    parser.add_argument("--batch-sizes", default="1", help="samples a request: 4, 1-8, or 1:0.7,8:0.3")
+    parser.add_argument("--lengths", default=AS_SAMPLED, help="sizes of the dynamic dimension, likewise")
+    parser.add_argument("--seed", type=int, default=0, help="of the schedule and of every choice")
+    parser.add_argument("--host", help="a running server, grpc://HOST:PORT or http://HOST:PORT; else one is started")
+    parser.add_argument("--metrics-url", default="", help="its metrics, for the GPU's figures")
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="what is served")
+    parser.add_argument("--record", type=Path, help="write every request to this CSV file, which can be replayed")
+    parser.add_argument("--reports", type=Path, default=Path("reports/loadtest"))
+    return parser
+
+
+def _run(options: argparse.Namespace) -> Result:
+    paths = _recipes(options)
+    plan = _plan(options, paths)
+    _check(plan, options)
+    how = plan.arrivals or f"{plan.users} users"
+    long = f"{plan.warm_up_s + plan.duration_s:g} s" if plan.duration_s else "as long as it was"
+    with progress.steps(f"load test of {', '.join(plan.models)}", 2) as steps:
+        steps.next(f"ask {options.host}" if options.host else "start Triton")
+        with _server(options) as (host, metrics_url):
+            steps.next(f"{how} over {options.protocol}, {long}")
+            arguments = headless.command(
+                plan, host, USERS[options.protocol], list(paths.values()), processes=options.processes,
+                slo=options.slo, metrics_url=metrics_url, record=options.record,
+            )  # fmt: skip
+            result = headless.run(arguments)
+    return replace(result, command=shlex.join(["python", "loadtests/run.py", *sys.argv[1:]]))
+
+
+def _recipes(options: argparse.Namespace) -> dict[str, Path]:
+    """The recipe's file of each model that was named."""
+    named = payloads.mix(options.model)
+    return {name: Path(name) if name.endswith(".yaml") else RECIPES / f"{name}.yaml" for name in named}
+
+
+def _plan(options: argparse.Namespace, paths: Mapping[str, Path]) -> Plan:
+    weights = payloads.mix(options.model)
+    replayed = (options.arrivals or "").startswith("replay:")
+    return Plan(
+        arrivals=options.arrivals,
+        duration_s=0.0 if replayed else _seconds("DURATION", options.duration, least=1),
+        warm_up_s=_seconds("WARM_UP", options.warm_up, least=0),
+        users=options.users,
+        seed=options.seed,
+        models={recipe.load(path).name: weights[name] for name, path in paths.items()},
+        batch_sizes=options.batch_sizes,
+        lengths=options.lengths,
     )
-    return 1 if figures.failed else 0
 
 
-def _seconds(text: str) -> float:
+def _check(plan: Plan, options: argparse.Namespace) -> None:
+    """Find mistakes before a server is started for them."""
+    if plan.arrivals is not None:
+        arrivals.parse(plan.arrivals).duration_s(plan.duration_s)
+    elif plan.users < 1:
+        raise InputError(f"USERS is {plan.users}", "at least one user")
+    headless.run_time(plan)
+    if options.processes < 1:
+        raise InputError(f"{options.processes} processes cannot send anything", "at least one")
+    slo.parse(options.slo)
+    payloads.distribution(plan.batch_sizes, "batch sizes")
+
+
+@contextlib.contextmanager
+def _server(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """A server's address and metrics: the one that was named, or one that runs as long as the block."""
+    if options.host:
+        yield options.host, options.metrics_url
+        return
+    with TritonServer(options.repository) as server:
+        yield server.http_url if options.protocol == "http" else server.grpc_url, server.metrics_url
+
+
+def _write(folder: Path, result: Result) -> None:
+    """The whole report, or nothing."""
+    files = {
+        "result.json": json.dumps(result.to_json(), indent=2) + "\n",
+        "junit.xml": junit.render(result),
+        "index.html": loadpage.render(result),
+    }
+    with atomic.staging(folder) as stage:
+        made = stage / folder.name
+        made.mkdir()
+        for name, text in files.items():
+            (made / name).write_text(text, encoding="utf-8")
+        atomic.put(made, folder)
+
+
+def _seconds(name: str, text: str, *, least: float) -> float:
     try:
         seconds = float(text.removesuffix("s"))
     except ValueError:
-        seconds = 0
-    if not 1 <= seconds <= 3600:
-        raise InputError(f"DURATION is {text!r}", "between 1s and 3600s, for example 20s")
+        seconds = -1
+    if not least <= seconds <= 24 * 3600:
+        raise InputError(f"{name} is {text!r}", f"between {least:g}s and 24 hours, for example 20s")
     return seconds
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,3 +47,21 @@ def promoted_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     repository = tmp_path_factory.mktemp("promoted") / "model_repository"
     pipeline.build([recipe.load(path) for path in sorted((ROOT / "build/recipes").glob("*.yaml"))], repository)
     return repository
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a small filesystem of its own; skips where that is not allowed."""
+    place = tmp_path / "mount"
+    place.mkdir()
+
+    def mount(options: str) -> Path:
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
+        return place
+
+    yield mount
+    subprocess.run(["umount", place], capture_output=True, check=False)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -169,24 +168,6 @@ def test_repository_that_is_a_file_exits_2_before_any_export(project: Project) -
     assert project.repository.read_text() == "mine"
     assert project.artifacts() == []
     assert project.run("serve", project.repository)[0] == 2
-
-
-@pytest.fixture
-def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts a small filesystem of its own; skips where that is not allowed."""
-    place = tmp_path / "mount"
-    place.mkdir()
-
-    def mount(options: str) -> Path:
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
-        return place
-
-    yield mount
-    subprocess.run(["umount", place], capture_output=True, check=False)
 
 
 def test_read_only_place_exits_2_before_any_export(project: Project, mounted: Callable[[str], Path]) -> None:

@@ -1,11 +1,53 @@
-"""Finds a browser."""
+"""Finds a browser; and one real server with a small model for each behaviour that a load test meets."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from models import write_models
+
+from tritonkit.server import TritonServer
+
+Recipes = Callable[..., Path]
+GIVEN = """
+import numpy as np
+def samples():
+    for number in range(64):
+        yield {"left": np.full(3, number, np.float32), "right": np.full(3, -number, np.float32)}
+def sleeping():
+    yield {"timeout": np.array([0.02], np.float32)}
+def failing():
+    yield {"timeout": np.array([-1], np.float32)}
+def prompts():
+    yield {"prompt": np.array([b"one two three"], dtype=object)}
+"""
+# What a recipe says of each model of tests/models.py that is loaded here.
+SAID: dict[str, dict[str, Any]] = {
+    "arithmetic": {
+        "inputs": {name: {"dtype": "fp32", "dims": [3]} for name in ("left", "right")},
+        "outputs": {name: {"dtype": "fp32", "dims": [3]} for name in ("sum", "difference")},
+        "max_batch_size": 4,
+        "samples": "given.py:samples",
+    },
+    "sleep": {
+        "inputs": {"timeout": {"dtype": "fp32", "dims": [1]}},
+        "outputs": {"slept": {"dtype": "fp32", "dims": [1]}},
+        "max_batch_size": 1,
+        "samples": "given.py:sleeping",
+    },
+    "writer": {
+        "inputs": {"prompt": {"dtype": "string", "dims": [1]}},
+        "outputs": {"word": {"dtype": "string", "dims": [1]}},
+        "max_batch_size": 0,
+        "samples": "given.py:prompts",
+    },
+}
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +59,28 @@ def chromium() -> str:
             pytest.fail("CI must have Chromium: .ci/run installs it")
         pytest.skip("no Chromium on this machine; `apt-get install chromium` adds it")
     return found
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """Serves arithmetic, sleep and writer; `unloaded` is in its repository and not loaded."""
+    repository = tmp_path_factory.mktemp("repository")
+    write_models(repository, *SAID)
+    (repository / "unloaded").symlink_to(repository / "arithmetic")
+    arguments = ("--model-control-mode=explicit", *(f"--load-model={name}" for name in SAID))
+    with TritonServer(repository, arguments=arguments, exit_timeout_s=1) as running:
+        yield running
+
+
+@pytest.fixture
+def write_recipe(tmp_path: Path) -> Recipes:
+    """Writes the recipe of one of these models, with some keys changed."""
+    (tmp_path / "given.py").write_text(GIVEN, encoding="utf-8")
+
+    def write(model: str, **changes: Any) -> Path:
+        said = {"name": model, "source": {"onnx": "none.onnx"}} | SAID.get(model, SAID["arithmetic"]) | changes
+        path = tmp_path / f"{said['name']}.yaml"
+        path.write_text(yaml.safe_dump(said), encoding="utf-8")
+        return path
+
+    return write

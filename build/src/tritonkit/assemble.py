@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tritonkit import __version__, store
+from tritonkit import __version__, store, tuned
 from tritonkit import recipe as recipes
 from tritonkit.engines import gpus
 from tritonkit.errors import RecipeError
@@ -98,6 +98,7 @@ def _passport(ready: Ready, target: Target, *, fallback: bool) -> Mapping[str, A
         "target": target,
         "precision": decision.precision,
         "forced": decision.forced,
+        "tuned": decision.tuned,
         "recipe": recipes.as_json(ready.recipe),
         "graph_sha256": shipped.about["graph_sha256"],
         "exported_sha256": base.about["graph_sha256"],
@@ -107,6 +108,8 @@ def _passport(ready: Ready, target: Target, *, fallback: bool) -> Mapping[str, A
     }
     if decision.rows and target != "tensorrt":
         said["gate"]["machine"] = gate.machine()
+    if figures := tuned.find(ready.recipe, shipped.about["graph_sha256"], target):
+        said["tuning"] = figures
     if features := shipped.about.get("cpu_features"):
         said["cpu_features"] = features
     if target == "tensorrt" and fallback:

@@ -108,6 +108,8 @@ def _ready(recipe: Recipe, base: store.Artifact, target: Target, options: Option
     metrics.bounds(recipe)  # a mistake in it is found before minutes of work
     made, absent = _variants(recipe, base, target, options, asked)
     decision = gate.decide(recipe, base, target, made, absent) if len(asked) > 1 else gate.Decision("fp32", [])
+    if recipe.batching.precision and target != "tensorrt" and options.precisions is None:
+        decision = gate.tuned(recipe, decision, recipe.batching.precision)
     if options.alone and decision.unproven(options.alone):
         decision = replace(decision, precision=options.alone)  # asked for by name, and accurate
     if options.force and options.force != decision.precision:
@@ -148,6 +150,7 @@ def _facts(ready: Ready) -> dict[str, Any]:
         "worst_parity": max(base.about["parity"], key=lambda measured: measured["relative"], default=None),
         "precision": ready.decision.precision,
         "forced": ready.decision.forced,
+        "tuned": ready.decision.tuned,
         "judged_on": ready.decision.judged_on,
         "gate": [asdict(row) for row in ready.decision.rows],
     }

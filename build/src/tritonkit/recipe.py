@@ -94,26 +94,34 @@ class Batching(_Section):
     instance, Triton up to 26.07 stalls for half a second now and then when its queue has any bound
     (docs/decisions/0003).
 
+    `make tune` measures all of these, and writes what it found here (docs/tuning.md).
+
     Attributes:
+        max_batch_size: The largest batch that Triton makes, and takes; the recipe's own if not given.
         max_queue_delay_us: How long the first request of a batch may wait for others, in microseconds.
         instances: Copies of the model that run at the same time, per device.
         threads: onnxruntime's threads inside one operator, per instance. Read by CPU targets only.
         max_queue_size: Requests that may wait, 256 if not given; one more is refused at once, which is what
-            keeps an overloaded server answering.
+            keeps an overloaded server answering. 0: any number.
         queue_timeout_ms: A request that waited longer is refused unrun, as its caller has given up; 2000 if
-            not given.
+            not given. 0: never.
+        precision: The variant that served most under load, where that is not the one that the gate finds fastest
+            in process. The gate still refuses it when it is not accurate. TensorRT does not read it.
     """
 
+    max_batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
     max_queue_delay_us: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
     instances: Annotated[int, Field(ge=1, le=64)] = 2
     threads: Annotated[int, Field(ge=1, le=256)] = 1
-    max_queue_size: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    queue_timeout_ms: Annotated[int, Field(ge=1, le=600_000)] | None = None
+    max_queue_size: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    queue_timeout_ms: Annotated[int, Field(ge=0, le=600_000)] | None = None
+    precision: Precision | None = None
 
     @property
     def bounded(self) -> bool:
-        """Whether the queue has a bound in size and time."""
-        return self.instances > 1 or self.max_queue_size is not None or self.queue_timeout_ms is not None
+        """Whether the queue has a bound in size or time."""
+        asked = {self.max_queue_size, self.queue_timeout_ms}
+        return any(asked) or (None in asked and self.instances > 1)
 
 
 class Calibration(_Section):
@@ -126,6 +134,34 @@ class Calibration(_Section):
 
     method: Literal["minmax", "percentile", "entropy"] | None = None
     samples: Annotated[int, Field(ge=2, le=10_000)] = 128
+
+
+class Slo(_Section):
+    """What callers were promised; a load test holds the model against it. What is not given is not judged.
+
+    Attributes:
+        p50_ms, p95_ms, p99_ms: Largest latency that this share of the requests may have, from the moment at which
+            each was due to be sent, in milliseconds.
+        error_rate: Largest share of requests that may fail.
+        goodput: Least share of requests that must be answered well and within the largest of the latencies above.
+    """
+
+    p50_ms: Annotated[float, Field(gt=0)] | None = None
+    p95_ms: Annotated[float, Field(gt=0)] | None = None
+    p99_ms: Annotated[float, Field(gt=0)] | None = None
+    error_rate: Annotated[float, Field(ge=0, le=1)] = 0.001
+    goodput: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _goodput_has_a_latency(self) -> Slo:
+        if self.goodput is not None and self.latency_ms is None:
+            raise ValueError("goodput counts requests within a latency; add  p99_ms: 50")
+        return self
+
+    @property
+    def latency_ms(self) -> float | None:
+        """The largest latency that is named: what a request must keep to count as goodput."""
+        return max((bound for bound in (self.p50_ms, self.p95_ms, self.p99_ms) if bound is not None), default=None)
 
 
 class Text(_Section):
@@ -163,6 +199,7 @@ class Recipe(_Section):
         accuracy: Metric to bound, against fp32 (:mod:`tritonkit.precision.metrics`); a metric of one's own is
             named ``module:function``.
         calibration: See :class:`Calibration`.
+        slo: See :class:`Slo`.
         gpus: What engines are built for (:mod:`tritonkit.engines.gpus`).
         text: See :class:`Text`.
         batching: See :class:`Batching`.
@@ -180,6 +217,7 @@ class Recipe(_Section):
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("fp32",)
     accuracy: dict[str, float] = {}
     calibration: Calibration = Calibration()
+    slo: Slo | None = None
     gpus: tuple[str, ...] = ()
     text: Text | None = None
     batching: Batching = Batching()
@@ -202,6 +240,23 @@ class Recipe(_Section):
         if both := sorted(set(self.inputs) & set(self.outputs)):
             raise ValueError(f"{both[0]!r} is an input and an output; ONNX needs two names")
         return self
+
+    @model_validator(mode="after")
+    def _batching_fits(self) -> Recipe:
+        said = self.batching
+        if said.max_batch_size is not None and said.max_batch_size > self.max_batch_size:
+            raise ValueError(
+                f"batching.max_batch_size {said.max_batch_size} is above max_batch_size {self.max_batch_size}, "
+                "up to which the graph is checked"
+            )
+        if said.precision not in {None, "fp32", *self.precisions}:
+            raise ValueError(f"batching.precision {said.precision} is not one of precisions {list(self.precisions)}")
+        return self
+
+    @property
+    def largest_batch(self) -> int:
+        """The largest batch that Triton makes: what ``batching`` says, else ``max_batch_size``."""
+        return self.batching.max_batch_size or self.max_batch_size
 
     @property
     def directory(self) -> Path:
@@ -272,6 +327,7 @@ def _known_keys(parents: Sequence[int | str]) -> list[str]:
         "shapes": Range,
         "batching": Batching,
         "calibration": Calibration,
+        "slo": Slo,
         "text": Text,
         "source": OnnxSource,
     }

@@ -67,7 +67,7 @@ def _build(options: argparse.Namespace) -> int:
     table = Table("model", "precision", "graph", "largest error of the export", "", box=None, pad_edge=False)
     for name, facts in built.models.items():
         how = "exported now" if name in built.exported else "unchanged"
-        shipped = facts["precision"] + (" (forced)" if facts["forced"] else "")
+        shipped = facts["precision"] + (" (forced)" if facts["forced"] else " (tuned)" if facts["tuned"] else "")
         table.add_row(name, shipped, f"{facts['graph_bytes'] / 1e6:.1f} MB", _worst(facts["worst_parity"]), how)
     out.print(table)
     for name, facts in built.models.items():

@@ -9,13 +9,14 @@ import math
 import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import onnx
 
 from tritonkit import progress, samples, store
+from tritonkit.errors import CheckFailed
 from tritonkit.graph import Session
 from tritonkit.precision import fp16, metrics, search, speed, variants
 from tritonkit.recipe import Precision, Recipe
@@ -41,6 +42,7 @@ class Row:
         faster: How many times faster, batched, than the variant that it would replace: median and middle half.
         seconds: What making it took.
         notes: How it was made.
+        accurate: Whether it keeps the recipe's bounds, whatever its speed.
     """
 
     precision: Precision
@@ -55,6 +57,7 @@ class Row:
     faster: tuple[float, float, float] | None = None
     seconds: float = 0.0
     notes: dict[str, Any] | None = None
+    accurate: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Decision:
         precision: The one that does.
         rows: Every variant that was looked at, simplest first.
         forced: It was asked for by name, whatever the gate says.
+        tuned: It served most under load, and the recipe's ``batching`` names it; the gate found it accurate.
         judged_on: Samples that accuracy was measured on.
     """
 
@@ -72,6 +76,12 @@ class Decision:
     rows: list[Row]
     forced: bool = False
     judged_on: int = 0
+    tuned: bool = False
+
+    @property
+    def accurate(self) -> list[Precision]:
+        """Variants that are near enough to fp32, whatever their speed."""
+        return [row.precision for row in self.rows if row.accurate] or ["fp32"]
 
     def unproven(self, precision: Precision) -> bool:
         """Whether a variant is accurate and its speed could not be measured here."""
@@ -108,6 +118,26 @@ def decide(
     return Decision(said["precision"], rows, said["forced"], said["judged_on"])
 
 
+def tuned(recipe: Recipe, decision: Decision, precision: Precision) -> Decision:
+    """The decision with the variant that the recipe's ``batching`` names, as it served most under load.
+
+    Speed was measured better than here; accuracy is still the gate's to judge. A target that has no such variant
+    keeps what the gate chose.
+
+    Raises:
+        CheckFailed: It is not accurate enough.
+    """
+    row = next((row for row in decision.rows if row.precision == precision), None)
+    if row is None or row.verdict == "not built" or precision == decision.precision:
+        return decision
+    if not row.accurate:
+        raise CheckFailed(
+            f"{recipe.path}: batching.precision is {precision}, which is not accurate enough: {row.why}",
+            "run `make tune` again, or remove that line",
+        )
+    return replace(decision, precision=precision, tuned=True)
+
+
 def _finite(data: Any) -> Any:
     """Plain data as JSON can hold it: a number that is none, or infinite, is None. Its row's words have it."""
     if isinstance(data, dict):
@@ -142,7 +172,7 @@ def _measure(
         times = _times(recipe, target, made, judged, step)
     rows = [_row(name, artifact, accuracy[name], times.get(name)) for name, artifact in made.items()]
     rows = judge(recipe, rows, times, _unmeasured(target))
-    rows += [Row(name, "not built", why, {}) for name, why in absent.items()]
+    rows += [Row(name, "not built", why, {}, accurate=False) for name, why in absent.items()]
     return Decision(_last_accepted(rows), rows, judged_on=len(judged))
 
 
@@ -159,7 +189,7 @@ def judge(recipe: Recipe, rows: Sequence[Row], times: Mapping[str, speed.Timing]
             judged.append(_with(row, "base", ""))
             continue
         if failures := metrics.failures(recipe, row.accuracy):
-            judged.append(_with(row, "refused", "; ".join(failures)))
+            judged.append(replace(_with(row, "refused", "; ".join(failures)), accurate=False))
             continue
         if row.precision not in times:
             judged.append(_with(row, "unproven", f"accurate; {unmeasured}"))

@@ -40,7 +40,7 @@ def make(recipe: Recipe, target: Target, warmup: Sample, plans: Mapping[str, str
         warmup: The sample whose raw bytes lie in the model's ``warmup`` folder, one file an input.
         plans: For TensorRT: compute capability to the file name of its engine.
     """
-    config = pb.ModelConfig(name=recipe.name, backend=_BACKENDS[target], max_batch_size=recipe.max_batch_size)
+    config = pb.ModelConfig(name=recipe.name, backend=_BACKENDS[target])
     for capability, name in (plans or {}).items():
         config.cc_model_filenames[capability] = name
     for name, spec in recipe.inputs.items():
@@ -48,17 +48,25 @@ def make(recipe: Recipe, target: Target, warmup: Sample, plans: Mapping[str, str
     for name, output in recipe.outputs.items():
         labels = labels_filename(recipe, name) if output.labels else ""
         _set_shape(config.output.add(name=name, data_type=_type(output), label_filename=labels), output)
-    kind = pb.ModelInstanceGroup.KIND_CPU if target == "cpu" else pb.ModelInstanceGroup.KIND_GPU
-    config.instance_group.add(count=recipe.batching.instances, kind=kind)
-    if recipe.max_batch_size > 1:
-        _add_batching(config, recipe)
+    set_batching(config, recipe, target)
     _add_warmup(config, recipe, warmup)
     if target == "cuda":
         cuda = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="cuda")
         cuda.parameters["cudnn_conv_algo_search"] = CONV_SEARCH
-    elif target == "cpu":
-        config.parameters["intra_op_thread_count"].string_value = str(recipe.batching.threads)
     return seal(text_format.MessageToString(config), recipe.path.name)
+
+
+def set_batching(config: pb.ModelConfig, recipe: Recipe, target: Target) -> None:
+    """Give a configuration what the recipe's ``batching`` says, instead of what it had of that."""
+    config.max_batch_size = recipe.largest_batch
+    del config.instance_group[:]
+    kind = pb.ModelInstanceGroup.KIND_CPU if target == "cpu" else pb.ModelInstanceGroup.KIND_GPU
+    config.instance_group.add(count=recipe.batching.instances, kind=kind)
+    config.ClearField("dynamic_batching")
+    if recipe.largest_batch > 1:
+        _add_batching(config, recipe)
+    if target == "cpu":
+        config.parameters["intra_op_thread_count"].string_value = str(recipe.batching.threads)
 
 
 def labels_filename(recipe: Recipe, output: str) -> str:
@@ -99,9 +107,10 @@ def _add_batching(config: pb.ModelConfig, recipe: Recipe) -> None:
         return
     policy = config.dynamic_batching.default_queue_policy
     policy.timeout_action = pb.ModelQueuePolicy.REJECT
-    policy.default_timeout_microseconds = (said.queue_timeout_ms or QUEUE_TIMEOUT_MS) * 1000
+    timeout_ms = QUEUE_TIMEOUT_MS if said.queue_timeout_ms is None else said.queue_timeout_ms
+    policy.default_timeout_microseconds = timeout_ms * 1000
     policy.allow_timeout_override = True  # a client with less patience says so in its request
-    policy.max_queue_size = said.max_queue_size or MAX_QUEUE_SIZE
+    policy.max_queue_size = MAX_QUEUE_SIZE if said.max_queue_size is None else said.max_queue_size
 
 
 def _add_warmup(config: pb.ModelConfig, recipe: Recipe, warmup: Sample) -> None:

@@ -213,7 +213,7 @@ def _pad_id(recipe: Recipe, tokenizer: Tokenizer) -> int:
 
 def _tokenizer(recipe: Recipe, text: Text, data: bytes, settings: dict[str, Any]) -> Model:
     name = tokenizer_name(recipe)
-    said = pb.ModelConfig(name=name, backend="python", max_batch_size=recipe.max_batch_size)
+    said = pb.ModelConfig(name=name, backend="python", max_batch_size=recipe.largest_batch)
     said.input.add(name=text.input, data_type=pb.TYPE_STRING, dims=[1])
     for tensor, spec in recipe.inputs.items():
         said.output.add(name=tensor, data_type=_type(spec), dims=_dims(spec))
@@ -229,7 +229,7 @@ def _tokenizer(recipe: Recipe, text: Text, data: bytes, settings: dict[str, Any]
 
 
 def _ensemble(recipe: Recipe, text: Text) -> Model:
-    said = pb.ModelConfig(name=text.name, platform="ensemble", max_batch_size=recipe.max_batch_size)
+    said = pb.ModelConfig(name=text.name, platform="ensemble", max_batch_size=recipe.largest_batch)
     said.input.add(name=text.input, data_type=pb.TYPE_STRING, dims=[1])
     for name, spec in recipe.outputs.items():
         said.output.add(name=name, data_type=_type(spec), dims=_dims(spec))

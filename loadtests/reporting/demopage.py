@@ -7,24 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-import chart
-import jinja2
 from markupsafe import Markup
+
+from reporting import chart, page
+from reporting.axis import Axis, Linear
+from reporting.page import figure
 
 Json = dict[str, Any]
 DOTS = 2500  # more than that in one chart are only a bigger file
-NOTHING = "–"  # where there is no figure to show
 COMPARED = {  # what tritonkit.parity.Measurement.check names
     "module": "Largest difference from the PyTorch module",
     "batch": "Largest difference of a row beside other rows",
     "alone": "Largest difference between rows in a batch and the same rows alone",
 }
-NAMES = {"cpu": "processor", "gpu": "GPU", "python": "Python", "triton": "Triton", "torch": "PyTorch",
-         "grpc": "gRPC", "http": "HTTP", "server_start": "server start"}  # fmt: skip
 
 
 def render(summary: Json) -> str:
@@ -33,41 +30,8 @@ def render(summary: Json) -> str:
     Args:
         summary: What ``make demo`` writes to ``summary.json``; a figure may be NaN.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"figure": figure, "percent": percent, "bar": bar, "when": when}
     drawn = {name: _drawn(name, model) for name, model in summary["models"].items()}
-    return environment.get_template("report.html.j2").render(
-        summary=summary, drawn=drawn, names=NAMES, compared=COMPARED, nan=math.nan
-    )
-
-
-def figure(value: float, form: str = ",.1f") -> str:
-    """A number in a format of Python's, or a dash where there is none."""
-    return format(value, form) if math.isfinite(value) else NOTHING
-
-
-def percent(part: float) -> str:
-    """A part of one in percent; what is neither all nor nothing is never shown as 100 or 0."""
-    if not math.isfinite(part):
-        return NOTHING
-    if 0 < part < 0.0005:
-        return "< 0.1 %"
-    if 0.9995 <= part < 1:
-        return "> 99.9 %"
-    return f"{part * 100:.1f} %"
-
-
-def bar(part: float) -> str:
-    """The width in CSS of a bar for a part of one; what is below zero has none."""
-    return f"{min(max(part, 0.0), 1.0) * 100:.1f}%" if math.isfinite(part) else "0"
-
-
-def when(iso: str) -> str:
-    """An ISO time as a person writes it, in its own time zone."""
-    return f"{datetime.fromisoformat(iso):%-d %B %Y, %H:%M %Z}"
+    return page.render("demo.html.j2", summary=summary, drawn=drawn, compared=COMPARED)
 
 
 def _drawn(name: str, model: Json) -> Json:
@@ -105,7 +69,10 @@ def _curve(name: str, steps: Sequence[Json]) -> str:
         f"p50 {figure(step['p50_ms'])} ms, p99 {figure(step['p99_ms'])} ms"
         for step in steps
     )
-    return chart.draw(f"{name}: latency against throughput", said, "requests per second", "latency, ms", lines)
+    return chart.draw(
+        f"{name}: latency against throughput", said, Axis("requests per second", Linear), Axis("latency, ms", Linear),
+        lines,
+    )  # fmt: skip
 
 
 def _over_time(name: str, steps: Sequence[Json], requests: Json, points: Sequence[tuple[float, float]]) -> str:
@@ -114,14 +81,17 @@ def _over_time(name: str, steps: Sequence[Json], requests: Json, points: Sequenc
         began[users] = min(start, began.get(users, start))
     order = sorted({step["users"] for step in steps} & began.keys(), key=began.__getitem__)
     ends = [*(began[users] for users in order), max(requests["start_s"], default=0.0)][1:]
-    bands = [chart.Band(began[users], end, _users(users), str(users)) for users, end in zip(order, ends, strict=True)]
+    bands = [
+        chart.Band(began[users], end, _users(users), str(users), shaded=index % 2 == 1)
+        for index, (users, end) in enumerate(zip(order, ends, strict=True))
+    ]
     slowest = max((latency for latency in requests["latency_ms"] if math.isfinite(latency)), default=math.nan)
     said = f"{len(requests['start_s']):,} requests; the slowest took {figure(slowest)} ms. " + "; ".join(
         f"{_users(users)} from {began[users]:.1f} s" for users in order
     )
     return chart.draw(
-        f"{name}: latency over time", said, "seconds since the first request", "latency, ms",
-        [chart.Dots("dot", points)], bands,
+        f"{name}: latency over time", said, Axis("seconds since the first request", Linear),
+        Axis("latency, ms", Linear), [chart.Dots("dot", points)], bands,
     )  # fmt: skip
 
 

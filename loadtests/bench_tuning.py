@@ -1,0 +1,260 @@
+"""`make bench-tuning`: what tuning wins over Triton's defaults, and how little of a grid it needs to measure.
+
+For each model it searches, and then measures the winner beside `dynamic_batching {}` with one instance: of the exported
+graph, and of the winner's own variant, so that what the variant wins is told apart from what the settings win. For the
+first model it measures every configuration of a small space, lets a search find its way in a part of that many runs,
+and measures both bests again side by side. It can be interrupted; the same command continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from capacity import INTERRUPTED, RECIPES, path_of, slo_of
+from load.plan import Plan
+from reporting.tuning_result import Ratio
+from rich.console import Console
+from rich.table import Table
+from tuning import comparison, tuner
+from tuning.asking import bounds
+from tuning.comparison import Measured
+from tuning.cores import divide
+from tuning.limit import Probe
+from tuning.rig import Rig, built
+from tuning.search import Outcome, Search
+from tuning.space import Settings, Space
+from tuning.trial import timed
+from tuning.tuner import Effort
+
+from tritonkit import atomic, progress, recipe
+from tritonkit.errors import CheckFailed, TritonkitError
+
+LEAST_GAIN = 1.5  # on one of the models
+LEAST_RATIO = 1.0  # on every one
+LEAST_OF_GRID, MOST_RUNS = 0.95, 0.15
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured.
+
+    Attributes:
+        trials: Of the search against the defaults.
+        rounds: Of every comparison.
+        effort: Of every run.
+    """
+
+    trials: int = 30
+    rounds: int = 5
+    effort: Effort = Effort(probe_s=1.5, final_s=3.0, rounds=2)  # noqa: RUF009 -- frozen
+
+
+FULL, QUICK = Size(), Size(15, 3, Effort(probe_s=1.0, final_s=2.0, rounds=1))
+
+
+def main() -> int:
+    """Measure, print, and say with the exit code whether the promises were kept."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", action="append", help=f"a recipe's name in {RECIPES}, or its file; all if not given")
+    parser.add_argument("--part", choices=["defaults", "grid"], action="append", help="only that")
+    parser.add_argument("--quick", action="store_true", help="shorter runs and fewer of them")
+    parser.add_argument("--reports", type=Path, default=Path("reports/bench-tuning"))
+    options = parser.parse_args()
+    models = options.model or [path.stem for path in sorted(RECIPES.glob("*.yaml"))]
+    size, folder = (QUICK, options.reports / "quick") if options.quick else (FULL, options.reports)
+    parts = options.part or ["defaults", "grid"]
+    said: dict[str, Any] = {}
+    try:
+        for model in models:
+            with Bench(path_of(model), folder, size) as bench:
+                if "defaults" in parts:
+                    said[model] = bench.against_defaults()
+                if "grid" in parts and model == models[0]:
+                    said[f"grid, {model}"] = bench.against_grid()
+        atomic.write(folder / "result.json", (json.dumps(said, indent=2) + "\n").encode())
+    except KeyboardInterrupt:
+        print(f"interrupted; what was measured is kept in {folder}, and the same command continues", file=sys.stderr)
+        return INTERRUPTED
+    except TritonkitError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
+        return error.exit_code
+    return _print(said)
+
+
+class Bench:
+    """One model's server and generator, and everything that is measured with them."""
+
+    def __init__(self, path: Path, folder: Path, size: Size) -> None:
+        self.recipe = recipe.load(path)
+        self.folder = folder / self.recipe.name
+        self.size = size
+        self.slo = slo_of(self.recipe, "")
+        self.cores = divide()
+
+    def __enter__(self) -> Bench:
+        self._built = built(self.recipe)
+        self.made = self._built.__enter__()
+        try:
+            effort = self.size.effort
+            plan = Plan(duration_s=effort.probe_s, warm_up_s=effort.warm_up_s)
+            self.rig = Rig(self.made, self.slo, plan, self.cores).__enter__()
+        except BaseException:
+            self._built.__exit__(None, None, None)
+            raise
+        self._task = progress.task(f"{self.recipe.name} at {bounds(self.slo)}")
+        self.say = self._task.__enter__()
+        self.held = tuner.references(self.made, self.cores)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._task.__exit__(None, None, None)
+        self.rig.__exit__()
+        self._built.__exit__(None, None, None)
+
+    def against_defaults(self) -> dict[str, Any]:
+        """Search; then the winner beside both defaults, in fresh rounds: those that chose it flatter it."""
+        effort = self.size.effort
+        search = self._search("search", tuner.all_settings(self.made, self.cores, self.held))
+        tuner.search_for(self.rig, search, effort.probe_s, lambda: len(search.trials) < self.size.trials, self.say)
+        winner = tuner.final(self.rig, search, self.held, effort, self.say).winner
+        default = self.held.default
+        alike = replace(default, precision=winner.settings.precision)
+        known = {trial.settings: trial.outcome.estimate or winner.capacity for trial in search.trials}
+        entrants = dict.fromkeys([winner.settings, default, alike])
+        guesses = {settings: known.get(settings, winner.capacity) for settings in entrants}
+        measured = self._rounds(guesses | {winner.settings: winner.capacity})
+        return {
+            "trials": len(search.trials),
+            "tuned": _said(measured[winner.settings]),
+            "default": _said(measured[default]),
+            "over_default": asdict(_ratio(measured[winner.settings], measured[default])),
+            "default_in_the_same_variant": _said(measured[alike]),
+            "over_default_in_the_same_variant": asdict(_ratio(measured[winner.settings], measured[alike])),
+        }
+
+    def against_grid(self) -> dict[str, Any]:
+        """Every configuration of a small space; a search in it; then both bests side by side."""
+        space = small(self.recipe.max_batch_size, tuple(self.made.accurate))
+        grid = self._grid(space)
+        runs = sum(outcome.probes for outcome in grid.values())
+        allowed = int(runs * MOST_RUNS)
+        search = self._search("grid-search", space, runs=runs)
+
+        def used() -> int:
+            return sum(trial.outcome.probes for trial in search.trials)
+
+        effort = self.size.effort
+        tuner.search_for(self.rig, search, effort.probe_s, lambda: used() < allowed - tuner.CHOOSING_RUNS, self.say)
+        before = self.rig.probes
+        found = tuner.choose(self.rig, search, self.say)
+        spent = used() + self.rig.probes - before
+        best = max(grid, key=lambda settings: grid[settings].estimate or 0.0)
+        measured = self._rounds({best: grid[best].estimate or 1.0, found.settings: found.capacity})
+        return {
+            "configurations": len(grid), "runs": runs, "seconds": round(sum(one.seconds for one in grid.values())),
+            "best": _said(measured[best]),
+            "search_configurations": len(search.trials), "search_runs": spent, "part_of_runs": spent / runs,
+            "search_seconds": round(sum(trial.outcome.seconds for trial in search.trials)),
+            "found": _said(measured[found.settings]),
+            "of_best": asdict(_ratio(measured[found.settings], measured[best])),
+        }  # fmt: skip
+
+    def _search(self, name: str, space: Space, **more: Any) -> Search:
+        """One that goes on where it was interrupted."""
+        said = tuner.identity(self.made, self.slo, self.cores, {}, self.size.effort) | more
+        first = [settings for settings in tuner.opening(self.made, self.held) if space.holds(settings)]
+        return Search(space, first, journal=self.folder / f"{name}.log", identity=said)
+
+    def _grid(self, space: Space) -> dict[Settings, Outcome]:
+        """Every configuration's outcome, each looked for by itself; kept, and continued after an interruption."""
+        identity = tuner.identity(self.made, self.slo, self.cores, {}, self.size.effort) | {"space": asdict(space)}
+        path = self.folder / "grid.json"
+        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        rows: list[list[dict[str, Any]]] = (
+            kept["rows"] if kept.get("identity") == json.loads(json.dumps(identity)) else []
+        )
+        grid = {Settings(**settings): Outcome(**outcome) for settings, outcome in rows}
+        every = space.grid()
+        for number, settings in enumerate(every, 1):
+            if settings in grid:
+                continue
+            self.say(f"grid, {number} of {len(every)}: {settings}")
+            start = self.made.accurate[settings.precision] or tuner.FIRST_RATE
+            grid[settings] = timed(self.rig.configure, self.rig.ask, settings, None, start)
+            rows.append([settings.as_json(), asdict(grid[settings])])
+            atomic.write(path, (json.dumps({"identity": identity, "rows": rows}) + "\n").encode())
+        return grid
+
+    def _rounds(self, guesses: dict[Settings, float]) -> dict[Settings, Measured]:
+        def ask(rate: float) -> Probe:
+            return self.rig.ask(rate, self.size.effort.final_s)
+
+        return comparison.rounds(self.rig.configure, ask, guesses, self.size.rounds, self.say)
+
+
+def small(max_batch_size: int, precisions: Sequence[recipe.Precision]) -> Space:
+    """54 configurations, where two variants are accurate: few enough to measure every one."""
+    ends = tuple(dict.fromkeys([precisions[0], precisions[-1]]))
+    sizes = tuple(size for size in (1, 4, 16) if size <= max_batch_size)
+    return Space(ends, sizes, (0, 2000), (1, 2, 3), (1,), (False, True))
+
+
+def _ratio(ours: Measured, theirs: Measured) -> Ratio:
+    found = comparison.ratio(ours, theirs)
+    if found is None:
+        raise CheckFailed(f"{theirs.settings} met the SLO at no rate: there is no ratio to it", "loosen the SLO")
+    return found
+
+
+def _said(measured: Measured) -> dict[str, Any]:
+    rounds = [round(limit, 1) for limit in measured.limits]
+    return {"settings": str(measured.settings), "capacity": round(measured.capacity, 1), "rounds": rounds}
+
+
+def _print(said: dict[str, Any]) -> int:
+    out = Console(highlight=False, soft_wrap=True)
+    gains, kept = [], []
+    table = Table("model", "configuration", "requests/s", "tuned : this", box=None, pad_edge=False)
+    for model, found in said.items():
+        if model.startswith("grid, "):
+            continue
+        table.add_row(model, found["tuned"]["settings"], f"{found['tuned']['capacity']:.0f}", "")
+        for key in ("default", "default_in_the_same_variant"):
+            table.add_row("", found[key]["settings"], f"{found[key]['capacity']:.0f}", _words(found[f"over_{key}"]))
+        gains.append(found["over_default"]["median"])
+    if gains:
+        out.print(table)
+        kept.append(_promise(out, f"at least {LEAST_GAIN}x on one model", max(gains) >= LEAST_GAIN))
+        kept.append(_promise(out, f"never below {LEAST_RATIO}x", min(gains) >= LEAST_RATIO))
+    for model, found in said.items():
+        if model.startswith("grid, "):
+            out.print(
+                f"{model}: {found['configurations']} configurations in {found['runs']} runs and {found['seconds']} s; "
+                f"best {found['best']['settings']}, {found['best']['capacity']:.0f}/s\n"
+                f"  search: {found['search_configurations']} configurations in {found['search_runs']} runs "
+                f"({found['part_of_runs']:.1%}) and {found['search_seconds']} s; found {found['found']['settings']}, "
+                f"{_words(found['of_best'])} of the grid's best",
+                markup=False,
+            )
+            kept.append(_promise(out, f"at least {LEAST_OF_GRID:.0%}", found["of_best"]["median"] >= LEAST_OF_GRID))
+            kept.append(_promise(out, f"at most {MOST_RUNS:.0%} of the runs", found["part_of_runs"] <= MOST_RUNS))
+    return 0 if all(kept) else 1
+
+
+def _promise(out: Console, what: str, kept: bool) -> bool:
+    out.print(f"  {what}: {'kept' if kept else 'MISSED'}", markup=False)
+    return kept
+
+
+def _words(ratio: dict[str, float]) -> str:
+    return f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""`make capacity`: the highest rate of requests at which a model meets its SLO, with an interval.
+
+It asks the served model for one rate after another in an open loop: one request a second, then twice as many until the
+SLO is missed, then halves what lies between, and at the end asks for the rate that it found again and again. Exit code:
+0 found, 1 the SLO is not met at one request a second or the generator could not keep its schedule, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from load import slo as slos
+from load.generator import Generator
+from load.plan import AS_SAMPLED, Plan
+from load.result import Result
+from reporting import loadpage
+from rich.console import Console
+from tuning import limit
+from tuning.asking import Asker, bounds, point, seconds
+from tuning.cores import divide
+from tuning.limit import Capacity, Probe
+
+from tritonkit import atomic, progress, recipe
+from tritonkit.errors import InputError, TritonkitError
+from tritonkit.recipe import Recipe, Slo
+from tritonkit.server import TritonServer
+
+__all__ = ["Capacity", "capacity", "main", "slo_of"]
+
+RECIPES = Path("build/recipes")
+INTERRUPTED = 130  # as shells say it
+
+
+def main() -> int:
+    """Measure, print, and write the report."""
+    options = _parser().parse_args()
+    out = Console(highlight=False, soft_wrap=True)
+    try:
+        found, result = _run(options)
+        folder = options.reports / next(iter(result.models))
+        write(folder, result)
+    except KeyboardInterrupt:
+        print("interrupted: no capacity was found", file=sys.stderr)
+        return INTERRUPTED
+    except TritonkitError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
+        return error.exit_code
+    if options.json:
+        print(json.dumps(as_json(found, result), indent=2))
+    else:
+        out.print("\n".join(lines(found, result)), markup=False)
+        print(f"Report: {folder / 'index.html'}")
+    return 0
+
+
+def capacity(
+    generator: Generator,
+    slo: Slo,
+    start_rate: float | None = None,
+    *,
+    plan: Plan = Plan(),  # noqa: B008 -- frozen
+    resolution: float = 1.05,
+    times: int = 3,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[Capacity, Result]:
+    """The highest rate that meets an SLO, and the run at it with the whole curve.
+
+    Args:
+        generator: Running, against the server.
+        slo: What every run is held against.
+        start_rate: A first guess, requests a second.
+        plan: Seconds, warm-up, and what is sent.
+        resolution: Factor between rates that are told apart.
+        times: Runs that confirm the rate.
+        say: Is told of every run.
+
+    Raises:
+        CheckFailed: The SLO is not met at one request a second, or the generator could not keep its schedule.
+    """
+    ask = Asker(generator, slo, plan, say)
+    found = limit.capacity(ask, start_rate, resolution=resolution, times=times)
+    at_rate = [result for result, probe in zip(ask.results, found.points, strict=True) if probe.rate == found.rate][-1]
+    return found, replace(at_rate, curve=tuple(map(point, merged(found.points))))
+
+
+def merged(points: tuple[Probe, ...]) -> list[Probe]:
+    """One point a rate, by rising rate: the last run at it, which has met the SLO only if all have."""
+    by_rate: dict[float, Probe] = {}
+    for found in sorted(points, key=lambda one: one.rate):
+        before = by_rate.get(found.rate)
+        by_rate[found.rate] = replace(found, met=found.met and (before is None or before.met))
+    return list(by_rate.values())
+
+
+def slo_of(wanted: Recipe, text: str) -> Slo:
+    """The SLO that was given, or the recipe's.
+
+    Raises:
+        InputError: There is neither, or it says nothing of latency.
+    """
+    slo = slos.parse(text) or wanted.slo
+    if slo is None or slo.latency_ms is None:
+        raise InputError(f"{wanted.path} has no SLO to search by", "add  slo: {p99_ms: 50}, or give --slo p99_ms=50")
+    return slo
+
+
+def path_of(model: str) -> Path:
+    """A recipe by its name in ``build/recipes``, or by its file."""
+    return Path(model) if model.endswith(".yaml") else RECIPES / f"{model}.yaml"
+
+
+def lines(found: Capacity, result: Result) -> list[str]:
+    """What a person wants to know."""
+    (name,) = result.models
+    at_rate, slo = found.at_rate, result.slo
+    return [
+        *(
+            f"  {one.rate:8.1f}/s  {'met' if one.met else 'missed':6}  p50 {_ms(one.p50_ms)}  p99 {_ms(one.p99_ms)}"
+            for one in sorted(found.points, key=lambda one: one.rate)
+        ),
+        f"{name}: {found.rate:.1f} requests/s at {bounds(slo) if slo else ''} "
+        f"(95 % interval {found.low:.1f} to {found.high:.1f})",
+        f"  met in each of {found.confirmed} runs of {result.load.duration_s:g} s at that rate, "
+        f"p50 {_ms(at_rate.p50_ms)}, p99 {_ms(at_rate.p99_ms)} in the last of them",
+        f"  the interval is where nine of ten such runs meet the SLO: a logistic curve through all {len(found.points)}",
+    ]
+
+
+def as_json(found: Capacity, result: Result) -> dict[str, Any]:
+    """All of it as plain data."""
+    return {
+        "capacity": found.rate, "low": found.low, "high": found.high, "confirmed": found.confirmed,
+        "points": [asdict(point(one)) for one in found.points], "result": result.to_json(),
+    }  # fmt: skip
+
+
+def write(folder: Path, result: Result) -> None:
+    """The page and the figures, both or neither."""
+    with atomic.staging(folder) as stage:
+        made = stage / folder.name
+        made.mkdir()
+        (made / "result.json").write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
+        (made / "index.html").write_text(loadpage.render(result), encoding="utf-8")
+        atomic.put(made, folder)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help=f"a recipe's name in {RECIPES}, or its file")
+    parser.add_argument("--slo", default="", help="p99_ms=50,error_rate=0.001; the recipe's where it is not given")
+    parser.add_argument("--duration", default="10s", help="measured seconds of every run")
+    parser.add_argument("--warm-up", default="1s", help="seconds before them")
+    parser.add_argument("--batch-sizes", default="1", help="samples a request: 4, 1-8, or 1:0.7,8:0.3")
+    parser.add_argument("--lengths", default=AS_SAMPLED, help="sizes of the dynamic dimension, likewise")
+    parser.add_argument("--host", help="a running server, grpc://HOST:PORT; else one is started")
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="what is served")
+    parser.add_argument("--reports", type=Path, default=Path("reports/capacity"))
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> tuple[Capacity, Result]:
+    wanted = recipe.load(path_of(options.model))
+    slo = slo_of(wanted, options.slo)
+    plan = Plan(
+        duration_s=seconds("DURATION", options.duration), warm_up_s=seconds("WARM_UP", options.warm_up, least=0),
+        batch_sizes=options.batch_sizes, lengths=options.lengths,
+    )  # fmt: skip
+    with progress.task(f"capacity of {wanted.name} at {bounds(slo)}") as say:
+        if options.host:
+            with Generator(options.host, recipes=[wanted.path]) as generator:
+                found, result = capacity(generator, slo, plan=plan, say=say)
+        else:
+            cores = divide()
+            say(f"start Triton: {cores}")
+            with (
+                TritonServer(options.repository, cores=cores.server) as server,
+                Generator(
+                    server.grpc_url, recipes=[wanted.path], core=cores.generator[0], processes=len(cores.generator)
+                ) as generator,
+            ):
+                found, result = capacity(generator, slo, plan=plan, say=say)
+                result = replace(result, environment=result.environment | {"divided": str(cores)})
+    return found, replace(result, command=shlex.join(["python", "loadtests/capacity.py", *sys.argv[1:]]))
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} ms"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,254 @@
+"""`make compare`: tritonkit beside the servers that a team would otherwise pick, with the same graphs and load.
+
+Every server has one core and one onnxruntime thread, the generator the other core. All are up at once and are measured
+turn by turn, so that a noisy machine disturbs all of them alike. Prints a table a model and writes ``result.json`` and
+``index.html`` to ``reports/compare``. Exit code: 0 all were measured, 1 some were not, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+from bench_serving import on_core
+from load import environment
+from load.slo import said
+from peers import contest, lines
+from peers import environment as environments
+from peers.catalog import PEERS, Peer
+from peers.contest import Candidate, Effort, Entry
+from peers.harness import Ours, Subject, Theirs
+from reporting import comparepage
+from reporting.comparison_result import ComparisonResult, Row
+from reporting.page import NOTHING, figure, short
+from rich.console import Console
+from rich.table import Table
+
+from tritonkit import atomic, graph, progress, recipe, samples
+from tritonkit.errors import InputError, MissingError, TritonkitError
+from tritonkit.recipe import Recipe
+from tritonkit.repository import config, layout
+
+RECIPES = Path("build/recipes")
+SERVER_CORE, LOAD_CORE = 0, 1
+CHECKED = 8  # answers of each server that must be right before it is measured
+QUICK = Effort(seconds=1.5, warm_up_s=0.5, rounds=1, resolution=1.15)
+INTERVAL = "where the limit lies with a probability of 95 %, from all runs"
+INTERRUPTED = 130  # what shells call the end by Ctrl-C
+
+Say = Callable[[str], None]
+
+
+def main() -> int:
+    """Compare, print, write the report; Ctrl-C and a polite kill leave a report of the models that were finished."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        options = _parser().parse_args()
+        result = _run(options)
+        _write(options.reports, result)
+    except TritonkitError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    _print(result)
+    print(f"Report: {options.reports / 'index.html'}")
+    if result.partial:
+        return INTERRUPTED
+    return int(any(row.problem for found in result.models.values() for row in found))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", default="", help=f"some of {','.join(peer.key for peer in PEERS)}; all if not given")
+    parser.add_argument("--models", default="", help=f"recipes of {RECIPES} by name, with commas; all if not given")
+    parser.add_argument("--quick", action="store_true", help="one short round: does everything work?")
+    parser.add_argument("--seconds", type=float, help=f"of one run; {Effort.seconds:g} if not given")
+    parser.add_argument("--rounds", type=int, help=f"searches for each capacity; {Effort.rounds} if not given")
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="whose graphs are served")
+    parser.add_argument("--reports", type=Path, default=Path("reports/compare"))
+    return parser
+
+
+def _run(options: argparse.Namespace) -> ComparisonResult:
+    effort = _effort(options)
+    peers = _peers(options.peers)
+    recipes = {path: recipe.load(path) for path in _paths(options.models)}
+    subjects = {path: _subject(wanted, options.repository) for path, wanted in recipes.items()}
+    if not {SERVER_CORE, LOAD_CORE} <= os.sched_getaffinity(0):
+        raise InputError(f"cores {SERVER_CORE} and {LOAD_CORE} are needed, one for servers, one for load", "use two")
+    peers, problems = _installed(peers)
+    models: dict[str, tuple[Row, ...]] = {}
+    partial = False
+    with on_core(LOAD_CORE), progress.task("compare") as tell:
+        try:
+            for path, wanted in recipes.items():
+                entries = [_ours(wanted, path, subjects[path], options.repository)]
+                entries += [_theirs(peer, subjects[path], problems.get(peer.key)) for peer in peers]
+                models[wanted.name] = tuple(
+                    contest.hold(entries, wanted, path, effort, LOAD_CORE, _beside(wanted.name, tell))
+                )
+        except KeyboardInterrupt:
+            partial = True
+    return ComparisonResult(
+        created=datetime.now(UTC).astimezone().isoformat(timespec="seconds"),
+        command=shlex.join(["python", "loadtests/compare.py", *sys.argv[1:]]),
+        environment=environment.machine(),
+        slo={wanted.name: _said(wanted) for wanted in recipes.values()},
+        rounds=effort.rounds,
+        interval=INTERVAL,
+        models=models,
+        notes=_notes(effort),
+        partial=partial,
+    )
+
+
+def _effort(options: argparse.Namespace) -> Effort:
+    plain = QUICK if options.quick else Effort()
+    seconds = plain.seconds if options.seconds is None else options.seconds
+    rounds = plain.rounds if options.rounds is None else options.rounds
+    if not 1 <= seconds <= 600:
+        raise InputError(f"--seconds is {seconds:g}", "between 1 and 600")
+    if not 1 <= rounds <= 100:
+        raise InputError(f"--rounds is {rounds}", "between 1 and 100")
+    return Effort(seconds, plain.warm_up_s, rounds, plain.resolution)
+
+
+def _peers(text: str) -> list[Peer]:
+    known = {peer.key: peer for peer in PEERS}
+    keys = [key.strip().lower() for key in text.split(",") if key.strip()] or list(known)
+    if unknown := [key for key in keys if key not in known]:
+        raise InputError(f"there is no peer {unknown[0]!r}", f"one of: {', '.join(known)}")
+    return [known[key] for key in dict.fromkeys(keys)]
+
+
+def _paths(text: str) -> list[Path]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        return sorted(RECIPES.glob("*.yaml"))
+    return [Path(name) if name.endswith(".yaml") else RECIPES / f"{name}.yaml" for name in dict.fromkeys(names)]
+
+
+def _subject(wanted: Recipe, repository: Path) -> Subject:
+    """The graph that the repository serves, and what onnxruntime answers with it."""
+    if wanted.slo is None:
+        raise InputError(f"{wanted.path} has no SLO to find a capacity for", "add  slo: {p99_ms: 50}")
+    folder = repository / wanted.name
+    try:
+        said_file = config.parse((folder / layout.CONFIG).read_text(encoding="utf-8")).default_model_filename
+    except OSError as error:
+        raise InputError(f"{repository} has no model {wanted.name}: {error}", "`tritonkit build --all`") from error
+    path = folder / layout.VERSION / (said_file or "model.onnx")
+    if not path.is_file():
+        raise InputError(f"{path} is not there", "`tritonkit build --all`")
+    inputs = tuple(samples.batch([sample], 1) for sample in samples.load(wanted, CHECKED))
+    session = graph.Session(path, threads=1)
+    expected = tuple(next(iter(session.run(one).values())).reshape(-1) for one in inputs)
+    return Subject(wanted.name, path.absolute(), inputs, expected)
+
+
+def _installed(peers: Sequence[Peer]) -> tuple[list[Peer], dict[str, str]]:
+    """Every peer's environment; what cannot be installed is a row without figures."""
+    problems = {}
+    missing = [peer for peer in peers if not environments.installed(peer)]
+    with progress.steps("install", len(missing)) as steps:
+        for peer in missing:
+            steps.next(f"{peer.name} {peer.version}, some minutes at most")
+            try:
+                environments.install(peer)
+            except MissingError as error:
+                problems[peer.key] = error.message
+    return list(peers), problems
+
+
+def _ours(wanted: Recipe, path: Path, subject: Subject, repository: Path) -> Entry:
+    said_batching = wanted.batching
+    instances = f"{said_batching.instances} instance{'s' * (said_batching.instances > 1)}"
+    candidate = Candidate(
+        f"{instances}, queue delay {said_batching.max_queue_delay_us} µs, as in {path.name}",
+        lines.count([path]),
+        partial(Ours, subject, repository, SERVER_CORE),
+    )
+    return Entry("tritonkit", metadata.version("tritonkit"), [candidate], ours=True)
+
+
+def _theirs(peer: Peer, subject: Subject, problem: str | None) -> Entry:
+    candidates = [
+        Candidate(
+            variant.said,
+            lines.count(peer.folder / name for name in variant.files),
+            partial(Theirs, peer, variant, subject, SERVER_CORE),
+        )
+        for variant in peer.variants
+    ]
+    return Entry(peer.name, peer.version, candidates, problem=problem)
+
+
+def _beside(model: str, tell: Say) -> Say:
+    return lambda text: tell(f"{model}, {text}")
+
+
+def _said(wanted: Recipe) -> str:
+    assert wanted.slo is not None
+    return said(wanted.slo).replace("=", " ≤ ").replace(",", ", ")
+
+
+def _notes(effort: Effort) -> tuple[str, ...]:
+    return (
+        "The same ONNX file, the one that tritonkit's gate chose, in onnxruntime with one thread for all of them.",
+        f"All processes of a server on core {SERVER_CORE}, the generator on core {LOAD_CORE}.",
+        "The same samples, one a request, as bytes on the wire: raw tensors in an HTTP body, or KServe v2 over gRPC.",
+        f"Every server answered {CHECKED} samples as onnxruntime does in one process, before it was measured.",
+        "Where a server can batch, it was tried with and without; the faster of both is in the table.",
+        f"All servers were up at once and took turns: {effort.seconds:g} s of Poisson arrivals after "
+        f"{effort.warm_up_s:g} s of warm-up. A rate counts as missed when it was missed twice, or overloaded.",
+        "Memory is the proportional set size of all processes. Lines are those of code and configuration, without "
+        "blanks, comments and docstrings; tritonkit's are the recipe's, which say how the graph is made, too.",
+    )
+
+
+def _write(folder: Path, result: ComparisonResult) -> None:
+    """The whole report, or nothing."""
+    files = {
+        "result.json": json.dumps(result.to_json(), indent=2) + "\n",
+        "index.html": comparepage.render(result),
+    }
+    with atomic.explained(folder), atomic.staging(folder) as stage:
+        made = stage / folder.name
+        made.mkdir()
+        for name, text in files.items():
+            (made / name).write_text(text, encoding="utf-8")
+        atomic.put(made, folder)
+
+
+def _print(result: ComparisonResult) -> None:
+    console = Console(highlight=False, width=120)
+    for model, found in result.models.items():
+        table = Table("server", "capacity/s", "interval", "p50 ms", "p99 ms", "memory MB", "ready s", "lines", box=None,
+                      pad_edge=False, title=f"{model}, {result.slo[model]}", title_justify="left")  # fmt: skip
+        for row in comparepage.ordered(found):
+            between = NOTHING if row.low is None else f"{short(row.low)} to {short(row.high)}"
+            table.add_row(
+                f"{row.name} {row.version}", short(row.capacity), between, short(row.p50_ms), short(row.p99_ms),
+                figure(row.memory_mb, ",.0f"), figure(row.ready_s), figure(row.config_lines, "d"),
+            )  # fmt: skip
+        console.print(table)
+        for row in found:
+            if row.problem:
+                console.print(f"{row.name}: {row.problem}", markup=False)
+        console.print()
+    console.print(f"p50 and p99 at half of each one's capacity; interval: {result.interval}")
+    console.print(" ".join(comparepage.headline(result).why), markup=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

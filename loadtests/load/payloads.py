@@ -1,0 +1,197 @@
+"""What is sent: real samples of recipes, batched and sized as a stated distribution says, made before the test.
+
+Numbers are drawn from a distribution written as ``4`` (always), ``1-8`` (each alike), ``1,2,4`` (each alike) or
+``1:0.7,8:0.3`` (with weights).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from load.plan import AS_SAMPLED, Plan
+from tritonkit import recipe, samples
+from tritonkit.errors import InputError
+from tritonkit.recipe import Recipe
+from tritonkit.samples import Sample
+
+SAMPLES = 128  # of each recipe; photographs take time to decode
+DRAWN = 1024  # different requests, which then come again
+MOST_BYTES = 256_000_000  # of one process, for models whose samples have many sizes
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request: a model and its inputs, with their batch dimension where the model has one."""
+
+    model: str
+    inputs: Sample
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Numbers and their probabilities."""
+
+    text: str
+    values: tuple[int, ...]
+    weights: tuple[float, ...]
+
+    def draw(self, random: np.random.Generator) -> int:
+        """One of them."""
+        return self.values[0] if len(self.values) == 1 else int(random.choice(self.values, p=self.weights))
+
+
+def distribution(text: str, what: str) -> Distribution:
+    """Read a distribution of whole numbers from 1.
+
+    Raises:
+        InputError: It is none; ``what`` says of what.
+    """
+    text = text.strip()
+    if found := re.fullmatch(r"(\d+)-(\d+)", text):
+        values = list(range(int(found[1]), int(found[2]) + 1))
+        weights = [1.0] * len(values)
+    elif re.fullmatch(r"\d+(:\d*\.?\d+)?(,\d+(:\d*\.?\d+)?)*", text):
+        pairs = [part.partition(":") for part in text.split(",")]
+        values = [int(value) for value, _, _ in pairs]
+        weights = [float(weight or 1) for _, _, weight in pairs]
+    else:
+        values, weights = [], []
+    if not values or min(values) < 1 or not sum(weights) > 0:
+        raise InputError(f"{what} {text!r} are no distribution", "4, 1-8, 1,2,4 or 1:0.7,8:0.3")
+    return Distribution(text, tuple(values), tuple(weight / sum(weights) for weight in weights))
+
+
+class Library:
+    """Recipes and their samples, read once, for any number of plans."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        """Read them.
+
+        Raises:
+            TritonkitError: A recipe or its samples cannot be used.
+        """
+        found = [recipe.load(path) for path in paths]
+        self.recipes = {one.name: one for one in found}
+        if len(self.recipes) < len(found):
+            raise InputError("two recipes have the same name", "give each recipe once")
+        self.samples = {one.name: samples.load(one, SAMPLES) for one in found}
+
+    def weights(self, plan: Plan) -> dict[str, float]:
+        """Each model's share as the plan has it; all alike where it says nothing.
+
+        Raises:
+            InputError: The plan names a model that no recipe has.
+        """
+        for name, weight in plan.models.items():
+            if name not in self.recipes or not weight > 0:
+                raise InputError(
+                    f"{name!r} with weight {weight:g} cannot be part of the mix",
+                    f"weights above 0 of {', '.join(self.recipes)}",
+                )
+        return dict(plan.models) or dict.fromkeys(self.recipes, 1.0)
+
+    def requests(self, plan: Plan) -> tuple[Request, ...]:
+        """The requests of a plan, in the order in which they are sent, again and again.
+
+        Raises:
+            InputError: A model does not take such batches or lengths.
+        """
+        weights = self.weights(plan)
+        batches = distribution(plan.batch_sizes, "batch sizes")
+        lengths = None if plan.lengths == AS_SAMPLED else distribution(plan.lengths, "lengths")
+        makers = {name: _Maker(self.recipes[name], self.samples[name], batches, lengths) for name in weights}
+        random = np.random.default_rng(plan.seed)
+        share = np.array(list(weights.values())) / sum(weights.values())
+        found: list[Request] = []
+        size = 0
+        for name in random.choice(list(weights), size=DRAWN, p=share):
+            inputs, new = makers[name].make(random)
+            found.append(Request(str(name), inputs))
+            size += new
+            if size > MOST_BYTES:
+                break
+        return tuple(found)
+
+
+class _Maker:
+    """Makes requests of one model."""
+
+    def __init__(
+        self, wanted: Recipe, found: Sequence[Sample], batches: Distribution, lengths: Distribution | None
+    ) -> None:
+        self.recipe = wanted
+        self.samples = found
+        self.batches = batches
+        self.lengths = lengths
+        self._check()
+        # Samples of one shape lie in one array, twice over as far as a batch may reach: a request is then a view of it.
+        self.pool = None if wanted.shapes else samples.batch(found, len(found) + max(batches.values))
+
+    def make(self, random: np.random.Generator) -> tuple[Sample, int]:
+        """One request's inputs, and how many bytes of memory they take beyond those of others."""
+        first = int(random.integers(len(self.samples)))
+        size = self.batches.draw(random)
+        if not self.recipe.max_batch_size:
+            rows = self.samples[first : first + 1]
+        elif self.pool is not None:
+            return {name: array[first : first + size] for name, array in self.pool.items()}, 0
+        else:
+            rows = [self.samples[(first + index) % len(self.samples)] for index in range(size)]
+        if self.recipe.shapes:
+            sizes = self._sizes(rows[0], random)
+            rows = [samples.resized(row, self.recipe, sizes) for row in rows]
+        inputs = samples.batch(rows, size) if self.recipe.max_batch_size else rows[0]
+        return inputs, sum(array.nbytes for array in inputs.values())
+
+    def _sizes(self, sample: Sample, random: np.random.Generator) -> dict[str, int]:
+        """The dynamic dimensions of a request: as drawn, or those of its first sample."""
+        if self.lengths is not None:
+            return dict.fromkeys(self.recipe.shapes, self.lengths.draw(random))
+        return {
+            dim: size
+            for name, spec in self.recipe.inputs.items()
+            for dim, size in zip(spec.dims, sample[name].shape, strict=True)
+            if isinstance(dim, str)
+        }
+
+    def _check(self) -> None:
+        name, most = self.recipe.name, self.recipe.largest_batch
+        if max(self.batches.values) > max(most, 1):
+            raise InputError(
+                f"batch sizes {self.batches.text!r} are too large for {name}",
+                f"its max_batch_size is {most}; at most {max(most, 1)} samples a request",
+            )
+        if self.lengths is None:
+            return
+        if len(self.recipe.shapes) != 1:
+            raise InputError(
+                f"lengths {self.lengths.text!r} are given, and {name} has {len(self.recipe.shapes)} dynamic dimensions",
+                f"leave lengths {AS_SAMPLED}",
+            )
+        ((dim, bounds),) = self.recipe.shapes.items()
+        if min(self.lengths.values) < bounds.min or max(self.lengths.values) > bounds.max:
+            raise InputError(
+                f"lengths {self.lengths.text!r} are outside of {name}'s range of {dim!r}",
+                f"between {bounds.min} and {bounds.max}",
+            )
+
+
+def mix(text: str) -> dict[str, float]:
+    """Weights of models, written ``a:3,b:1``; empty for empty.
+
+    Raises:
+        InputError: It is no such list.
+    """
+    found: dict[str, float] = {}
+    for part in filter(None, text.split(",")):
+        name, _, weight = part.strip().partition(":")
+        try:
+            found[name] = float(weight or 1)
+        except ValueError as error:
+            raise InputError(f"the mix {text!r} is no list of models and weights", "model_a:3,model_b:1") from error
+    return found

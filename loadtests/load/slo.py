@@ -1,0 +1,103 @@
+"""Judges a result against its SLO, and says which exit code that is.
+
+The words and bounds of an SLO are the recipe's (:class:`tritonkit.recipe.Slo`): p50_ms, p95_ms, p99_ms, error_rate,
+goodput.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+
+from load.result import Check, ModelResult, Percentiles, Result, Verdict
+from tritonkit.errors import CheckFailed, InputError
+from tritonkit.recipe import Slo
+
+__all__ = ["MET", "NOT_MET", "Slo", "checks", "exit_code", "judge", "parse", "said"]
+
+MET, NOT_MET = 0, CheckFailed.exit_code
+
+
+def parse(text: str) -> Slo | None:
+    """Read an SLO written ``p99_ms=50,error_rate=0.001``; None for empty.
+
+    Raises:
+        InputError: It is none.
+    """
+    if not text.strip():
+        return None
+    words = dict(part.strip().partition("=")[::2] for part in text.split(","))
+    try:
+        return Slo.model_validate(words)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        message = "unknown" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+        raise InputError(
+            f"the SLO {text!r} cannot be used: {where + ': ' if where else ''}{message}",
+            f"p99_ms=50,error_rate=0.001; known are {', '.join(Slo.model_fields)}",
+        ) from error
+
+
+def said(slo: Slo) -> str:
+    """An SLO as `parse` reads it."""
+    return ",".join(f"{name}={value:g}" for name, value in slo.model_dump(exclude_none=True).items())
+
+
+def judge(models: Mapping[str, ModelResult], *, valid: bool) -> Verdict:
+    """Every bound of every model's SLO beside what was found.
+
+    Args:
+        models: Each with its own ``slo``.
+        valid: Whether the run is whole and the generator kept up; otherwise the verdict may not be used.
+    """
+    found = tuple(check for name, model in models.items() if model.slo for check in _of_model(name, model, model.slo))
+    hopeless = [note for name, model in models.items() if (note := _hopeless(name, model))]
+    return Verdict(all(check.met for check in found) if found else None, valid, found, " ".join(hopeless))
+
+
+def checks(
+    model: str, slo: Slo, latency: Percentiles | None, error_rate: float | None, good_share: float | None
+) -> tuple[Check, ...]:
+    """The bounds of one SLO; where there is no figure, a bound is not met."""
+    most = {
+        "p50_ms": latency.p50 if latency else None,
+        "p95_ms": latency.p95 if latency else None,
+        "p99_ms": latency.p99 if latency else None,
+        "error_rate": error_rate,
+    }
+    bounds = {name: getattr(slo, name) for name in most}
+    found = [
+        Check(model, name, bound, value, value is not None and value <= bound)
+        for (name, bound), value in zip(bounds.items(), most.values(), strict=True)
+        if bound is not None
+    ]
+    if slo.goodput is not None:
+        kept = good_share is not None and good_share >= slo.goodput
+        found.append(Check(model, "goodput", slo.goodput, good_share, kept))
+    return tuple(found)
+
+
+def exit_code(result: Result) -> int:
+    """0: valid, whole and met (without an SLO: no request failed); else 1."""
+    met = result.verdict.met
+    if met is None:
+        met = not any(model.failed for model in result.models.values())
+    return MET if met and result.verdict.valid else NOT_MET
+
+
+def _of_model(name: str, model: ModelResult, slo: Slo) -> tuple[Check, ...]:
+    share = None if model.goodput is None or not model.offered else model.goodput / model.offered
+    return checks(name, slo, model.latency, model.error_rate if model.requests else None, share)
+
+
+def _hopeless(name: str, model: ModelResult) -> str:
+    """A sentence where not even a request alone keeps the SLO's largest latency."""
+    bound = model.slo.latency_ms if model.slo else None
+    if bound is None or model.alone_ms is None or model.alone_ms <= bound:
+        return ""
+    return (
+        f"No rate can meet this SLO: sent alone, the fastest request to {name} took {model.alone_ms:.1f} ms, "
+        f"and {bound:g} ms are allowed."
+    )

@@ -1,0 +1,245 @@
+"""One model's comparison: every contender in its best variant, all running at once, measured turn by turn."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from load.generator import Generator
+from load.plan import Plan
+from reporting.comparison_result import Row
+from tuning.asking import Asker
+from tuning.limit import Ask, Bracket, Probe, bracket, interval
+
+from peers import harness, turns
+from peers.harness import USERS, Contender
+from tritonkit.errors import CheckFailed, TritonkitError
+from tritonkit.recipe import Recipe
+
+IN_FLIGHT = 8  # callers of the trials that choose a variant
+TRIALS = 2  # of each variant, in turns
+FIRST_STRIDE, STRIDE = 1.4, 1.15  # between the first rates of a round, and of the rounds after it
+HALF_TIMES = 2  # as long as other runs: the run at half the capacity
+PATIENCE, PAUSE_S = 4, 5.0  # tries at a rate that the generator could not keep, and between them
+SURE = 0.5  # the interval is of the rate that meets the SLO as often as not
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long and how often.
+
+    Attributes:
+        seconds: Of a run.
+        warm_up_s: Before it.
+        rounds: Searches for each contender's capacity.
+        resolution: Factor between the rates that are told apart.
+    """
+
+    seconds: float = 4.0
+    warm_up_s: float = 1.0
+    rounds: int = 3
+    resolution: float = 1.05
+
+    @property
+    def plan(self) -> Plan:
+        """Of one run, without its rate."""
+        return Plan(duration_s=self.seconds, warm_up_s=self.warm_up_s)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to serve the model.
+
+    Attributes:
+        settings: In words.
+        lines: What a team writes for it.
+        make: Makes the contender, which starts when it is entered.
+    """
+
+    settings: str
+    lines: int
+    make: Callable[[], Contender]
+
+
+@dataclass
+class Entry:
+    """One server in the contest: what it is, and what was found.
+
+    Attributes:
+        name, version, ours: As in the report.
+        candidates: Of which the fastest is measured.
+        chosen: That one.
+        contender: It, running.
+        asker: Runs a rate.
+        guess: Where the next round begins.
+        rates: The capacity that each round found.
+        probes: Every run.
+        half: The run at half the capacity.
+        memory_bytes: After it.
+        problem: Why it was not measured further.
+    """
+
+    name: str
+    version: str
+    candidates: Sequence[Candidate]
+    ours: bool = False
+    chosen: Candidate | None = None
+    contender: Contender | None = None
+    asker: Asker | None = None
+    guess: float = 1.0
+    rates: list[float] = field(default_factory=list)
+    probes: list[Probe] = field(default_factory=list)
+    half: Probe | None = None
+    memory_bytes: int | None = None
+    problem: str | None = None
+
+    @property
+    def capacity(self) -> float | None:
+        """The median of the rounds."""
+        return statistics.median(self.rates) if self.rates else None
+
+    def row(self) -> Row:
+        """For the report."""
+        low, high = interval(self.probes, sure=SURE) if self.rates else (None, None)
+        chosen = self.chosen or self.candidates[0]
+        return Row(
+            name=self.name,
+            version=self.version,
+            ours=self.ours,
+            capacity=self.capacity,
+            low=low,
+            high=high,
+            p50_ms=self.half.p50_ms if self.half else None,
+            p99_ms=self.half.p99_ms if self.half else None,
+            memory_mb=self.memory_bytes / 1e6 if self.memory_bytes else None,
+            ready_s=self.contender.ready_s if self.contender else None,
+            config_lines=chosen.lines,
+            settings=chosen.settings,
+            problem=self.problem,
+        )
+
+
+def hold(
+    entries: Sequence[Entry], recipe: Recipe, path: Path, effort: Effort, core: int, say: Callable[[str], None]
+) -> list[Row]:
+    """Measure all entries.
+
+    Args:
+        entries: Who takes part.
+        recipe: Of the model that they serve.
+        path: The recipe's file, for the generators.
+        effort: How long and how often.
+        core: The generators' core.
+        say: Is told what happens.
+    """
+    with contextlib.ExitStack() as stack:
+        for entry in entries:
+            with _noting(entry):
+                _enter(stack, entry, recipe, path, effort, core, say)
+        for number in range(effort.rounds):
+            _round(_left(entries), number, effort, say)
+        for entry in _left(entries):
+            with _noting(entry):
+                _finish(entry, effort, say)
+        return [entry.row() for entry in entries]
+
+
+def _left(entries: Sequence[Entry]) -> list[Entry]:
+    return [entry for entry in entries if entry.problem is None]
+
+
+@contextlib.contextmanager
+def _noting(entry: Entry) -> Iterator[None]:
+    """An entry that fails stays in the table, with the reason, and the others go on."""
+    try:
+        yield
+    except TritonkitError as error:
+        entry.problem = error.message
+
+
+def _enter(
+    stack: contextlib.ExitStack, entry: Entry, recipe: Recipe, path: Path, effort: Effort, core: int,
+    say: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Start every candidate, and keep the one that answers most callers who wait."""
+    running: list[tuple[Candidate, Contender, Generator, contextlib.ExitStack]] = []
+    with contextlib.ExitStack() as trial:
+        for candidate in entry.candidates:
+            say(f"{entry.name}: start ({candidate.settings})")
+            own = trial.enter_context(contextlib.ExitStack())
+            contender = own.enter_context(candidate.make())
+            generator = Generator(contender.url, USERS[contender.protocol], [path], core=core)
+            running.append((candidate, contender, own.enter_context(generator), own))
+        plan = replace(effort.plan, users=IN_FLIGHT, duration_s=max(effort.seconds / 2, 1))
+        served: list[list[float]] = [[] for _ in running]
+        for _ in range(TRIALS):
+            for (candidate, _, generator, _), found in zip(running, served, strict=True):
+                say(f"{entry.name}: {IN_FLIGHT} callers ({candidate.settings})")
+                found.append(generator.run(plan).model.throughput)
+        speeds = [statistics.median(found) for found in served]
+        entry.guess = max(speeds)
+        entry.chosen, entry.contender, generator, own = running[speeds.index(entry.guess)]
+        stack.enter_context(own.pop_all())
+    assert recipe.slo is not None
+    entry.asker = Asker(generator, recipe.slo, effort.plan)
+
+
+def _round(entries: Sequence[Entry], number: int, effort: Effort, say: Callable[[str], None]) -> None:
+    stride = max(effort.resolution, STRIDE if number else FIRST_STRIDE)
+    searches: dict[str, Callable[[Ask], Bracket]] = {
+        entry.name: partial(bracket, start=entry.guess, stride=stride, resolution=effort.resolution)
+        for entry in entries
+    }
+    found = turns.take(searches, {entry.name: _patient(entry, number, effort, say) for entry in entries})
+    for entry in entries:
+        said = found[entry.name]
+        if isinstance(said, TritonkitError):
+            entry.problem = said.message
+        elif said.low is None:
+            entry.problem = f"misses the SLO at {said.high.rate:g} request a second: {said.high.said}"
+        else:
+            entry.rates.append(said.low.rate)
+            entry.guess = said.low.rate
+
+
+def _patient(entry: Entry, number: int, effort: Effort, say: Callable[[str], None]) -> Ask:
+    """What answers a search: a rate that is missed by a server that keeps up with it is asked once more."""
+    asker = entry.asker
+    assert asker is not None
+
+    def run(rate: float) -> Probe:
+        say(f"round {number + 1} of {effort.rounds}, {entry.name}: {rate:.0f} requests/s")
+        entry.probes.append(_valid(asker, rate))
+        return entry.probes[-1]
+
+    def ask(rate: float) -> Probe:
+        found = run(rate)
+        return found if found.met or found.overloaded else run(rate)
+
+    return ask
+
+
+def _valid(asker: Asker, rate: float) -> Probe:
+    """One run; a machine that is too busy to keep the schedule gets some time to recover."""
+    for _ in range(PATIENCE - 1):
+        try:
+            return asker(rate)
+        except CheckFailed:
+            time.sleep(PAUSE_S)
+    return asker(rate)
+
+
+def _finish(entry: Entry, effort: Effort, say: Callable[[str], None]) -> None:
+    """Latency at half of the capacity, then memory."""
+    assert entry.asker is not None
+    assert entry.contender is not None
+    rate = (entry.capacity or 0.0) / 2
+    say(f"{entry.name}: half of its capacity, {rate:.0f} requests/s")
+    entry.asker.plan = replace(effort.plan, duration_s=HALF_TIMES * effort.seconds)
+    entry.half = _valid(entry.asker, rate)
+    entry.memory_bytes = harness.memory_bytes(entry.contender.processes())

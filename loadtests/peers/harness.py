@@ -1,0 +1,252 @@
+"""Runs the contenders: each a process tree on one core, waited for until its first right answer, and ended whole."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import psutil
+
+from peers import environment, keeper, wire
+from peers.catalog import Peer, Variant
+from tritonkit import atomic
+from tritonkit.errors import CheckFailed
+from tritonkit.samples import Sample
+from tritonkit.server import TritonServer
+from tritonkit_client import TritonkitClientError
+
+HOST = "127.0.0.1"
+STARTS_S = 90.0
+LOOKS_S = 0.02
+PORTS = 3
+WORK = "tritonkit-peer-"
+# The same graph in the same onnxruntime; what differs is the order of sums where a batch was made of other requests.
+RELATIVE, ABSOLUTE = 1e-4, 1e-5
+USERS = {"http": "peers.users:BodyUser", "bytes": "peers.users:BytesUser", "grpc": "TritonGrpcUser"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What every contender serves, and how an answer is known to be right.
+
+    Attributes:
+        name: The model's.
+        graph: The ONNX file.
+        inputs: Some samples, each as a batch of one.
+        expected: What onnxruntime says of each in this process.
+    """
+
+    name: str
+    graph: Path
+    inputs: tuple[Sample, ...]
+    expected: tuple[wire.Numbers, ...]
+
+
+class Contender(ABC):
+    """A server; a context manager that starts it, waits for its first right answer, and ends all of it.
+
+    Attributes:
+        protocol: One of :data:`USERS`.
+        url: Where it is, once it runs.
+        ready_s: From its start to its first right answer.
+    """
+
+    protocol: str
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.url = ""
+        self.ready_s = 0.0
+
+    def __enter__(self) -> Contender:
+        began = time.monotonic()
+        try:
+            self._start(began + STARTS_S)
+            self.ready_s = time.monotonic() - began
+            check(self.subject, self.protocol, self.url, every=True)
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    @abstractmethod
+    def processes(self) -> list[psutil.Process]:
+        """All of its processes."""
+
+    @abstractmethod
+    def _start(self, deadline: float) -> None:
+        """Return when it has given its first right answer."""
+
+    @abstractmethod
+    def _stop(self) -> None:
+        """End it and everything it started; a second time does nothing."""
+
+
+class Ours(Contender):
+    """Triton with the repository that tritonkit wrote.
+
+    Args:
+        subject: What it serves.
+        repository: Where that lies.
+        core: The one CPU core for all of its processes.
+    """
+
+    protocol = "grpc"
+
+    def __init__(self, subject: Subject, repository: Path, core: int) -> None:
+        super().__init__(subject)
+        arguments = ["--model-control-mode=explicit", f"--load-model={subject.name}"]
+        self._server = TritonServer(
+            repository, cores=[core], arguments=arguments, exit_timeout_s=1, timeout_s=STARTS_S
+        )  # fmt: skip
+
+    def processes(self) -> list[psutil.Process]:
+        """The server and its stubs."""
+        return _tree(self._server.pid)
+
+    def _start(self, _: float) -> None:
+        self._server.start()
+        self.url = self._server.grpc_url
+        check(self.subject, self.protocol, self.url)
+
+    def _stop(self) -> None:
+        self._server.stop()
+
+
+class Theirs(Contender):
+    """A peer in one of its variants.
+
+    Args:
+        peer: Which; its environment is installed.
+        variant: How it is configured.
+        subject: What it serves.
+        core: The one CPU core for all of its processes.
+    """
+
+    def __init__(self, peer: Peer, variant: Variant, subject: Subject, core: int) -> None:
+        super().__init__(subject)
+        self.protocol = peer.protocol
+        self._peer, self._variant, self._core = peer, variant, core
+        self._work: Path | None = None
+        self._keeper: subprocess.Popen[bytes] | None = None
+
+    def processes(self) -> list[psutil.Process]:
+        """All but the keeper, which is ours."""
+        return _tree(self._keeper.pid)[1:] if self._keeper else []
+
+    def _start(self, deadline: float) -> None:
+        atomic.sweep(Path(tempfile.gettempdir()), WORK)
+        self._work = Path(tempfile.mkdtemp(prefix=f"{WORK}{os.getpid()}-"))
+        log = self._work / "log"
+        self._keeper = self._launch(self._work, log)
+        while not self._answers():
+            if self._keeper.poll() is not None or time.monotonic() > deadline:
+                lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+                said = " / ".join(lines[-3:]) or "it said nothing"
+                raise CheckFailed(f"{self._peer.name} did not start: {said}", "try its files by hand")
+            time.sleep(LOOKS_S)
+
+    def _stop(self) -> None:
+        if self._keeper is not None:
+            assert self._keeper.stdin is not None
+            self._keeper.stdin.close()
+            self._keeper.wait()
+            self._keeper = None
+        if self._work is not None:
+            shutil.rmtree(self._work, ignore_errors=True)
+            self._work = None
+
+    def _launch(self, work: Path, log: Path) -> subprocess.Popen[bytes]:
+        (work / "temporary").mkdir()
+        (work / "served").mkdir()
+        for name in self._variant.files:
+            shutil.copy(self._peer.folder / name, work / "served")
+        programs = environment.programs(self._peer)
+        ports = _free_ports(PORTS)
+        self.url = f"{'http' if self.protocol == 'http' else 'grpc'}://{HOST}:{ports[0]}"
+        filled = {
+            "bin": str(programs), "file": self._variant.files[0], "work": str(work),
+            "model": str(self.subject.graph), "name": self.subject.name,
+            "port": str(ports[0]), "port2": str(ports[1]), "port3": str(ports[2]),
+            "libraries": environment.interpreter().library_directory,
+        }  # fmt: skip
+        command = [part.format(**filled) for part in self._peer.command]
+        said = {name: value.format(**filled) for name, value in self._peer.environment.items()}
+        with log.open("wb") as output:
+            return subprocess.Popen(
+                [sys.executable, keeper.__file__, "taskset", "--cpu-list", str(self._core), *command],
+                stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, cwd=work / "served",
+                start_new_session=True,
+                env={**_plain(programs), **said, **self._variant.environment, "TMPDIR": str(work / "temporary")},
+            )  # fmt: skip
+
+    def _answers(self) -> bool:
+        try:
+            check(self.subject, self.protocol, self.url)
+        except (OSError, http.client.HTTPException, TritonkitClientError):
+            return False
+        return True
+
+
+def check(subject: Subject, protocol: str, url: str, *, every: bool = False) -> None:
+    """Ask one question, or all, and hold the answer against onnxruntime's.
+
+    Raises:
+        CheckFailed: It is another.
+        OSError, http.client.HTTPException, TritonkitClientError: There is none.
+    """
+    for inputs, expected in list(zip(subject.inputs, subject.expected, strict=True))[: None if every else 1]:
+        found = wire.ask(protocol, url, subject.name, inputs)
+        if found.shape != expected.shape or not np.allclose(found, expected, rtol=RELATIVE, atol=ABSOLUTE):
+            raise CheckFailed(
+                f"the server at {url} answers other than onnxruntime in this process", "see that both have one graph"
+            )
+
+
+def memory_bytes(processes: Sequence[psutil.Process]) -> int:
+    """What they hold of the machine's memory, each shared page once altogether (proportional set size)."""
+    total = 0
+    for process in processes:
+        try:
+            total += process.memory_full_info().pss
+        except psutil.NoSuchProcess:
+            continue
+    return total
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    root = psutil.Process(pid)
+    return [root, *root.children(recursive=True)]
+
+
+def _plain(programs: Path) -> dict[str, str]:
+    """This process's variables without Python's, with the environment's programs first."""
+    found = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    path = os.pathsep.join([str(programs), found.get("PATH", os.defpath)])
+    return found | {"PATH": path, "ORT_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server((HOST, 0)) for _ in range(count)]
+    try:
+        return [found.getsockname()[1] for found in sockets]
+    finally:
+        for found in sockets:
+            found.close()

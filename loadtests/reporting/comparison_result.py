@@ -1,0 +1,81 @@
+"""What `make compare` found: written by loadtests/compare.py, drawn by comparepage.py; JSON both ways."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One server with one model; a figure that could not be had is None, and ``problem`` says why.
+
+    Attributes:
+        name: "FastAPI", "tritonkit".
+        version: Of the server: "0.115.4".
+        ours: It is this project's.
+        capacity: The highest rate that met the SLO, requests/s: the median over the rounds.
+        low: The lower end of the capacity's interval.
+        high: The upper end of it.
+        p50_ms: Median latency at half of the capacity, from the scheduled arrival.
+        p99_ms: The 99th percentile there.
+        memory_mb: Resident memory of all the server's processes after the load, MB (10^6 bytes).
+        ready_s: From starting the process to the first right answer.
+        config_lines: Lines of configuration and code a team would write for it.
+        settings: How it was configured, in one line.
+        problem: Why figures are missing; None where they are not.
+    """
+
+    name: str
+    version: str
+    ours: bool
+    capacity: float | None
+    low: float | None
+    high: float | None
+    p50_ms: float | None
+    p99_ms: float | None
+    memory_mb: float | None
+    ready_s: float | None
+    config_lines: int | None
+    settings: str
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """All servers on all models.
+
+    Attributes:
+        created: ISO time with its zone.
+        command: As typed.
+        environment: {"cpu": …, "cores": …}: what the figures depend on.
+        slo: Of each model, in words: {"efficientnet_lite0": "p99 ≤ 50 ms, errors ≤ 0.1 %"}.
+        rounds: How often each server was measured, interleaved with the others.
+        interval: What ``low`` and ``high`` are: "smallest and largest of the rounds".
+        models: {model: its rows}.
+        notes: Sentences for the reader: what was held equal, what differs.
+        partial: The comparison was interrupted.
+    """
+
+    created: str
+    command: str
+    environment: dict[str, str]
+    slo: dict[str, str]
+    rounds: int
+    interval: str
+    models: dict[str, tuple[Row, ...]]
+    notes: tuple[str, ...] = ()
+    partial: bool = False
+
+    def to_json(self) -> Json:
+        """Plain data for json.dumps."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Json) -> ComparisonResult:
+        """The result back; raises pydantic's ValidationError, which names the field, where the data does not fit."""
+        return TypeAdapter(cls).validate_python(data)

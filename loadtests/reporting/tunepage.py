@@ -1,0 +1,140 @@
+"""A search for the best configuration as one self-contained HTML page: what was won, what was tried."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from reporting import chart, page
+from reporting.axis import Axis, Linear, Whole, fitting
+from reporting.page import Headline, counted, short
+from reporting.tuning_result import Ratio, Trial, TuningResult
+
+FATES = {"measured": "measured", "pruned": "stopped early", "failed": "failed"}
+
+
+def render(result: TuningResult) -> str:
+    """The page."""
+    best, default = _numbered(result, result.best), _numbered(result, result.default)
+    settings = list(dict.fromkeys(name for trial in result.trials for name in trial.settings))
+    trials = sorted(result.trials, key=lambda trial: (-_or(trial.capacity, -1.0), trial.number))
+    return page.render(
+        "tune.html.j2", result=result, headline=headline(result), best=best, default=default, settings=settings,
+        trials=trials, fates=FATES, spent=_spent(result), front={trial.number for trial in front(result.trials)},
+        pareto=Markup(_pareto(result, best, default)), progress=Markup(_progress(result.trials)),
+        facts={"SLO": result.slo} | result.environment,
+    )  # fmt: skip
+
+
+def headline(result: TuningResult) -> Headline:
+    """What the search won over Triton's default, as far as it was measured."""
+    best, default = _numbered(result, result.best), _numbered(result, result.default)
+    cut = ("The search was interrupted.",) if result.partial else ()
+    if best is None or best.capacity is None:
+        return Headline("bad", "No configuration meets the SLO", (f"Wanted: {result.slo}.", *cut))
+    why = f"{short(best.capacity)} requests a second at {result.slo}"
+    if default is not None and default.capacity is not None:
+        why += f"; Triton's default, dynamic_batching {{}} with one instance, serves {short(default.capacity)}"
+    elif default is not None:
+        why += "; Triton's default, dynamic_batching {} with one instance, does not meet it at any rate"
+    if result.ratio is None:
+        return Headline("unsure", f"{short(best.capacity)} requests a second within the SLO", (why + ".", *cut))
+    ratio = result.ratio
+    between = f"{ratio.median:.2f}, between {ratio.low:.2f} and {ratio.high:.2f}"
+    why += f". Measured again side by side, the ratio is {between}."
+    return Headline("unsure" if cut else _tone(ratio), _won(ratio), (why, *cut))
+
+
+def front(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that no other one beats in both capacity and p99, by rising capacity."""
+    found: list[Trial] = []
+    whole = [trial for trial in trials if trial.status == "measured" and trial.capacity is not None]
+    for trial in sorted(whole, key=lambda trial: (-_or(trial.capacity, 0.0), _or(trial.p99_ms, math.inf))):
+        if trial.p99_ms is not None and (not found or trial.p99_ms < _or(found[-1].p99_ms, math.inf)):
+            found.append(trial)
+    return found[::-1]
+
+
+def _won(ratio: Ratio) -> str:
+    if ratio.low > 1:
+        return f"{ratio.median:.2f} times the capacity of Triton's default"
+    if ratio.high < 1:
+        return f"Only {ratio.median:.2f} times the capacity of Triton's default"
+    return "No clear gain over Triton's default"
+
+
+def _tone(ratio: Ratio) -> page.Tone:
+    return "good" if ratio.low > 1 else "bad" if ratio.high < 1 else "unsure"
+
+
+def _spent(result: TuningResult) -> str:
+    """How much was tried, and in what time."""
+    fates = [trial.status for trial in result.trials]
+    each = [f"{fates.count(fate):,} {words}" for fate, words in FATES.items() if fate in fates]
+    seconds = sum(trial.seconds for trial in result.trials)
+    return (
+        f"{counted(len(fates), 'configuration')} in {seconds / 60:.1f} of {result.budget_s / 60:g} minutes"
+        f"{': ' if each else ''}{', '.join(each)}."
+    )
+
+
+def _pareto(result: TuningResult, best: Trial | None, default: Trial | None) -> str:
+    """Capacity against p99 at it: right and down is better."""
+    trials = [trial for trial in result.trials if trial.capacity is not None and trial.p99_ms is not None]
+    edge = front(trials)
+    marks: list[chart.Mark] = [
+        chart.Dots("pruned hollow", _points([trial for trial in trials if trial.status != "measured"]), radius=3),
+        chart.Dots("theirs", _points([trial for trial in trials if trial.status == "measured"]), radius=3),
+        chart.Line("measured", _points(edge)),
+    ]
+    if default in trials and default is not None and default != best:
+        marks.append(chart.Dots("limit", _points([default]), ["default"], radius=5))
+    if best in trials and best is not None:
+        marks.append(chart.Dots("best", _points([best]), ["best"], radius=5))
+    said = "The front: " + "; ".join(
+        f"trial {trial.number}, {short(trial.capacity)} requests per second with a p99 of {short(trial.p99_ms)} ms"
+        for trial in edge
+    )
+    level = chart.Level("limit", result.slo_p99_ms, f"SLO {result.slo_p99_ms:g} ms") if result.slo_p99_ms else None
+    return chart.draw(
+        "Capacity against latency", said, Axis("capacity, requests per second", Linear),
+        fitting("p99 at capacity, ms", [trial.p99_ms for trial in trials if trial.p99_ms]), marks, level=level,
+    )  # fmt: skip
+
+
+def _progress(trials: Sequence[Trial]) -> str:
+    """Capacity by trial, and the best so far."""
+    order = sorted(trials, key=lambda trial: trial.number)
+    points = [(float(trial.number), _or(trial.capacity, math.nan)) for trial in order]
+    best: list[tuple[float, float]] = []
+    for (number, capacity), trial in zip(points, order, strict=True):
+        before = best[-1][1] if best else math.nan
+        counts = trial.status == "measured" and not capacity <= before and math.isfinite(capacity)
+        if best:
+            best.append((number, before))
+        if counts:
+            best.append((number, capacity))
+    said = "; ".join(f"from trial {number:g} on {short(capacity)}" for number, capacity in _rises(best))
+    return chart.draw(
+        "The best so far", f"The best capacity: {said}", Axis("trial", Whole),
+        Axis("capacity, requests per second", Linear),
+        [chart.Line("measured", best, marked=False), chart.Dots("theirs", points, radius=3)],
+    )  # fmt: skip
+
+
+def _rises(best: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    return [point for index, point in enumerate(best) if index == 0 or point[1] > best[index - 1][1]]
+
+
+def _points(trials: Sequence[Trial]) -> list[tuple[float, float]]:
+    return [(_or(trial.capacity, math.nan), _or(trial.p99_ms, math.nan)) for trial in trials]
+
+
+def _numbered(result: TuningResult, number: int | None) -> Trial | None:
+    return next((trial for trial in result.trials if trial.number == number), None)
+
+
+def _or(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value

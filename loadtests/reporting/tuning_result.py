@@ -1,0 +1,88 @@
+"""What `make tune` found: written by loadtests/tuning, drawn by tunepage.py; JSON both ways."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of two capacities over repeated rounds, and the interval around it."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration that was tried.
+
+    Attributes:
+        number: Its place in the order of trials; unique.
+        settings: What was set, as a person reads it: {"instances": "2", "max batch": "8", "queue delay": "500 µs"}.
+        status: "measured"; "pruned" (stopped early, so its figures are a lower bound or absent); "failed".
+        capacity: The highest rate that met the SLO, requests/s; None if there is none.
+        p50_ms: The median latency at that rate, from the scheduled arrival.
+        p99_ms: The 99th percentile at that rate.
+        seconds: What the trial took.
+        why: Why it was stopped or failed; empty where it was measured.
+    """
+
+    number: int
+    settings: dict[str, str]
+    status: Literal["measured", "pruned", "failed"]
+    capacity: float | None
+    p50_ms: float | None
+    p99_ms: float | None
+    seconds: float
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """A whole search.
+
+    Attributes:
+        model: The recipe's name.
+        created: ISO time with its zone.
+        command: As typed.
+        environment: {"cpu": …, "cores": …}: what the figures depend on.
+        slo: In words: "p99 ≤ 50 ms, errors ≤ 0.1 %".
+        slo_p99_ms: Where the page draws the SLO's line; None if the SLO says nothing of p99.
+        budget_s: How long the search was allowed to take.
+        trials: In the order of their numbers.
+        best: The number of the trial that won; None if none met the SLO.
+        default: The number of Triton's `dynamic_batching {}` with one instance; None if it was not measured.
+        ratio: The best's capacity over the default's, both measured again side by side; None if that was not done.
+        partial: The search was interrupted.
+        written: Files the winner was written to.
+    """
+
+    model: str
+    created: str
+    command: str
+    environment: dict[str, str]
+    slo: str
+    slo_p99_ms: float | None
+    budget_s: float
+    trials: tuple[Trial, ...]
+    best: int | None
+    default: int | None
+    ratio: Ratio | None
+    partial: bool
+    written: tuple[str, ...] = ()
+
+    def to_json(self) -> Json:
+        """Plain data for json.dumps."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Json) -> TuningResult:
+        """The result back; raises pydantic's ValidationError, which names the field, where the data does not fit."""
+        return TypeAdapter(cls).validate_python(data)

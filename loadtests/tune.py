@@ -1,0 +1,223 @@
+"""`make tune`: searches the configuration of Triton that serves most within the SLO, on the real server.
+
+Writes the winner into the recipe's ``batching`` section, ``config.pbtxt`` and the passport, and a page of all
+trials. It can be interrupted: what was found is kept, and the next call continues. Exit code: 0 done, 1 no
+configuration meets the SLO, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from capacity import INTERRUPTED, RECIPES, path_of, slo_of
+from load import environment, payloads
+from load.plan import AS_SAMPLED, Plan
+from reporting import tunepage
+from reporting.tuning_result import TuningResult
+from rich.console import Console
+from rich.table import Table
+from tuning import comparison, outcome, tuner, writeback
+from tuning.asking import bounds, seconds
+from tuning.cores import Cores, divide
+from tuning.rig import Built, Rig, built
+from tuning.search import Search
+from tuning.tuner import Effort, Final
+
+from tritonkit import atomic, progress, recipe
+from tritonkit.errors import InputError, TritonkitError
+from tritonkit.recipe import Recipe, Slo
+
+JOURNAL = "journal.log"
+SHOWN = 10  # trials in the table
+LEAST_BUDGET_S = 10.0
+DEFAULTS = Effort()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was asked for."""
+
+    recipe: Recipe
+    slo: Slo
+    plan: Plan
+    budget_s: float
+    repository: Path
+    folder: Path
+    effort: Effort = DEFAULTS
+    write: bool = True
+
+    @property
+    def load(self) -> dict[str, str]:
+        """What every run sends."""
+        return {"arrivals": "poisson", "batch_sizes": self.plan.batch_sizes, "lengths": self.plan.lengths}
+
+
+def main() -> int:
+    """Search, print, and write."""
+    options = _parser().parse_args()
+    try:
+        wanted = _wanted(options)
+        result, found = run(wanted)
+    except KeyboardInterrupt:
+        print("interrupted before anything was tried; nothing was written", file=sys.stderr)
+        return INTERRUPTED
+    except TritonkitError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
+        return error.exit_code
+    if options.json:
+        print(json.dumps(result.to_json(), indent=2))
+    else:
+        _print(wanted, result, found)
+    return INTERRUPTED if result.partial else 0
+
+
+def run(wanted: Wanted) -> tuple[TuningResult, Final | None]:
+    """Search, and write what was found; without a final, the search was interrupted and the recipe is as it was.
+
+    Raises:
+        CheckFailed: No configuration meets the SLO, or the generator could not keep its schedule. Trials are kept.
+    """
+    if wanted.write:
+        writeback.check_writable(wanted.recipe.path)
+    cores = divide()
+    smallest = max(payloads.distribution(wanted.plan.batch_sizes, "batch sizes").values)
+    with built(wanted.recipe) as made, progress.task(f"tune {wanted.recipe.name} at {bounds(wanted.slo)}") as say:
+        held = tuner.references(made, cores)
+        search = Search(
+            tuner.all_settings(made, cores, held, smallest),
+            tuner.opening(made, held),
+            journal=wanted.folder / JOURNAL,
+            identity=tuner.identity(made, wanted.slo, cores, wanted.load, wanted.effort),
+        )
+        say(_begins(search, cores))
+        found = _searched(wanted, made, search, held, cores, say)
+        where = environment.machine() | {"divided": str(cores)}
+        written: tuple[str, ...] = ()
+        if found is not None and wanted.write:
+            say("write the winner")
+            figures = outcome.figures(found, search, wanted.slo, where, wanted.load)
+            written = outcome.write(wanted.recipe, made, found, wanted.repository, figures)
+        result = outcome.result(
+            wanted.recipe, search, held, found, slo=wanted.slo, budget_s=wanted.budget_s, environment=where,
+            command=shlex.join(["python", "loadtests/tune.py", *sys.argv[1:]]), written=written,
+        )  # fmt: skip
+    atomic.write(wanted.folder / "result.json", (json.dumps(result.to_json(), indent=2) + "\n").encode())
+    atomic.write(wanted.folder / "index.html", tunepage.render(result).encode())
+    return result, found
+
+
+def _searched(
+    wanted: Wanted, made: Built, search: Search, held: tuner.References, cores: Cores, say: tuner.Say
+) -> Final | None:
+    """The final; None if a person interrupted it or the search before it."""
+    plan = Plan(
+        duration_s=wanted.effort.probe_s, warm_up_s=wanted.effort.warm_up_s, batch_sizes=wanted.plan.batch_sizes,
+        lengths=wanted.plan.lengths,
+    )  # fmt: skip
+    try:
+        with Rig(made, wanted.slo, plan, cores) as rig:
+            end = time.monotonic() + wanted.effort.search_s(wanted.budget_s)
+
+            def more() -> bool:
+                say(f"{max(end - time.monotonic(), 0):.0f} s of the search left")
+                return time.monotonic() < end
+
+            tuner.search_for(rig, search, wanted.effort.probe_s, more, say)
+            return tuner.final(rig, search, held, wanted.effort, say)
+    except KeyboardInterrupt:
+        if not search.trials:
+            raise
+        return None
+
+
+def _begins(search: Search, cores: Cores) -> str:
+    if search.resumed:
+        return f"continues after {search.resumed} trials; {cores}"
+    if search.changed:
+        return f"begins anew, as what trials depend on has changed: {', '.join(search.changed)}; {cores}"
+    return f"begins; {cores}"
+
+
+def _wanted(options: argparse.Namespace) -> Wanted:
+    found = recipe.load(path_of(options.model))
+    if options.repository.exists() and not options.repository.is_dir():
+        raise InputError(f"{options.repository} is not a directory", "name a model repository")
+    return Wanted(
+        found,
+        slo_of(found, options.slo),
+        Plan(batch_sizes=options.batch_sizes, lengths=options.lengths),
+        seconds("BUDGET", options.budget, least=LEAST_BUDGET_S),
+        options.repository,
+        options.reports / found.name,
+        write=not options.dry_run,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help=f"a recipe's name in {RECIPES}, or its file")
+    parser.add_argument("--budget", default="10m", help="how long, for example 10m")
+    parser.add_argument("--slo", default="", help="p99_ms=50,error_rate=0.001; the recipe's where it is not given")
+    parser.add_argument("--batch-sizes", default="1", help="samples a request: 4, 1-8, or 1:0.7,8:0.3")
+    parser.add_argument("--lengths", default=AS_SAMPLED, help="sizes of the dynamic dimension, likewise")
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="where the winner goes")
+    parser.add_argument("--reports", type=Path, default=Path("reports/tune"))
+    parser.add_argument("--dry-run", action="store_true", help="write neither recipe nor repository")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    return parser
+
+
+def _print(wanted: Wanted, result: TuningResult, found: Final | None) -> None:
+    out = Console(highlight=False, soft_wrap=True)
+    best = sorted(result.trials, key=lambda trial: -(trial.capacity or 0.0))[:SHOWN]
+    columns = list(best[0].settings) if best else []
+    table = Table("trial", *columns, "requests/s", "p50 ms", "p99 ms", box=None, pad_edge=False)
+    for trial in best:
+        values = (trial.capacity, trial.p50_ms, trial.p99_ms)
+        shown = ["-" if value is None else f"{value:.1f}" for value in values]
+        table.add_row(str(trial.number), *(trial.settings[name] for name in columns), *shown)
+    out.print(table)
+    page = f"Report: {wanted.folder / 'index.html'}"
+    if found is None:
+        out.print(f"Interrupted. {len(result.trials)} trials are kept; recipe and repository are as they were.")
+        out.print(f"The same command continues.\n{page}", markup=False)
+        return
+    out.print("\n".join([*_said(found), *_written(wanted, result, found), page]), markup=False)
+
+
+def _said(found: Final) -> list[str]:
+    said = [f"{found.winner.settings}: {found.winner.capacity:.0f} requests/s within the SLO"]
+    for what, other in (("what was served before", found.current), ("Triton's default", found.default)):
+        if other.settings == found.winner.settings:
+            said.append(f"  it is {what}")
+        elif ratio := comparison.ratio(found.winner, other):
+            rounds = len(found.winner.limits)
+            said.append(
+                f"  {ratio.median:.2f} times {what} ({other.settings}: {other.capacity:.0f}/s); "
+                f"{ratio.low:.2f} to {ratio.high:.2f} in {rounds} rounds side by side"
+            )
+        else:
+            said.append(f"  {what} ({other.settings}) does not meet the SLO at any rate")
+    return said
+
+
+def _written(wanted: Wanted, result: TuningResult, found: Final) -> list[str]:
+    if not wanted.write:
+        return ["Nothing was written (--dry-run)."]
+    said = [f"Written: {', '.join(result.written)}"]
+    if found.winner.settings == found.current.settings:
+        said.append("The recipe stays as it is: nothing was better by more than a tie.")
+    if 0 < found.winner.settings.max_batch_size < found.current.settings.max_batch_size:
+        most = found.winner.settings.max_batch_size
+        said.append(f"Requests of more than {most} sample{'s' if most > 1 else ''} are refused from now on.")
+    return said
+
+
+if __name__ == "__main__":
+    sys.exit(main())

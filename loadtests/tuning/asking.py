@@ -1,0 +1,130 @@
+"""Asks a generator for one rate after another: each is a short load test, judged by the SLO."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from load.plan import Plan
+from load.result import Check, Point, Result
+
+from tritonkit.errors import CheckFailed, InputError
+from tritonkit.recipe import Slo
+from tuning.limit import Probe
+
+LEAST_ARRIVALS = 4  # that a run should have: it is longer where the rate is low
+# Seconds before another try of a run in which the generator could not keep its schedule: somebody used its core.
+PAUSES_S = (0.0, 1.0, 2.0, 5.0)
+
+
+class Runs(Protocol):
+    """A generator: :class:`load.generator.Generator`, or what behaves like one."""
+
+    def run(self, plan: Plan, *, slo: Slo | None = None) -> Result:
+        """Send one plan's load."""
+
+
+@dataclass
+class Asker:
+    """From a rate to a :class:`tuning.limit.Probe`; every run draws a schedule of its own.
+
+    Attributes:
+        generator: Runs the plans.
+        slo: What every run is held against.
+        plan: All but the rate: seconds, warm-up, batch sizes, lengths.
+        say: Is told of each run before it begins.
+        results: Every valid run, in order.
+    """
+
+    generator: Runs
+    slo: Slo
+    plan: Plan
+    say: Callable[[str], None] = lambda _: None
+    results: list[Result] = field(default_factory=list)
+    seed: int = 0
+
+    def __call__(self, rate: float) -> Probe:
+        """Run one rate.
+
+        Raises:
+            CheckFailed: The generator could not keep its schedule; that says nothing about the server.
+        """
+        self.say(f"{rate:.0f} requests/s" if rate >= 10 else f"{rate:.3g} requests/s")
+        for pause_s in (*PAUSES_S, None):
+            self.seed += 1
+            long_s = max(self.plan.duration_s, LEAST_ARRIVALS / rate)
+            plan = replace(self.plan, arrivals=f"poisson:{rate:.6g}", duration_s=long_s, seed=self.seed)
+            result = self.generator.run(plan, slo=self.slo)
+            # What was not sent as too much was without an answer is the server's doing.
+            if result.generator.valid or result.generator.capped:
+                self.results.append(result)
+                return probe(rate, result)
+            if pause_s is not None:
+                time.sleep(pause_s)
+        raise CheckFailed(
+            f"the generator could not keep its schedule at {rate:.0f} requests/s: {'; '.join(result.generator.why)}",
+            "leave its cores to it: end what else runs on this machine, or use one with more cores",
+        )
+
+
+def probe(rate: float, result: Result) -> Probe:
+    """What a run says of its rate."""
+    model, latency = result.model, result.model.latency
+    missed = [check for check in result.verdict.checks if not check.met]
+    return Probe(
+        rate,
+        met=bool(result.verdict.met) and not result.generator.capped,
+        served=model.throughput,
+        p50_ms=latency.p50 if latency else None,
+        p99_ms=latency.p99 if latency else None,
+        error_rate=model.error_rate,
+        strain=max((_strain(check) for check in result.verdict.checks), default=math.nan),
+        said=", ".join(map(words, missed)),
+    )
+
+
+def words(check: Check) -> str:
+    """A bound and what was found, as ``p99_ms 61.2, wanted at most 50``."""
+    found = "nothing" if check.found is None else f"{check.found:.3g}"
+    return f"{check.name} {found}, wanted at {'least' if check.name == 'goodput' else 'most'} {check.wanted:g}"
+
+
+def bounds(slo: Slo) -> str:
+    """An SLO as a person says it: ``p99 ≤ 50 ms, errors ≤ 0.1 %``."""
+    said = {
+        f"{name.removesuffix('_ms')} ≤ {value:g} ms": value
+        for name in ("p50_ms", "p95_ms", "p99_ms") if (value := getattr(slo, name)) is not None
+    }  # fmt: skip
+    parts = [*said, f"errors ≤ {slo.error_rate * 100:g} %"]
+    return ", ".join([*parts, *([f"goodput ≥ {slo.goodput:.0%}"] if slo.goodput is not None else [])])
+
+
+def point(found: Probe) -> Point:
+    """As load tests' reports draw it."""
+    return Point(found.rate, found.served, found.p50_ms, found.p99_ms, found.error_rate, valid=True, met=found.met)
+
+
+def _strain(check: Check) -> float:
+    """A latency over its bound: 1 is at the limit. Counts of failures are no measure of how near the limit is."""
+    if not check.name.endswith("_ms") or check.found is None:
+        return 0.0 if check.met else math.inf
+    return check.found / check.wanted
+
+
+def seconds(name: str, text: str, *, least: float = 1.0) -> float:
+    """A time such as ``10s`` or ``10m``.
+
+    Raises:
+        InputError: It is none, or shorter.
+    """
+    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:], 0)
+    try:
+        found = float(text[:-1]) * unit if unit else float(text)
+    except ValueError:
+        found = math.nan
+    if not least <= found <= 24 * 3600:
+        raise InputError(f"{name} is {text!r}", f"between {least:g}s and 24h, for example 10s or 10m")
+    return found

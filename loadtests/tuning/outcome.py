@@ -1,0 +1,134 @@
+"""Writes down what a search found: the result for the page, and the winner into recipe, repository and passport."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from reporting import tuning_result
+from reporting.tuning_result import TuningResult
+
+from tritonkit import pipeline, tuned
+from tritonkit.recipe import Recipe, Slo
+from tritonkit.repository import layout
+from tuning import comparison, writeback
+from tuning.asking import bounds
+from tuning.comparison import Measured
+from tuning.rig import Built
+from tuning.search import Search, Trial
+from tuning.space import Settings
+from tuning.tuner import Final, References
+
+
+def result(
+    recipe: Recipe,
+    search: Search,
+    held: References,
+    found: Final | None,
+    *,
+    slo: Slo,
+    budget_s: float,
+    environment: dict[str, str],
+    command: str,
+    written: tuple[str, ...] = (),
+) -> TuningResult:
+    """The whole search as the page shows it; without a final it was interrupted."""
+    best = found.winner.settings if found else search.best.settings if search.best else None
+    ratio = comparison.ratio(found.winner, found.default) if found else None
+    again = {one.settings: one for one in (found.winner, found.current, found.default, *found.others)} if found else {}
+    return TuningResult(
+        model=recipe.name,
+        created=_now(),
+        command=command,
+        environment=environment,
+        slo=bounds(slo),
+        slo_p99_ms=slo.p99_ms,
+        budget_s=budget_s,
+        trials=tuple(_trial(trial, again.get(trial.settings)) for trial in search.trials),
+        best=_number(search, best),
+        default=_number(search, held.default),
+        ratio=ratio,
+        partial=found is None,
+        written=written,
+    )
+
+
+def write(recipe: Recipe, made: Built, found: Final, repository: Path, figures: dict[str, Any]) -> tuple[str, ...]:
+    """Put the winner into the recipe, ``config.pbtxt`` and the passport; names of the files.
+
+    The repository comes first: where a configuration was edited by hand, the recipe stays as it is, too. The recipe is
+    not touched either where what it says now has won.
+
+    Raises:
+        TritonkitError: One of them cannot be written.
+    """
+    settings = found.winner.settings
+    same = settings == found.current.settings
+    batching = recipe.batching if same else settings.batching(recipe, made.chosen)
+    wanted = recipe if same else writeback.checked(recipe, batching)
+    tuned.keep(wanted, made.graphs[settings.precision], made.target, figures)
+    built = pipeline.build([wanted], repository, made.target).models[recipe.name]
+    if built["precision"] != settings.precision:  # the gate measured anew, and chose another one: name it
+        batching = batching.model_copy(update={"precision": settings.precision})
+        wanted, same = writeback.checked(recipe, batching), False
+        tuned.keep(wanted, made.graphs[settings.precision], made.target, figures)
+        pipeline.build([wanted], repository, made.target)
+    files = [repository / recipe.name / layout.CONFIG, repository / recipe.name / layout.PASSPORT]
+    if not same:
+        writeback.write(recipe, batching)
+        files.insert(0, recipe.path)
+    return tuple(map(str, files))
+
+
+def figures(
+    found: Final, search: Search, slo: Slo, environment: dict[str, str], load: dict[str, Any]
+) -> dict[str, Any]:
+    """What the passport says of the winner."""
+    winner = found.winner
+    return {
+        "measured": _now(),
+        "slo": slo.model_dump(exclude_none=True),
+        "load": load,
+        "settings": winner.settings.as_json(),
+        "capacity": round(winner.capacity, 1),
+        "rounds": [round(limit, 1) for limit in winner.limits],
+        "p50_ms": _rounded(winner.at_limit.p50_ms if winner.at_limit else None),
+        "p99_ms": _rounded(winner.at_limit.p99_ms if winner.at_limit else None),
+        "over_tritons_default": _ratio(comparison.ratio(winner, found.default)),
+        "over_what_was_served": _ratio(comparison.ratio(winner, found.current)),
+        "trials": len(search.trials),
+        "environment": environment,
+    }
+
+
+def _trial(trial: Trial, again: Measured | None) -> tuning_result.Trial:
+    """A trial; what the final measured of it counts more than a short probe."""
+    outcome = trial.outcome
+    status, capacity, p50_ms, p99_ms, why = (
+        outcome.status, outcome.capacity, outcome.p50_ms, outcome.p99_ms, outcome.why
+    )  # fmt: skip
+    if again is not None and again.at_limit is not None:
+        status, why = "measured", ""
+        capacity, p50_ms, p99_ms = again.capacity, again.at_limit.p50_ms, again.at_limit.p99_ms
+    return tuning_result.Trial(
+        trial.number, trial.settings.words(), status, capacity, p50_ms, p99_ms, outcome.seconds, why
+    )
+
+
+def _number(search: Search, settings: Settings | None) -> int | None:
+    return next((trial.number for trial in search.trials if trial.settings == settings), None)
+
+
+def _ratio(found: tuning_result.Ratio | None) -> dict[str, float] | None:
+    if found is None:
+        return None
+    return {"median": round(found.median, 3), "lowest": round(found.low, 3), "highest": round(found.high, 3)}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

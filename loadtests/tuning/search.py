@@ -1,0 +1,232 @@
+"""Proposes which configuration to try next, and learns from what came of it: Optuna's TPE sampler, on a journal.
+
+The journal outlives the process, so that a second search continues where the first one ended. What a trial is, and
+what its capacity means, is for :mod:`tuning.trial`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.samplers import TPESampler
+from optuna.storages import InMemoryStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from tritonkit import atomic, store
+from tritonkit.errors import InputError
+from tuning.space import NAMES, UNORDERED, Settings, Space
+
+# Trials before the sampler trusts its model; some are drawn at random until then.
+STARTUP = 4
+# From then on every so many proposals, one is a step in one setting away from the best: a model of few trials finds the
+# right region, and not its top.
+STEP_EVERY = 2
+# Proposals in a row that were tried before: from then on, any that was not is taken.
+STALE = 10
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one configuration.
+
+    Attributes:
+        status: ``measured``; ``pruned``: worse than the best, which a short probe showed; ``failed``: did not load.
+        estimate: The limit, as far as it was looked for; where it was pruned, it is no higher. None where it failed.
+        capacity: The highest rate that met the SLO; None where it was pruned.
+        p50_ms: At the highest rate that met the SLO.
+        p99_ms: The same.
+        probes: Runs that it took.
+        seconds: Time that it took, loading included.
+        why: It was pruned, or failed.
+    """
+
+    status: Literal["measured", "pruned", "failed"]
+    estimate: float | None = None
+    capacity: float | None = None
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    probes: int = 0
+    seconds: float = 0.0
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration and its outcome."""
+
+    number: int
+    settings: Settings
+    outcome: Outcome
+
+
+class Search:
+    """A search in a space; :meth:`propose`, measure, :meth:`tell`, and again.
+
+    Args:
+        space: What may be tried.
+        first: What is tried first, in order, unless the journal has it already.
+        journal: Where trials are kept; nowhere if not given.
+        identity: What trials depend on: where it differs from the journal's, the search begins anew.
+        seed: Of the sampler.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        first: Sequence[Settings] = (),
+        *,
+        journal: Path | None = None,
+        identity: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.space = space
+        said = json.loads(json.dumps(dict(identity or {}) | {"space": asdict(space)}))  # as the journal will have it
+        name = store.hash_of(said)[:16]
+        storage = _storage(journal)
+        before = {study.study_name: study for study in optuna.get_all_study_summaries(storage)} if journal else {}
+        self._study = optuna.create_study(
+            storage=storage, study_name=name, direction="maximize", load_if_exists=True,
+            sampler=TPESampler(n_startup_trials=STARTUP, multivariate=True, constant_liar=False, seed=seed),
+        )  # fmt: skip
+        if name in before:  # or it would draw again what it drew then
+            self._study.sampler.reseed_rng()
+        self.changed: list[str] = []
+        if name not in before:
+            self._study.set_user_attr("identity", said)
+            last = max(before.values(), key=lambda study: study._study_id, default=None)
+            old = last.user_attrs.get("identity", {}) if last else {}
+            self.changed = sorted(key for key in {*said, *old} if said.get(key) != old.get(key)) if last else []
+        self._pending: optuna.Trial | None = None
+        self._random = random.Random(seed)
+        self.trials = self._kept()
+        self.resumed = len(self.trials)
+        for settings in first:
+            if settings.normal() not in self._known:
+                self._study.enqueue_trial(self._encoded(settings), skip_if_exists=True)
+
+    @property
+    def best(self) -> Trial | None:
+        """The first of :meth:`ranked`."""
+        return next(iter(self.ranked()), None)
+
+    def ranked(self) -> list[Trial]:
+        """Those that were measured, the best first."""
+        measured = [trial for trial in self.trials if trial.outcome.status == "measured"]
+        return sorted(measured, key=lambda trial: -(trial.outcome.estimate or 0.0))
+
+    def propose(self) -> Settings | None:
+        """What to try next; None when everything was tried."""
+        if len(self.trials) >= STARTUP and len(self.trials) % STEP_EVERY == 0:
+            self._enqueue_step()
+        for turn in range(2 * STALE):
+            if turn == STALE and not self._enqueue_untried():
+                return None
+            trial = self._study.ask(self._distributions())
+            settings = self._decoded(trial.params)
+            if settings not in self._known:
+                self._pending = trial
+                trial.set_user_attr("settings", settings.as_json())
+                return settings
+            self._study.tell(trial, state=TrialState.FAIL)  # what is known is not measured again
+        return None
+
+    def tell(self, settings: Settings, outcome: Outcome) -> Trial:
+        """What came of the last proposal."""
+        asked, self._pending = self._pending, None
+        assert asked is not None
+        asked.set_user_attr("outcome", asdict(outcome))
+        if outcome.estimate is None:
+            self._study.tell(asked, state=TrialState.FAIL)
+        elif outcome.status == "pruned":
+            asked.report(outcome.estimate, step=1)
+            self._study.tell(asked, state=TrialState.PRUNED)
+        else:
+            self._study.tell(asked, outcome.estimate)
+        trial = Trial(len(self.trials), settings, outcome)
+        self.trials.append(trial)
+        return trial
+
+    @property
+    def _known(self) -> set[Settings]:
+        return {trial.settings for trial in self.trials}
+
+    def _kept(self) -> list[Trial]:
+        """The journal's trials. One that was running when the process ended will never be told."""
+        found: list[Trial] = []
+        for kept in self._study.get_trials(deepcopy=False):
+            if kept.state == TrialState.RUNNING:
+                self._study.tell(kept.number, state=TrialState.FAIL)
+            elif "outcome" in kept.user_attrs:
+                settings = Settings(**kept.user_attrs["settings"])
+                found.append(Trial(len(found), settings, Outcome(**kept.user_attrs["outcome"])))
+        return found
+
+    def _enqueue_step(self) -> None:
+        if self.best is None:
+            return
+        steps = [settings for settings in self.space.near(self.best.settings) if settings not in self._known]
+        if steps:
+            self._study.enqueue_trial(self._encoded(self._random.choice(steps)))
+
+    def _enqueue_untried(self) -> bool:
+        untried = [settings for settings in self.space.grid() if settings not in self._known]
+        if untried:
+            self._study.enqueue_trial(self._encoded(self._random.choice(untried)))
+        return bool(untried)
+
+    def _distributions(self) -> dict[str, BaseDistribution]:
+        return {
+            name: CategoricalDistribution(values) if name in UNORDERED else IntDistribution(0, len(values) - 1)
+            for name, values in ((name, getattr(self.space, name)) for name in NAMES)
+        }
+
+    def _encoded(self, settings: Settings) -> dict[str, Any]:
+        values = {name: getattr(settings, name) for name in NAMES}
+        return {
+            name: value if name in UNORDERED else getattr(self.space, name).index(value)
+            for name, value in values.items()
+        }
+
+    def _decoded(self, params: Mapping[str, Any]) -> Settings:
+        values = {
+            name: value if name in UNORDERED else getattr(self.space, name)[value] for name, value in params.items()
+        }
+        return Settings(**values).normal()
+
+
+def _storage(journal: Path | None) -> InMemoryStorage | JournalStorage:
+    if journal is None:
+        return InMemoryStorage()
+    with atomic.explained(journal):
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        _mend(journal)
+        return JournalStorage(JournalFileBackend(str(journal)))
+
+
+def _mend(journal: Path) -> None:
+    """Cut off what a process that was killed left of its last line: Optuna would write the next one behind it.
+
+    Raises:
+        InputError: Another line is damaged.
+    """
+    if not journal.exists():
+        return
+    data = journal.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    try:
+        for line in data[:whole].splitlines():
+            json.loads(line)
+    except ValueError as error:
+        raise InputError(f"the journal {journal} cannot be read: {error}", "remove it, to begin anew") from error
+    if whole < len(data):
+        os.truncate(journal, whole)

@@ -1,0 +1,171 @@
+"""What may be set, as plain data: one configuration, and all of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from tritonkit.recipe import Batching, Precision, Recipe
+from tritonkit.repository.config import MAX_QUEUE_SIZE
+
+# Microseconds. More than a fifth of a tight SLO of 50 ms only to wait would be hard to win back.
+QUEUE_DELAYS_US = (0, 200, 500, 1000, 2000, 5000, 10_000)
+MOST_INSTANCES = 4  # on few cores; with more, one a core
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One configuration.
+
+    Attributes:
+        precision: Which variant is served.
+        max_batch_size: The largest batch.
+        queue_delay_us: How long a batch may wait for more.
+        instances: How many run at the same time.
+        threads: Of onnxruntime, an instance.
+        bounded: Whether the queue has this project's bounds in size and time, or none.
+    """
+
+    precision: Precision
+    max_batch_size: int
+    queue_delay_us: int
+    instances: int
+    threads: int
+    bounded: bool
+
+    def normal(self) -> Settings:
+        """The same configuration, as it is written in one way only: without batches there is no queue to set."""
+        return self if self.max_batch_size > 1 else replace(self, queue_delay_us=0, bounded=False)
+
+    def batching(self, recipe: Recipe, chosen: Precision) -> Batching:
+        """The recipe's ``batching`` that says this.
+
+        Args:
+            recipe: Whose.
+            chosen: The precision that is served without being named here.
+        """
+        unbounded = {"max_queue_size": 0, "queue_timeout_ms": 0}
+        by_default = Batching(instances=self.instances).bounded
+        bounds: dict[str, Any] = {}
+        if self.max_batch_size > 1 and self.bounded != by_default:
+            # With one instance, a bound must be asked for by name.
+            bounds = unbounded if by_default else {"max_queue_size": MAX_QUEUE_SIZE}
+        return Batching(
+            max_batch_size=None if self.max_batch_size == recipe.max_batch_size else self.max_batch_size,
+            max_queue_delay_us=self.queue_delay_us,
+            instances=self.instances,
+            threads=self.threads,
+            precision=None if self.precision == chosen else self.precision,
+            **bounds,
+        )
+
+    def words(self) -> dict[str, str]:
+        """As a person reads it."""
+        batched = self.max_batch_size > 1
+        return {
+            "variant": self.precision,
+            "max batch": str(self.max_batch_size),
+            "queue delay": f"{self.queue_delay_us} µs" if batched else "-",
+            "instances": str(self.instances),
+            "threads": str(self.threads),
+            "queue": ("bounded" if self.bounded else "unbounded") if batched else "-",
+        }
+
+    def __str__(self) -> str:
+        said = self.words()
+        parts = [said["variant"], f"batch {said['max batch']}", f"delay {said['queue delay']}"]
+        parts += [f"{self.instances} instance{'s' if self.instances > 1 else ''}"]
+        parts += [f"{self.threads} threads"] if self.threads > 1 else []
+        return ", ".join([*parts, said["queue"]]).replace(", delay -", "").replace(", -", "")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data; ``Settings(**data)`` reads it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Space:
+    """Every value that each setting may have, in order."""
+
+    precision: tuple[Precision, ...]
+    max_batch_size: tuple[int, ...]
+    queue_delay_us: tuple[int, ...]
+    instances: tuple[int, ...]
+    threads: tuple[int, ...]
+    bounded: tuple[bool, ...]
+
+    def grid(self) -> list[Settings]:
+        """All configurations, each once."""
+        values = itertools.product(*(getattr(self, name) for name in NAMES))
+        found = (Settings(**dict(zip(NAMES, chosen, strict=True))).normal() for chosen in values)
+        return list(dict.fromkeys(found))
+
+    def near(self, settings: Settings) -> list[Settings]:
+        """Configurations that differ in one setting: by one place in its order, or in what has no order."""
+        found = []
+        for name in NAMES:
+            values = getattr(self, name)
+            place = values.index(getattr(settings, name))
+            others = values if name in UNORDERED else values[max(place - 1, 0) : place + 2]
+            found += [replace(settings, **{name: value}).normal() for value in others]
+        return [other for other in dict.fromkeys(found) if other != settings]
+
+    def holds(self, settings: Settings) -> bool:
+        """Whether a configuration is one of these."""
+        return all(getattr(settings, name) in getattr(self, name) for name in NAMES)
+
+    def with_values_of(self, *others: Settings) -> Space:
+        """The same, with the values of some configurations among them."""
+        values = {name: {getattr(settings, name) for settings in others} - {*getattr(self, name)} for name in NAMES}
+        return replace(self, **{
+            name: tuple(sorted({*getattr(self, name), *more})) for name, more in values.items() if more
+        })  # fmt: skip
+
+
+# Settings without an order; of all others, values that stand beside each other are alike.
+UNORDERED = {"precision", "bounded"}
+NAMES = tuple(field.name for field in fields(Settings))
+
+
+def of(recipe: Recipe, precisions: Sequence[Precision], cores: int, smallest_batch: int = 1) -> Space:
+    """What is worth trying for a recipe.
+
+    Args:
+        recipe: Up to whose ``max_batch_size`` batches go; 0 leaves only the settings that need no batches.
+        precisions: Variants that are accurate enough.
+        cores: That the server has.
+        smallest_batch: Rows in the largest request of the load: a smaller ``max_batch_size`` would refuse it.
+    """
+    most = max(recipe.max_batch_size, 1)
+    sizes = sorted({most, *(size for size in _doubled(most) if size >= smallest_batch)})
+    batched = most > 1
+    return Space(
+        precision=tuple(precisions),
+        max_batch_size=tuple(sizes) if recipe.max_batch_size else (0,),
+        queue_delay_us=QUEUE_DELAYS_US if batched else (0,),
+        instances=tuple(range(1, max(MOST_INSTANCES, cores) + 1)),
+        threads=tuple(sorted({1, *_doubled(cores), cores})),
+        bounded=(True, False) if batched else (False,),
+    )
+
+
+def of_recipe(recipe: Recipe, chosen: Precision) -> Settings:
+    """What a recipe says now, with the precision that it is served in."""
+    said = recipe.batching
+    return Settings(
+        chosen, recipe.largest_batch, said.max_queue_delay_us, said.instances, said.threads, said.bounded
+    ).normal()
+
+
+def tritons_default(recipe: Recipe, cores: int) -> Settings:
+    """``dynamic_batching {}`` and one instance, of the graph as it was exported; onnxruntime takes every core."""
+    return Settings("fp32", recipe.max_batch_size, 0, 1, cores, bounded=False).normal()
+
+
+def _doubled(most: int) -> list[int]:
+    found = [1]
+    while found[-1] * 2 <= most:
+        found.append(found[-1] * 2)
+    return found

@@ -1,0 +1,74 @@
+"""Measures one configuration, as briefly as will do: one short probe tells most of them apart from the best."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from tritonkit.errors import CheckFailed
+from tuning.limit import Ask, Bracket, Probe, bracket
+from tuning.search import Outcome
+from tuning.space import Settings
+
+# Between the best so far and the next rate to try, up or down. Near the limit a short probe is chance by some percent.
+STRIDE = 1.15
+FIRST_RESOLUTION = 1.1
+
+
+def explore(ask: Ask, best: float | None, start: float) -> Outcome:
+    """The capacity of one configuration, if it is near the best one's or above.
+
+    Args:
+        ask: Runs one rate with this configuration.
+        best: The best one's limit so far; None at the first.
+        start: Where to begin then.
+    """
+    asked = 0
+
+    def note(rate: float) -> Probe:
+        nonlocal asked
+        asked += 1
+        return ask(rate)
+
+    if best is None:
+        outcome = _enclosed(bracket(note, start, resolution=FIRST_RESOLUTION))
+    elif (first := note(best)).met:
+        outcome = _enclosed(bracket(_after(first, note), best, stride=STRIDE, resolution=STRIDE * 1.001))
+    elif first.overloaded:
+        outcome = Outcome("pruned", first.served, why=f"serves {first.served:.0f} of {best:.0f} requests/s")
+    elif (second := note(best / STRIDE)).met:
+        outcome = _enclosed(Bracket(second, first))
+    else:
+        outcome = _missed(second)
+    return replace(outcome, probes=asked)
+
+
+def timed(
+    configure: Callable[[Settings], None], ask: Ask, settings: Settings, best: float | None, start: float
+) -> Outcome:
+    """Configure the server and :func:`explore`; a configuration that does not load is an outcome, too."""
+    began = time.monotonic()
+    try:
+        configure(settings)
+    except CheckFailed as error:
+        return Outcome("failed", seconds=round(time.monotonic() - began, 1), why=error.message)
+    outcome = explore(ask, best, start)
+    return replace(outcome, seconds=round(time.monotonic() - began, 1))
+
+
+def _after(first: Probe, ask: Ask) -> Ask:
+    """``ask``, with the answer to its first question given already."""
+    answers = [first]
+    return lambda rate: answers.pop() if answers else ask(rate)
+
+
+def _enclosed(found: Bracket) -> Outcome:
+    if (low := found.low) is None:
+        return _missed(found.high)
+    return Outcome("measured", found.limit, low.rate, low.p50_ms, low.p99_ms)
+
+
+def _missed(found: Probe) -> Outcome:
+    why = f"misses the SLO at {found.rate:.0f} requests/s: {found.said}"
+    return Outcome("pruned", min(found.rate, found.served), why=why)

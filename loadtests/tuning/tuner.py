@@ -1,0 +1,182 @@
+"""One search from beginning to end: many short trials, then the best of them side by side with what is served now.
+
+It says what won; :mod:`tuning.outcome` writes it down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from tritonkit.errors import CheckFailed
+from tritonkit.precision import gate
+from tritonkit.recipe import Slo
+from tritonkit.repository import config
+from tritonkit.server import runtime
+from tuning import comparison, space
+from tuning.comparison import Measured
+from tuning.cores import Cores
+from tuning.limit import Probe
+from tuning.rig import Built, Rig
+from tuning.search import Search, Trial
+from tuning.space import Settings, Space
+from tuning.trial import timed
+
+FIRST_RATE = 50.0  # where the gate measured no speed
+LOADS_S = 3.0  # a configuration, roughly
+Say = Callable[[str], None]
+PROBES = 3  # that a final round takes, roughly
+CHOOSING_RUNS = 7  # that `choose` takes, at most as a rule
+LEAST_SHARE = 1 / 3  # of the budget for the search, however short it is
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much a measurement is worth.
+
+    Attributes:
+        probe_s: Measured seconds of a trial's runs.
+        final_s: Of the final's runs.
+        warm_up_s: Seconds before either.
+        rounds: Of the final.
+        finalists: How many trials take part in it, beside what is served now and Triton's default.
+    """
+
+    probe_s: float = 2.0
+    final_s: float = 4.0
+    warm_up_s: float = 0.5
+    rounds: int = 3
+    finalists: int = 2
+
+    @property
+    def final_takes_s(self) -> float:
+        """Seconds that the final takes, roughly."""
+        return (2 + self.finalists) * self.rounds * (LOADS_S + PROBES * (self.final_s + self.warm_up_s))
+
+    def search_s(self, budget_s: float) -> float:
+        """Seconds that are left for the search."""
+        return max(budget_s - self.final_takes_s, budget_s * LEAST_SHARE)
+
+
+class Configurable(Protocol):
+    """What serves one configuration at a time and can be asked for rates, as a :class:`tuning.rig.Rig`."""
+
+    def configure(self, settings: Settings, /) -> None:
+        """Serve this one from now on."""
+
+    def ask(self, rate: float, /) -> Probe:
+        """Run one rate."""
+
+
+@dataclass(frozen=True)
+class Final:
+    """What the final measured.
+
+    Attributes:
+        winner: The best; of those that tie, what is served now, then what has a bounded queue.
+        current: What the recipe says now.
+        default: Triton's ``dynamic_batching {}`` with one instance.
+        others: The other finalists.
+    """
+
+    winner: Measured
+    current: Measured
+    default: Measured
+    others: tuple[Measured, ...]
+
+
+@dataclass(frozen=True)
+class References:
+    """The two configurations that everything is held against."""
+
+    current: Settings
+    default: Settings
+
+
+def references(made: Built, cores: Cores) -> References:
+    """Of a recipe, on this many cores."""
+    return References(space.of_recipe(made.recipe, made.chosen), space.tritons_default(made.recipe, len(cores.server)))
+
+
+def all_settings(made: Built, cores: Cores, held: References, smallest_batch: int = 1) -> Space:
+    """What is searched; the references' own values among it."""
+    found = space.of(made.recipe, tuple(made.accurate), len(cores.server), smallest_batch)
+    return found.with_values_of(held.current, held.default)
+
+
+def opening(made: Built, held: References) -> list[Settings]:
+    """What is tried first: the references, and Triton's default in every other accurate variant."""
+    variants = [replace(held.default, precision=precision) for precision in made.accurate]
+    return list(dict.fromkeys([held.current, held.default, *variants]))
+
+
+def identity(made: Built, slo: Slo, cores: Cores, load: dict[str, Any], effort: Effort) -> dict[str, Any]:
+    """What trials depend on; ``batching``, which is what they vary, is not part of it."""
+    recipe = made.recipe
+    said = recipe.model_dump(mode="json", include={"name", "inputs", "outputs", "shapes", "max_batch_size", "samples"})
+    return {
+        "recipe": said, "graph": dict(made.graphs), "server": f"{runtime.WHEEL} {runtime.find().path.name}",
+        "machine": gate.machine(), "cores": str(cores), "SLO": slo.model_dump(), "load": load,
+        "effort": [effort.probe_s, effort.warm_up_s], "bounds": [config.MAX_QUEUE_SIZE, config.QUEUE_TIMEOUT_MS],
+    }  # fmt: skip
+
+
+def search_for(rig: Rig, search: Search, probe_s: float, more: Callable[[], bool], say: Say = lambda _: None) -> None:
+    """Try configurations for as long as ``more`` says, or until everything was tried."""
+    start = rig.made.accurate[rig.made.chosen] or FIRST_RATE
+    while more():
+        settings = search.propose()
+        if settings is None:
+            say("every configuration was tried")
+            return
+        best = search.best
+        say(f"trial {len(search.trials) + 1}: {settings}{_so_far(best)}")
+        limit = best.outcome.estimate if best else None
+        search.tell(settings, timed(rig.configure, lambda rate: rig.ask(rate, probe_s), settings, limit, start))
+
+
+def final(rig: Rig, search: Search, held: References, effort: Effort, say: Say = lambda _: None) -> Final:
+    """Measure the best trials again, in turn with the references, and say which one wins.
+
+    Raises:
+        CheckFailed: No configuration meets the SLO.
+    """
+    best = search.ranked()[: effort.finalists]
+    if not best:
+        why = next((trial.outcome.why for trial in search.trials if trial.outcome.why), "nothing was tried")
+        raise CheckFailed(f"none of {len(search.trials)} configurations meets the SLO: {why}", "loosen it")
+    entrants = _entrants(held, [trial.settings for trial in best])
+    highest = best[0].outcome.estimate or FIRST_RATE
+    known = {trial.settings: trial.outcome.estimate or highest for trial in search.trials}
+    guesses = {settings: known.get(settings, highest) for settings in entrants}
+    measured = comparison.rounds(
+        rig.configure,
+        lambda rate: rig.ask(rate, effort.final_s),
+        guesses,
+        effort.rounds,
+        lambda text: say(f"final, {text}"),
+    )
+    winner = comparison.winner(list(measured.values()))
+    if not winner.capacity:
+        raise CheckFailed("no configuration met the SLO when it was measured again", "loosen it")
+    others = tuple(one for settings, one in measured.items() if settings not in {held.current, held.default})
+    return Final(winner, measured[held.current], measured[held.default], others)
+
+
+def choose(rig: Configurable, search: Search, say: Say = lambda _: None) -> Measured:
+    """The better one of the two best trials, measured again: the estimate that put a trial first is partly luck."""
+    guesses = {trial.settings: trial.outcome.estimate or FIRST_RATE for trial in search.ranked()[:2]}
+    measured = comparison.rounds(rig.configure, rig.ask, guesses, 1, say)
+    return max(measured.values(), key=lambda one: one.capacity)
+
+
+def _entrants(held: References, best: Sequence[Settings]) -> list[Settings]:
+    """In order of preference, for ties: what is served now, what has bounds, what lets an overloaded queue grow."""
+    twins = [replace(settings, bounded=True) for settings in best if settings.instances > 1 and not settings.bounded]
+    rivals = [*best, *(twin.normal() for twin in twins), held.default]
+    return list(dict.fromkeys([held.current, *sorted(rivals, key=lambda settings: not settings.bounded)]))
+
+
+def _so_far(best: Trial | None) -> str:
+    return f"; best so far {best.outcome.estimate or 0:.0f}/s: {best.settings}" if best else ""

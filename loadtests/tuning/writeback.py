@@ -1,0 +1,124 @@
+"""Writes a ``batching`` section into a recipe, and leaves every other line of it as it is, byte for byte.
+
+Within the section, comments, order and style of what stays are kept.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
+
+from tritonkit import atomic
+from tritonkit import recipe as recipes
+from tritonkit.errors import OutputError, RecipeError
+from tritonkit.recipe import Batching, Recipe
+
+KEY = "batching"
+# Always written, so that what was measured does not change with the defaults.
+MEASURED = ("max_queue_delay_us", "instances", "threads")
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a recipe that cannot be replaced, before minutes of work.
+
+    Raises:
+        OutputError: It, or its folder, is read-only.
+    """
+    for place in (path, path.absolute().parent):
+        if not os.access(place, os.W_OK):
+            raise OutputError(f"{place} is read-only", "make it writable, or look only: --dry-run")
+
+
+def write(recipe: Recipe, batching: Batching) -> Recipe:
+    """Put ``batching`` into the recipe's file, whole or not at all; the recipe as it then is.
+
+    Raises:
+        RecipeError: As :func:`checked`.
+        OutputError: The file cannot be written.
+    """
+    checked(recipe, batching)
+    atomic.write(recipe.path, replaced(recipe.path.read_text(encoding="utf-8"), batching).encode())
+    return recipes.load(recipe.path)
+
+
+def checked(recipe: Recipe, batching: Batching) -> Recipe:
+    """The recipe as it will be; nothing is written.
+
+    Raises:
+        RecipeError: The file's form does not allow it; the message has what to write by hand.
+    """
+    wanted = recipe.model_copy(update={KEY: batching})
+    try:
+        new = replaced(recipe.path.read_text(encoding="utf-8"), batching)
+        found = Recipe.model_validate({**yaml.safe_load(new), "path": recipe.path})
+    except (YAMLError, yaml.YAMLError, ValueError, AttributeError) as error:
+        raise _by_hand(recipe.path, batching) from error
+    if found != wanted:
+        raise _by_hand(recipe.path, batching)
+    return wanted
+
+
+def replaced(text: str, batching: Batching) -> str:
+    """The text of a recipe with another ``batching`` section, or with one at its end.
+
+    Raises:
+        ValueError: The recipe is no mapping in block style.
+        YAMLError: The section cannot be read by itself.
+    """
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if not isinstance(root, yaml.MappingNode) or root.flow_style:
+        raise ValueError("no mapping in block style")
+    lines = text.splitlines(keepends=True)
+    keys = [key.value for key, _ in root.value]
+    if KEY not in keys:
+        return text + ("" if text.endswith("\n") else "\n") + _line(batching)
+    place = keys.index(KEY)
+    first = root.value[place][0].start_mark.line
+    last = root.value[place + 1][0].start_mark.line if place + 1 < len(keys) else len(lines)
+    while lines[last - 1].lstrip()[:1] in {"", "#"}:  # what stands before the next key is about that
+        last -= 1
+    new = _section("".join(lines[first:last]), root.value[place][1], batching)
+    return "".join(lines[:first]) + new + "".join(lines[last:])
+
+
+def _section(text: str, value: yaml.Node, batching: Batching) -> str:
+    """The section alone, changed."""
+    if not isinstance(value, yaml.MappingNode) or not value.value:
+        return _line(batching)
+    dialect = YAML()
+    dialect.preserve_quotes = True
+    dialect.width = 4096
+    dialect.indent(mapping=value.value[0][0].start_mark.column)
+    section = dialect.load(text)
+    inner: CommentedMap = section[KEY]
+    said = _plain(batching, inner)
+    for key in [key for key in inner if key not in said]:
+        del inner[key]
+    inner.update(said)
+    written = io.StringIO()
+    dialect.dump(section, written)
+    return written.getvalue()
+
+
+def _plain(batching: Batching, kept: CommentedMap | None = None) -> dict[str, Any]:
+    """What is written: what was measured, and whatever differs from the defaults or was written before."""
+    said = batching.model_dump(mode="json")
+    changed = batching.model_dump(mode="json", exclude_defaults=True)
+    written = {*changed, *MEASURED, *(kept or ())}
+    return {key: value for key, value in said.items() if value is not None and key in written}
+
+
+def _by_hand(path: Path, batching: Batching) -> RecipeError:
+    return RecipeError(f"{path} has a form that cannot be changed without harm", f"write  {_line(batching).strip()}")
+
+
+def _line(batching: Batching) -> str:
+    said = ", ".join(f"{key}: {value}" for key, value in _plain(batching).items())
+    return f"{KEY}: {{{said}}}   # measured by `make tune`\n"

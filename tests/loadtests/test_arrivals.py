@@ -1,0 +1,120 @@
+"""Schedules: their statistics, what shares them, and recordings that cannot be replayed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from load import arrivals
+
+from tritonkit.errors import InputError
+
+
+def times(text: str, duration_s: float = 100.0, warm_up_s: float = 0.0, seed: int = 7) -> arrivals.Times:
+    return arrivals.parse(text).times(duration_s, warm_up_s, seed)
+
+
+def counted(found: arrivals.Times, start_s: float, end_s: float) -> int:
+    return int(((found >= start_s) & (found < end_s)).sum())
+
+
+def test_poisson_has_exponential_gaps_and_independent_counts() -> None:
+    found = times("poisson:500", 200)
+    gaps = np.diff(found)
+    assert len(found) == pytest.approx(100_000, rel=0.02)
+    assert gaps.mean() == pytest.approx(1 / 500, rel=0.02)
+    assert gaps.std() == pytest.approx(1 / 500, rel=0.02)  # an exponential distribution's deviation is its mean
+    assert (gaps > 1 / 500).mean() == pytest.approx(np.exp(-1), abs=0.01)
+    counts = np.histogram(found, bins=np.arange(0, 201))[0]
+    assert counts.var() / counts.mean() == pytest.approx(1, abs=0.35)  # of 200 windows; a steady stream has 0
+    assert np.corrcoef(gaps[1:], gaps[:-1])[0, 1] == pytest.approx(0, abs=0.02)
+
+
+def test_constant_is_even_and_exact() -> None:
+    found = times("constant:40", 2.5)
+    assert len(found) == 100
+    np.testing.assert_allclose(np.diff(found), 1 / 40)
+
+
+@pytest.mark.parametrize(
+    ("text", "windows"),
+    [
+        ("steps:50,400,100", {(0, 30): 50, (30, 60): 400, (60, 90): 100}),
+        ("ramp:0-600", {(0, 30): 100, (30, 60): 300, (60, 90): 500}),
+        ("spike:50,800@30+10", {(0, 30): 50, (30, 40): 800, (40, 90): 50}),
+    ],
+)
+def test_rates_change_where_the_schedule_says(text: str, windows: dict[tuple[float, float], float]) -> None:
+    found = times(text, 90)
+    assert (np.diff(found) >= 0).all()
+    for (start_s, end_s), rate in windows.items():
+        expected = rate * (end_s - start_s)
+        assert abs(counted(found, start_s, end_s) - expected) < 5 * np.sqrt(expected)
+
+
+def test_warm_up_is_before_zero_at_the_first_rate() -> None:
+    found = times("steps:100,500", 20, warm_up_s=10)
+    assert found[0] >= -10
+    assert abs(counted(found, -10, 0) - 1000) < 5 * np.sqrt(1000)
+    assert counted(found, 10, 20) > 4000
+
+
+def test_a_seed_is_a_schedule() -> None:
+    assert np.array_equal(times("poisson:50", seed=1), times("poisson:50", seed=1))
+    assert not np.array_equal(times("poisson:50", seed=1)[:10], times("poisson:50", seed=2)[:10])
+
+
+def test_a_recording_is_replayed_from_its_first_time(tmp_path: Path) -> None:
+    path = tmp_path / "recorded.csv"
+    path.write_text("model,start_s\na,100.5\na,101.0\na,103.5\n", encoding="utf-8")
+    np.testing.assert_allclose(times(f"replay:{path}", 0), [0, 0.5, 3.0])
+    np.testing.assert_allclose(times(f"replay:{path}", 2), [0, 0.5])
+    path.write_text("10\n10\n14\n", encoding="utf-8")
+    np.testing.assert_allclose(times(f"replay:{path}", 0), [0, 0, 4])
+    assert arrivals.parse(f"replay:{path}").duration_s(60) == pytest.approx(4 * 4 / 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("start_s\n3\n2\n", "line 3: 2 comes after 3"),
+        ("-1\n2\n", "line 1: -1 is negative"),
+        ("1\nsoon\n", "line 2: no time in 'soon'"),
+        ("1\nnan\n", "line 2: no time in 'nan'"),
+        ("a,start_s\nb,1\nb\n", "line 3: no time in 'b'"),
+        ("", "has 0 times"),
+        ("1\n1\n", "at least two that differ"),
+    ],
+)
+def test_a_recording_that_cannot_be_replayed_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "recorded.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        arrivals.parse(f"replay:{path}")
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "poisson", "poisson:", "poisson:0", "constant:0.0", "poisson:-5", "poisson:1e3", "steps:10,0", "ramp:0-0",
+        "ramp:10", "spike:10,20", "spike:0,20@1+1", "uniform:10", "replay:/no/such/file.csv", "poisson:200000",
+    ],
+)  # fmt: skip
+def test_what_is_no_schedule_is_refused_with_the_forms(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        arrivals.parse(text)
+    assert caught.value.fix
+
+
+def test_a_schedule_that_nobody_can_send_or_that_has_no_end_is_refused() -> None:
+    with pytest.raises(InputError, match="need a duration"):
+        times("poisson:10", 0)
+    with pytest.raises(InputError, match="requests"):
+        times("poisson:100000", 3600)
+    with pytest.raises(InputError, match="end after"):
+        times("spike:10,20@50+10", 55)
+    with pytest.raises(InputError, match="at least"):
+        times("steps:10,20,30", 3)

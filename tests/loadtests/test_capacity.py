@@ -1,0 +1,202 @@
+"""The search for a limit: against a limit that is known, and against a real server whose limit is known, too."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import capacity
+import numpy as np
+import pytest
+import results
+from load import summary
+from load.generator import Generator
+from load.plan import Plan
+from load.result import GeneratorHealth, Result
+from tuning import cores, limit
+from tuning.asking import Asker, bounds, seconds
+from tuning.limit import Probe
+
+from tritonkit.errors import CheckFailed, InputError
+from tritonkit.recipe import Slo
+from tritonkit.server import TritonServer
+
+Recipes = Callable[..., Path]
+TRUE = 300.0
+
+
+def server_with(limit_: float, slope: float, seed: int, lapse: float = 0.01) -> limit.Ask:
+    """A server that meets an SLO by chance: nearly always well below its limit, nearly never well above."""
+    random = np.random.default_rng(seed)
+    scale = slope / (2 * math.log(3))
+
+    def ask(rate: float) -> Probe:
+        chance = 1 / (1 + math.exp(min(500.0, max(-500.0, math.log(rate / limit_) / scale))))
+        met = bool(random.random() < chance and random.random() > lapse)
+        return Probe(rate, met, min(rate, limit_ * 1.05), 4.0, 40.0 if met else 90.0)
+
+    return ask
+
+
+def test_a_bracket_holds_the_limit_whether_it_begins_above_or_below() -> None:
+    for start in (1.0, 20.0, 299.0, 5000.0):
+        found = limit.bracket(lambda rate: Probe(rate, rate <= TRUE, min(rate, TRUE), 1.0, 1.0), start)
+        assert found.low is not None
+        assert found.low.rate <= TRUE < found.high.rate <= found.low.rate * 1.05
+
+
+def test_an_overloaded_server_says_how_far_down_to_go() -> None:
+    asked: list[float] = []
+
+    def ask(rate: float) -> Probe:
+        asked.append(rate)
+        return Probe(rate, rate <= 10, min(rate, 10.0), 1.0, 1.0)
+
+    limit.bracket(ask, 5000.0)
+    assert asked[1] == 10
+
+
+def test_strain_says_where_between_two_rates_the_limit_lies() -> None:
+    low, high = Probe(100, True, 100, 1, 25, strain=0.5), Probe(110, False, 110, 1, 51, strain=1.02)
+    assert 108 < limit.Bracket(low, high).limit < 110
+    overloaded = Probe(400, False, 120, 1, 900, strain=18)
+    assert 100 < limit.Bracket(low, overloaded).limit < 120
+
+
+@pytest.mark.parametrize("slope", [0.01, 0.03, 0.06])
+def test_the_interval_holds_the_limit_about_as_often_as_it_says(slope: float) -> None:
+    """The limit is the rate that nine runs of ten meet; 95 % are said, and 60 searches may miss it 9 times by chance."""
+    true = TRUE * 9 ** (-slope / (2 * math.log(3)))
+    found = [limit.capacity(server_with(TRUE, slope, seed)) for seed in range(60)]
+    assert sum(one.low <= true <= one.high for one in found) >= 51
+    assert np.median([one.high / one.low for one in found]) < 1.3  # a search that has had bad luck says more
+    assert np.median([abs(one.rate / true - 1) for one in found]) < 0.06
+
+
+def test_what_was_missed_by_chance_is_looked_at_again() -> None:
+    """The first run near the limit fails; the search must not stay below it."""
+    missed: list[float] = []
+
+    def ask(rate: float) -> Probe:
+        unlucky = 100 < rate <= TRUE and not missed
+        missed.extend([rate] if unlucky else [])
+        return Probe(rate, rate <= TRUE and not unlucky, min(rate, TRUE), 8.0, 1.0)
+
+    found = limit.capacity(ask)
+    assert missed
+    assert found.rate > TRUE / 1.05
+
+
+def test_an_slo_that_one_request_a_second_misses_is_a_clear_answer() -> None:
+    with pytest.raises(CheckFailed, match=r"not met at 1 request a second: p99_ms 61, wanted at most 50"):
+        limit.capacity(lambda rate: Probe(rate, False, rate, 61.0, 61.0, said="p99_ms 61, wanted at most 50"))
+
+
+class Late:
+    """A generator that is always late; it is what a busy machine makes of a real one."""
+
+    def __init__(self, result: Result) -> None:
+        self.result = result
+        self.runs = 0
+
+    def run(self, plan: Plan, *, slo: Slo | None = None) -> Result:  # noqa: ARG002 -- as a generator takes them
+        self.runs += 1
+        return self.result
+
+
+def test_a_late_generator_ends_the_search_and_is_never_the_servers_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuning.asking.PAUSES_S", (0.0, 0.0))
+    health = GeneratorHealth(1.0, 9.0, 90.0, 0.4, 0.9, 0, valid=False, why=("it was late",))
+    late = Late(results.result(generator=health))
+    with pytest.raises(CheckFailed, match=r"could not keep its schedule at 100 requests/s: it was late"):
+        Asker(late, Slo(p99_ms=50), Plan())(100.0)
+    assert late.runs == 3
+
+
+@pytest.mark.parametrize(
+    ("available", "server", "generator"),
+    [([0, 1], (0,), (1,)), ([2, 5], (2,), (5,)), (range(8), tuple(range(6)), (6, 7)), ([0, 1, 2, 3, 4, 5, 6, 9], (0, 1, 2, 3, 4, 5, 6), (9,))],
+)  # fmt: skip
+def test_cores_are_divided(available: list[int], server: tuple[int, ...], generator: tuple[int, ...]) -> None:
+    assert cores.divide(available) == cores.Cores(server, generator)
+
+
+def test_one_core_cannot_be_divided() -> None:
+    with pytest.raises(InputError, match="two CPU cores"):
+        cores.divide([3])
+
+
+def test_times_and_slos_in_words() -> None:
+    assert (seconds("BUDGET", "10m"), seconds("BUDGET", "90s"), seconds("BUDGET", "2")) == (600, 90, 2)
+    for wrong in ("", "m", "0s", "-1m", "nan", "ten"):
+        with pytest.raises(InputError, match="BUDGET"):
+            seconds("BUDGET", wrong)
+    assert bounds(Slo(p50_ms=10, p99_ms=50, goodput=0.99)) == "p50 ≤ 10 ms, p99 ≤ 50 ms, errors ≤ 0.1 %, goodput ≥ 99%"
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever else uses the machine makes a generator late; these tests are about something else."""
+    monkeypatch.setattr(summary, "LATEST_MS", 1000.0)
+
+
+@pytest.mark.usefixtures("patient")
+def test_capacity_of_a_model_that_sleeps_20_ms_a_request(server: TritonServer, write_recipe: Recipes) -> None:
+    """One instance and no batches: 50 requests a second is all it can do, and an SLO of 300 ms allows most of that."""
+    path = write_recipe("sleep", slo={"p99_ms": 300})
+    with Generator(server.grpc_url, recipes=[path]) as generator:
+        found, result = capacity.capacity(
+            generator, Slo(p99_ms=300), 30.0, plan=Plan(duration_s=1.5, warm_up_s=0.2), resolution=1.3, times=1
+        )
+    assert 15 < found.rate <= 55
+    assert found.low < found.high
+    rates = [one.rate for one in result.curve]
+    assert rates == sorted(set(rates))
+    assert {one.rate: one.met for one in result.curve}[found.rate]
+    assert not result.curve[-1].met
+    assert result.load.arrivals == f"poisson:{found.rate:.6g}"
+
+
+@pytest.mark.usefixtures("patient")
+def test_the_verb_says_that_an_slo_cannot_be_met_and_exits_1(
+    server: TritonServer, write_recipe: Recipes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run("--model", write_recipe("sleep"), "--slo", "p99_ms=5", "--host", server.grpc_url, "--duration", "1s",
+               "--warm-up", "0s", "--reports", tmp_path / "reports")  # fmt: skip
+    said = capsys.readouterr()
+    assert code == 1
+    assert "the SLO is not met at 1 request a second: p99_ms 2" in said.err
+    assert not (tmp_path / "reports").exists()
+
+
+def test_bad_input_is_found_before_anything_runs(
+    write_recipe: Recipes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_recipe("sleep")
+    assert run("--model", path) == 2
+    assert "has no SLO to search by" in capsys.readouterr().err
+    assert run("--model", path, "--slo", "error_rate=0.1") == 2
+    assert run("--model", path, "--slo", "p99_ms=50", "--duration", "0s") == 2
+    assert "DURATION" in capsys.readouterr().err
+    assert run("--model", tmp_path / "absent.yaml") == 2
+
+
+def test_what_the_verb_prints_and_keeps(tmp_path: Path) -> None:
+    points = tuple(Probe(rate, rate <= 200, rate, 5.0, rate / 4) for rate in (1.0, 250.0, 200.0, 200.0))
+    found = limit.Capacity(200.0, 190.0, 240.0, 2, points)
+    result = results.result()
+    assert "200.0 requests/s" in "\n".join(capacity.lines(found, result))
+    assert "(95 % interval 190.0 to 240.0)" in "\n".join(capacity.lines(found, result))
+    assert [one.rate for one in capacity.merged(points)] == [1.0, 200.0, 250.0]
+    capacity.write(tmp_path / "net", result)
+    assert Result.from_json(json.loads((tmp_path / "net/result.json").read_text())) == result
+    assert (tmp_path / "net/index.html").read_text().startswith("<!doctype html>")
+
+
+def run(*arguments: Any) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["capacity.py", *map(str, arguments)])
+        return capacity.main()

@@ -1,0 +1,305 @@
+"""The comparison: every peer's files can be used, its processes end whatever happens, and one peer is really compared."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import compare
+import numpy as np
+import onnx
+import psutil
+import pytest
+from peers import contest, environment, harness, keeper, lines, turns
+from peers.catalog import PEERS, Peer
+from peers.contest import Candidate, Effort, Entry
+from peers.harness import Subject, Theirs
+from tuning.limit import Bracket, Probe, bracket
+
+from tritonkit import recipe
+from tritonkit.errors import CheckFailed
+from tritonkit.server.runtime import BACKENDS
+
+FASTAPI = next(peer for peer in PEERS if peer.key == "fastapi")
+SERVER_CORE, LOAD_CORE = 0, 1
+RECIPE = """
+name: tiny
+source: {onnx: model_repository/tiny/1/model.onnx}
+inputs:
+  x: {dtype: uint8, dims: [8]}
+outputs:
+  y: {dtype: fp32, dims: [8]}
+slo: {p99_ms: 2000, error_rate: 0.1}
+"""
+BY_PEER = pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.key)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe and a repository with one small, slow graph: y = x + 1."""
+    folder = tmp_path_factory.mktemp("compared")
+    version = folder / "model_repository/tiny/1"
+    version.mkdir(parents=True)
+    helper, types = onnx.helper, onnx.TensorProto
+    nodes = [
+        helper.make_node("Cast", ["x"], ["cast"], to=types.FLOAT),
+        helper.make_node("Add", ["cast", "one"], ["sum"]),
+        helper.make_node("RandomNormal", [], ["noise"], shape=[500_000]),  # takes time: rates stay low
+        helper.make_node("ReduceMax", ["noise"], ["largest"], keepdims=0),
+        helper.make_node("Mul", ["largest", "zero"], ["nothing"]),
+        helper.make_node("Add", ["sum", "nothing"], ["y"]),
+    ]
+    made = helper.make_graph(
+        nodes, "tiny",
+        [helper.make_tensor_value_info("x", types.UINT8, ["batch", 8])],
+        [helper.make_tensor_value_info("y", types.FLOAT, ["batch", 8])],
+        [helper.make_tensor("one", types.FLOAT, [], [1.0]), helper.make_tensor("zero", types.FLOAT, [], [0.0])],
+    )  # fmt: skip
+    onnx.save(
+        helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), version / "model.onnx"
+    )
+    (version.parent / "config.pbtxt").write_text('backend: "onnxruntime"\nmax_batch_size: 8\n')
+    (folder / "tiny.yaml").write_text(RECIPE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def subject(project: Path) -> Subject:
+    inputs = tuple({"x": np.arange(first, first + 8, dtype=np.uint8)[None]} for first in (0, 100))
+    expected = tuple((one["x"][0] + 1).astype(np.float32) for one in inputs)
+    return Subject("tiny", project / "model_repository/tiny/1/model.onnx", inputs, expected)
+
+
+@pytest.fixture(scope="module")
+def fastapi() -> Peer:
+    """It is downloaded only in CI, and by `make compare`."""
+    if not environment.installed(FASTAPI):
+        if os.environ.get("CI") != "true":
+            pytest.skip("FastAPI has no environment yet; `make compare PEERS=fastapi QUICK=1` makes it")
+        environment.install(FASTAPI)
+    return FASTAPI
+
+
+@BY_PEER
+def test_every_distribution_of_a_peer_is_pinned(peer: Peer) -> None:
+    text = peer.requirements.read_text(encoding="utf-8")
+    pins = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.+]*", line) for line in pins)
+    names = [re.sub(r"[-_.]+", "-", line.partition("==")[0]).lower() for line in pins]
+    assert len(set(names)) == len(names)
+    assert peer.version
+
+
+def test_all_servers_run_the_same_onnxruntime() -> None:
+    ours = BACKENDS.with_name("requirements-cpu.txt").read_text(encoding="utf-8")
+    assert {f"onnxruntime=={peer.pins['onnxruntime']}" for peer in PEERS} <= set(ours.splitlines())
+
+
+@BY_PEER
+def test_a_peers_files_are_there_and_whole_and_bind_loopback(peer: Peer) -> None:
+    for variant in peer.variants:
+        texts = {name: (peer.folder / name).read_text(encoding="utf-8") for name in variant.files}
+        for name, text in texts.items():
+            compile(text, name, "exec") if name.endswith(".py") else json.loads(text)
+        assert "127.0.0.1" in " ".join([*texts.values(), *peer.command])
+        assert "intra_op_num_threads = 1" in " ".join(texts.values())
+    named = {name for variant in peer.variants for name in variant.files}
+    assert {path.name for path in peer.folder.iterdir() if path.is_file()} == named | {"requirements.txt"}
+
+
+def test_the_page_says_how_every_peer_is_set_up(root: Path) -> None:
+    page = (root / "docs/comparison.md").read_text(encoding="utf-8")
+    for peer in PEERS:
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| {peer.name} |")]
+        assert ("gRPC" in row) == (peer.protocol != "http")
+
+
+def test_lines_are_counted_without_blanks_comments_and_docstrings(tmp_path: Path) -> None:
+    code, settings, data = tmp_path / "a.py", tmp_path / "b.yaml", tmp_path / "c.json"
+    code.write_text(
+        textwrap.dedent('''\
+            """Of the module,
+
+            two lines long."""
+
+            import os  # counted
+            # not counted
+
+            def name():
+                """Of the function."""
+                text = """counted
+
+                three times"""
+                return call(
+                    text,
+                )
+        ''')
+    )
+    settings.write_text("# a comment\n\nname: x  # counted\ninputs:\n")
+    data.write_text('{\n  "host": "127.0.0.1"\n}\n')
+    assert (lines.count([code]), lines.count([settings]), lines.count([data])) == (8, 2, 3)
+    assert lines.count([code, settings, data]) == 13
+
+
+def limit_at(limit: float, log: list[str], name: str) -> Callable[[float], Probe]:
+    def ask(rate: float) -> Probe:
+        log.append(name)
+        return Probe(rate, rate <= limit, rate, 1.0, 1.0)
+
+    return ask
+
+
+def test_searches_take_turns_and_one_that_fails_ends_alone() -> None:
+    log: list[str] = []
+
+    def broken(rate: float) -> Probe:
+        log.append("broken")
+        raise CheckFailed("it died")
+
+    searches = dict.fromkeys(("fast", "broken", "slow"), partial(bracket, start=90, resolution=1.1))
+    found = turns.take(
+        searches, {"fast": limit_at(300, log, "fast"), "broken": broken, "slow": limit_at(50, log, "slow")}
+    )
+    assert log[:6] == ["fast", "broken", "slow", "fast", "slow", "fast"]
+    assert isinstance(found["broken"], CheckFailed)
+    for name, limit in (("fast", 300), ("slow", 50)):
+        result = found[name]
+        assert isinstance(result, Bracket)
+        assert result.low is not None
+        assert result.low.rate <= limit < result.high.rate <= result.low.rate * 1.1
+
+
+# A server as unkind as they come: it ignores SIGTERM, and so does its worker, which has a session of its own and was
+# left behind by the process that started it.
+UNKIND = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+worker = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.setsid(); time.sleep(300)"
+between = f"import subprocess as s, sys; print(s.Popen([sys.executable, '-c', {worker!r}], stdout=s.DEVNULL).pid)"
+left = subprocess.run([sys.executable, "-c", between], stdout=subprocess.PIPE, text=True)
+print(left.stdout.strip(), os.getpid(), flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.fixture
+def kept() -> Iterator[tuple[subprocess.Popen[bytes], list[psutil.Process]]]:
+    """A keeper with an unkind server, and the server's processes."""
+    quick = f"import sys; sys.argv[0] = ''; sys.path.insert(0, {str(Path(keeper.__file__).parent)!r})\n"
+    quick += "import keeper; keeper.ENDS_S = 0.5; sys.exit(keeper.main())"
+    command = [sys.executable, "-c", quick, sys.executable, "-c", UNKIND]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        server = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
+        yield process, server
+        process.kill()
+        for one in server:
+            if one.is_running():
+                one.kill()
+
+
+def test_a_server_that_ignores_signals_ends_with_its_workers(
+    kept: tuple[subprocess.Popen[bytes], list[psutil.Process]],
+) -> None:
+    process, server = kept
+    assert process.stdin is not None
+    process.stdin.close()
+    process.wait(20)
+    assert not any(one.is_running() for one in server)
+
+
+def test_one_peer_is_served_asked_and_ended(
+    fastapi: Peer, subject: Subject, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contest, "PATIENCE", 1)
+    path = project / "tiny.yaml"
+    candidates = [
+        Candidate(variant.said, 1, partial(Theirs, fastapi, variant, subject, SERVER_CORE))
+        for variant in fastapi.variants[1:]
+    ]
+    fits = Entry("FastAPI", fastapi.version, candidates)
+    broken = replace(fastapi, command=("{bin}/python", "-c", "raise SystemExit('no such model')"))
+    fails = Entry("broken", "1", [Candidate("", 1, partial(Theirs, broken, fastapi.variants[0], subject, SERVER_CORE))])
+    said: list[str] = []
+    effort = Effort(seconds=1.0, warm_up_s=0.2, rounds=1, resolution=2.0)
+    row, other = contest.hold([fits, fails], recipe.load(path), path, effort, LOAD_CORE, said.append)
+    assert other.capacity is None
+    assert "no such model" in (other.problem or "")
+    assert any("round 1 of 1, FastAPI" in text for text in said)
+    assert not [one for one in psutil.Process().children(recursive=True) if "batching.py" in " ".join(one.cmdline())]
+    assert 0 < (row.ready_s or 0) < harness.STARTS_S
+    if row.problem is not None:  # a busy machine
+        assert "could not keep its schedule" in row.problem
+        return
+    assert row.capacity is not None
+    assert row.low is not None
+    assert row.high is not None
+    assert row.low <= row.high
+    assert row.p50_ms is not None
+    assert row.p99_ms is not None
+    assert 0 < row.p50_ms <= row.p99_ms
+    assert 20 < (row.memory_mb or 0) < 1000
+
+
+def test_a_server_with_another_graph_is_not_measured(fastapi: Peer, subject: Subject) -> None:
+    wrong = replace(subject, expected=tuple(numbers + 1 for numbers in subject.expected))
+    contender = Theirs(fastapi, fastapi.variants[0], wrong, SERVER_CORE)
+    with pytest.raises(CheckFailed, match="other than onnxruntime"):
+        contender.__enter__()
+    assert contender.processes() == []
+
+
+def test_ctrl_c_leaves_a_partial_report_and_no_process(
+    fastapi: Peer, project: Path, tmp_path: Path, root: Path
+) -> None:
+    command = [sys.executable, str(root / "loadtests/compare.py"), "--quick", "--peers", fastapi.key, "--models",
+               str(project / "tiny.yaml"), "--repository", str(project / "model_repository"),
+               "--reports", str(tmp_path / "compare")]  # fmt: skip
+    path = os.pathsep.join([*sys.path, str(root / "loadtests")])
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                          env=os.environ | {"PYTHONPATH": path}, start_new_session=True) as process:  # fmt: skip
+        assert process.stderr is not None
+        for line in process.stderr:
+            if f"FastAPI: start ({fastapi.variants[1].said}" in line:
+                break
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert any("tritonserver" in one.name() for one in family)
+        assert any("keeper.py" in " ".join(one.cmdline()) for one in family)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == compare.INTERRUPTED, output
+    _, left = psutil.wait_procs(family, timeout=10)
+    assert not left
+    assert json.loads((tmp_path / "compare/result.json").read_text())["partial"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--peers", "flask"], "there is no peer 'flask'"),
+        (["--models", "none"], "none.yaml"),
+        (["--seconds", "0"], "--seconds is 0"),
+        (["--rounds", "0"], "--rounds is 0"),
+        (["--models", "{project}/no_slo.yaml"], "has no SLO"),
+        (["--models", "{project}/tiny.yaml", "--repository", "{project}/nowhere"], "has no model tiny"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_compared_is_said_at_once(
+    arguments: list[str], said: str, project: Path, root: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (project / "no_slo.yaml").write_text(RECIPE.partition("slo:")[0])
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(sys, "argv", ["compare.py", *(word.format(project=project) for word in arguments)])
+    assert compare.main() == 2
+    assert said in capsys.readouterr().err.replace("\n", " ")

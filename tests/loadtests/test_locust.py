@@ -1,0 +1,223 @@
+"""Plain Locust: headless, spread over processes and workers, from its web page; a worker that dies, and Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from load import arrivals, headless
+from load.plan import Plan
+from load.recording import read_rows
+from load.result import Result
+
+from tritonkit.errors import CheckFailed
+from tritonkit.server import TritonServer
+from tritonkit_client import Client
+
+Recipes = Callable[..., Path]
+ARRIVALS, RUN_S, WARM_UP_S = "poisson:80", 2.0, 0.5
+
+
+def measured(text: str = ARRIVALS, run_s: float = RUN_S) -> int:
+    """How many arrivals the schedule has in the measured seconds."""
+    due = arrivals.parse(text).times(run_s - WARM_UP_S, WARM_UP_S, 0)
+    return int((due >= 0).sum())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def locust(root: Path, recipe: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A `locust` of its own; whatever is left of it at the end is killed."""
+    command = [sys.executable, "-m", "locust", "-f", str(root / "loadtests/locustfile.py"), "--recipe", str(recipe)]
+    process = subprocess.Popen(
+        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        env=os.environ | {"PYTHONWARNINGS": "ignore"},
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def wait_for_load(server: TritonServer, requests: int = 150) -> None:
+    """Until a load test has sent so many requests."""
+    with Client(server.http_url) as client:
+        before = client.statistics("arithmetic")[0].success.count
+        end = time.monotonic() + 40
+        while client.statistics("arithmetic")[0].success.count < before + requests:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+
+def read(path: Path) -> Result:
+    return Result.from_json(json.loads(path.read_text(encoding="utf-8")))
+
+
+def test_headless_over_two_processes_sends_the_whole_schedule_once(
+    server: TritonServer, write_recipe: Recipes, tmp_path: Path
+) -> None:
+    record = tmp_path / "requests.csv"
+    plan = Plan(ARRIVALS, RUN_S - WARM_UP_S, WARM_UP_S)
+    found = headless.run(
+        headless.command(
+            plan, server.grpc_url, "TritonGrpcUser", [write_recipe("arithmetic")], processes=2, slo="p99_ms=10000",
+            record=record,
+        )
+    )  # fmt: skip
+    assert (found.model.requests, found.model.failed) == (measured(), 0)
+    assert len(read_rows(record)) == measured()
+    assert found.load.processes == 2
+    assert not found.partial
+    assert found.verdict.met
+    assert found.model.server is not None
+    assert abs(found.model.server.requests - measured()) <= 5
+    assert found.load.duration_s == RUN_S - WARM_UP_S
+
+
+def test_a_worker_that_dies_makes_the_run_invalid_and_ends_it(
+    root: Path, server: TritonServer, write_recipe: Recipes, tmp_path: Path
+) -> None:
+    recipe, result, port = write_recipe("arithmetic"), tmp_path / "result.json", str(free_port())
+    link = ("--master-port", port, "--master-host", "127.0.0.1")
+    main = ("--master", "--master-bind-port", port, "--master-bind-host", "127.0.0.1", "--expect-workers", "2",
+            "--headless", "--host", server.grpc_url, "--run-time", "60", "--warm-up", "0.5", "--arrivals", ARRIVALS,
+            "--result", str(result), "--only-summary")  # fmt: skip
+    with (
+        locust(root, recipe, *main) as master,
+        locust(root, recipe, "--worker", *link, "--host", server.grpc_url),
+        locust(root, recipe, "--worker", *link, "--host", server.grpc_url) as victim,
+    ):
+        wait_for_load(server)
+        victim.kill()
+        said, _ = master.communicate(timeout=40)
+    assert master.returncode == 1, said
+    found = read(result)
+    assert not found.verdict.valid
+    assert "1 of 2 generator processes died" in " ".join(found.generator.why)
+    assert "INVALID: 1 of 2 generator processes died" in said
+    assert found.model.requests > 0
+    assert found.load.duration_s < 30
+
+
+def test_the_web_page_takes_a_schedule_and_refuses_a_bad_one(
+    root: Path, server: TritonServer, write_recipe: Recipes, tmp_path: Path
+) -> None:
+    port, result = free_port(), tmp_path / "result.json"
+    page = f"http://127.0.0.1:{port}"
+
+    def post(path: str, **fields: Any) -> Any:
+        data = urllib.parse.urlencode(fields).encode()
+        with urllib.request.urlopen(f"{page}{path}", data=data, timeout=10) as answer:
+            return json.load(answer)
+
+    def state() -> str:
+        with urllib.request.urlopen(f"{page}/stats/requests", timeout=10) as answer:
+            return str(json.load(answer)["state"])
+
+    def wait(until: Callable[[], bool]) -> None:
+        end = time.monotonic() + 30
+        while not until():
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+    def up() -> bool:
+        with contextlib.suppress(OSError):
+            return bool(state())
+        return False
+
+    arguments = ("--host", server.http_url, "--web-host", "127.0.0.1", "--web-port", str(port), "--result", str(result))
+    with locust(root, write_recipe("arithmetic"), *arguments) as process:
+        wait(up)
+        with urllib.request.urlopen(page, timeout=10) as answer:
+            assert "open loop, for example poisson:100" in answer.read().decode()
+        common = {"user_count": 1, "spawn_rate": 1, "host": server.http_url, "run_time": "2", "warm_up": "0.5"}
+        assert post("/swarm", arrivals="constant:50", **common)["success"]
+        wait(result.exists)
+        wait(lambda: state() == "stopped")
+        found = read(result)
+        assert (found.load.arrivals, found.load.protocol) == ("constant:50", "http")
+        assert (found.model.requests, found.model.failed) == (75, 0)
+        result.unlink()
+        assert post("/swarm", arrivals="constant:0", **common)["success"]
+        wait(result.exists)
+        assert "have a rate that cannot be sent" in json.loads(result.read_text(encoding="utf-8"))["error"]
+        time.sleep(1)  # Locust first starts what is then stopped
+        wait(lambda: state() == "stopped")
+        result.unlink()
+        endless = common | {"arrivals": "", "run_time": ""}
+        assert post("/swarm", **endless)["success"]  # and goes on: a closed loop until it is stopped
+        time.sleep(2)  # more than the run time of the tests before
+        assert state() == "running"
+        with urllib.request.urlopen(f"{page}/stop", data=b"", timeout=20) as answer:
+            assert answer.status == 200
+        wait(result.exists)
+        found = read(result)
+        assert (found.load.loop, found.partial) == ("closed", False)
+        assert found.model.requests > 0
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+
+
+def test_ctrl_c_leaves_a_partial_result(
+    root: Path, server: TritonServer, write_recipe: Recipes, tmp_path: Path
+) -> None:
+    command = [sys.executable, "loadtests/run.py", "--model", str(write_recipe("arithmetic")), "--host", server.grpc_url,
+               "--arrivals", ARRIVALS, "--warm-up", "1s", "--duration", "60s", "--reports", str(tmp_path)]  # fmt: skip
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_load(server)
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate(timeout=40)
+    assert process.returncode == 1, errors
+    assert said.startswith("PARTIAL")
+    found = read(tmp_path / "arithmetic/result.json")
+    assert found.partial
+    assert not found.verdict.valid
+    assert 0 < found.load.duration_s < 30
+    assert found.model.requests > 0
+    assert "cut short" in (tmp_path / "arithmetic/junit.xml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("host", "arguments", "message"),
+    [
+        ("ftp://127.0.0.1:1", (), "do not make one test"),
+        ("grpc://127.0.0.1:1", ("TritonGrpcUser", "TritonHttpUser"), "do not make one test"),
+        ("grpc://127.0.0.1:1", ("--run-time", "1", "--warm-up", "1"), "are warm-up"),
+    ],
+)
+def test_what_locust_cannot_use_is_said_before_anything_is_sent(
+    root: Path, write_recipe: Recipes, host: str, arguments: tuple[str, ...], message: str
+) -> None:
+    more = arguments if "--run-time" in arguments else ("--run-time", "5", *arguments)
+    with locust(root, write_recipe("arithmetic"), "--headless", "--host", host, *more) as process:
+        said, _ = process.communicate(timeout=40)
+    assert process.returncode == 2, said
+    assert message in said
+    assert "fix:" in said
+
+
+def test_a_result_that_never_came_is_an_error_with_locusts_own_words(write_recipe: Recipes) -> None:
+    command = headless.command(Plan(ARRIVALS, 5, 1), "grpc://127.0.0.1:1", "NoSuchUser", [write_recipe("arithmetic")])
+    with pytest.raises(CheckFailed, match="NoSuchUser"):
+        headless.run(command)

@@ -1,0 +1,434 @@
+"""The search on surfaces that are known; and `make tune` on a real server, from an interruption to what it writes.
+
+The surfaces stand for no server: they test how little of a space the search has to see.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import tune
+import yaml
+from load import summary
+from load.plan import Plan
+from onnx import TensorProto, helper, numpy_helper
+from reporting.tuning_result import TuningResult
+from support import Project
+from tuning import comparison, space, tuner, writeback
+from tuning.comparison import Measured
+from tuning.limit import Probe
+from tuning.search import Outcome, Search
+from tuning.space import Settings, Space
+from tuning.trial import explore, timed
+from tuning.tuner import Effort
+
+from tritonkit import recipe as recipes
+from tritonkit.errors import CheckFailed, InputError, OutputError, RecipeError
+from tritonkit.recipe import Batching, Recipe, Slo
+from tritonkit.repository import config
+
+SPACE = Space(("fp32", "int8"), (1, 4, 16), (0, 2000), (1, 2, 3), (1,), (True, False))
+OPENING = [Settings("int8", 16, 2000, 2, 1, True), *(Settings(p, 16, 0, 1, 1, False) for p in SPACE.precision)]
+
+
+# --- the search ---
+
+
+@dataclass
+class Surface:
+    """A made-up server: how much each setting gives, and runs that are noisy as real ones are."""
+
+    best_batch: int
+    best_instances: int
+    int8: float
+    seed: int
+    runs: int = 0
+
+    def __post_init__(self) -> None:
+        self.random = np.random.default_rng(self.seed)
+
+    def configure(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def limit(self, settings: Settings) -> float:
+        found = 120 * (self.int8 if settings.precision == "int8" else 1.0)
+        found /= 1 + 0.15 * abs(math.log2(settings.max_batch_size) - math.log2(self.best_batch))
+        found *= 1 - 0.08 * abs(settings.instances - self.best_instances)
+        found *= 1 - 0.06 * settings.queue_delay_us / 2000
+        return found * (0.2 if settings.bounded and settings.instances == 1 else 1.0)
+
+    def ask(self, rate: float) -> Probe:
+        """Latency as in a queue: it rises with what is used, and with the backlog of 2 s above that."""
+        self.runs += 1
+        most = 1.12 * self.limit(self.settings) * math.exp(self.random.normal(0, 0.02))
+        used = rate / most
+        p99_ms = 6 + min(5.3 * used / max(1 - used, 1e-9), 105.0) + 2000 * max(used - 1, 0)
+        p99_ms *= math.exp(self.random.normal(0, 0.15))
+        return Probe(rate, p99_ms <= 50, min(rate, most), p99_ms / 3, p99_ms, strain=p99_ms / 50)
+
+
+def searched(surface: Surface, allowed: int) -> Search:
+    search = Search(SPACE, OPENING, seed=surface.seed)
+    while surface.runs < allowed and (settings := search.propose()) is not None:
+        best = search.best.outcome.estimate if search.best else None
+        search.tell(settings, timed(surface.configure, surface.ask, settings, best, 100.0))
+    return search
+
+
+def test_the_search_finds_95_percent_of_the_best_in_15_percent_of_the_grids_runs() -> None:
+    found = []
+    for seed in range(12):
+        shape = ((4, 3), (16, 2), (4, 1))[seed % 3]
+        surface = Surface(*shape, int8=1.5 + 0.3 * (seed % 4), seed=seed)
+        for settings in SPACE.grid():
+            surface.configure(settings)
+            explore(surface.ask, None, 100.0)
+        grid, surface.runs = surface.runs, 0
+        best = tuner.choose(surface, searched(surface, int(0.15 * grid) - tuner.CHOOSING_RUNS))
+        assert surface.runs <= 0.15 * grid
+        found.append(surface.limit(best.settings) / max(map(surface.limit, SPACE.grid())))
+    assert sum(share >= 0.95 for share in found) >= 11, found
+    assert min(found) > 0.85
+
+
+def test_a_configuration_that_is_clearly_worse_costs_one_run() -> None:
+    surface = Surface(4, 2, int8=2.5, seed=0)
+    surface.configure(Settings("fp32", 1, 0, 1, 1, False))
+    outcome = explore(surface.ask, 290.0, 100.0)
+    assert (outcome.status, outcome.probes, outcome.capacity) == ("pruned", 1, None)
+    assert outcome.estimate == pytest.approx(surface.limit(surface.settings), rel=0.3)
+    surface.configure(Settings("int8", 4, 0, 2, 1, False))
+    better = explore(surface.ask, 200.0, 100.0)
+    assert better.status == "measured"
+    assert better.capacity is not None
+    assert better.capacity <= (better.estimate or 0)
+    assert better.estimate == pytest.approx(300, rel=0.2)
+
+
+def test_a_configuration_that_does_not_load_is_an_outcome_and_the_search_goes_on() -> None:
+    def refuse(_: Settings) -> None:
+        raise CheckFailed("not served")
+
+    def unasked(_: float) -> Probe:
+        raise AssertionError("it was asked for a rate")
+
+    search = Search(SPACE, OPENING)
+    settings = search.propose()
+    assert settings is not None
+    search.tell(settings, timed(refuse, unasked, settings, None, 1.0))
+    assert search.trials[0].outcome.status == "failed"
+    assert search.best is None
+    assert search.propose() != settings
+
+
+def test_every_configuration_is_tried_once_and_then_there_is_no_more() -> None:
+    few = replace(SPACE, precision=("fp32",), instances=(1, 2))
+    search = Search(few)
+    while (settings := search.propose()) is not None:
+        search.tell(settings, Outcome("measured", 1.0, 1.0))
+    tried = [trial.settings for trial in search.trials]
+    assert len(tried) == len(set(tried))
+    assert set(tried) == set(few.grid())
+
+
+# --- the journal ---
+
+
+def measured_in(journal: Path, count: int, **identity: int) -> Search:
+    search = Search(SPACE, OPENING, journal=journal, identity=identity)
+    for number in range(count):
+        settings = search.propose()
+        assert settings is not None
+        search.tell(settings, Outcome("measured", 100.0 + number, 100.0, 5.0, 40.0, 2, 1.0))
+    return search
+
+
+def test_a_search_continues_from_its_journal(tmp_path: Path) -> None:
+    before = measured_in(tmp_path / "journal.log", 6, graph=1)
+    before.propose()  # is never told: the process ended
+    after = Search(SPACE, OPENING, journal=tmp_path / "journal.log", identity={"graph": 1})
+    assert (after.resumed, after.changed) == (6, [])
+    assert after.trials == before.trials
+    assert after.propose() not in {trial.settings for trial in before.trials}
+
+
+def test_it_begins_anew_and_says_why_where_what_trials_depend_on_has_changed(tmp_path: Path) -> None:
+    measured_in(tmp_path / "journal.log", 2, graph=1, server=1)
+    after = Search(SPACE, OPENING, journal=tmp_path / "journal.log", identity={"graph": 2, "server": 1})
+    assert (after.resumed, after.changed) == (0, ["graph"])
+
+
+def test_a_line_that_a_killed_process_left_unfinished_costs_one_trial_and_not_the_journal(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.log"
+    measured_in(journal, 4)
+    os.truncate(journal, journal.stat().st_size - 20)
+    assert measured_in(journal, 2).resumed >= 3
+    assert Search(SPACE, OPENING, journal=journal, identity={}).resumed >= 5
+    journal.write_text("no journal\n")
+    with pytest.raises(InputError, match="cannot be read"):
+        Search(SPACE, journal=journal)
+
+
+# --- settings, and who wins ---
+
+
+def a_recipe(**batching: object) -> Recipe:
+    said = {"name": "net", "source": "net.py:load", "max_batch_size": 16, "precisions": ["fp32", "int8"],
+            "inputs": {"x": {"dtype": "fp32", "dims": [4]}}, "outputs": {"y": {"dtype": "fp32", "dims": [3]}},
+            "batching": batching}  # fmt: skip
+    return Recipe.model_validate(said)
+
+
+@pytest.mark.parametrize("settings", SPACE.grid(), ids=str)
+def test_a_recipe_says_every_configuration_and_means_the_same(settings: Settings) -> None:
+    recipe = a_recipe(**settings.batching(a_recipe(), "int8").model_dump())
+    assert space.of_recipe(recipe, recipe.batching.precision or "int8") == settings
+
+
+def test_the_space_holds_what_is_served_now_and_refuses_no_request_of_the_load() -> None:
+    recipe = a_recipe(max_queue_delay_us=1234, instances=7)
+    current, default = space.of_recipe(recipe, "int8"), space.tritons_default(recipe, 1)
+    found = space.of(recipe, ("fp32", "int8"), 1, smallest_batch=3).with_values_of(current, default)
+    assert found.holds(current)
+    assert found.holds(default)
+    assert found.max_batch_size == (4, 8, 16)
+
+
+def test_a_neighbour_differs_in_one_setting_by_one_step() -> None:
+    near = SPACE.near(Settings("int8", 4, 0, 1, 1, False))
+    assert Settings("int8", 16, 0, 1, 1, False) in near
+    assert Settings("fp32", 4, 0, 1, 1, False) in near
+    assert Settings("int8", 4, 0, 3, 1, False) not in near
+    assert len(near) == 6
+
+
+def measured(precision: str, *limits: float) -> Measured:
+    return Measured(Settings(precision, 8, 0, 1, 1, False), limits, None)  # type: ignore[arg-type]
+
+
+def test_what_stands_first_wins_ties() -> None:
+    current = measured("fp32", 100, 102, 98)
+    assert comparison.winner([current, measured("int8", 102, 103, 99)]) == current  # better each time, by too little
+    assert comparison.winner([current, measured("int8", 150, 150, 97)]) == current  # better, but not each time
+    assert comparison.winner([current, measured("int8", 110, 112, 108)]).settings.precision == "int8"
+    assert comparison.winner([measured("fp32", 0, 0, 0), measured("int8", 5, 5, 5)]).settings.precision == "int8"
+
+
+def test_rounds_go_back_and_forth() -> None:
+    surface, order = Surface(4, 2, int8=2.0, seed=1), []
+    one, other = Settings("int8", 4, 0, 2, 1, False), Settings("fp32", 4, 0, 2, 1, False)
+
+    def configure(settings: Settings) -> None:
+        order.append(settings)
+        surface.configure(settings)
+
+    found = comparison.rounds(configure, surface.ask, {one: 200.0, other: 200.0}, 2)
+    assert order == [one, other, other, one]
+    ratio = comparison.ratio(found[one], found[other])
+    assert ratio is not None
+    assert ratio.low <= ratio.median <= ratio.high
+    assert ratio.median == pytest.approx(2.0, rel=0.2)
+
+
+# --- the recipe ---
+
+TUNED = Batching(max_batch_size=8, max_queue_delay_us=0, instances=1)
+UNBOUNDED = Batching(instances=3, max_queue_size=0, queue_timeout_ms=0)
+TAIL = "# about z\nz:    3     # odd   spacing\nlist:\n    - 1\n"
+
+
+@pytest.mark.parametrize("batching", [TUNED, UNBOUNDED])
+@pytest.mark.parametrize(
+    ("section", "kept"),
+    [
+        ("", ["# measured by `make tune`"]),
+        ("batching: {instances: 2,   threads: 1}   # mine\n\n", ["# mine"]),
+        ("batching: {}\n", ["# measured by `make tune`"]),
+        ("batching:   # why\n    instances: 4   # four\n    # alone\n    threads: 1\n", ["# why", "# four", "# alone", "\n    instances:"]),
+        ("batching:\n  queue_timeout_ms: 9\n  instances: 4\n\n\n", ["\n\n\n# about z"]),
+    ],
+)  # fmt: skip
+def test_every_line_outside_the_section_stays_byte_for_byte(section: str, kept: list[str], batching: Batching) -> None:
+    head = 'a:   1   # one\n"b": {c:    2}\n'
+    new = writeback.replaced(head + section + TAIL, batching)
+    assert new.startswith(head)
+    assert TAIL in new
+    assert all(text in new for text in kept)
+    said = yaml.safe_load(new)
+    assert Batching.model_validate(said["batching"]) == batching
+    assert {"max_queue_delay_us", "instances", "threads"} <= said["batching"].keys()
+    assert said.keys() == yaml.safe_load(head + section + TAIL).keys() | {"batching"}
+    assert writeback.replaced(new, batching) == new
+
+
+def test_a_recipe_that_cannot_be_changed_without_harm_says_what_to_write(tmp_path: Path) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_text(json.dumps(a_recipe().model_dump(mode="json", exclude_none=True)), encoding="utf-8")  # is YAML, too
+    recipe, before = recipes.load(path), path.read_bytes()
+    with pytest.raises(RecipeError, match="cannot be changed without harm") as caught:
+        writeback.write(recipe, TUNED)
+    assert caught.value.fix.startswith("write  batching: {max_batch_size: 8, ")
+    assert path.read_bytes() == before
+
+
+# --- the whole road, on a real server ---
+
+NAME = "heavy"
+RECIPE = """\
+# A graph that takes some milliseconds.
+name: heavy
+source: {onnx: heavy.onnx}
+inputs:
+  x: {dtype: fp32, dims: [1536]}    # a row
+outputs:
+  y: {dtype: fp32, dims: [1536]}
+max_batch_size: 8
+slo: {p99_ms: 400, error_rate: 0.01}
+batching:   # by hand
+  instances: 2   # two
+  max_queue_delay_us: 1000
+
+# the end
+"""
+BRIEF = Effort(probe_s=0.5, final_s=0.5, warm_up_s=0.1, rounds=1, finalists=1)
+
+
+def heavy(path: Path) -> None:
+    """Some dozen products with one large matrix."""
+    size, count = 1536, 10
+    weight = (np.eye(size) + np.random.default_rng(0).normal(0, 1e-3, (size, size))).astype(np.float32)
+    names = ["x", *(f"h{number}" for number in range(1, count)), "y"]
+    nodes = [helper.make_node("MatMul", [a, "w"], [b]) for a, b in itertools.pairwise(names)]
+    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", size]) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, NAME, tensors[:1], tensors[1:], [numpy_helper.from_array(weight, "w")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+
+
+@dataclass
+class Tuned:
+    """What was there after an interrupted call, and after the next one."""
+
+    folder: Path
+    interrupted: TuningResult
+    recipe_then: str
+    repository_then: bool
+    result: TuningResult
+    final: tuner.Final
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+    folder = tmp_path_factory.mktemp("tuned")
+    heavy(folder / "heavy.onnx")
+    (folder / "heavy.yaml").write_text(RECIPE, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(summary, "LATEST_MS", 1000.0)  # others use the machine, too
+        recipe = recipes.load(folder / "heavy.yaml")
+        wanted = tune.Wanted(
+            recipe, recipe.slo or Slo(), Plan(), 60.0, folder / "model_repository", folder / "reports", BRIEF
+        )
+        with interrupted_after(folder / "reports" / tune.JOURNAL, outcomes=3):
+            interrupted, nothing = tune.run(wanted)
+        assert nothing is None
+        then = (folder / "heavy.yaml").read_text(encoding="utf-8"), (folder / "model_repository").exists()
+        result, final = tune.run(replace(wanted, budget_s=10.0))
+    assert final is not None
+    return Tuned(folder, interrupted, *then, result, final)
+
+
+class interrupted_after:  # noqa: N801
+    """Ctrl-C, from a thread, when a journal has so many outcomes."""
+
+    def __init__(self, journal: Path, outcomes: int) -> None:
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._watch, args=(journal, outcomes))
+
+    def _watch(self, journal: Path, outcomes: int) -> None:
+        end = time.monotonic() + 100
+        while not self.done.wait(0.05) and time.monotonic() < end:
+            if journal.exists() and journal.read_bytes().count(b'"outcome"') >= outcomes:
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        self.thread.join()
+
+
+def test_an_interrupted_search_keeps_its_trials_and_writes_nothing_to_the_recipe(tuned: Tuned) -> None:
+    assert tuned.interrupted.partial
+    assert len(tuned.interrupted.trials) >= 3
+    assert tuned.interrupted.written == ()
+    assert tuned.recipe_then == RECIPE
+    assert not tuned.repository_then
+
+
+def test_the_next_call_continues_and_ends_with_a_page(tuned: Tuned) -> None:
+    before = [trial.settings for trial in tuned.interrupted.trials]
+    assert [trial.settings for trial in tuned.result.trials][: len(before)] == before
+    assert not tuned.result.partial
+    assert tuned.result.ratio is not None
+    kept = json.loads((tuned.folder / "reports/result.json").read_text(encoding="utf-8"))
+    assert TuningResult.from_json(kept) == tuned.result
+    assert "<svg" in (tuned.folder / "reports/index.html").read_text(encoding="utf-8")
+
+
+def test_both_references_are_among_the_trials_and_in_the_final(tuned: Tuned) -> None:
+    current, default = tuned.final.current.settings, tuned.final.default.settings
+    assert current == Settings("fp32", 8, 1000, 2, 1, bounded=True)
+    assert (default.instances, default.queue_delay_us, default.bounded) == (1, 0, False)
+    words = [trial.settings for trial in tuned.result.trials]
+    assert current.words() in words
+    assert tuned.result.default is not None
+    assert words[tuned.result.default] == default.words()
+    assert all(len(one.limits) == BRIEF.rounds for one in (tuned.final.current, tuned.final.default))
+
+
+def test_the_winner_is_in_the_recipe_with_its_comments_and_a_build_says_the_same(
+    tuned: Tuned, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = (tuned.folder / "heavy.yaml").read_text(encoding="utf-8")
+    assert text.startswith(RECIPE[: RECIPE.index("batching:")])
+    for comment in ("# by hand", "# the end\n"):
+        assert comment in text
+    recipe, winner = recipes.load(tuned.folder / "heavy.yaml"), tuned.final.winner.settings
+    assert space.of_recipe(recipe, "fp32") == winner
+    written = tuned.folder / "model_repository/heavy"
+    said = config.parse((written / "config.pbtxt").read_text(encoding="utf-8"))
+    assert (said.max_batch_size, said.instance_group[0].count) == (winner.max_batch_size, winner.instances)
+    figures = json.loads((written / "passport.json").read_text(encoding="utf-8"))["tuning"]
+    assert figures["settings"] == winner.as_json()
+    assert figures["capacity"] == pytest.approx(tuned.final.winner.capacity, abs=0.1)
+
+    project = Project(tmp_path, capsys, tmp_path)
+    code, _, _ = project.run("build", tuned.folder / "heavy.yaml", "--repository", tmp_path / "again")
+    assert code == 0
+    for name in ("config.pbtxt", "passport.json"):
+        assert (tmp_path / "again/heavy" / name).read_bytes() == (written / name).read_bytes()
+
+
+def test_a_recipe_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    heavy(tmp_path / "heavy.onnx")
+    path = tmp_path / "heavy.yaml"
+    path.write_text(RECIPE, encoding="utf-8")
+    recipe = recipes.load(path)
+    wanted = tune.Wanted(recipe, recipe.slo or Slo(), Plan(), 60.0, tmp_path / "repository", tmp_path / "reports")
+    with pytest.MonkeyPatch.context() as patch:  # root may write everywhere
+        patch.setattr(os, "access", lambda *_: False)
+        with pytest.raises(OutputError, match="read-only"):
+            tune.run(wanted)
+    assert not (tmp_path / "reports").exists()
