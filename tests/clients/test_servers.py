@@ -271,7 +271,7 @@ def test_a_stopped_server_is_put_out_by_its_silence(pair: Pair, connect: Connect
         started = time.monotonic()
         for _ in range(10):
             client.infer("arithmetic", left=ONE, right=ONE)
-        assert time.monotonic() - started < 0.3
+        assert time.monotonic() - started < 2
     finally:
         os.kill(pair.servers[0].pid, signal.SIGCONT)
     wait_until(lambda: not client._servers.all[0].out)

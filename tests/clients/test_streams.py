@@ -117,7 +117,7 @@ def test_a_stream_ends_with_its_timeout(streams: Client) -> None:
 
     with pytest.raises(DeadlineExceeded, match=r"timeout=0\.5 s"):
         read()
-    assert 0.5 <= time.monotonic() - started < 0.65
+    assert 0.5 <= time.monotonic() - started < 1.5
     assert numbers[:3] == [0, 1, 2]
 
 
