@@ -216,21 +216,21 @@ def stop(pid: int) -> None:
         time.sleep(0.001)
 
 
-@pytest.mark.parametrize("stopped", [False, True])
 def test_memory_that_a_server_may_still_have_open_is_not_freed(
-    small_repository: Path, monkeypatch: pytest.MonkeyPatch, stopped: bool
+    small_repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CUDA leaves undefined what happens to a process that has it open."""
     write_models(small_repository, "identity")
     monkeypatch.setattr(shared_memory, "FileSegment", Noting)
     with TritonServer(small_repository, exit_timeout_s=1) as server:
-        client = Client(server.grpc_url, shared_memory=SharedMemory())
-        client.infer("identity", in_UINT8=BIG)
-        assert client._arena is not None
-        (segment,) = client._arena._segments._all.values()
-        if stopped:
-            stop(server.pid)
-        client.close()
+        for stopped in (False, True):
+            client = Client(server.grpc_url, shared_memory=SharedMemory())
+            client.infer("identity", in_UINT8=BIG)
+            assert client._arena is not None
+            (segment,) = client._arena._segments._all.values()
+            if stopped:
+                stop(server.pid)
+            client.close()
+            assert isinstance(segment, Noting)
+            assert segment.used is stopped
         os.kill(server.pid, signal.SIGCONT)
-    assert isinstance(segment, Noting)
-    assert segment.used is stopped

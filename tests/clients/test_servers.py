@@ -305,17 +305,19 @@ def test_a_slow_server_is_hedged_by_the_other(pair: Pair, connect: Connect) -> N
         client = connect(pair.url(protocol), timeout=5, hedge=Hedge(percentile=90, at_least_s=0.1), event_hooks=hooks)
         for _ in range(4):
             client.infer("arithmetic", left=ONE, right=ONE)
-        before = len(asked)
+        wait_until(partial(idle, client))
+        before, calls = len(asked), 0
+        lost: list[ResponseEvent] = []
         os.kill(pair.servers[1].pid, signal.SIGSTOP)
         try:
-            started = time.monotonic()
-            for _ in range(4):
+            while not lost:
+                started = time.monotonic()
                 assert client.infer("arithmetic", left=ONE, right=ONE)["sum"][0, 0] == 2
-            assert time.monotonic() - started < 2.0
-            lost = [event for event in answered[before:] if event.cancelled]
-            assert lost, "each call that the stopped server got was asked of the other, too"
-            assert len(asked) - before == len(answered) - before == 4 + len(lost)
-            assert {event.request.endpoint for event in lost} == {client._servers.all[1].name}
+                assert time.monotonic() - started < 2.0
+                calls += 1
+                lost = [event for event in answered[before:] if event.cancelled]
+                assert calls < 20, "no call was asked of both"
+            assert len(asked) - before == len(answered) - before == calls + len(lost)
         finally:
             os.kill(pair.servers[1].pid, signal.SIGCONT)
         wait_until(partial(idle, client))

@@ -144,6 +144,15 @@ def test_a_server_that_forgot_the_regions_learns_them_again(
     assert operations.count("register") == 2
 
 
+def test_a_server_that_forgot_one_region_learns_it_again(shared: Client, admin: InferenceServerClient) -> None:
+    for _ in range(2):
+        shared.infer("identity", in_UINT8=BIG)
+    assert shared._arena is not None
+    unregister(admin, next(iter(shared._arena._segments._all)))
+    np.testing.assert_array_equal(shared.infer("identity", in_UINT8=BIG)["out_UINT8"], BIG)
+    assert not shared._arena._cannot
+
+
 CRASH = """
 import os, signal, sys, numpy as np
 from tritonkit_client import Client, SharedMemory

@@ -35,6 +35,8 @@ logger = logging.getLogger("tritonkit_client")
 
 # Triton's words for a region that it lost in a restart.
 _LOST = "unable to find shared memory region"
+# Its words for a region that it has already.
+_THERE = "already in manager"
 # Its words for an output that grew: it does not fit where the last one did.
 _GROWN = "shared memory size specified"
 # It refuses to forget a region while it still puts away the request whose answer it has just sent. Asking takes longer
@@ -213,7 +215,7 @@ class Arena:
         except (InvalidInput, ServerError) as error:
             if _LOST not in error.message.lower():
                 raise
-        self._known.pop(server, None)
+        self._known[server].difference_update(segment.name for segment in segments)
         if not (yield from self._register(wire, segments, server)):
             return None
         answer = yield call
@@ -254,13 +256,16 @@ class Arena:
         for segment in segments:
             if segment.name in known:
                 continue
+            known.add(segment.name)  # before it answers: if it never does, it may have the region all the same
             try:
                 yield replace(wire.register(segment.region, origin), server=server)
             except (InvalidInput, ServerError) as error:
+                if _THERE in error.message.lower():
+                    continue
+                known.discard(segment.name)
                 logger.warning("%s cannot use %s: %s", server.name, segment.region.place, error.message)
                 self._cannot.add(server)
                 return False
-            known.add(segment.name)
         return True
 
     def _forget_orphans(self, wire: Wire, server: Server) -> Generator[Call[Any], Any, None]:
