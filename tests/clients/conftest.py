@@ -9,6 +9,7 @@ from typing import Any
 
 import blocking
 import pytest
+from mlserver import MLServer, running
 from models import arithmetic_config, write_models
 from tritonclient.grpc import InferenceServerClient
 
@@ -31,6 +32,12 @@ def server(repository: Path) -> Iterator[TritonServer]:
                  "--grpc-header-forward-pattern=.*")  # fmt: skip
     with TritonServer(repository, arguments=arguments, exit_timeout_s=1) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def mlserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLServer]:
+    with running(tmp_path_factory.mktemp("mlserver")) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tritonkit.server import TritonServer
+from tritonkit_client import Client
 from tritonkit_client._cli import main
 
 
@@ -56,6 +58,11 @@ def test_numbers_are_written_out_and_a_batch_is_added(url: str, capsys: pytest.C
         capsys, "infer", url, "arithmetic", "left=[1,2,3]", "right=[1,1,1]", "--output", "sum", "--json"
     )
     assert json.loads(said) == {"sum": [[2.0, 3.0, 4.0]]}
+    _, again, _ = run(capsys, "infer", "--json", url, "arithmetic", "left=[1,2,3]", "--output", "sum", "right=[1,1,1]")
+    assert again == said
+    with pytest.raises(SystemExit):
+        run(capsys, "infer", url, "arithmetic", "--no-such-option")
+    assert "--no-such-option" in capsys.readouterr().err
 
 
 def test_files_are_read_by_their_kind(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,6 +87,10 @@ def test_files_are_read_by_their_kind(url: str, tmp_path: Path, capsys: pytest.C
 def test_text_is_text(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     _, said, _ = run(capsys, "infer", url, "identity", "in_BYTES=hello = there", "--json")
     assert json.loads(said) == {"out_BYTES": [["hello = there"]]}
+    _, said, _ = run(capsys, "infer", url, "identity", "in_BYTES=[INST] hello [/INST]", "--json")
+    assert json.loads(said) == {"out_BYTES": [["[INST] hello [/INST]"]]}
+    _, said, _ = run(capsys, "infer", url, "identity", 'in_BYTES=["one", "two"]', "--json")
+    assert json.loads(said) == {"out_BYTES": [["one", "two"]]}
 
 
 def test_responses_of_a_stream_are_printed_as_they_come(
@@ -121,3 +132,60 @@ def test_it_runs_as_a_module_and_takes_its_token_from_the_environment(server: Tr
     seen = json.loads(json.loads(done.stdout)["seen"][0])["parameters"]
     assert "Bearer abc" in seen.values()
     assert "vision" in seen.values()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("x.npy", "is not an array"), ("x.json", "is not JSON"), ("x.jpg", "is not an image"), ("x.bin", "not known")],
+)
+def test_a_file_that_is_something_else_is_named(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, words: str
+) -> None:
+    for content in (b"", b"\xff\xfe\x00garbage"):
+        (tmp_path / name).write_bytes(content)
+        code, _, said = run(capsys, "infer", url, "efficientnet_lite0", f"image=@{tmp_path / name}")
+        assert code == 2
+        assert words in said
+
+
+def test_a_folder_that_cannot_be_written_is_named(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    sides = ("left=[1,2,3]", "right=[1,1,1]")
+    code, _, said = run(capsys, "infer", url, "arithmetic", *sides, "--save", "/dev/null/out")
+    assert code == 2
+    assert "/dev/null/out" in said
+
+
+def test_a_key_without_its_certificate_is_not_overlooked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "app.key").touch()
+    code, _, said = run(capsys, "health", "grpcs://127.0.0.1:1", "--key", str(tmp_path / "app.key"))
+    assert code == 2
+    assert "certificate" in said
+
+
+def test_outputs_are_not_written_beside_the_folder(
+    monkeypatch: pytest.MonkeyPatch, url: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Client, "infer", lambda *_args, **_named: {"../escaped": np.zeros(1)})
+    code, _, said = run(capsys, "infer", url, "arithmetic", "--save", str(tmp_path / "out"))
+    assert code == 2
+    assert "cannot be the name of a file" in said
+    assert not (tmp_path / "escaped.npy").exists()
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(server: TritonServer) -> None:
+    command = (
+        f"{sys.executable} -m tritonkit_client config {server.http_url} arithmetic | true; echo ${{PIPESTATUS[0]}}"
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_an_interrupted_command_ends_quietly(server: TritonServer, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tritonkit_client", "infer", server.grpc_url, "count", "--stream"]
+    inputs = ("upto=[100]", "size=[1]", "pause=[0.1]", f"mark={tmp_path / 'cancelled'}")
+    with subprocess.Popen([*command, *inputs], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline().startswith("number [1]")
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=20)
+    assert (running.returncode, said) == (130, "")

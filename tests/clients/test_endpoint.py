@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tritonkit_client import Client, InvalidEndpoint
@@ -84,12 +86,29 @@ def test_an_address_that_cannot_be_used_is_refused_with_a_way_out(text: str, wor
 
 @pytest.mark.parametrize(
     "text",
-    ["http://user:s3cret@models", "grpc://models?token=s3cret", "http://user:s3cret@models:port", "https://s3cret@a"],
+    [
+        "user:s3cret@models:8001",
+        "grpc:/user:s3cret@models",
+        "http://user:s3cret@models",
+        "grpc://models?token=s3cret",
+        "http://user:s3cret@models:port",
+        "https://s3cret@a",
+    ],
 )
 def test_a_secret_in_an_address_is_never_repeated(text: str) -> None:
     with pytest.raises(InvalidEndpoint) as caught:
         Client(text)
     assert "s3cret" not in str(caught.value) + repr(caught.value)
+
+
+def test_blanks_around_an_address_are_not_part_of_it() -> None:
+    assert [one.host for one in parse_endpoint(" grpc://a:1, b:2\n").all] == ["a", "b"]
+
+
+@pytest.mark.parametrize("endpoint", [None, b"grpc://a", ["grpc://a", "grpc://b"]])
+def test_an_address_is_a_string(endpoint: Any) -> None:
+    with pytest.raises(InvalidEndpoint, match=type(endpoint).__name__):
+        Client(endpoint)
 
 
 def test_the_client_shows_its_address_and_timeout() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 import tritonkit_client
 from tritonkit_client import (
+    ClientClosed,
     ConnectionFailed,
     DeadlineExceeded,
     InvalidInput,
@@ -18,7 +19,7 @@ from tritonkit_client import (
     TritonkitClientError,
     Unauthenticated,
 )
-from tritonkit_client._errors import DEADLINE_EXCEEDED, NO_CONNECTION, Origin, error_for, error_in_stream
+from tritonkit_client._errors import CLIENT_CLOSED, DEADLINE_EXCEEDED, NO_CONNECTION, Origin, error_for, error_in_stream
 
 ORIGIN = Origin("grpc://models:8001", "m", "r1")
 
@@ -35,6 +36,11 @@ ORIGIN = Origin("grpc://models:8001", "m", "r1")
         ("UNAVAILABLE", 503, "[request id: r1] Exceeds maximum queue size", QueueFull),
         ("UNAVAILABLE", 503, "Request timeout expired", ServerBusy),
         ("RESOURCE_EXHAUSTED", 429, "slow down", ServerBusy),
+        ("RESOURCE_EXHAUSTED", 413, "Received message larger than max (5 vs. 4)", InvalidInput),
+        ("RESOURCE_EXHAUSTED", 431, "received metadata size exceeds hard limit (5 vs. 4)", InvalidInput),
+        ("UNAVAILABLE", 502, "failed to connect to all addresses", ConnectionFailed),
+        ("UNIMPLEMENTED", 500, "doesn't support models with decoupled transaction policy", NotSupported),
+        (CLIENT_CLOSED, CLIENT_CLOSED, "", ClientClosed),
         ("UNAVAILABLE", 503, "upstream connect error or disconnect/reset before headers", ConnectionFailed),
         ("UNAVAILABLE", NO_CONNECTION, "failed to connect to all addresses", ConnectionFailed),
         ("UNAVAILABLE", NO_CONNECTION, "Socket closed", ConnectionFailed),

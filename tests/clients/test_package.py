@@ -15,7 +15,7 @@ SOURCES = Path(tritonkit_client.__file__).parent
 IO = {
     "_async_client.py": {"asyncio"},
     "_grpc.py": {"grpc"},
-    "_grpc_aio.py": {"grpc"},
+    "_grpc_aio.py": {"asyncio", "grpc"},
     "_http.py": {"asyncio", "ssl", "urllib3"},
     "_sockets.py": {"socket", "ssl"},
 }
@@ -73,3 +73,20 @@ def test_importing_it_brings_no_heavy_or_monkey_patching_package() -> None:
     code = "import sys, tritonkit_client; print(*{'torch', 'gevent', 'aiohttp', 'requests'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+# What Python 3.11 brought and the package would use if nobody looked: mypy and ruff check for 3.11, where it is developed.
+LATER = {("datetime", "UTC"), ("asyncio", "timeout"), ("asyncio", "TaskGroup"), ("asyncio", "Runner")}
+
+
+def test_nothing_needs_more_than_python_3_10() -> None:
+    for path in SOURCES.glob("*.py"):
+        tree = ast.parse(path.read_text(), feature_version=(3, 10))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                assert (node.value.id, node.attr) not in LATER, path.name
+        # asyncio had a TimeoutError of its own until 3.11: a handler of the built-in one would not catch it.
+        if "asyncio.wait_for" in path.read_text():
+            caught = [name for handler in ast.walk(tree) if isinstance(handler, ast.ExceptHandler) and handler.type
+                      for name in ast.walk(handler.type) if isinstance(name, ast.Name)]  # fmt: skip
+            assert "TimeoutError" not in {name.id for name in caught}, path.name

@@ -45,6 +45,8 @@ FULL = Reply(503, b'{"error": "Exceeds maximum queue size"}')
 UNLOADED = Reply(503, b'{"error": "Request for unknown model: \'m\' version 1 is not at ready state"}')
 BROKEN = Reply(500, b'{"error": "boom"}')
 DENIED = Reply(401)
+# What a gateway says while the server behind it is restarted.
+GATEWAY = Reply(502, b"<h1>502 Bad Gateway</h1>")
 REQUEST = InferRequest("m", "", "r", (), ())
 
 
@@ -93,7 +95,7 @@ class Rig:
         return caught.value
 
 
-@pytest.mark.parametrize("reply", [REFUSED, BUSY, FULL])
+@pytest.mark.parametrize("reply", [REFUSED, BUSY, FULL, GATEWAY])
 def test_what_passes_is_tried_again(reply: Reply) -> None:
     rig = Rig()
     assert rig.run(reply, reply, OK) is True
@@ -189,6 +191,15 @@ def test_a_refused_credential_is_worth_one_more_attempt_where_it_is_made_anew() 
     assert (type(error), error.attempts) == (Unauthenticated, 2)
 
 
+def test_a_stream_that_has_begun_is_not_begun_again_for_a_refused_credential() -> None:
+    rig = Rig(refreshes=True)
+    call = HttpWire().infer(REQUEST, Origin("http://a", "m"))
+    servers = [rig.servers.all[0]]
+    for final, wait in ((False, 0.0), (True, None)):
+        error = Unauthenticated("the token is too old")
+        assert rig.engine.failed(call, error, DENIED, servers[0], servers, Deadline(9), final) == wait
+
+
 NOW = datetime.datetime(2026, 11, 24, 12, 0, 0, tzinfo=datetime.UTC)
 
 
@@ -201,9 +212,11 @@ NOW = datetime.datetime(2026, 11, 24, 12, 0, 0, tzinfo=datetime.UTC)
         ({"Retry-After": "Tue, 24 Nov 2026 12:00:07 GMT"}, 7.0),
         ({"Retry-After": "Tue, 24 Nov 2026 11:00:00 GMT"}, 0.0),
         ({"Retry-After": "soon"}, None),
+        ({"Retry-After": f"Tue, 24 Nov 2026 12:00:07 +{'9' * 20}"}, None),
         ({"grpc-retry-pushback-ms": "250"}, 0.25),
         ({"grpc-retry-pushback-ms": "-1"}, math.inf),
         ({"grpc-retry-pushback-ms": "x"}, math.inf),
+        ({"grpc-retry-pushback-ms": "9" * 5000}, math.inf),
     ],
 )
 def test_what_the_server_asks_for_is_read(headers: dict[str, str], seconds: float | None) -> None:

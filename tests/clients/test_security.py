@@ -155,7 +155,7 @@ def test_a_deadline_holds_during_a_handshake_that_never_ends(papers: Papers, con
             started = time.monotonic()
             with pytest.raises(DeadlineExceeded):
                 client.ready()
-            assert 0.3 <= time.monotonic() - started < 0.45
+            assert 0.3 <= time.monotonic() - started < 1
 
 
 def test_a_restricted_operation_wants_its_header(
@@ -213,6 +213,29 @@ def test_what_cannot_be_sent_as_a_header_is_refused_without_repeating_it(url: st
         with pytest.raises(InvalidInput) as caught:
             connect(url, **options).live()
         assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"x": f"{SECRET}\nx: y"}, {"x": "ä"}, {"x y": SECRET}, {"": SECRET}, {"x": 1}, {"x": None}, {"x-bin": SECRET},
+     {"Content-Length": "3"}, {"transfer-encoding": "chunked"}, [SECRET]],
+)  # fmt: skip
+def test_headers_of_a_call_are_looked_at_too(url: str, connect: Connect, headers: Any) -> None:
+    client = connect(url, timeout=5)
+    calls: list[Callable[[], object]] = [lambda: client.infer("inspect", headers=headers)]
+    if url.startswith("grpc"):
+        calls.append(lambda: list(client.stream("inspect", headers=headers)))
+    for call in calls:
+        with pytest.raises(InvalidInput, match="header") as caught:
+            call()
+        assert SECRET not in str(caught.value)
+
+
+def test_a_header_of_a_call_replaces_the_clients(url: str, connect: Connect) -> None:
+    client = connect(url, token="everyday", headers={"X-Team": "vision"})
+    found = seen(client, headers={"Authorization": "Bearer special", "x-team": "speech"})
+    assert {found["authorization"], found["x-team"]} == {"Bearer special", "speech"}
+    assert "everyday" not in str(found)
 
 
 def test_files_that_do_not_fit_are_refused_at_once(papers: Papers) -> None:

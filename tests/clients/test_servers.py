@@ -22,7 +22,17 @@ import pytest
 from models import write_models
 
 from tritonkit.server import TritonServer
-from tritonkit_client import Client, ConnectionFailed, DeadlineExceeded, Hedge, InvalidInput, ServerBusy, ServerError
+from tritonkit_client import (
+    Client,
+    ConnectionFailed,
+    DeadlineExceeded,
+    Hedge,
+    InvalidInput,
+    RequestEvent,
+    ResponseEvent,
+    ServerBusy,
+    ServerError,
+)
 from tritonkit_client._endpoint import parse_endpoint
 from tritonkit_client._servers import Servers
 
@@ -105,6 +115,16 @@ def test_without_anybody_else_those_that_are_out_are_tried(three: Servers) -> No
     for server in three.all:
         three.failed(server, "m", ConnectionFailed("refused"))
     assert three.acquire("m", ()) is not None
+
+
+def test_servers_that_all_say_they_are_not_ready_share_the_work(three: Servers) -> None:
+    for server in three.all:
+        three.looked(server, ready=False, silent=False)
+    assert all(server.out for server in three.all)
+    assert {three.acquire("m", ()) for _ in range(3)} == set(three.all)
+    a, b, c = three.all
+    three.failed(a, "m", ConnectionFailed("refused"))
+    assert {three.acquire("m", ()) for _ in range(4)} == {b, c}
 
 
 def test_a_single_server_is_never_out() -> None:
@@ -271,7 +291,7 @@ def test_a_stopped_server_is_put_out_by_its_silence(pair: Pair, connect: Connect
         started = time.monotonic()
         for _ in range(10):
             client.infer("arithmetic", left=ONE, right=ONE)
-        assert time.monotonic() - started < 0.3
+        assert time.monotonic() - started < 2
     finally:
         os.kill(pair.servers[0].pid, signal.SIGCONT)
     wait_until(lambda: not client._servers.all[0].out)
@@ -279,15 +299,25 @@ def test_a_stopped_server_is_put_out_by_its_silence(pair: Pair, connect: Connect
 
 def test_a_slow_server_is_hedged_by_the_other(pair: Pair, connect: Connect) -> None:
     for protocol in ("grpc", "http"):
-        client = connect(pair.url(protocol), timeout=5, hedge=Hedge(percentile=90, at_least_s=0.1))
+        asked: list[RequestEvent] = []
+        answered: list[ResponseEvent] = []
+        hooks = {"request": [asked.append], "response": [answered.append]}
+        client = connect(pair.url(protocol), timeout=5, hedge=Hedge(percentile=90, at_least_s=0.1), event_hooks=hooks)
         for _ in range(4):
             client.infer("arithmetic", left=ONE, right=ONE)
+        wait_until(partial(idle, client))
+        before, calls = len(asked), 0
+        lost: list[ResponseEvent] = []
         os.kill(pair.servers[1].pid, signal.SIGSTOP)
         try:
-            started = time.monotonic()
-            for _ in range(4):
+            while not lost:
+                started = time.monotonic()
                 assert client.infer("arithmetic", left=ONE, right=ONE)["sum"][0, 0] == 2
-            assert time.monotonic() - started < 2.0
+                assert time.monotonic() - started < 2.0
+                calls += 1
+                lost = [event for event in answered[before:] if event.cancelled]
+                assert calls < 20, "no call was asked of both"
+            assert len(asked) - before == len(answered) - before == calls + len(lost)
         finally:
             os.kill(pair.servers[1].pid, signal.SIGCONT)
         wait_until(partial(idle, client))

@@ -159,3 +159,27 @@ def test_outputs_are_a_list_of_names() -> None:
     for wrong in ("y", []):
         with pytest.raises(InvalidInput, match="give a list of output names"):
             check_outputs(metadata, wrong, ORIGIN)
+
+
+class Untold:
+    """Says that it is an array and then is none, as a tensor that requires grad."""
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("call detach first")
+
+
+def test_what_cannot_become_an_array_without_loss_is_refused() -> None:
+    assert "some elements are masked" in refusal(
+        model("FP32", 2), np.ma.masked_array(np.ones(2, np.float32), np.array([False, True]))
+    )
+    assert encoded(model("FP32", 2), np.ma.masked_array(np.ones(2, np.float32), np.array([False, False]))).shape == (2,)
+    assert "call detach first" in refusal(model("FP32", 2), Untold())
+    for datatype in ("FP32", "FP64"):
+        assert "the values do not fit the type" in refusal(model(datatype, 1), [2**53 + 1])
+    assert np.frombuffer(encoded(model("FP64", 1), [-(2**53)]).data)[0] == -(2.0**53)
+    assert "pass str or bytes" in refusal(model("BYTES", 1), [None])
+
+
+@pytest.mark.parametrize("value", [np.ones(1, np.float32), [1.0]])
+def test_a_model_with_a_type_that_the_protocol_lacks_is_named(value: Any) -> None:
+    assert "has the datatype FP8, which is not in KServe v2" in refusal(model("FP8", -1), value)

@@ -99,6 +99,10 @@ def test_metadata_that_is_not_tritons_is_a_server_error() -> None:
     for call in (HttpWire().metadata("", ORIGIN), HttpWire().limits("", ORIGIN), HttpWire().statistics("", ORIGIN)):
         with pytest.raises(ServerError, match="not KServe v2"):
             call.read(Reply(200, b'{"hello": "world"}'))
+    for body in (b"[" * 100_000, b"[[]]", b'{"max_batch_size": 1e999, "input": []}', b'{"max_batch_size": 0, "input": [[]]}',
+                 b'{"max_batch_size": 0, "input": [], "model_transaction_policy": null}'):  # fmt: skip
+        with pytest.raises(ServerError, match="not KServe v2"):
+            HttpWire().limits("", ORIGIN).read(Reply(200, body))
 
 
 def test_a_failure_quotes_what_the_server_said() -> None:
@@ -106,7 +110,7 @@ def test_a_failure_quotes_what_the_server_said() -> None:
     with pytest.raises(InvalidInput, match="in its own words"):
         call.read(Reply(400, b'{"error": "in its own words"}'))
     with pytest.raises(ServerError, match="<h1>nginx</h1>"):
-        call.read(Reply(502, b"<h1>nginx</h1>"))
+        call.read(Reply(500, b"<h1>nginx</h1>"))
     with pytest.raises(ConnectionFailed, match="reset by peer"):
         call.read(Reply(NO_CONNECTION, message="reset by peer"))
 

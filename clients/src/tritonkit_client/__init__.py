@@ -25,7 +25,7 @@ from ._metadata import Duration, ModelMetadata, ModelStatistics, RepositoryEntry
 from ._model import Model, Sequence
 from ._retry import Retry
 from ._security import TLS
-from ._shared_memory import SharedMemory
+from ._shared_memory import CudaSharedMemory, SharedMemory
 
 __all__ = [
     "TLS",
@@ -36,6 +36,7 @@ __all__ = [
     "Client",
     "ClientClosed",
     "ConnectionFailed",
+    "CudaSharedMemory",
     "DeadlineExceeded",
     "Duration",
     "Hedge",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
@@ -13,14 +13,16 @@ import numpy.typing as npt
 
 from . import _many as many
 from ._async_model import AsyncModel, AsyncSequence
-from ._base import BaseClient, checked_in_flight
+from ._base import BaseClient, checked_in_flight, checked_outputs
 from ._calls import NO_HEADERS, Attempt, Effect, Flow, Operation, Parameter, Pause, Race, Reply, Resolve
 from ._endpoint import Endpoint
 from ._errors import ClientClosed, Origin
+from ._events import logger
 from ._flows import Asked
 from ._grpc_aio import GrpcAioTransport
 from ._http import AsyncHttpTransport
 from ._metadata import ModelMetadata, ModelStatistics, RepositoryEntry
+from ._security import TLS, checked_headers
 from ._streams import Stream, prepare
 from ._tensors import Array
 
@@ -59,7 +61,7 @@ class AsyncClient(BaseClient):
                 with contextlib.suppress(Exception):
                     await self._run(flow, 1.0)
         self._closed = True
-        if self._watch is not None:
+        if self._watch is not None and not self._watch.done():  # done where its loop has ended
             self._watch.cancel()
             await asyncio.wait({self._watch})
         for server in self._servers.all:
@@ -120,6 +122,7 @@ class AsyncClient(BaseClient):
         """See `Client.infer_many`."""
         checked_in_flight(max_in_flight, self._origin)
         origin = Origin(self._origin.endpoint, model)
+        outputs = checked_outputs(outputs, origin)
         metadata = await self.metadata(model, model_version=model_version, timeout=timeout)
         one = many.is_one(samples)
         joined = many.Joined(origin)
@@ -154,26 +157,26 @@ class AsyncClient(BaseClient):
         parameters: Mapping[str, Parameter] | None = None,
         headers: Mapping[str, str] | None = None,
         **arrays: npt.ArrayLike,
-    ) -> AsyncIterator[dict[str, Array]]:
+    ) -> AsyncGenerator[dict[str, Array], None]:
         """See `Client.stream`; with ``async for``. What is wrong shows at the first step."""
         asked = self._asked(model, inputs, arrays, model_version, outputs, request_id, parameters)
         deadline = self._deadline(timeout)
         prepared = await self._run(prepare(self._flows, asked), timeout)
-        stream = Stream(self._engine, prepared, deadline, headers or {})
+        stream = Stream(self._engine, prepared, deadline, checked_headers(headers or NO_HEADERS))
         while True:
             attempt = stream.open()
-            replies = attempt.server.transport.stream(attempt.outgoing, await self._credentials.now_async())
             try:
-                async for reply in replies:
-                    found = stream.read(reply)
-                    if found is None:
-                        break
-                    yield found
-                else:
-                    stream.complete()
-                    return
+                sent = attempt.server.transport.stream(attempt.outgoing, await self._credentials.now_async())
+                async with contextlib.aclosing(sent) as replies:
+                    async for reply in replies:
+                        found = stream.read(reply)
+                        if found is None:
+                            break
+                        yield found
+                    else:
+                        stream.complete()
+                        return
             finally:
-                await replies.aclose()
                 stream.close()
             await asyncio.sleep(stream.wait_s)
 
@@ -230,9 +233,10 @@ class AsyncClient(BaseClient):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watch: asyncio.Task[None] | None = None
 
-    def _connect(self, endpoint: Endpoint) -> Any:
+    @staticmethod
+    def _connect(tls: TLS | None, compression: str | None, endpoint: Endpoint) -> Any:
         kind = GrpcAioTransport if endpoint.protocol == "grpc" else AsyncHttpTransport
-        return kind(endpoint, self._tls, self._compression)
+        return kind(endpoint, tls, compression)
 
     def _check(self) -> None:
         super()._check()
@@ -315,7 +319,10 @@ class AsyncClient(BaseClient):
                     await asyncio.wait_for(wake.wait(), effect.seconds)
                 wake.clear()
             else:
-                answer = await self._perform(effect)
+                try:
+                    answer = await self._perform(effect)
+                except Exception as error:  # see `Watch`
+                    logger.warning("a look at a server failed: %s", type(error).__name__)
             effect = operation.send(answer)
 
 
@@ -324,6 +331,6 @@ async def _resolve(effect: Resolve) -> list[str] | None:
     looking = loop.getaddrinfo(effect.host, effect.port, type=1)
     try:
         found = await asyncio.wait_for(looking, effect.timeout)
-    except (TimeoutError, OSError, UnicodeError):
+    except (asyncio.TimeoutError, OSError, UnicodeError):  # noqa: UP041 -- another class before Python 3.11
         return None
     return sorted({str(address[0]) for *_, address in found})

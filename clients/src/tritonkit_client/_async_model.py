@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from collections.abc import Sequence as Names
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy.typing as npt
 
@@ -59,12 +59,30 @@ class AsyncModel:
             timeout=self._timeout if timeout is None else timeout, parameters=parameters, headers=headers, **arrays,
         )  # fmt: skip
 
+    @overload
+    async def many(  # type: ignore[overload-overlap] # a mapping is iterable too, and not meant as that
+        self,
+        samples: Mapping[str, npt.ArrayLike] | npt.NDArray[Any],
+        *,
+        max_in_flight: int = ...,
+        outputs: Names[str] | None = ...,
+    ) -> dict[str, Array]: ...
+
+    @overload
     async def many(
-        self, samples: Iterable[Sample], *, max_in_flight: int = 32, outputs: Names[str] | None = None
-    ) -> list[dict[str, Array]]:
-        """Run it on many batches; see `Client.infer_many`."""
+        self, samples: Iterable[Sample], *, max_in_flight: int = ..., outputs: Names[str] | None = ...
+    ) -> list[dict[str, Array]]: ...
+
+    async def many(
+        self,
+        samples: Mapping[str, npt.ArrayLike] | npt.NDArray[Any] | Iterable[Sample],
+        *,
+        max_in_flight: int = 32,
+        outputs: Names[str] | None = None,
+    ) -> dict[str, Array] | list[dict[str, Array]]:
+        """Run it on one batch of any size, or on many batches; see `Client.infer_many`."""
         return await self._client.infer_many(
-            self.name, iter(samples), max_in_flight=max_in_flight, model_version=self.version, outputs=outputs,
+            self.name, samples, max_in_flight=max_in_flight, model_version=self.version, outputs=outputs,
             timeout=self._timeout,
         )  # fmt: skip
 
@@ -79,7 +97,7 @@ class AsyncModel:
         parameters: Mapping[str, Parameter] | None = None,
         headers: Mapping[str, str] | None = None,
         **arrays: npt.ArrayLike,
-    ) -> AsyncIterator[dict[str, Array]]:
+    ) -> AsyncGenerator[dict[str, Array], None]:
         """Run it for any number of responses; see `Client.stream`."""
         return self._client.stream(
             self.name, inputs, model_version=self.version, outputs=outputs, request_id=request_id,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 
 from ._calls import NO_HEADERS, NO_PARAMETERS, Deadline, Flow, Operation, Parameter
@@ -19,14 +21,16 @@ from ._grpc_wire import GrpcWire
 from ._hedging import Hedge
 from ._http_wire import HttpWire
 from ._retry import Retry
-from ._security import TLS, Credentials, Headers, Token
+from ._security import TLS, Credentials, Headers, Token, checked_headers
 from ._servers import Server, Servers
-from ._shared_memory import Arena, SharedMemory
+from ._shared_memory import Arena, CudaSharedMemory, SharedMemory
 
 T = TypeVar("T")
 
 # Longer than one inference of a served model should take, shorter than a person's patience.
 _DEFAULT_TIMEOUT_S = 30.0
+# Thirty years; what comes after it is more than the clocks of sockets and of gRPC can count.
+_FOREVER_S = 1e9
 COMPRESSIONS = (None, "gzip", "deflate")
 
 
@@ -49,7 +53,8 @@ class BaseClient:
         event_hooks: Functions to call, by kind: ``{"request": [...], "response": [...], "retry": [...]}``; or
             several such mappings, those of `tritonkit_client.prometheus` and `tritonkit_client.opentelemetry`.
         compression: ``gzip`` or ``deflate``; worth it for text over slow networks, hardly ever for tensors.
-        shared_memory: Pass large tensors to servers on this machine through ``/dev/shm``; None for never.
+        shared_memory: Pass large tensors to servers on this machine through ``/dev/shm`` (`SharedMemory`) or a GPU's
+            memory (`CudaSharedMemory`, which inputs may be in already); None for never.
 
     Raises:
         InvalidEndpoint: The address cannot be used.
@@ -68,7 +73,7 @@ class BaseClient:
         headers: Headers | None = None,
         event_hooks: EventHooks | None = None,
         compression: str | None = None,
-        shared_memory: SharedMemory | None = None,
+        shared_memory: SharedMemory | CudaSharedMemory | None = None,
     ) -> None:
         self._endpoints = parse_endpoint(endpoint)
         self._origin = Origin(str(self._endpoints))
@@ -78,15 +83,14 @@ class BaseClient:
             raise InvalidInput(f"compression={compression!r} is unknown", "use 'gzip', 'deflate' or None")
         if tls is not None and not all(one.tls for one in self._endpoints.all):
             raise InvalidInput("tls= is given for a connection that is not encrypted", "use grpcs:// or https://")
-        self._tls = tls
-        self._compression = compression
         self._hooks = Hooks(event_hooks)
         wire = GrpcWire() if self._endpoints.protocol == "grpc" else HttpWire(self._endpoints.all[0].path)
         self._arena = Arena(shared_memory, self._pin) if shared_memory else None
         self._flows = Flows(wire, self._origin.endpoint, self._arena)
         # A name that stands for several servers becomes them at the first call.
         known = () if self._endpoints.resolve else self._endpoints.all
-        self._servers = Servers(known, self._connect)
+        # Not a method of this object: the servers are watched by a thread, which must not keep the client alive.
+        self._servers = Servers(known, partial(self._connect, tls, compression))
         self._engine = Engine(
             wire,
             self._endpoints,
@@ -103,7 +107,8 @@ class BaseClient:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._origin.endpoint!r}, timeout={self._timeout_s:g})"
 
-    def _connect(self, endpoint: Endpoint) -> Any:
+    @staticmethod
+    def _connect(tls: TLS | None, compression: str | None, endpoint: Endpoint) -> Any:
         """A transport to one server."""
         raise NotImplementedError
 
@@ -129,7 +134,7 @@ class BaseClient:
         self, flow: Flow[T], timeout: float | None, headers: Mapping[str, str] | None = None
     ) -> Operation[T]:
         self._check()
-        return self._engine.operate(flow, self._deadline(timeout), headers or NO_HEADERS)
+        return self._engine.operate(flow, self._deadline(timeout), checked_headers(headers) if headers else NO_HEADERS)
 
     def _deadline(self, timeout: float | None) -> Deadline:
         return Deadline(self._timeout_s if timeout is None else checked_timeout(timeout, self._origin))
@@ -145,14 +150,20 @@ class BaseClient:
         parameters: Mapping[str, Parameter] | None = None,
     ) -> Asked:
         origin = partial(Origin, self._origin.endpoint, model, request_id or "")
+        if request_id is not None and not isinstance(request_id, str):
+            origin = partial(Origin, self._origin.endpoint, model)
+            raise InvalidInput(f"request_id is a {type(request_id).__name__}", "give a string", origin())
         values = arrays
-        if inputs:
+        if inputs is not None:
+            if not isinstance(inputs, Mapping):
+                fix = "give each by its name: infer(model, name=value), or infer(model, {name: value})"
+                raise InvalidInput(f"the inputs are a {type(inputs).__name__}, without a name", fix, origin())
             for name in arrays.keys() & inputs.keys():
                 fix = "give it either in the mapping or as a keyword"
                 raise InvalidInput(f"input {name!r} is given twice", fix, origin())
             values = {**inputs, **arrays}
         checked = _checked_parameters(parameters, origin()) if parameters else NO_PARAMETERS
-        return Asked(model, values, version, outputs, request_id, checked)
+        return Asked(model, values, version, checked_outputs(outputs, origin()), request_id, checked)
 
     def _pin(self, model: str) -> Server:
         """The server for a sequence: the one that would get the next request."""
@@ -178,11 +189,11 @@ def checked_timeout(timeout: float, origin: Origin) -> float:
     Raises:
         InvalidInput: It is none.
     """
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float, np.floating, np.integer)) or not timeout > 0:
         raise InvalidInput(
             f"timeout={timeout!r} is not a positive number of seconds", "use math.inf for no limit", origin
         )
-    return float(timeout)
+    return float(timeout) if timeout < _FOREVER_S else math.inf
 
 
 def checked_in_flight(number: int, origin: Origin) -> int:
@@ -196,6 +207,21 @@ def checked_in_flight(number: int, origin: Origin) -> int:
     return number
 
 
+def checked_outputs(outputs: Sequence[str] | None, origin: Origin) -> Sequence[str] | None:
+    """The names of outputs, gone through once; one string is left for the model's metadata to refuse.
+
+    Raises:
+        InvalidInput: One is not a name.
+    """
+    if outputs is None or isinstance(outputs, str):
+        return outputs
+    names = tuple(outputs)
+    for name in names:
+        if not isinstance(name, str):
+            raise InvalidInput(f"outputs holds a {type(name).__name__}", "give a list of output names", origin)
+    return names
+
+
 # What the clients say by other means.
 _RESERVED = {
     "timeout": "timeout=",
@@ -207,11 +233,17 @@ _RESERVED = {
 
 
 def _checked_parameters(parameters: Mapping[str, Parameter], origin: Origin) -> Mapping[str, Parameter]:
+    if not isinstance(parameters, Mapping):
+        raise InvalidInput(f"parameters is a {type(parameters).__name__}", "give a mapping", origin)
     for name, value in parameters.items():
+        if not isinstance(name, str):
+            raise InvalidInput(f"a parameter's name is a {type(name).__name__}", "give a string", origin)
         if name in _RESERVED:
             raise InvalidInput(f"parameter {name!r} is not the caller's to set", f"use {_RESERVED[name]}", origin)
         if type(value) not in (str, int, float, bool):
             raise InvalidInput(
                 f"parameter {name!r} is a {type(value).__name__}", "use a str, an int, a float or a bool", origin
             )
+        if type(value) is int and not -(2**63) <= value < 2**63:
+            raise InvalidInput(f"parameter {name!r} does not fit in 64 bits", "send it as a string", origin)
     return parameters

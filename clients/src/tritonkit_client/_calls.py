@@ -11,9 +11,10 @@ import time
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
-from ._errors import DEADLINE_EXCEEDED, Origin
+from ._device_array import DeviceArray
+from ._errors import CLIENT_CLOSED, DEADLINE_EXCEEDED, Origin
 from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry
 from ._tensors import Array, Buffer
 
@@ -42,8 +43,8 @@ class Reply:
     """What came back.
 
     Attributes:
-        status: An HTTP status code or the name of a gRPC status; `NO_CONNECTION` or `DEADLINE_EXCEEDED` where
-            no server said anything.
+        status: An HTTP status code or the name of a gRPC status; `NO_CONNECTION`, `DEADLINE_EXCEEDED` or
+            `CLIENT_CLOSED` where no server said anything.
         body: The answer; empty where there is none.
         message: What is known about a failure outside the body.
         headers: HTTP's, found whatever their case; a failed call's trailing metadata over gRPC.
@@ -53,6 +54,11 @@ class Reply:
     body: bytes = b""
     message: str = ""
     headers: Mapping[str, str] = field(default_factory=_no_headers)
+
+
+def closed() -> Reply:
+    """What a call gets whose client was closed meanwhile."""
+    return Reply(CLIENT_CLOSED, message="it was closed during the call")
 
 
 # A message in pieces, so that a tensor's own memory is one of them (empty where HTTP sends a GET), and HTTP's
@@ -93,13 +99,16 @@ Flow = Generator[Call[Any], Any, T]
 
 @dataclass(slots=True)
 class Outgoing:
-    """One attempt of a call, as a transport sends it; ``timeout`` in seconds, None for no limit."""
+    """One attempt of a call, as a transport sends it; ``timeout`` in seconds, None for no limit; ``idempotent`` as in
+    `Call`.
+    """
 
     target: str
     method: str
     body: tuple[Buffer, ...]
     headers: Mapping[str, str]
     timeout: float | None
+    idempotent: bool = True
 
 
 @dataclass(slots=True)
@@ -151,8 +160,9 @@ class Tensor:
 
     Attributes:
         name, datatype, shape: As KServe v2 says them.
-        data: Its bytes; empty where they lie in shared memory.
-        parameters: Where they lie then.
+        data: Its bytes; empty where they lie in shared memory or on a GPU.
+        parameters: Where they lie in shared memory.
+        device: Where they lie on a GPU; a request that is sent has none of these any more.
     """
 
     name: str
@@ -160,6 +170,12 @@ class Tensor:
     shape: tuple[int, ...]
     data: Buffer
     parameters: Mapping[str, str | int] = field(default_factory=no_parameters)
+    device: DeviceArray | None = None
+
+    @property
+    def size(self) -> int:
+        """In bytes, wherever they lie."""
+        return len(self.data) if self.device is None else self.device.size
 
 
 @dataclass(frozen=True)
@@ -192,6 +208,36 @@ class InferRequest:
     def elsewhere(self) -> frozenset[str]:
         """The outputs that come without bytes, as they are left in shared memory; the answer does not say so."""
         return frozenset(output.name for output in self.outputs if output.parameters)
+
+
+# The kinds of memory that a server on this machine can share.
+Memory = Literal["system", "cuda"]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A piece of memory that is made known to a server.
+
+    Attributes:
+        name: What requests call it.
+        size: In bytes.
+        memory: Which kind.
+        key: Of system memory, its name for shm_open(3).
+        handle: Of CUDA memory, its IPC handle.
+        device: Of CUDA memory, the number of its GPU.
+    """
+
+    name: str
+    size: int
+    memory: Memory = "system"
+    key: str = ""
+    handle: bytes = b""
+    device: int = 0
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        return "this machine's /dev/shm" if self.memory == "system" else f"the memory of GPU {self.device}"
 
 
 class Wire(Protocol):
@@ -233,14 +279,14 @@ class Wire(Protocol):
     def infer(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
         """One inference; the result is in the order of the server's answer."""
 
-    def register(self, region: str, key: str, size: int, origin: Origin) -> Call[None]:
-        """Make a region of system shared memory known to the server."""
+    def register(self, region: Region, origin: Origin) -> Call[None]:
+        """Make a region of shared memory known to the server."""
 
-    def unregister(self, region: str, origin: Origin) -> Call[None]:
-        """The opposite."""
+    def unregister(self, region: str, memory: Memory, origin: Origin) -> Call[None]:
+        """The opposite, by its name."""
 
-    def regions(self, origin: Origin) -> Call[tuple[str, ...]]:
-        """The names of the regions that the server knows."""
+    def regions(self, memory: Memory, origin: Origin) -> Call[tuple[str, ...]]:
+        """The names of the regions of a kind that the server knows."""
 
 
 class Transport(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -26,9 +27,9 @@ _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status."""
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     try:
-        tls = TLS(options.ca, options.cert, options.key) if options.ca or options.cert else None
+        tls = TLS(options.ca, options.cert, options.key) if options.ca or options.cert or options.key else None
         token = os.environ.get("TRITONKIT_CLIENT_TOKEN")
         headers = dict(_pair(text, ":") for text in options.header)
         with Client(options.endpoint, timeout=options.timeout, tls=tls, token=token, headers=headers) as client:
@@ -38,7 +39,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a file that cannot be read or written
+        _say(f"error: {error}", sys.stderr)
+    except KeyboardInterrupt:
+        return 130  # what a shell expects of a command that was interrupted: 128 + SIGINT
     return 2
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    # argparse takes all inputs where it meets the model: those behind a further option are left over.
+    if rest and (options.verb != "infer" or any(text.startswith("-") for text in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.inputs += rest
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -134,6 +150,8 @@ def _infer(client: Client, options: argparse.Namespace) -> int:
         folder = Path(options.save)
         folder.mkdir(parents=True, exist_ok=True)
         for name, array in outputs.items():
+            if Path(name).name != name:  # a server's word is no reason to write elsewhere
+                raise InvalidInput(f"output {name!r} cannot be the name of a file", "leave --save out")
             # Strings as text: an object array would be a pickle, which nobody should have to load.
             np.save(folder / f"{name}.npy", array if array.dtype != object else np.char.decode(array.astype("S")))
     _print_outputs(outputs, options)
@@ -168,11 +186,20 @@ def _value(metadata: ModelMetadata, name: str, text: str) -> Any:
     if text.startswith("@"):
         value = _from_file(Path(text[1:]), spec)
     elif spec.datatype == BYTES:
-        value = np.array([text.encode()] if not text.startswith("[") else json.loads(text), dtype=object)
+        value = np.array(_texts(text), dtype=object)
     else:
         # As plain numbers, which the client takes only where the input's type holds them.
         value = _json(text, f"input {name!r}")
     return _fitted(value, spec, bool(metadata.max_batch_size))
+
+
+def _texts(text: str) -> list[Any]:
+    """A JSON list of texts, or one text: many begin with a bracket."""
+    if text.startswith("["):
+        with contextlib.suppress(ValueError):
+            found: list[Any] = json.loads(text)
+            return found
+    return [text]
 
 
 def _from_file(path: Path, spec: TensorSpec) -> Any:
@@ -180,9 +207,14 @@ def _from_file(path: Path, spec: TensorSpec) -> Any:
         raise InvalidInput(f"{path} is not a file", f"give an existing file for input {spec.name!r}")
     kind = path.suffix.lower()
     if kind == ".npy":
-        return np.load(path, allow_pickle=False)
+        try:
+            return np.load(path, allow_pickle=False)
+        except (EOFError, ValueError) as error:
+            raise InvalidInput(
+                f"{path} is not an array: {error}", "save it with numpy.save, of plain numbers"
+            ) from error
     if kind == ".json":
-        return _json(path.read_text(encoding="utf-8"), str(path))
+        return _json(path.read_bytes(), str(path))
     if kind in _IMAGES and spec.datatype != BYTES:
         return _image(path, spec)
     if spec.datatype == BYTES:
@@ -194,17 +226,20 @@ def _from_file(path: Path, spec: TensorSpec) -> Any:
 def _image(path: Path, spec: TensorSpec) -> Array:
     """An image as [height, width, 3] or [3, height, width], whichever the input is; floats are 0 to 1."""
     try:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
     except ImportError:
         raise InvalidInput(f"{path} needs Pillow to be read", "pip install pillow, or give a .npy file") from None
     dims = spec.shape[-3:]
     first = len(dims) == 3 and dims[0] in (1, 3) and dims[-1] not in (1, 3)
     height, width = (dims[1:] if first else dims[:2]) if len(dims) == 3 else (-1, -1)
-    with Image.open(path) as opened:
-        picture = opened.convert("L" if (dims[0] if first else dims[-1]) == 1 else "RGB")
-        if height > 0 and width > 0:
-            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-        array = np.asarray(picture)
+    try:
+        with Image.open(path) as opened:
+            picture = opened.convert("L" if (dims[0] if first else dims[-1]) == 1 else "RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise InvalidInput(f"{path} is not an image: {error}", "give one that Pillow reads, or a .npy file") from error
+    if height > 0 and width > 0:
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    array = np.asarray(picture)
     array = array[..., None] if array.ndim == 2 else array
     array = np.moveaxis(array, -1, 0) if first else array
     return array if spec.datatype == "UINT8" else (array / 255).astype(DTYPES[spec.datatype])
@@ -219,7 +254,7 @@ def _fitted(value: Any, spec: TensorSpec, batched: bool) -> Any:
     return value
 
 
-def _json(text: str, what: str) -> Any:
+def _json(text: str | bytes, what: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
@@ -238,7 +273,8 @@ def _show(data: Any, options: argparse.Namespace, text: str) -> None:
 
 
 def _say(text: str, where: Any = None) -> None:
-    print(text, file=where or sys.stdout)
+    # At once: a stream is read as it comes, and a pipe that is closed is found out here and not at the exit.
+    print(text, file=where or sys.stdout, flush=True)
 
 
 _VERBS: dict[str, Callable[[Client, argparse.Namespace], int]] = {

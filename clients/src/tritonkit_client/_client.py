@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from . import _many as many
 from . import _workers as workers
-from ._base import BaseClient, checked_in_flight
+from ._base import BaseClient, checked_in_flight, checked_outputs
 from ._calls import NO_HEADERS, Attempt, Effect, Flow, Parameter, Pause, Reply, Resolve
 from ._endpoint import Endpoint
 from ._errors import Origin
@@ -28,7 +28,7 @@ from ._http import HttpTransport
 from ._metadata import ModelMetadata, ModelStatistics, RepositoryEntry
 from ._model import Model
 from ._model import Sequence as ModelSequence
-from ._security import Credentials
+from ._security import TLS, Credentials, checked_headers
 from ._streams import Stream, prepare
 from ._tensors import Array
 
@@ -171,23 +171,24 @@ class Client(BaseClient):
         """
         checked_in_flight(max_in_flight, self._origin)
         origin = Origin(self._origin.endpoint, model)
+        outputs = checked_outputs(outputs, origin)
         metadata = self.metadata(model, model_version=model_version, timeout=timeout)
         one = many.is_one(samples)
         joined = many.Joined(origin)
-        with ThreadPoolExecutor(max_in_flight, thread_name_prefix="tritonkit-client-many") as pool:
-            flying: deque[tuple[many.Part, Future[dict[str, Array]]]] = deque()
-            try:
-                for part in many.parts(metadata, many.listed(samples), origin):
-                    if len(flying) == max_in_flight:
-                        landed, future = flying.popleft()
-                        joined.add(landed, future.result())
-                    asked = Asked(model, part.values, model_version, outputs)
-                    flying.append((part, pool.submit(contextvars.copy_context().run, self._infer_part, asked, timeout)))
-                for landed, future in flying:
+        pool = ThreadPoolExecutor(max_in_flight, thread_name_prefix="tritonkit-client-many")
+        flying: deque[tuple[many.Part, Future[dict[str, Array]]]] = deque()
+        try:
+            for part in many.parts(metadata, many.listed(samples), origin):
+                if len(flying) == max_in_flight:
+                    landed, future = flying.popleft()
                     joined.add(landed, future.result())
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+                asked = Asked(model, part.values, model_version, outputs)
+                flying.append((part, pool.submit(contextvars.copy_context().run, self._infer_part, asked, timeout)))
+            for landed, future in flying:
+                joined.add(landed, future.result())
+        finally:
+            # After an error (or a key) nobody waits for those in flight: they may take as long as their timeout.
+            pool.shutdown(wait=False, cancel_futures=True)
         found = joined.all()
         return found[0] if one else found
 
@@ -204,7 +205,7 @@ class Client(BaseClient):
         parameters: Mapping[str, Parameter] | None = None,
         headers: Mapping[str, str] | None = None,
         **arrays: npt.ArrayLike,
-    ) -> Iterator[dict[str, Array]]:
+    ) -> Generator[dict[str, Array], None, None]:
         """Run a model that answers a request with any number of responses (a "decoupled" one); gRPC only.
 
         Closing the iterator, or dropping it, cancels the request on the server. While nobody takes the next
@@ -224,7 +225,7 @@ class Client(BaseClient):
         asked = self._asked(model, inputs, arrays, model_version, outputs, request_id, parameters)
         deadline = self._deadline(timeout)
         prepared = self._run(prepare(self._flows, asked), timeout)
-        return self._streamed(Stream(self._engine, prepared, deadline, headers or {}))
+        return self._streamed(Stream(self._engine, prepared, deadline, checked_headers(headers or NO_HEADERS)))
 
     def sequence(self, model: str, *, model_version: str = "", timeout: float | None = None) -> ModelSequence:
         """A sequence of requests to a model that keeps state between them; use it in a ``with`` block.
@@ -320,9 +321,10 @@ class Client(BaseClient):
         self._watch: workers.Watch | None = None
         self._stop: Any = lambda: None
 
-    def _connect(self, endpoint: Endpoint) -> Any:
+    @staticmethod
+    def _connect(tls: TLS | None, compression: str | None, endpoint: Endpoint) -> Any:
         kind = GrpcTransport if endpoint.protocol == "grpc" else HttpTransport
-        return kind(endpoint, self._tls, self._compression)
+        return kind(endpoint, tls, compression)
 
     def _infer_part(self, asked: Asked, timeout: float | None) -> dict[str, Array]:
         return self._run(self._flows.infer(asked), timeout)
@@ -350,21 +352,21 @@ class Client(BaseClient):
                 self._servers.on_change = self._watch.wake
                 self._stop = weakref.finalize(self, self._watch.stop)
 
-    def _streamed(self, stream: Stream) -> Iterator[dict[str, Array]]:
+    def _streamed(self, stream: Stream) -> Generator[dict[str, Array], None, None]:
         while True:
             attempt = stream.open()
-            replies = attempt.server.transport.stream(attempt.outgoing, self._credentials.now())
             try:
-                for reply in replies:
-                    outputs = stream.read(reply)
-                    if outputs is None:
-                        break
-                    yield outputs
-                else:
-                    stream.complete()
-                    return
+                sent = attempt.server.transport.stream(attempt.outgoing, self._credentials.now())
+                with contextlib.closing(sent) as replies:
+                    for reply in replies:
+                        outputs = stream.read(reply)
+                        if outputs is None:
+                            break
+                        yield outputs
+                    else:
+                        stream.complete()
+                        return
             finally:
-                replies.close()
                 stream.close()
             time.sleep(stream.wait_s)
 

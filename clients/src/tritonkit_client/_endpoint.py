@@ -84,16 +84,18 @@ def parse_endpoint(text: str) -> Endpoints:
     Raises:
         InvalidEndpoint: It is not one of these. The message never repeats a user name, a password or a query.
     """
-    resolve, plain = _without_dns(text)
+    if not isinstance(text, str):
+        raise InvalidEndpoint(f"the endpoint is a {type(text).__name__}", f"give a string like {_EXAMPLES}")
+    resolve, plain = _without_dns(text.strip())
     try:
         parts = urlsplit(plain)
-        hosts = parts.netloc.split(",")
+        hosts = [host.strip() for host in parts.netloc.split(",")]
         singles = [urlsplit(f"{parts.scheme}://{host}{parts.path}") for host in hosts]
         ports = [single.port for single in singles]
     except ValueError as error:
         # urllib's own message may quote the whole address, secrets included.
         raise InvalidEndpoint("the endpoint is not an address", f"write it like {_EXAMPLES}") from error
-    if "@" in parts.netloc or parts.query or parts.fragment:
+    if "@" in plain or parts.query or parts.fragment:
         raise InvalidEndpoint(
             "the endpoint carries a user name, a password, a query or a fragment",
             f"give only scheme, hosts, ports and path, like {_EXAMPLES}; credentials go into token= or headers=",

@@ -12,6 +12,9 @@ from ._calls import Attempt, Call, Deadline, Effect, Flow, Operation, Outgoing, 
 from ._endpoint import Endpoints, addressed
 from ._errors import (
     NO_CONNECTION,
+    ConnectionFailed,
+    DeadlineExceeded,
+    NotSupported,
     Origin,
     TritonkitClientError,
     Unauthenticated,
@@ -87,22 +90,32 @@ class Engine:
             flow.close()
 
     def watch(self) -> Operation[None]:
-        """The effects of looking after the servers, without end: only where there can be more than one of them."""
+        """The effects of looking after the servers, without end: only where there can be more than one of them.
+
+        The client answers an effect that it could not perform with None.
+        """
         resolve_at = time.monotonic() + _RESOLVE_S
         while True:
             for server in self._servers.due():
                 call = self._wire.ready(Origin(server.name))
                 reply = yield Attempt(server, outgoing(call, _LOOK_TIMEOUT_S, {}))
-                try:
-                    ready = bool(call.read(reply))
-                except TritonkitClientError:
-                    ready = False
-                self._servers.looked(server, ready)
+                self._looked(server, call, reply)
             if self._endpoints.resolve and resolve_at <= time.monotonic():
                 yield from self._resolve(_LOOK_TIMEOUT_S)
                 resolve_at = time.monotonic() + _RESOLVE_S
             pause = self._servers.pause_s()
             yield Pause(min(pause, max(0.0, resolve_at - time.monotonic())) if self._endpoints.resolve else pause)
+
+    def _looked(self, server: Server, call: Call[bool], reply: Reply | None) -> None:
+        if reply is None:  # not even asked: the server is what it was
+            self._servers.looked(server, not server.out, server.silent)
+            return
+        try:
+            self._servers.looked(server, bool(call.read(reply)), silent=False)
+        except (NotSupported, Unauthenticated):  # it is there, but does not tell everybody
+            self._servers.looked(server, ready=True)
+        except TritonkitClientError as error:
+            self._servers.looked(server, ready=False, silent=isinstance(error, (ConnectionFailed, DeadlineExceeded)))
 
     def _resolve(self, timeout: float | None) -> Generator[Resolve, list[str] | None, None]:
         (named,) = self._endpoints.all
@@ -159,7 +172,7 @@ class Engine:
         error.attempts = len(tried)
         error.endpoint = server.name
         self._servers.failed(server, call.origin.model, error)
-        if self._refreshes and isinstance(error, Unauthenticated) and len(tried) == 1:
+        if self._refreshes and isinstance(error, Unauthenticated) and len(tried) == 1 and not final:
             return 0.0
         elsewhere = call.server is None and self._servers.others(tried)
         if final or not call.idempotent or len(tried) >= self._retry.attempts or not is_retryable(error, elsewhere):
@@ -185,7 +198,8 @@ class Engine:
                 if left == 0:
                     reply = deadline.reply()
                 elif self._latencies is not None and _may_race(call):
-                    answered, reply = yield from self._raced(self._latencies, call, server, event, deadline, tried)
+                    raced = self._raced(self._latencies, call, server, event, deadline, tried)
+                    answered, event, started, reply = yield from raced
                 else:
                     reply = yield Attempt(server, outgoing(call, left, event.headers))
             finally:
@@ -216,8 +230,9 @@ class Engine:
         event: RequestEvent,
         deadline: Deadline,
         tried: list[Server],
-    ) -> Generator[Effect, Any, tuple[Server, Reply]]:
-        """An attempt that another server may overtake: who answered, and what."""
+    ) -> Generator[Effect, Any, tuple[Server, RequestEvent, float, Reply]]:
+        """An attempt that another server may overtake: who answered, as which attempt, sent when, and what."""
+        seconds: list[tuple[RequestEvent, float]] = []
 
         def second() -> Attempt | None:
             if not self._servers.others([server]) or not self._budget.spend():
@@ -226,7 +241,8 @@ class Engine:
             if other is None:
                 return None
             tried.append(other)
-            return Attempt(other, outgoing(call, deadline.remaining(), event.headers))
+            seconds.append((self.announce(call, other, tried, event.headers), time.monotonic()))
+            return Attempt(other, outgoing(call, deadline.remaining(), seconds[0][0].headers))
 
         def done(attempt: Attempt) -> None:
             if attempt is not first:
@@ -234,9 +250,17 @@ class Engine:
 
         first = Attempt(server, outgoing(call, deadline.remaining(), event.headers))
         started = time.monotonic()
-        winner, reply = yield Race(first, latencies.after_s(call.origin.model), second, done)
-        latencies.note(call.origin.model, time.monotonic() - started)
-        return winner.server, reply
+        beaten = seconds
+        try:
+            winner, reply = yield Race(first, latencies.after_s(call.origin.model), second, done)
+            latencies.note(call.origin.model, time.monotonic() - started)
+            if winner is first:
+                return winner.server, event, started, reply
+            beaten = [(event, started)]
+            return winner.server, *seconds[0], reply
+        finally:
+            for loser, its_start in beaten:  # the caller may have given up; then the first is `_exchange`'s to tell
+                self.told(loser, its_start, cancelled=True)
 
     def told(
         self,
@@ -258,4 +282,5 @@ def _may_race(call: Call[Any]) -> bool:
 def outgoing(call: Call[Any], left: float | None, headers: Mapping[str, str], target: str = "") -> Outgoing:
     """One attempt of a call, with so many seconds left."""
     body, own = call.encode(None if left is None else max(1, int(left * 1e6)))
-    return Outgoing(target or call.target, call.method, body, {**headers, **own} if headers else own, left)
+    joined = {**headers, **own} if headers else own
+    return Outgoing(target or call.target, call.method, body, joined, left, call.idempotent)

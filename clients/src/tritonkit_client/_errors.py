@@ -4,7 +4,7 @@
 
     TritonkitClientError
     ├── InvalidEndpoint        the address given to the client cannot be used
-    ├── ClientClosed           the client was closed before the call, or belongs to another process or event loop
+    ├── ClientClosed           the client was closed, or belongs to another process or event loop
     ├── ConnectionFailed       nobody answered: refused, reset, unknown host
     ├── DeadlineExceeded       no answer within the timeout
     ├── Unauthenticated        the server wants credentials, or does not accept these
@@ -26,6 +26,7 @@ from dataclasses import dataclass
 
 NO_CONNECTION = "NO_CONNECTION"
 DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+CLIENT_CLOSED = "CLIENT_CLOSED"
 
 
 @dataclass(slots=True)
@@ -79,7 +80,7 @@ class InvalidEndpoint(TritonkitClientError):
 
 
 class ClientClosed(TritonkitClientError):
-    """The client was closed before the call, or belongs to another process or event loop."""
+    """The client was closed, or belongs to another process or event loop."""
 
 
 class ConnectionFailed(TritonkitClientError):
@@ -150,6 +151,11 @@ _ABSENT = ("NOT_FOUND", "INVALID_ARGUMENT", "UNAVAILABLE", "UNKNOWN", 404, 400, 
 # `InferenceServer::GetModel`, the schedulers' queue policies); the two protocols carry the same ones.
 _TABLE = (
     _Row(
+        (CLIENT_CLOSED,), "", ClientClosed,
+        "the client is closed",
+        "close it after its last call has ended",
+    ),
+    _Row(
         (DEADLINE_EXCEEDED, 408, 504), "", DeadlineExceeded,
         "no answer within the timeout",
         "raise timeout=, or find out with client.statistics(model) where the server spends its time",
@@ -160,7 +166,7 @@ _TABLE = (
         "check tls=: the authority that signed the server's certificate, and whether the server wants one of yours",
     ),
     _Row(
-        (NO_CONNECTION,), "", ConnectionFailed,
+        (NO_CONNECTION, 502), "", ConnectionFailed,  # 502: a gateway's word for it
         "the server cannot be reached",
         _CHECK_ADDRESS,
     ),
@@ -196,9 +202,25 @@ _TABLE = (
         _CHECK_ADDRESS,
     ),
     _Row(
+        # gRPC's own limits; Triton's queues say UNAVAILABLE.
+        ("RESOURCE_EXHAUSTED",), "larger than max|exceeds (hard|soft) limit", InvalidInput,
+        "the request is too large",
+        "send less in one request or in its headers, or raise the limit of the server or of the proxy in front of it",
+    ),
+    _Row(
+        (413, 431), "", InvalidInput,
+        "the request is too large",
+        "send less in one request or in its headers, or raise the limit of the proxy in front of the server",
+    ),
+    _Row(
         ("UNAVAILABLE", "RESOURCE_EXHAUSTED", 503, 429), "", ServerBusy,
         "the server did not take the request",
         "send less at once, or add instances; a queue's own timeout is set in the model's config.pbtxt",
+    ),
+    _Row(
+        ("UNIMPLEMENTED", 400, 500, 501), "decoupled transaction policy", NotSupported,
+        "the model answers with a stream",
+        "use client.stream(model, ...) and a grpc:// endpoint",
     ),
     _Row(
         ("INVALID_ARGUMENT", 400), "", InvalidInput,
@@ -218,8 +240,8 @@ def error_for(status: int | str, message: str, origin: Origin) -> TritonkitClien
     """The error that a failed call means.
 
     Args:
-        status: An HTTP status code, the name of a gRPC status, or `NO_CONNECTION` / `DEADLINE_EXCEEDED` where
-            no server said anything.
+        status: An HTTP status code, the name of a gRPC status, or `NO_CONNECTION`, `DEADLINE_EXCEEDED` or
+            `CLIENT_CLOSED` where no server said anything.
         message: What the server, or the network, said.
         origin: The call.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from ._errors import InvalidInput, TritonkitClientError
 
@@ -64,9 +64,20 @@ class RetryEvent:
     wait_s: float
 
 
-Listener = Callable[[Any], None]
-# Listeners by the kind of event, or several such sets.
-EventHooks = Mapping[str, Iterable[Listener]] | Iterable[Mapping[str, Iterable[Listener]]]
+Listener = Callable[[Any], object]
+
+
+class HookSet(TypedDict, total=False):
+    """Listeners by the kind of event; the keys are all there are."""
+
+    request: Iterable[Callable[[RequestEvent], object]]
+    response: Iterable[Callable[[ResponseEvent], object]]
+    retry: Iterable[Callable[[RetryEvent], object]]
+
+
+# To a type checker a dictionary in a variable is no `HookSet`, and one of listeners of different events nothing else.
+Hooked = HookSet | Mapping[str, Iterable[Listener]]
+EventHooks = Hooked | Iterable[Hooked]
 _KINDS = ("request", "response", "retry")
 
 
@@ -78,7 +89,8 @@ class Hooks:
     """
 
     def __init__(self, hooks: EventHooks | None = None) -> None:
-        sets = [hooks] if isinstance(hooks, Mapping) else list(hooks or ())
+        sets = [cast("Mapping[str, Iterable[Listener]]", one)
+                for one in ([hooks] if isinstance(hooks, Mapping) else hooks or ())]  # fmt: skip
         for kind in (kind for one in sets for kind in one):
             if kind not in _KINDS:
                 raise InvalidInput(f"there is no event {kind!r}", f"the events are {', '.join(_KINDS)}")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from ._calls import Call, Flow, InferRequest, Parameter, Wanted, Wire, no_parameters
+from ._cuda import on_host
 from ._errors import InvalidInput, ModelNotFound, NotSupported, Origin
 from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry
 from ._tensors import Array
@@ -59,6 +60,7 @@ class Flows:
         self.wire = wire
         self._endpoint = endpoint
         self._arena = arena
+        self._takes_device_arrays = arena is not None and arena.memory == "cuda"
         self._metadata: dict[tuple[str, str], ModelMetadata] = {}
         # Whether tensors must travel as JSON over HTTP: known once a server without configurations was met.
         self._plain = False
@@ -140,7 +142,7 @@ class Flows:
                 request = self.request(metadata, asked, origin)
                 if self._arena is not None and asked.idempotent:
                     return (yield from self._arena.infer(self.wire, metadata, request, origin))
-                answer: dict[str, Array] = yield self._call(request, asked, origin)
+                answer: dict[str, Array] = yield self._call(self.carried(request), asked, origin)
                 return answer
             except InvalidInput:
                 # The model may have been reloaded since; the caller is wrong only if it was not.
@@ -159,19 +161,32 @@ class Flows:
         """What is asked, checked and encoded.
 
         Raises:
-            InvalidInput: It does not fit the model.
+            InvalidInput: It does not fit the model, or this client.
         """
+        inputs = encode_inputs(metadata, asked.values, origin)
+        for tensor in inputs:
+            if tensor.device is not None and not self._takes_device_arrays:
+                raise InvalidInput(
+                    f"input {tensor.name!r} of model {origin.model} is on a GPU, which this client does not read",
+                    "make the client with shared_memory=CudaSharedMemory(), or copy the array to the host: .cpu() of a"
+                    " PyTorch tensor, .get() of a CuPy array",
+                    origin,
+                )
         return InferRequest(
             model=origin.model,
             version=asked.version,
             request_id=origin.request_id,
-            inputs=encode_inputs(metadata, asked.values, origin),
+            inputs=inputs,
             outputs=()
             if asked.outputs is None
             else tuple(Wanted(name) for name in check_outputs(metadata, asked.outputs, origin)),
             parameters=asked.parameters,
             plain=self._plain,
         )
+
+    def carried(self, request: InferRequest) -> InferRequest:
+        """The request where it does not go through shared memory."""
+        return on_host(request) if self._takes_device_arrays else request
 
     def origin(self, model: str, version: str, request_id: str = "") -> Origin:
         """The call that an error will name; checks the names on the way.
@@ -180,9 +195,10 @@ class Flows:
             InvalidInput: They cannot be a model's.
         """
         origin = Origin(self._endpoint, model, request_id)
-        if not model:
-            raise InvalidInput("the model has no name", "give the name of a model", origin)
-        if version and not (version.isascii() and version.isdigit()):
+        if not model or not isinstance(model, str):
+            problem = f"the model's name is a {type(model).__name__}" if model else "the model has no name"
+            raise InvalidInput(problem, "give the name of a model", origin)
+        if version and not (isinstance(version, str) and version.isascii() and version.isdigit()):
             raise InvalidInput(
                 f"{version!r} is not a version",
                 "give a number as a string, or nothing for the newest",

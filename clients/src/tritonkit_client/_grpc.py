@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from ._calls import Outgoing, Reply
+from ._calls import Outgoing, Reply, closed
 from ._endpoint import Endpoint
 from ._interrupt import interruptible
 from ._security import TLS
@@ -65,7 +65,7 @@ def metadata(outgoing: Outgoing, credentials: Mapping[str, str]) -> list[tuple[s
     """Headers as gRPC wants them."""
     if not outgoing.headers and not credentials:
         return None
-    return [(name.lower(), value) for name, value in {**outgoing.headers, **credentials}.items()]
+    return [(name.lower(), value) for name, value in {**credentials, **outgoing.headers}.items()]
 
 
 def failed(error: Any) -> Reply:
@@ -85,6 +85,7 @@ class GrpcTransport:
             else grpc.insecure_channel(endpoint.authority, **how)
         )
         self._rpcs: dict[str, Any] = {}
+        self._closed = False
 
     def send(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Reply:
         """See `Transport.send`; the timeout is the call's gRPC deadline."""
@@ -102,11 +103,13 @@ class GrpcTransport:
                 interrupt.watch(call.cancel)
                 body = call.result()
         except (grpc.FutureCancelledError, ConnectionAbortedError) as error:
-            return Reply("CANCELLED", message=str(error))
+            return closed() if self._closed else Reply("CANCELLED", message=str(error))
         except grpc.RpcError as error:
-            return failed(error)
-        except ValueError as error:  # "Cannot invoke RPC on closed channel!"
-            return Reply("CANCELLED", message=str(error))
+            return closed() if self._closed else failed(error)
+        except ValueError:  # "Cannot invoke RPC: Channel closed!"
+            if not self._closed:
+                raise
+            return closed()
         return Reply("OK", body=body)
 
     def stream(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Iterator[Reply]:
@@ -114,6 +117,9 @@ class GrpcTransport:
 
         gRPC's flow control holds the server back while nobody takes the next reply.
         """
+        if self._closed:
+            yield closed()
+            return
         rpc = self._channel.stream_stream(outgoing.target)
         body = b"".join(outgoing.body)
         call = rpc(iter((body,)), timeout=outgoing.timeout, metadata=metadata(outgoing, credentials))
@@ -121,10 +127,11 @@ class GrpcTransport:
             for message in call:
                 yield Reply("OK", body=message)
         except grpc.RpcError as error:
-            yield failed(error)
+            yield closed() if self._closed else failed(error)
         finally:
             call.cancel()
 
     def close(self) -> None:
         """See `Transport.close`; calls in flight fail."""
+        self._closed = True
         self._channel.close()

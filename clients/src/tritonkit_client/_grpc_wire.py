@@ -9,7 +9,7 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
-from ._calls import Call, InferRequest, Parameter, Reply
+from ._calls import Call, InferRequest, Memory, Parameter, Region, Reply
 from ._errors import Origin, ServerError, error_for, error_in_stream
 from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry, TensorSpec
 from ._tensors import Array, Buffer, decode
@@ -25,6 +25,8 @@ _ID_TAG, _PARAMETERS_TAG = b"\x1a", b"\x22"
 # An entry of that map whose key (field 1) is "timeout", up to the length of its value (field 2); and the tag of
 # the value's field 2, `int64 int64_param`.
 _TIMEOUT_KEY, _INT64_TAG = b"\x0a\x07timeout\x12", b"\x10"
+# How the RPCs of each kind of shared memory begin.
+_SHARED: dict[Memory, str] = {"system": "SystemSharedMemory", "cuda": "CudaSharedMemory"}
 # How many kinds of request are remembered; shapes that differ every time would fill the memory.
 _HEADS = 256
 
@@ -91,20 +93,28 @@ class GrpcWire:
         request.parameters["unload_dependents"].bool_param = dependents
         return _call("RepositoryModelUnload", "unload", request, _nothing, origin)
 
-    def register(self, region: str, key: str, size: int, origin: Origin) -> Call[None]:
+    def register(self, region: Region, origin: Origin) -> Call[None]:
         """See `Wire.register`."""
-        request = service_pb2.SystemSharedMemoryRegisterRequest(name=region, key=key, byte_size=size)
-        return _call("SystemSharedMemoryRegister", "register", request, _nothing, origin)
+        if region.memory == "cuda":
+            request = service_pb2.CudaSharedMemoryRegisterRequest(
+                name=region.name, raw_handle=region.handle, device_id=region.device, byte_size=region.size
+            )
+        else:
+            request = service_pb2.SystemSharedMemoryRegisterRequest(
+                name=region.name, key=region.key, byte_size=region.size
+            )
+        return _call(f"{_SHARED[region.memory]}Register", "register", request, _nothing, origin)
 
-    def unregister(self, region: str, origin: Origin) -> Call[None]:
+    def unregister(self, region: str, memory: Memory, origin: Origin) -> Call[None]:
         """See `Wire.unregister`."""
-        request = service_pb2.SystemSharedMemoryUnregisterRequest(name=region)
-        return _call("SystemSharedMemoryUnregister", "unregister", request, _nothing, origin)
+        rpc = f"{_SHARED[memory]}Unregister"
+        return _call(rpc, "unregister", getattr(service_pb2, f"{rpc}Request")(name=region), _nothing, origin)
 
-    def regions(self, origin: Origin) -> Call[tuple[str, ...]]:
+    def regions(self, memory: Memory, origin: Origin) -> Call[tuple[str, ...]]:
         """See `Wire.regions`."""
-        request = service_pb2.SystemSharedMemoryStatusRequest()
-        return _call("SystemSharedMemoryStatus", "regions", request, lambda answer: tuple(answer.regions), origin)
+        rpc = f"{_SHARED[memory]}Status"
+        request = getattr(service_pb2, f"{rpc}Request")()
+        return _call(rpc, "regions", request, lambda answer: tuple(answer.regions), origin)
 
     def infer(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
         """See `Wire.infer`.

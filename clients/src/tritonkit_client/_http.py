@@ -2,17 +2,18 @@
 raises no error of its own.
 
 One library serves both kinds of client: measured on loopback, asynchronous httpx2 moves half as many 600 kB
-requests a second as urllib3 in threads, and a third as many of 10 MB (docs/decisions/0003-http.md).
+requests a second as urllib3 in threads, and a third as many of 10 MB (docs/decisions/0008).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import ssl
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -21,7 +22,7 @@ import urllib3
 from urllib3 import exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from ._calls import Outgoing, Reply
+from ._calls import Outgoing, Reply, closed
 from ._endpoint import Endpoint
 from ._errors import DEADLINE_EXCEEDED, NO_CONNECTION
 from ._interrupt import Interrupt
@@ -42,7 +43,7 @@ class HttpTransport:
 
     def __init__(self, endpoint: Endpoint, tls: TLS | None, compression: str | None) -> None:
         self._compression = compression
-        self._host = {"Host": f"{endpoint.name}:{endpoint.port}"} if endpoint.name else {}
+        self._host = {"host": f"{endpoint.name}:{endpoint.port}"} if endpoint.name else {}
         how: dict[str, Any] = {"maxsize": _POOL_SIZE}
         self._pool: urllib3.HTTPConnectionPool
         if endpoint.tls:
@@ -58,17 +59,40 @@ class HttpTransport:
 
     def send(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Reply:
         """See `Transport.send`; the timeout bounds connecting, sending and receiving together."""
+        end = None if outgoing.timeout is None else time.monotonic() + outgoing.timeout
+        while True:
+            try:
+                return self._exchanged(outgoing, credentials)
+            except _Hung as error:
+                # RFC 9112, 9.3.1: a server may close an idle connection while a request is on its way to it. That is
+                # no failure of the server: another connection has the answer, for requests that may be sent twice.
+                if not outgoing.idempotent:
+                    return Reply(NO_CONNECTION, message=str(error))
+            if end is not None:
+                left = end - time.monotonic()
+                if left <= 0:
+                    return Reply(DEADLINE_EXCEEDED)
+                outgoing = replace(outgoing, timeout=left)
+
+    def _exchanged(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Reply:
+        """One request over one connection.
+
+        Raises:
+            _Hung: An old connection had ended.
+        """
         body, encoding = self._encoded(outgoing.body)
         try:
             response = self._pool.urlopen(
                 outgoing.method,
                 outgoing.target,
                 body=_joined(body),
-                headers={**self._host, **outgoing.headers, **credentials, **encoding},
+                headers={**self._host, **credentials, **outgoing.headers, **encoding},
                 timeout=urllib3.Timeout(total=outgoing.timeout),
                 retries=False,
                 redirect=False,
             )
+        except exceptions.ClosedPoolError:
+            return closed()
         except exceptions.NewConnectionError as error:
             # Before the next: urllib3 counts it among the timeouts.
             return Reply(NO_CONNECTION, message=str(error))
@@ -77,6 +101,9 @@ class HttpTransport:
         except exceptions.HTTPError as error:
             # A timeout while sending arrives wrapped: ProtocolError("Connection aborted.",
             # TimeoutError(...)).
+            hung = next((cause for cause in error.args if isinstance(cause, _Hung)), None)
+            if hung is not None:
+                raise hung from None
             timed_out = any(isinstance(cause, TimeoutError) for cause in error.args)
             return Reply(DEADLINE_EXCEEDED if timed_out else NO_CONNECTION, message=str(error))
         return Reply(response.status, body=response.data, headers=response.headers)
@@ -120,8 +147,8 @@ class AsyncHttpTransport:
 
         try:
             future = asyncio.get_running_loop().run_in_executor(self._threads, work)
-        except RuntimeError as error:  # "cannot schedule new futures after shutdown"
-            return Reply(NO_CONNECTION, message=str(error))
+        except RuntimeError:  # "cannot schedule new futures after shutdown"
+            return closed()
         try:
             # Waited for, although the thread keeps the time too: it may not have begun.
             done, _ = await asyncio.wait({future}, timeout=outgoing.timeout)
@@ -129,6 +156,8 @@ class AsyncHttpTransport:
             interrupt.set()
             future.cancel()
             raise
+        if future.cancelled():  # it had no thread yet when the client was closed
+            return closed()
         if done:
             reply: Reply = future.result()
             return reply
@@ -169,15 +198,45 @@ def _connected(connection: HTTPConnection) -> Any:
         raise exceptions.NewConnectionError(connection, str(error)) from error
 
 
-class _Connection(HTTPConnection):
-    """A connection of sockets that keep a deadline."""
+class _Hung(OSError):
+    """A connection that had given answers before ended instead of giving another."""
+
+
+class _Kept(HTTPConnection):
+    """A connection of sockets that keep a deadline; knows whether it is an old one."""
+
+    _answered = False
 
     def _new_conn(self) -> Any:
+        self._answered = False
         return _connected(self)
 
+    def request(self, *args: Any, **named: Any) -> None:
+        """See urllib3; raises `_Hung`, too."""
+        # A pipe that breaks is no answer yet: urllib3 reads what the server said before it closed.
+        with self._told_apart(ConnectionResetError):
+            super().request(*args, **named)
 
-class _TLSConnection(HTTPSConnection):
-    """The same, encrypted."""
+    def getresponse(self) -> Any:
+        """See urllib3; raises `_Hung`, too."""
+        with self._told_apart(ConnectionResetError, BrokenPipeError):
+            response = super().getresponse()
+        self._answered = True
+        return response
 
-    def _new_conn(self) -> Any:
-        return _connected(self)
+    @contextlib.contextmanager
+    def _told_apart(self, *kinds: type[OSError]) -> Iterator[None]:
+        try:
+            yield
+        except kinds as error:  # http.client's RemoteDisconnected is a ConnectionResetError
+            if self._answered:
+                raise _Hung(str(error)) from error
+            raise
+
+
+class _Connection(_Kept):
+    """The plain one."""
+
+
+class _TLSConnection(_Kept, HTTPSConnection):
+    """The encrypted one."""

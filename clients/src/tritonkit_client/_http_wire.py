@@ -6,12 +6,13 @@ and then each tensor's bytes in the order of the header.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from ._calls import Call, InferRequest, Reply
+from ._calls import Call, InferRequest, Memory, Region, Reply
 from ._errors import InvalidInput, Origin, ServerError, error_for
 from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry, TensorSpec
 from ._tensors import Array, Buffer, decode, from_json, to_json
@@ -80,21 +81,25 @@ class HttpWire:
         message = {"parameters": {"unload_dependents": dependents}}
         return _post(self._repository_model(origin, "unload"), "unload", message, _reader(_nothing, origin), origin)
 
-    def register(self, region: str, key: str, size: int, origin: Origin) -> Call[None]:
+    def register(self, region: Region, origin: Origin) -> Call[None]:
         """See `Wire.register`."""
-        target = f"{self._root}/systemsharedmemory/region/{region}/register"
-        message = {"key": key, "offset": 0, "byte_size": size}
-        return _post(target, "register", message, _reader(_nothing, origin), origin)
+        if region.memory == "cuda":
+            handle = base64.b64encode(region.handle).decode()
+            where: dict[str, Any] = {"raw_handle": {"b64": handle}, "device_id": region.device}
+        else:
+            where = {"key": region.key, "offset": 0}
+        target = f"{self._shared(region.memory)}/region/{region.name}/register"
+        return _post(target, "register", {**where, "byte_size": region.size}, _reader(_nothing, origin), origin)
 
-    def unregister(self, region: str, origin: Origin) -> Call[None]:
+    def unregister(self, region: str, memory: Memory, origin: Origin) -> Call[None]:
         """See `Wire.unregister`."""
-        target = f"{self._root}/systemsharedmemory/region/{region}/unregister"
+        target = f"{self._shared(memory)}/region/{region}/unregister"
         return _post(target, "unregister", {}, _reader(_nothing, origin), origin)
 
-    def regions(self, origin: Origin) -> Call[tuple[str, ...]]:
+    def regions(self, memory: Memory, origin: Origin) -> Call[tuple[str, ...]]:
         """See `Wire.regions`."""
-        target = f"{self._root}/systemsharedmemory/status"
-        return _get(target, "regions", _json_reader(lambda answer: tuple(r["name"] for r in answer), origin), origin)
+        read = _json_reader(lambda answer: tuple(region["name"] for region in answer), origin)
+        return _get(f"{self._shared(memory)}/status", "regions", read, origin)
 
     def infer(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
         """See `Wire.infer`."""
@@ -156,6 +161,9 @@ class HttpWire:
         target = f"{self._model(request.version, origin)}/infer"
         return _post(target, "infer", message, _reader(lambda reply: _outputs(reply, request), origin), origin)
 
+    def _shared(self, memory: Memory) -> str:
+        return f"{self._root}/{memory}sharedmemory"
+
     def _repository_model(self, origin: Origin, verb: str) -> str:
         return f"{self._root}/repository/models/{quote(origin.model, safe='')}/{verb}"
 
@@ -194,7 +202,7 @@ def _reader(parse: Callable[[Reply], T], origin: Origin) -> Callable[[Reply], T]
             raise error_for(reply.status, _failure(reply), origin)
         try:
             return parse(reply)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
             raise ServerError(
                 f"the answer is not KServe v2 with binary tensors: {_excerpt(reply.body)}",
                 "check that the address and its path lead to Triton",
@@ -212,7 +220,7 @@ def _failure(reply: Reply) -> str:
     """What a failed reply says: Triton's own sentence, or the beginning of whatever else is there."""
     try:
         return str(json.loads(reply.body)["error"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, RecursionError, TypeError, ValueError):
         return reply.message or _excerpt(reply.body)
 
 

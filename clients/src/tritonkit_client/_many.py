@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from ._device_array import on_device
 from ._errors import InvalidInput, Origin, ServerError
 from ._metadata import ModelMetadata
 from ._tensors import Array
@@ -28,7 +29,7 @@ class Part:
 
 def is_one(samples: object) -> bool:
     """Whether this is one sample, however large, and not many."""
-    return isinstance(samples, (Mapping, np.ndarray))
+    return isinstance(samples, (Mapping, np.ndarray)) or on_device(samples)
 
 
 def listed(samples: Sample | Iterable[Sample]) -> Iterable[Sample]:
@@ -124,6 +125,6 @@ def _rows(values: Mapping[str, npt.ArrayLike], origin: Origin) -> int:
 
 
 def _has_rows(value: object) -> bool:
-    if isinstance(value, np.ndarray):
-        return value.ndim > 0
+    if isinstance(value, np.ndarray) or on_device(value):
+        return len(getattr(value, "shape", ())) > 0
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))

@@ -15,6 +15,7 @@ from ._errors import ConnectionFailed, InvalidInput, ModelNotReady, ServerBusy, 
 # A model that is not ready here may be ready on another server.
 RETRYABLE = (ConnectionFailed, ServerBusy)
 ELSEWHERE = (ConnectionFailed, ModelNotReady)
+_UTC = datetime.timezone.utc  # noqa: UP017 -- its short name came with Python 3.11
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def pushback_s(headers: Mapping[str, str], now: datetime.datetime | None = None)
     milliseconds = headers.get("grpc-retry-pushback-ms")
     if milliseconds is not None:
         plain = milliseconds.isascii() and milliseconds.isdigit()
-        return int(milliseconds) / 1000 if plain else float("inf")
+        return float(milliseconds) / 1000 if plain else float("inf")
     after = headers.get("Retry-After") or headers.get("retry-after")
     if after is None:
         return None
@@ -99,11 +100,11 @@ def pushback_s(headers: Mapping[str, str], now: datetime.datetime | None = None)
         return float(after)
     try:
         date = email.utils.parsedate_to_datetime(after)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if date.tzinfo is None:
-        date = date.replace(tzinfo=datetime.UTC)
-    return max(0.0, (date - (now or datetime.datetime.now(datetime.UTC))).total_seconds())
+        date = date.replace(tzinfo=_UTC)
+    return max(0.0, (date - (now or datetime.datetime.now(_UTC))).total_seconds())
 
 
 def is_retryable(error: TritonkitClientError, elsewhere: bool) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,10 +90,34 @@ def _merged(token: object, headers: object) -> dict[str, str]:
         if not isinstance(headers, Mapping):
             raise InvalidInput(f"headers are a {type(headers).__name__}", "give a mapping from name to value")
         for name, value in headers.items():
-            found[_checked(name, "a header's name")] = _checked(value, f"the value of header {name}")
+            found[_checked_name(name)] = _checked(value, f"the value of header {name}")
     if token is not None:
         found["authorization"] = f"Bearer {_checked(token, 'the token')}"
     return found
+
+
+def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers of one call; names are lower case, as their case means nothing.
+
+    Raises:
+        InvalidInput: They are none.
+    """
+    return _merged(None, headers)
+
+
+# RFC 9110, "token"; and what the client itself says about a message: said twice, the server would wait for bytes that
+# never come.
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OURS = ("content-length", "content-type", "content-encoding", "transfer-encoding", "inference-header-content-length")
+
+
+def _checked_name(name: object) -> str:
+    if not _NAME.fullmatch(_checked(name, "a header's name")):
+        raise InvalidInput("a header's name has characters that none may have", "use letters, digits and -")
+    lower = str(name).lower()
+    if lower in _OURS or lower.endswith("-bin"):
+        raise InvalidInput(f"header {lower} is not the caller's to set", "leave it out: pass on what you need by name")
+    return lower
 
 
 def _checked(value: object, what: str) -> str:

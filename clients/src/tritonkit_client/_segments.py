@@ -1,4 +1,7 @@
-"""Files in ``/dev/shm`` that tensors are put into: made, reused, and removed, also those of processes that died."""
+"""Pieces of memory that tensors are put into: made, reused, and given back, also those of processes that died.
+
+Here are those in system memory, files in ``/dev/shm``; those of a GPU are in `_cuda`.
+"""
 
 from __future__ import annotations
 
@@ -9,44 +12,71 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
-from ._tensors import Buffer
+from ._calls import Region, Tensor
 
 FOLDER = Path("/dev/shm")
 _PREFIX = "tritonkit-client"
 # What a server may still read or write, as its answer never came, is left alone for so long.
 _QUARANTINE_S = 60.0
+# The smallest segment. CUDA shares memory in blocks of 2 MiB: a smaller one would show a server its neighbours ("CUDA
+# Programming Guide", Interprocess Communication). Of a file only what was written takes memory.
+_SMALLEST = 2 << 20
 
 
-class Segment:
-    """One file, mapped.
+class Segment(Protocol):
+    """One piece of memory.
 
     Attributes:
-        name: Its file's name, and the region's on the servers.
+        name: The region's on the servers.
         size: In bytes.
+        region: What servers are told.
     """
 
-    def __init__(self, size: int) -> None:
-        self.name = f"{_PREFIX}-{_owner(os.getpid())}-{secrets.token_hex(6)}"
+    name: str
+    size: int
+    region: Region
+
+    def write(self, tensor: Tensor) -> None:
+        """Copy a tensor in: the only copy that it makes on its way to the server."""
+
+    def read(self, size: int, done: Callable[[], None]) -> memoryview:
+        """The first bytes; calls ``done`` once nobody looks at the segment for them any more."""
+
+    def remove(self, used: bool) -> None:
+        """Give the memory back, as far as that can be done where a server may still use it."""
+
+
+class FileSegment:
+    """A `Segment` that is a file, mapped; its name is the file's too."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self.name = name
         self.size = size
-        descriptor = os.open(FOLDER / self.name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        self.region = Region(name, size, key=f"/{name}")
+        descriptor = os.open(FOLDER / name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         try:
             os.ftruncate(descriptor, size)
             self._map = mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)
 
-    def write(self, data: Buffer) -> None:
-        """Copy bytes in: the only copy that a tensor makes on its way to the server."""
-        memoryview(self._map)[: len(data)] = memoryview(data).cast("B")
+    def write(self, tensor: Tensor) -> None:
+        """See `Segment.write`."""
+        memoryview(self._map)[: len(tensor.data)] = memoryview(tensor.data).cast("B")
 
-    def hold(self) -> ctypes.Array[ctypes.c_char]:
-        """The memory, as one object that every array on it keeps alive."""
-        return (ctypes.c_char * self.size).from_buffer(self._map)
+    def read(self, size: int, done: Callable[[], None]) -> memoryview:
+        """See `Segment.read`; here it is the memory itself."""
+        # One object that every array on it keeps alive.
+        holder = (ctypes.c_char * self.size).from_buffer(self._map)
+        weakref.finalize(holder, done).atexit = False
+        return memoryview(holder).cast("B")[:size]
 
-    def remove(self) -> None:
+    def remove(self, used: bool) -> None:  # noqa: ARG002 -- a file can go at any time
         """Remove the file; what is mapped stays until nobody uses it."""
         (FOLDER / self.name).unlink(missing_ok=True)
 
@@ -56,23 +86,27 @@ class Segments:
 
     Args:
         capacity: Bytes that they may take together.
+        make: Makes one of a name and a size; raises MemoryError where there is no memory for it.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, make: Callable[[str, int], Segment] = FileSegment) -> None:
         self._capacity = capacity
-        self._lock = threading.Lock()
+        self._make = make
+        # Again by the same thread too: arrays that Python collects meanwhile give their segments back.
+        self._lock = threading.RLock()
         self._free: dict[int, list[Segment]] = {}
-        self._names: set[str] = set()
+        self._all: dict[str, Segment] = {}
         self._taken = 0
         self._waiting: list[tuple[float, Segment]] = []
+        self._pid = os.getpid()
         sweep()
         # Also at the end of the interpreter, where nobody closed the client.
-        self._end = weakref.finalize(self, _remove, os.getpid(), self._names)
+        self._end = weakref.finalize(self, _remove, self._pid, self._all)
 
     def take(self, size: int) -> Segment | None:
-        """A segment of at least so many bytes; None where that would be more than the capacity."""
+        """A segment of at least so many bytes; None where that would be more than the capacity, or than there is."""
         # Powers of two, so that batches of slightly different size use the same one.
-        size = 1 << max(20, (size - 1).bit_length())
+        size = max(_SMALLEST, 1 << (size - 1).bit_length())
         with self._lock:
             self._release_waiting()
             free = self._free.get(size)
@@ -80,9 +114,12 @@ class Segments:
                 return free.pop()
             if self._taken + size > self._capacity:
                 return None
-            segment = Segment(size)
+            try:
+                segment = self._make(f"{_PREFIX}-{_owner(self._pid)}-{secrets.token_hex(6)}", size)
+            except MemoryError:
+                return None
             self._taken += size
-            self._names.add(segment.name)
+            self._all[segment.name] = segment
             return segment
 
     def give(self, segment: Segment) -> None:
@@ -100,15 +137,23 @@ class Segments:
         with self._lock:
             return {segment.name for _, segment in self._waiting}
 
-    def lend(self, segment: Segment) -> memoryview:
-        """The memory of a segment, which comes back by itself when no array uses it any more."""
-        holder = segment.hold()
-        weakref.finalize(holder, self.give, segment).atexit = False
-        return memoryview(holder).cast("B")
+    def lend(self, segment: Segment, size: int) -> memoryview:
+        """The first bytes of a segment, which comes back by itself when nobody needs it for them any more."""
+        return segment.read(size, partial(self.give, segment))
 
-    def close(self) -> None:
-        """Remove every file; arrays on them stay valid."""
-        self._end()
+    def close(self, registered: Collection[str] = ()) -> None:
+        """Remove every segment; arrays on them stay valid.
+
+        Args:
+            registered: The names of those that a server has.
+        """
+        if self._pid != os.getpid() or self._end.detach() is None:
+            return
+        with self._lock:
+            idle = {segment.name for free in self._free.values() for segment in free}
+            everything = list(self._all.values())
+        for segment in everything:
+            segment.remove(used=segment.name not in idle or segment.name in registered)
 
     def _release_waiting(self) -> None:
         now = time.monotonic()
@@ -150,7 +195,7 @@ def _namespace() -> str:
         return "0"
 
 
-def _remove(pid: int, names: set[str]) -> None:
+def _remove(pid: int, segments: dict[str, Segment]) -> None:
     if pid == os.getpid():  # not in a fork, which inherits this
-        for name in names:
-            (FOLDER / name).unlink(missing_ok=True)
+        for segment in segments.values():
+            segment.remove(used=True)

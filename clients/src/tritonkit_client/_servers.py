@@ -30,6 +30,7 @@ class Server:
         transport: What sends to it; made by the client that owns it.
         in_flight: Calls that it has not answered.
         out: It does not take part until it is found ready again.
+        silent: It is out because nothing came from it, and not because it said that it is not ready.
     """
 
     def __init__(self, endpoint: Endpoint, transport: Any) -> None:
@@ -37,7 +38,7 @@ class Server:
         self.name = str(endpoint)
         self.transport = transport
         self.in_flight = 0
-        self.out = False
+        self.out = self.silent = False
         self.look_at = time.monotonic() + random.uniform(0, _LOOK_S)
         self.looks = 0
         self.timeouts = 0
@@ -69,8 +70,8 @@ class Servers:
     def acquire(self, model: str, tried: Collection[Server], pinned: Server | None = None) -> Server | None:
         """Choose a server for one attempt and count the attempt; None where there is no server at all.
 
-        Servers that this call has not tried come first, then those that take part; where none does, one that
-        is out is tried rather than nobody.
+        Servers that this call has not tried come first, then those that take part; where none does, those that
+        are out are tried rather than nobody.
         """
         with self._lock:
             server = pinned or self._choose(model, tried)
@@ -115,13 +116,13 @@ class Servers:
         """Seconds until a server is due; 0 where one is."""
         return max(0.0, min((server.look_at for server in self.all), default=0.0) - time.monotonic())
 
-    def looked(self, server: Server, ready: bool) -> None:
-        """Note what a look at a server found."""
+    def looked(self, server: Server, ready: bool, silent: bool = True) -> None:
+        """Note what a look at a server found; ``silent``: where it is not ready, that it said nothing at all."""
         if not ready:
-            self._put_out(server)
+            self._put_out(server, silent)
             return
         with self._lock:
-            server.out = False
+            server.out = server.silent = False
             server.looks = server.timeouts = 0
             server.look_at = time.monotonic() + _LOOK_S * random.uniform(0.8, 1.2)
 
@@ -144,17 +145,19 @@ class Servers:
         now = time.monotonic()
         able = [server for server in taking_part if server.avoid.get(model, 0.0) <= now]
         untried = [server for server in able if server not in tried]
-        # Without anybody else those that are out: the one that was put out longest ago is next to be looked at.
-        among = untried or able or taking_part or [min(everyone, key=lambda server: server.look_at)]
+        # Without anybody else those that are out. Where all of them say that they are not ready (one broken model is
+        # enough for that), they share the work as ever; else the one that was put out longest ago is next.
+        talking = [server for server in everyone if not server.silent]
+        among = untried or able or taking_part or talking or [min(everyone, key=lambda server: server.look_at)]
         turn = next(self._turns)
         return min((among[(turn + i) % len(among)] for i in range(len(among))), key=lambda server: server.in_flight)
 
-    def _put_out(self, server: Server) -> None:
+    def _put_out(self, server: Server, silent: bool = True) -> None:
         if len(self._all) < 2:
             return
         with self._lock:
             fresh = not server.out
-            server.out = True
+            server.out, server.silent = True, silent
             server.looks = 0 if fresh else server.looks + 1
             wait = min(_LAST_LOOK_S, _FIRST_LOOK_S * 2**server.looks)
             server.look_at = time.monotonic() + wait * random.uniform(0.5, 1.0)

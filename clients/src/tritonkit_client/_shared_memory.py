@@ -1,6 +1,7 @@
-"""Inference through system shared memory: which tensors, which servers, when registered. Does no network I/O.
+"""Inference through shared memory: which tensors, which servers, when registered. Does no network I/O.
 
-A tensor is copied once into a segment instead of several times through sockets; outputs are views of one.
+A tensor is copied once into a segment instead of several times through sockets. What a segment is made of, system
+memory or a GPU's, is the segments' own affair.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import logging
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from ._calls import Call, Flow, InferRequest, Wanted, Wire
+from ._calls import Call, Flow, InferRequest, Memory, Tensor, Wanted, Wire
+from ._cuda import CudaSegment, Gpu, on_host
 from ._errors import (
     ConnectionFailed,
     InvalidInput,
@@ -24,7 +27,7 @@ from ._errors import (
     TritonkitClientError,
 )
 from ._metadata import ModelMetadata
-from ._segments import Segment, Segments, is_orphan
+from ._segments import FileSegment, Segment, Segments, is_orphan
 from ._servers import Server
 from ._tensors import DTYPES, Array, decode
 
@@ -32,8 +35,13 @@ logger = logging.getLogger("tritonkit_client")
 
 # Triton's words for a region that it lost in a restart.
 _LOST = "unable to find shared memory region"
+# Its words for a region that it has already.
+_THERE = "already in manager"
 # Its words for an output that grew: it does not fit where the last one did.
 _GROWN = "shared memory size specified"
+# It refuses to forget a region while it still puts away the request whose answer it has just sent. Asking takes longer
+# than that; so many times, where the machine is busy.
+_UNREGISTERINGS = 20
 
 
 @dataclass(frozen=True)
@@ -52,8 +60,28 @@ class SharedMemory:
     capacity_bytes: int = 1 << 30
 
     def __post_init__(self) -> None:
-        if self.min_bytes < 1 or self.capacity_bytes < self.min_bytes:
-            raise InvalidInput(f"{self} has a number out of range", "give positive sizes, the second one larger")
+        _check_sizes(self)
+
+
+@dataclass(frozen=True)
+class CudaSharedMemory:
+    """Pass large tensors, and arrays on a GPU, to servers on this machine through a GPU's memory.
+
+    Needs ``pip install 'tritonkit-client[cuda]'``. Servers elsewhere, and those that cannot open the memory (no GPU, or
+    a container of its own IPC namespace), are sent tensors as usual, copied from the GPU first.
+
+    Attributes:
+        device_id: Which GPU: its number for this process, and the same for the servers.
+        min_bytes: Smaller tensors of the host travel with the request; arrays on a GPU never do.
+        capacity_bytes: What all segments of a client may take; beyond it tensors travel with the request.
+    """
+
+    device_id: int = 0
+    min_bytes: int = 256 * 1024
+    capacity_bytes: int = 1 << 30
+
+    def __post_init__(self) -> None:
+        _check_sizes(self)
 
 
 @dataclass
@@ -70,14 +98,21 @@ class Arena:
     """The segments of one client, and which servers know them.
 
     Args:
-        wanted: How much.
+        wanted: Which memory, and how much.
         pick: The server that would get the next request for a model.
+
+    Raises:
+        InvalidInput: There is no such memory here.
     """
 
-    def __init__(self, wanted: SharedMemory, pick: Callable[[str], Server]) -> None:
+    def __init__(self, wanted: SharedMemory | CudaSharedMemory, pick: Callable[[str], Server]) -> None:
         self._wanted = wanted
         self._pick = pick
-        self._segments = Segments(wanted.capacity_bytes)
+        self.memory: Memory = "system"
+        make: Callable[[str, int], Segment] = FileSegment
+        if isinstance(wanted, CudaSharedMemory):
+            self.memory, make = "cuda", partial(CudaSegment, Gpu(wanted.device_id))
+        self._segments = Segments(wanted.capacity_bytes, make)
         self._known: dict[Server, set[str]] = {}
         self._cannot: set[Server] = set()
         # How large outputs were the last time, by model, version and the shapes of inputs.
@@ -87,7 +122,7 @@ class Arena:
         self, wire: Wire, metadata: ModelMetadata, request: InferRequest, origin: Origin
     ) -> Flow[dict[str, Array]]:
         """One inference, through shared memory where that is possible and worth it."""
-        large = any(len(tensor.data) >= self._wanted.min_bytes for tensor in request.inputs)
+        large = any(self._belongs(tensor) for tensor in request.inputs)
         key = (request.model, request.version, tuple(tensor.shape for tensor in request.inputs))
         sizes = {name: size for name, size in self._sizes.get(key, {}).items() if size >= self._wanted.min_bytes}
         if large or sizes:
@@ -100,21 +135,33 @@ class Arena:
                 else:
                     if outputs is not None:
                         return self._noted(key, outputs)
-        answer: dict[str, Array] = yield wire.infer(request, origin)
+        answer: dict[str, Array] = yield wire.infer(on_host(request), origin)
         return self._noted(key, answer)
 
     def closing(self, wire: Wire, servers: Sequence[Server]) -> Iterator[Flow[None]]:
-        """What is left to do: forget every region on every server, and remove the files."""
+        """What is left to do: forget every region on every server, and remove the segments."""
 
         def forget(server: Server, names: set[str]) -> Flow[None]:
             # What a late request may still use stays registered; the next client after this process forgets it.
-            for name in names - self._segments.in_quarantine():
-                yield from _quietly(replace(wire.unregister(name, Origin(server.name)), server=server))
+            ours = sorted(names - self._segments.in_quarantine())
+            for name in ours * _UNREGISTERINGS:
+                if name in names:
+                    try:
+                        yield from self._unregister(wire, name, server)
+                        names.discard(name)
+                    except ConnectionFailed:
+                        return names.clear()  # the server is gone, and what it had open with it
+                    except TritonkitClientError:
+                        continue
 
         for server, names in self._known.items():
             if server in servers and names:
                 yield forget(server, names)
-        self._segments.close()
+        self._segments.close(registered=set[str]().union(*self._known.values()))
+
+    def _belongs(self, tensor: Tensor) -> bool:
+        """Whether an input goes through shared memory, if it can."""
+        return tensor.device is not None or len(tensor.data) >= self._wanted.min_bytes
 
     def _noted(self, key: Any, outputs: dict[str, Array]) -> dict[str, Array]:
         if len(self._sizes) > 1000:  # shapes that never come back
@@ -133,9 +180,8 @@ class Arena:
     ) -> Generator[Call[Any], Any, dict[str, Array] | None]:
         """The inference through segments; None where it must travel with the request."""
         names = [wanted.name for wanted in request.outputs] or [spec.name for spec in metadata.outputs]
-        wanted = {tensor.name: len(tensor.data) for tensor in request.inputs}
         use = _Use(
-            self._take({name: size for name, size in wanted.items() if size >= self._wanted.min_bytes}),
+            self._take({tensor.name: tensor.size for tensor in request.inputs if self._belongs(tensor)}),
             self._take({name: sizes[name] for name in names if name in sizes}),
         )
         try:
@@ -169,7 +215,7 @@ class Arena:
         except (InvalidInput, ServerError) as error:
             if _LOST not in error.message.lower():
                 raise
-        self._known.pop(server, None)
+        self._known[server].difference_update(segment.name for segment in segments)
         if not (yield from self._register(wire, segments, server)):
             return None
         answer = yield call
@@ -186,20 +232,20 @@ class Arena:
         def read(name: str, datatype: str, shape: tuple[int, ...]) -> Array:
             size = math.prod(shape) * DTYPES[datatype].itemsize
             use.lent.add(name)
-            return decode(self._segments.lend(use.outputs[name])[:size], datatype, shape)
+            return decode(self._segments.lend(use.outputs[name], size), datatype, shape)
 
         inputs = []
         for tensor in request.inputs:
             segment = use.inputs.get(tensor.name)
             if segment is not None:
-                segment.write(tensor.data)
-                tensor = replace(tensor, data=b"", parameters=_place(segment, len(tensor.data)))
+                segment.write(tensor)
+                tensor = replace(tensor, data=b"", device=None, parameters=_place(segment, tensor.size))
             inputs.append(tensor)
         outputs = tuple(
             Wanted(name, _place(use.outputs[name], use.outputs[name].size)) if name in use.outputs else Wanted(name)
             for name in names
         )
-        return replace(request, inputs=tuple(inputs), outputs=outputs, placed=read)
+        return on_host(replace(request, inputs=tuple(inputs), outputs=outputs, placed=read))
 
     def _register(self, wire: Wire, segments: Sequence[Segment], server: Server) -> Generator[Call[Any], Any, bool]:
         """Make segments known to a server; False where it cannot see them."""
@@ -210,30 +256,36 @@ class Arena:
         for segment in segments:
             if segment.name in known:
                 continue
+            known.add(segment.name)  # before it answers: if it never does, it may have the region all the same
             try:
-                yield replace(wire.register(segment.name, f"/{segment.name}", segment.size, origin), server=server)
+                yield replace(wire.register(segment.region, origin), server=server)
             except (InvalidInput, ServerError) as error:
-                logger.warning("%s cannot use this machine's /dev/shm: %s", server.name, error.message)
+                if _THERE in error.message.lower():
+                    continue
+                known.discard(segment.name)
+                logger.warning("%s cannot use %s: %s", server.name, segment.region.place, error.message)
                 self._cannot.add(server)
                 return False
-            known.add(segment.name)
         return True
 
     def _forget_orphans(self, wire: Wire, server: Server) -> Generator[Call[Any], Any, None]:
         """Unregister what clients that died have left on a server of this machine."""
-        origin = Origin(server.name)
         try:
-            found: tuple[str, ...] = yield replace(wire.regions(origin), server=server)
+            found: tuple[str, ...] = yield replace(wire.regions(self.memory, Origin(server.name)), server=server)
         except (InvalidInput, ServerError):
             return  # it cannot list them: then it has none of ours
         for name in found:
             if is_orphan(name):
-                yield from _quietly(replace(wire.unregister(name, origin), server=server))
+                with contextlib.suppress(TritonkitClientError):
+                    yield from self._unregister(wire, name, server)
+
+    def _unregister(self, wire: Wire, name: str, server: Server) -> Generator[Call[Any], Any, None]:
+        yield replace(wire.unregister(name, self.memory, Origin(server.name)), server=server)
 
 
-def _quietly(call: Call[None]) -> Generator[Call[Any], Any, None]:
-    with contextlib.suppress(TritonkitClientError):
-        yield call
+def _check_sizes(wanted: SharedMemory | CudaSharedMemory) -> None:
+    if wanted.min_bytes < 1 or wanted.capacity_bytes < wanted.min_bytes:
+        raise InvalidInput(f"{wanted} has a number out of range", "give positive sizes, the second one larger")
 
 
 def _place(segment: Segment, size: int) -> dict[str, str | int]:

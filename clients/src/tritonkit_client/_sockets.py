@@ -81,6 +81,8 @@ def connect(host: str, port: int, timeout: float | None) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             sock.settimeout(None if end is None else max(0.001, end - time.monotonic()))
             sock.connect(address)
+            # What follows, an encrypted connection's handshake say, has what is left, not as much again.
+            sock.settimeout(None if end is None else max(0.001, end - time.monotonic()))
         except OSError as error:
             sock.close()
             failure = error

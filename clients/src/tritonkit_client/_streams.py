@@ -38,7 +38,7 @@ def prepare(flows: Flows, asked: Asked) -> Flow[Prepared]:
     if not isinstance(wire, GrpcWire):
         raise NotSupported("KServe v2 over HTTP has no streams of tensors", "use a grpc:// endpoint", origin)
     metadata: ModelMetadata = yield from flows.metadata(asked.model, asked.version)
-    request = flows.request(metadata, asked, origin)
+    request = flows.carried(flows.request(metadata, asked, origin))
     return Prepared(request, wire.infer(request, origin))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._calls import Tensor
+from ._device_array import DeviceArray, device_array, on_device
 from ._errors import InvalidInput, Origin
 from ._metadata import ModelMetadata, TensorSpec
 from ._tensors import BYTES, DTYPES, FLOATS, INTEGERS, Array, datatype_of, encode
@@ -22,7 +23,8 @@ def encode_inputs(metadata: ModelMetadata, values: Mapping[str, npt.ArrayLike], 
         metadata: What the model is.
         values: By input name: an array whose dtype casts safely to the input's, or plain Python numbers,
             strings, bytes and lists of them that the input's type holds exactly (floats: rounded to it).
-            Plain Python values also gain the dimensions that can only be 1.
+            Plain Python values also gain the dimensions that can only be 1. An array on a GPU has the input's
+            own dtype, and is not read.
         origin: The call, for error messages.
 
     Raises:
@@ -43,7 +45,9 @@ def _as_they_are(metadata: ModelMetadata, values: Mapping[str, npt.ArrayLike]) -
     rows = -1
     for spec in metadata.inputs:
         value = values.get(spec.name)
-        if type(value) is not np.ndarray or value.dtype != DTYPES[spec.datatype] or spec.datatype == BYTES:
+        if type(value) is not np.ndarray or spec.datatype == BYTES:
+            return None
+        if spec.datatype not in DTYPES or value.dtype != DTYPES[spec.datatype]:
             return None
         shape = value.shape
         if len(shape) != len(spec.shape) or not _fits(shape, spec.shape):
@@ -128,28 +132,68 @@ class _Input:
     def __init__(self, spec: TensorSpec, origin: Origin) -> None:
         self.spec = spec
         self._origin = origin
+        if spec.datatype not in DTYPES:
+            raise InvalidInput(
+                f"input {spec.name!r} of model {origin.model} has the datatype {spec.datatype}, "
+                "which is not in KServe v2",
+                "give the model an input of another type",
+                origin,
+            )
         self._dtype = DTYPES[spec.datatype]
 
-    def array(self, value: npt.ArrayLike) -> Array:
+    def array(self, value: npt.ArrayLike) -> Array | DeviceArray:
         """The value as an array of the input's type and shape."""
+        if on_device(_first(value)):
+            return self._on_device(value)
         plain = not _is_typed(value)
         if self.spec.datatype == BYTES:
             array = self._strings(value)
         elif plain:
             array = self._numbers(value)
         else:
-            array = self._cast(np.asarray(value))
+            array = self._cast(self._read(value))
         if plain:
             array = array.reshape(_padded(array.shape, self.spec.shape))
         self._check_shape(array)
         return array
 
-    def encode(self, array: Array) -> Tensor:
+    def encode(self, array: Array | DeviceArray) -> Tensor:
         """The input as it is sent."""
+        if isinstance(array, DeviceArray):
+            return Tensor(self.spec.name, self.spec.datatype, array.shape, b"", device=array if array.size else None)
         try:
             return Tensor(self.spec.name, self.spec.datatype, array.shape, encode(array, self.spec.datatype))
         except UnicodeEncodeError as error:
             raise self._refuse(f"a string is not valid text ({error})", array, "pass bytes instead") from error
+
+    def _on_device(self, value: object) -> DeviceArray:
+        """An array on a GPU: used as it is or not at all, as nothing here could cast or rearrange it there."""
+        name, given = self.spec.name, type(value).__name__
+        if isinstance(value, (list, tuple)):
+            raise self._error("arrays on a GPU are not put together", given, "stack them there, into one array")
+        try:
+            array = device_array(value)
+        except ValueError as error:
+            fix = f"pass a plain array: {name}.detach() of a PyTorch tensor"
+            raise self._error(f"the array on a GPU cannot be read ({error})", given, fix) from error
+        if self.spec.datatype == BYTES:
+            raise self._refuse("text is not taken from a GPU", array, "pass str or bytes, or lists of them")
+        if array.dtype != self._dtype:
+            raise self._refuse("an array on a GPU must have the very type", array, "cast it there")
+        if not array.contiguous:
+            fix = f"pass {name}.contiguous() of a PyTorch tensor, cupy.ascontiguousarray({name}) of a CuPy array"
+            raise self._refuse("an array on a GPU must be C-contiguous", array, fix)
+        self._check_shape(array)
+        return array
+
+    def _read(self, value: npt.ArrayLike) -> Array:
+        """What says that it is an array, as one."""
+        if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+            raise self._error("some elements are masked", type(value).__name__, "fill them: .filled(value)")
+        try:
+            return np.asarray(value)
+        except (TypeError, RuntimeError, ValueError) as error:  # PyTorch's, for example: it requires grad
+            raise self._error(f"it gives no array ({error})", type(value).__name__, "make it a numpy array") from error
 
     def _cast(self, array: Array) -> Array:
         if array.dtype == self._dtype:
@@ -186,7 +230,7 @@ class _Input:
                 raise self._refuse_value(f"an element is a {type(item).__name__}", value)
         return array
 
-    def _check_shape(self, array: Array) -> None:
+    def _check_shape(self, array: Array | DeviceArray) -> None:
         want, got = self.spec.shape, array.shape
         if len(want) != len(got):
             fix = f"reshape it to {len(want)} dimensions"
@@ -199,12 +243,14 @@ class _Input:
                 f"dimension {axis} is {got[axis]}, not {want[axis]}", array, "give it the expected shape"
             )
 
-    def _refuse(self, problem: str, array: Array, fix: str) -> InvalidInput:
+    def _refuse(self, problem: str, array: Array | DeviceArray, fix: str) -> InvalidInput:
         return self._error(problem, f"{datatype_of(array.dtype)} {list(array.shape)}", fix)
 
     def _refuse_value(self, problem: str, value: object) -> InvalidInput:
         given = type(value).__name__
-        return self._error(problem, given, f"pass an array of dtype {_spelled(self._dtype)}")
+        text = self.spec.datatype == BYTES
+        fix = "pass str or bytes, or lists of them" if text else f"pass an array of dtype {_spelled(self._dtype)}"
+        return self._error(problem, given, fix)
 
     def _error(self, problem: str, given: str, fix: str) -> InvalidInput:
         name = f"input {self.spec.name!r} of model {self._origin.model}"
@@ -213,22 +259,28 @@ class _Input:
 
 def _is_typed(value: object) -> bool:
     """Whether a value says of itself what type it is: an array, a numpy scalar, or a list of these."""
+    return hasattr(_first(value), "__array__")
+
+
+def _first(value: object) -> object:
+    """The first element of nested lists that is none itself."""
     while isinstance(value, (list, tuple)) and value:
         value = value[0]
-    return hasattr(value, "__array__")
+    return value
 
 
 def _holds(datatype: str, array: Array) -> bool:
     """Whether a type holds plain Python numbers: integers exactly, floats without overflow."""
     target = DTYPES[datatype]
-    if np.can_cast(array.dtype, target, "safe"):
-        return True
+    if np.can_cast(array.dtype, target, "safe") and not (array.dtype.kind in "iu" and datatype in FLOATS):
+        return True  # numpy calls int64 to float64 safe
     if array.dtype.kind in "iu" and datatype in INTEGERS:
         limits = np.iinfo(target)
         return limits.min <= int(array.min()) and int(array.max()) <= limits.max
     if array.dtype.kind in "iu" and datatype in FLOATS:
-        back = array.astype(target).astype(np.float64)
-        return bool(np.all(back == array))
+        # Compared as float64, which holds every integer to 2**53 and only some of the larger ones.
+        exact = max(-int(array.min()), int(array.max())) <= 2**53
+        return exact and bool(np.all(array.astype(target).astype(np.float64) == array))
     if array.dtype.kind == "f" and datatype in FLOATS:
         return bool(np.all(np.isfinite(array.astype(target)) == np.isfinite(array)))
     return False

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ._calls import Attempt, Effect, Operation, Pause, Race, Reply, Resolve
+from ._events import logger
 from ._interrupt import Interrupt
 from ._sockets import addresses
 
@@ -46,10 +47,17 @@ class Watch:
                 self._wake.wait(effect.seconds)
                 self._wake.clear()
             else:
-                answer = self._perform(effect)
+                answer = self._performed(effect)
             if not self._stopped:
                 effect = self._operation.send(answer)
         self._operation.close()
+
+    def _performed(self, effect: Effect) -> Any:
+        try:
+            return self._perform(effect)
+        except Exception as error:  # of the caller's function for credentials, say: the next time may go well
+            logger.warning("a look at a server failed: %s", type(error).__name__)
+            return None
 
 
 def resolve(effect: Resolve) -> list[str] | None:

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 from opentelemetry import propagate, trace
 
-from ._events import Listener, RequestEvent, ResponseEvent, RetryEvent
+from ._events import HookSet, RequestEvent, ResponseEvent, RetryEvent
 
 
-def hooks(tracer_provider: trace.TracerProvider | None = None) -> dict[str, list[Listener]]:
+def hooks(tracer_provider: trace.TracerProvider | None = None) -> HookSet:
     """What to give a client as ``event_hooks``.
 
     Args:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from ._events import Listener, RequestEvent, ResponseEvent, RetryEvent
+from ._events import HookSet, RequestEvent, ResponseEvent, RetryEvent
 
 # From a small model beside the client to a large one far away, in seconds.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -32,7 +32,7 @@ _made: weakref.WeakKeyDictionary[CollectorRegistry, _Metrics] = weakref.WeakKeyD
 _making = threading.Lock()
 
 
-def hooks(registry: CollectorRegistry = REGISTRY) -> dict[str, list[Listener]]:
+def hooks(registry: CollectorRegistry = REGISTRY) -> HookSet:
     """What to give a client as ``event_hooks``.
 
     Args:
