@@ -130,7 +130,7 @@ def hold(
     """Measure all entries.
 
     Args:
-        entries: Who takes part.
+        entries: Who takes part; one that has a problem already stays in the table.
         recipe: Of the model that they serve.
         path: The recipe's file, for the generators.
         effort: How long and how often.
@@ -138,7 +138,7 @@ def hold(
         say: Is told what happens.
     """
     with contextlib.ExitStack() as stack:
-        for entry in entries:
+        for entry in _left(entries):
             with _noting(entry):
                 _enter(stack, entry, recipe, path, effort, core, say)
         for number in range(effort.rounds):

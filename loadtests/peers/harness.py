@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import shutil
 import socket
@@ -25,7 +24,6 @@ from tritonkit import atomic
 from tritonkit.errors import CheckFailed
 from tritonkit.samples import Sample
 from tritonkit.server import TritonServer
-from tritonkit_client import TritonkitClientError
 
 HOST = "127.0.0.1"
 STARTS_S = 90.0
@@ -76,6 +74,9 @@ class Contender(ABC):
             self._start(began + STARTS_S)
             self.ready_s = time.monotonic() - began
             check(self.subject, self.protocol, self.url, every=True)
+        except wire.NO_ANSWER as error:
+            self._stop()
+            raise CheckFailed(f"the server at {self.url} does not answer: {error}", "try it by hand") from error
         except BaseException:
             self._stop()
             raise
@@ -200,7 +201,7 @@ class Theirs(Contender):
     def _answers(self) -> bool:
         try:
             check(self.subject, self.protocol, self.url)
-        except (OSError, http.client.HTTPException, TritonkitClientError):
+        except wire.NO_ANSWER:
             return False
         return True
 
@@ -210,7 +211,7 @@ def check(subject: Subject, protocol: str, url: str, *, every: bool = False) -> 
 
     Raises:
         CheckFailed: It is another.
-        OSError, http.client.HTTPException, TritonkitClientError: There is none.
+        wire.NO_ANSWER: There is none.
     """
     for inputs, expected in list(zip(subject.inputs, subject.expected, strict=True))[: None if every else 1]:
         found = wire.ask(protocol, url, subject.name, inputs)
@@ -232,8 +233,12 @@ def memory_bytes(processes: Sequence[psutil.Process]) -> int:
 
 
 def _tree(pid: int) -> list[psutil.Process]:
-    root = psutil.Process(pid)
-    return [root, *root.children(recursive=True)]
+    """A process and everything below it; nothing where it has ended."""
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _plain(programs: Path) -> dict[str, str]:

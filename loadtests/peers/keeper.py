@@ -13,8 +13,10 @@ import select
 import signal
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
-import psutil
+if TYPE_CHECKING:
+    import psutil
 
 ADOPT = 36  # prctl(2), PR_SET_CHILD_SUBREAPER
 LOOKS_S = 0.1
@@ -38,6 +40,8 @@ def main() -> int:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Ask the command to end, and kill what is left of it, however deep."""
+    import psutil  # not before: a server's time to be ready counts from the keeper's start
+
     if process.poll() is None:
         process.terminate()
     _, left = psutil.wait_procs(_family(), timeout=ENDS_S)
@@ -50,6 +54,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _family() -> list[psutil.Process]:
+    import psutil
+
     found: list[psutil.Process] = psutil.Process().children(recursive=True)
     return [one for one in found if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 

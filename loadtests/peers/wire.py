@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tritonkit.samples import Sample
-from tritonkit_client import Client
+from tritonkit_client import Client, TritonkitClientError
 
 PATH = "/predict"
 HEADERS = {"Content-Type": "application/octet-stream"}
 BODY, ANSWER = "body", "answer"  # MLServer's tensors
 TIMEOUT_S = 10.0
+# What asking a server raises that is not there yet, or answers something else than numbers.
+NO_ANSWER = (OSError, http.client.HTTPException, TritonkitClientError, ValueError)
 
 Numbers = NDArray[Any]
 
@@ -40,7 +42,7 @@ def ask(protocol: str, url: str, model: str, inputs: Sample) -> Numbers:
     """One question over a connection of its own: the numbers of the first output.
 
     Raises:
-        OSError, http.client.HTTPException, tritonkit_client.TritonkitClientError: There is no answer.
+        NO_ANSWER: There is none.
     """
     return ASKS[protocol](url, model, inputs)
 

@@ -13,9 +13,11 @@ from load.result import Check, Point, Result
 
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import Slo
-from tuning.limit import Probe
+from tuning.limit import OVERLOADED, Probe
 
-LEAST_ARRIVALS = 4  # that a run should have: it is longer where the rate is low
+LEAST_ARRIVALS = 3  # that a run should have: it is longer where the rate is low
+# Times the SLO's latency: what waits in a shorter run has no time to become as late as the SLO forbids.
+LEAST_LONG = 5
 # Seconds before another try of a run in which the generator could not keep its schedule: somebody used its core.
 PAUSES_S = (0.0, 1.0, 2.0, 5.0)
 
@@ -55,7 +57,8 @@ class Asker:
         self.say(f"{rate:.0f} requests/s" if rate >= 10 else f"{rate:.3g} requests/s")
         for pause_s in (*PAUSES_S, None):
             self.seed += 1
-            long_s = max(self.plan.duration_s, LEAST_ARRIVALS / rate)
+            latency_s = (self.slo.latency_ms or 0.0) / 1000
+            long_s = max(self.plan.duration_s, LEAST_ARRIVALS / rate, LEAST_LONG * latency_s)
             plan = replace(self.plan, arrivals=f"poisson:{rate:.6g}", duration_s=long_s, seed=self.seed)
             result = self.generator.run(plan, slo=self.slo)
             # What was not sent as too much was without an answer is the server's doing.
@@ -71,10 +74,13 @@ class Asker:
 
 
 def probe(rate: float, result: Result) -> Probe:
-    """What a run says of its rate."""
+    """What a run says of its rate.
+
+    A server that falls behind has not met an SLO, even if the run was over before anybody had waited for too long.
+    """
     model, latency = result.model, result.model.latency
-    missed = [check for check in result.verdict.checks if not check.met]
-    return Probe(
+    missed = [words(check) for check in result.verdict.checks if not check.met]
+    found = Probe(
         rate,
         met=bool(result.verdict.met) and not result.generator.capped,
         served=model.throughput,
@@ -82,8 +88,13 @@ def probe(rate: float, result: Result) -> Probe:
         p99_ms=latency.p99 if latency else None,
         error_rate=model.error_rate,
         strain=max((_strain(check) for check in result.verdict.checks), default=math.nan),
-        said=", ".join(map(words, missed)),
+        offered=model.offered,
     )
+    # Of few arrivals, one that is still under way at the end is a large part.
+    if found.overloaded and model.requests * (1 - OVERLOADED) >= 1:
+        missed.append(f"{model.throughput:.0f} of {model.offered:.0f} requests/s served")
+        found = replace(found, met=False)
+    return replace(found, said=", ".join(missed))
 
 
 def words(check: Check) -> str:

@@ -16,7 +16,7 @@ from tritonkit.errors import CheckFailed
 
 LEAST = 1.0  # requests a second; a server that cannot meet the SLO at that rate cannot meet it
 FIRST_STRIDE = 2.0
-OVERLOADED = 0.9  # of the rate; a server that answers less has no more to give
+OVERLOADED = 0.9  # of the arrivals; a server that answers less has no more to give
 SURE = 0.9  # of the runs at a capacity must meet the SLO
 LEVEL = 0.95
 # A run in this many fails, or passes, whatever the rate: somebody else used the machine.
@@ -38,6 +38,7 @@ class Probe:
         error_rate: Failed requests over all of them.
         strain: The SLO's latency that is nearest to its bound, over that; 1 is the limit. NaN if it names none.
         said: What was missed, in words.
+        offered: Arrivals a second that there really were, as chance had it; the rate if not given.
     """
 
     rate: float
@@ -48,11 +49,12 @@ class Probe:
     error_rate: float = 0.0
     strain: float = math.nan
     said: str = ""
+    offered: float | None = None
 
     @property
     def overloaded(self) -> bool:
         """Whether the server could not keep up with the rate, whatever the SLO."""
-        return self.served < OVERLOADED * self.rate
+        return self.served < OVERLOADED * (self.rate if self.offered is None else self.offered)
 
 
 Ask = Callable[[float], Probe]

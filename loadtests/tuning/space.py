@@ -25,7 +25,7 @@ class Settings:
         queue_delay_us: How long a batch may wait for more.
         instances: How many run at the same time.
         threads: Of onnxruntime, an instance.
-        bounded: Whether the queue has this project's bounds in size and time, or none.
+        bounded: Whether the queue has bounds in size and time, the recipe's own or this project's, or none.
     """
 
     precision: Precision
@@ -46,12 +46,12 @@ class Settings:
             recipe: Whose.
             chosen: The precision that is served without being named here.
         """
-        unbounded = {"max_queue_size": 0, "queue_timeout_ms": 0}
-        by_default = Batching(instances=self.instances).bounded
-        bounds: dict[str, Any] = {}
-        if self.max_batch_size > 1 and self.bounded != by_default:
-            # With one instance, a bound must be asked for by name.
-            bounds = unbounded if by_default else {"max_queue_size": MAX_QUEUE_SIZE}
+        bounds = queue_bounds(recipe) if self.bounded else {}
+        if self.max_batch_size > 1 and Batching(instances=self.instances, **bounds).bounded != self.bounded:
+            # With one instance a bound must be asked for by name, with more its absence.
+            bounds |= (
+                {"max_queue_size": MAX_QUEUE_SIZE} if self.bounded else {"max_queue_size": 0, "queue_timeout_ms": 0}
+            )
         return Batching(
             max_batch_size=None if self.max_batch_size == recipe.max_batch_size else self.max_batch_size,
             max_queue_delay_us=self.queue_delay_us,
@@ -157,6 +157,12 @@ def of_recipe(recipe: Recipe, chosen: Precision) -> Settings:
     return Settings(
         chosen, recipe.largest_batch, said.max_queue_delay_us, said.instances, said.threads, said.bounded
     ).normal()
+
+
+def queue_bounds(recipe: Recipe) -> dict[str, Any]:
+    """The bounds that a recipe gives its queue by name; nothing where it has this project's, or none."""
+    said = recipe.batching.model_dump(include={"max_queue_size", "queue_timeout_ms"}, exclude_none=True)
+    return said if recipe.batching.bounded else {}
 
 
 def tritons_default(recipe: Recipe, cores: int) -> Settings:

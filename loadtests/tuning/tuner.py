@@ -115,11 +115,18 @@ def identity(made: Built, slo: Slo, cores: Cores, load: dict[str, Any], effort: 
     """What trials depend on; ``batching``, which is what they vary, is not part of it."""
     recipe = made.recipe
     said = recipe.model_dump(mode="json", include={"name", "inputs", "outputs", "shapes", "max_batch_size", "samples"})
+    bounds = {"max_queue_size": config.MAX_QUEUE_SIZE, "queue_timeout_ms": config.QUEUE_TIMEOUT_MS}
     return {
-        "recipe": said, "graph": dict(made.graphs), "server": f"{runtime.WHEEL} {runtime.find().path.name}",
-        "machine": gate.machine(), "cores": str(cores), "SLO": slo.model_dump(), "load": load,
-        "effort": [effort.probe_s, effort.warm_up_s], "bounds": [config.MAX_QUEUE_SIZE, config.QUEUE_TIMEOUT_MS],
-    }  # fmt: skip
+        "recipe": said,
+        "graph": dict(made.graphs),
+        "server": f"{runtime.WHEEL} {runtime.find().path.name}",
+        "machine": gate.machine(),
+        "cores": str(cores),
+        "SLO": slo.model_dump(),
+        "load": load,
+        "effort": [effort.probe_s, effort.warm_up_s],
+        "bounds": bounds | space.queue_bounds(recipe),
+    }
 
 
 def search_for(rig: Rig, search: Search, probe_s: float, more: Callable[[], bool], say: Say = lambda _: None) -> None:

@@ -196,6 +196,17 @@ def test_a_recipe_says_every_configuration_and_means_the_same(settings: Settings
     assert space.of_recipe(recipe, recipe.batching.precision or "int8") == settings
 
 
+def test_bounds_of_a_recipes_own_stay_where_the_queue_stays_bounded() -> None:
+    recipe = a_recipe(max_queue_size=9, queue_timeout_ms=70)
+    bounded, free = Settings("int8", 4, 0, 1, 1, True), Settings("int8", 4, 0, 2, 1, False)
+    said = bounded.batching(recipe, "int8")
+    assert (said.max_queue_size, said.queue_timeout_ms) == (9, 70)
+    said = free.batching(recipe, "int8")
+    assert (said.max_queue_size, said.queue_timeout_ms) == (0, 0)
+    # What was tuned to have no bounds is searched with the same ones as before.
+    assert space.queue_bounds(recipe.model_copy(update={"batching": said})) == space.queue_bounds(a_recipe()) == {}
+
+
 def test_the_space_holds_what_is_served_now_and_refuses_no_request_of_the_load() -> None:
     recipe = a_recipe(max_queue_delay_us=1234, instances=7)
     current, default = space.of_recipe(recipe, "int8"), space.tritons_default(recipe, 1)
@@ -290,11 +301,11 @@ RECIPE = """\
 name: heavy
 source: {onnx: heavy.onnx}
 inputs:
-  x: {dtype: fp32, dims: [1536]}    # a row
+  x: {dtype: fp32, dims: [2048]}    # a row
 outputs:
-  y: {dtype: fp32, dims: [1536]}
+  y: {dtype: fp32, dims: [2048]}
 max_batch_size: 8
-slo: {p99_ms: 400, error_rate: 0.01}
+slo: {p50_ms: 100, error_rate: 0.05}   # a median, as others use the machine, too
 batching:   # by hand
   instances: 2   # two
   max_queue_delay_us: 1000
@@ -305,9 +316,9 @@ BRIEF = Effort(probe_s=0.5, final_s=0.5, warm_up_s=0.1, rounds=1, finalists=1)
 
 
 def heavy(path: Path) -> None:
-    """Some dozen products with one large matrix."""
-    size, count = 1536, 10
-    weight = (np.eye(size) + np.random.default_rng(0).normal(0, 1e-3, (size, size))).astype(np.float32)
+    """Products with one large matrix, again and again."""
+    size, count = 2048, 60
+    weight = np.eye(size, dtype=np.float32)
     names = ["x", *(f"h{number}" for number in range(1, count)), "y"]
     nodes = [helper.make_node("MatMul", [a, "w"], [b]) for a, b in itertools.pairwise(names)]
     tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", size]) for name in ("x", "y")]
@@ -338,7 +349,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
         wanted = tune.Wanted(
             recipe, recipe.slo or Slo(), Plan(), 60.0, folder / "model_repository", folder / "reports", BRIEF
         )
-        with interrupted_after(folder / "reports" / tune.JOURNAL, outcomes=3):
+        with interrupted_after(folder / "reports" / tune.JOURNAL, outcomes=2):
             interrupted, nothing = tune.run(wanted)
         assert nothing is None
         then = (folder / "heavy.yaml").read_text(encoding="utf-8"), (folder / "model_repository").exists()
@@ -371,7 +382,7 @@ class interrupted_after:  # noqa: N801
 
 def test_an_interrupted_search_keeps_its_trials_and_writes_nothing_to_the_recipe(tuned: Tuned) -> None:
     assert tuned.interrupted.partial
-    assert len(tuned.interrupted.trials) >= 3
+    assert len(tuned.interrupted.trials) >= 2
     assert tuned.interrupted.written == ()
     assert tuned.recipe_then == RECIPE
     assert not tuned.repository_then
