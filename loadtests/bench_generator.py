@@ -124,8 +124,9 @@ def paused(pid: int, *, after_s: float, for_s: float) -> Iterator[None]:
 
 
 def _most(found: Sequence[tuple[str, Result]]) -> Table:
-    table = _table(f"What it can send: {USERS} users, each with one request at a time", "user", "processes",
-                   "requests/s", "CPU ms a request", "busiest process", "p50 ms", "failed")  # fmt: skip
+    cores = sum(core >= LOAD_CORE for core in os.sched_getaffinity(0))
+    title = f"What it can send: {USERS} users, each with one request at a time; cores for all processes: {cores}"
+    table = _table(title, "user", "processes", "requests/s", "CPU ms a request", "busiest process", "p50 ms", "failed")
     for name, result in found:
         model = result.model
         table.add_row(

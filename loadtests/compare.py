@@ -209,8 +209,9 @@ def _notes(effort: Effort) -> tuple[str, ...]:
         "The same samples, one a request, as bytes on the wire: raw tensors in an HTTP body, or KServe v2 over gRPC.",
         f"Every server answered {CHECKED} samples as onnxruntime does in one process, before it was measured.",
         "Where a server can batch, it was tried with and without; the faster of both is in the table.",
-        f"All servers were up at once and took turns: {effort.seconds:g} s of Poisson arrivals after "
-        f"{effort.warm_up_s:g} s of warm-up. A rate counts as missed when it was missed twice, or overloaded.",
+        "All servers were up at once and took turns, the others stopped meanwhile. A turn was "
+        f"{effort.seconds:g} s of Poisson arrivals after {effort.warm_up_s:g} s of warm-up.",
+        "A rate counts as too high when the SLO was missed twice in a row, or the server fell behind.",
         "Memory is the proportional set size of all processes. Lines are those of code and configuration, without "
         "blanks, comments and docstrings; tritonkit's are the recipe's, which say how the graph is made, too.",
     )

@@ -178,9 +178,10 @@ def _enter(
         plan = replace(effort.plan, users=IN_FLIGHT, duration_s=max(effort.seconds / 2, 1))
         served: list[list[float]] = [[] for _ in running]
         for _ in range(TRIALS):
-            for (candidate, _, generator, _), found in zip(running, served, strict=True):
+            for (candidate, contender, generator, _), found in zip(running, served, strict=True):
                 say(f"{entry.name}: {IN_FLIGHT} callers ({candidate.settings})")
-                found.append(generator.run(plan).model.throughput)
+                with contender.awake():
+                    found.append(generator.run(plan).model.throughput)
         speeds = [statistics.median(found) for found in served]
         entry.guess = max(speeds)
         entry.chosen, entry.contender, generator, own = running[speeds.index(entry.guess)]
@@ -209,12 +210,10 @@ def _round(entries: Sequence[Entry], number: int, effort: Effort, say: Callable[
 
 def _patient(entry: Entry, number: int, effort: Effort, say: Callable[[str], None]) -> Ask:
     """What answers a search: a rate that is missed by a server that keeps up with it is asked once more."""
-    asker = entry.asker
-    assert asker is not None
 
     def run(rate: float) -> Probe:
         say(f"round {number + 1} of {effort.rounds}, {entry.name}: {rate:.0f} requests/s")
-        entry.probes.append(_valid(asker, rate))
+        entry.probes.append(_valid(entry, rate))
         return entry.probes[-1]
 
     def ask(rate: float) -> Probe:
@@ -224,14 +223,19 @@ def _patient(entry: Entry, number: int, effort: Effort, say: Callable[[str], Non
     return ask
 
 
-def _valid(asker: Asker, rate: float) -> Probe:
+def _valid(entry: Entry, rate: float) -> Probe:
     """One run; a machine that is too busy to keep the schedule gets some time to recover."""
-    for _ in range(PATIENCE - 1):
+    assert entry.asker is not None
+    assert entry.contender is not None
+    tries = 0
+    while True:
         try:
-            return asker(rate)
+            with entry.contender.awake():
+                return entry.asker(rate)
         except CheckFailed:
+            if (tries := tries + 1) == PATIENCE:
+                raise
             time.sleep(PAUSE_S)
-    return asker(rate)
 
 
 def _finish(entry: Entry, effort: Effort, say: Callable[[str], None]) -> None:
@@ -241,5 +245,5 @@ def _finish(entry: Entry, effort: Effort, say: Callable[[str], None]) -> None:
     rate = (entry.capacity or 0.0) / 2
     say(f"{entry.name}: half of its capacity, {rate:.0f} requests/s")
     entry.asker.plan = replace(effort.plan, duration_s=HALF_TIMES * effort.seconds)
-    entry.half = _valid(entry.asker, rate)
+    entry.half = _valid(entry, rate)
     entry.memory_bytes = harness.memory_bytes(entry.contender.processes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -10,7 +11,7 @@ import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -74,6 +75,7 @@ class Contender(ABC):
             self._start(began + STARTS_S)
             self.ready_s = time.monotonic() - began
             check(self.subject, self.protocol, self.url, every=True)
+            self._sleep()
         except wire.NO_ANSWER as error:
             self._stop()
             raise CheckFailed(f"the server at {self.url} does not answer: {error}", "try it by hand") from error
@@ -87,6 +89,15 @@ class Contender(ABC):
     ) -> None:
         self._stop()
 
+    @contextlib.contextmanager
+    def awake(self) -> Iterator[None]:
+        """Let it run while the block does; between blocks it takes no time from the others."""
+        self._wake()
+        try:
+            yield
+        finally:
+            self._sleep()
+
     @abstractmethod
     def processes(self) -> list[psutil.Process]:
         """All of its processes."""
@@ -94,6 +105,14 @@ class Contender(ABC):
     @abstractmethod
     def _start(self, deadline: float) -> None:
         """Return when it has given its first right answer."""
+
+    @abstractmethod
+    def _wake(self) -> None:
+        """Go on."""
+
+    @abstractmethod
+    def _sleep(self) -> None:
+        """Stand still."""
 
     @abstractmethod
     def _stop(self) -> None:
@@ -127,12 +146,18 @@ class Ours(Contender):
         self.url = self._server.grpc_url
         check(self.subject, self.protocol, self.url)
 
+    def _wake(self) -> None:
+        """Nothing: it rests when nobody asks."""
+
+    def _sleep(self) -> None:
+        """Nothing either: stopped, it would outlive a comparison that was killed."""
+
     def _stop(self) -> None:
         self._server.stop()
 
 
 class Theirs(Contender):
-    """A peer in one of its variants.
+    """A peer in one of its variants; stopped between its turns, as some poll while nobody asks.
 
     Args:
         peer: Which; its environment is installed.
@@ -151,6 +176,12 @@ class Theirs(Contender):
     def processes(self) -> list[psutil.Process]:
         """All but the keeper, which is ours."""
         return _tree(self._keeper.pid)[1:] if self._keeper else []
+
+    def _wake(self) -> None:
+        each(reversed(self.processes()), psutil.Process.resume)  # workers before those that watch over them
+
+    def _sleep(self) -> None:
+        each(self.processes(), psutil.Process.suspend)
 
     def _start(self, deadline: float) -> None:
         atomic.sweep(Path(tempfile.gettempdir()), WORK)
@@ -221,15 +252,18 @@ def check(subject: Subject, protocol: str, url: str, *, every: bool = False) -> 
             )
 
 
+def each(processes: Iterable[psutil.Process], act: Callable[[psutil.Process], object]) -> None:
+    """Do something to every process that is still there."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            act(process)
+
+
 def memory_bytes(processes: Sequence[psutil.Process]) -> int:
     """What they hold of the machine's memory, each shared page once altogether (proportional set size)."""
-    total = 0
-    for process in processes:
-        try:
-            total += process.memory_full_info().pss
-        except psutil.NoSuchProcess:
-            continue
-    return total
+    found: list[int] = []
+    each(processes, lambda process: found.append(process.memory_full_info().pss))
+    return sum(found)
 
 
 def _tree(pid: int) -> list[psutil.Process]:

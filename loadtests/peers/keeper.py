@@ -42,9 +42,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """Ask the command to end, and kill what is left of it, however deep."""
     import psutil  # not before: a server's time to be ready counts from the keeper's start
 
+    family = _family()
+    for one in family:
+        one.resume()  # who is stopped takes no other signal
     if process.poll() is None:
         process.terminate()
-    _, left = psutil.wait_procs(_family(), timeout=ENDS_S)
+    _, left = psutil.wait_procs(family, timeout=ENDS_S)
     while left:
         for one in left:
             one.kill()

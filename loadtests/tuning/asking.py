@@ -19,7 +19,7 @@ LEAST_ARRIVALS = 3  # that a run should have: it is longer where the rate is low
 # Times the SLO's latency: what waits in a shorter run has no time to become as late as the SLO forbids.
 LEAST_LONG = 5
 # Seconds before another try of a run in which the generator could not keep its schedule: somebody used its core.
-PAUSES_S = (0.0, 1.0, 2.0, 5.0)
+PAUSES_S = (0.0, 2.0, 5.0, 10.0, 20.0)
 
 
 class Runs(Protocol):

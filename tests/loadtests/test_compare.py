@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -250,6 +251,24 @@ def test_one_peer_is_served_asked_and_ended(
     assert row.p99_ms is not None
     assert 0 < row.p50_ms <= row.p99_ms
     assert 20 < (row.memory_mb or 0) < 1000
+
+
+def stops(process: psutil.Process) -> bool:
+    end = time.monotonic() + 5
+    while process.status() != psutil.STATUS_STOPPED and time.monotonic() < end:
+        time.sleep(0.01)  # a signal takes its time
+    return bool(process.status() == psutil.STATUS_STOPPED)
+
+
+def test_a_peer_stands_still_between_its_turns(fastapi: Peer, subject: Subject) -> None:
+    with Theirs(fastapi, fastapi.variants[0], subject, SERVER_CORE) as contender:
+        (server,) = contender.processes()
+        assert stops(server)
+        assert server.cpu_affinity() == [SERVER_CORE]
+        with contender.awake():
+            harness.check(subject, contender.protocol, contender.url)
+        assert stops(server)
+    assert not server.is_running()
 
 
 def test_a_server_with_another_graph_is_not_measured(fastapi: Peer, subject: Subject) -> None:

@@ -57,7 +57,7 @@ class Model(litserve.LitAPI):
 
 if __name__ == "__main__":
     server = litserve.LitServer(
-        Model(max_batch_size=MAX_BATCH_SIZE, batch_timeout=0.0),
+        Model(max_batch_size=MAX_BATCH_SIZE, batch_timeout=0.005),
         accelerator="cpu",
         workers_per_device=1,
         fast_queue=True,
