@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -122,13 +122,16 @@ class Bench:
         effort = self.size.effort
         search = self._search("search", tuner.all_settings(self.made, self.cores, self.held))
         tuner.search_for(self.rig, search, effort.probe_s, lambda: len(search.trials) < self.size.trials, self.say)
-        winner = tuner.final(self.rig, search, self.held, effort, self.say).winner
+
+        def final() -> list[Measured]:
+            return [tuner.final(self.rig, search, self.held, effort, self.say).winner]
+
+        (winner,) = self._kept("final", len(search.trials), final)
         default = self.held.default
         alike = replace(default, precision=winner.settings.precision)
         known = {trial.settings: trial.outcome.estimate or winner.capacity for trial in search.trials}
-        entrants = dict.fromkeys([winner.settings, default, alike])
-        guesses = {settings: known.get(settings, winner.capacity) for settings in entrants}
-        measured = self._rounds(guesses | {winner.settings: winner.capacity})
+        guesses = {settings: known.get(settings, winner.capacity) for settings in (default, alike)}
+        measured = self._rounds("defaults", guesses | {winner.settings: winner.capacity})
         return {
             "trials": len(search.trials),
             "tuned": _said(measured[winner.settings]),
@@ -151,11 +154,11 @@ class Bench:
 
         effort = self.size.effort
         tuner.search_for(self.rig, search, effort.probe_s, lambda: used() < allowed - tuner.CHOOSING_RUNS, self.say)
-        before = self.rig.probes
-        found = tuner.choose(self.rig, search, self.say)
-        spent = used() + self.rig.probes - before
+        finalists = self._kept("chosen", [runs, used()], lambda: tuner.choose(self.rig, search, self.say))
+        found = finalists[0]
+        spent = used() + sum(one.runs for one in finalists)
         best = max(grid, key=lambda settings: grid[settings].estimate or 0.0)
-        measured = self._rounds({best: grid[best].estimate or 1.0, found.settings: found.capacity})
+        measured = self._rounds("bests", {best: grid[best].estimate or 1.0, found.settings: found.capacity})
         return {
             "configurations": len(grid), "runs": runs, "seconds": round(sum(one.seconds for one in grid.values())),
             "best": _said(measured[best]),
@@ -173,12 +176,8 @@ class Bench:
 
     def _grid(self, space: Space) -> dict[Settings, Outcome]:
         """Every configuration's outcome, each looked for by itself; kept, and continued after an interruption."""
-        identity = tuner.identity(self.made, self.slo, self.cores, {}, self.size.effort) | {"space": asdict(space)}
         path = self.folder / "grid.json"
-        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        rows: list[list[dict[str, Any]]] = (
-            kept["rows"] if kept.get("identity") == json.loads(json.dumps(identity)) else []
-        )
+        identity, rows = self._read(path, asdict(space))
         grid = {Settings(**settings): Outcome(**outcome) for settings, outcome in rows}
         every = space.grid()
         for number, settings in enumerate(every, 1):
@@ -188,14 +187,38 @@ class Bench:
             start = self.made.accurate[settings.precision] or tuner.FIRST_RATE
             grid[settings] = timed(self.rig.configure, self.rig.ask, settings, None, start)
             rows.append([settings.as_json(), asdict(grid[settings])])
-            atomic.write(path, (json.dumps({"identity": identity, "rows": rows}) + "\n").encode())
+            self._write(path, identity, rows)
         return grid
 
-    def _rounds(self, guesses: dict[Settings, float]) -> dict[Settings, Measured]:
+    def _rounds(self, name: str, guesses: dict[Settings, float]) -> dict[Settings, Measured]:
         def ask(rate: float) -> Probe:
             return self.rig.ask(rate, self.size.effort.final_s)
 
-        return comparison.rounds(self.rig.configure, ask, guesses, self.size.rounds, self.say)
+        def measure() -> list[Measured]:
+            found = comparison.rounds(self.rig.configure, ask, guesses, self.size.rounds, self.say)
+            return list(found.values())
+
+        said = [settings.as_json() for settings in guesses]
+        return {one.settings: one for one in self._kept(name, said, measure)}
+
+    def _kept(self, name: str, what: Any, measure: Callable[[], list[Measured]]) -> list[Measured]:
+        """What was measured before the command was interrupted, or now."""
+        path = self.folder / f"{name}.json"
+        identity, rows = self._read(path, what)
+        if not rows:
+            rows = [[one.settings.as_json(), list(one.limits), one.runs] for one in measure()]
+            self._write(path, identity, rows)
+        return [Measured(Settings(**settings), tuple(limits), None, runs) for settings, limits, runs in rows]
+
+    def _read(self, path: Path, what: Any) -> tuple[Any, list[Any]]:
+        """What a file's rows depend on, and the rows if they depended on the same when it was written."""
+        said = tuner.identity(self.made, self.slo, self.cores, {}, self.size.effort)
+        identity = json.loads(json.dumps([said, asdict(self.size), what]))
+        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return identity, kept["rows"] if kept.get("identity") == identity else []
+
+    def _write(self, path: Path, identity: Any, rows: list[Any]) -> None:
+        atomic.write(path, (json.dumps({"identity": identity, "rows": rows}) + "\n").encode())
 
 
 def small(max_batch_size: int, precisions: Sequence[recipe.Precision]) -> Space:

@@ -24,11 +24,13 @@ class Measured:
         settings: Which one.
         limits: Requests a second, one number a round; 0 where the SLO was met at no rate.
         at_limit: The run at the highest rate that met the SLO.
+        runs: How many it took in all.
     """
 
     settings: Settings
     limits: tuple[float, ...]
     at_limit: Probe | None
+    runs: int
 
     @property
     def capacity(self) -> float:
@@ -54,18 +56,24 @@ def rounds(
     """
     limits: dict[Settings, list[float]] = {settings: [] for settings in guesses}
     best: dict[Settings, Probe | None] = dict.fromkeys(guesses)
+    runs = dict.fromkeys(guesses, 0)
     around = dict(guesses)
     for turn in range(count):
         for settings in list(guesses)[:: 1 if turn % 2 == 0 else -1]:
             say(f"round {turn + 1} of {count}: {settings}")
             configure(settings)
-            found = bracket(ask, around[settings], stride=STRIDE, resolution=STRIDE * 1.001)
+
+            def counted(rate: float, settings: Settings = settings) -> Probe:
+                runs[settings] += 1
+                return ask(rate)
+
+            found = bracket(counted, around[settings], stride=STRIDE, resolution=STRIDE * 1.001)
             limits[settings].append(found.limit)
             around[settings] = found.limit or around[settings]
             before = best[settings]
             if found.low is not None and (before is None or found.low.rate > before.rate):
                 best[settings] = found.low
-    return {settings: Measured(settings, tuple(limits[settings]), best[settings]) for settings in guesses}
+    return {one: Measured(one, tuple(limits[one]), best[one], runs[one]) for one in guesses}
 
 
 def ratio(ours: Measured, theirs: Measured) -> Ratio | None:

@@ -97,7 +97,6 @@ class Rig:
 
     def __init__(self, made: Built, slo: Slo, plan: Plan, cores: Cores) -> None:
         self.made = made
-        self.probes = 0
         self.slo, self._plan, self._cores = slo, plan, cores
         self._stack = contextlib.ExitStack()
 
@@ -137,7 +136,6 @@ class Rig:
 
     def ask(self, rate: float, seconds: float | None = None) -> Probe:
         """Run one rate, for as long as the plan says if not given."""
-        self.probes += 1
         plan = self._plan if seconds is None else replace(self._plan, duration_s=seconds)
         self._asker.plan = plan
         return self._asker(rate)

@@ -171,11 +171,11 @@ def final(rig: Rig, search: Search, held: References, effort: Effort, say: Say =
     return Final(winner, measured[held.current], measured[held.default], others)
 
 
-def choose(rig: Configurable, search: Search, say: Say = lambda _: None) -> Measured:
-    """The better one of the two best trials, measured again: the estimate that put a trial first is partly luck."""
+def choose(rig: Configurable, search: Search, say: Say = lambda _: None) -> list[Measured]:
+    """The two best trials, measured again, the better one first: the estimate that put a trial first is partly luck."""
     guesses = {trial.settings: trial.outcome.estimate or FIRST_RATE for trial in search.ranked()[:2]}
     measured = comparison.rounds(rig.configure, rig.ask, guesses, 1, say)
-    return max(measured.values(), key=lambda one: one.capacity)
+    return sorted(measured.values(), key=lambda one: -one.capacity)
 
 
 def _entrants(held: References, best: Sequence[Settings]) -> list[Settings]:

@@ -95,7 +95,7 @@ def test_the_search_finds_95_percent_of_the_best_in_15_percent_of_the_grids_runs
             surface.configure(settings)
             explore(surface.ask, None, 100.0)
         grid, surface.runs = surface.runs, 0
-        best = tuner.choose(surface, searched(surface, int(0.15 * grid) - tuner.CHOOSING_RUNS))
+        best, _ = tuner.choose(surface, searched(surface, int(0.15 * grid) - tuner.CHOOSING_RUNS))
         assert surface.runs <= 0.15 * grid
         found.append(surface.limit(best.settings) / max(map(surface.limit, SPACE.grid())))
     assert sum(share >= 0.95 for share in found) >= 11, found
@@ -225,7 +225,7 @@ def test_a_neighbour_differs_in_one_setting_by_one_step() -> None:
 
 
 def measured(precision: str, *limits: float) -> Measured:
-    return Measured(Settings(precision, 8, 0, 1, 1, False), limits, None)  # type: ignore[arg-type]
+    return Measured(Settings(precision, 8, 0, 1, 1, False), limits, None, len(limits))  # type: ignore[arg-type]
 
 
 def test_what_stands_first_wins_ties() -> None:
@@ -246,6 +246,7 @@ def test_rounds_go_back_and_forth() -> None:
 
     found = comparison.rounds(configure, surface.ask, {one: 200.0, other: 200.0}, 2)
     assert order == [one, other, other, one]
+    assert sum(measured.runs for measured in found.values()) == surface.runs
     ratio = comparison.ratio(found[one], found[other])
     assert ratio is not None
     assert ratio.low <= ratio.median <= ratio.high
