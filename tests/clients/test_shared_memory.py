@@ -204,3 +204,29 @@ def test_what_may_be_alive_is_not_an_orphan(name: str) -> None:
 def test_sizes_that_make_no_sense_are_refused() -> None:
     with pytest.raises(InvalidInput):
         SharedMemory(min_bytes=0)
+
+
+FULL = """
+import numpy as np
+from tritonkit_client._calls import Tensor
+from tritonkit_client._segments import FOLDER, Segments
+
+segments = Segments(1 << 30)
+small = segments.take(1 << 20)
+assert small is not None
+assert segments.take(4 << 20) is None, "a file of 4 MB in 3 MB"
+assert len(list(FOLDER.iterdir())) == 1, "nothing is left of it"
+data = np.ones(1 << 20, np.uint8)
+small.write(Tensor("x", "UINT8", data.shape, data.data))
+print("still here")
+"""
+
+
+def test_a_full_dev_shm_leaves_tensors_to_the_network() -> None:
+    """In a mount namespace of its own, with the 3 MB of a very small container."""
+    inside = f"mount -t tmpfs -o size=3m none /dev/shm && exec {sys.executable} -c '{FULL}'"
+    namespace = ["unshare", "--map-root-user", "--mount"]
+    if subprocess.run([*namespace, "mount", "-t", "tmpfs", "none", "/dev/shm"], check=False).returncode:
+        pytest.skip("this machine lets nobody make a mount namespace")
+    done = subprocess.run([*namespace, "sh", "-c", inside], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "still here\n"), done.stderr
