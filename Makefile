@@ -17,7 +17,7 @@ export ORT_DISABLE_TELEMETRY := 1
 .PHONY: help setup demo build serve loadtest bench bench-client test lint clean
 
 help: ## list the verbs
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
 setup: $(STAMP) ## install everything into .venv and the embedded Triton into the user's cache
 	@$(BIN)/tritonkit install-server
