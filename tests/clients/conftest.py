@@ -71,6 +71,23 @@ def client(url: str, connect: Connect) -> Client:
 
 
 @pytest.fixture
+def operations() -> list[str]:
+    """What `noting`'s clients did."""
+    return []
+
+
+@pytest.fixture
+def noting(url: str, connect: Connect, operations: list[str]) -> Connect:
+    """Makes clients that note their operations."""
+    hooks = {"request": [lambda event: operations.append(event.operation)]}
+
+    def make(endpoint: str = url, **options: Any) -> Client:
+        return connect(endpoint, timeout=10, event_hooks=hooks, **options)
+
+    return make
+
+
+@pytest.fixture
 def resize(repository: Path, admin: InferenceServerClient) -> Callable[[int], None]:
     """Rewrite and reload the model `reloaded` with samples of another size."""
 

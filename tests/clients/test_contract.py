@@ -18,6 +18,7 @@ import mlserver
 import numpy as np
 import numpy.typing as npt
 import pytest
+from refusals import Refusal, assert_refused
 
 from tritonkit_client import (
     Client,
@@ -26,7 +27,6 @@ from tritonkit_client import (
     InvalidInput,
     ModelNotFound,
     ServerError,
-    TritonkitClientError,
 )
 
 Array = npt.NDArray[Any]
@@ -191,7 +191,7 @@ def test_a_running_server_is_live_and_ready(client: Client, peer: Peer) -> None:
     assert not client.model_ready("absent")
 
 
-REFUSED: dict[str, tuple[type[TritonkitClientError], str, Callable[[Client], object]]] = {
+REFUSED: dict[str, Refusal] = {
     "unknown model": (ModelNotFound, "absent.*not found", lambda c: c.infer("absent", x=ONE)),
     "unknown version": (
         ModelNotFound, "version 9", lambda c: c.infer("arithmetic", left=ONE, right=ONE, model_version="9"),
@@ -228,10 +228,7 @@ REFUSED: dict[str, tuple[type[TritonkitClientError], str, Callable[[Client], obj
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_the_same_fault_is_the_same_error(client: Client, case: str) -> None:
-    kind, words, call = REFUSED[case]
-    with pytest.raises(TritonkitClientError, match=words) as caught:
-        call(client)
-    assert type(caught.value) is kind
+    assert_refused(client, REFUSED[case])
 
 
 def test_an_error_carries_its_endpoint_model_and_request(client: Client, url: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from memories import BIG, gpu, needs_the_extra
 from models import write_models
 from tritonclient.grpc import InferenceServerClient
-from tritonclient.utils import InferenceServerException
 
 from tritonkit.server import TritonServer
 from tritonkit_client import Client, CudaSharedMemory, DeadlineExceeded, InvalidInput
@@ -23,27 +22,13 @@ from tritonkit_client import _cuda as cuda
 from tritonkit_client._segments import is_orphan
 
 Connect = Callable[..., Client]
-BIG = np.random.default_rng(0).integers(0, 255, (2, 700_000), dtype=np.uint8)
 PAGE = (Path(__file__).parents[2] / "docs/clients.md").read_text(encoding="utf-8")
 
-gpu = pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="no NVIDIA GPU: nvidia-smi is not here")
-
 
 @pytest.fixture
-def operations() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def make(url: str, connect: Connect, operations: list[str]) -> Connect:
-    """Makes clients that note their operations."""
-    pytest.importorskip("cuda.bindings.driver", reason="the extra is not installed: tritonkit-client[cuda]")
-    hooks = {"request": [lambda event: operations.append(event.operation)]}
-
-    def client(endpoint: str = url, **options: Any) -> Client:
-        return connect(endpoint, timeout=10, event_hooks=hooks, **options)
-
-    return client
+def make(noting: Connect) -> Connect:
+    needs_the_extra()
+    return noting
 
 
 def test_the_example_in_the_documentation_is_python() -> None:
@@ -77,18 +62,6 @@ def never_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def regions(admin: InferenceServerClient) -> Callable[[], set[str]]:
     return lambda: set(admin.get_cuda_shared_memory_status().regions)
-
-
-def unregister(admin: InferenceServerClient, name: str) -> None:
-    """Have a server forget a region, once it has put the last request away."""
-    for _ in range(200):
-        try:
-            admin.unregister_cuda_shared_memory(name)
-            return
-        except InferenceServerException as error:
-            if "in use" not in str(error):
-                raise
-    raise AssertionError(f"{name} stays in use")
 
 
 @gpu
@@ -170,14 +143,6 @@ def test_sequences_and_streams_take_arrays_of_the_gpu_too(shared: Client, torch:
 
 
 @gpu
-def test_an_output_that_grows_is_read_all_the_same(shared: Client) -> None:
-    for size in (300_000, 300_000, 900_000, 400_000):
-        out = shared.infer("grow", n=np.array([size], np.int32))["out"]
-        assert out.shape == (size,)
-        assert out[-1] == size
-
-
-@gpu
 def test_a_full_arena_leaves_tensors_with_their_requests(make: Connect, torch: Any) -> None:
     client = make(shared_memory=CudaSharedMemory(capacity_bytes=1 << 20))
     on_gpu = torch.from_numpy(BIG).cuda()
@@ -192,22 +157,6 @@ def test_a_gpu_with_no_memory_left_leaves_tensors_with_their_requests(make: Conn
         cuda.Gpu(0).allocate(1 << 45)  # 32 TiB
     assert client._arena is not None
     assert client._arena._segments.take(1 << 45) is None
-
-
-@gpu
-def test_a_server_that_forgot_the_regions_learns_them_again(
-    shared: Client, operations: list[str], admin: InferenceServerClient
-) -> None:
-    """As one that was restarted has."""
-    for _ in range(2):
-        shared.infer("identity", in_UINT8=BIG)
-    assert shared._arena is not None
-    for name in shared._arena._segments._all:
-        unregister(admin, name)
-    operations.clear()
-    for _ in range(2):
-        np.testing.assert_array_equal(shared.infer("identity", in_UINT8=BIG)["out_UINT8"], BIG)
-    assert operations.count("register") == 2
 
 
 @gpu

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from memories import BIG
 from models import write_models
 from tritonclient.grpc import service_pb2
 
@@ -33,7 +34,6 @@ from tritonkit_client._validation import encode_inputs
 
 Connect = Callable[..., Client]
 ORIGIN = Origin("grpc://models:8001", "m", "r1")
-BIG = np.random.default_rng(0).integers(0, 255, (2, 700_000), dtype=np.uint8)
 
 
 class _OnGpu:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from memories import BIG, KINDS, gpu, needs_the_extra, unregister
 from tritonclient.grpc import InferenceServerClient
-from tritonclient.utils import InferenceServerException
 
 from tritonkit.server import TritonServer
 from tritonkit_client import Client, DeadlineExceeded, InvalidInput, SharedMemory
@@ -20,7 +20,6 @@ from tritonkit_client import _segments as segments
 from tritonkit_client._segments import Segments, is_orphan
 
 Connect = Callable[..., Client]
-BIG = np.random.default_rng(0).integers(0, 255, (2, 700_000), dtype=np.uint8)
 
 
 def files() -> set[str]:
@@ -28,14 +27,22 @@ def files() -> set[str]:
 
 
 @pytest.fixture
-def operations() -> list[str]:
-    return []
+def shared(noting: Connect) -> Client:
+    return noting(shared_memory=SharedMemory())
+
+
+@pytest.fixture(params=["system", pytest.param("cuda", marks=gpu)])
+def memory(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    if found == "cuda":
+        needs_the_extra()
+    return found
 
 
 @pytest.fixture
-def shared(url: str, connect: Connect, operations: list[str]) -> Client:
-    hooks = {"request": [lambda event: operations.append(event.operation)]}
-    return connect(url, timeout=10, shared_memory=SharedMemory(), event_hooks=hooks)
+def either(noting: Connect, memory: str) -> Client:
+    """A client with memory of either kind."""
+    return noting(shared_memory=KINDS[memory]())
 
 
 def test_large_tensors_go_through_it_and_come_back_bit_for_bit(shared: Client, operations: list[str]) -> None:
@@ -81,10 +88,10 @@ def test_memory_comes_back_with_its_last_array(shared: Client) -> None:
     assert len(files()) == held
 
 
-def test_an_output_that_grows_is_read_all_the_same(shared: Client) -> None:
+def test_an_output_that_grows_is_read_all_the_same(either: Client) -> None:
     # The shapes of the inputs say nothing of the output's size here.
     for size in (300_000, 300_000, 900_000, 400_000):
-        out = shared.infer("grow", n=np.array([size], np.int32))["out"]
+        out = either.infer("grow", n=np.array([size], np.int32))["out"]
         assert out.shape == (size,)
         assert out[-1] == size
 
@@ -117,30 +124,18 @@ def test_what_no_server_uses_any_more_is_unregistered(shared: Client, operations
     assert operations.count("unregister") == operations.count("register") == 1
 
 
-def unregister(admin: InferenceServerClient, name: str) -> None:
-    """Have a server forget a region, once it has put the last request away."""
-    for _ in range(200):
-        try:
-            admin.unregister_system_shared_memory(name)
-            return
-        except InferenceServerException as error:
-            if "in use" not in str(error):
-                raise
-    raise AssertionError(f"{name} stays in use")
-
-
 def test_a_server_that_forgot_the_regions_learns_them_again(
-    shared: Client, operations: list[str], admin: InferenceServerClient
+    either: Client, memory: str, operations: list[str], admin: InferenceServerClient
 ) -> None:
     """As one that was restarted has."""
     for _ in range(2):
-        shared.infer("identity", in_UINT8=BIG)
-    assert shared._arena is not None
-    for name in shared._arena._segments._all:
-        unregister(admin, name)
+        either.infer("identity", in_UINT8=BIG)
+    assert either._arena is not None
+    for name in either._arena._segments._all:
+        unregister(admin, name, memory)
     operations.clear()
     for _ in range(2):
-        np.testing.assert_array_equal(shared.infer("identity", in_UINT8=BIG)["out_UINT8"], BIG)
+        np.testing.assert_array_equal(either.infer("identity", in_UINT8=BIG)["out_UINT8"], BIG)
     assert operations.count("register") == 2
 
 
@@ -148,7 +143,7 @@ def test_a_server_that_forgot_one_region_learns_it_again(shared: Client, admin: 
     for _ in range(2):
         shared.infer("identity", in_UINT8=BIG)
     assert shared._arena is not None
-    unregister(admin, next(iter(shared._arena._segments._all)))
+    unregister(admin, next(iter(shared._arena._segments._all)), "system")
     np.testing.assert_array_equal(shared.infer("identity", in_UINT8=BIG)["out_UINT8"], BIG)
     assert not shared._arena._cannot
 
@@ -204,3 +199,29 @@ def test_what_may_be_alive_is_not_an_orphan(name: str) -> None:
 def test_sizes_that_make_no_sense_are_refused() -> None:
     with pytest.raises(InvalidInput):
         SharedMemory(min_bytes=0)
+
+
+FULL = """
+import numpy as np
+from tritonkit_client._calls import Tensor
+from tritonkit_client._segments import FOLDER, Segments
+
+segments = Segments(1 << 30)
+small = segments.take(1 << 20)
+assert small is not None
+assert segments.take(4 << 20) is None, "a file of 4 MB in 3 MB"
+assert len(list(FOLDER.iterdir())) == 1, "nothing is left of it"
+data = np.ones(1 << 20, np.uint8)
+small.write(Tensor("x", "UINT8", data.shape, data.data))
+print("still here")
+"""
+
+
+def test_a_full_dev_shm_leaves_tensors_to_the_network() -> None:
+    """In a mount namespace of its own, with the 3 MB of a very small container."""
+    inside = f"mount -t tmpfs -o size=3m none /dev/shm && exec {sys.executable} -c '{FULL}'"
+    namespace = ["unshare", "--map-root-user", "--mount"]
+    if subprocess.run([*namespace, "mount", "-t", "tmpfs", "none", "/dev/shm"], check=False).returncode:
+        pytest.skip("this machine lets nobody make a mount namespace")
+    done = subprocess.run([*namespace, "sh", "-c", inside], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "still here\n"), done.stderr

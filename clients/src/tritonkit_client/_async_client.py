@@ -162,7 +162,7 @@ class AsyncClient(BaseClient):
         asked = self._asked(model, inputs, arrays, model_version, outputs, request_id, parameters)
         deadline = self._deadline(timeout)
         prepared = await self._run(prepare(self._flows, asked), timeout)
-        stream = Stream(self._engine, prepared, deadline, checked_headers(headers or NO_HEADERS))
+        stream = Stream(self._engine, prepared, deadline, checked_headers(headers))
         while True:
             attempt = stream.open()
             try:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ._calls import NO_HEADERS, NO_PARAMETERS, Deadline, Flow, Operation, Parameter
+from ._calls import NO_PARAMETERS, Deadline, Flow, Operation, Parameter
 from ._endpoint import Endpoint, parse_endpoint
 from ._engine import Engine
 from ._errors import NO_CONNECTION, ClientClosed, InvalidInput, Origin, error_for
@@ -134,7 +134,7 @@ class BaseClient:
         self, flow: Flow[T], timeout: float | None, headers: Mapping[str, str] | None = None
     ) -> Operation[T]:
         self._check()
-        return self._engine.operate(flow, self._deadline(timeout), checked_headers(headers) if headers else NO_HEADERS)
+        return self._engine.operate(flow, self._deadline(timeout), checked_headers(headers))
 
     def _deadline(self, timeout: float | None) -> Deadline:
         return Deadline(self._timeout_s if timeout is None else checked_timeout(timeout, self._origin))
@@ -149,21 +149,22 @@ class BaseClient:
         request_id: str | None = None,
         parameters: Mapping[str, Parameter] | None = None,
     ) -> Asked:
-        origin = partial(Origin, self._origin.endpoint, model, request_id or "")
         if request_id is not None and not isinstance(request_id, str):
-            origin = partial(Origin, self._origin.endpoint, model)
-            raise InvalidInput(f"request_id is a {type(request_id).__name__}", "give a string", origin())
+            origin = Origin(self._origin.endpoint, model)
+            raise InvalidInput(f"request_id is a {type(request_id).__name__}", "give a string", origin)
+        said = partial(Origin, self._origin.endpoint, model, request_id or "")
         values = arrays
         if inputs is not None:
             if not isinstance(inputs, Mapping):
                 fix = "give each by its name: infer(model, name=value), or infer(model, {name: value})"
-                raise InvalidInput(f"the inputs are a {type(inputs).__name__}, without a name", fix, origin())
+                raise InvalidInput(f"the inputs are a {type(inputs).__name__}, without a name", fix, said())
             for name in arrays.keys() & inputs.keys():
                 fix = "give it either in the mapping or as a keyword"
-                raise InvalidInput(f"input {name!r} is given twice", fix, origin())
+                raise InvalidInput(f"input {name!r} is given twice", fix, said())
             values = {**inputs, **arrays}
-        checked = _checked_parameters(parameters, origin()) if parameters else NO_PARAMETERS
-        return Asked(model, values, version, checked_outputs(outputs, origin()), request_id, checked)
+        checked = _checked_parameters(parameters, said()) if parameters else NO_PARAMETERS
+        names = None if outputs is None else checked_outputs(outputs, said())
+        return Asked(model, values, version, names, request_id, checked)
 
     def _pin(self, model: str) -> Server:
         """The server for a sequence: the one that would get the next request."""

@@ -225,7 +225,7 @@ class Client(BaseClient):
         asked = self._asked(model, inputs, arrays, model_version, outputs, request_id, parameters)
         deadline = self._deadline(timeout)
         prepared = self._run(prepare(self._flows, asked), timeout)
-        return self._streamed(Stream(self._engine, prepared, deadline, checked_headers(headers or NO_HEADERS)))
+        return self._streamed(Stream(self._engine, prepared, deadline, checked_headers(headers)))
 
     def sequence(self, model: str, *, model_version: str = "", timeout: float | None = None) -> ModelSequence:
         """A sequence of requests to a model that keeps state between them; use it in a ``with`` block.

@@ -60,9 +60,13 @@ class HttpTransport:
     def send(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Reply:
         """See `Transport.send`; the timeout bounds connecting, sending and receiving together."""
         end = None if outgoing.timeout is None else time.monotonic() + outgoing.timeout
+        pieces, encoding = self._encoded(outgoing.body)
+        body = _joined(pieces)
+        headers = {**self._host, **credentials, **outgoing.headers, **encoding}
+        left = outgoing.timeout
         while True:
             try:
-                return self._exchanged(outgoing, credentials)
+                return self._exchanged(outgoing, body, headers, left)
             except _Hung as error:
                 # RFC 9112, 9.3.1: a server may close an idle connection while a request is on its way to it. That is
                 # no failure of the server: another connection has the answer, for requests that may be sent twice.
@@ -72,22 +76,20 @@ class HttpTransport:
                 left = end - time.monotonic()
                 if left <= 0:
                     return Reply(DEADLINE_EXCEEDED)
-                outgoing = replace(outgoing, timeout=left)
 
-    def _exchanged(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Reply:
+    def _exchanged(self, outgoing: Outgoing, body: Any, headers: Mapping[str, str], timeout: float | None) -> Reply:
         """One request over one connection.
 
         Raises:
             _Hung: An old connection had ended.
         """
-        body, encoding = self._encoded(outgoing.body)
         try:
             response = self._pool.urlopen(
                 outgoing.method,
                 outgoing.target,
-                body=_joined(body),
-                headers={**self._host, **credentials, **outgoing.headers, **encoding},
-                timeout=urllib3.Timeout(total=outgoing.timeout),
+                body=body,
+                headers=headers,
+                timeout=urllib3.Timeout(total=timeout),
                 retries=False,
                 redirect=False,
             )
@@ -99,11 +101,10 @@ class HttpTransport:
         except exceptions.TimeoutError as error:
             return Reply(DEADLINE_EXCEEDED, message=str(error))
         except exceptions.HTTPError as error:
-            # A timeout while sending arrives wrapped: ProtocolError("Connection aborted.",
-            # TimeoutError(...)).
-            hung = next((cause for cause in error.args if isinstance(cause, _Hung)), None)
-            if hung is not None:
-                raise hung from None
+            # What happens while sending arrives wrapped: ProtocolError("Connection aborted.", TimeoutError(...)).
+            for cause in error.args:
+                if isinstance(cause, _Hung):
+                    raise cause from None
             timed_out = any(isinstance(cause, TimeoutError) for cause in error.args)
             return Reply(DEADLINE_EXCEEDED if timed_out else NO_CONNECTION, message=str(error))
         return Reply(response.status, body=response.data, headers=response.headers)
@@ -202,7 +203,7 @@ class _Hung(OSError):
     """A connection that had given answers before ended instead of giving another."""
 
 
-class _Kept(HTTPConnection):
+class _Connection(HTTPConnection):
     """A connection of sockets that keep a deadline; knows whether it is an old one."""
 
     _answered = False
@@ -234,9 +235,5 @@ class _Kept(HTTPConnection):
             raise
 
 
-class _Connection(_Kept):
-    """The plain one."""
-
-
-class _TLSConnection(_Kept, HTTPSConnection):
-    """The encrypted one."""
+class _TLSConnection(_Connection, HTTPSConnection):
+    """The same, encrypted."""

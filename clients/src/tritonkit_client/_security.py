@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ._calls import NO_HEADERS
 from ._errors import InvalidInput
 
 Token = str | Callable[[], str | Awaitable[str]]
@@ -96,13 +97,13 @@ def _merged(token: object, headers: object) -> dict[str, str]:
     return found
 
 
-def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers of one call; names are lower case, as their case means nothing.
+def checked_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
+    """The headers of one call, if it has any; names are lower case, as their case means nothing.
 
     Raises:
         InvalidInput: They are none.
     """
-    return _merged(None, headers)
+    return _merged(None, headers) if headers else NO_HEADERS
 
 
 # RFC 9110, "token"; and what the client itself says about a message: said twice, the server would wait for bytes that

@@ -52,7 +52,11 @@ class Segment(Protocol):
 
 
 class FileSegment:
-    """A `Segment` that is a file, mapped; its name is the file's too."""
+    """A `Segment` that is a file, mapped; its name is the file's too.
+
+    Raises:
+        MemoryError: There is no room for it: a container's ``/dev/shm`` may have 64 MB.
+    """
 
     def __init__(self, name: str, size: int) -> None:
         self.name = name
@@ -60,8 +64,12 @@ class FileSegment:
         self.region = Region(name, size, key=f"/{name}")
         descriptor = os.open(FOLDER / name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         try:
-            os.ftruncate(descriptor, size)
+            # Reserved now: a page that is missing when it is written to would end the process (SIGBUS).
+            os.posix_fallocate(descriptor, 0, size)
             self._map = mmap.mmap(descriptor, size)
+        except OSError as error:
+            (FOLDER / name).unlink(missing_ok=True)
+            raise MemoryError(f"{FOLDER} has no room for {size} bytes: {error}") from error
         finally:
             os.close(descriptor)
 
