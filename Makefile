@@ -16,9 +16,13 @@ WARM_UP ?= 2s
 PROTOCOL ?= grpc
 PROCESSES ?= 1
 SLO ?=
+BUDGET ?= 10m
+PEERS ?=
+MODELS ?=
+QUICK ?=
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo build serve loadtest bench bench-client bench-generator test lint clean
+.PHONY: help setup demo build serve loadtest capacity tune compare bench bench-client bench-generator bench-tuning test lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -56,6 +60,16 @@ loadtest: setup build ## MODEL=… ARRIVALS=poisson:100 or USERS=8, DURATION=20s
 	  --duration $(DURATION) --warm-up $(WARM_UP) --protocol $(PROTOCOL) --processes $(PROCESSES) \
 	  $(if $(SLO),--slo '$(SLO)')
 
+capacity: setup build ## MODEL=… SLO=p99_ms=50: the highest rate that meets the SLO; writes reports/capacity
+	@$(BIN)/python loadtests/capacity.py --model $(MODEL) $(if $(SLO),--slo '$(SLO)')
+
+tune: setup ## MODEL=… BUDGET=10m SLO=…: the best configuration, into recipe, config.pbtxt and passport; writes reports/tune
+	@$(BIN)/python loadtests/tune.py --model $(MODEL) --budget $(BUDGET) $(if $(SLO),--slo '$(SLO)')
+
+compare: setup build ## PEERS=… MODELS=… QUICK=1: beside FastAPI, LitServe, BentoML, MLServer, PyTriton; writes reports/compare
+	@$(BIN)/python loadtests/compare.py $(if $(PEERS),--peers $(PEERS)) $(if $(MODELS),--models $(MODELS)) \
+	  $(if $(QUICK),--quick)
+
 bench: setup build ## served throughput over in-process onnxruntime, for both models
 	@$(BIN)/python loadtests/bench_serving.py
 
@@ -64,6 +78,9 @@ bench-client: setup ## the client beside raw tritonclient, and through killed, r
 
 bench-generator: setup ## how much load a generator makes, how late it is, and what a closed loop hides
 	@$(BIN)/python loadtests/bench_generator.py
+
+bench-tuning: setup ## QUICK=1: what tuning wins over Triton's defaults, and how little of a grid it measures; half an hour
+	@$(BIN)/python loadtests/bench_tuning.py $(if $(QUICK),--quick)
 
 test: setup ## the whole test suite
 	@$(BIN)/python -m pytest tests

@@ -171,7 +171,7 @@ class Bench:
     def _search(self, name: str, space: Space, **more: Any) -> Search:
         """One that goes on where it was interrupted."""
         said = tuner.identity(self.made, self.slo, self.cores, {}, self.size.effort) | more
-        first = [settings for settings in tuner.opening(self.made, self.held) if space.holds(settings)]
+        first = tuner.opening(self.made, self.held, space)
         return Search(space, first, journal=self.folder / f"{name}.log", identity=said)
 
     def _grid(self, space: Space) -> dict[Settings, Outcome]:

@@ -14,12 +14,15 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from bench_serving import on_core
+from google.protobuf import json_format
 from load import environment
 from load.slo import said
 from peers import contest, lines
@@ -32,10 +35,11 @@ from reporting.comparison_result import ComparisonResult, Row
 from reporting.page import NOTHING, figure, short
 from rich.console import Console
 from rich.table import Table
+from tuning import space
 
 from tritonkit import atomic, graph, progress, recipe, samples
 from tritonkit.errors import InputError, MissingError, TritonkitError
-from tritonkit.recipe import Recipe
+from tritonkit.recipe import Precision, Recipe
 from tritonkit.repository import config, layout
 
 RECIPES = Path("build/recipes")
@@ -171,14 +175,32 @@ def _installed(peers: Sequence[Peer]) -> tuple[list[Peer], dict[str, str]]:
 
 
 def _ours(wanted: Recipe, path: Path, subject: Subject, repository: Path) -> Entry:
-    said_batching = wanted.batching
-    instances = f"{said_batching.instances} instance{'s' * (said_batching.instances > 1)}"
-    candidate = Candidate(
-        f"{instances}, queue delay {said_batching.max_queue_delay_us} µs, as in {path.name}",
-        lines.count([path]),
-        partial(Ours, subject, repository, SERVER_CORE),
-    )
-    return Entry("tritonkit", metadata.version("tritonkit"), [candidate], ours=True)
+    """As the repository has it, and without batches; each over both of Triton's protocols."""
+    ways = _ways(wanted, repository).items()
+    candidates = [
+        Candidate(
+            f"{said}, {words}", lines.count([path]), partial(Ours, subject, protocol, repository, SERVER_CORE, changed)
+        )
+        for said, changed in ways
+        for protocol, words in (("grpc", "gRPC"), ("kserve", "HTTP"))
+    ]
+    return Entry("tritonkit", metadata.version("tritonkit"), candidates, ours=True)
+
+
+def _ways(wanted: Recipe, repository: Path) -> dict[str, dict[str, Any] | None]:
+    """In words, what Triton is told instead of the repository's configuration; None for that itself."""
+    chosen: Precision = "fp32"  # whichever: the graph stays the repository's
+    current = space.of_recipe(wanted, chosen)
+    single = replace(current, max_batch_size=min(wanted.max_batch_size, 1), instances=1).normal()
+    instances = f"{current.instances} instance{'s' * (current.instances > 1)}"
+    batches = f"batches of up to {current.max_batch_size} within {current.queue_delay_us} µs"
+    alone = "one request at a time"
+    ways: dict[str, dict[str, Any] | None] = {f"{instances}, {batches if current.max_batch_size > 1 else alone}": None}
+    if single != current:
+        said = config.parse((repository / wanted.name / layout.CONFIG).read_text(encoding="utf-8"))
+        config.set_batching(said, wanted.model_copy(update={"batching": single.batching(wanted, chosen)}), "cpu")
+        ways[f"1 instance, {alone}"] = json_format.MessageToDict(said, preserving_proto_field_name=True)
+    return ways
 
 
 def _theirs(peer: Peer, subject: Subject, problem: str | None) -> Entry:
@@ -208,7 +230,8 @@ def _notes(effort: Effort) -> tuple[str, ...]:
         f"All processes of a server on core {SERVER_CORE}, the generator on core {LOAD_CORE}.",
         "The same samples, one a request, as bytes on the wire: raw tensors in an HTTP body, or KServe v2 over gRPC.",
         f"Every server answered {CHECKED} samples as onnxruntime does in one process, before it was measured.",
-        "Where a server can batch, it was tried with and without; the faster of both is in the table.",
+        "Where a server can batch, it was tried with and without; the faster of both is in the table. "
+        "tritonkit was tried as the recipe says and without batches, over gRPC and over HTTP.",
         "All servers were up at once and took turns, the others stopped meanwhile. A turn was "
         f"{effort.seconds:g} s of Poisson arrivals after {effort.warm_up_s:g} s of warm-up.",
         "A rate counts as too high when the SLO was missed twice in a row, or the server fell behind.",

@@ -89,9 +89,10 @@ def run(wanted: Wanted) -> tuple[TuningResult, Final | None]:
     smallest = max(payloads.distribution(wanted.plan.batch_sizes, "batch sizes").values)
     with built(wanted.recipe) as made, progress.task(f"tune {wanted.recipe.name} at {bounds(wanted.slo)}") as say:
         held = tuner.references(made, cores)
+        whole = tuner.all_settings(made, cores, held, smallest)
         search = Search(
-            tuner.all_settings(made, cores, held, smallest),
-            tuner.opening(made, held),
+            whole,
+            tuner.opening(made, held, whole),
             journal=wanted.folder / JOURNAL,
             identity=tuner.identity(made, wanted.slo, cores, wanted.load, wanted.effort),
         )

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ from tritonkit import atomic
 from tritonkit.errors import CheckFailed
 from tritonkit.samples import Sample
 from tritonkit.server import TritonServer
+from tritonkit_client import Client
 
 HOST = "127.0.0.1"
 STARTS_S = 90.0
@@ -33,7 +34,10 @@ PORTS = 3
 WORK = "tritonkit-peer-"
 # The same graph in the same onnxruntime; what differs is the order of sums where a batch was made of other requests.
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
-USERS = {"http": "peers.users:BodyUser", "bytes": "peers.users:BytesUser", "grpc": "TritonGrpcUser"}
+USERS = {
+    "http": "peers.users:BodyUser", "bytes": "peers.users:BytesUser",
+    "grpc": "TritonGrpcUser", "kserve": "TritonHttpUser",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -124,18 +128,21 @@ class Ours(Contender):
 
     Args:
         subject: What it serves.
+        protocol: ``grpc`` or ``kserve`` (HTTP).
         repository: Where that lies.
         core: The one CPU core for all of its processes.
+        config: Served instead of the repository's ``config.pbtxt``, as Triton takes it in JSON.
     """
 
-    protocol = "grpc"
-
-    def __init__(self, subject: Subject, repository: Path, core: int) -> None:
+    def __init__(
+        self, subject: Subject, protocol: str, repository: Path, core: int, config: Mapping[str, object] | None = None
+    ) -> None:
         super().__init__(subject)
-        arguments = ["--model-control-mode=explicit", f"--load-model={subject.name}"]
+        self.protocol = protocol
+        self._config = config
         self._server = TritonServer(
-            repository, cores=[core], arguments=arguments, exit_timeout_s=1, timeout_s=STARTS_S
-        )  # fmt: skip
+            repository, cores=[core], arguments=["--model-control-mode=explicit"], exit_timeout_s=1, timeout_s=STARTS_S
+        )
 
     def processes(self) -> list[psutil.Process]:
         """The server and its stubs."""
@@ -143,7 +150,9 @@ class Ours(Contender):
 
     def _start(self, _: float) -> None:
         self._server.start()
-        self.url = self._server.grpc_url
+        self.url = self._server.grpc_url if self.protocol == "grpc" else self._server.http_url
+        with Client(self.url, timeout=STARTS_S, retry=None) as client:
+            client.load(self.subject.name, config=self._config)
         check(self.subject, self.protocol, self.url)
 
     def _wake(self) -> None:

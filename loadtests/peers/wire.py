@@ -65,10 +65,12 @@ def _bytes(url: str, model: str, inputs: Sample) -> Numbers:
         return numbers(client.infer(model, boxed(inputs))[ANSWER][0, 0])
 
 
-def _grpc(url: str, model: str, inputs: Sample) -> Numbers:
+def _kserve(url: str, model: str, inputs: Sample) -> Numbers:
     with Client(url, timeout=TIMEOUT_S, retry=None) as client:
         first: Numbers = next(iter(client.infer(model, inputs).values()))
         return first.reshape(-1)
 
 
-ASKS: dict[str, Callable[[str, str, Sample], Numbers]] = {"http": _http, "bytes": _bytes, "grpc": _grpc}
+ASKS: dict[str, Callable[[str, str, Sample], Numbers]] = {
+    "http": _http, "bytes": _bytes, "grpc": _kserve, "kserve": _kserve,
+}  # fmt: skip

@@ -105,10 +105,17 @@ def all_settings(made: Built, cores: Cores, held: References, smallest_batch: in
     return found.with_values_of(held.current, held.default)
 
 
-def opening(made: Built, held: References) -> list[Settings]:
-    """What is tried first: the references, and Triton's default in every other accurate variant."""
+def opening(made: Built, held: References, whole: Space) -> list[Settings]:
+    """What is tried first, as far as it is in the space.
+
+    The references; Triton's default in every other accurate variant; and no batches at all, as on a CPU a batch often
+    costs what its samples cost one by one.
+    """
     variants = [replace(held.default, precision=precision) for precision in made.accurate]
-    return list(dict.fromkeys([held.current, held.default, *variants]))
+    single = replace(held.default, precision=made.chosen, max_batch_size=min(held.default.max_batch_size, 1)).normal()
+    return [
+        settings for settings in dict.fromkeys([held.current, held.default, *variants, single]) if whole.holds(settings)
+    ]
 
 
 def identity(made: Built, slo: Slo, cores: Cores, load: dict[str, Any], effort: Effort) -> dict[str, Any]:

@@ -51,7 +51,10 @@ def imports(folder: Path) -> set[str]:
     ("folder", "forbidden"),
     [
         ("clients/src", {"tritonkit", "torch", "gevent", "locust", "onnx", "onnxruntime"}),
-        ("build/src", {"tritonkit_client", "locust", "gevent", "load", "locustfile", "demo", "report"}),
+        (
+            "build/src",
+            {"tritonkit_client", "locust", "gevent", "load", "locustfile", "demo", "reporting", "tuning", "peers"},
+        ),
     ],
 )
 def test_rooms_know_only_what_they_may(root: Path, folder: str, forbidden: set[str]) -> None:

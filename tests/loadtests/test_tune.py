@@ -1,0 +1,223 @@
+"""`make tune` on a real server, from an interruption to what it writes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import tune
+import yaml
+from load import summary
+from load.plan import Plan
+from onnx import TensorProto, helper, numpy_helper
+from reporting.tuning_result import TuningResult
+from support import Project
+from tuning import space, tuner, writeback
+from tuning.space import Settings
+from tuning.tuner import Effort
+
+from tritonkit import recipe as recipes
+from tritonkit.errors import OutputError, RecipeError
+from tritonkit.recipe import Batching, Slo
+from tritonkit.repository import config
+
+# --- what is written into a recipe ---
+
+TUNED = Batching(max_batch_size=8, max_queue_delay_us=0, instances=1)
+UNBOUNDED = Batching(instances=3, max_queue_size=0, queue_timeout_ms=0)
+TAIL = "# about z\nz:    3     # odd   spacing\nlist:\n    - 1\n"
+
+
+@pytest.mark.parametrize("batching", [TUNED, UNBOUNDED])
+@pytest.mark.parametrize(
+    ("section", "kept"),
+    [
+        ("", ["# measured by `make tune`"]),
+        ("batching: {instances: 2,   threads: 1}   # mine\n\n", ["# mine"]),
+        ("batching: {}\n", ["# measured by `make tune`"]),
+        ("batching:   # why\n    instances: 4   # four\n    # alone\n    threads: 1\n", ["# why", "# four", "# alone", "\n    instances:"]),
+        ("batching:\n  queue_timeout_ms: 9\n  instances: 4\n\n\n", ["\n\n\n# about z"]),
+    ],
+)  # fmt: skip
+def test_every_line_outside_the_section_stays_byte_for_byte(section: str, kept: list[str], batching: Batching) -> None:
+    head = 'a:   1   # one\n"b": {c:    2}\n'
+    new = writeback.replaced(head + section + TAIL, batching)
+    assert new.startswith(head)
+    assert TAIL in new
+    assert all(text in new for text in kept)
+    said = yaml.safe_load(new)
+    assert Batching.model_validate(said["batching"]) == batching
+    assert {"max_queue_delay_us", "instances", "threads"} <= said["batching"].keys()
+    assert said.keys() == yaml.safe_load(head + section + TAIL).keys() | {"batching"}
+    assert writeback.replaced(new, batching) == new
+
+
+def test_a_recipe_that_cannot_be_changed_without_harm_says_what_to_write(tmp_path: Path) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_text(json.dumps(yaml.safe_load(RECIPE)), encoding="utf-8")  # is YAML, too
+    recipe, before = recipes.load(path), path.read_bytes()
+    with pytest.raises(RecipeError, match="cannot be changed without harm") as caught:
+        writeback.write(recipe, TUNED)
+    assert caught.value.fix.startswith("write  batching: {max_batch_size: 8, ")
+    assert path.read_bytes() == before
+
+
+# --- the whole road, on a real server ---
+
+NAME = "heavy"
+RECIPE = """\
+# A graph that takes some milliseconds.
+name: heavy
+source: {onnx: heavy.onnx}
+inputs:
+  x: {dtype: fp32, dims: [2048]}    # a row
+outputs:
+  y: {dtype: fp32, dims: [2048]}
+max_batch_size: 8
+slo: {p50_ms: 100, error_rate: 0.05}   # a median, as others use the machine, too
+batching:   # by hand
+  instances: 2   # two
+  max_queue_delay_us: 1000
+
+# the end
+"""
+BRIEF = Effort(probe_s=0.5, final_s=0.5, warm_up_s=0.1, rounds=1, finalists=1)
+
+
+def heavy(path: Path) -> None:
+    """Products with one large matrix, again and again."""
+    size, count = 2048, 60
+    weight = np.eye(size, dtype=np.float32)
+    names = ["x", *(f"h{number}" for number in range(1, count)), "y"]
+    nodes = [helper.make_node("MatMul", [a, "w"], [b]) for a, b in itertools.pairwise(names)]
+    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", size]) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, NAME, tensors[:1], tensors[1:], [numpy_helper.from_array(weight, "w")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+
+
+@dataclass
+class Tuned:
+    """What was there after an interrupted call, and after the next one."""
+
+    folder: Path
+    interrupted: TuningResult
+    recipe_then: str
+    repository_then: bool
+    result: TuningResult
+    final: tuner.Final
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+    folder = tmp_path_factory.mktemp("tuned")
+    heavy(folder / "heavy.onnx")
+    (folder / "heavy.yaml").write_text(RECIPE, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(summary, "LATEST_MS", 1000.0)  # others use the machine, too
+        recipe = recipes.load(folder / "heavy.yaml")
+        wanted = tune.Wanted(
+            recipe, recipe.slo or Slo(), Plan(), 60.0, folder / "model_repository", folder / "reports", BRIEF
+        )
+        with interrupted_after(folder / "reports" / tune.JOURNAL, outcomes=2):
+            interrupted, nothing = tune.run(wanted)
+        assert nothing is None
+        then = (folder / "heavy.yaml").read_text(encoding="utf-8"), (folder / "model_repository").exists()
+        result, final = tune.run(replace(wanted, budget_s=10.0))
+    assert final is not None
+    return Tuned(folder, interrupted, *then, result, final)
+
+
+class interrupted_after:  # noqa: N801
+    """Ctrl-C, from a thread, when a journal has so many outcomes."""
+
+    def __init__(self, journal: Path, outcomes: int) -> None:
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._watch, args=(journal, outcomes))
+
+    def _watch(self, journal: Path, outcomes: int) -> None:
+        end = time.monotonic() + 100
+        while not self.done.wait(0.05) and time.monotonic() < end:
+            if journal.exists() and journal.read_bytes().count(b'"outcome"') >= outcomes:
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        self.thread.join()
+
+
+def test_an_interrupted_search_keeps_its_trials_and_writes_nothing_to_the_recipe(tuned: Tuned) -> None:
+    assert tuned.interrupted.partial
+    assert len(tuned.interrupted.trials) >= 2
+    assert tuned.interrupted.written == ()
+    assert tuned.recipe_then == RECIPE
+    assert not tuned.repository_then
+
+
+def test_the_next_call_continues_and_ends_with_a_page(tuned: Tuned) -> None:
+    before = [trial.settings for trial in tuned.interrupted.trials]
+    assert [trial.settings for trial in tuned.result.trials][: len(before)] == before
+    assert not tuned.result.partial
+    assert tuned.result.ratio is not None
+    kept = json.loads((tuned.folder / "reports/result.json").read_text(encoding="utf-8"))
+    assert TuningResult.from_json(kept) == tuned.result
+    assert "<svg" in (tuned.folder / "reports/index.html").read_text(encoding="utf-8")
+
+
+def test_both_references_are_among_the_trials_and_in_the_final(tuned: Tuned) -> None:
+    current, default = tuned.final.current.settings, tuned.final.default.settings
+    assert current == Settings("fp32", 8, 1000, 2, 1, bounded=True)
+    assert (default.instances, default.queue_delay_us, default.bounded) == (1, 0, False)
+    words = [trial.settings for trial in tuned.result.trials]
+    assert current.words() in words
+    assert tuned.result.default is not None
+    assert words[tuned.result.default] == default.words()
+    assert all(len(one.limits) == BRIEF.rounds for one in (tuned.final.current, tuned.final.default))
+
+
+def test_the_winner_is_in_the_recipe_with_its_comments_and_a_build_says_the_same(
+    tuned: Tuned, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = (tuned.folder / "heavy.yaml").read_text(encoding="utf-8")
+    assert text.startswith(RECIPE[: RECIPE.index("batching:")])
+    for comment in ("# by hand", "# the end\n"):
+        assert comment in text
+    recipe, winner = recipes.load(tuned.folder / "heavy.yaml"), tuned.final.winner.settings
+    assert space.of_recipe(recipe, "fp32") == winner
+    written = tuned.folder / "model_repository/heavy"
+    said = config.parse((written / "config.pbtxt").read_text(encoding="utf-8"))
+    assert (said.max_batch_size, said.instance_group[0].count) == (winner.max_batch_size, winner.instances)
+    figures = json.loads((written / "passport.json").read_text(encoding="utf-8"))["tuning"]
+    assert figures["settings"] == winner.as_json()
+    assert figures["capacity"] == pytest.approx(tuned.final.winner.capacity, abs=0.1)
+
+    project = Project(tmp_path, capsys, tmp_path)
+    code, _, _ = project.run("build", tuned.folder / "heavy.yaml", "--repository", tmp_path / "again")
+    assert code == 0
+    for name in ("config.pbtxt", "passport.json"):
+        assert (tmp_path / "again/heavy" / name).read_bytes() == (written / name).read_bytes()
+
+
+def test_a_recipe_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    heavy(tmp_path / "heavy.onnx")
+    path = tmp_path / "heavy.yaml"
+    path.write_text(RECIPE, encoding="utf-8")
+    recipe = recipes.load(path)
+    wanted = tune.Wanted(recipe, recipe.slo or Slo(), Plan(), 60.0, tmp_path / "repository", tmp_path / "reports")
+    with pytest.MonkeyPatch.context() as patch:  # root may write everywhere
+        patch.setattr(os, "access", lambda *_: False)
+        with pytest.raises(OutputError, match="read-only"):
+            tune.run(wanted)
+    assert not (tmp_path / "reports").exists()
