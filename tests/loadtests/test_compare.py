@@ -40,6 +40,7 @@ inputs:
 outputs:
   y: {dtype: fp32, dims: [8]}
 slo: {p99_ms: 300, error_rate: 0.1}
+max_batch_size: 1
 batching: {instances: 1}
 """
 BY_PEER = pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.key)
