@@ -79,7 +79,7 @@ bench-client: setup ## the client beside raw tritonclient, and through killed, r
 bench-generator: setup ## how much load a generator makes, how late it is, and what a closed loop hides
 	@$(BIN)/python loadtests/bench_generator.py
 
-bench-tuning: setup ## QUICK=1: what tuning wins over Triton's defaults, and how little of a grid it measures; half an hour
+bench-tuning: setup ## QUICK=1: what tuning wins over Triton's defaults, and how little of a grid it measures; 45 minutes
 	@$(BIN)/python loadtests/bench_tuning.py $(if $(QUICK),--quick)
 
 test: setup ## the whole test suite

@@ -12,7 +12,9 @@ import json
 import os
 import shlex
 import signal
+import statistics
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,7 +25,7 @@ from typing import Any
 
 from bench_serving import on_core
 from google.protobuf import json_format
-from load import environment
+from load import environment, payloads
 from load.slo import said
 from peers import contest, lines
 from peers import environment as environments
@@ -41,9 +43,11 @@ from tritonkit import atomic, graph, progress, recipe, samples
 from tritonkit.errors import InputError, MissingError, TritonkitError
 from tritonkit.recipe import Precision, Recipe
 from tritonkit.repository import config, layout
+from tritonkit.samples import Sample
 
 RECIPES = Path("build/recipes")
 SERVER_CORE, LOAD_CORE = 0, 1
+PASSES = 3  # over the samples, for the graph alone
 CHECKED = 8  # answers of each server that must be right before it is measured
 QUICK = Effort(seconds=1.5, warm_up_s=0.5, rounds=1, resolution=1.15)
 INTERVAL = "where the limit lies with a probability of 95 %, from all runs"
@@ -92,15 +96,18 @@ def _run(options: argparse.Namespace) -> ComparisonResult:
         raise InputError(f"cores {SERVER_CORE} and {LOAD_CORE} are needed, one for servers, one for load", "use two")
     peers, problems = _installed(peers)
     models: dict[str, tuple[Row, ...]] = {}
+    ceiling: dict[str, float] = {}
     partial = False
     with on_core(LOAD_CORE), progress.task("compare") as tell:
         try:
             for path, wanted in recipes.items():
+                before = _ceiling(wanted, subjects[path])
                 entries = [_ours(wanted, path, subjects[path], options.repository)]
                 entries += [_theirs(peer, subjects[path], problems.get(peer.key)) for peer in peers]
                 models[wanted.name] = tuple(
                     contest.hold(entries, wanted, path, effort, LOAD_CORE, _beside(wanted.name, tell))
                 )
+                ceiling[wanted.name] = max(before, _ceiling(wanted, subjects[path]))
         except KeyboardInterrupt:
             partial = True
     return ComparisonResult(
@@ -108,6 +115,7 @@ def _run(options: argparse.Namespace) -> ComparisonResult:
         command=shlex.join(["python", "loadtests/compare.py", *sys.argv[1:]]),
         environment=environment.machine(),
         slo={wanted.name: _said(wanted) for wanted in recipes.values()},
+        ceiling=ceiling,
         rounds=effort.rounds,
         interval=INTERVAL,
         models=models,
@@ -158,6 +166,21 @@ def _subject(wanted: Recipe, repository: Path) -> Subject:
     session = graph.Session(path, threads=1)
     expected = tuple(next(iter(session.run(one).values())).reshape(-1) for one in inputs)
     return Subject(wanted.name, path.absolute(), inputs, expected)
+
+
+def _ceiling(wanted: Recipe, subject: Subject) -> float:
+    """Runs a second of the graph alone, with the samples that the generator sends."""
+    with on_core(SERVER_CORE):
+        session = graph.Session(subject.graph, threads=1)
+        inputs = [samples.batch([sample], 1) for sample in samples.load(wanted, payloads.SAMPLES)]
+        passes = [[_seconds(session, one) for one in inputs] for _ in range(PASSES)]
+    return 1 / statistics.mean(statistics.median(times) for times in zip(*passes, strict=True))
+
+
+def _seconds(session: graph.Session, inputs: Sample) -> float:
+    began = time.perf_counter()
+    session.run(inputs)
+    return time.perf_counter() - began
 
 
 def _installed(peers: Sequence[Peer]) -> tuple[list[Peer], dict[str, str]]:
@@ -266,6 +289,8 @@ def _print(result: ComparisonResult) -> None:
                 figure(row.memory_mb, ",.0f"), figure(row.ready_s), figure(row.config_lines, "d"),
             )  # fmt: skip
         console.print(table)
+        if model in result.ceiling:
+            console.print(comparepage.ceiling(result.ceiling[model]))
         for row in found:
             if row.problem:
                 console.print(f"{row.name}: {row.problem}", markup=False)

@@ -19,7 +19,7 @@ def render(result: ComparisonResult) -> str:
         capacity={name: Markup(_capacity(name, found)) for name, found in models.items()},
         latency={name: Markup(_latency(name, found)) for name, found in models.items()},
         memory={name: Markup(_memory(name, found)) for name, found in models.items()},
-        rounds=counted(result.rounds, "round"),
+        rounds=counted(result.rounds, "round"), ceiling={name: ceiling(runs) for name, runs in result.ceiling.items()},
     )  # fmt: skip
 
 
@@ -50,6 +50,11 @@ def headline(result: ComparisonResult) -> Headline:
         return Headline("unsure" if result.partial else "good", "tritonkit serves the most", tuple(why))
     title = f"tritonkit is clearly first on {wins or 'none'} of {counted(count, 'model')}"
     return Headline("bad" if losses and not wins else "unsure", title, tuple(why))
+
+
+def ceiling(runs: float) -> str:
+    """What the graph alone would allow, in words."""
+    return f"The graph alone, in one process on the servers' core, one sample at a time: {short(runs)} a second."
 
 
 def _ratio(ours: Row | None, best: Row | None) -> float | None:

@@ -54,6 +54,8 @@ class ComparisonResult:
         command: As typed.
         environment: {"cpu": …, "cores": …}: what the figures depend on.
         slo: Of each model, in words: {"efficientnet_lite0": "p99 ≤ 50 ms, errors ≤ 0.1 %"}.
+        ceiling: Of each model, how often a second one process runs the graph on the servers' core, one sample at a time
+            and with nothing around it: what no server can exceed without batches.
         rounds: How often each server was measured, interleaved with the others.
         interval: What ``low`` and ``high`` are: "smallest and largest of the rounds".
         models: {model: its rows}.
@@ -65,6 +67,7 @@ class ComparisonResult:
     command: str
     environment: dict[str, str]
     slo: dict[str, str]
+    ceiling: dict[str, float]
     rounds: int
     interval: str
     models: dict[str, tuple[Row, ...]]

@@ -37,6 +37,12 @@ class Measured:
         """The median of the rounds."""
         return statistics.median(self.limits)
 
+    def and_then(self, later: Measured) -> Measured:
+        """The same configuration with later rounds, too."""
+        runs = [one for one in (self.at_limit, later.at_limit) if one is not None]
+        best = max(runs, key=lambda one: one.rate, default=None)
+        return Measured(self.settings, (*self.limits, *later.limits), best, self.runs + later.runs)
+
 
 def rounds(
     configure: Callable[[Settings], None],

@@ -17,7 +17,7 @@ from tritonkit.server import runtime
 from tuning import comparison, space
 from tuning.comparison import Measured
 from tuning.cores import Cores
-from tuning.limit import Probe
+from tuning.limit import Ask, Probe
 from tuning.rig import Built, Rig
 from tuning.search import Search, Trial
 from tuning.space import Settings, Space
@@ -27,7 +27,8 @@ FIRST_RATE = 50.0  # where the gate measured no speed
 LOADS_S = 3.0  # a configuration, roughly
 Say = Callable[[str], None]
 PROBES = 3  # that a final round takes, roughly
-CHOOSING_RUNS = 7  # that `choose` takes, at most as a rule
+QUALIFIERS = 3  # trials that are measured again: the estimate that put one of them first is partly luck
+CHOOSING_RUNS = 13  # that `choose` takes, at most as a rule
 LEAST_SHARE = 1 / 3  # of the budget for the search, however short it is
 
 
@@ -52,7 +53,8 @@ class Effort:
     @property
     def final_takes_s(self) -> float:
         """Seconds that the final takes, roughly."""
-        return (2 + self.finalists) * self.rounds * (LOADS_S + PROBES * (self.final_s + self.warm_up_s))
+        limits = QUALIFIERS + (2 + self.finalists) * self.rounds
+        return limits * (LOADS_S + PROBES * (self.final_s + self.warm_up_s))
 
     def search_s(self, budget_s: float) -> float:
         """Seconds that are left for the search."""
@@ -156,17 +158,22 @@ def final(rig: Rig, search: Search, held: References, effort: Effort, say: Say =
     Raises:
         CheckFailed: No configuration meets the SLO.
     """
-    best = search.ranked()[: effort.finalists]
-    if not best:
+    if not search.ranked():
         why = next((trial.outcome.why for trial in search.trials if trial.outcome.why), "nothing was tried")
         raise CheckFailed(f"none of {len(search.trials)} configurations meets the SLO: {why}", "loosen it")
-    entrants = _entrants(held, [trial.settings for trial in best])
-    highest = best[0].outcome.estimate or FIRST_RATE
+
+    def ask(rate: float) -> Probe:
+        return rig.ask(rate, effort.final_s)
+
+    best = qualified(rig.configure, ask, search, say)[: effort.finalists]
+    entrants = _entrants(held, [one.settings for one in best])
+    highest = best[0].capacity or FIRST_RATE
     known = {trial.settings: trial.outcome.estimate or highest for trial in search.trials}
+    known |= {one.settings: one.capacity or highest for one in best}
     guesses = {settings: known.get(settings, highest) for settings in entrants}
     measured = comparison.rounds(
         rig.configure,
-        lambda rate: rig.ask(rate, effort.final_s),
+        ask,
         guesses,
         effort.rounds,
         lambda text: say(f"final, {text}"),
@@ -179,10 +186,22 @@ def final(rig: Rig, search: Search, held: References, effort: Effort, say: Say =
 
 
 def choose(rig: Configurable, search: Search, say: Say = lambda _: None) -> list[Measured]:
-    """The two best trials, measured again, the better one first: the estimate that put a trial first is partly luck."""
-    guesses = {trial.settings: trial.outcome.estimate or FIRST_RATE for trial in search.ranked()[:2]}
-    measured = comparison.rounds(rig.configure, rig.ask, guesses, 1, say)
-    return sorted(measured.values(), key=lambda one: -one.capacity)
+    """The best trials measured again, the best one first: all of them once, and the better two of them twice."""
+    once = qualified(rig.configure, rig.ask, search, say)
+    guesses = {one.settings: one.capacity or FIRST_RATE for one in once[:2]}
+    again = comparison.rounds(rig.configure, rig.ask, guesses, 1, say)
+    both = [one.and_then(again[one.settings]) for one in once[:2]]
+    return [*sorted(both, key=lambda one: -one.capacity), *once[2:]]
+
+
+def qualified(
+    configure: Callable[[Settings], None], ask: Ask, search: Search, say: Say = lambda _: None
+) -> list[Measured]:
+    """The best trials, each measured once more; the best first. Their own estimates count as a round."""
+    known = {trial.settings: trial.outcome.estimate or FIRST_RATE for trial in search.ranked()[:QUALIFIERS]}
+    again = comparison.rounds(configure, ask, known, 1, lambda text: say(f"once more, {text}"))
+    both = [Measured(settings, (guess,), None, 0).and_then(again[settings]) for settings, guess in known.items()]
+    return sorted(both, key=lambda one: -one.capacity)
 
 
 def _entrants(held: References, best: Sequence[Settings]) -> list[Settings]:

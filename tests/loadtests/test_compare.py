@@ -28,6 +28,7 @@ from tuning.limit import Bracket, Probe, bracket
 
 from tritonkit import recipe
 from tritonkit.errors import CheckFailed
+from tritonkit.recipe import Batching
 from tritonkit.server.runtime import BACKENDS
 
 FASTAPI = next(peer for peer in PEERS if peer.key == "fastapi")
@@ -124,6 +125,19 @@ def test_the_page_says_how_every_peer_is_set_up(root: Path) -> None:
     for peer in PEERS:
         (row,) = [line for line in page.splitlines() if line.startswith(f"| {peer.name} |")]
         assert ("gRPC" in row) == (peer.protocol != "http")
+
+
+def test_ours_is_tried_as_the_recipe_says_and_without_batches(project: Path) -> None:
+    single = recipe.load(project / "tiny.yaml")
+    assert list(compare._ways(single, project / "model_repository").values()) == [None], "it has no batches already"
+    batched = single.model_copy(update={"max_batch_size": 8, "batching": Batching(max_queue_delay_us=700)})
+    ways = compare._ways(batched, project / "model_repository")
+    assert list(ways) == ["2 instances, batches of up to 8 within 700 µs", "1 instance, one request at a time"]
+    changed = ways["1 instance, one request at a time"]
+    assert changed is not None
+    assert changed["max_batch_size"] == 1
+    assert [group["count"] for group in changed["instance_group"]] == [1]
+    assert "dynamic_batching" not in changed
 
 
 def test_lines_are_counted_without_blanks_comments_and_docstrings(tmp_path: Path) -> None:
