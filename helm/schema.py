@@ -1,0 +1,265 @@
+"""Writes ``values.schema.json`` and the README's table of values from the comments in the chart's ``values.yaml``.
+
+A value is thus described once, where it stands; what templates do with it is not looked at here.
+
+Directly above a key, at its indentation::
+
+    # -- What it does.
+    # @schema {"enum": ["off", "init"]}
+    # @workload
+    mode: off
+
+``@schema`` is JSON Schema laid over what the default already says; ``{"freeForm": true}`` stands for a map in which
+anything is allowed. ``@workload`` marks a top-level value that an entry of ``variants`` may give too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tritonkit import atomic
+from tritonkit.errors import CheckFailed, InputError, TritonkitError
+
+CHART = Path(__file__).parent / "tritonkit"
+MARKER = "<!-- values -->"
+_SCALARS = {bool: "boolean", int: "integer", float: "number", str: "string"}
+_LONGEST_DEFAULT = 60  # characters of a default that the table still shows
+Schema = dict[str, Any]
+
+
+@dataclass
+class Value:
+    """One key of ``values.yaml``: its path, default, and what the comments above it say."""
+
+    path: tuple[str, ...]
+    default: Any
+    line: int
+    description: str = ""
+    said: Schema = field(default_factory=dict)
+    workload: bool = False
+    children: list[Value] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The path as ``helm --set`` writes it."""
+        return ".".join(self.path)
+
+    def leaves(self) -> Iterator[Value]:
+        """The values below that the table has a row for; itself, if nothing is below."""
+        if not self.children:
+            yield self
+        for child in self.children:
+            yield from child.leaves()
+
+
+def read(path: Path) -> list[Value]:
+    """The top-level values of a ``values.yaml``.
+
+    Raises:
+        InputError: A value has no description, or no type that its default or ``@schema`` says.
+    """
+    text = path.read_text(encoding="utf-8")
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    if not isinstance(node, yaml.MappingNode):
+        raise InputError(f"{path} is not a map", "give it keys")
+    return _read_map(node, text.splitlines(), (), path)
+
+
+def _read_map(node: yaml.MappingNode, lines: list[str], above: tuple[str, ...], path: Path) -> list[Value]:
+    values = []
+    for key, below in node.value:
+        default = _plain(below)
+        value = Value((*above, str(key.value)), default, key.start_mark.line + 1)
+        _read_comments(value, lines, key.start_mark.column, path)
+        if isinstance(below, yaml.MappingNode) and below.value and not _is_open(value.said):
+            value.children = _read_map(below, lines, value.path, path)
+        elif not value.description:
+            raise InputError(f"{path}:{value.line}: {value.name} has no description", "write `# -- …` above it")
+        values.append(value)
+    return values
+
+
+def _plain(node: yaml.Node) -> Any:
+    return yaml.SafeLoader("").construct_document(node)
+
+
+def _read_comments(value: Value, lines: list[str], column: int, path: Path) -> None:
+    prefix = " " * column + "#"
+    first = value.line - 1
+    while first > 0 and lines[first - 1].startswith(prefix):
+        first -= 1
+    block = [line[len(prefix) :].strip() for line in lines[first : value.line - 1]]
+    starts = [i for i, line in enumerate(block) if line.startswith("-- ")]
+    words, schema = [], []
+    for line in block[starts[-1] :] if starts else block:
+        if line.startswith("@schema "):
+            schema.append(line.removeprefix("@schema "))
+        elif line == "@workload":
+            value.workload = True
+        elif starts:
+            words.append(line.removeprefix("-- "))
+    value.description = " ".join(words).strip()
+    try:
+        value.said = json.loads(" ".join(schema) or "{}")
+    except ValueError as error:
+        raise InputError(
+            f"{path}:{value.line}: the @schema of {value.name} is not JSON: {error}", "correct it"
+        ) from error
+
+
+def _is_open(said: Schema) -> bool:
+    """Whether ``@schema`` itself says which keys a map may have."""
+    return bool({"freeForm", "additionalProperties", "$ref", "properties"} & said.keys())
+
+
+def schema_of(values: list[Value], path: Path) -> Schema:
+    """The whole JSON schema (draft 7, which helm reads)."""
+    workload = {value.path[0]: _schema(value, path) for value in values if value.workload}
+    properties = {
+        value.path[0]: {"$ref": f"#/definitions/{value.path[0]}"} if value.workload else _schema(value, path)
+        for value in values
+    }
+    definitions = dict(workload)
+    if workload:
+        definitions["workload"] = {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {name: {"$ref": f"#/definitions/{name}"} for name in workload},
+        }
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "$comment": "generated from values.yaml by helm/schema.py",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "global": {"type": "object", "description": "helm's own: what a parent chart hands to all its charts"},
+            **properties,
+        },
+        "definitions": definitions,
+    }
+
+
+def _schema(value: Value, path: Path) -> Schema:
+    schema: Schema = {"description": value.description} if value.description else {}
+    said: Schema = _closed(value.said)
+    if value.children:
+        schema |= {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {child.path[-1]: _schema(child, path) for child in value.children},
+        }
+        return schema | said
+    if not {"type", "$ref", "enum", "anyOf", "oneOf", "allOf", "const"} & said.keys():
+        schema |= _inferred(value, said, path)
+    return {**schema, **said, "default": value.default}
+
+
+def _inferred(value: Value, said: Schema, path: Path) -> Schema:
+    default = value.default
+    if type(default) in _SCALARS:
+        return {"type": _SCALARS[type(default)]}
+    if isinstance(default, dict) and ("additionalProperties" in said or "properties" in said):
+        return {"type": "object"}
+    if isinstance(default, list) and "items" in said:
+        return {"type": "array"}
+    if isinstance(default, list) and default and type(default[0]) in _SCALARS:
+        return {"type": "array", "items": {"type": _SCALARS[type(default[0])]}}
+    raise InputError(
+        f"{path}:{value.line}: the default of {value.name}, {json.dumps(default)}, does not say what may stand there",
+        'write `# @schema {"type": …}`, {"items": …}, {"additionalProperties": …} or {"freeForm": true} above it',
+    )
+
+
+def _closed(said: Any) -> Any:
+    """``@schema`` with ``freeForm`` written out, and maps with named keys closed to others."""
+    if isinstance(said, list):
+        return [_closed(item) for item in said]
+    if not isinstance(said, dict):
+        return said
+    closed = {name: _closed(item) for name, item in said.items() if name != "freeForm"}
+    if said.get("freeForm"):
+        closed |= {"type": "object", "additionalProperties": True}
+    elif isinstance(said.get("properties"), dict):
+        closed = {"type": "object", "additionalProperties": False} | closed
+    return closed
+
+
+def table_of(values: list[Value]) -> str:
+    """The README's table: one row for each value that has a default of its own."""
+    rows = ["| Value | Default | What it does |", "|---|---|---|"]
+    for top in values:
+        for leaf in top.leaves():
+            default = json.dumps(leaf.default, ensure_ascii=False)
+            shown = f"`{default}`" if len(default) <= _LONGEST_DEFAULT else "see values.yaml"
+            words = leaf.description
+            if choices := leaf.said.get("enum"):
+                words += " One of " + ", ".join(f"`{choice}`" for choice in choices if choice != "") + "."
+            rows.append("| " + " | ".join(_cell(text) for text in (f"`{leaf.name}`", shown, words)) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def generated(chart: Path) -> dict[Path, str]:
+    """What the files that come from ``values.yaml`` should say.
+
+    Raises:
+        InputError: ``values.yaml`` says too little, or the README has no place for its table.
+    """
+    values = read(chart / "values.yaml")
+    schema = schema_of(values, chart / "values.yaml")
+    files = {chart / "values.schema.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n"}
+    readme = chart / "README.md"
+    if readme.exists():
+        head, marker, _ = readme.read_text(encoding="utf-8").partition(MARKER)
+        if not marker:
+            raise InputError(f"{readme} has no line {MARKER}", "put it above the place of the table")
+        files[readme] = f"{head}{MARKER}\n\n{table_of(values)}"
+    return files
+
+
+def drift(chart: Path) -> str:
+    """What writing would change, as a unified diff; empty if nothing."""
+    changes: list[str] = []
+    for path, wanted in generated(chart).items():
+        there = path.read_text(encoding="utf-8") if path.exists() else ""
+        changes += difflib.unified_diff(
+            there.splitlines(keepends=True), wanted.splitlines(keepends=True), str(path), f"{path} (generated)"
+        )
+    return "".join(changes)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the files, or with ``--check`` say what would change."""
+    parser = argparse.ArgumentParser(description="values.yaml → values.schema.json and the README's table")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 and show a diff if something would")
+    parser.add_argument("--chart", type=Path, default=CHART, help="the chart's folder")
+    options = parser.parse_args(arguments)
+    try:
+        if options.check:
+            if changes := drift(options.chart):
+                print(changes, end="")
+                raise CheckFailed("values.yaml has changed since these were generated", "run `python helm/schema.py`")
+        else:
+            for path, text in generated(options.chart).items():
+                atomic.write(path, text.encode())
+                print(f"wrote {path}", file=sys.stderr)
+    except TritonkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
