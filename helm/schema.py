@@ -6,11 +6,11 @@ Directly above a key, at its indentation::
 
     # -- What it does.
     # @schema {"enum": ["off", "init"]}
-    # @workload
     mode: off
 
-``@schema`` is JSON Schema laid over what the default already says; ``{"freeForm": true}`` stands for a map in which
-anything is allowed. ``@workload`` marks a top-level value that an entry of ``variants`` may give too.
+A map without a description is a section: it may have the keys that stand there and no others. A map with one is a
+value: anything may stand in it. Types come from defaults; an empty list takes objects. ``@schema`` is JSON Schema laid
+over that. Which values an entry of ``variants`` may give is what the templates' ``tritonkit.workloadKeys`` says.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from tritonkit import atomic
 from tritonkit.errors import CheckFailed, InputError, TritonkitError
 
 CHART = Path(__file__).parent / "tritonkit"
+VARIANTS = "variants"  # its entries have the workload's schema
 MARKER = "<!-- values -->"
 _SCALARS = {bool: "boolean", int: "integer", float: "number", str: "string"}
 _LONGEST_DEFAULT = 60  # characters of a default that the table still shows
@@ -45,7 +47,6 @@ class Value:
     line: int
     description: str = ""
     said: Schema = field(default_factory=dict)
-    workload: bool = False
     children: list[Value] = field(default_factory=list)
 
     @property
@@ -80,7 +81,7 @@ def _read_map(node: yaml.MappingNode, lines: list[str], above: tuple[str, ...], 
         default = _plain(below)
         value = Value((*above, str(key.value)), default, key.start_mark.line + 1)
         _read_comments(value, lines, key.start_mark.column, path)
-        if isinstance(below, yaml.MappingNode) and below.value and not _is_open(value.said):
+        if isinstance(below, yaml.MappingNode) and below.value and not value.description:
             value.children = _read_map(below, lines, value.path, path)
         elif not value.description:
             raise InputError(f"{path}:{value.line}: {value.name} has no description", "write `# -- …` above it")
@@ -103,8 +104,6 @@ def _read_comments(value: Value, lines: list[str], column: int, path: Path) -> N
     for line in block[starts[-1] :] if starts else block:
         if line.startswith("@schema "):
             schema.append(line.removeprefix("@schema "))
-        elif line == "@workload":
-            value.workload = True
         elif starts:
             words.append(line.removeprefix("-- "))
     value.description = " ".join(words).strip()
@@ -116,25 +115,21 @@ def _read_comments(value: Value, lines: list[str], column: int, path: Path) -> N
         ) from error
 
 
-def _is_open(said: Schema) -> bool:
-    """Whether ``@schema`` itself says which keys a map may have."""
-    return bool({"freeForm", "additionalProperties", "$ref", "properties"} & said.keys())
+def workload_keys(chart: Path) -> list[str]:
+    """The top-level values that make a workload, as the templates have them."""
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted((chart / "templates").glob("_*.tpl")))
+    found = re.search(r'define "tritonkit\.workloadKeys" -?}}(.*?){{', text, re.DOTALL)
+    return found[1].split() if found else []
 
 
-def schema_of(values: list[Value], path: Path) -> Schema:
+def schema_of(values: list[Value], workload: list[str], path: Path) -> Schema:
     """The whole JSON schema (draft 7, which helm reads)."""
-    workload = {value.path[0]: _schema(value, path) for value in values if value.workload}
-    properties = {
-        value.path[0]: {"$ref": f"#/definitions/{value.path[0]}"} if value.workload else _schema(value, path)
-        for value in values
-    }
-    definitions = dict(workload)
-    if workload:
-        definitions["workload"] = {
-            "type": "object",
-            "additionalProperties": False,
-            "properties": {name: {"$ref": f"#/definitions/{name}"} for name in workload},
-        }
+    schemas = {value.path[0]: _schema(value, path) for value in values}
+    definitions: Schema = {name: schema for name, schema in schemas.items() if name in workload}
+    references = {name: {"$ref": f"#/definitions/{name}"} for name in definitions}
+    if VARIANTS in schemas:
+        definitions["workload"] = {"type": "object", "additionalProperties": False, "properties": references}
+        schemas[VARIANTS]["additionalProperties"] = {"$ref": "#/definitions/workload"}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "$comment": "generated from values.yaml by helm/schema.py",
@@ -142,7 +137,8 @@ def schema_of(values: list[Value], path: Path) -> Schema:
         "additionalProperties": False,
         "properties": {
             "global": {"type": "object", "description": "helm's own: what a parent chart hands to all its charts"},
-            **properties,
+            **schemas,
+            **references,
         },
         "definitions": definitions,
     }
@@ -167,28 +163,25 @@ def _inferred(value: Value, said: Schema, path: Path) -> Schema:
     default = value.default
     if type(default) in _SCALARS:
         return {"type": _SCALARS[type(default)]}
-    if isinstance(default, dict) and ("additionalProperties" in said or "properties" in said):
+    if isinstance(default, dict):
         return {"type": "object"}
-    if isinstance(default, list) and "items" in said:
-        return {"type": "array"}
-    if isinstance(default, list) and default and type(default[0]) in _SCALARS:
-        return {"type": "array", "items": {"type": _SCALARS[type(default[0])]}}
+    if isinstance(default, list):
+        item = _SCALARS.get(type(default[0]), "object") if default else "object"
+        return {"type": "array"} if "items" in said else {"type": "array", "items": {"type": item}}
     raise InputError(
         f"{path}:{value.line}: the default of {value.name}, {json.dumps(default)}, does not say what may stand there",
-        'write `# @schema {"type": …}`, {"items": …}, {"additionalProperties": …} or {"freeForm": true} above it',
+        'write `# @schema {"type": …}` above it',
     )
 
 
 def _closed(said: Any) -> Any:
-    """``@schema`` with ``freeForm`` written out, and maps with named keys closed to others."""
+    """``@schema`` in which maps with named keys are closed to others."""
     if isinstance(said, list):
         return [_closed(item) for item in said]
     if not isinstance(said, dict):
         return said
-    closed = {name: _closed(item) for name, item in said.items() if name != "freeForm"}
-    if said.get("freeForm"):
-        closed |= {"type": "object", "additionalProperties": True}
-    elif isinstance(said.get("properties"), dict):
+    closed = {name: _closed(item) for name, item in said.items()}
+    if isinstance(said.get("properties"), dict):
         closed = {"type": "object", "additionalProperties": False} | closed
     return closed
 
@@ -218,7 +211,7 @@ def generated(chart: Path) -> dict[Path, str]:
         InputError: ``values.yaml`` says too little, or the README has no place for its table.
     """
     values = read(chart / "values.yaml")
-    schema = schema_of(values, chart / "values.yaml")
+    schema = schema_of(values, workload_keys(chart), chart / "values.yaml")
     files = {chart / "values.schema.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n"}
     readme = chart / "README.md"
     if readme.exists():
