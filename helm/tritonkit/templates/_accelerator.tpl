@@ -1,0 +1,73 @@
+{{/* GPUs: the resource, the claim, the nodes. CONTEXT is (dict "root" $ "w" $w). */}}
+
+{{/* Extended resource of the device plugin; empty for dra and cpu. */}}
+{{- define "tritonkit.gpuResource" -}}
+{{- $a := .w.values.accelerator -}}
+{{- if eq $a.kind "gpu" -}}nvidia.com/gpu
+{{- else if eq $a.kind "mig" -}}nvidia.com/mig-{{ $a.mig.profile | replace "+" "." }}
+{{- else if eq $a.kind "timeSliced" -}}{{ ternary "nvidia.com/gpu.shared" "nvidia.com/gpu" $a.timeSliced.renamed }}
+{{- end -}}
+{{- end -}}
+
+{{/* Resources of a container that uses the GPU: CONTEXT and "resources". */}}
+{{- define "tritonkit.gpuResources" -}}
+{{- $resources := deepCopy .resources -}}
+{{- with include "tritonkit.gpuResource" . -}}
+{{- $limits := merge (dict . (int $.w.values.accelerator.count)) (default dict $resources.limits) -}}
+{{- $_ := set $resources "limits" $limits -}}
+{{- end -}}
+{{- if eq .w.values.accelerator.kind "dra" -}}
+{{- $_ := set $resources "claims" (list (dict "name" "gpu")) -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}
+
+{{/* The device plugin adds -SHARED to the label of a shared GPU unless it renames the resource. */}}
+{{- define "tritonkit.productLabels" -}}
+{{- $a := .w.values.accelerator -}}
+{{- $products := $a.products -}}
+{{- if and (eq $a.kind "timeSliced") (not $a.timeSliced.renamed) -}}
+{{- range $a.products -}}{{- $products = append $products (printf "%s-SHARED" .) -}}{{- end -}}
+{{- end -}}
+{{- toYaml $products -}}
+{{- end -}}
+
+{{/* The user's affinity, with the products in every required node term: the terms are alternatives. */}}
+{{- define "tritonkit.affinity" -}}
+{{- $a := .w.values.accelerator -}}
+{{- $affinity := deepCopy .w.values.scheduling.affinity -}}
+{{- if and $a.products (has $a.kind (list "gpu" "mig" "timeSliced")) -}}
+{{- $product := dict "key" "nvidia.com/gpu.product" "operator" "In" "values" (include "tritonkit.productLabels" . | fromYamlArray) -}}
+{{- $node := default dict $affinity.nodeAffinity -}}
+{{- $required := default dict $node.requiredDuringSchedulingIgnoredDuringExecution -}}
+{{- $terms := list -}}
+{{- range default (list dict) $required.nodeSelectorTerms -}}
+{{- $terms = append $terms (merge (dict "matchExpressions" (append (default list .matchExpressions) $product)) .) -}}
+{{- end -}}
+{{- $_ := set $node "requiredDuringSchedulingIgnoredDuringExecution" (dict "nodeSelectorTerms" $terms) -}}
+{{- $_ := set $affinity "nodeAffinity" $node -}}
+{{- end -}}
+{{- if $affinity }}{{ toYaml $affinity }}{{ end -}}
+{{- end -}}
+
+{{- define "tritonkit.tolerations" -}}
+{{- $tolerations := .w.values.scheduling.tolerations -}}
+{{- if ne .w.values.accelerator.kind "cpu" -}}
+{{- $tolerations = append $tolerations (dict "key" "nvidia.com/gpu" "operator" "Exists" "effect" "NoSchedule") -}}
+{{- end -}}
+{{- if $tolerations }}{{ toYaml $tolerations }}{{ end -}}
+{{- end -}}
+
+{{/* CEL selectors of the claim. A product is the node label's word: its dashes may be spaces in the driver's name. */}}
+{{- define "tritonkit.draSelectors" -}}
+{{- $a := .w.values.accelerator -}}
+{{- $selectors := $a.dra.selectors -}}
+{{- if $a.products -}}
+{{- $names := list -}}
+{{- range $a.products -}}{{- $names = append $names (regexReplaceAll "-" (regexReplaceAll "[.+*?()|\\[\\]{}^$\\\\]" . "[${0}]") "[ -]") -}}{{- end -}}
+{{- $selectors = prepend $selectors (printf "device.attributes[%q].productName.matches(\"^(%s)$\")" $a.dra.deviceClassName (join "|" $names)) -}}
+{{- end -}}
+{{- range $selectors }}
+- cel: {expression: {{ . | quote }}}
+{{- end }}
+{{- end -}}

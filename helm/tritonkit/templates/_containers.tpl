@@ -1,0 +1,253 @@
+{{/* The containers of a pod. CONTEXT is (dict "root" $ "w" $w). */}}
+
+{{- define "tritonkit.securityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{/* preStop: CONTEXT and "seconds". */}}
+{{- define "tritonkit.preStop" -}}
+{{- if eq .w.values.lifecycle.sleep "native" -}}
+sleep: {seconds: {{ .seconds }}}
+{{- else -}}
+exec: {command: [/bin/sleep, {{ .seconds | quote }}]}
+{{- end -}}
+{{- end -}}
+
+{{/* Name of Triton's port: "http" or "grpc" unless the front has these names. */}}
+{{- define "tritonkit.tritonPort" -}}
+{{- if .w.values.front.enabled }}triton-{{ end }}{{ .port -}}
+{{- end -}}
+
+{{- define "tritonkit.tritonArgs" -}}
+{{- $v := .w.values -}}
+- {{ printf "--model-repository=%s" (include "tritonkit.repository" .) | quote }}
+{{- if $v.models.names }}
+- --model-control-mode=explicit
+{{- range $v.models.names }}
+- {{ printf "--load-model=%s" . | quote }}
+{{- end }}
+{{- else }}
+- --model-control-mode=none
+{{- end }}
+- --strict-readiness={{ $v.server.strictReadiness }}
+- --exit-on-error={{ $v.server.exitOnError }}
+- --exit-timeout-secs={{ int $v.server.exitTimeoutSeconds }}
+- --http-port={{ int $v.server.httpPort }}
+- --grpc-port={{ int $v.server.grpcPort }}
+- --metrics-port={{ int $v.server.metricsPort }}
+- --log-verbose={{ int $v.server.logVerbose }}
+{{- with include "tritonkit.tracingArgs" . }}
+{{ trim . }}
+{{- end }}
+{{- range $v.server.extraArgs }}
+- {{ . | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* Adds what is not known before the pod runs: arguments that the passport check found, and the admin key. */}}
+{{- define "tritonkit.startScript" -}}
+{{- if eq (include "tritonkit.hasServerArgs" .) "true" -}}
+while IFS= read -r argument; do
+  [ -z "$argument" ] || set -- "$@" "$argument"
+done < /args/server
+{{ end -}}
+{{- with .root.Values.admin }}{{ if .enabled -}}
+key=${TRITONKIT_ADMIN_KEY:-$(od -An -v -tx1 -N24 /dev/urandom | tr -d ' \n')}
+unset TRITONKIT_ADMIN_KEY
+set -- "$@" "--http-restricted-api={{ join "," .restrict }}:{{ .header }}=$key" \
+  "--grpc-restricted-protocol={{ join "," .restrict }}:{{ .header }}=$key"
+{{ end }}{{ end -}}
+exec tritonserver "$@"
+{{- end -}}
+
+{{- define "tritonkit.hasServerArgs" -}}
+{{- or (ne .w.values.engineBuild.mode "off") .w.values.engineBuild.checkPassports -}}
+{{- end -}}
+
+{{- define "tritonkit.tritonContainer" -}}
+{{- $v := .w.values -}}
+{{- $httpPort := include "tritonkit.tritonPort" (merge (dict "port" "http") .) -}}
+{{- $fetches := include "tritonkit.fetches" . -}}
+- name: triton
+  image: {{ include "tritonkit.tritonImage" . | quote }}
+  imagePullPolicy: {{ $v.image.pullPolicy }}
+  command:
+    - /bin/sh
+    - -ec
+    - |
+      {{- include "tritonkit.startScript" . | nindent 6 }}
+    - tritonserver
+  args:
+    {{- include "tritonkit.tritonArgs" . | nindent 4 }}
+  env:
+    - {name: HOME, value: /home/triton}
+    - {name: ORT_DISABLE_TELEMETRY, value: "1"}
+    {{- if and $v.models.uri (not $fetches) }}
+    - {name: {{ include "tritonkit.downloadVariable" . }}, value: /download}
+    {{- include "tritonkit.sourceEnv" . | indent 4 }}
+    {{- end }}
+    {{- with .root.Values.admin }}{{ if and .enabled .existingSecret }}
+    - name: TRITONKIT_ADMIN_KEY
+      valueFrom: {secretKeyRef: {name: {{ .existingSecret | quote }}, key: {{ .secretKey | quote }}}}
+    {{- end }}{{ end }}
+    {{- with $v.extraEnv }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- $from := "" }}
+  {{- if not $fetches }}{{ $from = include "tritonkit.sourceEnvFrom" . }}{{ end }}
+  {{- if or $from $v.extraEnvFrom }}
+  envFrom:
+    {{- $from | indent 4 }}
+    {{- with $v.extraEnvFrom }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- end }}
+  ports:
+    - {name: {{ $httpPort }}, containerPort: {{ int $v.server.httpPort }}}
+    - {name: {{ include "tritonkit.tritonPort" (merge (dict "port" "grpc") .) }}, containerPort: {{ int $v.server.grpcPort }}}
+    - {name: metrics, containerPort: {{ int $v.server.metricsPort }}}
+  startupProbe:
+    httpGet: {path: /v2/health/live, port: {{ $httpPort }}}
+    periodSeconds: {{ int $v.probes.startup.periodSeconds }}
+    failureThreshold: {{ include "tritonkit.startupFailures" . }}
+  readinessProbe:
+    {{- include "tritonkit.readiness" (merge (dict "port" $httpPort) .) | nindent 4 }}
+    {{- toYaml $v.probes.readiness | nindent 4 }}
+  livenessProbe:
+    httpGet: {path: /v2/health/live, port: {{ $httpPort }}}
+    {{- toYaml $v.probes.liveness | nindent 4 }}
+  lifecycle:
+    preStop:
+      {{- include "tritonkit.preStop" (merge (dict "seconds" (include "tritonkit.tritonPreStop" .)) .) | nindent 6 }}
+  resources:
+    {{- include "tritonkit.gpuResources" (merge (dict "resources" $v.resources) .) | nindent 4 }}
+  securityContext:
+    {{- include "tritonkit.securityContext" . | nindent 4 }}
+  volumeMounts:
+    - {name: tmp, mountPath: /tmp}
+    - {name: home, mountPath: /home/triton}
+    - {name: shm, mountPath: /dev/shm}
+    {{- if $fetches }}
+    - {name: models, mountPath: /models, readOnly: true}
+    {{- else }}
+    {{- include "tritonkit.sourceMounts" . | indent 4 }}
+    {{- if $v.models.uri }}
+    - {name: download, mountPath: /download}
+    {{- end }}
+    {{- end }}
+    {{- if eq (include "tritonkit.hasServerArgs" .) "true" }}
+    - {name: args, mountPath: /args, readOnly: true}
+    {{- end }}
+    {{- if ne $v.engineBuild.mode "off" }}
+    - {name: engines, mountPath: /cache, readOnly: true}
+    {{- end }}
+    {{- with $v.extraVolumeMounts }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+{{- end -}}
+
+{{/* Where Triton keeps what it downloads, by the scheme of the URI. */}}
+{{- define "tritonkit.downloadVariable" -}}
+{{- $scheme := regexFind "^[a-z0-9]+" .w.values.models.uri -}}
+TRITON_{{ get (dict "s3" "AWS" "gs" "GCS" "as" "AZURE") $scheme }}_MOUNT_DIRECTORY
+{{- end -}}
+
+{{/* One model has a path of its own; several take a command, as a probe has one path. */}}
+{{- define "tritonkit.readiness" -}}
+{{- $ready := .w.values.models.ready -}}
+{{- if not $ready -}}
+httpGet: {path: /v2/health/ready, port: {{ .port }}}
+{{- else if eq (len $ready) 1 -}}
+httpGet: {path: {{ printf "/v2/models/%s/ready" (first $ready) | quote }}, port: {{ .port }}}
+{{- else -}}
+exec:
+  command:
+    - /bin/sh
+    - -ec
+    - for model; do curl -fsS -o /dev/null "http://127.0.0.1:{{ int .w.values.server.httpPort }}/v2/models/$model/ready"; done
+    - ready
+    {{- range $ready }}
+    - {{ . | quote }}
+    {{- end }}
+{{- end -}}
+{{- end -}}
+
+{{- define "tritonkit.frontContainer" -}}
+{{- $front := .w.values.front -}}
+- name: front
+  image: {{ include "tritonkit.image" (dict "image" $front.image) | quote }}
+  imagePullPolicy: {{ $front.image.pullPolicy }}
+  ports:
+    - {name: http, containerPort: {{ int $front.httpPort }}}
+    - {name: grpc, containerPort: {{ int $front.grpcPort }}}
+  readinessProbe:
+    tcpSocket: {port: http}
+    periodSeconds: {{ int .w.values.probes.readiness.periodSeconds }}
+  lifecycle:
+    preStop:
+      {{- include "tritonkit.preStop" (merge (dict "seconds" (int .w.values.lifecycle.preStopSeconds)) .) | nindent 6 }}
+  resources:
+    {{- toYaml $front.resources | nindent 4 }}
+  securityContext:
+    {{- include "tritonkit.securityContext" . | nindent 4 }}
+  volumeMounts:
+    - {name: front, mountPath: /usr/local/etc/haproxy, readOnly: true}
+{{- end -}}
+
+{{/* haproxy.cfg, rendered with the workload's values as .Values. */}}
+{{- define "tritonkit.frontConfig" -}}
+{{- $root := .root -}}
+{{- tpl ($root.Files.Get "files/haproxy.cfg") (dict "Values" .w.values "Release" $root.Release "Chart" $root.Chart "Capabilities" $root.Capabilities "Template" $root.Template) -}}
+{{- end -}}
+
+{{/* A container that runs tritonkit: CONTEXT, "name", "args", "resources", "mounts". */}}
+{{- define "tritonkit.toolsContainer" -}}
+- name: {{ .name }}
+  image: {{ include "tritonkit.toolsImage" . | quote }}
+  imagePullPolicy: {{ .w.values.tools.image.pullPolicy }}
+  command: [tritonkit]
+  args:
+    {{- range .args }}
+    - {{ . | quote }}
+    {{- end }}
+  env:
+    - {name: HOME, value: /tmp}
+    - {name: TRITONKIT_HOME, value: /tmp/tritonkit}
+    - {name: ORT_DISABLE_TELEMETRY, value: "1"}
+    {{- .env | indent 4 }}
+  {{- with .envFrom }}
+  envFrom:
+    {{- . | indent 4 }}
+  {{- end }}
+  resources:
+    {{- .resources | nindent 4 }}
+  securityContext:
+    {{- include "tritonkit.securityContext" . | nindent 4 }}
+  volumeMounts:
+    - {name: tmp, mountPath: /tmp}
+    {{- .mounts | indent 4 }}
+{{- end -}}
+
+{{- define "tritonkit.fetchContainer" -}}
+{{- $args := list "fetch" (include "tritonkit.source" .) "/models" -}}
+{{- range .w.values.models.names }}{{ $args = concat $args (list "--model" .) }}{{ end -}}
+{{- $mounts := printf "%s\n- {name: models, mountPath: /models}" (include "tritonkit.sourceMounts" .) -}}
+{{- include "tritonkit.toolsContainer" (merge (dict "name" "fetch" "args" $args "resources" (toYaml .w.values.tools.resources) "env" (include "tritonkit.sourceEnv" .) "envFrom" (include "tritonkit.sourceEnvFrom" .) "mounts" $mounts) .) -}}
+{{- end -}}
+
+{{/* Builds, or takes from the cache, and checks. "extra" are more arguments of `tritonkit prepare`. */}}
+{{- define "tritonkit.enginesContainer" -}}
+{{- $args := concat (list "prepare" "--repository" "/models" "--cache" "/cache" "--server-args" "/args/server") .extra -}}
+{{- $resources := include "tritonkit.gpuResources" (merge (dict "resources" .w.values.engineBuild.resources) .) -}}
+{{- $mounts := "\n- {name: models, mountPath: /models}\n- {name: engines, mountPath: /cache}\n- {name: args, mountPath: /args}" -}}
+{{- include "tritonkit.toolsContainer" (merge (dict "name" "engines" "args" $args "resources" $resources "env" "" "envFrom" "" "mounts" $mounts) .) -}}
+{{- end -}}
+
+{{- define "tritonkit.passportsContainer" -}}
+{{- $args := list "prepare" "--repository" "/models" "--check-only" "--server-args" "/args/server" -}}
+{{- $resources := include "tritonkit.gpuResources" (merge (dict "resources" .w.values.tools.resources) .) -}}
+{{- $mounts := "\n- {name: models, mountPath: /models}\n- {name: args, mountPath: /args}" -}}
+{{- include "tritonkit.toolsContainer" (merge (dict "name" "passports" "args" $args "resources" $resources "env" "" "envFrom" "" "mounts" $mounts) .) -}}
+{{- end -}}

@@ -1,0 +1,49 @@
+{{/* Arithmetic: quantities in bytes, the grace period, startup and progress budgets. CONTEXT is (dict "root" $ "w" $w). */}}
+
+{{/* Bytes of a Kubernetes quantity: (dict "quantity" Q "where" PATH). */}}
+{{- define "tritonkit.bytes" -}}
+{{- $text := toString .quantity -}}
+{{- if kindIs "float64" .quantity -}}{{- $text = printf "%.0f" .quantity -}}{{- end -}}
+{{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- $unit := regexFind "[A-Za-z]*$" $text -}}
+{{- $number := trimSuffix $unit $text -}}
+{{- if not (and (hasKey $units $unit) (regexMatch "^[0-9]+(\\.[0-9]+)?$" $number)) -}}
+{{- include "tritonkit.fail" (dict "where" .where "what" (printf "%q is not a size" $text) "fix" "write a number with Ki, Mi, Gi, Ti, k, M, G, T or nothing behind it, such as 2Gi") -}}
+{{- end -}}
+{{- mulf $number (get $units $unit) | int64 -}}
+{{- end -}}
+
+{{/* Seconds that Triton waits before SIGTERM: until no load balancer sends here, and until the front has drained. */}}
+{{- define "tritonkit.tritonPreStop" -}}
+{{- $v := .w.values -}}
+{{- add $v.lifecycle.preStopSeconds (ternary $v.front.drainSeconds 0 $v.front.enabled) -}}
+{{- end -}}
+
+{{- define "tritonkit.gracePeriod" -}}
+{{- $v := .w.values -}}
+{{- $least := add (include "tritonkit.tritonPreStop" .) $v.server.exitTimeoutSeconds $v.lifecycle.marginSeconds | int -}}
+{{- $given := $v.lifecycle.terminationGracePeriodSeconds -}}
+{{- if and $given (lt (int $given) $least) -}}
+{{- $drain := ternary (printf " + front.drainSeconds %d" (int $v.front.drainSeconds)) "" $v.front.enabled -}}
+{{- include "tritonkit.fail" (dict "where" "lifecycle.terminationGracePeriodSeconds" "what" (printf "%d is less than lifecycle.preStopSeconds %d%s + server.exitTimeoutSeconds %d + lifecycle.marginSeconds %d = %d: the kubelet would kill pods with requests in flight" (int $given) (int $v.lifecycle.preStopSeconds) $drain (int $v.server.exitTimeoutSeconds) (int $v.lifecycle.marginSeconds) $least) "fix" (printf "set at least %d, or leave it out" $least)) -}}
+{{- end -}}
+{{- default $least $given | int -}}
+{{- end -}}
+
+{{/* Seconds until Triton must be live: loading, and engines that are built meanwhile. */}}
+{{- define "tritonkit.startupSeconds" -}}
+{{- $v := .w.values -}}
+{{- add $v.probes.startup.loadSeconds (ternary 0 $v.engineBuild.seconds (eq $v.engineBuild.mode "off")) -}}
+{{- end -}}
+
+{{- define "tritonkit.startupFailures" -}}
+{{- $period := int .w.values.probes.startup.periodSeconds -}}
+{{- div (add (include "tritonkit.startupSeconds" .) $period -1) $period -}}
+{{- end -}}
+
+{{/* Kubernetes calls a rollout failed after this; init containers have no probe, so it covers them, too. */}}
+{{- define "tritonkit.progressSeconds" -}}
+{{- $v := .w.values -}}
+{{- $building := ternary 0 $v.engineBuild.seconds (eq $v.engineBuild.mode "off") -}}
+{{- add (include "tritonkit.startupSeconds" .) $building $v.probes.startup.fetchSeconds (include "tritonkit.gracePeriod" .) 60 -}}
+{{- end -}}

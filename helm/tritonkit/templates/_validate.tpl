@@ -1,0 +1,160 @@
+{{/* What cannot work is refused here, with where, what and the fix. */}}
+
+{{- define "tritonkit.checkRelease" -}}
+{{- if lt (int .Values.pdb.maxUnavailable) 1 -}}
+{{- include "tritonkit.fail" (dict "where" "pdb.maxUnavailable" "what" "0 blocks every node's drain" "fix" "set 1 or more, or pdb.enabled=false") -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tritonkit.checkWorkload" -}}
+{{- $at := ternary (printf "variants.%s." .w.variant) "" (ne .w.variant "") -}}
+{{- $c := merge (dict "at" $at) . -}}
+{{- include "tritonkit.checkModels" $c -}}
+{{- include "tritonkit.checkEngines" $c -}}
+{{- include "tritonkit.checkAccelerator" $c -}}
+{{- include "tritonkit.checkMemory" $c -}}
+{{- include "tritonkit.checkServer" $c -}}
+{{- end -}}
+
+{{- define "tritonkit.checkModels" -}}
+{{- $m := .w.values.models -}}
+{{- $given := list -}}
+{{- if $m.uri }}{{ $given = append $given "models.uri" }}{{ end -}}
+{{- if $m.pvc.claimName }}{{ $given = append $given "models.pvc.claimName" }}{{ end -}}
+{{- if $m.nfs.server }}{{ $given = append $given "models.nfs.server" }}{{ end -}}
+{{- if $m.image.reference }}{{ $given = append $given "models.image.reference" }}{{ end -}}
+{{- if not $given -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%smodels" .at) "what" "nothing says where the models are" "fix" "set models.uri (`tritonkit publish` prints it), models.pvc.claimName, models.nfs.server or models.image.reference") -}}
+{{- end -}}
+{{- if gt (len $given) 1 -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%smodels" .at) "what" (printf "%s are all set" (join " and " $given)) "fix" "keep one; in a variant, empty the other with \"\"") -}}
+{{- end -}}
+{{- if and $m.uri (not (regexMatch "^(s3|gs|as)://.+" $m.uri)) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%smodels.uri" .at) "what" (printf "%s is no object store that Triton reads" $m.uri) "fix" "begin it with s3://, gs:// or as://; use models.pvc or models.nfs for files") -}}
+{{- end -}}
+{{- if and $m.nfs.server (not (hasPrefix "/" $m.nfs.path)) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%smodels.nfs.path" .at) "what" (printf "%q is not an absolute path" $m.nfs.path) "fix" "name the exported folder, beginning with /") -}}
+{{- end -}}
+{{- if and $m.credentials.gcsKey (not $m.credentials.existingSecret) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%smodels.credentials.existingSecret" .at) "what" "models.credentials.gcsKey names a key of a Secret, but no Secret is named" "fix" "name it") -}}
+{{- end -}}
+{{- if and $m.credentials.existingSecret (not $m.uri) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%smodels.credentials.existingSecret" .at) "what" "credentials are for an object store, and models.uri is empty" "fix" "leave the Secret out, or set models.uri") -}}
+{{- end -}}
+{{- if and $m.credentials.gcsKey (not (hasPrefix "gs://" $m.uri)) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%smodels.credentials.gcsKey" .at) "what" (printf "a Google key file cannot open %s" $m.uri) "fix" "leave gcsKey out: the keys of existingSecret become environment variables") -}}
+{{- end -}}
+{{- if and $m.names $m.ready -}}
+{{- range $m.ready -}}
+{{- if not (has . $m.names) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%smodels.ready" $.at) "what" (printf "%s is not in models.names, so it is never loaded and no pod gets ready" .) "fix" "add it to models.names") -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if $m.image.reference -}}{{- include "tritonkit.checkImageVolume" . -}}{{- end -}}
+{{- end -}}
+
+{{- define "tritonkit.checkImageVolume" -}}
+{{- $version := .root.Capabilities.KubeVersion.Version -}}
+{{- $least := ternary "1.33" "1.35" .w.values.models.image.allowBeta -}}
+{{- if semverCompare (printf "<%s.0-0" $least) $version -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%smodels.image.reference" .at) "what" (printf "image volumes need Kubernetes %s, and this is %s" $least $version) "fix" "use models.uri or models.pvc; on 1.33 and 1.34 with the ImageVolume feature on, set models.image.allowBeta=true") -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tritonkit.checkEngines" -}}
+{{- $v := .w.values -}}
+{{- $needed := or (ne $v.engineBuild.mode "off") $v.engineBuild.checkPassports -}}
+{{- if and $needed (eq $v.accelerator.kind "cpu") -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%sengineBuild" .at) "what" "engines are of GPUs, and accelerator.kind is cpu" "fix" "set engineBuild.mode=off and checkPassports=false, or another accelerator.kind") -}}
+{{- end -}}
+{{- if and $needed (eq (toString $v.models.fetch) "false") -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%smodels.fetch" .at) "what" "false, but building engines and checking passports work on a copy of the repository" "fix" "leave it auto") -}}
+{{- end -}}
+{{- $cache := $v.engineBuild.cache -}}
+{{- if and $cache.existingClaim $cache.size -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%sengineBuild.cache" .at) "what" "existingClaim and size are both set" "fix" "keep existingClaim for a claim that is there, size for one that the chart makes") -}}
+{{- end -}}
+{{- if and (eq $v.engineBuild.mode "job") (not (or $cache.existingClaim $cache.size)) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%sengineBuild.cache" .at) "what" "mode job builds into a cache that pods read, and there is none" "fix" "set engineBuild.cache.size or existingClaim, or mode=init") -}}
+{{- end -}}
+{{- $many := or (gt (int $v.replicas) 1) (dig "autoscaling" "enabled" false $v) (eq $v.engineBuild.mode "job") (eq $v.rollout.profile "surge") -}}
+{{- if and $cache.size (eq $cache.accessMode "ReadWriteOnce") $many -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%sengineBuild.cache.accessMode" .at) "what" "several pods use the cache (more replicas, a surge or a Job), and ReadWriteOnce ties it to one node" "fix" "set ReadWriteMany with a StorageClass that offers it, or rollout.profile=recreate with one replica and mode=init") -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tritonkit.checkAccelerator" -}}
+{{- $a := .w.values.accelerator -}}
+{{- if and (eq $a.kind "mig") (not $a.mig.profile) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%saccelerator.mig.profile" .at) "what" "accelerator.kind is mig, and no profile is named" "fix" "name one that the nodes offer, such as 1g.10gb") -}}
+{{- end -}}
+{{- if and $a.mig.profile (ne $a.kind "mig") -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%saccelerator.mig.profile" .at) "what" (printf "set, but accelerator.kind is %s" $a.kind) "fix" "set accelerator.kind=mig, or leave the profile out") -}}
+{{- end -}}
+{{- if and (eq $a.kind "timeSliced") (gt (int $a.count) 1) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%saccelerator.count" .at) "what" "two shares of time-sliced GPUs give no more compute than one, and may be of one GPU" "fix" "set 1") -}}
+{{- end -}}
+{{- if and (eq $a.kind "cpu") $a.products -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%saccelerator.products" .at) "what" "set, but accelerator.kind is cpu" "fix" "leave products empty (in a variant: []), or set accelerator.kind=gpu") -}}
+{{- end -}}
+{{- if and (eq $a.kind "dra") (semverCompare "<1.34.0-0" .root.Capabilities.KubeVersion.Version) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%saccelerator.kind" .at) "what" (printf "dra needs resource.k8s.io/v1 of Kubernetes 1.34, and this is %s" .root.Capabilities.KubeVersion.Version) "fix" "use the device plugin: accelerator.kind=gpu") -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tritonkit.checkMemory" -}}
+{{- $v := .w.values -}}
+{{- $shm := include "tritonkit.bytes" (dict "quantity" $v.sharedMemory.size "where" (printf "%ssharedMemory.size" .at)) | int64 -}}
+{{- with dig "limits" "memory" "" $v.resources -}}
+{{- $limit := include "tritonkit.bytes" (dict "quantity" . "where" (printf "%sresources.limits.memory" $.at)) | int64 -}}
+{{- if le $limit $shm -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%sresources.limits.memory" $.at) "what" (printf "%v does not exceed sharedMemory.size %v, which counts against it" . $v.sharedMemory.size) "fix" "raise the limit by what Triton and the models take, or lower sharedMemory.size") -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tritonkit.checkServer" -}}
+{{- $v := .w.values -}}
+{{- $ports := dict -}}
+{{- $names := list "server.httpPort" "server.grpcPort" "server.metricsPort" -}}
+{{- if $v.front.enabled }}{{ $names = concat $names (list "front.httpPort" "front.grpcPort") }}{{ end -}}
+{{- range $names -}}
+{{- $where := splitList "." . -}}
+{{- $port := toString (int (get (get $v (first $where)) (last $where))) -}}
+{{- if hasKey $ports $port -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%s%s" $.at .) "what" (printf "port %s is %s, too" $port (get $ports $port)) "fix" "choose another") -}}
+{{- end -}}
+{{- $_ := set $ports $port . -}}
+{{- end -}}
+{{- range $v.server.extraArgs -}}
+{{- $flag := regexFind "^--[a-z0-9-]+" . -}}
+{{- if not $flag -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%sserver.extraArgs" $.at) "what" (printf "%q is not --name=value" .) "fix" "write an argument and its value as one, such as --cache-config=local,size=1048576") -}}
+{{- end -}}
+{{- $owner := get (include "tritonkit.ownedFlags" $ | fromYaml) $flag -}}
+{{- if $owner -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%sserver.extraArgs" $.at) "what" (printf "%s is set by the chart" $flag) "fix" (printf "use %s" $owner)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Arguments that a value sets, or that would break probes and ports. */}}
+{{- define "tritonkit.ownedFlags" -}}
+--model-repository: models
+--model-store: models
+--model-control-mode: models.names (empty loads all; what is loaded changes with a new version)
+--load-model: models.names
+--repository-poll-secs: a new version of the repository (`tritonkit publish`); polling is not for production
+--strict-readiness: server.strictReadiness
+--exit-on-error: server.exitOnError
+--exit-timeout-secs: server.exitTimeoutSeconds
+--http-port: server.httpPort
+--grpc-port: server.grpcPort
+--metrics-port: server.metricsPort
+--allow-http: another load balancer; the probes need HTTP
+--allow-metrics: monitoring
+--log-verbose: server.logVerbose
+--http-restricted-api: admin.restrict
+--grpc-restricted-protocol: admin.restrict
+{{- end -}}
