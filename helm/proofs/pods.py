@@ -1,0 +1,350 @@
+"""Runs the pods of a rendered Deployment as processes, the way a kubelet runs them: start, probes, preStop, signal, kill.
+
+Command, args, env, files from ConfigMaps and Secrets, probes, hooks and the grace period are read from the manifest.
+Ports and mounted paths are rewritten, as all pods share this host; images, init containers and cgroups are left out.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tritonkit.errors import CheckFailed, InputError
+from tritonkit.server import runtime
+
+HOST = "127.0.0.1"
+Manifest = dict[str, Any]
+# The signal that ends a container is its image's STOPSIGNAL: HAProxy's official image declares SIGUSR1, which is
+# HAProxy's soft stop; NVIDIA's declares none, so SIGTERM.
+STOP_SIGNALS = {"front": signal.SIGUSR1}
+
+
+def deployment(manifests: Sequence[Manifest]) -> Manifest:
+    """The one Deployment among rendered documents.
+
+    Raises:
+        InputError: There is none, or more than one.
+    """
+    found = [one for one in manifests if one.get("kind") == "Deployment"]
+    if len(found) != 1:
+        raise InputError(f"{len(found)} Deployments in the manifest, one is wanted", "render an example with one variant")
+    return found[0]
+
+
+@dataclass
+class Ended:
+    """How a pod ended.
+
+    Attributes:
+        took_s: From the deletion until the last container was gone.
+        containers: Seconds from the deletion until each container was gone.
+        killed: Containers that the grace period's end found running.
+        failed_hooks: preStop hooks that exited with something other than 0.
+    """
+
+    took_s: float = 0.0
+    containers: dict[str, float] = field(default_factory=dict)
+    killed: list[str] = field(default_factory=list)
+    failed_hooks: list[str] = field(default_factory=list)
+
+
+class Pod:
+    """One pod of a Deployment.
+
+    Args:
+        manifests: Everything that was rendered.
+        repository: What the pod finds at its volume of models.
+        folder: Where its files and logs go.
+        cores: CPU cores to stay on; all of them if not given.
+    """
+
+    def __init__(
+        self, manifests: Sequence[Manifest], repository: Path, folder: Path, cores: Sequence[int] = ()
+    ) -> None:
+        self.spec: Manifest = deployment(manifests)["spec"]["template"]["spec"]
+        self.folder = folder
+        self.cores = cores
+        self.ports: dict[str, int] = {}
+        self._numbers: dict[int, int] = {}
+        self._manifests = manifests
+        self._containers: dict[str, Manifest] = {one["name"]: one for one in self.spec["containers"]}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._ready: dict[str, bool] = {}
+        self._ending = threading.Event()
+        self._choose_ports()
+        self._volumes(repository)
+        self._bin = _commands(folder / "bin")
+
+    @property
+    def ready(self) -> bool:
+        """Every container's readiness probe has succeeded, as the probe's thresholds have it."""
+        return all(self._ready.get(name, False) for name in self._containers)
+
+    @property
+    def grace_s(self) -> float:
+        """``terminationGracePeriodSeconds``; Kubernetes' default is 30."""
+        return float(self.spec.get("terminationGracePeriodSeconds", 30))
+
+    def serving(self, protocol: str) -> int:
+        """This host's port for the container port of that name, which is what a Service's targetPort names."""
+        return self.ports[protocol]
+
+    def start(self) -> Pod:
+        """Start every container and its probes."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name, container in self._containers.items():
+            command = [*container.get("command", []), *container.get("args", [])]
+            if not command:
+                raise InputError(f"container {name} has no command", "the image's own cannot be run here")
+            with (self.folder / f"{name}.log").open("wb") as log:
+                self._processes[name] = self._spawn(name, [self._here(name, word) for word in command], log)
+        for name, container in self._containers.items():
+            threading.Thread(target=self._probe, args=(name, container), daemon=True).start()
+        return self
+
+    def wait_ready(self, timeout_s: float = 60.0) -> None:
+        """Block until the pod is ready.
+
+        Raises:
+            CheckFailed: A container ended, or it took too long.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not self.ready:
+            for name, process in self._processes.items():
+                if process.poll() is not None:
+                    raise CheckFailed(f"container {name} ended with {process.returncode}:\n{self.log(name)}")
+            if time.monotonic() > deadline:
+                raise CheckFailed(f"not ready after {timeout_s:g} s: {self._ready}\n{self.log('triton')}")
+            time.sleep(0.05)
+
+    def log(self, container: str) -> str:
+        """The end of what a container wrote."""
+        path = self.folder / f"{container}.log"
+        return path.read_text(errors="replace")[-2000:] if path.exists() else ""
+
+    def terminate(self) -> Ended:
+        """What a kubelet does with a deleted pod; every container's hook and signal run beside the others'."""
+        self._ending.set()
+        ended, start = Ended(), time.monotonic()
+        threads = [
+            threading.Thread(target=self._terminate, args=(name, start, ended), daemon=True) for name in self._containers
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        ended.took_s = time.monotonic() - start
+        return ended
+
+    def kill(self) -> None:
+        """End everything at once."""
+        self._ending.set()
+        for process in self._processes.values():
+            _kill(process)
+
+    def _terminate(self, name: str, start: float, ended: Ended) -> None:
+        process, deadline = self._processes[name], start + self.grace_s
+        hook = self._containers[name].get("lifecycle", {}).get("preStop")
+        if hook and not self._hook(name, hook, deadline):
+            ended.failed_hooks.append(name)
+        if process.poll() is None:
+            process.send_signal(STOP_SIGNALS.get(name, signal.SIGTERM))
+        try:
+            process.wait(max(deadline - time.monotonic(), 0.001))
+        except subprocess.TimeoutExpired:
+            ended.killed.append(name)
+        _kill(process)
+        ended.containers[name] = time.monotonic() - start
+
+    def _hook(self, name: str, hook: Manifest, deadline: float) -> bool:
+        """Run a preStop hook until the grace period ends; whether it succeeded."""
+        left = max(deadline - time.monotonic(), 0.0)
+        if "sleep" in hook:
+            time.sleep(min(float(hook["sleep"]["seconds"]), left))
+            return True
+        if "exec" not in hook:
+            raise InputError(f"preStop of {name} is neither sleep nor exec", "extend helm/proofs/pods.py")
+        with (self.folder / f"{name}-prestop.log").open("wb") as log:
+            process = self._spawn(name, [self._here(name, word) for word in hook["exec"]["command"]], log)
+        try:
+            return process.wait(left) == 0
+        except subprocess.TimeoutExpired:
+            _kill(process)
+            return False
+
+    def _spawn(self, name: str, command: list[str], log: Any) -> subprocess.Popen[bytes]:
+        if self.cores:
+            command = ["taskset", "--cpu-list", ",".join(map(str, self.cores)), *command]
+        user = self._user(name)
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            env=self._environment(name), cwd=self.folder, user=user, group=user, extra_groups=None if user is None else [],
+        )  # fmt: skip
+
+    def _user(self, name: str) -> int | None:
+        """Who the front runs as, where that can be had; the embedded Triton lies in this user's own home."""
+        wanted = self._containers[name].get("securityContext", {}).get("runAsUser")
+        wanted = wanted if wanted is not None else self.spec.get("securityContext", {}).get("runAsUser")
+        return int(wanted) if name == "front" and wanted and os.geteuid() == 0 else None
+
+    def _environment(self, name: str) -> dict[str, str]:
+        said = {"PATH": os.pathsep.join([str(self._bin), os.environ.get("PATH", os.defpath), "/usr/sbin"])}
+        for one in self._containers[name].get("env", []):
+            value = one.get("value")
+            secret = one.get("valueFrom", {}).get("secretKeyRef")
+            if secret:
+                value = self._data("Secret", secret["name"]).get(secret["key"])
+            if value is not None:
+                said[one["name"]] = self._here(name, str(value))
+        return {"HOME": str(self.folder), "TMPDIR": str(self.folder)} | said
+
+    def _choose_ports(self) -> None:
+        sockets = []
+        for container in self._containers.values():
+            for port in container.get("ports", []):
+                number = int(port["containerPort"])
+                if number not in self._numbers:
+                    free = socket.create_server((HOST, 0))
+                    sockets.append(free)
+                    self._numbers[number] = free.getsockname()[1]
+                self.ports[port["name"]] = self._numbers[number]
+        for one in sockets:
+            one.close()
+        words = "|".join(map(str, self._numbers))
+        self._port = re.compile(rf"(?<![\w.])({words})(?![\w.])") if words else None
+
+    def _with_ports(self, text: str) -> str:
+        if self._port is None:
+            return text
+        return self._port.sub(lambda match: str(self._numbers[int(match[1])]), text)
+
+    def _here(self, name: str, word: str) -> str:
+        """A word of the container, with this host's ports and paths."""
+        word = self._with_ports(word)
+        mounts = self._containers[name].get("volumeMounts", [])
+        for mount in sorted(mounts, key=lambda one: -len(one["mountPath"])):
+            here = self.folder / "volumes" / mount["name"] / mount.get("subPath", "")
+            word = re.sub(rf"(?<![\w./-]){re.escape(mount['mountPath'])}(?![\w.-])", str(here), word)
+        return word
+
+    def _volumes(self, repository: Path) -> None:
+        mounts = self._containers["triton"].get("volumeMounts", [])
+        models = {one["name"] for one in mounts if one["mountPath"] == "/models"}
+        for volume in self.spec.get("volumes", []):
+            place = self.folder / "volumes" / volume["name"]
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if volume["name"] in models:
+                place.symlink_to(repository.absolute())
+                continue
+            place.mkdir()
+            for kind, key in (("ConfigMap", "configMap"), ("Secret", "secret")):
+                source = volume.get(key, {})
+                for file, text in self._data(kind, source.get("name") or source.get("secretName", "")).items():
+                    (place / file).write_text(_loopback(self._with_ports(text)))
+        self.folder.chmod(0o755)
+
+    def _data(self, kind: str, name: str) -> dict[str, str]:
+        for one in self._manifests:
+            if name and one.get("kind") == kind and one["metadata"]["name"] == name:
+                encoded = one.get("data", {}) if kind == "Secret" else {}
+                plain = one.get("stringData", {}) if kind == "Secret" else one.get("data", {})
+                return dict(plain) | {key: base64.b64decode(value).decode() for key, value in encoded.items()}
+        return {}
+
+    def _probe(self, name: str, container: Manifest) -> None:
+        """The startup probe until it succeeds, then the readiness probe for ever."""
+        startup, readiness = container.get("startupProbe"), container.get("readinessProbe")
+        while startup and not self._ending.is_set() and not self._probed(startup):
+            self._ending.wait(startup.get("periodSeconds", 10))
+        if readiness is None:
+            self._ready[name] = True
+            return
+        self._ending.wait(readiness.get("initialDelaySeconds", 0))
+        right = wrong = 0
+        while not self._ending.is_set():
+            right, wrong = (right + 1, 0) if self._probed(readiness) else (0, wrong + 1)
+            if right >= readiness.get("successThreshold", 1):
+                self._ready[name] = True
+            if wrong >= readiness.get("failureThreshold", 3):
+                self._ready[name] = False
+            self._ending.wait(readiness.get("periodSeconds", 10))
+
+    def _probed(self, probe: Manifest) -> bool:
+        action = probe.get("httpGet") or probe.get("tcpSocket")
+        if action is None:
+            raise InputError(f"a probe is neither httpGet nor tcpSocket: {probe}", "extend helm/proofs/pods.py")
+        port = action["port"]
+        here = self.ports[port] if isinstance(port, str) else self._numbers[int(port)]
+        timeout = probe.get("timeoutSeconds", 1)
+        if "path" not in action:
+            try:
+                socket.create_connection((HOST, here), timeout).close()
+                return True
+            except OSError:
+                return False
+        connection = http.client.HTTPConnection(HOST, here, timeout=timeout)
+        try:
+            connection.request("GET", action["path"], headers={"Connection": "close"})
+            return 200 <= connection.getresponse().status < 400
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+
+def _loopback(text: str) -> str:
+    """HAProxy's ``bind :8080``, kept off this machine's network."""
+    return re.sub(r"^(\s*bind )(?:\*|0\.0\.0\.0)?:", rf"\g<1>{HOST}:", text, flags=re.MULTILINE)
+
+
+def _commands(folder: Path) -> Path:
+    """A ``tritonserver`` for the PATH: the embedded one, told where its parts lie and to stay on loopback."""
+    found = runtime.find()
+    backends = folder / "backends"
+    backends.mkdir(parents=True)
+    (backends / "python").symlink_to(found.python_backend)
+    for backend in runtime.BACKENDS.iterdir():
+        if (backend / "model.py").is_file():
+            (backends / backend.name).symlink_to(backend)
+    variables = _different(found.environment())
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    addresses = " ".join(f"--{name}-address={HOST}" for name in ("http", "grpc", "metrics"))
+    lines.append(
+        f'exec {shlex.quote(str(found.binary))} --backend-directory={shlex.quote(str(backends))} '
+        f'--cache-directory={shlex.quote(str(found.cache_directory))} "$@" {addresses}'
+    )
+    script = folder / "tritonserver"
+    script.write_text("#!/bin/sh\n" + "\n".join(lines) + "\n")
+    script.chmod(0o755)
+    return folder
+
+
+def _different(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if os.environ.get(name) != value}
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a container's whole process group; nobody else is in it."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def haproxy() -> str | None:
+    """Where HAProxy is on this machine."""
+    return shutil.which("haproxy", path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"]))
