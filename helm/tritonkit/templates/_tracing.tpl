@@ -1,3 +1,21 @@
-{{/* Arguments of tritonserver for tracing, one YAML list item a line. CONTEXT is (dict "root" $ "w" $w). */}}
+{{/* Port of the collector, from tracing.url. */}}
+{{- define "tritonkit.tracePort" -}}
+{{- $host := (urlParse .Values.tracing.url).host -}}
+{{- if contains ":" $host -}}{{ splitList ":" $host | last }}{{- else -}}{{ ternary 443 80 (hasPrefix "https:" .Values.tracing.url) }}{{- end -}}
+{{- end -}}
+
+{{/* Arguments of tritonserver that send spans to an OpenTelemetry collector, as a YAML list; nothing when off. CONTEXT. */}}
 {{- define "tritonkit.tracingArgs" -}}
+{{- with .root.Values.tracing -}}
+{{- if .enabled -}}
+- --trace-config=mode=opentelemetry
+- --trace-config=level=TIMESTAMPS
+- --trace-config=rate={{ int .rate }}
+- {{ printf "--trace-config=opentelemetry,url=%s" .url | quote }}
+- {{ printf "--trace-config=opentelemetry,resource=service.name=%s" (default $.w.name .serviceName) | quote }}
+{{- range $key, $value := .resource }}
+- {{ printf "--trace-config=opentelemetry,resource=%s=%s" $key $value | quote }}
+{{- end }}
+{{- end -}}
+{{- end -}}
 {{- end -}}

@@ -1,0 +1,29 @@
+{{/* Name of a signal in the custom and external metrics APIs, as docs/monitoring.md sets up in prometheus-adapter. */}}
+{{- define "tritonkit.metricName" -}}
+tritonkit_{{ snakecase . }}
+{{- end -}}
+
+{{/* PromQL of a workload's signal: takes root, w and query. */}}
+{{- define "tritonkit.signal" -}}
+{{- $a := .w.values.autoscaling -}}
+{{- $pods := include "tritonkit.pods" (dict "root" .root "names" (list .w.name)) -}}
+{{- include "tritonkit.query" (dict "root" .root "query" .query "pods" $pods "window" $a.window "ensembles" $a.ensembles) -}}
+{{- end -}}
+
+{{/* Ends rendering when a workload's autoscaling contradicts itself: takes root and w. */}}
+{{- define "tritonkit.checkAutoscaling" -}}
+{{- $a := .w.values.autoscaling -}}
+{{- $where := ternary (printf "variants.%s.autoscaling" .w.variant) "autoscaling" (ne .w.variant "") -}}
+{{- if lt (int $a.maxReplicas) (int $a.minReplicas) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%s.maxReplicas" $where) "what" (printf "%d is below minReplicas, %d" (int $a.maxReplicas) (int $a.minReplicas)) "fix" "raise it, or lower minReplicas") -}}
+{{- end -}}
+{{- if and (eq (int $a.minReplicas) 0) (ne $a.kind "keda") -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%s.minReplicas" $where) "what" "an HPA does not go down to no pod" "fix" "set it to 1, or autoscaling.kind to keda") -}}
+{{- end -}}
+{{- if and (eq (int $a.minReplicas) 0) (not $a.keda.activation.query) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%s.keda.activation.query" $where) "what" "with no pod there is no metric of Triton, so nothing would ever start one" "fix" "give PromQL that is above 0 while requests arrive at the Gateway or Ingress, or set minReplicas to 1") -}}
+{{- end -}}
+{{- if and (eq $a.kind "hpa") (not .root.Values.monitoring.prometheusRule.enabled) (not $a.hpa.recordedElsewhere) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%s.kind" $where) "what" "an HPA reads the signal that the chart's recording rules make, and they are off" "fix" "set monitoring.prometheusRule.enabled, or autoscaling.kind to keda, or autoscaling.hpa.recordedElsewhere where Prometheus has the rules already") -}}
+{{- end -}}
+{{- end -}}

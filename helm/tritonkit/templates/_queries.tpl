@@ -1,0 +1,19 @@
+{{/*
+PromQL of files/queries.yaml with its placeholders filled.
+Takes: root, query (its name), pods (label matchers), window; optional ensembles (list) and value.
+*/}}
+{{- define "tritonkit.query" -}}
+{{- $queries := .root.Files.Get "files/queries.yaml" | fromYaml -}}
+{{- $text := get $queries .query | required (printf "files/queries.yaml has no query %q" .query) -}}
+{{- range $name, $other := $queries -}}
+{{- $text = replace (printf "<%s>" $name) $other $text -}}
+{{- end -}}
+{{- $clients := "" -}}
+{{- with .ensembles -}}{{- $clients = printf ",model!~%q" (join "|" .) -}}{{- end -}}
+{{- $text | replace "<pods>" .pods | replace "<clients>" $clients | replace "<window>" .window | replace "<value>" (.value | toString) -}}
+{{- end -}}
+
+{{/* Label matchers for the pods of Deployments: takes root and names. A pod is <deployment>-<hash>-<five characters>. */}}
+{{- define "tritonkit.pods" -}}
+{{- printf "namespace=%q,pod=~%q" .root.Release.Namespace (printf "(%s)-[a-z0-9]+-[a-z0-9]{5}" (join "|" .names)) -}}
+{{- end -}}
