@@ -1,0 +1,191 @@
+"""``tritonkit publish``, ``versions``, ``rollback`` and ``fetch``: repositories in object stores and shared folders."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from tritonkit.cli.output import Verbs, out, print_json
+
+if TYPE_CHECKING:
+    from tritonkit.publishing import Place, Published
+
+_DESTINATION = "s3://bucket/folder, gs://…, az://container/…, file:///folder, or a path"
+
+
+def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.ArgumentParser) -> None:
+    """Say the arguments of the four."""
+    place = argparse.ArgumentParser(add_help=False, parents=[report])
+    place.add_argument(
+        "--endpoint-url", metavar="URL", help="an S3-compatible store that is not Amazon's, or an emulator"
+    )
+    values = argparse.ArgumentParser(add_help=False, parents=[place])
+    values.add_argument("--values", type=Path, metavar="FILE", help="write the Helm values that name the version")
+
+    publish = verbs.add_parser("publish", parents=[values], help="upload a repository as a new version, switch to it")
+    publish.add_argument(
+        "repository", type=Path, nargs="?", default=Path("model_repository"), help="default: %(default)s"
+    )
+    publish.add_argument("destination", help=_DESTINATION)
+    publish.add_argument("--dry-run", action="store_true", help="say what would be uploaded, write nothing")
+    publish.set_defaults(command=_publish)
+
+    versions = verbs.add_parser("versions", parents=[place], help="list published versions, remove old ones")
+    versions.add_argument("destination", help=_DESTINATION)
+    versions.add_argument(
+        "--prune", type=int, metavar="KEEP", help="remove all but the KEEP newest and the current one"
+    )
+    versions.add_argument(
+        "--grace",
+        type=float,
+        metavar="MINUTES",
+        help="with --prune: unfinished uploads stay while younger; default: 1440",
+    )
+    versions.set_defaults(command=_versions)
+
+    rollback = verbs.add_parser("rollback", parents=[values], help="make an older version current again")
+    rollback.add_argument("destination", help=_DESTINATION)
+    rollback.add_argument("version", nargs="?", default="", help="default: the one that was current before")
+    rollback.set_defaults(command=_rollback)
+
+    fetch = verbs.add_parser("fetch", parents=[place], help="download a published version, verified, into a folder")
+    fetch.add_argument("uri", help="DESTINATION/versions/VERSION, or a destination for its current version")
+    fetch.add_argument("directory", type=Path)
+    fetch.set_defaults(command=_fetch)
+
+
+def _publish(options: argparse.Namespace) -> int:
+    from tritonkit import progress, publishing
+
+    place = publishing.parse(options.destination, options.endpoint_url)
+    with progress.task("publish") as say:
+        done = publishing.publish(options.repository, place, say, dry_run=options.dry_run)
+    version = done.manifest.version
+    if options.values and not options.dry_run:
+        _write_values(options.values, place, version)
+    if options.json:
+        print_json(_named(place, version) | _as_json(done) | {"dry_run": options.dry_run})
+        return 0
+    from tritonkit.publishing.meter import human
+
+    would = "would be" if options.dry_run else "is"
+    _say(f"version {version} {would} published at {place}, and current")
+    _say(
+        f"  {len(done.manifest.models)} models, {len(done.manifest.files)} files, {human(done.manifest.size)}: "
+        f"{len(done.uploaded)} uploaded ({human(done.uploaded_bytes)}), {len(done.copied)} copied in the store, "
+        f"{len(done.present)} there already"
+    )
+    if done.skipped:
+        _say(f"  left out, as they belong to no model: {', '.join(done.skipped)}")
+    for note in done.notes:
+        _say(f"  note: {note}")
+    if not options.dry_run:
+        _say_next(options, place, version)
+        if done.previous:
+            _say(f"  `tritonkit rollback {place}` goes back to {done.previous}")
+    return 0
+
+
+def _as_json(done: Published) -> dict[str, Any]:
+    return {
+        "models": list(done.manifest.models), "files": len(done.manifest.files), "bytes": done.manifest.size,
+        "uploaded": list(done.uploaded), "uploaded_bytes": done.uploaded_bytes, "copied": list(done.copied),
+        "present": list(done.present), "previous": done.previous, "skipped": list(done.skipped),
+        "notes": list(done.notes),
+    }  # fmt: skip
+
+
+def _versions(options: argparse.Namespace) -> int:
+    from tritonkit import publishing
+    from tritonkit.publishing.meter import human
+
+    place = publishing.parse(options.destination, options.endpoint_url)
+    shelf = publishing.Shelf(place)
+    gone: list[str] = []
+    if options.prune is not None:
+        grace = publishing.GRACE_MINUTES if options.grace is None else options.grace
+        gone = publishing.prune(shelf, options.prune, grace)
+    found = publishing.versions(shelf)
+    if options.json:
+        print_json({"destination": str(place), "versions": [one.as_json() for one in found], "pruned": gone})
+        return 0
+    table = Table("version", "published", "models", "files", "size", "", box=None, pad_edge=False)
+    for one in found:
+        what = "current" if one.current else "before it" if one.previous else ""
+        manifest = one.manifest
+        table.add_row(
+            manifest.version, manifest.published[:16].replace("T", " ") + " UTC", str(len(manifest.models)),
+            str(len(manifest.files)), human(manifest.size), what,
+        )  # fmt: skip
+    if found:
+        out.print(table)
+    else:
+        _say(f"nothing is published at {place}")
+    if options.prune is not None:
+        _say(f"removed: {', '.join(gone)}" if gone else "nothing to remove")
+    return 0
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    from tritonkit import publishing
+
+    place = publishing.parse(options.destination, options.endpoint_url)
+    manifest, before = publishing.roll_back(publishing.Shelf(place), options.version)
+    if options.values:
+        _write_values(options.values, place, manifest.version)
+    if options.json:
+        print_json(_named(place, manifest.version) | {"previous": before})
+        return 0
+    _say(f"version {manifest.version} is current at {place}; before it was {before}")
+    _say_next(options, place, manifest.version)
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from tritonkit import progress, publishing
+    from tritonkit.publishing.meter import human
+
+    place = publishing.parse(options.uri, options.endpoint_url)
+    with progress.task("fetch") as say:
+        done = publishing.fetch(place, options.directory, say)
+    version = done.manifest.version
+    if options.json:
+        print_json(
+            {"version": version, "directory": str(options.directory), "models": list(done.manifest.models),
+             "files": len(done.manifest.files), "downloaded": done.downloaded, "bytes": done.downloaded_bytes}
+        )  # fmt: skip
+        return 0
+    _say(
+        f"version {version} is in {options.directory}: {len(done.manifest.models)} models, {len(done.manifest.files)} "
+        f"files verified, {done.downloaded} of them downloaded ({human(done.downloaded_bytes)})"
+    )
+    return 0
+
+
+def _named(place: Place, version: str) -> dict[str, Any]:
+    return {
+        "version": version, "destination": str(place), "uri": place.uri(version), "values": place.values(version),
+    }  # fmt: skip
+
+
+def _say_next(options: argparse.Namespace, place: Place, version: str) -> None:
+    _say(f"  Triton reads {place.uri(version)}")
+    if options.values:
+        _say(f"  {options.values} names it: helm upgrade … -f {options.values}")
+
+
+def _write_values(path: Path, place: Place, version: str) -> None:
+    import yaml
+
+    from tritonkit import atomic
+
+    text = f"# Written by tritonkit: version {version} at {place}.\n" + yaml.safe_dump(place.values(version))
+    atomic.write(path, text.encode())
+
+
+def _say(text: str) -> None:
+    out.print(escape(text), soft_wrap=True)

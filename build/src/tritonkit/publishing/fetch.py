@@ -1,0 +1,241 @@
+"""Brings a published version into a folder, verified file by file; each model appears there by one rename.
+
+It runs in a pod before Triton starts: the folder is usually an empty volume, and after a restart it holds what an
+earlier run brought, with what others have added to it (engines), which stays.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tritonkit import atomic
+from tritonkit.errors import CheckFailed, MissingError, OutputError
+from tritonkit.publishing import refusals
+from tritonkit.publishing.contents import CHUNK_BYTES
+from tritonkit.publishing.keeping import check_whole
+from tritonkit.publishing.manifest import File, Manifest
+from tritonkit.publishing.meter import Meter, human
+from tritonkit.publishing.places import Place, split_version
+from tritonkit.publishing.shelf import THREADS, Shelf
+
+RECORD = ".tritonkit-fetched.json"
+_LOCK = ".tritonkit-fetch.lock"
+_STAGE = ".tritonkit-fetch"
+_PART = ".part"
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What was done: the version, how many files were downloaded, and their size in bytes."""
+
+    manifest: Manifest
+    downloaded: int
+    downloaded_bytes: int
+
+
+def fetch(place: Place, directory: Path, say: Callable[[str], None] = lambda _text: None) -> Fetched:
+    """Bring a version into ``directory``.
+
+    Args:
+        place: ``DESTINATION/versions/VERSION``, or a destination, which means its current version.
+        directory: Made if it does not exist; may be a mount point. Models of an earlier fetch that the version does not
+            have are removed, anything else that is in it is refused.
+        say: Is told how far it is.
+
+    Raises:
+        CheckFailed: The version is not whole, or a file is not what was published.
+        OutputError: Nothing is published there, or the folder cannot be used.
+        MissingError: A package, credentials, the network or space is missing.
+    """
+    destination, version = split_version(place)
+    shelf = Shelf(destination)
+    with refusals.explained(destination):
+        say("find the version")
+        manifest = _manifest(shelf, version)
+        check_whole(shelf, manifest)
+    with atomic.explained(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        with _alone(directory, say):
+            return _Visit(shelf, manifest, directory, say).run()
+
+
+def _manifest(shelf: Shelf, version: str) -> Manifest:
+    if not version:
+        pointer = shelf.pointer()
+        if pointer is None:
+            shelf.check()
+            raise OutputError(f"nothing is published at {shelf.place}", "`tritonkit publish` does that")
+        version = pointer.version
+    found = shelf.manifest(version)
+    if found is None:
+        shelf.check()
+        if shelf.files(version):
+            raise CheckFailed(
+                f"version {version} at {shelf.place} is not whole: its upload did not end",
+                "publish that repository again, which completes it",
+            )
+        raise OutputError(
+            f"there is no version {version} at {shelf.place}", f"`tritonkit versions {shelf.place}` lists them"
+        )
+    return found
+
+
+@contextmanager
+def _alone(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """One fetch at a time in a folder; the next finds everything there."""
+    with (directory / _LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("wait for another fetch into the same folder")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+class _Visit:
+    """One fetch of one version into one folder."""
+
+    def __init__(self, shelf: Shelf, manifest: Manifest, directory: Path, say: Callable[[str], None]) -> None:
+        self.shelf, self.manifest, self.directory, self.say = shelf, manifest, directory, say
+        self.stage = directory / _STAGE / manifest.version
+        self.recorded_version, self.recorded_models = self._record()
+
+    def _record(self) -> tuple[str, set[str]]:
+        """Version and models of the last fetch into this folder."""
+        try:
+            said = json.loads((self.directory / RECORD).read_text(encoding="utf-8"))
+            return str(said["version"]), set(said["models"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return "", set()
+
+    def run(self) -> Fetched:
+        """Do it."""
+        self._check_strangers()
+        meter = Meter(self.say, "check", len(self.manifest.files), self.manifest.size)
+        with ThreadPoolExecutor(THREADS) as pool:
+            there = pool.map(lambda one: self._is_there(one, meter), self.manifest.files)
+            wanted = [file for file, placed in zip(self.manifest.files, there, strict=True) if not placed]
+            models = {_model(file) for file in wanted}
+            if self.recorded_version != self.manifest.version:
+                models = set(self.manifest.models)
+            self._check_space(wanted)
+            self._clear_stage()
+            meter = Meter(self.say, "download", len(wanted), sum(file.size for file in wanted))
+            with refusals.explained(self.shelf.place):
+                list(pool.map(lambda one: self._bring(one, meter), wanted))
+        self._place(models, set(wanted))
+        return Fetched(self.manifest, len(wanted), sum(file.size for file in wanted))
+
+    def _check_strangers(self) -> None:
+        """A model in the folder that no fetch brought would be served, too."""
+        known = self.recorded_models | set(self.manifest.models) | {"lost+found"}
+        strange = [path.name for path in self.directory.iterdir() if path.is_dir() and path.name not in known]
+        strange = sorted(name for name in strange if not name.startswith("."))
+        if strange:
+            raise OutputError(
+                f"{self.directory} holds what no fetch brought: {', '.join(strange[:5])}", "name an empty folder"
+            )
+
+    def _is_there(self, file: File, meter: Meter) -> bool:
+        found = _same(self.directory / file.path, file)
+        meter.add(file.size, files=1)
+        return found
+
+    def _check_space(self, wanted: list[File]) -> None:
+        staged = sum(path.stat().st_size for path in self.stage.rglob("*") if path.is_file())
+        needed = sum(file.size for file in wanted) - staged
+        free = shutil.disk_usage(self.directory).free
+        if needed > free:
+            raise MissingError(
+                f"{self.directory} has {human(free)} free; the version needs {human(needed)}",
+                "use a larger volume",
+            )
+
+    def _clear_stage(self) -> None:
+        """Drop what was staged of other versions."""
+        for path in (self.directory / _STAGE).glob("*"):
+            if path != self.stage:
+                shutil.rmtree(path)
+
+    def _bring(self, file: File, meter: Meter) -> None:
+        target = self.stage / file.path
+        if not _same(target, file):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = target.with_name(target.name + _PART)
+            resumed = part.exists()
+            if self._download(file, part, meter) != file.sha256 and resumed:
+                part.unlink()
+                self._download(file, part, meter)
+            if not _same(part, file):
+                part.unlink()
+                raise CheckFailed(
+                    f"{self.shelf.file(self.manifest.version, file.path)} is not what was published: "
+                    f"its SHA-256 is not {file.sha256[:12]}…",
+                    "publish that repository again, which replaces the file",
+                )
+            part.rename(target)
+        meter.add(files=1)
+
+    def _download(self, file: File, part: Path, meter: Meter) -> str:
+        """Go on where an earlier attempt stopped; the SHA-256 of the whole."""
+        found = hashlib.sha256()
+        with part.open("a+b") as out:
+            out.seek(0)
+            while chunk := out.read(CHUNK_BYTES):
+                found.update(chunk)
+            for chunk in self.shelf.chunks(self.manifest.version, file.path, out.tell()):
+                out.write(chunk)
+                found.update(chunk)
+                meter.add(len(chunk))
+        return found.hexdigest()
+
+    def _place(self, models: set[str], wanted: set[File]) -> None:
+        """Every model that has changed in one step, then the record, then the models that are no longer there."""
+        self.say("into place")
+        for file in self.manifest.files:
+            if _model(file) in models and file not in wanted:
+                _link(self.directory / file.path, self.stage / file.path)
+        for model in sorted(models):
+            atomic.put(self.stage / model, self.directory / model)
+        record = {"version": self.manifest.version, "models": list(self.manifest.models)}
+        atomic.write(self.directory / RECORD, json.dumps(record).encode())
+        for name in sorted(self.recorded_models - set(self.manifest.models)):
+            shutil.rmtree(self.directory / name, ignore_errors=True)
+        shutil.rmtree(self.directory / _STAGE, ignore_errors=True)
+
+
+def _model(file: File) -> str:
+    return file.path.partition("/")[0]
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link, or a copy where the filesystem has none."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _same(path: Path, file: File) -> bool:
+    """Whether a local file is what was published."""
+    try:
+        if path.stat().st_size != file.size:
+            return False
+        found = hashlib.sha256()
+        with path.open("rb") as opened:
+            while chunk := opened.read(CHUNK_BYTES):
+                found.update(chunk)
+    except OSError:
+        return False
+    return found.hexdigest() == file.sha256

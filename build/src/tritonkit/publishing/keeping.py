@@ -1,0 +1,174 @@
+"""Switches, rolls back and prunes versions, so that the pointer never names one that is not whole.
+
+Publishers and pruners may run at the same time on several machines. A publisher writes the pointer and then looks
+whether the manifest is still there; a pruner removes the manifest and then looks where the pointer is. Whichever comes
+second sees the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tritonkit.errors import CheckFailed, InputError, OutputError
+from tritonkit.publishing import refusals
+from tritonkit.publishing.manifest import Manifest
+from tritonkit.publishing.shelf import Pointer, Shelf
+
+GRACE_MINUTES = 60 * 24  # longer than any upload takes
+
+
+@dataclass(frozen=True)
+class Version:
+    """One line of a list of versions: its manifest, and whether it is current or was before."""
+
+    manifest: Manifest
+    current: bool
+    previous: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        one = self.manifest
+        return {
+            "version": one.version, "published": one.published, "models": list(one.models), "files": len(one.files),
+            "bytes": one.size, "current": self.current, "previous": self.previous,
+        }  # fmt: skip
+
+
+def versions(shelf: Shelf) -> list[Version]:
+    """Every published version, the newest first."""
+    with refusals.explained(shelf.place):
+        shelf.check()
+        pointer = shelf.pointer() or Pointer("", "", "")
+        return [
+            Version(one, one.version == pointer.version, one.version == pointer.previous) for one in shelf.manifests()
+        ]
+
+
+def switch(shelf: Shelf, manifest: Manifest, seen: Pointer | None) -> tuple[str, ...]:
+    """Make a version current; what a person should know of it.
+
+    Args:
+        shelf: The destination.
+        manifest: The version.
+        seen: The pointer when this process began.
+
+    Raises:
+        CheckFailed: The version is not whole, or was pruned meanwhile.
+    """
+    notes = []
+    check_whole(shelf, manifest)
+    before = shelf.pointer()
+    if before and before.version != manifest.version and (seen is None or before.version != seen.version):
+        notes.append(f"another publisher made {before.version} current meanwhile; now {manifest.version} is")
+    if before is None or before.version != manifest.version:
+        shelf.switch(manifest.version, before.version if before else "")
+    if shelf.manifest(manifest.version) is None:
+        if before:
+            shelf.switch(before.version, before.previous)
+        raise CheckFailed(f"{manifest.version} was pruned while it was being published", "publish again")
+    after = shelf.pointer()
+    if after and after.version != manifest.version:
+        notes.append(f"another publisher made {after.version} current right after; the last one wins")
+    return tuple(notes)
+
+
+def roll_back(shelf: Shelf, version: str = "") -> tuple[Manifest, str]:
+    """Make an older version current again.
+
+    Args:
+        shelf: The destination.
+        version: Which one, or the first digits of it; the one that was current before if not given.
+
+    Returns:
+        The version, and the one that was current.
+
+    Raises:
+        InputError: There is no such version.
+        CheckFailed: It is not whole.
+    """
+    with refusals.explained(shelf.place):
+        shelf.check()
+        pointer = shelf.pointer()
+        if pointer is None:
+            raise OutputError(f"nothing is published at {shelf.place}", "`tritonkit publish` does that")
+        if not version and not pointer.previous:
+            raise InputError(f"no version was current before {pointer.version}", _list_hint(shelf))
+        wanted = _find(shelf, version or pointer.previous)
+        check_whole(shelf, wanted)
+        switch(shelf, wanted, pointer)
+        return wanted, pointer.version
+
+
+def _find(shelf: Shelf, version: str) -> Manifest:
+    found = [one for one in shelf.manifests() if one.version.startswith(version)]
+    if len(found) != 1:
+        what = "several versions begin with" if found else "there is no version"
+        raise InputError(f"{what} {version} at {shelf.place}", _list_hint(shelf))
+    return found[0]
+
+
+def _list_hint(shelf: Shelf) -> str:
+    return f"`tritonkit versions {shelf.place}` lists them"
+
+
+def check_whole(shelf: Shelf, manifest: Manifest) -> None:
+    """Refuse a version of which a file is not there, or has another size.
+
+    Raises:
+        CheckFailed: It is so.
+    """
+    stored = shelf.files(manifest.version)
+    for file in manifest.files:
+        if file.path not in stored or stored[file.path].size != file.size:
+            what = "has another size than it had" if file.path in stored else "is missing"
+            raise CheckFailed(
+                f"version {manifest.version} is not whole: {shelf.file(manifest.version, file.path)} {what}",
+                "publish that repository again, which completes it",
+            )
+
+
+def prune(shelf: Shelf, keep: int, grace_minutes: float = GRACE_MINUTES) -> list[str]:
+    """Remove all but the newest versions, and what uploads left that were given up; the names of what is gone.
+
+    Args:
+        shelf: The destination.
+        keep: How many published versions stay; the current one always does, and counts.
+        grace_minutes: Files of an unpublished version stay while the newest is younger.
+
+    Raises:
+        InputError: ``keep`` is less than 1.
+    """
+    if keep < 1:
+        raise InputError(f"cannot keep {keep} versions: the current one always stays", "say 1 or more")
+    with refusals.explained(shelf.place):
+        shelf.check()
+        pointer = shelf.pointer()
+        current = pointer.version if pointer else ""
+        published = shelf.manifests()
+        others = [one for one in published if one.version != current]
+        room = keep - (len(others) < len(published))
+        gone = [one.version for one in others[room:] if _remove(shelf, one)]
+        kept = {one.version for one in published}
+        for version in shelf.started():
+            if version not in kept and _is_abandoned(shelf, version, grace_minutes):
+                shelf.drop_files(version)
+                gone.append(version)
+        return gone
+
+
+def _remove(shelf: Shelf, manifest: Manifest) -> bool:
+    shelf.drop_manifest(manifest.version)
+    pointer = shelf.pointer()
+    if pointer and pointer.version == manifest.version:  # made current since we looked
+        shelf.put_manifest(manifest)
+        return False
+    shelf.drop_files(manifest.version)
+    return True
+
+
+def _is_abandoned(shelf: Shelf, version: str, grace_minutes: float) -> bool:
+    written = [file.written for file in shelf.files(version).values()]
+    young = bool(written) and datetime.now(UTC) - max(written) < timedelta(minutes=grace_minutes)
+    return not young and shelf.manifest(version) is None

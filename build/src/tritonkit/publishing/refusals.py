@@ -1,0 +1,104 @@
+"""Turns what a store or its library says no with into an error that tells what, where, and what to do.
+
+Libraries are known by the names of their exceptions, so that none has to be installed.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tritonkit.errors import MissingError, OutputError, TritonkitError
+from tritonkit.publishing.places import Place
+
+# botocore, google-auth, azure-core and azure-identity, aiohttp, in that order.
+_NO_CREDENTIALS = {
+    "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound",
+    "TokenRetrievalError", "DefaultCredentialsError", "RefreshError", "CredentialUnavailableError",
+}  # fmt: skip
+_REFUSED = {"ClientAuthenticationError"}
+_UNREACHABLE = {
+    "EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError", "SSLError",
+    "ProxyConnectionError", "TransportError", "ServiceRequestError", "ServiceResponseError", "ClientConnectorError",
+    "ClientConnectorDNSError", "ServerDisconnectedError", "ConnectionRefusedError", "ConnectionResetError",
+    "TimeoutError", "FSTimeoutError",
+}  # fmt: skip
+_LIBRARIES = ("botocore", "aiobotocore", "google", "gcsfs", "azure", "adlfs", "aiohttp", "s3fs", "fsspec")
+_LOGIN = {
+    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; in a pod, annotate its service account",
+    "gs": "run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "set AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY, or run `az login`",
+    "file": "give yourself the right to write there",
+}
+_RIGHTS = {
+    "s3": "use keys with s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject on it",
+    "gs": "use an identity with the role Storage Object User on it",
+    "az": "use an identity with the role Storage Blob Data Contributor on it",
+    "file": "give yourself the right to write there, or choose another place",
+}
+
+
+@contextmanager
+def explained(place: Place) -> Iterator[None]:
+    """Translate the store's refusals while the block runs; what is no refusal passes through."""
+    try:
+        yield
+    except TritonkitError:
+        raise
+    except Exception as error:
+        told = _translated(error, place)
+        if told is None:
+            raise
+        raise told from error
+
+
+def missing_bucket(place: Place) -> OutputError:
+    """The error for a bucket, container or folder that is not there."""
+    if place.scheme == "file":
+        return OutputError(f"there is no folder {place.root}", "correct the path")
+    kind = "container" if place.scheme == "az" else "bucket"
+    at = f" at {place.endpoint}" if place.endpoint else ""
+    return OutputError(f"there is no {kind} {place.bucket}{at}", f"make the {kind}, or correct its name")
+
+
+def _translated(error: Exception, place: Place) -> TritonkitError | None:
+    chain = _chain(error)
+    names = {type(one).__name__ for one in chain}
+    where = f"{place}{f' at {place.endpoint}' if place.endpoint else ''}"
+    said = _sentence(error)
+    if names & _NO_CREDENTIALS:
+        return MissingError(f"no credentials for {where}: {said}", _LOGIN[place.scheme])
+    numbers = {one.errno for one in chain if isinstance(one, OSError)}
+    if numbers & {errno.ENOSPC, errno.EDQUOT}:
+        return MissingError(f"no space left at {where}", "free some space, or choose another place")
+    if numbers & {errno.EROFS, errno.EACCES, errno.EPERM} or names & _REFUSED or _is_refusal(chain):
+        return OutputError(f"{where} refuses access: {said}", _RIGHTS[place.scheme])
+    if names & _UNREACHABLE:
+        return MissingError(f"{where} cannot be reached: {said}", "check the endpoint, the network and the proxy")
+    if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _LIBRARIES:
+        return OutputError(f"{where}: {said}", "correct that, and run the same command again: it goes on where it was")
+    return None
+
+
+def _is_refusal(chain: list[BaseException]) -> bool:
+    """Also a status of 401 or 403 in the exceptions of gcsfs, azure-core and aiohttp."""
+    return any(
+        isinstance(one, PermissionError)
+        or {getattr(one, name, None) for name in ("code", "status", "status_code")} & {401, 403}
+        for one in chain
+    )
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in found:
+        found.append(link)
+        link = link.__cause__ or link.__context__
+    return found
+
+
+def _sentence(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join((text or type(error).__name__).split())[:300]
