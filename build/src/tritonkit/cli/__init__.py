@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from tritonkit import __version__
-from tritonkit.cli import build, engine, lint, machine, sensitivity, serve
+from tritonkit.cli import build, engine, lint, machine, prepare, publish, sensitivity, serve
 from tritonkit.errors import TritonkitError
 
-COMMANDS = (build, lint, sensitivity, engine, serve, machine)
+COMMANDS = (build, lint, sensitivity, engine, prepare, publish, serve, machine)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
