@@ -6,7 +6,7 @@ Takes: root, query (its name), pods (label matchers), window; optional ensembles
 {{- $queries := .root.Files.Get "files/queries.yaml" | fromYaml -}}
 {{- $text := get $queries .query | required (printf "files/queries.yaml has no query %q" .query) -}}
 {{- range $name, $other := $queries -}}
-{{- $text = replace (printf "<%s>" $name) $other $text -}}
+{{- $text = replace (printf "  <%s>" $name) (indent 2 $other) $text -}}
 {{- end -}}
 {{- $clients := "" -}}
 {{- with .ensembles -}}{{- $clients = printf ",model!~%q" (join "|" .) -}}{{- end -}}
