@@ -58,14 +58,20 @@
 {{- if $tolerations }}{{ toYaml $tolerations }}{{ end -}}
 {{- end -}}
 
-{{/* CEL selectors of the claim. A product is the node label's word: its dashes may be spaces in the driver's name. */}}
+{{/* The claim template's name: its spec cannot be changed, so another spec is another template. */}}
+{{- define "tritonkit.claimTemplate" -}}
+{{- $a := .w.values.accelerator -}}
+{{- printf "%s-%s" .w.name (list $a.dra $a.products $a.count | toJson | sha256sum | trunc 8) -}}
+{{- end -}}
+
+{{/* CEL selectors of the claim; gpu.nvidia.com is the driver, whose devices all of its classes choose from. A product is the node label's word: its dashes may be spaces in the driver's name. */}}
 {{- define "tritonkit.draSelectors" -}}
 {{- $a := .w.values.accelerator -}}
 {{- $selectors := $a.dra.selectors -}}
 {{- if $a.products -}}
 {{- $names := list -}}
 {{- range $a.products -}}{{- $names = append $names (regexReplaceAll "-" (regexReplaceAll "[.+*?()|\\[\\]{}^$\\\\]" . "[${0}]") "[ -]") -}}{{- end -}}
-{{- $selectors = prepend $selectors (printf "device.attributes[%q].productName.matches(\"^(%s)$\")" $a.dra.deviceClassName (join "|" $names)) -}}
+{{- $selectors = prepend $selectors (printf "device.attributes[\"gpu.nvidia.com\"].productName.matches(\"^(%s)$\")" (join "|" $names)) -}}
 {{- end -}}
 {{- range $selectors }}
 - cel: {expression: {{ . | quote }}}

@@ -1,9 +1,7 @@
 {{/* The containers of a pod. CONTEXT is (dict "root" $ "w" $w). */}}
 
 {{- define "tritonkit.securityContext" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities: {drop: [ALL]}
+{allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
 {{- end -}}
 
 {{/* preStop: CONTEXT and "seconds". */}}
@@ -38,8 +36,8 @@ exec: {command: [/bin/sleep, {{ .seconds | quote }}]}
 - --grpc-port={{ int $v.server.grpcPort }}
 - --metrics-port={{ int $v.server.metricsPort }}
 - --log-verbose={{ int $v.server.logVerbose }}
-{{- with include "tritonkit.tracingArgs" . }}
-{{ trim . }}
+{{- with trim (include "tritonkit.tracingArgs" .) }}
+{{ . }}
 {{- end }}
 {{- range $v.server.extraArgs }}
 - {{ . | quote }}
@@ -86,7 +84,7 @@ exec tritonserver "$@"
     - {name: ORT_DISABLE_TELEMETRY, value: "1"}
     {{- if and $v.models.uri (not $fetches) }}
     - {name: {{ include "tritonkit.downloadVariable" . }}, value: /download}
-    {{- include "tritonkit.sourceEnv" . | indent 4 }}
+    {{- with trim (include "tritonkit.sourceEnv" .) }}{{ nindent 4 . }}{{ end }}
     {{- end }}
     {{- with .root.Values.admin }}{{ if and .enabled .existingSecret }}
     - name: TRITONKIT_ADMIN_KEY
@@ -96,10 +94,10 @@ exec tritonserver "$@"
     {{- toYaml . | nindent 4 }}
     {{- end }}
   {{- $from := "" }}
-  {{- if not $fetches }}{{ $from = include "tritonkit.sourceEnvFrom" . }}{{ end }}
+  {{- if not $fetches }}{{ $from = trim (include "tritonkit.sourceEnvFrom" .) }}{{ end }}
   {{- if or $from $v.extraEnvFrom }}
   envFrom:
-    {{- $from | indent 4 }}
+    {{- with $from }}{{ nindent 4 . }}{{ end }}
     {{- with $v.extraEnvFrom }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -123,8 +121,7 @@ exec tritonserver "$@"
       {{- include "tritonkit.preStop" (merge (dict "seconds" (include "tritonkit.tritonPreStop" .)) .) | nindent 6 }}
   resources:
     {{- include "tritonkit.gpuResources" (merge (dict "resources" $v.resources) .) | nindent 4 }}
-  securityContext:
-    {{- include "tritonkit.securityContext" . | nindent 4 }}
+  securityContext: {{ include "tritonkit.securityContext" . }}
   volumeMounts:
     - {name: tmp, mountPath: /tmp}
     - {name: home, mountPath: /home/triton}
@@ -132,16 +129,13 @@ exec tritonserver "$@"
     {{- if $fetches }}
     - {name: models, mountPath: /models, readOnly: true}
     {{- else }}
-    {{- include "tritonkit.sourceMounts" . | indent 4 }}
+    {{- with trim (include "tritonkit.sourceMounts" .) }}{{ nindent 4 . }}{{ end }}
     {{- if $v.models.uri }}
     - {name: download, mountPath: /download}
     {{- end }}
     {{- end }}
     {{- if eq (include "tritonkit.hasServerArgs" .) "true" }}
     - {name: args, mountPath: /args, readOnly: true}
-    {{- end }}
-    {{- if ne $v.engineBuild.mode "off" }}
-    - {name: engines, mountPath: /cache, readOnly: true}
     {{- end }}
     {{- with $v.extraVolumeMounts }}
     {{- toYaml . | nindent 4 }}
@@ -179,55 +173,62 @@ exec:
 - name: front
   image: {{ include "tritonkit.image" (dict "image" $front.image) | quote }}
   imagePullPolicy: {{ $front.image.pullPolicy }}
+  command: [haproxy]
+  args: [-db, -f, /etc/front/haproxy.cfg]
   ports:
     - {name: http, containerPort: {{ int $front.httpPort }}}
     - {name: grpc, containerPort: {{ int $front.grpcPort }}}
+  # The whole chain to Triton. Which models count is for Triton's own probe.
   readinessProbe:
+    httpGet: {path: /v2/health/live, port: http}
+    {{- toYaml .w.values.probes.readiness | nindent 4 }}
+  livenessProbe:
     tcpSocket: {port: http}
-    periodSeconds: {{ int .w.values.probes.readiness.periodSeconds }}
+    {{- toYaml .w.values.probes.liveness | nindent 4 }}
   lifecycle:
     preStop:
       {{- include "tritonkit.preStop" (merge (dict "seconds" (int .w.values.lifecycle.preStopSeconds)) .) | nindent 6 }}
   resources:
     {{- toYaml $front.resources | nindent 4 }}
-  securityContext:
-    {{- include "tritonkit.securityContext" . | nindent 4 }}
+  securityContext: {{ include "tritonkit.securityContext" . }}
   volumeMounts:
-    - {name: front, mountPath: /usr/local/etc/haproxy, readOnly: true}
+    - {name: front, mountPath: /etc/front, readOnly: true}
 {{- end -}}
 
-{{/* haproxy.cfg, rendered with the workload's values as .Values. */}}
+{{/* haproxy.cfg without its comments, rendered with the workload's values as .Values. */}}
 {{- define "tritonkit.frontConfig" -}}
 {{- $root := .root -}}
-{{- tpl ($root.Files.Get "files/haproxy.cfg") (dict "Values" .w.values "Release" $root.Release "Chart" $root.Chart "Capabilities" $root.Capabilities "Template" $root.Template) -}}
+{{- $text := regexReplaceAll "(?m)^ *#.*\n" ($root.Files.Get "files/haproxy.cfg") "" -}}
+{{- tpl $text (dict "Values" .w.values "Release" $root.Release "Chart" $root.Chart "Capabilities" $root.Capabilities "Template" $root.Template) | trim -}}
 {{- end -}}
 
-{{/* A container that runs tritonkit: CONTEXT, "name", "args", "resources", "mounts". */}}
+{{/* A container of the tools image: CONTEXT, "name", "args", "resources", "env", "envFrom", "mounts" and, if not tritonkit, "command". */}}
 {{- define "tritonkit.toolsContainer" -}}
 - name: {{ .name }}
   image: {{ include "tritonkit.toolsImage" . | quote }}
   imagePullPolicy: {{ .w.values.tools.image.pullPolicy }}
-  command: [tritonkit]
+  command: {{ toJson (default (list "tritonkit") .command) }}
+  {{- with .args }}
   args:
-    {{- range .args }}
+    {{- range . }}
     - {{ . | quote }}
     {{- end }}
+  {{- end }}
   env:
     - {name: HOME, value: /tmp}
     - {name: TRITONKIT_HOME, value: /tmp/tritonkit}
     - {name: ORT_DISABLE_TELEMETRY, value: "1"}
-    {{- .env | indent 4 }}
-  {{- with .envFrom }}
+    {{- with trim .env }}{{ nindent 4 . }}{{ end }}
+  {{- with trim .envFrom }}
   envFrom:
-    {{- . | indent 4 }}
+    {{- nindent 4 . }}
   {{- end }}
   resources:
     {{- .resources | nindent 4 }}
-  securityContext:
-    {{- include "tritonkit.securityContext" . | nindent 4 }}
+  securityContext: {{ include "tritonkit.securityContext" . }}
   volumeMounts:
     - {name: tmp, mountPath: /tmp}
-    {{- .mounts | indent 4 }}
+    {{- trim .mounts | nindent 4 }}
 {{- end -}}
 
 {{- define "tritonkit.fetchContainer" -}}
@@ -246,8 +247,8 @@ exec:
 {{- end -}}
 
 {{- define "tritonkit.passportsContainer" -}}
-{{- $args := list "prepare" "--repository" "/models" "--check-only" "--server-args" "/args/server" -}}
+{{- $command := list "/bin/sh" "-ec" "tritonkit passport --repository /models --print-server-args > /args/server" -}}
 {{- $resources := include "tritonkit.gpuResources" (merge (dict "resources" .w.values.tools.resources) .) -}}
 {{- $mounts := "\n- {name: models, mountPath: /models}\n- {name: args, mountPath: /args}" -}}
-{{- include "tritonkit.toolsContainer" (merge (dict "name" "passports" "args" $args "resources" $resources "env" "" "envFrom" "" "mounts" $mounts) .) -}}
+{{- include "tritonkit.toolsContainer" (merge (dict "name" "passports" "command" $command "args" list "resources" $resources "env" "" "envFrom" "" "mounts" $mounts) .) -}}
 {{- end -}}

@@ -34,7 +34,7 @@
   persistentVolumeClaim: {claimName: {{ $m.pvc.claimName | quote }}, readOnly: true}
 {{- else if $m.nfs.server }}
 - name: repository
-  nfs: {server: {{ $m.nfs.server | quote }}, path: {{ $m.nfs.path | quote }}, readOnly: true}
+  persistentVolumeClaim: {claimName: {{ include "tritonkit.nfsName" . }}, readOnly: true}
 {{- else if $m.image.reference }}
 - name: repository
   image: {reference: {{ $m.image.reference | quote }}, pullPolicy: {{ $m.image.pullPolicy }}}
@@ -52,6 +52,11 @@
     secretName: {{ $m.credentials.existingSecret | quote }}
     items: [{key: {{ $m.credentials.gcsKey | quote }}, path: key.json}]
 {{- end }}
+{{- end -}}
+
+{{/* Name of the volume and claim of an NFS export. A volume's source cannot be changed, so another source is another name. */}}
+{{- define "tritonkit.nfsName" -}}
+{{- printf "%s-%s" .w.name (toJson .w.values.models.nfs | sha256sum | trunc 8) -}}
 {{- end -}}
 
 {{/* Mounts of what reads the source: `fetch` if there is one, else Triton. */}}

@@ -13,10 +13,13 @@
 {{- mulf $number (get $units $unit) | int64 -}}
 {{- end -}}
 
-{{/* Seconds that Triton waits before SIGTERM: until no load balancer sends here, and until the front has drained. */}}
+{{/*
+Seconds that Triton waits before SIGTERM: until no load balancer sends here, and until the front has drained and ended (2 s).
+All preStop hooks of a pod begin together.
+*/}}
 {{- define "tritonkit.tritonPreStop" -}}
 {{- $v := .w.values -}}
-{{- add $v.lifecycle.preStopSeconds (ternary $v.front.drainSeconds 0 $v.front.enabled) -}}
+{{- add $v.lifecycle.preStopSeconds (ternary (add $v.front.drainSeconds 2) 0 $v.front.enabled) -}}
 {{- end -}}
 
 {{- define "tritonkit.gracePeriod" -}}
@@ -24,7 +27,7 @@
 {{- $least := add (include "tritonkit.tritonPreStop" .) $v.server.exitTimeoutSeconds $v.lifecycle.marginSeconds | int -}}
 {{- $given := $v.lifecycle.terminationGracePeriodSeconds -}}
 {{- if and $given (lt (int $given) $least) -}}
-{{- $drain := ternary (printf " + front.drainSeconds %d" (int $v.front.drainSeconds)) "" $v.front.enabled -}}
+{{- $drain := ternary (printf " + front.drainSeconds %d + 2" (int $v.front.drainSeconds)) "" $v.front.enabled -}}
 {{- include "tritonkit.fail" (dict "where" "lifecycle.terminationGracePeriodSeconds" "what" (printf "%d is less than lifecycle.preStopSeconds %d%s + server.exitTimeoutSeconds %d + lifecycle.marginSeconds %d = %d: the kubelet would kill pods with requests in flight" (int $given) (int $v.lifecycle.preStopSeconds) $drain (int $v.server.exitTimeoutSeconds) (int $v.lifecycle.marginSeconds) $least) "fix" (printf "set at least %d, or leave it out" $least)) -}}
 {{- end -}}
 {{- default $least $given | int -}}

@@ -1,5 +1,13 @@
 {{/* Pod specs. CONTEXT is (dict "root" $ "w" $w). */}}
 
+{{/* User 1000 exists in Triton's image. */}}
+{{- define "tritonkit.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 1000
+runAsGroup: 1000
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
 {{/* What every pod of the chart has: who it is, what it may, where it runs. */}}
 {{- define "tritonkit.podBase" -}}
 {{- $v := .w.values -}}
@@ -13,12 +21,9 @@ imagePullSecrets:
   {{- end }}
 {{- end }}
 securityContext:
-  runAsNonRoot: true
-  runAsUser: 1000
-  runAsGroup: 1000
+  {{- include "tritonkit.podSecurityContext" . | nindent 2 }}
   fsGroup: 1000
   fsGroupChangePolicy: OnRootMismatch
-  seccompProfile: {type: RuntimeDefault}
 {{- with $v.scheduling.priorityClassName }}
 priorityClassName: {{ . | quote }}
 {{- end }}
@@ -36,7 +41,7 @@ tolerations:
 {{- end }}
 {{- if eq $v.accelerator.kind "dra" }}
 resourceClaims:
-  - {name: gpu, resourceClaimTemplateName: {{ .w.name }}}
+  - {name: gpu, resourceClaimTemplateName: {{ include "tritonkit.claimTemplate" . }}}
 {{- end }}
 {{- end -}}
 
@@ -46,7 +51,7 @@ resourceClaims:
 terminationGracePeriodSeconds: {{ include "tritonkit.gracePeriod" . }}
 {{- include "tritonkit.topologySpread" . }}
 {{- $own := "" }}
-{{- if include "tritonkit.fetches" . }}{{ $own = printf "%s\n%s" $own (include "tritonkit.fetchContainer" .) }}{{ end }}
+{{- if include "tritonkit.fetches" . }}{{ $own = include "tritonkit.fetchContainer" . }}{{ end }}
 {{- if eq $v.engineBuild.mode "init" }}
 {{- $own = printf "%s\n%s" $own (include "tritonkit.enginesContainer" (merge (dict "extra" list) .)) }}
 {{- else if eq $v.engineBuild.mode "job" }}
@@ -59,7 +64,7 @@ initContainers:
   {{- with $v.extraInitContainers }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-  {{- $own | indent 2 }}
+  {{- with trim $own }}{{ nindent 2 . }}{{ end }}
 {{- end }}
 containers:
   {{- include "tritonkit.tritonContainer" . | nindent 2 }}
@@ -73,8 +78,8 @@ volumes:
   - {name: tmp, emptyDir: {}}
   - {name: home, emptyDir: {}}
   - {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ $v.sharedMemory.size | quote }}}}
-  {{- include "tritonkit.modelVolumes" . | indent 2 }}
-  {{- include "tritonkit.engineVolumes" . | indent 2 }}
+  {{- with trim (include "tritonkit.modelVolumes" .) }}{{ nindent 2 . }}{{ end }}
+  {{- with trim (include "tritonkit.engineVolumes" .) }}{{ nindent 2 . }}{{ end }}
   {{- if $v.front.enabled }}
   - {name: front, configMap: {name: {{ .w.name }}-front}}
   {{- end }}
@@ -106,13 +111,25 @@ volumes:
 {{- if $keys }}
 topologySpreadConstraints:
 {{- range $keys }}
-  - maxSkew: 1
-    topologyKey: {{ . }}
+  - topologyKey: {{ . }}
+    maxSkew: 1
     whenUnsatisfiable: ScheduleAnyway
-    labelSelector:
-      matchLabels:
-        {{- include "tritonkit.selectorLabels" $ | nindent 8 }}
+    labelSelector: {matchLabels: {{ include "tritonkit.selectorLabels" $ | fromYaml | toJson }}}
     matchLabelKeys: [pod-template-hash]
 {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/* The Job that fills the cache. It waits for nobody, so it may be killed at any time: plans are whole or absent. */}}
+{{- define "tritonkit.enginesPodSpec" -}}
+{{ include "tritonkit.podBase" . }}
+restartPolicy: Never
+initContainers:
+  {{- include "tritonkit.fetchContainer" . | nindent 2 }}
+containers:
+  {{- include "tritonkit.enginesContainer" (merge (dict "extra" list) .) | nindent 2 }}
+volumes:
+  - {name: tmp, emptyDir: {}}
+  {{- trim (include "tritonkit.modelVolumes" .) | nindent 2 }}
+  {{- trim (include "tritonkit.engineVolumes" .) | nindent 2 }}
 {{- end -}}
