@@ -32,7 +32,6 @@ class Balancer:
         self.refused = 0
         self._endpoints: tuple[int, ...] = ()
         self._turn = itertools.count()
-        self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="balancer", daemon=True)
         self._up = threading.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -52,6 +51,7 @@ class Balancer:
         self._thread.join()
 
     def _run(self) -> None:
+        self._loop = asyncio.new_event_loop()
         server = self._loop.run_until_complete(self._loop.create_server(lambda: _Caller(self), HOST, 0, backlog=1024))
         self.port = server.sockets[0].getsockname()[1]
         self._up.set()

@@ -7,6 +7,7 @@ plain clients know nothing of tritonkit and never send again; what their librari
 from __future__ import annotations
 
 import http.client
+import importlib
 import json
 import random
 import sys
@@ -31,7 +32,7 @@ class Account:
     """What one caller saw.
 
     Attributes:
-        kind: Which client, and whether it pauses between requests.
+        kind: Which client; the name of its work.
         sent: Requests begun.
         lost: When (``time.time()``), after how many seconds of pause, and what the caller was told.
         slowest_s: The longest request.
@@ -51,11 +52,13 @@ class Work:
         kind: A key of ``KINDS``.
         callers: Threads; each has a client, and so a connection, of its own.
         pause_s: The longest pause between two requests; each is drawn evenly from 0 to it. 0: none at all.
+        name: What the account is called; the kind if not given.
     """
 
     kind: str
     callers: int
     pause_s: float = 0.0
+    name: str = ""
 
 
 def _body(number: int) -> bytes:
@@ -186,7 +189,7 @@ def run(
     for one in work:
         protocol, make = KINDS[one.kind]
         for _ in range(one.callers):
-            account = Account(one.kind + (f", pauses up to {one.pause_s:g} s" if one.pause_s else ""))
+            account = Account(one.name or one.kind)
             accounts.append(account)
             arguments = (make, hosts[protocol], one.pause_s, over, account)
             threads.append(threading.Thread(target=_call, args=arguments, daemon=True))
@@ -194,6 +197,7 @@ def run(
         thread.start()
     while not over.wait(0.1):
         progress(sum(account.sent for account in accounts))
+    progress(sum(account.sent for account in accounts))
     for thread in threads:
         thread.join(TIMEOUT_S + 5)
     return accounts
@@ -222,9 +226,16 @@ def _call(make: Callable[[str], Call], host: str, pause_s: float, over: threadin
 def main() -> None:
     """Read work and hosts from the first line of standard input; stop at its end; say what was seen."""
     warnings.simplefilter("ignore")
+    for library in ("requests", "tritonclient.http", "tritonclient.grpc", "tritonkit_client"):
+        importlib.import_module(library)  # now, while the pods start
     said = json.loads(sys.stdin.readline())
     over = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+
+    def listen() -> None:
+        sys.stdin.read()
+        over.set()
+
+    threading.Thread(target=listen, daemon=True).start()
 
     def progress(sent: int) -> None:
         sys.stdout.write(json.dumps({"sent": sent}) + "\n")

@@ -1,7 +1,7 @@
 """A rolling restart of two pods under load, on real processes: who lost how many requests.
 
-The pods come from ``pods.py``, the service from ``balancer.py``, the load from ``callers.py``; what is asked of them and
-whether the result is good enough is for the test and the bench to say.
+The pods come from ``pods.py``, the service from ``balancer.py``, the load from ``callers.py``; whether the result is
+good enough is for the test and the bench to say.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from proofs.balancer import Balancer
-from proofs.callers import MODEL, Account, Work
+from proofs.callers import KINDS, MODEL, Account, Work
 from proofs.pods import Ended, Manifest, Pod, deployment
 from tritonkit.errors import CheckFailed, InputError
 
+Say = Callable[[str], None]
 PROTOCOLS = ("http", "grpc")
 # Seconds from a pod's deletion until no new connection reaches it: the endpoint slice, then every node's kube-proxy.
 PROPAGATION_S = 1.5
@@ -42,13 +42,20 @@ backend: "python"
 input { name: "x" data_type: TYPE_INT32 dims: [-1] }
 output { name: "y" data_type: TYPE_INT32 dims: [-1] }
 """
-# Where bytes come from and go to does not matter here; every client is there, and every plain one with pauses too.
-LOAD = (
-    (Work("tritonkit_client grpc", 2), Work("tritonclient.grpc", 2), Work("grpc, one channel", 2),
-     Work("tritonkit_client http", 2), Work("grpc, one channel", 2, 2.0)),
-    (Work("http.client", 4), Work("urllib3", 2), Work("requests", 2), Work("tritonclient.http", 2),
-     Work("http.client", 12, 2.0), Work("urllib3", 6, 2.0), Work("requests", 6, 2.0), Work("tritonclient.http", 4, 2.0)),
-)  # fmt: skip
+
+
+def load(pause_s: float, between_s: float = 0.0) -> tuple[tuple[Work, ...], ...]:
+    """Every kind of client, and every one that never sends again once more with pauses; by process.
+
+    Args:
+        pause_s: The longest pause of those that pause.
+        between_s: The longest wait of the others between two requests, which bounds how much load they are.
+    """
+    grpc = [kind for kind, (protocol, _) in KINDS.items() if protocol == "grpc"] + ["tritonkit_client http"]
+    pausing = [kind for kind in KINDS if not kind.startswith("tritonkit")]
+    work = [Work(kind, 2, between_s) for kind in KINDS]
+    work += [Work(kind, 6, pause_s, f"{kind}, pauses to {pause_s:g} s") for kind in pausing]
+    return tuple(one for one in work if one.kind in grpc), tuple(one for one in work if one.kind not in grpc)
 
 
 @dataclass
@@ -65,9 +72,9 @@ class Result:
 
     accounts: list[Account]
     ended: list[Ended]
-    deleted_at: list[float] = field(default_factory=list)
-    took_s: float = 0.0
-    refused: int = 0
+    deleted_at: list[float]
+    took_s: float
+    refused: int
 
     @property
     def sent(self) -> int:
@@ -91,72 +98,97 @@ def write_model(repository: Path) -> Path:
 def rolling_restart(
     manifests: Sequence[Manifest],
     folder: Path,
+    calls: Sequence[Sequence[Work]],
     *,
     requests: int = 20_000,
-    load: Sequence[Sequence[Work]] = LOAD,
+    replaced: int = 2,
     propagation_s: float = PROPAGATION_S,
-    said: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> Result:
-    """Replace every pod in turn, as the Deployment's strategy says, while callers call.
+    """Replace pods in turn, as the Deployment's strategy says, while callers call.
 
     Args:
         manifests: What ``helm template`` rendered, one Deployment among it.
         folder: An empty folder for models, files and logs.
+        calls: The load, by process; see :func:`load`.
         requests: The load goes on until this many were sent and the restart is over.
-        load: Callers, by process.
+        replaced: How many of the two pods are replaced.
         propagation_s: From a pod's deletion until the service sends it no new connection.
-        said: Told what happens.
+        say: Told what happens.
+
+    Raises:
+        CheckFailed: A pod did not become ready, or the requests were not sent in time.
+        InputError: The manifest cannot be run here.
     """
-    repository = write_model(folder / "models")
-    strategy = deployment(manifests)["spec"].get("strategy", {})
-    service = Service(propagation_s)
-    with service, ExitStack() as stack:
-        pods = [_started(manifests, repository, folder / f"pod-{number}", stack) for number in range(2)]
+    folder.chmod(0o755)  # the front runs as a user of its own
+    restart = _Restart(manifests, write_model(folder / "models"), folder, Service(propagation_s), say)
+    with restart.service, ExitStack() as stack, calling(calls, restart.service.hosts) as callers:
+        stack.callback(restart.kill)
+        pods = [restart.start() for _ in range(2)]
         for pod in pods:
-            pod.wait_ready()
-            service.add(pod)
-        said("two pods are ready; load begins")
-        with calling(load, service.hosts) as callers:
-            callers.wait(requests // 10)
-            start, result = time.monotonic(), Result([], [])
-            for number, old in enumerate(pods):
-                _replace(old, number, strategy, service, lambda n: _started(manifests, repository, folder / n, stack), result, said)
-            for thread in service.endings:
-                thread.join()
-            result.took_s = time.monotonic() - start
-            said(f"the restart took {result.took_s:.1f} s; {callers.sent} requests so far")
-            callers.wait(requests)
-    result.accounts = callers.accounts()
-    result.refused = service.refused
-    return result
+            restart.admit(pod)
+        callers.begin()
+        callers.wait(requests // 20)
+        say("two pods are ready and called")
+        start = time.monotonic()
+        for pod in pods[:replaced]:
+            restart.replace(pod)
+        for thread in restart.service.endings:
+            thread.join()
+        took_s = time.monotonic() - start
+        say(f"the last old pod is gone after {took_s:.1f} s; {callers.sent} requests so far")
+        callers.wait(requests)
+        callers.stop()
+        return Result(callers.accounts(), restart.ended, restart.deleted_at, took_s, restart.service.refused)
 
 
-def _started(manifests: Sequence[Manifest], repository: Path, folder: Path, stack: ExitStack) -> Pod:
-    pod = Pod(manifests, repository, folder)
-    stack.callback(pod.kill)
-    return pod.start()
+class _Restart:
+    """The pods of a run, old and new."""
 
+    def __init__(
+        self,
+        manifests: Sequence[Manifest],
+        repository: Path,
+        folder: Path,
+        service: Service,
+        say: Callable[[str], None],
+    ) -> None:
+        self.manifests, self.repository, self.folder = manifests, repository, folder
+        self.service, self.say = service, say
+        self.ended: list[Ended] = []
+        self.deleted_at: list[float] = []
+        self._pods: list[Pod] = []
+        strategy = deployment(manifests)["spec"].get("strategy", {})
+        if strategy.get("type") == "Recreate":
+            raise InputError("the strategy Recreate ends every pod first, so requests fail", "render surge or inPlace")
+        self.surge = str(strategy.get("rollingUpdate", {}).get("maxSurge", "25%")) not in ("0", "0%")
 
-def _replace(
-    old: Pod, number: int, strategy: Manifest, service: Service, start: Callable[[str], Pod], result: Result,
-    said: Callable[[str], None],
-) -> None:  # fmt: skip
-    if strategy.get("type") == "Recreate":
-        raise InputError("the strategy Recreate stops everything first", "prove surge or inPlace")
-    surge = str(strategy.get("rollingUpdate", {}).get("maxSurge", "25%")) not in ("0", "0%")
-    name = f"pod-{number + 2}"
-    if surge:
-        new = start(name)
-        new.wait_ready()
-        service.add(new)
-    said(f"pod {number + 1} of 2 is deleted" + (", its successor is ready" if surge else ""))
-    result.deleted_at.append(time.time())
-    ending = service.delete(old, result.ended)
-    if not surge:
-        ending.join()  # its GPU is free only now
-        new = start(name)
-        new.wait_ready()
-        service.add(new)
+    def start(self) -> Pod:
+        """One more pod; it is not ready yet."""
+        pod = Pod(self.manifests, self.repository, self.folder / f"pod-{len(self._pods)}")
+        self._pods.append(pod)
+        return pod.start()
+
+    def admit(self, pod: Pod) -> None:
+        """Wait until the pod is ready, then let the service send it connections."""
+        pod.wait_ready()
+        self.service.add(pod)
+
+    def replace(self, old: Pod) -> None:
+        """One pod for another."""
+        if self.surge:
+            self.admit(self.start())
+        self.say(f"pod {len(self.deleted_at) + 1} is deleted" + (", its successor is ready" if self.surge else ""))
+        self.deleted_at.append(time.time())
+        ending = self.service.delete(old, self.ended)
+        if not self.surge:
+            ending.join()  # its GPU is free only now
+            self.admit(self.start())
+
+    def kill(self) -> None:
+        """End every pod at once."""
+        for pod in self._pods:
+            pod.kill()
 
 
 class Service:
@@ -213,23 +245,37 @@ class Service:
 
 
 class Callers:
-    """The running load."""
+    """The processes that call."""
 
-    def __init__(self, processes: list[subprocess.Popen[str]]) -> None:
-        self._processes = processes
-        self._sent = [0] * len(processes)
+    def __init__(self, calls: Sequence[Sequence[Work]], hosts: dict[str, str]) -> None:
+        self._work = [json.dumps({"work": [vars(one) for one in work], "hosts": hosts}) for work in calls]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "GRPC_VERBOSITY": "NONE"}
+        self._processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "proofs.callers"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                env=environment, start_new_session=True,
+            )
+            for _ in calls
+        ]  # fmt: skip
+        self._sent = [0] * len(calls)
         self._accounts: list[Account] = []
         self._threads = [
             threading.Thread(target=self._read, args=(number, process), daemon=True)
-            for number, process in enumerate(processes)
+            for number, process in enumerate(self._processes)
         ]
-        for thread in self._threads:
-            thread.start()
 
     @property
     def sent(self) -> int:
         """Requests so far."""
         return sum(self._sent)
+
+    def begin(self) -> None:
+        """Let them call."""
+        for process, work, thread in zip(self._processes, self._work, self._threads, strict=True):
+            assert process.stdin is not None
+            process.stdin.write(work + "\n")
+            process.stdin.flush()
+            thread.start()
 
     def wait(self, requests: int, timeout_s: float = 120.0) -> None:
         """Block until so many requests were sent.
@@ -250,52 +296,45 @@ class Callers:
             process.stdin.close()
         for thread in self._threads:
             thread.join()
-        for process in self._processes:
-            process.wait()
+        if any(process.wait() for process in self._processes):
+            raise CheckFailed("a process of callers failed", "read what it said above")
 
     def accounts(self) -> list[Account]:
         """What callers of each kind saw together, after the load."""
-        kinds: dict[str, list[Account]] = defaultdict(list)
+        kinds: dict[str, list[Account]] = {}
         for one in self._accounts:
-            kinds[one.kind].append(one)
+            kinds.setdefault(one.kind, []).append(one)
         return [
-            Account(kind, sum(one.sent for one in all_), [lost for one in all_ for lost in one.lost],
-                    max(one.slowest_s for one in all_))
-            for kind, all_ in kinds.items()
+            Account(kind, sum(one.sent for one in alike), [lost for one in alike for lost in one.lost],
+                    max(one.slowest_s for one in alike))
+            for kind, alike in kinds.items()
         ]  # fmt: skip
 
-    def _read(self, number: int, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            said: dict[str, Any] = json.loads(line)
-            if "sent" in said:
-                self._sent[number] = said["sent"]
-            for account in said.get("accounts", []):
-                self._accounts.append(Account(**account | {"lost": [tuple(one) for one in account["lost"]]}))
-
-
-@contextmanager
-def calling(load: Sequence[Sequence[Work]], hosts: dict[str, str]) -> Iterator[Callers]:
-    """Callers call while the block runs."""
-    processes = []
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "GRPC_VERBOSITY": "NONE"}
-    try:
-        for work in load:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "proofs.callers"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                env=environment, start_new_session=True,
-            )  # fmt: skip
-            processes.append(process)
-            assert process.stdin is not None
-            process.stdin.write(json.dumps({"work": [vars(one) for one in work], "hosts": hosts}) + "\n")
-            process.stdin.flush()
-        callers = Callers(processes)
-        yield callers
-        callers.stop()
-    finally:
-        for process in processes:
+    def end(self) -> None:
+        """End the processes at once."""
+        for process in self._processes:
             process.kill()
             process.wait()
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
                     stream.close()
+
+    def _read(self, number: int, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            said: dict[str, Any] = json.loads(line)
+            self._sent[number] = said.get("sent", self._sent[number])
+            self._accounts += [
+                Account(**account | {"lost": [tuple(one) for one in account["lost"]]})
+                for account in said.get("accounts", [])
+            ]
+
+
+@contextmanager
+def calling(calls: Sequence[Sequence[Work]], hosts: dict[str, str]) -> Iterator[Callers]:
+    """Processes of callers, ended with the block."""
+    callers = Callers(calls, hosts)
+    try:
+        yield callers
+    finally:
+        callers.end()

@@ -1,4 +1,4 @@
-"""Runs the pods of a rendered Deployment as processes, the way a kubelet runs them: start, probes, preStop, signal, kill.
+"""Runs the pods of a rendered Deployment as processes, as a kubelet does: start, probes, preStop, signal, kill.
 
 Command, args, env, files from ConfigMaps and Secrets, probes, hooks and the grace period are read from the manifest.
 Ports and mounted paths are rewritten, as all pods share this host; images, init containers and cgroups are left out.
@@ -7,6 +7,7 @@ Ports and mounted paths are rewritten, as all pods share this host; images, init
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import os
 import re
@@ -40,7 +41,9 @@ def deployment(manifests: Sequence[Manifest]) -> Manifest:
     """
     found = [one for one in manifests if one.get("kind") == "Deployment"]
     if len(found) != 1:
-        raise InputError(f"{len(found)} Deployments in the manifest, one is wanted", "render an example with one variant")
+        raise InputError(
+            f"{len(found)} Deployments in the manifest, one is wanted", "render an example with one variant"
+        )
     return found[0]
 
 
@@ -66,7 +69,7 @@ class Pod:
 
     Args:
         manifests: Everything that was rendered.
-        repository: What the pod finds at its volume of models.
+        repository: What the pod finds at its volume claim.
         folder: Where its files and logs go.
         cores: CPU cores to stay on; all of them if not given.
     """
@@ -140,7 +143,8 @@ class Pod:
         self._ending.set()
         ended, start = Ended(), time.monotonic()
         threads = [
-            threading.Thread(target=self._terminate, args=(name, start, ended), daemon=True) for name in self._containers
+            threading.Thread(target=self._terminate, args=(name, start, ended), daemon=True)
+            for name in self._containers
         ]
         for thread in threads:
             thread.start()
@@ -191,7 +195,8 @@ class Pod:
         user = self._user(name)
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            env=self._environment(name), cwd=self.folder, user=user, group=user, extra_groups=None if user is None else [],
+            env=self._environment(name), cwd=self.folder, user=user, group=user,
+            extra_groups=None if user is None else [],
         )  # fmt: skip
 
     def _user(self, name: str) -> int | None:
@@ -234,19 +239,18 @@ class Pod:
     def _here(self, name: str, word: str) -> str:
         """A word of the container, with this host's ports and paths."""
         word = self._with_ports(word)
-        mounts = self._containers[name].get("volumeMounts", [])
-        for mount in sorted(mounts, key=lambda one: -len(one["mountPath"])):
-            here = self.folder / "volumes" / mount["name"] / mount.get("subPath", "")
-            word = re.sub(rf"(?<![\w./-]){re.escape(mount['mountPath'])}(?![\w.-])", str(here), word)
-        return word
+        places = {
+            mount["mountPath"]: str(self.folder / "volumes" / mount["name"] / mount.get("subPath", ""))
+            for mount in self._containers[name].get("volumeMounts", [])
+        }
+        paths = "|".join(re.escape(path) for path in sorted(places, key=len, reverse=True))
+        return re.sub(rf"(?<![\w./-])({paths})(?![\w.-])", lambda match: places[match[1]], word) if paths else word
 
     def _volumes(self, repository: Path) -> None:
-        mounts = self._containers["triton"].get("volumeMounts", [])
-        models = {one["name"] for one in mounts if one["mountPath"] == "/models"}
         for volume in self.spec.get("volumes", []):
             place = self.folder / "volumes" / volume["name"]
             place.parent.mkdir(parents=True, exist_ok=True)
-            if volume["name"] in models:
+            if "persistentVolumeClaim" in volume:
                 place.symlink_to(repository.absolute())
                 continue
             place.mkdir()
@@ -323,7 +327,7 @@ def _commands(folder: Path) -> Path:
     lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     addresses = " ".join(f"--{name}-address={HOST}" for name in ("http", "grpc", "metrics"))
     lines.append(
-        f'exec {shlex.quote(str(found.binary))} --backend-directory={shlex.quote(str(backends))} '
+        f"exec {shlex.quote(str(found.binary))} --backend-directory={shlex.quote(str(backends))} "
         f'--cache-directory={shlex.quote(str(found.cache_directory))} "$@" {addresses}'
     )
     script = folder / "tritonserver"
@@ -338,10 +342,8 @@ def _different(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """End a container's whole process group; nobody else is in it."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

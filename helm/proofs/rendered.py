@@ -1,0 +1,39 @@
+"""Renders the chart for the proofs: ``helm template`` with a claim as the source of models.
+
+A claim needs no init container; what others render, and whether it is right, is proved in ``tests/helm``.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kubetools import binaries
+
+from tritonkit.errors import CheckFailed
+
+CHART = Path(__file__).parents[1] / "tritonkit"
+
+
+def render(values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Every document that the chart renders with these values.
+
+    Raises:
+        CheckFailed: Helm refused; its own words are in the message.
+        MissingError: There is no helm 4.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump({"models": {"pvc": {"claimName": "models"}}} | dict(values or {}), file)
+        file.flush()
+        done = subprocess.run(
+            [str(binaries.helm()), "template", "drain", str(CHART), "--values", file.name],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    if done.returncode:
+        raise CheckFailed(f"helm template failed:\n{done.stderr.strip()}", "correct the values or the chart")
+    return [one for one in yaml.safe_load_all(done.stdout) if one]
