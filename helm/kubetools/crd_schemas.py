@@ -103,9 +103,9 @@ def _checks(body: str, enums: dict[str, list[str]]) -> Schema:
     found: Schema = {}
     if kinds := re.findall(r'keyword:"type",params:\{type:"(\w+)"', body):
         found["type"] = kinds[0]
-    limits = rf'keyword:"({"|".join(_LIMITS)})",params:\{{(?:comparison:"[<>=]+",)?limit:(-?\d+)'
+    limits = rf'keyword:"({"|".join(_LIMITS)})",params:\{{(?:comparison:"[<>=]+",)?limit:(-?[\de]+)'
     for keyword, limit in re.findall(limits, body):
-        found[keyword] = int(limit)
+        found[keyword] = int(float(limit))
     for pattern in re.findall(rf'keyword:"pattern",params:\{{pattern:{_STRING}\}}', body):
         found["pattern"] = json.loads(f'"{pattern}"')
     for name in re.findall(r'keyword:"enum",params:\{allowedValues:(\w+)', body):
