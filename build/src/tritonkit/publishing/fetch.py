@@ -131,9 +131,10 @@ class _Visit:
             self._clear_stage()
             meter = Meter(self.say, "download", len(wanted), sum(file.size for file in wanted))
             with refusals.explained(self.shelf.place):
-                list(pool.map(lambda one: self._bring(one, meter), wanted))
+                brought = list(pool.map(lambda one: self._bring(one, meter), wanted))
         self._place(models, set(wanted))
-        return Fetched(self.manifest, len(wanted), sum(file.size for file in wanted))
+        sizes = [file.size for file, downloaded in zip(wanted, brought, strict=True) if downloaded]
+        return Fetched(self.manifest, len(sizes), sum(sizes))
 
     def _check_strangers(self) -> None:
         """A model in the folder that no fetch brought would be served, too."""
@@ -166,9 +167,11 @@ class _Visit:
             if path != self.stage:
                 shutil.rmtree(path)
 
-    def _bring(self, file: File, meter: Meter) -> None:
+    def _bring(self, file: File, meter: Meter) -> bool:
+        """Stage a file; False if an earlier attempt had staged it."""
         target = self.stage / file.path
-        if not _same(target, file):
+        staged = _same(target, file)
+        if not staged:
             target.parent.mkdir(parents=True, exist_ok=True)
             part = target.with_name(target.name + _PART)
             resumed = part.exists()
@@ -184,6 +187,7 @@ class _Visit:
                 )
             part.rename(target)
         meter.add(files=1)
+        return not staged
 
     def _download(self, file: File, part: Path, meter: Meter) -> str:
         """Go on where an earlier attempt stopped; the SHA-256 of the whole."""

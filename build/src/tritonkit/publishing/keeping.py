@@ -150,11 +150,13 @@ def prune(shelf: Shelf, keep: int, grace_minutes: float = GRACE_MINUTES) -> list
         others = [one for one in published if one.version != current]
         room = keep - (len(others) < len(published))
         gone = [one.version for one in others[room:] if _remove(shelf, one)]
-        kept = {one.version for one in published}
+        before = datetime.now(UTC) - timedelta(minutes=grace_minutes)
+        known = {one.version for one in published}
         for version in shelf.started():
-            if version not in kept and _is_abandoned(shelf, version, grace_minutes):
+            if version not in known and _is_abandoned(shelf, version, before):
                 shelf.drop_files(version)
                 gone.append(version)
+        shelf.sweep(before)
         return gone
 
 
@@ -168,7 +170,6 @@ def _remove(shelf: Shelf, manifest: Manifest) -> bool:
     return True
 
 
-def _is_abandoned(shelf: Shelf, version: str, grace_minutes: float) -> bool:
-    written = [file.written for file in shelf.files(version).values()]
-    young = bool(written) and datetime.now(UTC) - max(written) < timedelta(minutes=grace_minutes)
+def _is_abandoned(shelf: Shelf, version: str, before: datetime) -> bool:
+    young = any(file.written >= before for file in shelf.files(version).values())
     return not young and shelf.manifest(version) is None

@@ -171,7 +171,7 @@ class _Transfer:
         if not done:
             contents.check_unchanged(source)
             self.shelf.upload(self.version, file.path, source.origin or contents.PLACEHOLDER_TEXT)
-            if self.shelf.sha256(self.version, file.path) != file.sha256:
+            if not self.shelf.holds(self.version, file):
                 contents.check_unchanged(source)
                 raise CheckFailed(
                     f"{self.shelf.file(self.version, file.path)} is not what was sent: its SHA-256 differs; "
@@ -185,14 +185,14 @@ class _Transfer:
     def _bring_cheaply(self, file: File) -> str:
         """Without sending it: it is there, or another version has it. Empty if it has to be sent."""
         stored = self.stored.get(file.path)
-        if stored and stored.size == file.size and self.shelf.sha256(self.version, file.path) == file.sha256:
+        if stored and stored.size == file.size and self.shelf.holds(self.version, file):
             return "present"
         origin = self.elsewhere.get((file.sha256, file.size))
         if origin is None:
             return ""
         try:
             self.shelf.copy(self.version, file, origin)
-            return "copied" if self.shelf.sha256(self.version, file.path) == file.sha256 else ""
+            return "copied" if self.shelf.holds(self.version, file) else ""
         except FileNotFoundError:  # pruned meanwhile
             return ""
 

@@ -183,6 +183,19 @@ class Shelf:
         if self.fs.exists(root):
             self.fs.rm(root, recursive=True)
 
+    def sweep(self, before: datetime) -> None:
+        """Remove parts of files whose upload was cut off before that moment; nobody can see them, but they cost."""
+        if self.place.scheme == "file":
+            for path in Path(self.place.path(_INCOMING)).glob("*"):
+                if datetime.fromtimestamp(path.stat().st_mtime, UTC) < before:
+                    path.unlink(missing_ok=True)
+        elif self.place.scheme == "s3":
+            bucket, _, prefix = self.place.path(VERSIONS, "").partition("/")
+            said = self.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix)
+            for one in said.get("Uploads", []):
+                if one["Initiated"] < before:
+                    self.fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=one["Key"], UploadId=one["UploadId"])
+
     def file(self, version: str, path: str) -> str:
         """A file of a version, as fsspec names it."""
         return self.place.path(VERSIONS, version, path)
@@ -202,15 +215,14 @@ class Shelf:
             yield chunk
             offset += len(chunk)
 
-    def sha256(self, version: str, path: str) -> str:
-        """The SHA-256 of a stored file: the store's own where it keeps one, else of the bytes read back."""
-        kept = self._kept_sha256(self.file(version, path))
-        if kept:
-            return kept
+    def holds(self, version: str, file: File) -> bool:
+        """Whether the store has that content: its own SHA-256 says so where it keeps one, else the bytes read back."""
+        if self._kept_sha256(self.file(version, file.path)) == file.sha256:
+            return True
         found = hashlib.sha256()
-        for chunk in self.chunks(version, path):
+        for chunk in self.chunks(version, file.path):
             found.update(chunk)
-        return found.hexdigest()
+        return found.hexdigest() == file.sha256
 
     def _kept_sha256(self, name: str) -> str:
         """S3 keeps the SHA-256 of an object that came in one piece, or was copied, with the wish for one."""
@@ -221,9 +233,8 @@ class Shelf:
             said = self.fs.call_s3("head_object", Bucket=bucket, Key=key, ChecksumMode="ENABLED")
         except OSError:  # a store that does not know the header
             return ""
-        encoded = said.get("ChecksumSHA256", "")
-        whole = said.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT" and "-" not in encoded
-        return base64.b64decode(encoded).hex() if encoded and whole else ""
+        encoded = str(said.get("ChecksumSHA256", ""))  # of parts, it ends with their number
+        return "" if "-" in encoded else base64.b64decode(encoded).hex()
 
     def upload(self, version: str, path: str, origin: Path | bytes) -> None:
         """Store one file."""

@@ -1,0 +1,175 @@
+"""Fetching: verified, into place by a rename, repeatable, and never half a version."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from s3store import Bucket
+
+from tritonkit import publishing
+from tritonkit.errors import CheckFailed, MissingError, OutputError
+from tritonkit.publishing import Place
+
+HERE = "s3://models/prod"
+
+
+@pytest.fixture
+def remote(repository: Path, bucket: Bucket) -> Place:
+    """The S3 server, with the repository published there."""
+    place = publishing.parse(HERE, bucket.endpoint)
+    publishing.publish(repository, place)
+    return place
+
+
+@pytest.fixture
+def place(repository: Path, tmp_path: Path) -> Place:
+    """A folder, with the repository published there."""
+    place = publishing.parse(str(tmp_path / "published"))
+    publishing.publish(repository, place)
+    return place
+
+
+def stored(place: Place, path: str) -> Path:
+    """A file of the version that is current in a folder."""
+    pointer = publishing.Shelf(place).pointer()
+    assert pointer is not None
+    return Path(place.root, "versions", pointer.version, path)
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    """What Triton sees: everything in folders."""
+    found = (path for path in directory.glob("*/**/*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in found}
+
+
+def test_a_version_arrives_whole_and_a_repetition_downloads_nothing(
+    place: Place, repository: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "models"
+    assert publishing.fetch(place, target).downloaded == 4
+    assert files(target).items() >= files(repository).items()
+    assert {path.name for path in target.iterdir() if path.is_dir()} == {"double", "whole"}
+    assert (target / "whole/1").is_dir()
+    inode = (target / "double/1/model.py").stat().st_ino
+    assert publishing.fetch(place, target).downloaded == 0
+    assert (target / "double/1/model.py").stat().st_ino == inode
+
+
+def test_a_spoilt_object_is_refused_and_a_later_attempt_goes_on(remote: Place, bucket: Bucket, tmp_path: Path) -> None:
+    place = publishing.parse(remote.uri(bucket.current("prod")))  # as the chart names it
+    key = f"prod/versions/{bucket.current('prod')}/double/1/model.py"
+    right = bucket.get(key)
+    bucket.spoil(key)
+    with pytest.raises(CheckFailed, match=r"double/1/model\.py is not what was published"):
+        publishing.fetch(place, tmp_path / "models")
+    assert not [path for path in (tmp_path / "models").iterdir() if path.is_dir() and not path.name.startswith(".")]
+    bucket.put(key, right)
+    assert publishing.fetch(place, tmp_path / "models").downloaded == 1
+
+
+def test_a_download_that_was_cut_off_goes_on_where_it_stopped_unless_it_is_spoilt(
+    place: Place, repository: Path, tmp_path: Path
+) -> None:
+    version = publishing.versions(publishing.Shelf(place))[0].manifest.version
+    right = (repository / "double/1/model.py").read_bytes()
+    for number, begun in enumerate((right[:50], b"x" * 50)):
+        target = tmp_path / f"models{number}"
+        stage = target / ".tritonkit-fetch" / version / "double/1"
+        stage.mkdir(parents=True)
+        (stage / "model.py.part").write_bytes(begun)
+        publishing.fetch(place, target)
+        assert (target / "double/1/model.py").read_bytes() == right
+
+
+@pytest.mark.parametrize("how", ["missing", "short"])
+def test_a_version_that_is_not_whole_is_refused_before_anything_is_downloaded(
+    place: Place, tmp_path: Path, how: str
+) -> None:
+    if how == "missing":
+        stored(place, "whole/config.pbtxt").unlink()
+    else:
+        stored(place, "whole/config.pbtxt").write_text("x")
+    with pytest.raises(CheckFailed, match=r"is not whole: .*whole/config\.pbtxt"):
+        publishing.fetch(place, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+def test_what_was_never_published_is_told_apart(remote: Place, tmp_path: Path, bucket: Bucket) -> None:
+    for text, said in (
+        (f"{HERE}/versions/{'0' * 16}", "there is no version 0000000000000000"),
+        ("s3://models/elsewhere", "nothing is published at s3://models/elsewhere"),
+    ):
+        with pytest.raises(OutputError, match=said):
+            publishing.fetch(publishing.parse(text, bucket.endpoint), tmp_path / "models")
+
+
+def test_an_altered_manifest_is_refused(place: Place, tmp_path: Path) -> None:
+    (path,) = Path(place.root, "manifests").iterdir()
+    right = path.read_bytes()
+    for old, new, said in (
+        (b"whole/1/.empty", b"../../../.empty", "was altered"),
+        (b'"files"', b'"fi', "is no manifest"),
+    ):
+        path.write_bytes(right.replace(old, new))
+        with pytest.raises(CheckFailed, match=said):
+            publishing.fetch(place, tmp_path / "models")
+
+
+def test_engines_built_beside_stay_on_a_restart_and_go_with_another_version(
+    place: Place, repository: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "models"
+    publishing.fetch(place, target)
+    plan = target / "double/1/model.plan"
+    plan.write_text("built on this node")
+    publishing.fetch(place, target)
+    assert plan.exists()
+    (repository / "double/labels.txt").write_text("new")
+    publishing.publish(repository, place)
+    assert publishing.fetch(place, target).downloaded == 1
+    assert not plan.exists()
+
+
+def test_models_that_a_version_no_longer_has_are_removed_and_a_strangers_are_refused(
+    place: Place, repository: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "models"
+    publishing.fetch(place, target)
+    for path in (repository / "whole/1", repository / "whole"):
+        for file in path.glob("*.pbtxt"):
+            file.unlink()
+        path.rmdir()
+    publishing.publish(repository, place)
+    publishing.fetch(place, target)
+    assert {path.name for path in target.iterdir() if path.is_dir()} == {"double"}
+    (target / "mine").mkdir()
+    with pytest.raises(OutputError, match="holds what no fetch brought: mine"):
+        publishing.fetch(place, target)
+    assert (target / "mine").is_dir()
+
+
+def test_several_pods_may_fetch_into_one_folder_at_once(place: Place, tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).with_name("tritonkit")), "fetch", str(place)]
+    started = [
+        subprocess.Popen(
+            [*command, str(tmp_path / "models")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=60)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    assert sorted("4 of them downloaded" in text for text in said) == [False, True]
+
+
+def test_a_volume_too_small_is_refused_before_the_download(
+    place: Place, repository: Path, mounted: Callable[[str], Path]
+) -> None:
+    (repository / "double/1/weights").write_bytes(os.urandom(2**21))
+    publishing.publish(repository, place)
+    with pytest.raises(MissingError, match="free; the version needs"):
+        publishing.fetch(place, mounted("size=1m"))

@@ -1,0 +1,216 @@
+"""Publishing to a real S3 server: what lies there, what Triton reads, and what an interruption leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from s3store import Bucket
+
+from tritonkit import publishing
+from tritonkit.errors import CheckFailed
+from tritonkit.publishing import keeping
+from tritonkit.server import TritonServer, runtime
+from tritonkit_client import Client
+
+Run = Callable[..., tuple[int, str, str]]
+HERE = "s3://models/prod"
+
+
+def published(run: Run, repository: Path, *more: str) -> dict[str, object]:
+    code, said, error = run("publish", repository, HERE, "--json", *more)
+    assert code == 0, error
+    return dict(json.loads(said))
+
+
+def test_a_version_holds_nothing_but_models_and_the_manifest_lies_beside_it(
+    run: Run, repository: Path, bucket: Bucket, tmp_path: Path
+) -> None:
+    (repository / "README.md").write_text("not a model")
+    (repository / ".git").mkdir()
+    (repository / ".git/HEAD").write_text("x")
+    (repository / "double/1/__pycache__").mkdir()
+    (repository / "double/1/__pycache__/model.pyc").write_bytes(b"x")
+    (repository / "double/labels.txt").symlink_to(repository / "README.md")
+    said = published(run, repository, "--values", str(tmp_path / "values.yaml"))
+    version = said["version"]
+    assert set(bucket.objects()) == {
+        "prod/current.json", f"prod/manifests/{version}.json", f"prod/versions/{version}/double/1/model.py",
+        f"prod/versions/{version}/double/config.pbtxt", f"prod/versions/{version}/double/labels.txt",
+        f"prod/versions/{version}/whole/1/.empty", f"prod/versions/{version}/whole/config.pbtxt",
+    }  # fmt: skip
+    assert bucket.get(f"prod/versions/{version}/double/labels.txt") == b"not a model"
+    assert said["skipped"] == ["README.md"]
+    uri = f"s3://{bucket.endpoint}/models/prod/versions/{version}"
+    assert said["uri"] == uri
+    assert yaml.safe_load((tmp_path / "values.yaml").read_text()) == {"models": {"uri": uri}}
+
+
+def test_the_real_triton_serves_a_published_version_and_still_does_after_the_next(
+    run: Run, repository: Path, bucket: Bucket, tmp_path: Path, installed_server: runtime.Runtime
+) -> None:
+    first = published(run, repository)
+    model = repository / "double/1/model.py"
+    model.write_text(model.read_text().replace("x * 2", "x * 3"))
+    published(run, repository)
+    (tmp_path / "nothing").mkdir()
+    arguments = [f"--model-repository={first['uri']}"]
+    server = TritonServer(tmp_path / "nothing", runtime=installed_server, arguments=arguments)
+    with server, Client(server.grpc_url) as client:
+        for name in ("double", "whole"):
+            assert client.infer(name, x=np.array([21], np.float32))["y"].item() == 42
+
+
+def test_unchanged_files_are_copied_in_the_store_and_only_the_changed_are_sent(run: Run, repository: Path) -> None:
+    first = published(run, repository)
+    (repository / "whole/labels.txt").write_text("new")
+    second = published(run, repository)
+    assert second["uploaded"] == ["whole/labels.txt"]
+    assert second["copied"] == first["uploaded"]
+    third = published(run, repository)
+    assert (third["version"], third["uploaded"], third["copied"]) == (second["version"], [], [])
+
+
+def test_equal_content_is_the_same_version_anywhere(run: Run, repository: Path, tmp_path: Path) -> None:
+    place = publishing.parse(str(tmp_path / "shelf"))
+    assert publishing.publish(repository, place).manifest.version == published(run, repository)["version"]
+    fetched = tmp_path / "fetched"
+    publishing.fetch(place, fetched)
+    again = publishing.publish(fetched, publishing.parse(str(tmp_path / "other")))
+    assert again.manifest.version == publishing.Shelf(place).manifests()[0].version
+
+
+def test_a_publisher_killed_midway_switches_nothing_and_repeating_completes(
+    run: Run, repository: Path, bucket: Bucket, tmp_path: Path
+) -> None:
+    before = published(run, repository)["version"]
+    for number in range(80):
+        (repository / f"double/1/part{number}").write_text(f"content {number}")
+    command = [str(Path(sys.executable).with_name("tritonkit")), "publish", str(repository), HERE]
+    publisher = subprocess.Popen(
+        [*command, "--endpoint-url", bucket.endpoint], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while len(bucket.objects("prod/versions/")) < 10:
+        assert publisher.poll() is None
+        time.sleep(0.02)
+    publisher.send_signal(signal.SIGKILL)
+    publisher.wait()
+    there = len(bucket.objects("prod/versions/")) - 4
+    assert 0 < there < 80
+    assert list(bucket.objects("prod/manifests/")) == [f"prod/manifests/{before}.json"]
+    assert bucket.current("prod") == before
+    (half,) = {key.split("/")[2] for key in bucket.objects("prod/versions/")} - {before}
+    code, _, error = run("fetch", f"{HERE}/versions/{half}", tmp_path / "models")
+    assert code == 1
+    assert "is not whole: its upload did not end" in error
+    said = published(run, repository)
+    assert said["version"] == half == bucket.current("prod")
+    assert len(said["present"]) == there  # type: ignore[arg-type]
+    assert run("fetch", HERE, tmp_path / "models")[0] == 0
+    assert (tmp_path / "models/double/1/part79").read_text() == "content 79"
+
+
+def test_what_the_store_has_spoilt_is_neither_trusted_nor_copied_and_publishing_repairs_it(
+    run: Run, repository: Path, bucket: Bucket, tmp_path: Path
+) -> None:
+    first = published(run, repository)["version"]
+    bucket.spoil(f"prod/versions/{first}/double/1/model.py")
+    (repository / "whole/labels.txt").write_text("new")
+    second = published(run, repository)
+    assert set(second["uploaded"]) == {"double/1/model.py", "whole/labels.txt"}  # type: ignore[call-overload]
+    (repository / "whole/labels.txt").unlink()
+    bucket.delete(f"prod/versions/{first}/whole/config.pbtxt")
+    repaired = published(run, repository)
+    assert repaired["version"] == first
+    assert repaired["copied"] == ["double/1/model.py", "whole/config.pbtxt"]
+    assert run("fetch", f"{HERE}/versions/{first}", tmp_path / "models")[0] == 0
+
+
+def test_a_file_that_changes_meanwhile_is_noticed_and_nothing_is_switched(repository: Path, bucket: Bucket) -> None:
+    place = publishing.parse(HERE, bucket.endpoint)
+
+    def touch(text: str) -> None:
+        if text.startswith("upload"):
+            (repository / "double/1/model.py").write_text("half a mod")
+
+    with pytest.raises(CheckFailed, match=r"model\.py changed while it was being published"):
+        publishing.publish(repository, place, touch)
+    assert not bucket.objects("prod/manifests/")
+    assert "prod/current.json" not in bucket.objects()
+
+
+def test_the_last_of_two_publishers_wins_and_says_so(repository: Path, bucket: Bucket, tmp_path: Path) -> None:
+    place = publishing.parse(HERE, bucket.endpoint)
+    theirs: list[str] = []
+
+    def another(text: str) -> None:
+        if text == "switch":
+            config = repository / "double/config.pbtxt"
+            old = config.read_bytes()
+            config.write_bytes(old + b"# theirs\n")
+            theirs.append(publishing.publish(repository, place).manifest.version)
+
+    done = publishing.publish(repository, place, another)
+    assert done.notes == (f"another publisher made {theirs[0]} current meanwhile; now {done.manifest.version} is",)
+    assert bucket.current("prod") == done.manifest.version != theirs[0]
+
+
+def test_a_version_pruned_while_it_is_published_again_does_not_become_current(repository: Path, bucket: Bucket) -> None:
+    place = publishing.parse(HERE, bucket.endpoint)
+    shelf = publishing.Shelf(place)
+    first = publishing.publish(repository, place).manifest
+    (repository / "whole/labels.txt").write_text("new")
+    second = publishing.publish(repository, place).manifest
+    shelf.drop_manifest(first.version)  # what a pruner does first
+    with pytest.raises(CheckFailed, match="was pruned while"):
+        keeping.switch(shelf, first, shelf.pointer())
+    assert bucket.current("prod") == second.version
+    shelf.drop_files(first.version)
+    with pytest.raises(CheckFailed, match="is not whole"):
+        keeping.switch(shelf, first, shelf.pointer())
+    assert bucket.current("prod") == second.version
+
+
+def test_a_dry_run_says_what_would_happen_and_writes_nothing(run: Run, repository: Path, bucket: Bucket) -> None:
+    said = published(run, repository, "--dry-run")
+    assert len(said["uploaded"]) == 4  # type: ignore[arg-type]
+    assert not bucket.objects()
+    assert "would be published" in run("publish", repository, HERE, "--dry-run")[1]
+
+
+def test_a_file_in_parts_is_read_back_as_the_hash_of_its_parts_is_not_its_own(
+    repository: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = 5 * 2**20  # the smallest that S3 takes, so that a small file has several
+    monkeypatch.setattr("s3fs.core.calculate_chunksize", lambda *_arguments, **_more: part)
+    place = publishing.parse(HERE, bucket.endpoint)
+    (repository / "double/1/weights").write_bytes(os.urandom(2**20) * 11)
+    version = publishing.publish(repository, place).manifest.version
+    key = f"prod/versions/{version}/double/1/weights"
+    assert "-3" in bucket.client.head_object(Bucket="models", Key=key)["ETag"]
+    assert publishing.publish(repository, place).uploaded == ()
+    bucket.spoil(key)
+    assert publishing.publish(repository, place).uploaded == ("double/1/weights",)
+
+
+def test_parts_of_an_upload_that_was_cut_off_are_removed_by_pruning(repository: Path, bucket: Bucket) -> None:
+    """They are in no listing, and are paid for."""
+    place = publishing.parse(HERE, bucket.endpoint)
+    version = publishing.publish(repository, place).manifest.version
+    for key in (f"prod/versions/{version}/double/1/weights", "other/weights"):
+        bucket.client.create_multipart_upload(Bucket="models", Key=key)
+    thirty_years = 30 * 365 * 24 * 60  # moto says that every such upload began in 2010
+    for grace_minutes, left in ((thirty_years, 2), (60, 1)):
+        publishing.prune(publishing.Shelf(place), 1, grace_minutes)
+        found = bucket.client.list_multipart_uploads(Bucket="models").get("Uploads", [])
+        assert len(found) == left
+    assert found[0]["Key"] == "other/weights"
