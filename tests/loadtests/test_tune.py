@@ -30,6 +30,9 @@ from tritonkit.errors import OutputError, RecipeError
 from tritonkit.recipe import Batching, Slo
 from tritonkit.repository import config
 
+# An interruption may come between the opening of a file and the line that would close it.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*FileIO:pytest.PytestUnraisableExceptionWarning")
+
 # --- what is written into a recipe ---
 
 TUNED = Batching(max_batch_size=8, max_queue_delay_us=0, instances=1)
