@@ -28,7 +28,7 @@ LOADS_S = 3.0  # a configuration, roughly
 Say = Callable[[str], None]
 PROBES = 3  # that a final round takes, roughly
 QUALIFIERS = 3  # trials that are measured again: the estimate that put one of them first is partly luck
-CHOOSING_RUNS = 16  # that `choose` takes, at most as a rule
+CHOOSING_RUNS = 13  # that `choose` takes, at most as a rule
 LEAST_SHARE = 1 / 3  # of the budget for the search, however short it is
 
 
