@@ -2,7 +2,7 @@
 
 For each model it searches, and then measures the winner beside `dynamic_batching {}` with one instance: of the exported
 graph, and of the winner's own variant, so that what the variant wins is told apart from what the settings win. For the
-first model it measures every configuration of a small space, lets a search find its way in a part of that many runs,
+last model it measures every configuration of a small space, lets a search find its way in a part of that many runs,
 and measures both bests again side by side. It can be interrupted; the same command continues.
 """
 
@@ -75,7 +75,7 @@ def main() -> int:
             with Bench(path_of(model), folder, size) as bench:
                 if "defaults" in parts:
                     said[model] = bench.against_defaults()
-                if "grid" in parts and model == models[0]:
+                if "grid" in parts and model == models[-1]:
                     said[f"grid, {model}"] = bench.against_grid()
         atomic.write(folder / "result.json", (json.dumps(said, indent=2) + "\n").encode())
     except KeyboardInterrupt:

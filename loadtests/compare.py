@@ -174,7 +174,8 @@ def _ceiling(wanted: Recipe, subject: Subject) -> float:
         session = graph.Session(subject.graph, threads=1)
         inputs = [samples.batch([sample], 1) for sample in samples.load(wanted, payloads.SAMPLES)]
         passes = [[_seconds(session, one) for one in inputs] for _ in range(PASSES)]
-    return 1 / statistics.mean(statistics.median(times) for times in zip(*passes, strict=True))
+    typical: list[float] = [statistics.median(times) for times in zip(*passes, strict=True)]
+    return 1 / statistics.mean(typical)
 
 
 def _seconds(session: graph.Session, inputs: Sample) -> float:

@@ -30,6 +30,9 @@ from tritonkit.errors import OutputError, RecipeError
 from tritonkit.recipe import Batching, Slo
 from tritonkit.repository import config
 
+# An interruption may come between the opening of a file and the line that would close it.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*FileIO:pytest.PytestUnraisableExceptionWarning")
+
 # --- what is written into a recipe ---
 
 TUNED = Batching(max_batch_size=8, max_queue_delay_us=0, instances=1)
@@ -83,7 +86,7 @@ inputs:
 outputs:
   y: {dtype: fp32, dims: [2048]}
 max_batch_size: 8
-slo: {p50_ms: 100, error_rate: 0.05}   # a median, as others use the machine, too
+slo: {p50_ms: 60, error_rate: 0.05}   # a median, as others use the machine, too
 batching:   # by hand
   instances: 2   # two
   max_queue_delay_us: 1000
@@ -95,7 +98,7 @@ BRIEF = Effort(probe_s=0.5, final_s=0.5, warm_up_s=0.1, rounds=1, finalists=1)
 
 def heavy(path: Path) -> None:
     """Products with one large matrix, again and again."""
-    size, count = 2048, 60
+    size, count = 2048, 12
     weight = np.eye(size, dtype=np.float32)
     names = ["x", *(f"h{number}" for number in range(1, count)), "y"]
     nodes = [helper.make_node("MatMul", [a, "w"], [b]) for a, b in itertools.pairwise(names)]
