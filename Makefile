@@ -20,9 +20,12 @@ BUDGET ?= 10m
 PEERS ?=
 MODELS ?=
 QUICK ?=
+ENV ?= dev
+APPLY ?=
+REVISION ?=
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo build serve loadtest capacity tune compare bench bench-client bench-generator bench-tuning test lint clean
+.PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-client bench-generator bench-tuning bench-drain bench-autoscaler test lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -36,12 +39,12 @@ $(STAMP): constraints.txt pyproject.toml build/pyproject.toml clients/pyproject.
 	echo "installing into $(VENV) (some minutes the first time)"
 	if command -v uv >/dev/null; then
 	  uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
-	  uv pip install --quiet --python $(BIN)/python -c constraints.txt -e 'build[cpu,torch,hf,zoo,tensorrt-rtx]' -e clients \
+	  uv pip install --quiet --python $(BIN)/python -c constraints.txt -e 'build[cpu,torch,hf,zoo,tensorrt-rtx,s3]' -e clients \
 	    --group dev --group load
 	else
 	  test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip
-	  $(BIN)/python -m pip install --progress-bar off -c constraints.txt -e 'build[cpu,torch,hf,zoo,tensorrt-rtx]' -e clients \
+	  $(BIN)/python -m pip install --progress-bar off -c constraints.txt -e 'build[cpu,torch,hf,zoo,tensorrt-rtx,s3]' -e clients \
 	    --group dev --group load | { grep --line-buffered -oE '^(Collecting|Installing) [^ ;(<>=!~]+' || true; }
 	fi
 	touch $@
@@ -70,6 +73,16 @@ compare: setup build ## PEERS=… MODELS=… QUICK=1: beside FastAPI, LitServe, 
 	@$(BIN)/python loadtests/compare.py $(if $(PEERS),--peers $(PEERS)) $(if $(MODELS),--models $(MODELS)) \
 	  $(if $(QUICK),--quick)
 
+deploy: $(STAMP) ## ENV=dev: lint, render, validate, show what would change; APPLY=1 publishes, upgrades and tests
+	@$(BIN)/python helm/deploy.py deploy $(ENV) $(if $(APPLY),--apply)
+
+rollback: $(STAMP) ## ENV=prod: the revision before, and its models; REVISION=3 names one
+	@$(BIN)/python helm/deploy.py rollback $(ENV) $(if $(REVISION),--revision $(REVISION))
+
+chart: $(STAMP) ## what is generated from the chart's values and templates: schema, README table, goldens
+	@$(BIN)/python helm/schema.py
+	UPDATE_GOLDENS=1 $(BIN)/python -m pytest -q tests/helm/test_goldens.py
+
 bench: setup build ## served throughput over in-process onnxruntime, for both models
 	@$(BIN)/python loadtests/bench_serving.py
 
@@ -81,6 +94,12 @@ bench-generator: setup ## how much load a generator makes, how late it is, and w
 
 bench-tuning: setup ## QUICK=1: what tuning wins over Triton's defaults, and how little of a grid it measures; 45 minutes
 	@$(BIN)/python loadtests/bench_tuning.py $(if $(QUICK),--quick)
+
+bench-drain: setup ## a rolling restart of rendered pods under load, what each part of the drain is worth and costs; 6 minutes
+	@$(BIN)/python helm/proofs/bench_drain.py
+
+bench-autoscaler: setup ## a day of traffic against the chart's autoscaler; writes reports/autoscaler
+	@$(BIN)/python helm/proofs/bench_autoscaler.py
 
 test: setup ## the whole test suite
 	@$(BIN)/python -m pytest tests
