@@ -22,6 +22,7 @@ import numpy as np
 
 MODEL = "same"  # one INT32 `x`, answered as `y`
 TIMEOUT_S = 30.0
+ONCE = "http.client, a connection each"
 Call = Callable[[int], int]
 _HEADERS = {"Content-Type": "application/json"}
 _PATH = f"/v2/models/{MODEL}/infer"
@@ -72,19 +73,25 @@ def _number(status: int, body: bytes) -> int:
     return int(json.loads(body)["outputs"][0]["data"][0])
 
 
-def _http_client(host: str) -> Call:
-    connection = http.client.HTTPConnection(host, timeout=TIMEOUT_S)
+def _http_client(keep: bool) -> Callable[[str], Call]:
+    def make(host: str) -> Call:
+        connection = http.client.HTTPConnection(host, timeout=TIMEOUT_S)
 
-    def call(number: int) -> int:
-        try:
-            connection.request("POST", _PATH, _body(number), _HEADERS)
-            answer = connection.getresponse()
-            return _number(answer.status, answer.read())
-        except BaseException:
-            connection.close()
-            raise
+        def call(number: int) -> int:
+            kept = False
+            try:
+                connection.request("POST", _PATH, _body(number), _HEADERS)
+                answer = connection.getresponse()
+                found = _number(answer.status, answer.read())
+                kept = keep
+                return found
+            finally:
+                if not kept:
+                    connection.close()
 
-    return call
+        return call
+
+    return make
 
 
 def _urllib3(host: str) -> Call:
@@ -168,7 +175,8 @@ KINDS: dict[str, tuple[str, Callable[[str], Call]]] = {
     "tritonclient.grpc": ("grpc", _tritonclient_grpc),
     "grpc, one channel": ("grpc", _grpc),
     "tritonclient.http": ("http", _tritonclient_http),
-    "http.client": ("http", _http_client),
+    "http.client": ("http", _http_client(keep=True)),
+    ONCE: ("http", _http_client(keep=False)),
     "urllib3": ("http", _urllib3),
     "requests": ("http", _requests),
 }

@@ -8,16 +8,15 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from proofs.callers import MODEL
 from proofs.drain import write_model
-from proofs.pods import HOST, Manifest, Pod
+from proofs.pods import HOST, Manifest, Pod, workplace
 from tritonkit_client import Client
 
 ROUNDS = 15
@@ -43,19 +42,19 @@ class Cost:
     ratios: tuple[float, ...]
 
 
-def measure(manifests: Sequence[Manifest], folder: Path) -> list[Cost]:
+def measure(manifests: Sequence[Manifest]) -> list[Cost]:
     """Start one pod and measure both roads into it.
 
     Raises:
         CheckFailed: The pod did not become ready.
     """
-    folder.chmod(0o755)
-    pod = Pod(manifests, write_model(folder / "models"), folder / "pod").start()
-    try:
-        pod.wait_ready()
-        return [_measure(pod, protocol, *size) for protocol in ("grpc", "http") for size in SIZES]
-    finally:
-        pod.kill()
+    with workplace() as folder:
+        pod = Pod(manifests, write_model(folder / "models"), folder / "pod").start()
+        try:
+            pod.wait_ready()
+            return [_measure(pod, protocol, *size) for protocol in ("grpc", "http") for size in SIZES]
+        finally:
+            pod.kill()
 
 
 def _measure(pod: Pod, protocol: str, size: str, count: int, requests: int) -> Cost:
@@ -80,7 +79,7 @@ def _measure(pod: Pod, protocol: str, size: str, count: int, requests: int) -> C
     )
 
 
-def _round(roads: dict[str, Callable[[], object]], requests: int) -> dict[str, float]:
+def _round(roads: Mapping[str, Callable[[], object]], requests: int) -> dict[str, float]:
     """Each road's median in seconds; which one comes first changes from request to request."""
     times: dict[str, list[float]] = {name: [] for name in roads}
     order = list(roads.items())

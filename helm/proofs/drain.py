@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from proofs.balancer import Balancer
-from proofs.callers import KINDS, MODEL, Account, Work
-from proofs.pods import Ended, Manifest, Pod, deployment
+from proofs.callers import KINDS, MODEL, ONCE, Account, Work
+from proofs.pods import Ended, Manifest, Pod, deployment, workplace
 from tritonkit.errors import CheckFailed, InputError
 
 Say = Callable[[str], None]
@@ -45,14 +45,14 @@ output { name: "y" data_type: TYPE_INT32 dims: [-1] }
 
 
 def load(pause_s: float, between_s: float = 0.0) -> tuple[tuple[Work, ...], ...]:
-    """Every kind of client, and every one that never sends again once more with pauses; by process.
+    """Every kind of client, and the plain ones that keep connections once more with pauses; by process.
 
     Args:
         pause_s: The longest pause of those that pause.
         between_s: The longest wait of the others between two requests, which bounds how much load they are.
     """
     grpc = [kind for kind, (protocol, _) in KINDS.items() if protocol == "grpc"] + ["tritonkit_client http"]
-    pausing = [kind for kind in KINDS if not kind.startswith("tritonkit")]
+    pausing = [kind for kind in KINDS if not kind.startswith("tritonkit") and kind != ONCE]
     work = [Work(kind, 2, between_s) for kind in KINDS]
     work += [Work(kind, 6, pause_s, f"{kind}, pauses to {pause_s:g} s") for kind in pausing]
     return tuple(one for one in work if one.kind in grpc), tuple(one for one in work if one.kind not in grpc)
@@ -97,7 +97,6 @@ def write_model(repository: Path) -> Path:
 
 def rolling_restart(
     manifests: Sequence[Manifest],
-    folder: Path,
     calls: Sequence[Sequence[Work]],
     *,
     requests: int = 20_000,
@@ -109,7 +108,6 @@ def rolling_restart(
 
     Args:
         manifests: What ``helm template`` rendered, one Deployment among it.
-        folder: An empty folder for models, files and logs.
         calls: The load, by process; see :func:`load`.
         requests: The load goes on until this many were sent and the restart is over.
         replaced: How many of the two pods are replaced.
@@ -120,10 +118,11 @@ def rolling_restart(
         CheckFailed: A pod did not become ready, or the requests were not sent in time.
         InputError: The manifest cannot be run here.
     """
-    folder.chmod(0o755)  # the front runs as a user of its own
-    restart = _Restart(manifests, write_model(folder / "models"), folder, Service(propagation_s), say)
-    with restart.service, ExitStack() as stack, calling(calls, restart.service.hosts) as callers:
+    with workplace() as folder, ExitStack() as stack:
+        restart = _Restart(manifests, write_model(folder / "models"), folder, Service(propagation_s), say)
+        stack.enter_context(restart.service)
         stack.callback(restart.kill)
+        callers = stack.enter_context(calling(calls, restart.service.hosts))
         pods = [restart.start() for _ in range(2)]
         for pod in pods:
             restart.admit(pod)

@@ -16,9 +16,11 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -307,6 +309,15 @@ class Pod:
             return False
         finally:
             connection.close()
+
+
+@contextmanager
+def workplace() -> Iterator[Path]:
+    """A folder for pods, gone afterwards; every user may look into it, as the front runs as a user of its own."""
+    with tempfile.TemporaryDirectory(prefix="tritonkit-pods-") as folder:
+        place = Path(folder)
+        place.chmod(0o755)
+        yield place
 
 
 def _loopback(text: str) -> str:

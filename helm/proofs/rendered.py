@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from kubetools import binaries
 
+from kubetools import binaries
 from tritonkit.errors import CheckFailed
 
 CHART = Path(__file__).parents[1] / "tritonkit"

@@ -1,0 +1,180 @@
+"""`make bench-drain`: a rolling restart with the chart's own seconds, what each part of it is worth, what it costs.
+
+The promise is that no client of any kind loses a request; parts are then taken away one at a time, and the same load
+shows who loses what. Everything runs on this machine's loopback; docs/drain.md explains what is seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from proofs import cost, drain
+from proofs.pods import Manifest, deployment, haproxy
+from proofs.rendered import render
+from tritonkit import progress
+from tritonkit.errors import MissingError, TritonkitError
+
+# A ready pod is one probe away, so a short period only shortens the bench.
+PROBES = {"startup": {"periodSeconds": 1}, "readiness": {"periodSeconds": 1}}
+# Where a part is missing: short seconds, as these restarts only have to show a loss.
+SHORT = {"front": {"drainSeconds": 5}, "lifecycle": {"preStopSeconds": 3}, "server": {"exitTimeoutSeconds": 10}}
+PAUSE_S = 2.0
+Change = Callable[[list[Manifest]], None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the drain that is taken away.
+
+    Attributes:
+        name: What is missing.
+        values: What the chart is rendered with.
+        change: What is done to the manifest, as the chart itself would refuse it.
+    """
+
+    name: str
+    values: dict[str, Any]
+    change: Change = lambda _: None
+
+
+def _spec(manifests: Sequence[Manifest]) -> Manifest:
+    found: Manifest = deployment(manifests)["spec"]["template"]["spec"]
+    return found
+
+
+def _without_hooks(manifests: list[Manifest]) -> None:
+    for container in _spec(manifests)["containers"]:
+        del container["lifecycle"]
+
+
+def _short_grace(manifests: list[Manifest]) -> None:
+    _spec(manifests)["terminationGracePeriodSeconds"] = 4
+
+
+def _same_hooks(manifests: list[Manifest]) -> None:
+    hooks = {container["name"]: container["lifecycle"] for container in _spec(manifests)["containers"]}
+    hooks["triton"]["preStop"] = hooks["front"]["preStop"]
+
+
+def _cut_idle(manifests: list[Manifest]) -> None:
+    for one in manifests:
+        if "haproxy.cfg" in one.get("data", {}):
+            one["data"]["haproxy.cfg"] = one["data"]["haproxy.cfg"].replace("option idle-close-on-response", "")
+
+
+PARTS = (
+    Part("nothing is missing", SHORT),
+    Part("no front", SHORT | {"front": {"enabled": False}}),
+    Part("no preStop hooks", SHORT, _without_hooks),
+    Part("Triton's preStop as short as the front's", SHORT, _same_hooks),
+    Part("a grace period of 4 s", SHORT, _short_grace),
+    Part("no idle-close-on-response in the front", SHORT, _cut_idle),
+)
+
+
+def main() -> int:
+    """Measure what was asked for and print it; 1 if a request was lost that should not be."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=20_000, help="at least so many in the first restart")
+    parser.add_argument("--profile", choices=("surge", "inPlace"), default="surge", help="the chart's rollout.profile")
+    parser.add_argument("--only", choices=("restart", "parts", "cost"), help="one of the three")
+    arguments = parser.parse_args()
+    console = Console(highlight=False, width=130)
+    try:
+        if haproxy() is None:
+            raise MissingError("there is no haproxy", "apt-get install haproxy")
+        return _run(arguments, console)
+    except TritonkitError as error:
+        Console(stderr=True, highlight=False).print(str(error), markup=False)
+        return error.exit_code
+
+
+def _run(arguments: argparse.Namespace, console: Console) -> int:
+    lost = 0
+    with progress.task("drain") as say:
+        if arguments.only in (None, "restart"):
+            manifests = render({"replicas": 2, "probes": PROBES, "rollout": {"profile": arguments.profile}})
+            drain_s = _drain_seconds(manifests)
+            calls = drain.load(drain_s / 2)
+            result = drain.rolling_restart(manifests, calls, requests=arguments.requests, say=say)
+            lost += result.lost
+            console.print(_restart_table(result))
+            console.print(_story(result, manifests))
+        if arguments.only in (None, "parts"):
+            rows = []
+            for part in PARTS:
+                say(part.name)
+                rows.append((part.name, _without(part)))
+            lost += rows[0][1].lost
+            console.print(_parts_table(rows))
+        if arguments.only in (None, "cost"):
+            say("what the front costs")
+            console.print(_cost_table(cost.measure(render({"probes": PROBES}))))
+    return 1 if lost else 0
+
+
+def _drain_seconds(manifests: Sequence[Manifest]) -> float:
+    """What the front's configuration says: ``hard-stop-after``."""
+    text = next(one["data"]["haproxy.cfg"] for one in manifests if "haproxy.cfg" in one.get("data", {}))
+    return float(text.split("hard-stop-after ")[1].split("s")[0])
+
+
+def _without(part: Part) -> drain.Result:
+    manifests = render({"replicas": 2, "probes": PROBES} | part.values)
+    part.change(manifests)
+    return drain.rolling_restart(manifests, drain.load(PAUSE_S), requests=5_000)
+
+
+def _restart_table(result: drain.Result) -> Table:
+    table = Table("client", "requests", "lost", "slowest ms", box=None, pad_edge=False)
+    for one in result.accounts:
+        table.add_row(one.kind, str(one.sent), str(len(one.lost)), f"{one.slowest_s * 1e3:.0f}")
+    table.add_row("all", str(result.sent), str(result.lost), "")
+    return table
+
+
+def _story(result: drain.Result, manifests: Sequence[Manifest]) -> str:
+    lines = [
+        f"pod {number}: front gone after {ended.containers['front']:.1f} s, "
+        f"Triton after {ended.containers['triton']:.1f} s of {_spec(manifests)['terminationGracePeriodSeconds']} s grace; killed: {', '.join(ended.killed) or 'none'}"
+        for number, ended in enumerate(result.ended, 1)
+    ]
+    lines += [f"lost by {one.kind}: {lost[2]}" for one in result.accounts for lost in one.lost[:3]]
+    return "\n".join(lines) + "\n"
+
+
+def _parts_table(rows: Sequence[tuple[str, drain.Result]]) -> Table:
+    table = Table("without", "requests", "lost", "by whom", "containers killed", box=None, pad_edge=False)
+    for name, result in rows:
+        killed = sum(len(ended.killed) for ended in result.ended)
+        table.add_row(name, str(result.sent), str(result.lost), ", ".join(_who(result)) or "-", str(killed))
+    return table
+
+
+def _who(result: drain.Result) -> Iterator[str]:
+    """Kinds of client that lost something, with and without pauses together."""
+    kinds: dict[str, int] = {}
+    for one in result.accounts:
+        kind = one.kind.split(", pauses")[0]
+        kinds[kind] = kinds.get(kind, 0) + len(one.lost)
+    return (f"{kind} {lost}" for kind, lost in kinds.items() if lost)
+
+
+def _cost_table(costs: Sequence[cost.Cost]) -> Table:
+    table = Table("p50", "past the front, ms", "through it, ms", "ratio (middle half)", box=None, pad_edge=False)
+    for one in costs:
+        low, middle, high = (one.ratios[len(one.ratios) * part // 4] for part in (1, 2, 3))
+        ratio = f"{middle:.2f} ({low:.2f} to {high:.2f})"
+        table.add_row(f"{one.protocol}, {one.size}", f"{one.past_ms:.2f}", f"{one.through_ms:.2f}", ratio)
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
