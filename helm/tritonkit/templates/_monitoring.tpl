@@ -26,7 +26,7 @@
 {{- end -}}
 
 {{/*
-One alert. Takes root, name, severity, for, summary, description, expr.
+One alert. Takes root, name, severity, summary, description, expr; optional for and workload.
 */}}
 {{- define "tritonkit.alert" -}}
 - alert: {{ .name }}
@@ -38,6 +38,9 @@ One alert. Takes root, name, severity, for, summary, description, expr.
   labels:
     severity: {{ .severity }}
     release: {{ .root.Release.Name }}
+    {{- with .workload }}
+    workload: {{ . }}
+    {{- end }}
     {{- with .root.Values.monitoring.prometheusRule.alertLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}

@@ -13,7 +13,14 @@ Takes: root, query (its name), pods (label matchers), window; optional ensembles
 {{- $text | replace "<pods>" .pods | replace "<clients>" $clients | replace "<window>" .window | replace "<value>" (.value | toString) -}}
 {{- end -}}
 
-{{/* Label matchers for the pods of Deployments: takes root and names. A pod is <deployment>-<hash>-<five characters>. */}}
+{{/*
+Label matchers for the pods of Deployments: takes root and names. A pod is <deployment>-<hash>-<five characters>, but
+Kubernetes cuts what stands before those five to 58.
+*/}}
 {{- define "tritonkit.pods" -}}
-{{- printf "namespace=%q,pod=~%q" .root.Release.Namespace (printf "(%s)-[a-z0-9]+-[a-z0-9]{5}" (join "|" .names)) -}}
+{{- $patterns := list -}}
+{{- range .names -}}
+{{- $patterns = append $patterns (ternary (printf "%s-[a-z0-9]+-[a-z0-9]{5}" .) (printf "%s[a-z0-9-]+" (trunc 58 .)) (le (len .) 46)) -}}
+{{- end -}}
+{{- printf "namespace=%q,pod=~%q" .root.Release.Namespace (join "|" $patterns) -}}
 {{- end -}}
