@@ -55,7 +55,7 @@ def _without_hooks(manifests: list[Manifest]) -> None:
 
 
 def _short_grace(manifests: list[Manifest]) -> None:
-    _spec(manifests)["terminationGracePeriodSeconds"] = 4
+    _spec(manifests)["terminationGracePeriodSeconds"] = 3
 
 
 def _same_hooks(manifests: list[Manifest]) -> None:
@@ -74,7 +74,7 @@ PARTS = (
     Part("no front", SHORT | {"front": {"enabled": False}}),
     Part("no preStop hooks", SHORT, _without_hooks),
     Part("Triton's preStop as short as the front's", SHORT, _same_hooks),
-    Part("a grace period of 4 s", SHORT, _short_grace),
+    Part("a grace period of 3 s", SHORT, _short_grace),
     Part("no idle-close-on-response in the front", SHORT, _cut_idle),
 )
 
@@ -141,11 +141,11 @@ def _restart_table(result: drain.Result) -> Table:
 
 
 def _story(result: drain.Result, manifests: Sequence[Manifest]) -> str:
-    lines = [
-        f"pod {number}: front gone after {ended.containers['front']:.1f} s, "
-        f"Triton after {ended.containers['triton']:.1f} s of {_spec(manifests)['terminationGracePeriodSeconds']} s grace; killed: {', '.join(ended.killed) or 'none'}"
-        for number, ended in enumerate(result.ended, 1)
-    ]
+    grace_s = _spec(manifests)["terminationGracePeriodSeconds"]
+    lines = []
+    for number, ended in enumerate(result.ended, 1):
+        gone = ", ".join(f"{name} gone after {took:.1f} s" for name, took in sorted(ended.containers.items()))
+        lines.append(f"pod {number}: {gone} of {grace_s} s grace; killed: {', '.join(ended.killed) or 'none'}")
     lines += [f"lost by {one.kind}: {lost[2]}" for one in result.accounts for lost in one.lost[:3]]
     return "\n".join(lines) + "\n"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import importlib
 import json
+import os
 import random
 import sys
 import threading
@@ -251,6 +252,8 @@ def main() -> None:
 
     accounts = run([Work(**one) for one in said["work"]], said["hosts"], over, progress)
     sys.stdout.write(json.dumps({"accounts": [asdict(one) for one in accounts]}) + "\n")
+    sys.stdout.flush()
+    os._exit(0)  # not through the finalizers of clients whose threads, and gevent hubs, are gone
 
 
 if __name__ == "__main__":
