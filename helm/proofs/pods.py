@@ -66,6 +66,21 @@ class Ended:
     failed_hooks: list[str] = field(default_factory=list)
 
 
+def _check(name: str, container: Manifest) -> None:
+    if not container.get("command"):
+        raise InputError(f"container {name} has no command", "the command of an image cannot be run here: give one")
+    hook = container.get("lifecycle", {}).get("preStop")
+    actions = {"preStop": (hook, {"sleep", "exec"})}
+    actions |= {
+        kind: (container.get(kind), {"httpGet", "tcpSocket", "exec"}) for kind in ("startupProbe", "readinessProbe")
+    }
+    for kind, (action, known) in actions.items():
+        if action and not known & set(action):
+            raise InputError(
+                f"{kind} of container {name} is none of {', '.join(sorted(known))}", f"give it one: {action}"
+            )
+
+
 class Pod:
     """One pod of a Deployment.
 
@@ -73,19 +88,20 @@ class Pod:
         manifests: Everything that was rendered.
         repository: What the pod finds at its volume claim.
         folder: Where its files and logs go.
-        cores: CPU cores to stay on; all of them if not given.
+
+    Raises:
+        InputError: A container has no command, or a probe or hook of a kind that is not known here.
     """
 
-    def __init__(
-        self, manifests: Sequence[Manifest], repository: Path, folder: Path, cores: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, manifests: Sequence[Manifest], repository: Path, folder: Path) -> None:
         self.spec: Manifest = deployment(manifests)["spec"]["template"]["spec"]
         self.folder = folder
-        self.cores = cores
         self.ports: dict[str, int] = {}
         self._numbers: dict[int, int] = {}
         self._manifests = manifests
         self._containers: dict[str, Manifest] = {one["name"]: one for one in self.spec["containers"]}
+        for name, container in self._containers.items():
+            _check(name, container)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ready: dict[str, bool] = {}
         self._ending = threading.Event()
@@ -112,8 +128,6 @@ class Pod:
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, container in self._containers.items():
             command = [*container.get("command", []), *container.get("args", [])]
-            if not command:
-                raise InputError(f"container {name} has no command", "the image's own cannot be run here")
             with (self.folder / f"{name}.log").open("wb") as log:
                 self._processes[name] = self._spawn(name, [self._here(name, word) for word in command], log)
         for name, container in self._containers.items():
@@ -181,8 +195,6 @@ class Pod:
         if "sleep" in hook:
             time.sleep(min(float(hook["sleep"]["seconds"]), left))
             return True
-        if "exec" not in hook:
-            raise InputError(f"preStop of {name} is neither sleep nor exec", "extend helm/proofs/pods.py")
         with (self.folder / f"{name}-prestop.log").open("wb") as log:
             process = self._spawn(name, [self._here(name, word) for word in hook["exec"]["command"]], log)
         try:
@@ -192,8 +204,6 @@ class Pod:
             return False
 
     def _spawn(self, name: str, command: list[str], log: Any) -> subprocess.Popen[bytes]:
-        if self.cores:
-            command = ["taskset", "--cpu-list", ",".join(map(str, self.cores)), *command]
         user = self._user(name)
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
@@ -273,7 +283,7 @@ class Pod:
     def _probe(self, name: str, container: Manifest) -> None:
         """The startup probe until it succeeds, then the readiness probe for ever."""
         startup, readiness = container.get("startupProbe"), container.get("readinessProbe")
-        while startup and not self._ending.is_set() and not self._probed(startup):
+        while startup and not self._ending.is_set() and not self._probed(name, startup):
             self._ending.wait(startup.get("periodSeconds", 10))
         if readiness is None:
             self._ready[name] = True
@@ -281,20 +291,28 @@ class Pod:
         self._ending.wait(readiness.get("initialDelaySeconds", 0))
         right = wrong = 0
         while not self._ending.is_set():
-            right, wrong = (right + 1, 0) if self._probed(readiness) else (0, wrong + 1)
+            right, wrong = (right + 1, 0) if self._probed(name, readiness) else (0, wrong + 1)
             if right >= readiness.get("successThreshold", 1):
                 self._ready[name] = True
             if wrong >= readiness.get("failureThreshold", 3):
                 self._ready[name] = False
             self._ending.wait(readiness.get("periodSeconds", 10))
 
-    def _probed(self, probe: Manifest) -> bool:
-        action = probe.get("httpGet") or probe.get("tcpSocket")
-        if action is None:
-            raise InputError(f"a probe is neither httpGet nor tcpSocket: {probe}", "extend helm/proofs/pods.py")
+    def _probed(self, name: str, probe: Manifest) -> bool:
+        timeout = probe.get("timeoutSeconds", 1)
+        if "exec" in probe:
+            process = self._spawn(
+                name, [self._here(name, word) for word in probe["exec"]["command"]], subprocess.DEVNULL
+            )
+            try:
+                return process.wait(timeout) == 0
+            except subprocess.TimeoutExpired:
+                return False
+            finally:
+                _kill(process)
+        action = probe.get("httpGet") or probe["tcpSocket"]
         port = action["port"]
         here = self.ports[port] if isinstance(port, str) else self._numbers[int(port)]
-        timeout = probe.get("timeoutSeconds", 1)
         if "path" not in action:
             try:
                 socket.create_connection((HOST, here), timeout).close()

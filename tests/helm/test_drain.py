@@ -219,9 +219,15 @@ def _ask(connection: socket.socket) -> bytes:
     return found
 
 
-def test_what_cannot_be_run_here_is_said() -> None:
+def test_what_cannot_be_run_here_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="0 Deployments"):
         pods.deployment([])
+    strange = render(VALUES)
+    pods.deployment(strange)["spec"]["template"]["spec"]["containers"][0]["lifecycle"]["preStop"] = {
+        "httpGet": {"port": 1}
+    }
+    with pytest.raises(InputError, match="preStop of container triton is none of exec, sleep"):
+        pods.Pod(strange, tmp_path, tmp_path / "pod")
     recreate = render(VALUES | {"rollout": {"profile": "recreate"}})
     with pytest.raises(InputError, match="Recreate"):
         drain.rolling_restart(recreate, [])
