@@ -193,6 +193,9 @@ exec:
   securityContext: {{ include "tritonkit.securityContext" . }}
   volumeMounts:
     - {name: front, mountPath: /etc/front, readOnly: true}
+    {{- if eq (include "tritonkit.hasServerArgs" .) "true" }}
+    - {name: args, mountPath: /args, readOnly: true}
+    {{- end }}
 {{- end -}}
 
 {{/* haproxy.cfg without its comments, rendered with the workload's values as .Values. */}}
@@ -233,7 +236,6 @@ exec:
 
 {{- define "tritonkit.fetchContainer" -}}
 {{- $args := list "fetch" (include "tritonkit.source" .) "/models" -}}
-{{- range .w.values.models.names }}{{ $args = concat $args (list "--model" .) }}{{ end -}}
 {{- $mounts := printf "%s\n- {name: models, mountPath: /models}" (include "tritonkit.sourceMounts" .) -}}
 {{- include "tritonkit.toolsContainer" (merge (dict "name" "fetch" "args" $args "resources" (toYaml .w.values.tools.resources) "env" (include "tritonkit.sourceEnv" .) "envFrom" (include "tritonkit.sourceEnvFrom" .) "mounts" $mounts) .) -}}
 {{- end -}}

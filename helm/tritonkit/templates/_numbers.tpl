@@ -50,3 +50,12 @@ All preStop hooks of a pod begin together.
 {{- $building := ternary 0 $v.engineBuild.seconds (eq $v.engineBuild.mode "off") -}}
 {{- add (include "tritonkit.startupSeconds" .) $building $v.probes.startup.fetchSeconds (include "tritonkit.gracePeriod" .) 60 -}}
 {{- end -}}
+
+{{/* The longest progress deadline of the release's Deployments, for NOTES. Takes the root context. */}}
+{{- define "tritonkit.longestStart" -}}
+{{- $longest := 0 -}}
+{{- range $w := include "tritonkit.variants" . | fromYamlArray -}}
+{{- $longest = max $longest (include "tritonkit.progressSeconds" (dict "root" $ "w" $w) | int) -}}
+{{- end -}}
+{{- $longest -}}
+{{- end -}}

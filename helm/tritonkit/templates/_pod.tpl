@@ -120,16 +120,31 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
-{{/* The Job that fills the cache. It waits for nobody, so it may be killed at any time: plans are whole or absent. */}}
-{{- define "tritonkit.enginesPodSpec" -}}
-{{ include "tritonkit.podBase" . }}
-restartPolicy: Never
-initContainers:
-  {{- include "tritonkit.fetchContainer" . | nindent 2 }}
-containers:
-  {{- include "tritonkit.enginesContainer" (merge (dict "extra" list) .) | nindent 2 }}
-volumes:
-  - {name: tmp, emptyDir: {}}
-  {{- trim (include "tritonkit.modelVolumes" .) | nindent 2 }}
-  {{- trim (include "tritonkit.engineVolumes" .) | nindent 2 }}
+{{/* The Job that fills the cache. It may be killed at any time: plans are whole or absent. */}}
+{{- define "tritonkit.enginesJobSpec" -}}
+{{- $v := .w.values -}}
+backoffLimit: 2
+activeDeadlineSeconds: {{ add $v.probes.startup.fetchSeconds $v.engineBuild.seconds | int }}
+template:
+  metadata:
+    labels:
+      {{- include "tritonkit.selectorLabels" . | nindent 6 }}
+      {{- with $v.podLabels }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+    {{- with $v.podAnnotations }}
+    annotations:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+  spec:
+    {{- include "tritonkit.podBase" . | nindent 4 }}
+    restartPolicy: Never
+    initContainers:
+      {{- include "tritonkit.fetchContainer" . | nindent 6 }}
+    containers:
+      {{- include "tritonkit.enginesContainer" (merge (dict "extra" list) .) | nindent 6 }}
+    volumes:
+      - {name: tmp, emptyDir: {}}
+      {{- trim (include "tritonkit.modelVolumes" .) | nindent 6 }}
+      {{- trim (include "tritonkit.engineVolumes" .) | nindent 6 }}
 {{- end -}}
