@@ -311,7 +311,7 @@ def gpu(used: str) -> Series:
 
 
 def engine(value: int) -> Series:
-    return {f'tritonkit_engine_fallback{{namespace="serving",pod="{A}",model="m"}}': f"{value}x80"}
+    return {f'tritonkit_engine_fallback{{namespace="serving",pod="{A}"}}': f"{value}x80"}
 
 
 ALERTS: dict[str, tuple[Series, Series]] = {  # fires after an hour, does not

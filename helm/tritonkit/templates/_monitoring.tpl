@@ -2,18 +2,23 @@
 {{- define "tritonkit.scrapes" -}}
 - port: metrics
   interval: {{ .Values.monitoring.interval }}
-{{- if include "tritonkit.showsEngines" . }}
-- port: engines
-  path: /engines
+{{- if include "tritonkit.anyShowsEngines" . }}
+- port: http
+  path: /tritonkit/engines
   interval: {{ .Values.monitoring.interval }}
 {{- end }}
 {{- end -}}
 
-{{/* "true" if some workload's front says which models run without their engine. Takes the root context. */}}
+{{/* "true" if a workload's front says whether its models run without their engines. CONTEXT. */}}
 {{- define "tritonkit.showsEngines" -}}
+{{- if and .w.values.front.enabled (eq (include "tritonkit.hasServerArgs" .) "true") -}}true{{- end -}}
+{{- end -}}
+
+{{/* "true" if one of the workloads does. Takes the root context. */}}
+{{- define "tritonkit.anyShowsEngines" -}}
 {{- $shown := "" -}}
 {{- range $w := include "tritonkit.variants" . | fromYamlArray -}}
-{{- if and $w.values.front.enabled (eq (include "tritonkit.hasServerArgs" (dict "root" $ "w" $w)) "true") -}}{{- $shown = "true" -}}{{- end -}}
+{{- $shown = default $shown (include "tritonkit.showsEngines" (dict "root" $ "w" $w)) -}}
 {{- end -}}
 {{- $shown -}}
 {{- end -}}

@@ -1,6 +1,6 @@
 {{/*
 Ports of one workload's pods, where traffic and NetworkPolicies meet. Takes root and w.
-tritonkit.podPorts prints {http, grpc, metrics, engines}: those of the front if it is enabled, else Triton's own.
+tritonkit.podPorts prints {http, grpc, metrics}: those of the front if it is enabled, else Triton's own.
 */}}
 {{- define "tritonkit.podPorts" -}}
 {{- $v := .w.values -}}
