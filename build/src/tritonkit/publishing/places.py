@@ -5,6 +5,7 @@ It opens the store through fsspec; what lies there is :mod:`tritonkit.publishing
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from dataclasses import dataclass, replace
@@ -154,6 +155,8 @@ def connect(place: Place) -> Any:
     Raises:
         MissingError: The package for this store is not installed.
     """
+    for name in _PACKAGES.get(place.scheme, ())[:1]:  # what they log (tracebacks too) is raised as well, and told once
+        logging.getLogger(name).addHandler(logging.NullHandler())
     options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
     if place.scheme == "file":
         options |= {"auto_mkdir": True}
