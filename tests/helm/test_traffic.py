@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -148,6 +154,28 @@ def test_the_headless_services_ports_are_the_pods_own(front: bool) -> None:
     assert ports == {name: listening[name] for name in ("http", "grpc")}
 
 
+@pytest.fixture(scope="module")
+def haproxy() -> str:
+    if found := shutil.which("haproxy", path=f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin"):
+        return found
+    if os.environ.get("CI"):
+        pytest.fail("there is no haproxy: apt-get install haproxy")
+    pytest.skip("there is no haproxy: apt-get install haproxy")
+
+
+def ask(place: Path, path: str, process: subprocess.Popen[bytes]) -> str:
+    """The whole answer to a GET over the Unix socket at ``place``, once somebody listens there."""
+    while not place.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(str(place))
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+        with connection.makefile("rb") as answer:
+            return answer.read().decode()
+
+
 def openings(**values: Any) -> Document:
     spec: Document = one(render(**values), "NetworkPolicy", "triton")["spec"]
     return spec
@@ -262,3 +290,21 @@ def test_the_front_says_whether_engines_are_in_use() -> None:
     assert {"port": "http", "path": "/tritonkit/engines", "interval": "15s"} in endpoints
     assert yaml.safe_dump(one(documents, "ConfigMap", "triton-front")).count("/tritonkit/engines") == 2
     assert 8080 in {port for rule in openings(engineBuild={"mode": "init"})["ingress"][1:] for port in ports(rule)}
+
+
+@pytest.mark.parametrize(("written", "value"), [("--model-config-name=onnxruntime\n", 1), ("--x=y\n", 0), ("", 0)])
+def test_what_the_front_says_of_engines_is_what_the_init_container_wrote(
+    haproxy: str, tmp_path: Path, written: str, value: int
+) -> None:
+    """The rendered configuration in a real HAProxy."""
+    (tmp_path / "server").write_text(written)
+    config = one(render(engineBuild={"mode": "init"}), "ConfigMap", "triton-front")["data"]["haproxy.cfg"]
+    for port, name in ((8080, "http"), (8081, "grpc")):
+        config = config.replace(f"bind :{port}", f"bind unix@{tmp_path}/{name}")
+    (tmp_path / "haproxy.cfg").write_text(config.replace("/args/server", str(tmp_path / "server")))
+    process = subprocess.Popen([haproxy, "-db", "-f", tmp_path / "haproxy.cfg"], stdout=subprocess.DEVNULL)
+    try:
+        assert f"\r\n\r\ntritonkit_engine_fallback {value}\n" in ask(tmp_path / "http", "/tritonkit/engines", process)
+    finally:
+        process.kill()
+        process.wait()
