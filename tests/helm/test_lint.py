@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import schema
 import yaml
-from kubetools import binaries
 from manifests import cases, rendering
+
+from kubetools import binaries
 
 CHART = rendering.CHART
 TEMPLATES = sorted(CHART.glob("templates/**/*.yaml"))

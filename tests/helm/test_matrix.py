@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from kubetools import validation
 from manifests import cases, kube, policies, rendering, running
+
+from kubetools import validation
 
 MATRIX = list(cases.matrix())
 VALID = [(name, case) for name, case in MATRIX if cases.new_enough(name, case.kubernetes)]

@@ -47,8 +47,8 @@ def container(documents: Documents, name: str = "triton", end: str = "-fixed") -
     return next(c for c in spec(documents, end)["containers"] if c["name"] == name)
 
 
-def variable(documents: Documents, name: str, **value: Any) -> None:
-    container(documents).setdefault("env", []).append({"name": name, **value})
+def variable(documents: Documents, name: str, **value: Any) -> Any:
+    return container(documents).setdefault("env", []).append({"name": name, **value})
 
 
 def labels(documents: Documents) -> Any:

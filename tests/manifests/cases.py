@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from kubetools.validation import VERSIONS
 
+from kubetools.validation import VERSIONS
 from manifests.kube import walk
 from manifests.rendering import CHART, Case, case
 
@@ -119,7 +119,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     },
 }
 # The first Kubernetes that has what a switch, or an example, asks for.
-NEEDS = {"dra": "1.34", "image volume": "1.35", "values-dra": "1.34", "values-oci": "1.35"}
+NEEDS = {"dra": "1.34", "image volume": "1.35", "values-dra": "1.34", "values-image-volume": "1.35"}
 
 
 def values_of(switch: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from kubetools import binaries
 
 ROOT = Path(__file__).parents[2]
@@ -79,8 +80,8 @@ def text(wanted: Case) -> str:
     Raises:
         Refused: Helm does not render this.
     """
-    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as values:
-        values.write(wanted.values)
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="ascii") as values:
+        yaml.dump(json.loads(wanted.values), values, Dumper=yaml.CSafeDumper)  # escapes what YAML may not hold as it is
         values.flush()
         command = [_helm(), "template", wanted.release, str(wanted.chart), "--namespace", "serving"]
         command += ["--kube-version", f"{wanted.kubernetes}.0", *(f"--api-versions={api}" for api in wanted.apis)]
