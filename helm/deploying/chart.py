@@ -1,0 +1,122 @@
+"""The chart before any cluster sees it: lint, render, and the schemas of Kubernetes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deploying.check import Check
+from kubetools import validation
+
+CHART = Path(__file__).parents[1] / "tritonkit"
+Object = dict[str, Any]
+_HOOK = "helm.sh/hook"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A manifest.
+
+    Attributes:
+        text: As helm printed it, hooks left out.
+        objects: The same, parsed.
+        hooks: Objects of hooks: the pod of ``helm test``.
+    """
+
+    text: str
+    objects: tuple[Object, ...]
+    hooks: tuple[Object, ...]
+
+
+def about() -> Object:
+    """``Chart.yaml``."""
+    return dict(yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8")))
+
+
+def prove(
+    helm: Path, release: str, namespace: str, files: Sequence[Path], kubernetes: str
+) -> tuple[list[Check], Rendered | None]:
+    """Lint the chart with these values, render it, hold it against the schemas of a Kubernetes version.
+
+    Returns:
+        What was found, and the manifest; None if there is none.
+    """
+    values = [word for file in files for word in ("--values", str(file))]
+    version = ["--kube-version", f"{kubernetes}.0"]
+    linted = _helm(helm, "lint", str(CHART), "--strict", "--quiet", *version, *values)
+    rendered = _helm(helm, "template", release, str(CHART), "--namespace", namespace, *version, *values)
+    if rendered.returncode:
+        fix = "correct the values: helm/tritonkit/README.md lists them"
+        return [Check("render", "missing", _reason(rendered.stderr), fix)], None
+    checks = [_lint(linted)]
+    made = split(rendered.stdout)
+    lines = made.text.count("\n")
+    checks.append(Check("render", "ok", f"{len(made.objects)} objects in {lines} lines"))
+    checks.append(_schemas(made, kubernetes))
+    return checks, made
+
+
+def _helm(helm: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(helm), *arguments], capture_output=True, text=True, check=False)
+
+
+def _lint(done: subprocess.CompletedProcess[str]) -> Check:
+    if done.returncode == 0:
+        return Check("lint", "ok", "helm lint --strict has nothing against chart and values")
+    said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if "[ERROR]" in line or "[WARN" in line]
+    return Check("lint", "missing", "; ".join(said) or _reason(done.stderr), "correct the values or the chart")
+
+
+def _reason(said: str) -> str:
+    """What the chart's own refusals say, without helm's wrapping."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith(("Error: execution error", "Use --debug"))]
+    return "\n".join(kept) or said.strip()
+
+
+def _schemas(made: Rendered, kubernetes: str) -> Check:
+    known = kubernetes if kubernetes in validation.VERSIONS else validation.VERSIONS[-1]
+    errors = validation.errors((*made.objects, *made.hooks), known)
+    if errors:
+        return Check("schemas", "missing", "\n".join(errors), "correct the values, extraObjects or the chart")
+    return Check("schemas", "ok", f"valid for Kubernetes {known}, no unknown field")
+
+
+def split(text: str) -> Rendered:
+    """helm's output as a manifest and its hooks."""
+    kept, objects, hooks = [], [], []
+    for document in f"\n{text}".split("\n---\n"):
+        found = yaml.safe_load(document)
+        if not found:
+            continue
+        if _HOOK in (found["metadata"].get("annotations") or {}):
+            hooks.append(found)
+        else:
+            objects.append(found)
+            kept.append(document.strip("\n"))
+    return Rendered("".join(f"---\n{document}\n" for document in kept), tuple(objects), tuple(hooks))
+
+
+def pods(objects: Sequence[Object]) -> Iterator[tuple[Object, Object]]:
+    """Every object that makes pods, with their spec."""
+    for one in objects:
+        if one["kind"] == "Pod":
+            yield one, one["spec"]
+        elif isinstance(template := one.get("spec", {}).get("template"), dict) and "spec" in template:
+            yield one, template["spec"]
+
+
+def name(one: Object) -> str:
+    """``Deployment triton``."""
+    return f"{one['kind']} {one['metadata']['name']}"
+
+
+def as_list(objects: Sequence[Object]) -> str:
+    """Objects as kubectl takes them on standard input."""
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})

@@ -1,0 +1,144 @@
+"""Which version of the models a release serves: found without a network, published, and read back from values."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploying.check import Check
+from deploying.environment import Environment
+from tritonkit import cli, progress
+from tritonkit.errors import InputError, TritonkitError
+from tritonkit.publishing import contents, keeping, manifest, places, refusals
+from tritonkit.publishing.meter import Meter, human
+from tritonkit.publishing.shelf import THREADS, Shelf
+from tritonkit.repository import lint
+
+_MOST_ERRORS = 5
+
+
+@dataclass(frozen=True)
+class Models:
+    """What will be served.
+
+    Attributes:
+        text: As a sentence.
+        values: Chart values that name the version; empty if the environment's own values do.
+        version: The version; empty if the environment's own values name the models.
+        place: Where it is published, if it is.
+    """
+
+    text: str
+    values: dict[str, Any]
+    version: str = ""
+    place: places.Place | None = None
+
+
+def find(environment: Environment, project: Path) -> Models:
+    """The version that publishing would make, by hashing the repository; nothing is sent.
+
+    Raises:
+        InputError: There are no models, or the environment names both a destination and models.
+        OutputError: The destination is no place.
+    """
+    said = environment.deploy
+    named = environment.values.get("models") or {}
+    own = [
+        key for key, given in (
+            ("uri", named.get("uri")), ("nfs.server", (named.get("nfs") or {}).get("server")),
+            ("image.reference", (named.get("image") or {}).get("reference")),
+        ) if given
+    ]  # fmt: skip
+    if not said.publish:
+        claim = (named.get("pvc") or {}).get("claimName")
+        if not own and not claim:
+            raise InputError(
+                f"{environment.path} names no models",
+                "set deploy.publish, or one of values.models.uri, pvc, nfs, image",
+            )
+        return Models(f"those that values.models names ({', '.join(own) or 'pvc.claimName'})", {})
+    if own:
+        raise InputError(
+            f"{environment.path} sets deploy.publish and values.models.{own[0]}, which say different things",
+            "remove one of them",
+        )
+    place = places.parse(said.publish, said.endpoint_url or None)
+    repository = project / said.repository
+    if not repository.is_dir():
+        raise InputError(f"there is no model repository {repository}", "`make build`, or correct deploy.repository")
+    version, text = _version(repository)
+    return Models(f"{text}, from {said.repository}", place.values(version), version, place)
+
+
+def _version(repository: Path) -> tuple[str, str]:
+    found = contents.read(repository)
+    with progress.task("models") as say, ThreadPoolExecutor(THREADS) as pool:
+        files = contents.digest(found, pool, Meter(say, "hash", len(found.sources), found.size))
+    names = sorted({file.path.partition("/")[0] for file in files})
+    version = manifest.version_of(files)
+    return version, f"version {version}: {', '.join(names)} ({human(found.size)})"
+
+
+def repository(environment: Environment, project: Path) -> list[Check]:
+    """What `tritonkit publish` would refuse of the repository."""
+    if not environment.deploy.publish:
+        return []
+    found = lint.check(project / environment.deploy.repository)
+    errors = [one for one in found.findings if one.severity == "error" and not one.model.startswith(".")]
+    if errors:
+        said = "\n".join(f"{one.model}: {one.message}" for one in errors[:_MOST_ERRORS])
+        more = f"\nand {len(errors) - _MOST_ERRORS} more" if len(errors) > _MOST_ERRORS else ""
+        fix = f"`make build` makes the weights; `tritonkit lint {environment.deploy.repository}` says more"
+        return [Check("models", "missing", said + more, fix)]
+    return [Check("models", "ok", f"lint has no errors in {environment.deploy.repository}")]
+
+
+def bucket(models: Models) -> Check:
+    """Whether this machine may use the destination, and whether the version is there already."""
+    if models.place is None:
+        return Check("bucket", "ok", "not needed: nothing is published")
+    try:
+        shelf = Shelf(models.place)
+        with refusals.explained(models.place):
+            shelf.check(make=True)
+            there = shelf.manifest(models.version) is not None
+    except TritonkitError as error:
+        return Check("bucket", "missing", error.message, error.fix)
+    state = "this version is there already" if there else "this version is not there yet"
+    return Check("bucket", "ok", f"{models.place} answers this machine's credentials; {state}. Pods use their own")
+
+
+def publish(environment: Environment, project: Path, values: Path) -> int:
+    """Publish the repository, with `tritonkit publish`; ``values`` gets what names the version. The exit code."""
+    said = environment.deploy
+    endpoint = ["--endpoint-url", said.endpoint_url] if said.endpoint_url else []
+    return cli.main(["publish", str(project / said.repository), said.publish, "--values", str(values), *endpoint])
+
+
+def version_in(values: dict[str, Any]) -> str:
+    """The version that a release's values name, as a word for people."""
+    named = values.get("models") or {}
+    where = str(named.get("uri") or (named.get("pvc") or {}).get("subPath") or "")
+    parent, _, last = where.rpartition("/")
+    if manifest.is_version(last) and (parent == places.VERSIONS or parent.endswith(f"/{places.VERSIONS}")):
+        return last
+    return ""
+
+
+def make_current(environment: Environment, version: str) -> str:
+    """Let the store's pointer name a version, so that pruning keeps it; what was done, or why not, as a sentence."""
+    said = environment.deploy
+    if not said.publish or not version:
+        return ""
+    try:
+        place = places.parse(said.publish, said.endpoint_url or None)
+        shelf = Shelf(place)
+        pointer = shelf.pointer()
+        if pointer and pointer.version == version:
+            return f"{place} already has {version} as current"
+        keeping.roll_back(shelf, version)
+    except TritonkitError as error:
+        return f"the pointer at {said.publish} still names another version, and pruning may remove this one: {error}"
+    return f"{place} has {version} as current again"

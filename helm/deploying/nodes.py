@@ -1,0 +1,157 @@
+"""Would a rendered pod find a node? The scheduler's rules for labels, taints and GPUs, as sentences.
+
+Reads only; the scheduler also looks at what other pods take, which this does not.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from deploying.check import Check
+
+Object = dict[str, Any]
+PRODUCT = "nvidia.com/gpu.product"
+_VENDOR = "nvidia.com/"
+
+
+def check(name: str, spec: Object, pods: int, nodes: Sequence[Object], on_demand: bool) -> list[Check]:
+    """GPU nodes and device plugin for the pods of one object.
+
+    Args:
+        name: Of the object, for the sentences.
+        spec: The pods' spec.
+        pods: How many there will be.
+        nodes: The cluster's, as the API has them.
+        on_demand: A cluster autoscaler adds nodes: that there are none now is no obstacle.
+    """
+    labelled = [node for node in nodes if _wanted(spec, node)]
+    if not labelled:
+        return [_no_node(name, spec, nodes, on_demand)]
+    usable = [node for node in labelled if _ready(node)]
+    if not usable:
+        return [Check("nodes", "missing", f"{name}: all nodes that fit are cordoned or not ready: {_names(labelled)}",
+                      "kubectl uncordon NODE, or repair it")]  # fmt: skip
+    tolerated = [node for node in usable if not _taints(spec, node)]
+    if not tolerated:
+        taint = _taints(spec, usable[0])[0]
+        said = f"{taint['key']}={taint.get('value', '')}:{taint['effect']}"
+        return [Check("nodes", "missing", f"{name}: no toleration for the taint {said} of {_names(usable)}",
+                      "add it to scheduling.tolerations")]  # fmt: skip
+    found = [Check("nodes", "ok", f"{name}: {len(tolerated)} of {len(nodes)} nodes fit ({_products(tolerated)})")]
+    return found + [_devices(name, resource, count, pods, tolerated) for resource, count in asked(spec).items()]
+
+
+def asked(spec: Object) -> dict[str, int]:
+    """The devices that a pod asks for: ``{"nvidia.com/gpu": 1}``. Init containers run before the others, not beside."""
+    at_once: Counter[str] = Counter()
+    for container in spec["containers"]:
+        at_once.update(_limits(container))
+    for container in spec.get("initContainers", []):
+        at_once |= Counter(_limits(container))
+    return dict(at_once)
+
+
+def _limits(container: Object) -> dict[str, int]:
+    limits = container.get("resources", {}).get("limits", {})
+    return {name: int(count) for name, count in limits.items() if name.startswith(_VENDOR)}
+
+
+def _no_node(name: str, spec: Object, nodes: Sequence[Object], on_demand: bool) -> Check:
+    wanted = _described(spec)
+    there = _products(nodes) or "no node with a GPU that has labels"
+    text = f"{name} wants {wanted}; the cluster has {there}"
+    if on_demand:
+        return Check("nodes", "note", f"{text}. deploy.gpuNodes is onDemand: the autoscaler has to add one")
+    fix = (
+        "set accelerator.products to what there is, add such a node pool (deploy.gpuNodes: onDemand if an autoscaler "
+        "will), or install GPU feature discovery, which sets these labels"
+    )
+    return Check("nodes", "missing", text, fix)
+
+
+def _devices(name: str, resource: str, count: int, pods: int, nodes: Sequence[Object]) -> Check:
+    have = {node["metadata"]["name"]: int(node["status"].get("allocatable", {}).get(resource, 0)) for node in nodes}
+    total = sum(each // count for each in have.values())
+    if not any(have.values()):
+        others = sorted({key for node in nodes for key in node["status"].get("allocatable", {}) if _VENDOR in key})
+        offer = f"; they offer {', '.join(others)}" if others else ""
+        return Check("device plugin", "missing", f"{name}: {_names(nodes)} offer no {resource}{offer}",
+                     "install NVIDIA's GPU operator or device plugin, or ask for what they offer "
+                     "(accelerator.kind, mig.profile, timeSliced.renamed)")  # fmt: skip
+    if total < pods:
+        return Check("device plugin", "missing",
+                     f"{name}: {pods} pods with {count} {resource} each, and the nodes have room for {total}",
+                     "add nodes, or lower replicas")  # fmt: skip
+    return Check("device plugin", "ok", f"{name}: {sum(have.values())} {resource}, {pods} × {count} wanted")
+
+
+def _described(spec: Object) -> str:
+    said = [f"{key}={value}" for key, value in (spec.get("nodeSelector") or {}).items()]
+    for term in _terms(spec):
+        for rule in term.get("matchExpressions", []):
+            said.append(f"{rule['key']} {rule['operator']} {', '.join(rule.get('values', []))}".strip())
+    return "a node with " + (" and ".join(said) if said else "a GPU")
+
+
+def _terms(spec: Object) -> list[Object]:
+    affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    )
+    return list((affinity or {}).get("nodeSelectorTerms", []))
+
+
+def _wanted(spec: Object, node: Object) -> bool:
+    labels = node["metadata"].get("labels", {})
+    if any(labels.get(key) != value for key, value in (spec.get("nodeSelector") or {}).items()):
+        return False
+    terms = _terms(spec)
+    return not terms or any(all(_matches(rule, labels) for rule in term.get("matchExpressions", [])) for term in terms)
+
+
+def _matches(rule: Object, labels: dict[str, str]) -> bool:
+    value, values = labels.get(rule["key"]), rule.get("values", [])
+    match rule["operator"]:
+        case "In":
+            return value in values
+        case "NotIn":
+            return value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case "Gt":
+            return value is not None and int(value) > int(values[0])
+        case "Lt":
+            return value is not None and int(value) < int(values[0])
+    return False
+
+
+def _ready(node: Object) -> bool:
+    conditions = {one["type"]: one["status"] for one in node["status"].get("conditions", [])}
+    return conditions.get("Ready") == "True" and not node.get("spec", {}).get("unschedulable")
+
+
+def _taints(spec: Object, node: Object) -> list[Object]:
+    """Those that keep the pod away."""
+    taints = [one for one in node.get("spec", {}).get("taints", []) if one["effect"] != "PreferNoSchedule"]
+    return [taint for taint in taints if not any(_tolerates(one, taint) for one in spec.get("tolerations") or [])]
+
+
+def _tolerates(toleration: Object, taint: Object) -> bool:
+    if toleration.get("effect") not in {None, "", taint["effect"]}:
+        return False
+    if toleration.get("operator") == "Exists":
+        return toleration.get("key") in {None, "", taint["key"]}
+    return (toleration.get("key"), toleration.get("value", "")) == (taint["key"], taint.get("value", ""))
+
+
+def _names(nodes: Sequence[Object]) -> str:
+    names = [str(node["metadata"]["name"]) for node in nodes]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _products(nodes: Sequence[Object]) -> str:
+    found = Counter(label for node in nodes if (label := node["metadata"].get("labels", {}).get(PRODUCT)))
+    return ", ".join(f"{count} × {product}" for product, count in sorted(found.items()))

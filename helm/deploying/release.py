@@ -1,0 +1,207 @@
+"""A release in its cluster: upgraded, tested, rolled back; each by helm, with its own words shown.
+
+When to do that is for ``deploy.py``; nothing here asks whether it should.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploying import chart, models
+from deploying.chart import Object, Rendered
+from deploying.cluster import Cluster
+from tritonkit.errors import CheckFailed
+
+_GOOD = {"deployed", "superseded"}
+_MARGIN_S = 120  # for what is not pods
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One revision of a release: its number, state, time, and the models that its values name."""
+
+    number: int
+    status: str
+    updated: str
+    models: str
+
+    @property
+    def text(self) -> str:
+        """As a person says it."""
+        served = f"models version {self.models}" if self.models else "models that its values name"
+        return f"revision {self.number} of {self.updated[:16].replace('T', ' ')}, {served}"
+
+
+class Release:
+    """A release.
+
+    Args:
+        helm: The program.
+        cluster: Where.
+        name: The release's name.
+    """
+
+    def __init__(self, helm: Path, cluster: Cluster, name: str) -> None:
+        self.helm, self.cluster, self.name = helm, cluster, name
+
+    def _command(self, *arguments: str) -> list[str]:
+        place = ["--namespace", self.cluster.namespace, "--kube-context", self.cluster.context]
+        return [str(self.helm), *arguments, *place]
+
+    def _show(self, *arguments: str) -> bool:
+        """Run with helm's own output before the person; whether it worked."""
+        return subprocess.run(self._command(*arguments), check=False).returncode == 0
+
+    def _ask(self, *arguments: str) -> Any:
+        done = subprocess.run(self._command(*arguments, "-o", "json"), capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise CheckFailed(f"helm {' '.join(arguments)}: {done.stderr.strip()}", "helm list shows the releases")
+        return json.loads(done.stdout)
+
+    def upgrade(self, files: Sequence[Path], timeout: str, description: str) -> None:
+        """Install it or bring it up to date; wait until all pods are ready; go back if they do not get so.
+
+        Raises:
+            CheckFailed: They did not.
+        """
+        values = [word for file in files for word in ("--values", str(file))]
+        done = self._show(
+            "upgrade", "--install", self.name, str(chart.CHART), *values, "--rollback-on-failure", "--wait=watcher",
+            "--wait-for-jobs", "--timeout", timeout, "--description", description,
+        )  # fmt: skip
+        if not done:
+            raise CheckFailed(
+                f"helm could not bring {self.name} up; now {self._runs()}",
+                f"kubectl --context {self.cluster.context} -n {self.cluster.namespace} get events,pods shows why",
+            )
+
+    def _runs(self) -> str:
+        try:
+            found = [one for one in self.history() if one.status == "deployed"]
+        except CheckFailed:
+            return "nothing runs, as before"
+        return f"{found[-1].text}, runs" if found else f"no revision works: helm history {self.name}"
+
+    def test(self) -> bool:
+        """Send real inferences, with ``helm test``."""
+        return self._show("test", self.name, "--logs")
+
+    def history(self) -> list[Revision]:
+        """Every revision that helm has kept, the oldest first.
+
+        Raises:
+            CheckFailed: There is no such release.
+        """
+        return [
+            Revision(one["revision"], one["status"], one["updated"], models.version_in(self.values(one["revision"])))
+            for one in self._ask("history", self.name)
+        ]
+
+    def values(self, revision: int) -> Object:
+        """The values that a revision was given."""
+        return dict(self._ask("get", "values", self.name, "--revision", str(revision)) or {})
+
+    def manifest(self, revision: int) -> str:
+        """What a revision made."""
+        command = self._command("get", "manifest", self.name, "--revision", str(revision))
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+    def previous(self, wanted: int = 0) -> tuple[Revision, Revision]:
+        """What runs, and what to go back to.
+
+        Args:
+            wanted: A revision; 0 takes the newest that worked and is not what runs now.
+
+        Raises:
+            CheckFailed: There is none.
+        """
+        kept = self.history()
+        running = next((one for one in reversed(kept) if one.status == "deployed"), kept[-1])
+        if wanted:
+            found = next((one for one in kept if one.number == wanted), None)
+            if found is None:
+                raise CheckFailed(f"{self.name} has no revision {wanted}", f"helm has {_listed(kept)}")
+            return running, found
+        now = self.manifest(running.number)
+        for one in reversed(kept):
+            if one.number < running.number and one.status in _GOOD and self.manifest(one.number) != now:
+                return running, one
+        raise CheckFailed(
+            f"{self.name} has no earlier revision that worked and differs from what runs: {_listed(kept)}",
+            "deploy a version that works: make deploy APPLY=1",
+        )
+
+    def roll_back(self, revision: int, timeout: str) -> None:
+        """Go back, and wait until all pods are ready.
+
+        Raises:
+            CheckFailed: They did not get ready.
+        """
+        arguments = ("rollback", self.name, str(revision), "--wait=watcher", "--wait-for-jobs", "--timeout", timeout)
+        if not self._show(*arguments):
+            raise CheckFailed(
+                f"helm could not bring revision {revision} of {self.name} up",
+                f"kubectl --context {self.cluster.context} -n {self.cluster.namespace} get events,pods shows why",
+            )
+
+
+def _listed(kept: Sequence[Revision]) -> str:
+    return ", ".join(f"{one.number} ({one.status})" for one in kept)
+
+
+def timeout_of(objects: Sequence[Object]) -> str:
+    """The longest that a rollout may take when nothing is wrong: each Deployment's pods one after another, and Jobs.
+
+    ``progressDeadlineSeconds`` has the time of one pod: to fetch, build engines and load.
+    """
+    pods = [
+        one["spec"].get("progressDeadlineSeconds", 600) * max(one["spec"].get("replicas", 1), 1)
+        for one in objects
+        if one["kind"] == "Deployment"
+    ]
+    jobs = [one["spec"].get("activeDeadlineSeconds", 600) for one in objects if one["kind"] == "Job"]
+    return f"{max(pods, default=0) + max(jobs, default=0) + _MARGIN_S}s"
+
+
+def addresses(cluster: Cluster, made: Rendered) -> list[str]:
+    """Where the release is reached, each as a line; the way through kubectl where it has no address of its own."""
+    found = [
+        f"http://{host}" if one["kind"] == "HTTPRoute" else f"grpc://{host}"
+        for one in made.objects
+        if one["kind"] in {"HTTPRoute", "GRPCRoute"}
+        for host in one["spec"].get("hostnames", [])
+    ]
+    for one in made.objects:
+        if one["kind"] == "Ingress":
+            scheme = "https" if one["spec"].get("tls") else "http"
+            found += [f"{scheme}://{rule['host']}" for rule in one["spec"]["rules"] if "host" in rule]
+    found = list(dict.fromkeys(found))
+    services = [one for one in made.objects if one["kind"] == "Service" and one["spec"].get("clusterIP") != "None"]
+    for one in services:
+        found += _balancer(cluster, one)
+    if not found:
+        for one in services:
+            name, ports = one["metadata"]["name"], one["spec"]["ports"]
+            if name.endswith(("-http", "-grpc")):
+                port = ports[0]["port"]
+                place = f"--context {cluster.context} -n {cluster.namespace}"
+                found.append(f"kubectl {place} port-forward service/{name} {port}:{port}")
+    return found
+
+
+def _balancer(cluster: Cluster, service: Object) -> list[str]:
+    if service["spec"].get("type") != "LoadBalancer":
+        return []
+    live = cluster.get("service", service["metadata"]["name"]) or {}
+    outside = live.get("status", {}).get("loadBalancer", {}).get("ingress", [])
+    scheme = "grpc" if service["metadata"]["name"].endswith("-grpc") else "http"
+    return [
+        f"{scheme}://{one.get('hostname') or one.get('ip')}:{port['port']}"
+        for one in outside
+        for port in service["spec"]["ports"]
+    ]

@@ -1,0 +1,112 @@
+"""Prints what was found, for a person who sees this release for the first time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from rich.markup import escape
+
+from deploying import chart, nodes
+from deploying.chart import Object, Rendered
+from deploying.check import Check
+from deploying.difference import Difference
+from deploying.environment import Environment
+from deploying.models import Models
+from tritonkit.cli.output import out
+
+_WORDS = {
+    "ok": "[green]ok[/]       ", "note": "[yellow]note[/]     ",
+    "unchecked": "[yellow]unchecked[/]", "missing": "[bold red]missing[/]  ",
+}  # fmt: skip
+_INDENT = " " * 13
+_MOST_LINES = 200  # of a diff on a terminal; the file has all
+
+
+def say(text: str) -> None:
+    """One line, as it is."""
+    out.print(escape(text), soft_wrap=True)
+
+
+def title(text: str) -> None:
+    """The head of a part."""
+    out.print(f"\n[bold]{escape(text)}[/]", soft_wrap=True)
+
+
+def head(environment: Environment, models: Models, apply: bool) -> None:
+    """What would be deployed, from what, to where."""
+    about, where = chart.about(), environment.deploy
+    out.print(f"[bold]deploy {escape(environment.name)}[/]" + ("" if apply else ": a dry run, nothing is changed"))
+    rows = {
+        "chart": f"tritonkit {about['version']} with Triton {about['appVersion']}, in helm/tritonkit",
+        "release": f"{where.release}, in namespace {where.namespace} of context {where.context}",
+        "values": os.path.relpath(environment.path),
+        "models": models.text,
+        "published": f"at {where.publish}" if where.publish else "no: they are there already",
+    }
+    for name, text in rows.items():
+        say(f"  {name:<10}{text}")
+
+
+def checks(name: str, found: Sequence[Check]) -> None:
+    """A part of findings."""
+    title(name)
+    wide = max((len(check.name) for check in found), default=0)
+    for check in found:
+        first, *rest = check.text.splitlines() or [""]
+        out.print(f"  {_WORDS[check.state]}  {escape(f'{check.name:<{wide}}  {first}')}", soft_wrap=True)
+        for line in rest:
+            say(f"{_INDENT}{' ' * (wide + 2)}{line}")
+        if check.fix and check.state != "ok":
+            say(f"{_INDENT}{' ' * (wide + 2)}fix: {check.fix}")
+
+
+def objects(made: Rendered) -> None:
+    """Everything that the manifest has, where no cluster says what of it is new."""
+    title("objects (no cluster was asked which of them are new)")
+    for one in made.objects:
+        say(f"  {described(one)}")
+
+
+def changes(made: Rendered, found: Difference) -> None:
+    """What would happen to each object."""
+    by_name = {chart.name(one): one for one in made.objects}
+    title("changes in the cluster")
+    for word, names in (("create", found.created), ("change", found.changed)):
+        for name in names:
+            say(f"  {word:<9}{described(by_name[name])}")
+    for name in found.removed:
+        say(f"  {'remove':<9}{name}")
+    if found.unchanged and not found.problem:
+        say(f"  {'keep':<9}{len(found.unchanged)} as they are")
+    if found.problem:
+        say("  the API server does not take the manifest as it is:")
+        for line in found.problem.splitlines():
+            say(f"    {line}")
+
+
+def diff(text: str, file: str) -> None:
+    """Changes of objects that are there, line by line."""
+    lines = text.splitlines()
+    title(f"diff ({file})")
+    for line in lines[:_MOST_LINES]:
+        colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
+        out.print(f"[{colour}]{escape(line)}[/]" if colour else escape(line), soft_wrap=True)
+    if len(lines) > _MOST_LINES:
+        say(f"… and {len(lines) - _MOST_LINES} more lines in {file}")
+
+
+def described(one: Object) -> str:
+    """``Deployment triton: 2 pods, each 1 nvidia.com/gpu``."""
+    spec, name = one.get("spec", {}), chart.name(one)
+    if one["kind"] == "Deployment":
+        devices = [f"{count} {resource}" for resource, count in nodes.asked(spec["template"]["spec"]).items()]
+        count = _pods(spec["replicas"]) if "replicas" in spec else "as many pods as its autoscaler says"
+        return f"{name}: {count}, {', '.join(devices) + ' each' if devices else 'no GPU'}"
+    if one["kind"] == "Service":
+        return f"{name}: {', '.join(str(port['port']) for port in spec['ports'])}"
+    return name
+
+
+def _pods(count: int) -> str:
+    return "1 pod" if count == 1 else f"{count} pods"

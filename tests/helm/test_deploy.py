@@ -1,0 +1,297 @@
+"""`make deploy` and `make rollback`: real helm and kubectl, on an API server in memory; a folder is the object store."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import deploy
+import onnx
+import pytest
+import yaml
+from apiserver import ApiServer, running
+from onnx import TensorProto, helper
+
+from deploying import chart, environment, models, release
+from kubetools import binaries
+from tritonkit.errors import InputError
+from tritonkit.publishing import Shelf, parse
+
+Run = Callable[..., tuple[int, str]]
+VALUES = {
+    "accelerator": {"kind": "cpu"},
+    "models": {"pvc": {"claimName": "models"}},
+    "tools": {"image": {"repository": "registry.example.com/tritonkit"}},
+}
+
+
+@pytest.fixture
+def api() -> Iterator[ApiServer]:
+    with running() as state:
+        state.add(
+            {"apiVersion": "v1", "kind": "Namespace",
+             "metadata": {"name": "inference", "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}},
+            {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "models", "namespace": "inference"}},
+        )  # fmt: skip
+        yield state
+
+
+def kubeconfig(path: Path, url: str) -> Path:
+    said = {
+        "apiVersion": "v1", "kind": "Config", "current-context": "another",
+        "contexts": [{"name": name, "context": {"cluster": "c", "user": "me"}} for name in ("here", "another")],
+        "clusters": [{"name": "c", "cluster": {"server": url}}], "users": [{"name": "me", "user": {}}],
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(said), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with one model, an environment, and no cluster."""
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    monkeypatch.setenv("COLUMNS", "300")
+    binaries.helm()  # before HOME is another one
+    monkeypatch.setenv("PATH", f"{binaries.helm().parent}:{binaries.kubectl().parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model(tmp_path, "1.0")
+    write(tmp_path)
+    return tmp_path
+
+
+def model(project: Path, weight: str) -> None:
+    place = project / "model_repository/net/1"
+    place.mkdir(parents=True, exist_ok=True)
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in "xy"]
+    held = helper.make_tensor("w", TensorProto.FLOAT, [1], [float(weight)])
+    graph = helper.make_graph([helper.make_node("Mul", ["x", "w"], ["y"])], "g", values[:1], values[1:], [held])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), place / "model.onnx"
+    )
+    text = 'name: "net" backend: "onnxruntime" max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: 4 } '
+    text += 'output { name: "y" data_type: TYPE_FP32 dims: 4 } instance_group { kind: KIND_CPU }'
+    (place.parent / "config.pbtxt").write_text(text, encoding="utf-8")
+
+
+def write(project: Path, values: dict[str, Any] | None = None, **changes: Any) -> None:
+    said = {"context": "here", "namespace": "inference", "release": "triton", "publish": f"file://{project}/store"}
+    text = yaml.safe_dump({"deploy": said | changes, "values": VALUES | (values or {})})
+    (project / "prod.yaml").write_text(text, encoding="utf-8")
+
+
+@pytest.fixture
+def run(project: Path, capfd: pytest.CaptureFixture[str]) -> Run:
+    def command(verb: str, *arguments: str) -> tuple[int, str]:
+        capfd.readouterr()
+        code = deploy.main([verb, str(project / "prod.yaml"), "--project", str(project), *arguments])
+        said = capfd.readouterr()
+        return code, said.out + said.err
+
+    return command
+
+
+@pytest.fixture
+def cluster(project: Path, api: ApiServer) -> ApiServer:
+    kubeconfig(project / "kubeconfig", api.url)
+    return api
+
+
+def version(project: Path) -> str:
+    return models.find(environment.load(str(project / "prod.yaml")), project).version
+
+
+def test_without_a_cluster_a_dry_run_shows_what_it_can_and_says_what_it_could_not(run: Run, project: Path) -> None:
+    code, said = run("deploy")
+    assert code == 0, said
+    for words in (
+        "deploy prod: a dry run, nothing is changed",
+        "release   triton, in namespace inference of context here",
+        f"models    version {version(project)}: net (",
+        "published at file://",
+        "helm lint --strict has nothing against chart and values",
+        "valid for Kubernetes 1.34, no unknown field",
+        "the kubeconfig has no context 'here': there is no kubeconfig, or it is empty",
+        "no cluster answers: namespace, rights, kinds, GPU nodes, device plugin, storage, secrets were not looked at",
+        "Deployment triton-tritonkit: 1 pod, no GPU",
+        "Next: context: get the kubeconfig of that cluster, or correct deploy.context.",
+    ):
+        assert words in said
+    manifest = (project / "reports/deploy/prod.yaml").read_text(encoding="utf-8")
+    assert f"subPath: store/versions/{version(project)}" in manifest or version(project) in manifest
+    assert not (project / "store").exists()
+
+
+def test_the_life_of_a_release(run: Run, project: Path, cluster: ApiServer) -> None:
+    """Deployed; changed by a version whose test fails; rolled back; changed by one whose pods never get ready."""
+    first = version(project)
+    code, said = run("deploy", "--apply")
+    assert code == 0, said
+    assert "create   Deployment triton-tritonkit: 1 pod, no GPU" in said
+    assert f"version {first} is published" in said
+    assert "Phase:          Succeeded" in said
+    assert f"triton serves models version {first}" in said
+    assert "kubectl --context here -n inference port-forward service/triton-tritonkit-http 8000:8000" in said
+
+    model(project, "2.0")
+    write(project, {"replicas": 3, "pdb": {"enabled": False}})
+    second = version(project)
+    assert second != first
+    before = list(cluster.writes)
+    code, said = run("deploy")
+    assert code == 0, said
+    assert "change   Deployment triton-tritonkit: 3 pods, no GPU" in said
+    assert re.search(r"keep     [56] as they are", said), "helm's own marks are no difference"
+    assert "remove   PodDisruptionBudget triton-tritonkit" in said
+    assert "-  replicas: 1\n+  replicas: 3\n" in said
+    assert f"versions/{second}" in (project / "reports/deploy/prod.diff").read_text(encoding="utf-8")
+    assert f"Next: make deploy APPLY=1 ENV={project / 'prod.yaml'}" in said
+    assert cluster.writes == before
+
+    cluster.test_passes = False
+    code, said = run("deploy", "--apply")
+    assert code == 1
+    assert "triton runs, and its test failed" in said
+    assert f"make rollback ENV={project / 'prod.yaml'} goes back" in said
+    assert replicas(cluster) == 3
+    code, said = run("rollback")
+    assert code == 0, said
+    assert f"models version {second}\n  to    revision 1 of " in said
+    assert f"models version {first}, again" in said
+    assert replicas(cluster) == 1
+    assert current(project) == first, "pruning keeps what runs"
+
+    model(project, "3.0")
+    cluster.never_ready = version(project)
+    code, said = run("deploy", "--apply")
+    assert code == 1
+    assert "helm could not bring triton up; now revision 5 of " in said
+    assert f"models version {first}, runs" in said
+    assert first in json.dumps(cluster.find("Deployment", "triton-tritonkit"))
+
+
+def replicas(cluster: ApiServer) -> int:
+    found = cluster.find("Deployment", "triton-tritonkit")
+    assert found is not None
+    return int(found["spec"]["replicas"])
+
+
+def current(project: Path) -> str:
+    pointer = Shelf(parse(f"file://{project}/store")).pointer()
+    assert pointer is not None
+    return pointer.version
+
+
+def test_what_is_missing_is_said_before_anything_is_changed(run: Run, project: Path, cluster: ApiServer) -> None:
+    cluster.denied = {("create", "deployments"), ("patch", "services"), ("delete", "services")}
+    write(project, {"extraEnvFrom": [{"secretRef": {"name": "settings"}}], "tools": {}})
+    code, said = run("deploy", "--apply")
+    assert code == 1
+    assert "in inference you may not: patch/delete services; create deployments.apps" in said
+    assert "there is no Secret settings in inference, and Deployment triton-tritonkit uses it" in said
+    assert "tritonkit:26.09 names no registry" in said
+    assert "nothing was changed: missing are rights, Secret, images" in said
+    assert (cluster.writes, (project / "store").exists()) == ([], False)
+
+
+def test_models_with_errors_are_not_deployed(run: Run, project: Path) -> None:
+    (project / "model_repository/net/1/model.onnx").unlink()
+    code, said = run("deploy", "--apply")
+    assert code == 1
+    assert "`make build` makes the weights" in said
+    assert "nothing was changed: missing are context, models" in said
+
+
+def test_values_that_the_chart_refuses_end_a_dry_run_with_its_reason(run: Run, project: Path) -> None:
+    write(project, {"lifecycle": {"terminationGracePeriodSeconds": 5}})
+    code, said = run("deploy")
+    assert code == 1
+    assert "terminationGracePeriodSeconds" in said
+    assert "Next: correct what the chart refuses" in said
+    write(project, {"replica": 2})
+    assert "replica" in run("deploy")[1]
+
+
+def test_a_schema_error_in_extra_objects_is_found_without_a_cluster(run: Run, project: Path) -> None:
+    wrong = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "mine"}, "datta": {}}
+    write(project, {"extraObjects": [wrong]})
+    code, said = run("deploy")
+    assert (code, "ConfigMap mine" in said, "datta" in said) == (1, True, True)
+
+
+def test_the_current_context_of_the_kubeconfig_is_never_used(run: Run, project: Path, cluster: ApiServer) -> None:
+    write(project, context="prod")
+    code, said = run("deploy", "--apply")
+    assert (code, cluster.writes) == (1, [])
+    assert "the kubeconfig has no context 'prod': it has another, here" in said
+    code, said = run("rollback")
+    assert (code, "no context 'prod'" in said) == (3, True)
+
+
+def test_a_rollback_without_a_release_says_so(run: Run, cluster: ApiServer) -> None:
+    code, said = run("rollback")
+    assert (code, "release: not found" in said) == (1, True)
+    assert not cluster.writes
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"deploy": {"contxt": "x"}}, "deploy.context: Field required"),
+        ({"values": []}, "values: Input should be a valid dictionary"),
+        ({"deploy": {"context": "x", "namespace": "Big", "release": "r"}}, "deploy.namespace"),
+        ({"value": {}}, "Extra inputs are not permitted"),
+    ],
+)
+def test_an_environment_names_what_is_wrong_in_it(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    path = tmp_path / "e.yaml"
+    good = {"deploy": {"context": "c", "namespace": "n", "release": "r"}, "values": {}}
+    path.write_text(yaml.safe_dump(good | change), encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        environment.load(str(path))
+    assert words in str(caught.value)
+    assert "endpointUrl" in caught.value.fix
+
+
+def test_an_unknown_environment_is_told_which_there_are() -> None:
+    with pytest.raises(InputError, match="did you mean prod"):
+        environment.load("prodd")
+
+
+def test_two_answers_to_where_models_are_is_one_too_many(project: Path) -> None:
+    write(project, {"models": {"uri": "s3://a/b"}})
+    with pytest.raises(InputError, match=r"sets deploy\.publish and values\.models\.uri"):
+        models.find(environment.load(str(project / "prod.yaml")), project)
+    write(project, {"models": {"uri": "s3://a/b"}}, publish="")
+    assert models.find(environment.load(str(project / "prod.yaml")), project).version == ""
+    write(project, {"models": {}}, publish="")
+    with pytest.raises(InputError, match="names no models"):
+        models.find(environment.load(str(project / "prod.yaml")), project)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in environment.FOLDER.glob("*.yaml")])
+def test_the_shipped_environments_pass_lint_render_and_schemas(name: str, tmp_path: Path) -> None:
+    said = environment.load(name)
+    values, named = tmp_path / "values.yaml", tmp_path / "models.yaml"
+    values.write_text(yaml.safe_dump(said.values), encoding="utf-8")
+    named.write_text(yaml.safe_dump(parse(said.deploy.publish).values("0123456789abcdef")), encoding="utf-8")
+    checks, made = chart.prove(binaries.helm(), said.deploy.release, said.deploy.namespace, [values, named], "1.34")
+    assert [check.state for check in checks] == ["ok", "ok", "ok"], checks
+    assert made is not None
+    assert release.timeout_of(made.objects).endswith("s")
+
+
+def test_the_version_is_read_back_from_what_publishing_writes() -> None:
+    for place in ("s3://bucket/models", "gs://bucket/a/b", "s3://http://127.0.0.1:9000/bucket/x"):
+        assert models.version_in(parse(place).values("0123456789abcdef")) == "0123456789abcdef"
+    assert models.version_in({"models": {"uri": "s3://bucket/models"}}) == ""
+    assert models.version_in({}) == ""
+
+
+def test_the_timeout_covers_one_pod_after_another_and_the_job() -> None:
+    one = {"kind": "Deployment", "spec": {"replicas": 3, "progressDeadlineSeconds": 700}}
+    job = {"kind": "Job", "spec": {"activeDeadlineSeconds": 1000}}
+    assert release.timeout_of([one, job]) == "3220s"
