@@ -9,8 +9,9 @@ Directly above a key, at its indentation::
     mode: off
 
 A map without a description is a section: it may have the keys that stand there and no others. A map with one is a
-value: anything may stand in it. Types come from defaults; an empty list takes objects. ``@schema`` is JSON Schema laid
-over that. Which values an entry of ``variants`` may give is what the templates' ``tritonkit.workloadKeys`` says.
+value: anything may stand in it. Types come from defaults; an empty list takes objects, a string is one line of text.
+``@schema`` is JSON Schema laid over that, in which ``{"is": "name"}`` stands for one of :data:`FORMS`. Which values an
+entry of ``variants`` may give is what the templates' ``tritonkit.workloadKeys`` says.
 """
 
 from __future__ import annotations
@@ -33,6 +34,43 @@ from tritonkit.errors import CheckFailed, InputError, TritonkitError
 CHART = Path(__file__).parent / "tritonkit"
 VARIANTS = "variants"  # its entries have the workload's schema
 MARKER = "<!-- values -->"
+_DNS = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+_KEY = rf"^({_DNS}(\.{_DNS})*/)?[A-Za-z0-9]([A-Za-z0-9_.-]{{0,61}}[A-Za-z0-9])?$"
+_LABEL = "^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$"
+_QUANTITY = r"(0*[1-9][0-9]*(\.[0-9]+)?|0\.0*[1-9][0-9]*)"
+_AMOUNT = {"type": ["string", "number"], "pattern": rf"^{_QUANTITY}(m|k|[KMGTPE]i|[MGTPE])?$", "exclusiveMinimum": 0}
+# Forms that Kubernetes gives its strings (its reference, "Object Names and IDs" and "Labels and Selectors"; the OCI
+# distribution specification for images). Empty where a value may be left out.
+FORMS: dict[str, dict[str, Any]] = {
+    "text": {"pattern": r"^[^\x00-\x1f\x7f-\x9f]*$"},  # what YAML carries without escapes, on one line
+    "name": {"pattern": rf"^({_DNS}(\.{_DNS})*)?$", "maxLength": 253},
+    "host": {"pattern": rf"^((\*\.)?{_DNS}(\.{_DNS})*)?$", "maxLength": 253},
+    "label": {"pattern": _LABEL},
+    "key": {"pattern": "^[A-Za-z0-9_.-]*$", "maxLength": 253},
+    "subPath": {
+        "pattern": "^([^/\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*)?$",
+        "not": {"pattern": r"(^|/)\.\.(/|$)"},
+    },
+    "imageRepository": {"pattern": "^[A-Za-z0-9]([A-Za-z0-9._/:-]*[A-Za-z0-9])?$"},
+    "imageTag": {"pattern": "^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$", "not": {"const": "latest"}},
+    "quantity": {
+        "type": ["string", "number"],
+        "pattern": rf"^({_QUANTITY}(k|[KMGTPE]i|[MGTPE])?)?$",
+        "exclusiveMinimum": 0,
+    },
+    "labels": {"propertyNames": {"pattern": _KEY}, "additionalProperties": {"type": "string", "pattern": _LABEL}},
+    "annotations": {
+        "propertyNames": {"pattern": _KEY},
+        "additionalProperties": {"type": "string", "pattern": r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$"},
+    },
+    "resources": {
+        "properties": {
+            "requests": {"type": "object", "propertyNames": {"pattern": _KEY}, "additionalProperties": _AMOUNT},
+            "limits": {"type": "object", "propertyNames": {"pattern": _KEY}, "additionalProperties": _AMOUNT},
+            "claims": {"type": "array", "items": {"type": "object"}},
+        }
+    },
+}
 _SCALARS = {bool: "boolean", int: "integer", float: "number", str: "string"}
 _LONGEST_DEFAULT = 60  # characters of a default that the table still shows
 Schema = dict[str, Any]
@@ -108,11 +146,15 @@ def _read_comments(value: Value, lines: list[str], column: int, path: Path) -> N
             words.append(line.removeprefix("-- "))
     value.description = " ".join(words).strip()
     try:
-        value.said = json.loads(" ".join(schema) or "{}")
+        value.said = json.loads(" ".join(schema) or "{}", object_hook=_known_form)
     except ValueError as error:
-        raise InputError(
-            f"{path}:{value.line}: the @schema of {value.name} is not JSON: {error}", "correct it"
-        ) from error
+        raise InputError(f"{path}:{value.line}: the @schema of {value.name}: {error}", "correct it") from error
+
+
+def _known_form(said: Schema) -> Schema:
+    if isinstance(form := said.get("is"), str) and form not in FORMS:
+        raise ValueError(f"{form} is none of {', '.join(FORMS)}")
+    return said
 
 
 def workload_keys(chart: Path) -> list[str]:
@@ -161,6 +203,8 @@ def _schema(value: Value, path: Path) -> Schema:
 
 def _inferred(value: Value, said: Schema, path: Path) -> Schema:
     default = value.default
+    if isinstance(default, str):
+        return {"type": "string"} if "pattern" in said else {"type": "string", **FORMS["text"]}
     if type(default) in _SCALARS:
         return {"type": _SCALARS[type(default)]}
     if isinstance(default, dict):
@@ -175,12 +219,13 @@ def _inferred(value: Value, said: Schema, path: Path) -> Schema:
 
 
 def _closed(said: Any) -> Any:
-    """``@schema`` in which maps with named keys are closed to others."""
+    """``@schema`` with its forms written out, in which maps with named keys are closed to others."""
     if isinstance(said, list):
         return [_closed(item) for item in said]
     if not isinstance(said, dict):
         return said
-    closed = {name: _closed(item) for name, item in said.items()}
+    said = {**FORMS.get(said.get("is", ""), {}), **said}
+    closed = {name: _closed(item) for name, item in said.items() if name != "is"}
     if isinstance(said.get("properties"), dict):
         closed = {"type": "object", "additionalProperties": False} | closed
     return closed
