@@ -35,6 +35,9 @@ Port names: http, grpc (of the front if enabled, else of Triton) and metrics (al
 {{- if gt (len $name) 38 -}}
 {{- include "tritonkit.fail" (dict "where" "fullnameOverride" "what" (printf "the name %s has more than 38 characters, and objects add to it" $name) "fix" "set fullnameOverride to a shorter one") -}}
 {{- end -}}
+{{- if or (not (regexMatch "^[a-z]([a-z0-9-]*[a-z0-9])?$" $name)) (has $name (list "y" "n" "yes" "no" "on" "off" "true" "false" "null")) -}}
+{{- include "tritonkit.fail" (dict "where" "fullnameOverride" "what" (printf "%q cannot name a Service" $name) "fix" "set fullnameOverride to a-z, 0-9 and -, beginning with a letter, and no word that YAML takes for a truth value") -}}
+{{- end -}}
 {{- $name -}}
 {{- end -}}
 
@@ -70,11 +73,11 @@ image tools models engineBuild accelerator replicas server front rollout probes 
 {{- end -}}
 
 {{- define "tritonkit.selectorLabels" -}}
-app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride | trunc 63 }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ default "server" .component }}
 {{- with .w }}{{ with .variant }}
-tritonkit/variant: {{ . }}
+tritonkit/variant: {{ . | quote }}
 {{- end }}{{ end }}
 {{- end -}}
 
@@ -86,7 +89,7 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 
 {{- define "tritonkit.serviceAccountName" -}}
 {{- $own := ternary (include "tritonkit.fullname" .) "default" .Values.serviceAccount.create -}}
-{{- default $own .Values.serviceAccount.name -}}
+{{- default $own .Values.serviceAccount.name | quote -}}
 {{- end -}}
 
 {{- define "tritonkit.image" -}}

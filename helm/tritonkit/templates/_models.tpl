@@ -1,9 +1,10 @@
 {{/* Where models come from: the volume, the copy, the credentials. CONTEXT is (dict "root" $ "w" $w). */}}
 
-{{/* "true" if the repository is copied into the pod. */}}
+{{/* "true" if the repository is copied into the pod. Triton's own Azure reader knows accounts' keys, no identities. */}}
 {{- define "tritonkit.fetches" -}}
 {{- $v := .w.values -}}
-{{- $needed := or (ne $v.engineBuild.mode "off") $v.engineBuild.checkPassports -}}
+{{- $azureIdentity := and (hasPrefix "as://" $v.models.uri) (not $v.models.credentials.existingSecret) -}}
+{{- $needed := or (ne $v.engineBuild.mode "off") $v.engineBuild.checkPassports $azureIdentity -}}
 {{- if eq (toString $v.models.fetch) "auto" }}{{ if $needed }}true{{ end }}{{ else if eq (toString $v.models.fetch) "true" }}true{{ end -}}
 {{- end -}}
 
@@ -41,7 +42,7 @@
 {{- end }}
 {{- if include "tritonkit.fetches" . }}
 - name: models
-  emptyDir: {{ if $m.copySizeLimit }}{sizeLimit: {{ $m.copySizeLimit | quote }}}{{ else }}{}{{ end }}
+  emptyDir: {{ if $m.copySizeLimit }}{sizeLimit: {{ include "tritonkit.quantity" $m.copySizeLimit }}}{{ else }}{}{{ end }}
 {{- else if $m.uri }}
 - name: download
   emptyDir: {}

@@ -1,9 +1,13 @@
 {{/* Arithmetic: quantities in bytes, the grace period, startup and progress budgets. CONTEXT is (dict "root" $ "w" $w). */}}
 
+{{/* A quantity as a quoted string: large numbers would else be written as 1.07e+09. */}}
+{{- define "tritonkit.quantity" -}}
+{{- ternary (printf "%.0f" (float64 .)) (toString .) (kindIs "float64" .) | quote -}}
+{{- end -}}
+
 {{/* Bytes of a Kubernetes quantity: (dict "quantity" Q "where" PATH). */}}
 {{- define "tritonkit.bytes" -}}
-{{- $text := toString .quantity -}}
-{{- if kindIs "float64" .quantity -}}{{- $text = printf "%.0f" .quantity -}}{{- end -}}
+{{- $text := include "tritonkit.quantity" .quantity | trimAll "\"" -}}
 {{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
 {{- $unit := regexFind "[A-Za-z]*$" $text -}}
 {{- $number := trimSuffix $unit $text -}}
@@ -48,7 +52,8 @@ All preStop hooks of a pod begin together.
 {{- define "tritonkit.progressSeconds" -}}
 {{- $v := .w.values -}}
 {{- $building := ternary 0 $v.engineBuild.seconds (eq $v.engineBuild.mode "off") -}}
-{{- add (include "tritonkit.startupSeconds" .) $building $v.probes.startup.fetchSeconds (include "tritonkit.gracePeriod" .) 60 -}}
+{{- $starting := mul (include "tritonkit.startupFailures" .) $v.probes.startup.periodSeconds -}}
+{{- add $starting $building $v.probes.startup.fetchSeconds (include "tritonkit.gracePeriod" .) 60 -}}
 {{- end -}}
 
 {{/* The longest progress deadline of the release's Deployments, for NOTES. Takes the root context. */}}

@@ -77,7 +77,7 @@ containers:
 volumes:
   - {name: tmp, emptyDir: {}}
   - {name: home, emptyDir: {}}
-  - {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ $v.sharedMemory.size | quote }}}}
+  - {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ include "tritonkit.quantity" $v.sharedMemory.size }}}}
   {{- with trim (include "tritonkit.modelVolumes" .) }}{{ nindent 2 . }}{{ end }}
   {{- with trim (include "tritonkit.engineVolumes" .) }}{{ nindent 2 . }}{{ end }}
   {{- if $v.front.enabled }}

@@ -4,6 +4,12 @@
 {{- if lt (int .Values.pdb.maxUnavailable) 1 -}}
 {{- include "tritonkit.fail" (dict "where" "pdb.maxUnavailable" "what" "0 blocks every node's drain" "fix" "set 1 or more, or pdb.enabled=false") -}}
 {{- end -}}
+{{- if and .Values.serviceAccount.annotations (not .Values.serviceAccount.create) -}}
+{{- include "tritonkit.fail" (dict "where" "serviceAccount.annotations" "what" "set, but serviceAccount.create is false" "fix" "annotate the ServiceAccount yourself, or let the chart make it") -}}
+{{- end -}}
+{{- if and .Values.admin.existingSecret (not .Values.admin.enabled) -}}
+{{- include "tritonkit.fail" (dict "where" "admin.existingSecret" "what" "set, but admin.enabled is false, so nothing asks for the key" "fix" "set admin.enabled=true, or leave the Secret out") -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "tritonkit.checkWorkload" -}}
@@ -14,6 +20,7 @@
 {{- include "tritonkit.checkAccelerator" $c -}}
 {{- include "tritonkit.checkMemory" $c -}}
 {{- include "tritonkit.checkServer" $c -}}
+{{- include "tritonkit.checkExtras" $c -}}
 {{- end -}}
 
 {{- define "tritonkit.checkModels" -}}
@@ -78,6 +85,9 @@
 {{- if and (eq $v.engineBuild.mode "job") (not (or $cache.existingClaim $cache.size)) -}}
 {{- include "tritonkit.fail" (dict "where" (printf "%sengineBuild.cache" .at) "what" "mode job builds into a cache that pods read, and there is none" "fix" "set engineBuild.cache.size or existingClaim, or mode=init") -}}
 {{- end -}}
+{{- if and (eq $v.engineBuild.mode "job") (gt (len $v.accelerator.products) 1) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%saccelerator.products" .at) "what" (printf "the Job builds on one GPU, and pods on the others of %s would wait in vain" (join ", " $v.accelerator.products)) "fix" "make one variant for each product, or set engineBuild.mode=init") -}}
+{{- end -}}
 {{- $many := or (gt (int $v.replicas) 1) (dig "autoscaling" "enabled" false $v) (eq $v.engineBuild.mode "job") (eq $v.rollout.profile "surge") -}}
 {{- if and $cache.size (eq $cache.accessMode "ReadWriteOnce") $many -}}
 {{- include "tritonkit.fail" (dict "where" (printf "%sengineBuild.cache.accessMode" .at) "what" "several pods use the cache (more replicas, a surge or a Job), and ReadWriteOnce ties it to one node" "fix" "set ReadWriteMany with a StorageClass that offers it, or rollout.profile=recreate with one replica and mode=init") -}}
@@ -106,6 +116,15 @@
 {{- define "tritonkit.checkMemory" -}}
 {{- $v := .w.values -}}
 {{- $shm := include "tritonkit.bytes" (dict "quantity" $v.sharedMemory.size "where" (printf "%ssharedMemory.size" .at)) | int64 -}}
+{{- range $where, $resources := dict "resources" $v.resources "engineBuild.resources" $v.engineBuild.resources "tools.resources" $v.tools.resources "front.resources" $v.front.resources -}}
+{{- $request := dig "requests" "memory" "" $resources -}}
+{{- $limit := dig "limits" "memory" "" $resources -}}
+{{- if and $request $limit -}}
+{{- if gt (include "tritonkit.bytes" (dict "quantity" $request "where" (printf "%s%s.requests.memory" $.at $where)) | int64) (include "tritonkit.bytes" (dict "quantity" $limit "where" (printf "%s%s.limits.memory" $.at $where)) | int64) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%s%s.requests.memory" $.at $where) "what" (printf "%v is more than the limit %v" $request $limit) "fix" "raise the limit") -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- with dig "limits" "memory" "" $v.resources -}}
 {{- $limit := include "tritonkit.bytes" (dict "quantity" . "where" (printf "%sresources.limits.memory" $.at)) | int64 -}}
 {{- if le $limit $shm -}}
