@@ -238,7 +238,7 @@ def failing(model: str, failures: str, success: str, *, reason: str = "OTHER") -
     return {
         f"nv_inference_request_success{{{labels}}}": success,
         f'nv_inference_request_failure{{{labels},reason="{reason}"}}': failures,
-        f'nv_inference_request_failure{{{labels},reason="CANCELED"}}': "0+600x10000",
+        f'nv_inference_request_failure{{{labels},reason="CANCELED"}}': "0+600x250",
     }
 
 
@@ -247,17 +247,19 @@ def state(name: str) -> str:
     return f'clamp_max(count(ALERTS{{alertname="{name}",alertstate="firing"}}), 1) or vector(0)'
 
 
-BURN: dict[str, tuple[str, str, dict[str, int]]] = {  # failures and successes by the minute; after 8 hours, which fire
-    "none": ("0x500", "0+600x500", {"Fast": 0, "Slow": 0}),
-    "two per cent": ("0+12x500", "0+588x500", {"Fast": 1, "Slow": 1}),
-    "two per cent, for 50 minutes": ("0x430 0+12x70", "0+588x500", {"Fast": 1, "Slow": 1}),
-    "two per cent, for 30 minutes": ("0x450 0+12x50", "0+588x500", {"Fast": 0, "Slow": 1}),
-    "two per cent, for 10 minutes": ("0x470 0+12x30", "0+588x500", {"Fast": 0, "Slow": 0}),
-    "0.7 per cent": ("0+42x500", "0+5958x500", {"Fast": 1, "Slow": 1}),
-    "0.4 per cent": ("0+24x500", "0+5976x500", {"Fast": 0, "Slow": 1}),
-    "under the budget": ("0+3x500", "0+5997x500", {"Fast": 0, "Slow": 0}),
-    "four per cent, mended 40 minutes ago": ("0+24x440 10560x60", "0+576x500", {"Fast": 0, "Slow": 1}),
-    "few failures of few requests": ("0x100 1x100 2x300", "0+1x500", {"Fast": 0, "Slow": 0}),
+BURN: dict[
+    str, tuple[str, str, dict[str, int]]
+] = {  # failures and successes of 2 minutes each; after 8 hours, which fire
+    "none": ("0x250", "0+1200x250", {"Fast": 0, "Slow": 0}),
+    "two per cent": ("0+24x250", "0+1176x250", {"Fast": 1, "Slow": 1}),
+    "two per cent, for 50 minutes": ("0x215 0+24x35", "0+1176x250", {"Fast": 1, "Slow": 1}),
+    "two per cent, for 30 minutes": ("0x225 0+24x25", "0+1176x250", {"Fast": 0, "Slow": 1}),
+    "two per cent, for 10 minutes": ("0x235 0+24x15", "0+1176x250", {"Fast": 0, "Slow": 0}),
+    "0.7 per cent": ("0+84x250", "0+11916x250", {"Fast": 1, "Slow": 1}),
+    "0.4 per cent": ("0+48x250", "0+11952x250", {"Fast": 0, "Slow": 1}),
+    "under the budget": ("0+6x250", "0+11994x250", {"Fast": 0, "Slow": 0}),
+    "four per cent, mended 40 minutes ago": ("0+48x220 10560x30", "0+1152x250", {"Fast": 0, "Slow": 1}),
+    "few failures of few requests": ("0x50 1x50 2x150", "0+2x250", {"Fast": 0, "Slow": 0}),
 }
 
 
@@ -276,7 +278,7 @@ def fired(alert: str, cases: Mapping[str, Mapping[str, int]]) -> list[tuple[str,
 def test_the_error_budgets_alerts(tmp_path: Path) -> None:
     series = {key: value for case, told in BURN.items() for key, value in failing(case, told[0], told[1]).items()}
     expected = fired("TritonErrorBudgetBurn", {case: told[2] for case, told in BURN.items()})
-    promtool.check(tmp_path, series=series, expected=expected, groups=groups("slo"), interval="1m")
+    promtool.check(tmp_path, series=series, expected=expected, groups=groups("slo"), interval="2m")
 
 
 SLOW: dict[str, tuple[str, dict[str, int]]] = {  # time in the server of 100 requests a minute; 100 ms are promised
