@@ -117,6 +117,6 @@ def name(one: Object) -> str:
     return f"{one['kind']} {one['metadata']['name']}"
 
 
-def as_list(objects: Sequence[Object]) -> str:
-    """Objects as kubectl takes them on standard input."""
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+def as_stream(objects: Sequence[Object]) -> str:
+    """Objects as kubectl takes them on standard input, each validated as what it is."""
+    return "\n---\n".join(json.dumps(one) for one in objects)

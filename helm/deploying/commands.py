@@ -128,16 +128,23 @@ def _look(said: Environment, found: Models, tools: _Tools, files: list[Path], pr
         say("lint the models, ask the object store")
         checks += [*models.repository(said, project), models.bucket(found)]
         changes = None
-        if answers and made and tools.cluster and tools.helm:
+        if answers and made and tools.cluster and tools.helm and not _hopeless(checks):
             say("let the API server try the manifest")
+            checks.append(difference.attempt(tools.cluster, said.deploy.release, made))
             changes = _difference(tools.cluster, tools.helm, said, made)
         return _Looked(proved, checks, made, changes)
+
+
+def _hopeless(checks: list[Check]) -> bool:
+    """Whether the API server would only say again what is known: no namespace, no such kinds, no right."""
+    return any(one.name in {"namespace", "kinds", "rights"} for one in check.missing(checks))
 
 
 def _difference(cluster: Cluster, helm: Path, said: Environment, made: Rendered) -> Difference | None:
     try:
         return difference.find(cluster, helm, said.deploy.release, made)
-    except TritonkitError:  # the preflight has said so
+    except TritonkitError as error:
+        show.say(f"what would change is not known: {error}")
         return None
 
 

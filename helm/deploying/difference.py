@@ -16,7 +16,9 @@ import yaml
 
 from deploying import chart
 from deploying.chart import Object, Rendered
+from deploying.check import Check
 from deploying.cluster import Cluster
+from tritonkit.errors import CheckFailed
 
 _MANAGER = "helm"  # the field manager of helm 4 is the name of its program
 _FORCED = ("--server-side", f"--field-manager={_MANAGER}", "--force-conflicts")
@@ -28,8 +30,6 @@ class Difference:
 
     Attributes:
         text: The changes as a unified diff, Secrets masked by kubectl.
-        problem: What the API server says against the manifest; empty if nothing. Then only ``created`` and
-            ``removed`` are known.
     """
 
     created: tuple[str, ...]
@@ -37,30 +37,53 @@ class Difference:
     unchanged: tuple[str, ...]
     removed: tuple[str, ...]
     text: str = ""
-    problem: str = ""
+
+
+def attempt(cluster: Cluster, release: str, made: Rendered) -> Check:
+    """Let the API server try the manifest: strict schemas, admission, quotas, and fields that others own."""
+    owned = chart.as_stream([_owned(one, release, cluster.namespace) for one in made.objects])
+    done = cluster.run(
+        "apply", "--server-side", "--dry-run=server", "--validate=strict", f"--field-manager={_MANAGER}", "-f", "-",
+        given=owned,
+    )  # fmt: skip
+    said = "\n".join(line for line in done.stderr.splitlines() if line.strip())
+    if done.returncode == 0:
+        text = "the API server takes the manifest (a dry run: nothing was kept)"
+        return Check("server", "note", f"{text}, and warns:\n{said}") if said else Check("server", "ok", text)
+    fix = "correct what it names"
+    if "conflict" in said:
+        fix = (
+            "somebody else set these fields: take their change back, or put it into the values and take the fields "
+            "over once with helm upgrade --force-conflicts"
+        )
+    return Check("server", "missing", f"the API server does not take the manifest: {said or done.stdout}", fix)
 
 
 def find(cluster: Cluster, helm: Path, release: str, made: Rendered) -> Difference:
-    """Let the API server try the manifest.
+    """What would change, if the API server takes the manifest.
 
     Raises:
         Unreachable: The cluster does not answer.
         Forbidden: This user may not read the release's objects.
+        CheckFailed: The API server does not take it.
     """
     names = [chart.name(one) for one in made.objects]
     live = {chart.name(one) for one in _live(cluster, made)}
     removed = tuple(name for name in _deployed(cluster, helm, release) if name not in names)
     created = tuple(name for name in names if name not in live)
-    owned = [_owned(one, release, cluster.namespace) for one in made.objects]
-    done = cluster.run("diff", *_FORCED, "-f", "-", given=chart.as_list(owned))
-    if done.returncode > 1:
-        said = "\n".join(line for line in done.stderr.splitlines() if line.strip())
-        rest = tuple(name for name in names if name in live)
-        return Difference(created, (), rest, removed, problem=said or done.stdout)
-    touched = _touched(done.stdout, made)
+    owned = [_owned(one, release, cluster.namespace) for one in made.objects if chart.name(one) in live]
+    text = _diff(cluster, owned) if owned else ""
+    touched = _touched(text, made)
     changed = tuple(name for name in names if name in live and name in touched)
     unchanged = tuple(name for name in names if name in live and name not in touched)
-    return Difference(created, changed, unchanged, removed, done.stdout)
+    return Difference(created, changed, unchanged, removed, text)
+
+
+def _diff(cluster: Cluster, owned: list[Object]) -> str:
+    done = cluster.run("diff", *_FORCED, "-f", "-", given=chart.as_stream(owned))
+    if done.returncode > 1:  # 1 says that there is a difference
+        raise CheckFailed(f"kubectl diff: {done.stderr.strip()}", "is the program `diff` installed?")
+    return done.stdout
 
 
 def _owned(one: Object, release: str, namespace: str) -> Object:
@@ -74,7 +97,7 @@ def _live(cluster: Cluster, made: Rendered) -> list[Object]:
     known = [one for one in made.objects if (one["apiVersion"], one["kind"]) in cluster.kinds]
     if not known:
         return []
-    said = cluster.ask("get", "-f", "-", "-o", "json", "--ignore-not-found", given=chart.as_list(known))
+    said = cluster.ask("get", "-f", "-", "-o", "json", "--ignore-not-found", given=chart.as_stream(known))
     found = json.loads(said) if said else {}
     return list(found["items"]) if found.get("kind") == "List" else [found] if found else []
 

@@ -63,7 +63,7 @@ def checks(name: str, found: Sequence[Check]) -> None:
 
 def objects(made: Rendered) -> None:
     """Everything that the manifest has, where no cluster says what of it is new."""
-    title("objects (no cluster was asked which of them are new)")
+    title("objects (which of them are new is not known)")
     for one in made.objects:
         say(f"  {described(one)}")
 
@@ -77,12 +77,8 @@ def changes(made: Rendered, found: Difference) -> None:
             say(f"  {word:<9}{described(by_name[name])}")
     for name in found.removed:
         say(f"  {'remove':<9}{name}")
-    if found.unchanged and not found.problem:
+    if found.unchanged:
         say(f"  {'keep':<9}{len(found.unchanged)} as they are")
-    if found.problem:
-        say("  the API server does not take the manifest as it is:")
-        for line in found.problem.splitlines():
-            say(f"    {line}")
 
 
 def diff(text: str, file: str) -> None:

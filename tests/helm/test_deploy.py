@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import deploy
 import onnx
 import pytest
 import yaml
-from apiserver import ApiServer, running
+from apiserver import running
+from apistate import ApiServer
 from onnx import TensorProto, helper
 
 from deploying import chart, environment, models, release
@@ -154,6 +156,7 @@ def test_the_life_of_a_release(run: Run, project: Path, cluster: ApiServer) -> N
     cluster.test_passes = False
     code, said = run("deploy", "--apply")
     assert code == 1
+    assert "the API server takes the manifest" in said
     assert "triton runs, and its test failed" in said
     assert f"make rollback ENV={project / 'prod.yaml'} goes back" in said
     assert replicas(cluster) == 3
@@ -171,6 +174,22 @@ def test_the_life_of_a_release(run: Run, project: Path, cluster: ApiServer) -> N
     assert "helm could not bring triton up; now revision 5 of " in said
     assert f"models version {first}, runs" in said
     assert first in json.dumps(cluster.find("Deployment", "triton-tritonkit"))
+
+
+def test_a_field_that_somebody_else_set_is_said_and_not_overwritten(
+    run: Run, project: Path, cluster: ApiServer
+) -> None:
+    theirs = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "triton-tritonkit-http"},
+              "spec": {"type": "NodePort"}}  # fmt: skip
+    command = [binaries.kubectl(), "--context=here", "-n", "inference", "apply", "--server-side", "-f", "-"]
+    subprocess.run([str(word) for word in command], input=json.dumps(theirs), text=True, check=True)
+    before = list(cluster.writes)
+    code, said = run("deploy", "--apply")
+    assert code == 1
+    assert 'conflict with "kubectl" using v1: .spec.type' in said
+    assert "helm upgrade --force-conflicts" in said
+    assert "change   Service triton-tritonkit-http: 8000" in said
+    assert cluster.writes == before
 
 
 def replicas(cluster: ApiServer) -> int:

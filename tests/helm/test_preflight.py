@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from apiserver import DRA, GATEWAY, KEDA, MONITORING, ApiServer, running
+from apiserver import running
+from apistate import DRA, GATEWAY, KEDA, MONITORING, ApiServer
 
 from deploying import chart, nodes, preflight
 from deploying.chart import Rendered
