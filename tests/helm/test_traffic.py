@@ -201,6 +201,17 @@ def test_only_the_front_can_be_reached_where_there_is_one() -> None:
     assert {8000, 8001} <= {port for rule in openings(front={"enabled": False})["ingress"] for port in ports(rule)}
 
 
+def test_the_proxies_of_a_gateway_or_ingress_get_in_where_there_is_one() -> None:
+    def admitted(**values: Any) -> str:
+        return str(openings(**values)["ingress"][0]["from"])
+
+    assert "ingress-nginx" not in admitted()
+    assert "ingress-nginx" in admitted(ingress={"enabled": True, "http": {"host": "a.example"}})
+    away = admitted(gateway={**GATEWAY, "parentRefs": [{"name": "public", "namespace": "edge"}]})
+    assert "edge" in away
+    assert "envoy-gateway-system" in away
+
+
 def reaches(spec: Document, address: str) -> set[int]:
     return {
         port
