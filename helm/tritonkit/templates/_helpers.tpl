@@ -55,6 +55,10 @@ image tools models engineBuild accelerator replicas server front rollout probes 
 {{- $list := list -}}
 {{- range $variant, $own := .Values.variants -}}
 {{- include "tritonkit.checkVariant" (dict "variant" $variant "own" $own "keys" $keys) -}}
+{{- /* Kubernetes cuts pods' names at 63, less the two hashes behind it (17): PromQL finds pods by name. */}}
+{{- if gt (add (len $full) (len $variant) 1) 46 -}}
+{{- include "tritonkit.fail" (dict "where" (printf "variants.%s" $variant) "what" (printf "%s-%s has more than 46 characters" $full $variant) "fix" "shorten the variant, or set a shorter fullnameOverride") -}}
+{{- end -}}
 {{- $values := mergeOverwrite (deepCopy $base) (deepCopy (default dict $own)) -}}
 {{- $list = append $list (dict "variant" $variant "name" (printf "%s-%s" $full $variant) "values" $values) -}}
 {{- end -}}
