@@ -54,6 +54,7 @@ done < /args/server
 {{- with .root.Values.admin }}{{ if .enabled -}}
 key=${TRITONKIT_ADMIN_KEY:-$(od -An -v -tx1 -N24 /dev/urandom | tr -d ' \n')}
 unset TRITONKIT_ADMIN_KEY
+: "${key:?there is no /dev/urandom to make a key of}"
 set -- "$@" "--http-restricted-api={{ join "," .restrict }}:{{ .header }}=$key" \
   "--grpc-restricted-protocol={{ join "," .restrict }}:{{ .header }}=$key"
 {{ end }}{{ end -}}
