@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-import subprocess
-import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,17 +153,24 @@ def test_models_that_a_version_no_longer_has_are_removed_and_a_strangers_are_ref
     assert (target / "mine").is_dir()
 
 
-def test_several_pods_may_fetch_into_one_folder_at_once(place: Place, tmp_path: Path) -> None:
-    command = [str(Path(sys.executable).with_name("tritonkit")), "fetch", str(place)]
-    started = [
-        subprocess.Popen(
-            [*command, str(tmp_path / "models")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
-    said = [process.communicate(timeout=60)[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0]
-    assert sorted("4 of them downloaded" in text for text in said) == [False, True]
+def test_of_several_pods_that_share_a_folder_one_fetches_at_a_time(place: Place, tmp_path: Path) -> None:
+    target = tmp_path / "models"
+    target.mkdir()
+    waits = threading.Event()
+    done: list[publishing.Fetched] = []
+
+    def say(text: str) -> None:
+        if text.startswith("wait for another fetch"):
+            waits.set()
+
+    with (target / ".tritonkit-fetch.lock").open("w") as another:
+        fcntl.flock(another, fcntl.LOCK_EX)
+        pod = threading.Thread(target=lambda: done.append(publishing.fetch(place, target, say)))
+        pod.start()
+        assert waits.wait(60)
+        assert not files(target)
+    pod.join(60)
+    assert [one.downloaded for one in done] == [4]
 
 
 def test_a_volume_too_small_is_refused_before_the_download(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from s3fs import S3FileSystem  # type: ignore[import-untyped]
 from s3store import Bucket
 from support import Project
 
@@ -28,6 +29,14 @@ def guarded(bucket: Bucket) -> Iterator[Bucket]:
     look("inf")
 
 
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """No connection of an earlier test, which has its keys, is used, and none is left."""
+    S3FileSystem.clear_instance_cache()
+    yield
+    S3FileSystem.clear_instance_cache()
+
+
 def refused(said: tuple[int, str, str], code: int, *words: str) -> None:
     """Check the exit code, the words, and that there is a fix and no traceback."""
     assert said[0] == code, said
@@ -42,7 +51,7 @@ def test_wrong_keys(run: Run, repository: Path, guarded: Bucket, tmp_path: Path)
     refused(run("fetch", "s3://models/prod", tmp_path / "models"), 2, *words)
 
 
-def test_no_keys(run: Run, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_keys(run: Run, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: None) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):

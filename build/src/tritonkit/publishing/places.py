@@ -25,6 +25,8 @@ _ALIASES = {"gcs": "gs", "as": "az", "abfs": "az", "abfss": "az", "s3a": "s3"}
 TRITON_NAME = re.compile(r"[0-9a-zA-Z._-]+")
 VERSIONS = "versions"
 _CONNECT_TIMEOUT_S = 10
+# s3fs holds 50 MiB for each part on its way; times the eight files of a transfer, its own 10 would be 4 GB.
+_PARTS_AT_ONCE = 2
 _HELP = "write s3://bucket/folder, gs://bucket/folder, az://container/folder, file:///folder, or a path"
 
 
@@ -157,10 +159,11 @@ def connect(place: Place) -> Any:
     """
     for name in _PACKAGES.get(place.scheme, ())[:1]:  # what they log (tracebacks too) is raised as well, and told once
         logging.getLogger(name).addHandler(logging.NullHandler())
-    options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
+    options: dict[str, Any] = {"use_listings_cache": False}
     if place.scheme == "file":
         options |= {"auto_mkdir": True}
     elif place.scheme == "s3":
+        options |= {"max_concurrency": _PARTS_AT_ONCE}
         options |= {"config_kwargs": {"connect_timeout": _CONNECT_TIMEOUT_S, "retries": {"max_attempts": 2}}}
         if place.endpoint:  # as Triton addresses it
             options["config_kwargs"]["s3"] = {"addressing_style": "path"}
