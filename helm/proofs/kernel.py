@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
 from proofs.service import Service, serve
 
 Singles: TypeAlias = NDArray[np.float32]
@@ -19,32 +20,27 @@ Whole: TypeAlias = NDArray[np.int32]
 REPLICATES = 24
 REACH = 2.0  # times the capacity: more arrivals a second are taken as so many, and what is above them waits
 TAIL_S = 1.0  # load goes on after the second, so that its last batches are as large as they would be
-LEFT, WAITING, IN_FLIGHT, WAITED, BUSY, LATE, CARRIES = range(7)
 
 
 @dataclass(frozen=True)
 class Second:
-    """What became of each pod in one second; every field has the shape of the arrivals.
+    """What became of each pod in one second.
 
     Attributes:
         left: Requests in the pod at its end.
-        waiting: Those of them that are in no batch: what Triton's pending gauge would show.
         completed: Answers.
         lost: Refused, as the queue was full.
         late: Arrivals answered later than the SLO; those that are lost are none of them.
-        in_flight_s: Request-seconds in the pod.
-        waited_s: Request-seconds in its queue.
-        busy_s: Seconds in which it worked.
+        integrals: (…, 3): request-seconds in the pod, request-seconds in its queue, seconds in which it worked.
+        cells: Where in the table each came from, for :meth:`Kernel.waiting`.
     """
 
     left: Whole
-    waiting: Whole
     completed: Whole
     lost: Whole
     late: Singles
-    in_flight_s: Singles
-    waited_s: Singles
-    busy_s: Singles
+    integrals: Singles
+    cells: Whole
 
 
 class Kernel:
@@ -60,54 +56,63 @@ class Kernel:
     def __init__(self, service: Service, slo_s: float, *, seed: int = 0, replicates: int = REPLICATES) -> None:
         self.service, self.slo_s, self.replicates = service, slo_s, replicates
         most = int(service.capacity * REACH)
-        full = service.queue + service.max_batch
-        self._arrivals = _rates(service.capacity, most)
-        self._backlogs = _lengths(full)
-        self._came = _between(self._arrivals, most)
-        self._had = _between(self._backlogs, full)
-        self._full = full
+        self._full = service.queue + service.max_batch
+        arrivals, self._backlogs = _rates(service.capacity, most), _lengths(self._full)
+        self._place_came, self._place_had = _places(arrivals, most), _places(self._backlogs, self._full)
         random = np.random.default_rng(seed)
-        self._table = np.stack([self._row(int(count), random) for count in self._arrivals]).reshape(-1, 7)
+        rows = [self._row(int(count), random) for count in arrivals]
+        self._counts = np.concatenate([counts for counts, _, _ in rows])
+        self._integrals = np.concatenate([integrals for _, integrals, _ in rows])
+        self._late = np.concatenate([late for _, _, late in rows])
 
-    def _row(self, count: int, random: np.random.Generator) -> Singles:
+    def _row(self, count: int, random: np.random.Generator) -> tuple[Whole, Singles, Singles]:
         lanes = len(self._backlogs) * self.replicates
         backlog = np.repeat(self._backlogs, self.replicates)
         inside = np.sort(random.random((lanes, count)), axis=1)
         after = 1 + np.sort(random.random((lanes, max(count, 1))) * TAIL_S, axis=1)
         counted = np.full(lanes, count)
         found = serve(self.service, np.concatenate([inside, after], axis=1), counted, backlog, self.slo_s, random)
-        share = found.late / max(count, 1)
-        columns = [found.left, found.waiting, found.in_flight_s, found.waiting_s, found.busy_s, share,
-                   ~found.regenerated]  # fmt: skip
-        return np.stack(columns, axis=1).astype(np.float32)
+        counts = np.stack([found.left, backlog + count, ~found.regenerated, found.waiting], axis=1)
+        integrals = np.stack([found.in_flight_s, found.waiting_s, found.busy_s], axis=1)
+        return counts.astype(np.int32), integrals.astype(np.float32), (found.late / max(count, 1)).astype(np.float32)
 
-    def __call__(self, arrivals: Whole, left: Whole, chance: Singles) -> Second:
+    def draws(self, random: np.random.Generator, shape: tuple[int, ...]) -> tuple[Singles, Singles, Whole]:
+        """Chance for calls: two uniform numbers and which of a cell's seconds, each of ``shape``."""
+        return (
+            random.random(shape, dtype=np.float32), random.random(shape, dtype=np.float32),
+            random.integers(self.replicates, size=shape, dtype=np.int32),
+        )  # fmt: skip
+
+    def __call__(self, arrivals: Whole, left: Whole, chance: tuple[Singles, Singles, Whole]) -> Second:
         """One second of many pods.
 
         Args:
             arrivals: In this second.
             left: Requests in each pod at its beginning.
-            chance: (3, …) uniform numbers from 0 to 1.
+            chance: From :meth:`draws`.
         """
-        low_a, part_a = (row[np.minimum(arrivals, len(self._came[0]) - 1)] for row in self._came)
-        low_b, part_b = (row[np.minimum(left, self._full)] for row in self._had)
-        index_a, index_b = low_a + (chance[0] < part_a), low_b + (chance[1] < part_b)
-        draw = (chance[2] * self.replicates).astype(np.int32)
-        found = self._table.take((index_a * len(self._backlogs) + index_b) * self.replicates + draw, axis=0)
+        # Between two numbers of the table, one or the other by chance, so that the mean is right.
+        came = (self._place_came.take(arrivals, mode="clip") + chance[0]).astype(np.int32)
+        had = (self._place_had.take(left, mode="clip") + chance[1]).astype(np.int32)
+        cells = (came * len(self._backlogs) + had) * self.replicates + chance[2]
+        counts, integrals = self._counts.take(cells, axis=0), self._integrals.take(cells, axis=0)
+        all_in = arrivals + left
         # A server that never paused carries every further request to the next second; a pause forgets them.
-        more = (arrivals - self._arrivals[index_a] + left - self._backlogs[index_b]) * (found[..., CARRIES] > 0)
-        there = np.clip(found[..., LEFT].astype(np.int32) + more, 0, arrivals + left)
+        more = (all_in - counts[..., 1]) * counts[..., 2]
+        there = np.minimum(np.maximum(counts[..., 0] + more, 0), all_in)
+        late = (self._late.take(cells) * arrivals).astype(np.float32)
         lost = np.maximum(there - self._full, 0)
-        there = there - lost
-        waiting = np.clip(found[..., WAITING].astype(np.int32) + more, 0, there)
-        late = np.maximum(found[..., LATE] * arrivals - lost, 0)
-        # All of the second has half of what came more in it, and all of what was there before.
-        change = (more * 0.5).astype(np.float32)
-        return Second(
-            there, waiting, arrivals + left - there - lost, lost, late,
-            np.maximum(found[..., IN_FLIGHT] + change, 0), np.maximum(found[..., WAITED] + change, 0),
-            found[..., BUSY],
-        )  # fmt: skip
+        if lost.any():
+            there = there - lost
+            late = np.maximum(late - lost, 0).astype(np.float32)
+        if more.any():  # what came more was there for half of the second
+            integrals[..., :2] = np.maximum(integrals[..., :2] + 0.5 * more[..., None], 0)
+        return Second(there, all_in - there - lost, lost, late, integrals, cells)
+
+    def waiting(self, second: Second) -> Whole:
+        """Requests at its end that are in no batch: what Triton's pending gauge shows."""
+        counts = self._counts.take(second.cells, axis=0)
+        return np.asarray(np.clip(counts[..., 3] + second.left - counts[..., 0], 0, second.left))
 
 
 def _rates(capacity: float, most: int) -> NDArray[np.int64]:
@@ -121,9 +126,6 @@ def _lengths(full: int) -> NDArray[np.int64]:
     return np.unique(np.concatenate([np.arange(4), np.rint(np.geomspace(4, full, 24))]).astype(np.int64))
 
 
-def _between(grid: NDArray[np.int64], most: int) -> tuple[NDArray[np.int32], Singles]:
-    """For every whole number its place below on the grid, and how far it is from there to the next (0 to 1)."""
-    numbers = np.arange(most + 1)
-    low = np.clip(np.searchsorted(grid, numbers, side="right") - 1, 0, len(grid) - 2)
-    part = (numbers - grid[low]) / (grid[low + 1] - grid[low])
-    return low.astype(np.int32), part.astype(np.float32)
+def _places(grid: NDArray[np.int64], most: int) -> Singles:
+    """For every whole number its place on the grid, with a fraction where it lies between two."""
+    return np.interp(np.arange(most + 1), grid, np.arange(len(grid))).clip(0, len(grid) - 1.001).astype(np.float32)

@@ -77,16 +77,19 @@ def load(path: Path) -> Service:
         InputError: It is no such file.
     """
     try:
-        said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return Service(
-            tuple(row["batch"] for row in said["service"]), tuple(row["seconds"] for row in said["service"]),
-            max_batch=said["max_batch_size"], delay_s=said["queue_delay_s"], queue=said["max_queue_size"],
-            cv=said["cv"], name=said["model"], load_s=said["load_s"],
-        )  # fmt: skip
+        return parse(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} holds no measured service times: {error}", "make bench-autoscaler MEASURE=1"
-        ) from error
+        what = f"{path} holds no measured service times: {error}"
+        raise InputError(what, "make bench-autoscaler MEASURE=1") from error
+
+
+def parse(said: dict[str, Any]) -> Service:
+    """The same from the file's content; ``KeyError`` where something is missing."""
+    return Service(
+        tuple(row["batch"] for row in said["service"]), tuple(row["seconds"] for row in said["service"]),
+        max_batch=said["max_batch_size"], delay_s=said["queue_delay_s"], queue=said["max_queue_size"],
+        cv=said["cv"], name=said["model"], load_s=said["load_s"],
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ def serve(
 
     def before(times: Floats) -> Ints:
         found = np.searchsorted(flat, np.minimum(times, _NEVER_S - 1) + offsets, side="right")
-        return np.clip(found - firsts, 0, most)
+        return np.asarray(np.clip(found - firsts, 0, most))
 
     while True:
         live = head < waited + counted
@@ -169,9 +172,10 @@ def serve(
         low, high = np.clip(index, 0, counted), np.clip(index + batch, 0, counted)
         late += np.clip(before(end - slo_s), low, high) - low
         if latencies is not None:
-            for lane in np.flatnonzero(live):
-                part = slice(low[lane], high[lane])
-                latencies[lane, part] = end[lane] - arrivals[lane, part]
+            answered = high - low
+            ends = np.cumsum(answered)
+            places = np.repeat(firsts + low - ends + answered, answered) + np.arange(ends[-1])
+            latencies.ravel()[places] = np.repeat(end, answered) - arrivals.ravel()[places]
         free, head = np.where(live, end, free), head + batch
     came_s = np.where(np.arange(most) < counted[:, None], np.maximum(span_s - arrivals, 0), 0).sum(axis=1)
     return Seconds(

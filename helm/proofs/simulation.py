@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
 from proofs import hpa, signals
 from proofs.kernel import Kernel
 from proofs.trace import Trace
@@ -171,17 +172,18 @@ class _Fleets:
         self._state = np.zeros(shape, dtype=np.int8)
         self._ready_at = np.full(shape, np.inf)
         self._left = np.zeros(shape, dtype=np.int32)
-        self._counters = np.zeros((signals.COUNTERS, *shape))
-        self._waiting = np.zeros(shape, dtype=np.int32)
+        self._answers = np.zeros(shape, dtype=np.int64)
+        self._integrals = np.zeros((*shape, 3))
         self._autoscalers = [hpa.Autoscaler(max(one.least, 1), one.most, one.up, one.down) for one in settings]
         self._wanted = np.array([one.fixed or max(one.least, 0) for one in settings])
         for row, count in enumerate(self._wanted):
             self._state[row, :count] = READY
         minutes = -(-trace.seconds // MINUTE_S)
-        self._sums = np.zeros((8, len(settings), minutes))  # came, late, lost, refused, in flight, waiting, pods, ready
+        # came, late, lost, refused, pods, ready, request-seconds in flight, request-seconds waiting
+        self._sums = np.zeros((minutes, 8, len(settings)))
         self._completed = np.zeros(len(settings), dtype=np.int64)
         self._changes = np.zeros(len(settings), dtype=np.int64)
-        self._asked = np.zeros(len(settings))  # requests since KEDA last looked, as a gateway counts them
+        self._asked_at = np.zeros(len(settings), dtype=np.int64)  # how far KEDA has looked at what a gateway counts
         self._refused_at = np.full(len(settings), np.nan)
         self._first_s: list[list[float]] = [[] for _ in settings]
         self._recount()
@@ -191,49 +193,46 @@ class _Fleets:
         serving = self._state == READY
         self._serving = serving
         self._ready = serving.sum(axis=1)
-        self._share = np.maximum(self._ready, 1)[:, None]
-        self._rank = np.cumsum(serving, axis=1) - 1
+        self._outage = bool((self._ready == 0).any())
+        self._share = np.maximum(self._ready, 1)[:, None].astype(np.int32)
         self._pods = (self._state != EMPTY).sum(axis=1)
         self._next_ready = float(np.where(self._state == STARTING, self._ready_at, np.inf).min())
         self._draining = bool((self._state == DRAINING).any())
         self._width = int(np.flatnonzero((self._state != EMPTY).any(axis=0)).max(initial=0)) + 1
+        self._serving_now = serving[:, : self._width]
+        self._rank = (np.cumsum(self._serving_now, axis=1) - 1).astype(np.int32)
 
     def serve(self, second: int) -> None:
         """One second of all pods."""
         if self._next_ready <= second:
             self._becomes_ready(second)
         if second % BLOCK_S == 0:
-            self._chance = self._random.random((BLOCK_S, 3, *self._state.shape), dtype=np.float32)
-        width = self._width
+            self._chance = self._kernel.draws(self._random, (BLOCK_S, *self._state.shape))
+        width, place = self._width, second % BLOCK_S
         total = int(self._trace.arrivals[second])
-        each, more = np.divmod(total, self._share)
-        turn = (self._rank[:, :width] + second) % self._share < more
-        arrivals = np.where(self._serving[:, :width], each + turn, 0).astype(np.int32)
+        each, more = divmod(total, self._share)
+        arrivals = (each + ((self._rank + second) % self._share < more)) * self._serving_now
+        one, other, draw = self._chance
         left = self._left[:, :width]
-        found = self._kernel(arrivals, left, self._chance[second % BLOCK_S, :, :, :width])
-        self._left[:, :width] = found.left
-        self._waiting[:, :width] = found.waiting
-        counters = self._counters[:, :, :width]
-        counters[signals.REQUESTS] += found.completed
-        counters[signals.DURATION_US] += found.in_flight_s * 1e6
-        counters[signals.QUEUE_US] += found.waited_s * 1e6
-        counters[signals.BUSY] += found.busy_s
-        refused = np.where(self._ready == 0, total, 0)
-        self._completed += found.completed.sum(axis=1)
-        self._asked += total
-        sums = self._sums[:, :, second // MINUTE_S]
-        for place, what in enumerate((found.late, found.lost), 1):
-            sums[place] += what.sum(axis=1)
+        found = self._kernel(arrivals, left, (one[place, :, :width], other[place, :, :width], draw[place, :, :width]))
+        left[...] = found.left
+        self._last = found
+        self._answers[:, :width] += found.completed
+        self._integrals[:, :width] += found.integrals
+        sums = self._sums[second // MINUTE_S]
         sums[0] += total
-        sums[3] += refused
-        sums[4] += found.in_flight_s.sum(axis=1)
-        sums[5] += found.waiting.sum(axis=1)
-        sums[6] += self._pods
-        sums[7] += self._ready
-        first = (refused > 0) & np.isnan(self._refused_at)
-        self._refused_at[first] = second
-        if self._draining and ((self._state == DRAINING) & (self._left == 0)).any():
-            self._empty((self._state == DRAINING) & (self._left == 0))
+        sums[1] += found.late.sum(axis=1)
+        sums[2] += found.lost.sum(axis=1)
+        sums[4] += self._pods
+        sums[5] += self._ready
+        sums[6:8] += found.integrals[..., :2].sum(axis=1).T
+        self._completed += found.completed.sum(axis=1)
+        if self._outage:
+            refused = np.where(self._ready == 0, total, 0)
+            sums[3] += refused
+            self._refused_at[(refused > 0) & np.isnan(self._refused_at)] = second
+        if self._draining and (gone := (self._state == DRAINING) & (self._left == 0)).any():
+            self._empty(gone)
 
     def _becomes_ready(self, second: int) -> None:
         self._state[(self._state == STARTING) & (self._ready_at <= second)] = READY
@@ -244,13 +243,19 @@ class _Fleets:
 
     def _empty(self, which: NDArray[np.bool_]) -> None:
         self._state[which] = EMPTY
-        self._counters[:, which] = 0
-        self._waiting[which] = 0
+        self._answers[which] = 0
+        self._integrals[which] = 0
         self._recount()
 
     def scrape(self, now: float, watch: Callable[[float, Floats, NDArray[np.bool_]], None] | None) -> None:
         """Prometheus asks every pod whose server answers; one that drains is no target any more."""
-        samples = np.concatenate([self._counters, self._waiting[None]])
+        samples = np.zeros((signals.COUNTERS + 1, *self._state.shape))
+        samples[signals.REQUESTS] = self._answers
+        samples[signals.DURATION_US] = self._integrals[..., 0] * 1e6
+        samples[signals.QUEUE_US] = self._integrals[..., 1] * 1e6
+        samples[signals.BUSY] = self._integrals[..., 2]
+        waiting = self._kernel.waiting(self._last)
+        samples[signals.PENDING, :, : waiting.shape[1]] = waiting
         self._scrapes.add(now, samples, self._serving)
         if watch:
             watch(now, samples, self._serving)
@@ -268,8 +273,9 @@ class _Fleets:
     def _decide(self, row: int, setting: Setting, values: Floats, now: float) -> bool:
         current = int(self._wanted[row])
         if setting.zero is not None and now % setting.zero.polling_s <= hpa.SYNC_S:
-            decided = setting.zero.decide(now, current, float(self._asked[row]), setting.least)
-            self._asked[row] = 0
+            asked = self._trace.arrivals[self._asked_at[row] : int(now)].sum()
+            self._asked_at[row] = int(now)
+            decided = setting.zero.decide(now, current, float(asked), setting.least)
             if decided is not None:
                 return self._resize(row, decided, now)
         if current == 0:
@@ -313,7 +319,7 @@ class _Fleets:
 
     def outcomes(self) -> list[Outcome]:
         """What became of each fleet."""
-        came, late, lost, refused, flying, waiting, pods, ready = self._sums
+        came, late, lost, refused, pods, ready, flying, waiting = self._sums.transpose(1, 2, 0)
         bad = late + lost + refused > LATE * came
         length = np.full(came.shape[1], MINUTE_S)
         length[-1] = self._trace.seconds - MINUTE_S * (came.shape[1] - 1)

@@ -37,9 +37,10 @@ class Trace:
 def day(capacity: float, *, peak: float = 6.0, seed: int = 0) -> Trace:
     """24 hours: a night, two humps, wander and noise, a spike and a step.
 
-    From a tenth of the peak at four in the morning to all of it in the afternoon. Over that lies a factor that wanders (log-normal, 8 %,
-    correlated over a minute). At 11:00 the rate is doubled for 10 minutes within 30 seconds, as after a push
-    notification; at 20:00 a batch client adds a third of the peak from one second to the next, for an hour.
+    From a tenth of the peak at four in the morning to all of it in the afternoon. Over that lies a factor that wanders
+    (log-normal, 8 %, correlated over a minute). At 11:00 the rate is doubled for 10 minutes within 30
+    seconds, as after a push notification; at 20:00 a batch client adds a third of the peak from one second to the next,
+    for an hour.
 
     Args:
         capacity: Requests a second that one pod serves at most.
@@ -62,7 +63,7 @@ def step(capacity: float, *, low: float = 1.0, high: float = 5.0, seed: int = 0)
 
 
 def quiet(capacity: float, *, seed: int = 0) -> Trace:
-    """A day of a model that is asked now and then: half an hour at a fifth of a pod, two hours of nothing, and again."""
+    """A day of a model that is asked now and then: half an hour at a fifth of a pod after two hours of nothing."""
     at = np.arange(DAY_S) % (2.5 * HOUR_S)
     return _drawn("quiet", np.where(at >= 2 * HOUR_S, 0.2, 0.0) * capacity, seed, wander=0.0)
 

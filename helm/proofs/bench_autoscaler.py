@@ -1,0 +1,96 @@
+"""`make bench-autoscaler`: replays a day against autoscaler settings, and says which of them the chart should have.
+
+It writes reports/autoscaler/index.html and autoscaler.json. With ``--measure`` it first measures a pod on a real
+Triton; with ``--keep`` the result is kept in helm/proofs/autoscaler.json, where a test holds the chart's values to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from load import environment
+from rich.console import Console
+from rich.table import Table
+
+from proofs import choice, measure, page, service, steady
+from tritonkit import atomic, progress
+from tritonkit.errors import TritonkitError
+
+REPORT = Path("reports/autoscaler")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure if asked to, replay, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measure", action="store_true", help="measure the CPU's pod first, 2 minutes")
+    parser.add_argument("--model", default="efficientnet_lite0", help="whose recipe is measured")
+    parser.add_argument("--keep", action="store_true", help="keep measurement and result beside the code")
+    asked = parser.parse_args(arguments)
+    try:
+        return _run(asked)
+    except TritonkitError as error:
+        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False)
+        return error.exit_code
+
+
+def _run(asked: argparse.Namespace) -> int:
+    console = Console(highlight=False, width=110)
+    with progress.task("autoscaler") as say:
+        if asked.measure:
+            said = measure.measure(asked.model, say)
+            measure.write(choice.MEASURED["cpu"] if asked.keep else REPORT / "measured.json", said)
+        said = json.loads(choice.MEASURED["cpu"].read_text(encoding="utf-8")) if not asked.measure else said
+        began = time.monotonic()
+        say(f"replay a day and a step, {len(choice.compared())} settings, {len(choice.MEASURED)} kinds of pod")
+        played = choice.play_all()
+        seconds = time.monotonic() - began
+        say("one pod at a constant rate")
+        pod = service.parse(said)
+        checks = steady.checks(pod, measure.observed(said))
+    rows = [row for found, _ in played.values() for row in found]
+    result = choice.result(rows)
+    facts = environment.machine() | {"replays": f"{seconds:.0f} s"}
+    command = "make bench-autoscaler" + (" MEASURE=1" if asked.measure else "")
+    html = page.render(played, checks, command, datetime.now().astimezone().isoformat(timespec="seconds"), facts)
+    atomic.write(REPORT / "index.html", html.encode())
+    text = (json.dumps(result, indent=2) + "\n").encode()
+    atomic.write(REPORT / "autoscaler.json", text)
+    if asked.keep:
+        atomic.write(choice.RESULT, text)
+    _print(console, rows, result["best"], checks)
+    console.print(f"Replays {seconds:.0f} s. Report: {REPORT}/index.html")
+    disagree = [check for check in checks if check.valid and not check.agrees]
+    for check in disagree:
+        found = f"{check.in_flight:.1f} were in flight, simulated {check.simulated_in_flight:.1f}"
+        console.print(f"error: at {check.rate:.0f} requests/s {found}")
+    return 1 if disagree else 0
+
+
+def _print(console: Console, rows: Sequence[choice.Row], best: str, checks: Sequence[steady.Check]) -> None:
+    for kind in dict.fromkeys(row.kind for row in rows):
+        table = Table(f"pod: {kind}", "bad minutes", "lost", "late", "pod-hours", "changes", "step: bad", box=None,
+                      pad_edge=False)  # fmt: skip
+        for row in rows:
+            if row.kind == kind:
+                table.add_row(
+                    row.name + (" *" if row.name == best else ""), str(row.bad_minutes), f"{row.lost:,}",
+                    f"{row.late:.2%}", f"{row.pod_hours:.0f}", str(row.changes), str(row.step_bad),
+                )  # fmt: skip
+        console.print(table, "")
+    for check in checks:
+        console.print(
+            f"real pod at {check.rate:.0f}/s: {check.in_flight:.2f} in flight, simulated "
+            f"{check.simulated_in_flight:.2f}; p99 {check.p99_ms:.1f} ms, simulated {check.simulated_p99_ms:.1f}"
+            f"{'' if check.valid else '; generator late'}"
+        )
+    console.print(f"* best of the chart's signals: {best}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,197 @@
+"""Which autoscaler settings are compared, on which pods and traffic, and which of them the chart should have.
+
+It plays the replays of :mod:`proofs.simulation` and judges them; measuring, printing and drawing are elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from proofs import hpa, service, trace
+from proofs.kernel import Kernel
+from proofs.simulation import LATE, Outcome, Setting, Signal, Start, replay
+from tritonkit.errors import InputError
+
+HERE = Path(__file__).parent
+MEASURED = {"cpu": HERE / "measured.json", "gpu": HERE / "measured-h100.json"}
+RESULT = HERE / "autoscaler.json"
+SLO_S = 0.05
+WINDOW_S = 60
+MOST, LEAST = 20, 2
+PEAK = 6.0  # pods' capacities
+# Good enough: on the day of either kind of pod, at most one minute in 200 is bad, and one request in 5,000 lost.
+BAD_SHARE, LOST_SHARE = 0.005, 0.0002
+
+UP = hpa.Rules(0, (hpa.Policy("Percent", 100, 15), hpa.Policy("Pods", 4, 15)))
+DOWN = hpa.Rules(600, (hpa.Policy("Percent", 10, 60),))
+SIGNALS: dict[Signal, tuple[float, ...]] = {
+    "inFlightRequests": (1.5, 2, 3, 4),
+    "pendingRequests": (0.5, 1, 8),
+    "queueTime": (1, 2, 5),
+    "utilization": (60, 70, 80),
+}
+UNITS = {"inFlightRequests": "", "pendingRequests": "", "queueTime": " ms", "utilization": " %"}
+OUR_SIGNAL: Signal = "inFlightRequests"  # for the comparison of behaviours
+BEHAVIOURS = {
+    "Kubernetes' own behaviour": (hpa.DEFAULT_UP, hpa.DEFAULT_DOWN),
+    "down after 5 minutes": (UP, hpa.Rules(300, DOWN.policies)),
+    "up after 30 s": (hpa.Rules(30, UP.policies), DOWN),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting on one kind of pod: the day's figures, and the step's.
+
+    Attributes:
+        kind: ``cpu`` or ``gpu``.
+        name: The setting's.
+        signal, target: Its; no signal for a fixed number of pods.
+        bad_minutes: Of 1,440, with a p99 over the SLO or more than one request in a hundred lost.
+        lost: Requests refused or without a pod.
+        late: Share of the requests that were late.
+        pod_hours: What it costs.
+        changes: Of the number of pods.
+        step_bad: Bad minutes of the step's 45.
+        good: It meets what ``BAD_SHARE`` and ``LOST_SHARE`` say.
+    """
+
+    kind: str
+    name: str
+    signal: str
+    target: float
+    bad_minutes: int
+    lost: int
+    late: float
+    pod_hours: float
+    changes: int
+    step_bad: int
+    good: bool
+
+
+def compared() -> list[Setting]:
+    """Every setting that is played; the first ones differ in signal and target, the others in behaviour."""
+    found = [
+        Setting(f"{signal}: {target:g}{UNITS[signal]}", signal, target, least=LEAST, most=MOST, up=UP, down=DOWN)
+        for signal, targets in SIGNALS.items()
+        for target in targets
+    ]
+    for name, (up, down) in BEHAVIOURS.items():
+        found.append(Setting(name, OUR_SIGNAL, 2, least=LEAST, most=MOST, up=up, down=down))
+    return [*found, Setting("9 pods, no autoscaler", most=MOST, fixed=9)]
+
+
+def start(pod: service.Service) -> Start:
+    """A pod's start: the load is the pod's, the rest :class:`proofs.simulation.Start`'s assumptions."""
+    return Start(load_s=pod.load_s)
+
+
+def play(kind: str) -> tuple[list[Row], list[Outcome]]:
+    """All settings on one kind of pod: rows, and the day's outcomes in the same order."""
+    pod = service.load(MEASURED[kind])
+    kernel = Kernel(pod, SLO_S)
+    settings = compared()
+    days = replay(trace.day(pod.capacity, peak=PEAK), settings, kernel, start(pod), window_s=WINDOW_S)
+    steps = replay(trace.step(pod.capacity), settings, kernel, start(pod), window_s=WINDOW_S)
+    return [_row(kind, day, step) for day, step in zip(days, steps, strict=True)], days
+
+
+def play_all() -> dict[str, tuple[list[Row], list[Outcome]]]:
+    """Every kind of pod, each in a process of its own."""
+    with ProcessPoolExecutor(len(MEASURED), mp_context=get_context("spawn")) as pool:
+        return dict(zip(MEASURED, pool.map(play, MEASURED), strict=True))
+
+
+def _row(kind: str, day: Outcome, step: Outcome) -> Row:
+    lost = day.lost + day.refused
+    good = day.bad_minutes <= BAD_SHARE * len(day.bad) and lost <= LOST_SHARE * day.requests
+    one = day.setting
+    return Row(
+        kind, one.name, "" if one.fixed else one.signal, one.target, day.bad_minutes, lost, day.late / day.requests,
+        round(day.pod_hours, 1), day.changes, step.bad_minutes, good,
+    )  # fmt: skip
+
+
+def best(rows: Sequence[Row], signals: Sequence[str] = ("inFlightRequests", "pendingRequests", "queueTime")) -> str:
+    """The setting that is good on every kind of pod and takes fewest pod-hours over all of them.
+
+    Args:
+        rows: Of all kinds.
+        signals: Those that the chart has; a GPU's utilization is compared, and is no signal of the chart.
+
+    Raises:
+        InputError: None is good.
+    """
+    names = [row.name for row in rows if row.signal in signals]
+    good = [name for name in dict.fromkeys(names) if all(row.good for row in rows if row.name == name)]
+    if not good:
+        raise InputError("no setting is good on every kind of pod", "compare others, or ask for less")
+
+    def cost(name: str) -> float:
+        return sum(row.pod_hours for row in rows if row.name == name)
+
+    return min(good, key=cost)
+
+
+def recommended(rows: Sequence[Row]) -> dict[str, Any]:
+    """The best setting as the chart's ``autoscaling`` values."""
+    name = best(rows)
+    setting = next(one for one in compared() if one.name == name)
+    return values(setting)
+
+
+def values(setting: Setting) -> dict[str, Any]:
+    """A setting as the chart's ``autoscaling`` values."""
+    return {
+        "signal": setting.signal, "target": setting.target, "window": f"{WINDOW_S // 60}m",
+        "hpa": {"metric": setting.metric},
+        "behavior": {"scaleUp": _behaviour(setting.up), "scaleDown": _behaviour(setting.down)},
+    }  # fmt: skip
+
+
+def _behaviour(rules: hpa.Rules) -> dict[str, Any]:
+    policies = [{"type": one.kind, "value": one.value, "periodSeconds": one.period_s} for one in rules.policies]
+    return {"stabilizationWindowSeconds": rules.window_s, "selectPolicy": rules.select, "policies": policies}
+
+
+def from_values(said: Mapping[str, Any], name: str = "the chart's default") -> Setting:
+    """The chart's ``autoscaling`` values as a setting; what they leave out is as Kubernetes has it."""
+
+    def rules(side: str, otherwise: hpa.Rules) -> hpa.Rules:
+        given = said.get("behavior", {}).get(side)
+        if given is None:
+            return otherwise
+        policies = tuple(hpa.Policy(one["type"], one["value"], one["periodSeconds"]) for one in given["policies"])
+        window = given.get("stabilizationWindowSeconds", otherwise.window_s)
+        return hpa.Rules(window, policies, given.get("selectPolicy", "Max"))
+
+    return Setting(
+        name, said["signal"], said["target"], metric=said.get("hpa", {}).get("metric", "pods"), least=LEAST, most=MOST,
+        up=rules("scaleUp", hpa.DEFAULT_UP), down=rules("scaleDown", hpa.DEFAULT_DOWN),
+    )  # fmt: skip
+
+
+def result(rows: Sequence[Row]) -> dict[str, Any]:
+    """What is kept of a comparison: its rows, what follows from them, and what it was made of."""
+    return {
+        "criterion": f"At most {BAD_SHARE:.1%} of the day's minutes have a p99 over {SLO_S * 1000:g} ms (or lose "
+        f"{LATE:.0%} of their requests) and at most {LOST_SHARE:.2%} of the requests are lost, on every kind of pod; "
+        "of those settings the one with the fewest pod-hours",
+        "best": best(rows), "recommended": recommended(rows), "made_of": made_of(),
+        "rows": [asdict(row) for row in rows],
+    }  # fmt: skip
+
+
+def made_of() -> str:
+    """SHA-256 of the code and the measurements that a result comes from: another one means to play it again."""
+    names = ["service.py", "kernel.py", "trace.py", "signals.py", "hpa.py", "simulation.py", "choice.py"]
+    digest = hashlib.sha256()
+    for path in [*(HERE / name for name in names), *MEASURED.values()]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,126 @@
+"""The comparison of autoscaler settings as one self-contained HTML page; plays nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+from reporting import chart, page
+from reporting.axis import Axis, Linear, Whole, fitting
+from reporting.page import Headline
+
+from proofs import choice, service, steady, trace
+from proofs.choice import Row
+from proofs.simulation import Floats, Outcome
+
+EVERY = 5  # minutes a point of a line: more would not be seen
+TITLES = {"cpu": "A pod on one CPU core", "gpu": "A pod with one GPU"}
+DRAWN = (
+    "pendingRequests: 8", "pendingRequests: 1", "queueTime: 2 ms", "utilization: 80 %", "Kubernetes' own behaviour",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart with its legend and a sentence."""
+
+    name: str
+    chart: Markup
+    styles: tuple[str, str]
+    keys: tuple[str, str]
+    said: str
+
+
+def render(
+    played: Mapping[str, tuple[Sequence[Row], Sequence[Outcome]]], checks: Sequence[steady.Check], command: str,
+    created: str, facts: Mapping[str, str],
+) -> str:  # fmt: skip
+    """The page.
+
+    Args:
+        played: Of each kind of pod, rows and days.
+        checks: A real pod beside the simulation, if it was measured.
+        command: What made it.
+        created: ISO time.
+        facts: About the machine.
+    """
+    rows = [row for found, _ in played.values() for row in found]
+    best = choice.best(rows)
+    kinds = [_kind(kind, found, days, best) for kind, (found, days) in played.items()]
+    return page.render(
+        "autoscaler.html.j2", headline=headline(rows, best), criterion=choice.result(rows)["criterion"] + ".",
+        kinds=kinds, best=best, checks=checks, command=command, created=created, facts=dict(facts),
+    )  # fmt: skip
+
+
+def headline(rows: Sequence[Row], best: str) -> Headline:
+    """What is best, and what it costs."""
+    why = [
+        f"{TITLES[row.kind]}: {page.counted(row.bad_minutes, 'bad minute')} of 1,440, {row.pod_hours:.0f} pod-hours, "
+        f"{page.counted(row.changes, 'change')} of the number of pods."
+        for row in rows
+        if row.name == best
+    ]
+    return Headline("good", f"{best} is the best of what the chart has", tuple(why))
+
+
+def _kind(kind: str, rows: Sequence[Row], days: Sequence[Outcome], best: str) -> dict[str, object]:
+    pod = service.load(choice.MEASURED[kind])
+    day = trace.day(pod.capacity, peak=choice.PEAK)
+    one, full = (float(pod.time(np.array(size))) * 1000 for size in (1, pod.max_batch))
+    about = (
+        f"{pod.name}: {pod.capacity:,.0f} requests a second at most; a batch of one takes {one:.1f} ms, "
+        f"one of {pod.max_batch} {full:.0f} ms."
+    )
+    drawn = [name for name in (best, *DRAWN) if any(row.name == name for row in rows)]
+    panels = []
+    for name in drawn:
+        place = next(index for index, row in enumerate(rows) if row.name == name)
+        panels += _panels(rows[place], days[place])
+    rate = day.rate.reshape(-1, EVERY * 60).mean(axis=1) / pod.capacity
+    return {
+        "title": TITLES[kind], "about": page.tied(about), "rows": rows, "panels": panels, "curve": steady.curve(pod),
+        "traffic": Markup(chart.draw(
+            "Traffic of the day", f"From {rate.min():.1f} to {rate.max():.1f} pods' capacities", _hours(),
+            Axis("pods’ capacities", Linear), [chart.Line("offered", _points(rate), marked=False)],
+        )),
+    }  # fmt: skip
+
+
+def _panels(row: Row, day: Outcome) -> list[Panel]:
+    """Pods with the bad minutes, and the requests in them."""
+    wanted = _mean(day.replicas)
+    hours = np.flatnonzero(day.bad) / 60
+    dots = [(float(hour), 0.4) for hour in hours]
+    replicas = chart.draw(
+        f"{row.name}: pods", f"From {wanted.min():.0f} to {wanted.max():.0f} pods; {row.bad_minutes} bad minutes",
+        _hours(),
+        Axis("pods", Whole),
+        [chart.Line("measured", _points(wanted), marked=False), chart.Dots("failed", dots, radius=2)],
+    )  # fmt: skip
+    in_flight, waiting = _mean(day.in_flight), _mean(day.waiting)
+    queue = chart.draw(
+        f"{row.name}: requests", f"Up to {in_flight.max():,.0f} requests in all pods", _hours(),
+        fitting("requests in all pods", [float(value) for value in (*in_flight, *waiting)]),
+        [chart.Line("p99", _points(in_flight), marked=False), chart.Line("queue", _points(waiting), marked=False)],
+    )  # fmt: skip
+    said = f"{row.bad_minutes} bad minutes, {row.pod_hours:.0f} pod-hours, {row.changes} changes."
+    most = f"At most {day.in_flight.max():,.0f} in flight in a minute’s mean, {day.ready.max():.0f} pods ready."
+    return [
+        Panel(row.name, Markup(replicas), ("measured", "failed"), ("pods", "bad minute"), said),
+        Panel(f"{row.name}: queue", Markup(queue), ("p99", "queue"), ("in flight", "waiting"), most),
+    ]  # fmt: skip
+
+
+def _hours() -> Axis:
+    return Axis("hour of the day", Linear)
+
+
+def _mean(values: Floats) -> Floats:
+    return np.asarray(values[: len(values) // EVERY * EVERY].reshape(-1, EVERY).mean(axis=1))
+
+
+def _points(values: Floats) -> list[tuple[float, float]]:
+    return [(index * EVERY / 60, round(float(value), 3)) for index, value in enumerate(values)]
