@@ -37,11 +37,13 @@ class Part:
         name: What is missing.
         values: What the chart is rendered with.
         change: What is done to the manifest, as the chart itself would refuse it.
+        pause_s: The longest pause of callers that pause.
     """
 
     name: str
     values: dict[str, Any]
     change: Change = lambda _: None
+    pause_s: float = PAUSE_S
 
 
 def _spec(manifests: Sequence[Manifest]) -> Manifest:
@@ -76,6 +78,7 @@ PARTS = (
     Part("Triton's preStop as short as the front's", SHORT, _same_hooks),
     Part("a grace period of 3 s", SHORT, _short_grace),
     Part("no idle-close-on-response in the front", SHORT, _cut_idle),
+    Part("pauses no longer than the drain", SHORT, pause_s=20.0),
 )
 
 
@@ -129,7 +132,7 @@ def _drain_seconds(manifests: Sequence[Manifest]) -> float:
 def _without(part: Part) -> drain.Result:
     manifests = render({"replicas": 2, "probes": PROBES} | part.values)
     part.change(manifests)
-    return drain.rolling_restart(manifests, drain.load(PAUSE_S), requests=5_000)
+    return drain.rolling_restart(manifests, drain.load(part.pause_s), requests=5_000)
 
 
 def _restart_table(result: drain.Result) -> Table:

@@ -83,6 +83,22 @@ def test_without_a_prestop_hook_requests_are_lost() -> None:
     assert result.lost > 0, told(result)
 
 
+@pytest.mark.usefixtures("haproxy")
+def test_where_the_kubelet_cannot_sleep_the_hook_does(tmp_path: Path) -> None:
+    manifests = render(VALUES | {"lifecycle": {"preStopSeconds": 1, "sleep": "exec"}})
+    spec = pods.deployment(manifests)["spec"]["template"]["spec"]
+    spec["containers"] = [one for one in spec["containers"] if one["name"] == "front"]
+    with pods.workplace() as folder:
+        pod = pods.Pod(manifests, tmp_path, folder).start()
+        try:
+            ended = pod.terminate()
+        finally:
+            pod.kill()
+    assert ended.failed_hooks == []
+    assert ended.killed == []
+    assert ended.containers["front"] >= 1
+
+
 def test_the_fronts_configuration_is_valid(haproxy: str, manifests: list[pods.Manifest], tmp_path: Path) -> None:
     file = tmp_path / "haproxy.cfg"
     file.write_text(config(manifests))
