@@ -17,6 +17,7 @@ from kubetools import validation
 CHART = Path(__file__).parents[1] / "tritonkit"
 Object = dict[str, Any]
 _HOOK = "helm.sh/hook"
+_SCALERS = {"HorizontalPodAutoscaler", "ScaledObject"}
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,19 @@ def pods(objects: Sequence[Object]) -> Iterator[tuple[Object, Object]]:
             yield one, one["spec"]
         elif isinstance(template := one.get("spec", {}).get("template"), dict) and "spec" in template:
             yield one, template["spec"]
+
+
+def replicas(one: Object, objects: Sequence[Object]) -> tuple[int, int]:
+    """The fewest and the most pods of an object: its autoscaler's where it has one. KEDA's own default is 0 and 100."""
+    for scaler in objects:
+        spec = scaler.get("spec", {})
+        if scaler["kind"] not in _SCALERS or spec["scaleTargetRef"]["name"] != one["metadata"]["name"]:
+            continue
+        if scaler["kind"] == "ScaledObject":
+            return spec.get("minReplicaCount", 0), spec.get("maxReplicaCount", 100)
+        return spec.get("minReplicas", 1), spec["maxReplicas"]
+    count = one["spec"].get("replicas", 1)
+    return count, count
 
 
 def name(one: Object) -> str:

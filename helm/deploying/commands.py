@@ -156,7 +156,7 @@ def _print(looked: _Looked, said: Environment, project: Path) -> None:
     file = f"{_REPORTS}/{said.name}.yaml"
     atomic.write(project / file, looked.made.text.encode())
     if looked.difference is None:
-        show.objects(looked.made)
+        show.listed(looked.made)
     else:
         show.changes(looked.made, looked.difference)
         if looked.difference.changed:

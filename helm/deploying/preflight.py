@@ -151,7 +151,7 @@ def _nodes(cluster: Cluster, environment: Environment, made: Rendered) -> Iterat
         return
     listed = (cluster.get("nodes") or {"items": []})["items"]
     for one, spec in wanted:
-        count = one["spec"].get("replicas", 1)
+        count, _ = chart.replicas(one, made.objects)
         yield from nodes.check(chart.name(one), spec, count, listed, environment.deploy.gpu_nodes == "onDemand")
         strategy = one["spec"].get("strategy", {}).get("rollingUpdate", {})
         if strategy.get("maxSurge") not in {None, 0, "0"}:

@@ -160,7 +160,7 @@ def timeout_of(objects: Sequence[Object]) -> str:
     ``progressDeadlineSeconds`` has the time of one pod: to fetch, build engines and load.
     """
     pods = [
-        one["spec"].get("progressDeadlineSeconds", 600) * max(one["spec"].get("replicas", 1), 1)
+        one["spec"].get("progressDeadlineSeconds", 600) * max(chart.replicas(one, objects)[1], 1)
         for one in objects
         if one["kind"] == "Deployment"
     ]

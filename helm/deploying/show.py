@@ -61,11 +61,11 @@ def checks(name: str, found: Sequence[Check]) -> None:
             say(f"{_INDENT}{' ' * (wide + 2)}fix: {check.fix}")
 
 
-def objects(made: Rendered) -> None:
+def listed(made: Rendered) -> None:
     """Everything that the manifest has, where no cluster says what of it is new."""
     title("objects (which of them are new is not known)")
     for one in made.objects:
-        say(f"  {described(one)}")
+        say(f"  {described(one, made.objects)}")
 
 
 def changes(made: Rendered, found: Difference) -> None:
@@ -74,7 +74,7 @@ def changes(made: Rendered, found: Difference) -> None:
     title("changes in the cluster")
     for word, names in (("create", found.created), ("change", found.changed)):
         for name in names:
-            say(f"  {word:<9}{described(by_name[name])}")
+            say(f"  {word:<9}{described(by_name[name], made.objects)}")
     for name in found.removed:
         say(f"  {'remove':<9}{name}")
     if found.unchanged:
@@ -92,12 +92,13 @@ def diff(text: str, file: str) -> None:
         say(f"… and {len(lines) - _MOST_LINES} more lines in {file}")
 
 
-def described(one: Object) -> str:
+def described(one: Object, objects: Sequence[Object]) -> str:
     """``Deployment triton: 2 pods, each 1 nvidia.com/gpu``."""
     spec, name = one.get("spec", {}), chart.name(one)
     if one["kind"] == "Deployment":
         devices = [f"{count} {resource}" for resource, count in nodes.asked(spec["template"]["spec"]).items()]
-        count = _pods(spec["replicas"]) if "replicas" in spec else "as many pods as its autoscaler says"
+        fewest, most = chart.replicas(one, objects)
+        count = _pods(most) if fewest == most else f"{fewest} to {_pods(most)}"
         return f"{name}: {count}, {', '.join(devices) + ' each' if devices else 'no GPU'}"
     if one["kind"] == "Service":
         return f"{name}: {', '.join(str(port['port']) for port in spec['ports'])}"

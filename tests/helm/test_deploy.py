@@ -14,11 +14,12 @@ import deploy
 import onnx
 import pytest
 import yaml
-from apiserver import running
-from apistate import ApiServer
+from fakecluster.server import running
+from fakecluster.state import ApiServer
 from onnx import TensorProto, helper
 
 from deploying import chart, environment, models, release
+from deploying.cluster import Cluster
 from kubetools import binaries
 from tritonkit.errors import InputError
 from tritonkit.publishing import Shelf, parse
@@ -45,8 +46,10 @@ def api() -> Iterator[ApiServer]:
 def kubeconfig(path: Path, url: str) -> Path:
     said = {
         "apiVersion": "v1", "kind": "Config", "current-context": "another",
-        "contexts": [{"name": name, "context": {"cluster": "c", "user": "me"}} for name in ("here", "another")],
-        "clusters": [{"name": "c", "cluster": {"server": url}}], "users": [{"name": "me", "user": {}}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": "me"}} for name in ("here", "another")],
+        "clusters": [{"name": "here", "cluster": {"server": url}},
+                     {"name": "another", "cluster": {"server": "http://127.0.0.1:1"}}],
+        "users": [{"name": "me", "user": {}}],
     }  # fmt: skip
     path.write_text(yaml.safe_dump(said), encoding="utf-8")
     return path
@@ -174,6 +177,9 @@ def test_the_life_of_a_release(run: Run, project: Path, cluster: ApiServer) -> N
     assert "helm could not bring triton up; now revision 5 of " in said
     assert f"models version {first}, runs" in said
     assert first in json.dumps(cluster.find("Deployment", "triton-tritonkit"))
+    here = Cluster(binaries.kubectl(), "here", "inference")
+    running, before_it = release.Release(binaries.helm(), here, "triton").previous()
+    assert (running.number, before_it.number) == (5, 2), "3 is what runs, and 4 never worked"
 
 
 def test_a_field_that_somebody_else_set_is_said_and_not_overwritten(
@@ -311,6 +317,14 @@ def test_the_version_is_read_back_from_what_publishing_writes() -> None:
 
 
 def test_the_timeout_covers_one_pod_after_another_and_the_job() -> None:
-    one = {"kind": "Deployment", "spec": {"replicas": 3, "progressDeadlineSeconds": 700}}
+    one: dict[str, Any] = {"kind": "Deployment", "spec": {"replicas": 3, "progressDeadlineSeconds": 700}}
+    one["metadata"] = {"name": "triton"}
     job = {"kind": "Job", "spec": {"activeDeadlineSeconds": 1000}}
     assert release.timeout_of([one, job]) == "3220s"
+    del one["spec"]["replicas"]
+    target = {"kind": "Deployment", "name": "triton"}
+    hpa = {"kind": "HorizontalPodAutoscaler", "spec": {"scaleTargetRef": target, "minReplicas": 2, "maxReplicas": 5}}
+    keda = {"kind": "ScaledObject", "spec": {"scaleTargetRef": {"name": "triton"}, "maxReplicaCount": 6}}
+    assert release.timeout_of([one, hpa]) == "3620s"
+    assert release.timeout_of([one, keda]) == "4320s"
+    assert (chart.replicas(one, [hpa]), chart.replicas(one, [keda])) == ((2, 5), (0, 6))

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from apiserver import running
-from apistate import DRA, GATEWAY, KEDA, MONITORING, ApiServer
+from fakecluster.server import running
+from fakecluster.state import DRA, GATEWAY, KEDA, MONITORING, ApiServer
 
 from deploying import chart, nodes, preflight
 from deploying.chart import Rendered

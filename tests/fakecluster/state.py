@@ -1,4 +1,4 @@
-"""What an API server in memory holds, and what its controllers would do: the state behind :mod:`apiserver`.
+"""What an API server in memory holds, and what its controllers would do: the state behind :mod:`fakecluster.server`.
 
 It knows server-side apply with several field managers and their conflicts; no schemas, no admission, no garbage
 collection.

@@ -1,7 +1,7 @@
 """The part of a Kubernetes API server that helm and kubectl talk to, in memory: for tests where no cluster is.
 
 Real ``helm`` and ``kubectl`` send it their real requests: discovery, access reviews, CRUD with server-side apply and
-dry runs, watches. What it holds, and what controllers would make of it, is :mod:`apistate`'s.
+dry runs, watches. What it holds, and what controllers would make of it, is :mod:`fakecluster.state`'s.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import yaml
-from apistate import VERBS, ApiServer, Object, merged
+
+from fakecluster.state import VERBS, ApiServer, Object, merged
 
 _PROTOBUF = b"k8s\0"
 
