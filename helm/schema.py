@@ -38,7 +38,14 @@ _DNS = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 _KEY = rf"^({_DNS}(\.{_DNS})*/)?[A-Za-z0-9]([A-Za-z0-9_.-]{{0,61}}[A-Za-z0-9])?$"
 _LABEL = "^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$"
 _QUANTITY = r"(0*[1-9][0-9]*(\.[0-9]+)?|0\.0*[1-9][0-9]*)"
-_AMOUNT = {"type": ["string", "number"], "pattern": rf"^{_QUANTITY}(m|k|[KMGTPE]i|[MGTPE])?$", "exclusiveMinimum": 0}
+_AMOUNT = {"type": ["string", "number"], "pattern": rf"^{_QUANTITY}(m|k|[KMGTPE]i|[MGTPE])?$", "minimum": 0.001}
+
+
+def _map_of(value: dict[str, Any]) -> dict[str, Any]:
+    """A map with Kubernetes' keys. Not by propertyNames, whose errors helm reports at a path that is not theirs."""
+    return {"patternProperties": {_KEY: value}, "additionalProperties": False}
+
+
 # Forms that Kubernetes gives its strings (its reference, "Object Names and IDs" and "Labels and Selectors"; the OCI
 # distribution specification for images). Empty where a value may be left out.
 FORMS: dict[str, dict[str, Any]] = {
@@ -53,20 +60,13 @@ FORMS: dict[str, dict[str, Any]] = {
     },
     "imageRepository": {"pattern": "^[A-Za-z0-9]([A-Za-z0-9._/:-]*[A-Za-z0-9])?$"},
     "imageTag": {"pattern": "^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$", "not": {"const": "latest"}},
-    "quantity": {
-        "type": ["string", "number"],
-        "pattern": rf"^({_QUANTITY}(k|[KMGTPE]i|[MGTPE])?)?$",
-        "exclusiveMinimum": 0,
-    },
-    "labels": {"propertyNames": {"pattern": _KEY}, "additionalProperties": {"type": "string", "pattern": _LABEL}},
-    "annotations": {
-        "propertyNames": {"pattern": _KEY},
-        "additionalProperties": {"type": "string", "pattern": r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$"},
-    },
+    "quantity": {"type": ["string", "integer"], "pattern": rf"^({_QUANTITY}(k|[KMGTPE]i|[MGTPE])?)?$", "minimum": 1},
+    "labels": _map_of({"type": "string", "pattern": _LABEL}),
+    "annotations": _map_of({"type": "string", "pattern": r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$"}),
     "resources": {
         "properties": {
-            "requests": {"type": "object", "propertyNames": {"pattern": _KEY}, "additionalProperties": _AMOUNT},
-            "limits": {"type": "object", "propertyNames": {"pattern": _KEY}, "additionalProperties": _AMOUNT},
+            "requests": {"type": "object", **_map_of(_AMOUNT)},
+            "limits": {"type": "object", **_map_of(_AMOUNT)},
             "claims": {"type": "array", "items": {"type": "object"}},
         }
     },

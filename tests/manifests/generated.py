@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from typing import Any
 
 from hypothesis import strategies as st
@@ -84,7 +85,8 @@ def value(path: Path, schema: dict[str, Any]) -> Strategy:
         plain = items and "object" not in items.get("type", "")
         choices.append(st.lists(value((*path, "0"), items), max_size=3) if plain else _objects(path))
     if "object" in kinds:
-        choices.append(_map(path, schema.get("additionalProperties")))
+        values = [*schema.get("patternProperties", {}).values(), schema.get("additionalProperties")]
+        choices.append(_map(path, values[0]))
     return st.one_of(choices)
 
 
@@ -100,10 +102,8 @@ def _map(path: Path, inner: Any) -> Strategy:
 def changes() -> Strategy:
     """A few values, each at its path."""
     able = {path: value(path, schema) for path, schema in leaves().items()}
-    each = [
-        strategy.map(lambda made, path=path: (path, made)) for path, strategy in able.items() if not strategy.is_empty
-    ]
-    return st.lists(st.one_of(each), min_size=1, max_size=4, unique_by=lambda change: change[0])
+    each = [st.tuples(st.just(path), strategy) for path, strategy in able.items() if not strategy.is_empty]
+    return st.lists(st.one_of(each), min_size=1, max_size=4, unique_by=operator.itemgetter(0))
 
 
 def put(values: dict[str, Any], path: Path, made: Any) -> None:

@@ -54,7 +54,7 @@ image tools models engineBuild accelerator replicas server front rollout probes 
 {{- $full := include "tritonkit.fullname" . -}}
 {{- $list := list -}}
 {{- range $variant, $own := .Values.variants -}}
-{{- include "tritonkit.checkVariant" (dict "variant" $variant "own" $own "keys" $keys) -}}
+{{- include "tritonkit.checkVariant" (dict "variant" $variant) -}}
 {{- /* Kubernetes cuts pods' names at 63, less the two hashes behind it (17): PromQL finds pods by name. */}}
 {{- if gt (add (len $full) (len $variant) 1) 46 -}}
 {{- include "tritonkit.fail" (dict "where" (printf "variants.%s" $variant) "what" (printf "%s-%s has more than 46 characters" $full $variant) "fix" "shorten the variant, or set a shorter fullnameOverride") -}}
@@ -68,11 +68,6 @@ image tools models engineBuild accelerator replicas server front rollout probes 
 {{- define "tritonkit.checkVariant" -}}
 {{- if not (regexMatch "^[a-z]([a-z0-9-]{0,13}[a-z0-9])?$" .variant) -}}
 {{- include "tritonkit.fail" (dict "where" (printf "variants.%s" .variant) "what" "the name goes into names of objects" "fix" "use at most 15 of a-z, 0-9 and -, beginning with a letter") -}}
-{{- end -}}
-{{- range $key, $_ := .own -}}
-{{- if not (has $key $.keys) -}}
-{{- include "tritonkit.fail" (dict "where" (printf "variants.%s.%s" $.variant $key) "what" "not a value of a workload" "fix" (printf "set it for the whole release, or use one of %s" (join ", " $.keys))) -}}
-{{- end -}}
 {{- end -}}
 {{- end -}}
 

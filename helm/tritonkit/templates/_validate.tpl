@@ -1,9 +1,6 @@
 {{/* What cannot work is refused here, with where, what and the fix. */}}
 
 {{- define "tritonkit.checkRelease" -}}
-{{- if lt (int .Values.pdb.maxUnavailable) 1 -}}
-{{- include "tritonkit.fail" (dict "where" "pdb.maxUnavailable" "what" "0 blocks every node's drain" "fix" "set 1 or more, or pdb.enabled=false") -}}
-{{- end -}}
 {{- if and .Values.serviceAccount.annotations (not .Values.serviceAccount.create) -}}
 {{- include "tritonkit.fail" (dict "where" "serviceAccount.annotations" "what" "set, but serviceAccount.create is false" "fix" "annotate the ServiceAccount yourself, or let the chart make it") -}}
 {{- end -}}

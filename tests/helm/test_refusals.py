@@ -1,0 +1,171 @@
+"""What cannot work is refused while rendering, with where, what and the fix; and every refusal in the templates is met."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from manifests import cases, rendering
+
+MODELS = cases.MODELS
+GATEWAY = cases.SWITCHES["gateway"]["gateway"]
+TWO: dict[str, Any] = {"a": {}, "b": {}}
+Values = dict[str, Any]
+
+# (values over MODELS, where, a part of what)
+REFUSALS: list[tuple[Values, str, str]] = [
+    ({"models": {}}, "models", "nothing says where the models are"),
+    ({"models": {**MODELS, "pvc": {"claimName": "a"}}}, "models", "models.uri and models.pvc.claimName are all set"),
+    ({"models": {"uri": "https://a/b"}}, "models.uri", "no object store"),
+    ({"models": {"nfs": {"server": "a"}}}, "models.nfs.path", "not an absolute path"),
+    ({"models": {"uri": "gs://a/b", "credentials": {"gcsKey": "k"}}}, "models.credentials.existingSecret", "no Secret"),
+    (
+        {"models": {"pvc": {"claimName": "a"}, "credentials": {"existingSecret": "s"}}},
+        "models.credentials.existingSecret",
+        "empty",
+    ),
+    (
+        {"models": {**MODELS, "credentials": {"existingSecret": "s", "gcsKey": "k"}}},
+        "models.credentials.gcsKey",
+        "cannot open",
+    ),
+    ({"models": {**MODELS, "names": ["a"], "ready": ["b"]}}, "models.ready", "never loaded"),
+    ({"models": {"image": {"reference": "a/b:1"}}}, "models.image.reference", "Kubernetes 1.35"),
+    ({"models": {**MODELS, "fetch": False}, "engineBuild": {"mode": "init"}}, "models.fetch", "work on a copy"),
+    ({"engineBuild": {"mode": "init"}, "accelerator": {"kind": "cpu"}}, "engineBuild", "engines are of GPUs"),
+    (
+        {"engineBuild": {"mode": "init", "cache": {"existingClaim": "a", "size": "1Gi"}}},
+        "engineBuild.cache",
+        "both set",
+    ),
+    ({"engineBuild": {"mode": "job"}}, "engineBuild.cache", "there is none"),
+    (
+        {"engineBuild": {"mode": "init", "cache": {"size": "1Gi", "accessMode": "ReadWriteOnce"}}},
+        "engineBuild.cache.accessMode",
+        "ties it to one node",
+    ),
+    (
+        {"engineBuild": {"mode": "job", "cache": {"size": "1Gi"}}, "accelerator": {"products": ["A", "B"]}},
+        "accelerator.products",
+        "wait in vain",
+    ),
+    ({"accelerator": {"kind": "mig"}}, "accelerator.mig.profile", "no profile is named"),
+    ({"accelerator": {"mig": {"profile": "1g.10gb"}}}, "accelerator.mig.profile", "kind is gpu"),
+    ({"accelerator": {"kind": "timeSliced", "count": 2}}, "accelerator.count", "no more compute"),
+    ({"accelerator": {"kind": "cpu", "products": ["A"]}}, "accelerator.products", "kind is cpu"),
+    ({"resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "1Gi"}}}, "resources.limits.memory", "does not exceed sharedMemory.size"),
+    ({"resources": {"requests": {"memory": "99Gi"}}}, "resources.requests.memory", "more than the limit"),
+    ({"resources": {"requests": {"memory": "500m"}}}, "resources.requests.memory", "is not a size"),
+    ({"server": {"httpPort": 8001}}, "server.grpcPort", "port 8001 is server.httpPort, too"),
+    ({"server": {"extraArgs": ["cache"]}}, "server.extraArgs", "not --name=value"),
+    ({"server": {"extraArgs": ["--http-port=1"]}}, "server.extraArgs", "set by the chart"),
+    (
+        {"lifecycle": {"terminationGracePeriodSeconds": 30}},
+        "lifecycle.terminationGracePeriodSeconds",
+        "30 is less than lifecycle.preStopSeconds 10 + front.drainSeconds",
+    ),
+    ({"serviceAccount": {"create": False, "annotations": {"a": "b"}}}, "serviceAccount.annotations", "create is false"),
+    ({"admin": {"enabled": False, "existingSecret": "a"}}, "admin.existingSecret", "nothing asks for the key"),
+    ({"fullnameOverride": "on"}, "fullnameOverride", "cannot name a Service"),
+    ({"nameOverride": "a" * 38}, "fullnameOverride", "more than 38 characters"),
+    ({"variants": {"A": {}}}, "variants.A", "goes into names"),
+    ({"fullnameOverride": "a" * 36, "variants": {"long-variant": {}}}, "variants.long-variant", "more than 46"),
+    ({"variants": {"a": {"accelerator": {"kind": "mig"}}}}, "variants.a.accelerator.mig.profile", "no profile"),
+    ({"podLabels": {"app.kubernetes.io/name": "a"}}, "podLabels", "finds its pods"),
+    ({"podAnnotations": {"tritonkit/front-checksum": "a"}}, "podAnnotations", "set by the chart"),
+    ({"extraEnv": [{"value": "a"}]}, "extraEnv", "an entry has no name"),
+    ({"extraEnv": [{"name": "HOME", "value": "/"}]}, "extraEnv", "there already"),
+    (
+        {"autoscaling": {"enabled": True, "kind": "keda", "minReplicas": 9}},
+        "autoscaling.maxReplicas",
+        "below minReplicas",
+    ),
+    ({"autoscaling": {"enabled": True, "minReplicas": 0}}, "autoscaling.minReplicas", "does not go down to no pod"),
+    (
+        {"autoscaling": {"enabled": True, "kind": "keda", "minReplicas": 0}},
+        "autoscaling.keda.activation.query",
+        "no metric",
+    ),
+    ({"autoscaling": {"enabled": True}}, "autoscaling.kind", "they are off"),
+    ({"ingress": {"enabled": True}}, "ingress", "without a host name"),
+    ({"ingress": {"enabled": True, "http": {"host": "a"}, "grpc": {"host": "a"}}}, "ingress.grpc.host", "both serve"),
+    (
+        {"monitoring": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}},
+        "monitoring.serviceMonitor.enabled",
+        "counted twice",
+    ),
+    ({"gateway": {**GATEWAY, "weights": {"c": 1}}, "variants": TWO}, "gateway.weights.c", "no such variant"),
+    ({"gateway": {**GATEWAY, "weights": {"a": 0, "b": 0}}, "variants": TWO}, "gateway.weights", "every weight is 0"),
+    ({"gateway": {**GATEWAY, "shadow": {"variant": "c"}}, "variants": TWO}, "gateway.shadow.variant", "no variant"),
+    (
+        {"gateway": {**GATEWAY, "shadow": {"variant": "a"}}, "variants": {"a": {}}},
+        "gateway.shadow.variant",
+        "only variant",
+    ),
+    (
+        {"gateway": {**GATEWAY, "shadow": {"variant": "a"}, "weights": {"a": 1}}, "variants": TWO},
+        "gateway.shadow.variant",
+        "gets a weight, too",
+    ),
+    ({"gateway": {**GATEWAY, "parentRefs": []}}, "gateway.parentRefs", "no Gateway for the"),
+    ({"gateway": {"enabled": True, "parentRefs": [{"name": "a"}]}}, "gateway.http.hostnames", "not both"),
+]
+# Refused by the schema, before any template: (values, the JSON pointer that helm names)
+BY_SCHEMA: list[tuple[Values, str]] = [
+    ({"modles": {}}, "modles"),
+    ({"server": {"httpPrt": 1}}, "/server"),
+    ({"server": {"httpPort": "8000"}}, "/server/httpPort"),
+    ({"server": {"httpPort": 80}}, "/server/httpPort"),
+    ({"engineBuild": {"mode": "of"}}, "/engineBuild/mode"),
+    ({"image": {"tag": "latest"}}, "/image/tag"),
+    ({"image": {"digest": "sha256:abc"}}, "/image/digest"),
+    ({"variants": {"a": {"service": {}}}}, "/variants/a"),
+    ({"variants": {"a": {"replicas": "2"}}}, "/replicas"),
+    ({"podLabels": {"a": 1}}, "/podLabels/a"),
+    ({"podAnnotations": {"a b": "c"}}, "/podAnnotations"),
+    ({"sharedMemory": {"size": "1GB"}}, "/sharedMemory/size"),
+    ({"resources": {"limits": {"memory": "0"}}}, "/resources/limits/memory"),
+    ({"pdb": {"maxUnavailable": 0}}, "/pdb/maxUnavailable"),
+]
+
+
+def refusal(values: Values, kubernetes: str = "1.34") -> str:
+    with pytest.raises(rendering.Refused) as refused:
+        rendering.documents(rendering.case(values={"models": MODELS, **values}, kubernetes=kubernetes))
+    return str(refused.value)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _rendered() -> None:
+    every = [values for values, _, _ in REFUSALS] + [values for values, _ in BY_SCHEMA]
+    rendering.warm(rendering.case(values={"models": MODELS, **values}, kubernetes="1.34") for values in every)
+
+
+@pytest.mark.parametrize(("values", "where", "what"), REFUSALS, ids=[f"{where}: {what}" for _, where, what in REFUSALS])
+def test_what_cannot_work_is_refused_with_a_fix(values: Values, where: str, what: str) -> None:
+    said = refusal(values)
+    assert re.search(rf"^{re.escape(where)}[^\n]*: [^\n]*{re.escape(what)}", said, re.MULTILINE), said
+    assert re.search(r"^  fix: \S", said, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("values", "pointer"), BY_SCHEMA, ids=[pointer for _, pointer in BY_SCHEMA])
+def test_what_is_no_value_is_refused_by_its_name(values: Values, pointer: str) -> None:
+    assert pointer in refusal(values)
+
+
+def test_dra_is_refused_before_its_kubernetes() -> None:
+    assert "Kubernetes 1.34, and this is v1.33" in refusal({"accelerator": {"kind": "dra"}}, kubernetes="1.33")
+
+
+def test_every_refusal_in_the_templates_is_met_here() -> None:
+    sources = "\n".join(
+        path.read_text(encoding="utf-8") for path in sorted(rendering.CHART.glob("templates/**/*")) if path.is_file()
+    )
+    texts = re.findall(r'"tritonkit\.fail" \(dict "where" .+? "what" \(?(?:printf )?"((?:[^"\\]|\\.)+)"', sources)
+    assert len(texts) > 40
+    met = [refusal(values) for values, *_ in REFUSALS]
+    met.append(refusal({"accelerator": {"kind": "dra"}}, kubernetes="1.33"))
+    forms = {text: re.escape(text.replace('\\"', '"')) for text in texts}
+    patterns = {text: re.sub(r"%[sdvq]", ".*", form) for text, form in forms.items()}
+    assert [text for text, pattern in patterns.items() if not any(re.search(pattern, said) for said in met)] == []
