@@ -23,6 +23,7 @@ QUICK ?=
 ENV ?= dev
 APPLY ?=
 REVISION ?=
+ONLY ?=
 export ORT_DISABLE_TELEMETRY := 1
 
 .PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-client bench-generator bench-tuning bench-drain bench-autoscaler test lint clean
@@ -95,11 +96,11 @@ bench-generator: setup ## how much load a generator makes, how late it is, and w
 bench-tuning: setup ## QUICK=1: what tuning wins over Triton's defaults, and how little of a grid it measures; 45 minutes
 	@$(BIN)/python loadtests/bench_tuning.py $(if $(QUICK),--quick)
 
-bench-drain: setup ## a rolling restart of rendered pods under load, what each part of the drain is worth and costs; 6 minutes
-	@$(BIN)/python helm/proofs/bench_drain.py
+bench-drain: setup ## ONLY=restart|parts|cost: rendered pods restarted under load; what each part of the drain is worth and costs; 6 minutes
+	@PYTHONPATH=helm $(BIN)/python -m proofs.bench_drain $(if $(ONLY),--only $(ONLY))
 
 bench-autoscaler: setup ## a day of traffic against the chart's autoscaler; writes reports/autoscaler
-	@$(BIN)/python helm/proofs/bench_autoscaler.py
+	@PYTHONPATH=helm:loadtests $(BIN)/python -m proofs.bench_autoscaler
 
 test: setup ## the whole test suite
 	@$(BIN)/python -m pytest tests
