@@ -163,14 +163,16 @@ def test_another_deployment_whose_name_begins_alike_is_not_counted(tmp_path: Pat
     signals(tmp_path, series, {A: values}, values)
 
 
-def test_pods_of_a_long_name_whose_end_kubernetes_cuts_are_found(tmp_path: Path) -> None:
-    """Kubernetes makes a pod's name of 58 characters and 5 of its own."""
-    release, variant = "r" * 38, "v" * 15
+def test_the_longest_name_leaves_its_pods_names_whole(tmp_path: Path) -> None:
+    """Kubernetes makes a pod's name of 58 characters and 5 of its own; a longer Deployment would not be found."""
+    release, variant = "r" * 38, "v" * 7
     pod = f"{release}-{variant}-6d4cf56db6-"[:58] + "abcde"
     rules = groups("signals", fullnameOverride=release, variants={variant: {}})
     series = server(pod, "m", success="0+15x80", duration="0+15000000x80")
     expected = [("10m", "round(max by (pod) (tritonkit:in_flight_requests:pod), 0.001)", {f'{{pod="{pod}"}}': 1.0})]
     promtool.check(tmp_path, series=series, expected=expected, groups=rules)
+    with pytest.raises(rendering.Refused, match="more than 46 characters"):
+        groups("signals", fullnameOverride=release, variants={variant + "v": {}})
 
 
 def test_variants_are_scaled_apart(tmp_path: Path) -> None:

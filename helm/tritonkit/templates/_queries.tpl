@@ -14,13 +14,9 @@ Takes: root, query (its name), pods (label matchers), window; optional ensembles
 {{- end -}}
 
 {{/*
-Label matchers for the pods of Deployments: takes root and names. A pod is <deployment>-<hash>-<five characters>, but
-Kubernetes cuts what stands before those five to 58.
+Label matchers for the pods of Deployments: takes root and names. A pod is <deployment>-<hash>-<five characters>, whole
+because tritonkit.variants refuses names of more than 46 characters: Kubernetes cuts what stands before the five to 58.
 */}}
 {{- define "tritonkit.pods" -}}
-{{- $patterns := list -}}
-{{- range .names -}}
-{{- $patterns = append $patterns (ternary (printf "%s-[a-z0-9]+-[a-z0-9]{5}" .) (printf "%s[a-z0-9-]+" (trunc 58 .)) (le (len .) 46)) -}}
-{{- end -}}
-{{- printf "namespace=%q,pod=~%q" .root.Release.Namespace (join "|" $patterns) -}}
+{{- printf "namespace=%q,pod=~%q" .root.Release.Namespace (printf "(%s)-[a-z0-9]+-[a-z0-9]{5}" (join "|" .names)) -}}
 {{- end -}}
