@@ -117,7 +117,9 @@ def test_the_commands_list_prune_and_name_the_version_for_helm(place: Place, pro
     values = tmp_path / "values.yaml"
     code, said, _ = project.run("rollback", str(place), "--values", values, "--json")
     assert json.loads(said)["version"] == second
-    sub_path = yaml.safe_load(values.read_text())["models"]["pvc"]["subPath"]
+    named = yaml.safe_load(values.read_text())
+    assert named["autoscaling"] == {"ensembles": ["whole"]}
+    sub_path = named["models"]["pvc"]["subPath"]
     assert sub_path.endswith(f"versions/{second}")
     code, said, _ = project.run("versions", str(place), "--prune", "1", "--json")
     assert json.loads(said)["pruned"] == [third, first]

@@ -52,7 +52,8 @@ def test_a_version_holds_nothing_but_models_and_the_manifest_lies_beside_it(
     assert said["skipped"] == ["README.md"]
     uri = f"s3://{bucket.endpoint}/models/prod/versions/{version}"
     assert said["uri"] == uri
-    assert yaml.safe_load((tmp_path / "values.yaml").read_text()) == {"models": {"uri": uri}}
+    values = {"models": {"uri": uri}, "autoscaling": {"ensembles": ["whole"]}}
+    assert yaml.safe_load((tmp_path / "values.yaml").read_text()) == said["values"] == values
 
 
 def test_the_real_triton_serves_a_published_version_and_still_does_after_the_next(

@@ -13,6 +13,7 @@ from tritonkit.cli.output import Verbs, out, print_json
 
 if TYPE_CHECKING:
     from tritonkit.publishing import Place, Published
+    from tritonkit.publishing.manifest import Manifest
 
 _DESTINATION = "s3://bucket/folder, gs://…, az://container/…, file:///folder, or a path"
 
@@ -66,9 +67,9 @@ def _publish(options: argparse.Namespace) -> int:
         done = publishing.publish(options.repository, place, say, dry_run=options.dry_run)
     version = done.manifest.version
     if options.values and not options.dry_run:
-        _write_values(options.values, place, version)
+        _write_values(options.values, place, done.manifest)
     if options.json:
-        print_json(_named(place, version) | _as_json(done) | {"dry_run": options.dry_run})
+        print_json(_named(place, done.manifest) | _as_json(done) | {"dry_run": options.dry_run})
         return 0
     from tritonkit.publishing.meter import human
 
@@ -136,9 +137,9 @@ def _rollback(options: argparse.Namespace) -> int:
     place = publishing.parse(options.destination, options.endpoint_url)
     manifest, before = publishing.roll_back(publishing.Shelf(place), options.version)
     if options.values:
-        _write_values(options.values, place, manifest.version)
+        _write_values(options.values, place, manifest)
     if options.json:
-        print_json(_named(place, manifest.version) | {"previous": before})
+        print_json(_named(place, manifest) | {"previous": before})
         return 0
     _say(f"version {manifest.version} is current at {place}; before it was {before}")
     _say_next(options, place, manifest.version)
@@ -166,10 +167,10 @@ def _fetch(options: argparse.Namespace) -> int:
     return 0
 
 
-def _named(place: Place, version: str) -> dict[str, Any]:
-    return {
-        "version": version, "destination": str(place), "uri": place.uri(version), "values": place.values(version),
-    }  # fmt: skip
+def _named(place: Place, manifest: Manifest) -> dict[str, Any]:
+    version = manifest.version
+    values = place.values(version, manifest.ensembles)
+    return {"version": version, "destination": str(place), "uri": place.uri(version), "values": values}
 
 
 def _say_next(options: argparse.Namespace, place: Place, version: str) -> None:
@@ -178,12 +179,13 @@ def _say_next(options: argparse.Namespace, place: Place, version: str) -> None:
         _say(f"  {options.values} names it: helm upgrade … -f {options.values}")
 
 
-def _write_values(path: Path, place: Place, version: str) -> None:
+def _write_values(path: Path, place: Place, manifest: Manifest) -> None:
     import yaml
 
     from tritonkit import atomic
 
-    text = f"# Written by tritonkit: version {version} at {place}.\n" + yaml.safe_dump(place.values(version))
+    values = yaml.safe_dump(place.values(manifest.version, manifest.ensembles), sort_keys=False)
+    text = f"# Written by tritonkit: version {manifest.version} at {place}.\n{values}"
     atomic.write(path, text.encode())
 
 

@@ -41,12 +41,14 @@ class Manifest:
         version: :func:`version_of` its files.
         published: When it was complete, in ISO 8601, UTC.
         files: In the order of their paths.
+        ensembles: Names of the models that are ensembles of others; the chart's metrics count them apart.
         tritonkit: The release that wrote it.
     """
 
     version: str
     published: str
     files: tuple[File, ...]
+    ensembles: tuple[str, ...] = ()
     tritonkit: str = __version__
 
     @property

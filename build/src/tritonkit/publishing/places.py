@@ -67,18 +67,19 @@ class Place:
             return f"as://{self.account}/{folder}"
         return folder if self.scheme == "file" else f"{self.scheme}://{folder}"
 
-    def values(self, version: str) -> dict[str, Any]:
-        """The chart's values that name a version.
+    def values(self, version: str, ensembles: tuple[str, ...] = ()) -> dict[str, Any]:
+        """The chart's values that name a version, and which of its models are ensembles.
 
         For a folder, ``subPath`` counts from the mount point that holds it, which is the claim's root; where nothing
         is mounted, from the folder itself.
         """
+        more = {"autoscaling": {"ensembles": list(ensembles)}} if ensembles else {}
         if self.scheme != "file":
-            return {"models": {"uri": self.uri(version)}}
+            return {"models": {"uri": self.uri(version)}} | more
         folder = Path(self.root)
         mount = next(place for place in (folder, *folder.parents) if place.is_mount())
         base = folder if mount == Path("/") else mount
-        return {"models": {"pvc": {"subPath": (folder / VERSIONS / version).relative_to(base).as_posix()}}}
+        return {"models": {"pvc": {"subPath": (folder / VERSIONS / version).relative_to(base).as_posix()}}} | more
 
 
 def parse(text: str, endpoint_url: str | None = None) -> Place:

@@ -71,7 +71,7 @@ def publish(repository: Path, place: Place, say: Say = lambda _text: None, *, dr
     with refusals.explained(place), ThreadPoolExecutor(THREADS) as pool:
         shelf.check(make=True)
         files = contents.digest(found, pool, Meter(say, "hash", len(found.sources), found.size))
-        transfer = _Transfer(shelf, Manifest(version_of(files), now(), files), found, pool)
+        transfer = _Transfer(shelf, Manifest(version_of(files), now(), files, _ensembles(repository)), found, pool)
         return transfer.plan() if dry_run else transfer.run(say)
 
 
@@ -85,6 +85,11 @@ def _lint(repository: Path) -> None:
             "\n".join([f"lint finds errors in {repository}; nothing was published:", *shown, *more]),
             f"`tritonkit lint {repository}` says how to correct them",
         )
+
+
+def _ensembles(repository: Path) -> tuple[str, ...]:
+    found = lint.contents.read(repository, lint.Options())
+    return tuple(name for name, model in found.models.items() if model.ensemble and not name.startswith("."))
 
 
 def _check_apart(repository: Path, place: Place) -> None:
