@@ -61,7 +61,7 @@ def deploy(name: str, project: Path, *, apply: bool) -> int:
     """
     said = environment.load(name)
     found = models.find(said, project)
-    with _values(said, found) as (files, models_file):
+    with _values(said, found) as files:
         tools = _tools(said)
         looked = _look(said, found, tools, files, project)
         show.head(said, found, apply)
@@ -74,20 +74,22 @@ def deploy(name: str, project: Path, *, apply: bool) -> int:
         if found.place is not None:
             show.title("publish")
             sys.stdout.flush()
-            if code := models.publish(said, project, models_file):
+            named = project / f"{_REPORTS}/{said.name}.models.yaml"
+            if code := models.publish(said, project, named):
                 return code
+            files[-1] = named
         _upgrade(said, found, Release(tools.helm, tools.cluster, said.deploy.release), files, looked.made)
         return 0
 
 
 @contextmanager
-def _values(said: Environment, found: Models) -> Iterator[tuple[list[Path], Path]]:
+def _values(said: Environment, found: Models) -> Iterator[list[Path]]:
     """The values as helm takes them: the environment's, then those that name the models, which win."""
     with tempfile.TemporaryDirectory(prefix="tritonkit-deploy-") as folder:
         own, named = Path(folder, "values.yaml"), Path(folder, "models.yaml")
         own.write_text(yaml.safe_dump(said.values), encoding="utf-8")
         named.write_text(yaml.safe_dump(found.values), encoding="utf-8")
-        yield [own, named], named
+        yield [own, named]
 
 
 def _tools(said: Environment) -> _Tools:

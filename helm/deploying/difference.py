@@ -76,7 +76,13 @@ def find(cluster: Cluster, helm: Path, release: str, made: Rendered) -> Differen
     touched = _touched(text, made)
     changed = tuple(name for name in names if name in live and name in touched)
     unchanged = tuple(name for name in names if name in live and name not in touched)
-    return Difference(created, changed, unchanged, removed, text)
+    return Difference(created, changed, unchanged, removed, _readable(text))
+
+
+def _readable(text: str) -> str:
+    """Without the names and times of kubectl's temporary files."""
+    kept = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("diff "))
+    return re.sub(r"^(---|\+\+\+) \S*/(\S+)\t.*$", r"\1 \2", kept, flags=re.MULTILINE)
 
 
 def _diff(cluster: Cluster, owned: list[Object]) -> str:

@@ -72,7 +72,7 @@ class Release:
         values = [word for file in files for word in ("--values", str(file))]
         done = self._show(
             "upgrade", "--install", self.name, str(chart.CHART), *values, "--rollback-on-failure", "--wait=watcher",
-            "--wait-for-jobs", "--timeout", timeout, "--description", description,
+            "--wait-for-jobs", "--hide-notes", "--timeout", timeout, "--description", description,
         )  # fmt: skip
         if not done:
             raise CheckFailed(

@@ -146,6 +146,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(
                 {"openapi": "3.0.0", "info": {"title": "", "version": ""}, "paths": _operations(self.state, api)}
             )
+        elif path.endswith("/log"):
+            self._send({"said": "a line of the pod's log"})
         elif found := self._parsed():
             self._read(*found)
 

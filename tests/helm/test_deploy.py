@@ -328,3 +328,15 @@ def test_the_timeout_covers_one_pod_after_another_and_the_job() -> None:
     assert release.timeout_of([one, hpa]) == "3620s"
     assert release.timeout_of([one, keda]) == "4320s"
     assert (chart.replicas(one, [hpa]), chart.replicas(one, [keda])) == ((2, 5), (0, 6))
+
+
+def test_the_page_has_every_key_of_an_environment_and_every_line_of_preflight() -> None:
+    page = (Path(__file__).parents[2] / "docs/deploy.md").read_text(encoding="utf-8")
+    keys = [field.alias for field in environment.Deploy.model_fields.values()]
+    assert len(keys) > 7
+    assert all(f"| `{key}` |" in page for key in keys)
+    code = "".join(path.read_text(encoding="utf-8") for path in Path(environment.__file__).parent.glob("*.py"))
+    lines = set(re.findall(r'Check\(\s*"([A-Za-z ]+)", "missing"', code))
+    assert len(lines) > 12
+    table = page.partition("| line | missing if |")[2].partition("\n\n")[0] + "lint, render, schemas"
+    assert all(line in table for line in lines), lines
