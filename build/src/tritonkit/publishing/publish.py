@@ -71,7 +71,7 @@ def publish(repository: Path, place: Place, say: Say = lambda _text: None, *, dr
     with refusals.explained(place), ThreadPoolExecutor(THREADS) as pool:
         shelf.check(make=True)
         files = contents.digest(found, pool, Meter(say, "hash", len(found.sources), found.size))
-        transfer = _Transfer(shelf, Manifest(version_of(files), now(), files, _ensembles(repository)), found, pool)
+        transfer = _Transfer(shelf, Manifest(version_of(files), now(), files, ensembles(repository)), found, pool)
         return transfer.plan() if dry_run else transfer.run(say)
 
 
@@ -87,7 +87,8 @@ def _lint(repository: Path) -> None:
         )
 
 
-def _ensembles(repository: Path) -> tuple[str, ...]:
+def ensembles(repository: Path) -> tuple[str, ...]:
+    """Names of the repository's ensembles, whose requests Triton counts once more for every step."""
     found = lint.contents.read(repository, lint.Options())
     return tuple(name for name, model in found.models.items() if model.ensemble and not name.startswith("."))
 
