@@ -10,51 +10,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import Project
 
-from tritonkit.engines import builder, jobs, node, passport, prepare
-from tritonkit.engines.cache import Cache, Key
+from tritonkit.engines import builder, node, passport, prepare
+from tritonkit.engines.cache import Cache
 from tritonkit.engines.node import Node, NodeGpu
 
 A10G = NodeGpu("NVIDIA A10G", (8, 6), 24 * 2**30)
 T4 = NodeGpu("Tesla T4", (7, 5), 16 * 2**30)
 H100 = NodeGpu("NVIDIA H100 80GB HBM3", (9, 0), 80 * 2**30)
 PLAN = "net/1/model_sm86.plan"
+POD = Path(__file__).parents[2] / "otherpod.py"
 
-# Another pod: the same command, with the same stand-in for the node. HOLD waits while it builds, DIE ends it half-way
-# through writing the plan.
-POD = """
-import os, signal, sys, time
-from pathlib import Path
-from tritonkit import cli
-from tritonkit.engines import builder, node, plans
-toolkit = builder.Toolkit("tensorrt", builder.load("tensorrt_rtx").module)
-builder.load = lambda name: toolkit
-gpu = node.NodeGpu("NVIDIA A10G", (8, 6), 24 * 2**30)
-node.gpus = lambda: (gpu,)
-node.read = lambda image=None: node.Node((gpu,), toolkit.version)
-build, write = plans.build, plans.write
-
-def held(*arguments):
-    print("BUILDING", flush=True)
-    time.sleep(float(os.environ.get("HOLD", "0")))
-    return build(*arguments)
-
-def cut(directory, plan, said):
-    directory.mkdir(parents=True)
-    (directory / "model_sm86.plan").write_bytes(plan.data[: len(plan.data) // 2])
-    os.kill(os.getpid(), signal.SIGKILL)
-
-plans.build = held
-if "DIE" in os.environ:
-    plans.write = cut
-sys.exit(cli.main(sys.argv[1:]))
-"""
 Pod = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -115,7 +86,7 @@ def pod(repository: Path, tmp_path: Path) -> Iterator[Pod]:
         subprocess.run(["cp", "-r", repository, own], check=True)
         places = ["--repository", str(own), "--cache", str(tmp_path / "cache"), "--server-args", str(own) + ".args"]
         process = subprocess.Popen(
-            [*mounted(tmp_path / read_only if read_only else None), sys.executable, "-c", POD, "prepare", *places,
+            [*mounted(tmp_path / read_only if read_only else None), sys.executable, POD, "prepare", *places,
              *arguments], text=True, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         started.append(process)
@@ -220,46 +191,6 @@ def test_a_damaged_entry_is_built_again(
     forget(repository)
     code, said, _ = run("--only-cached")
     assert (code, is_whole(repository / PLAN)) == (0, True)
-
-
-@pytest.mark.usefixtures("here")
-def test_whatever_changes_a_plan_changes_its_key(graphs: Any, tmp_path: Path) -> None:
-    library = tmp_path / "plugin.so"
-    library.write_bytes(b"1")
-    job = jobs.from_onnx(graphs.mlp("fp16"), None, {}, 8)
-    options = builder.Options()
-    keys = [
-        Key.of(job, "11.4.0.106", (8, 6), options),
-        Key.of(job, "11.4.0.107", (8, 6), options),
-        Key.of(job, "11.4.0.106", (8, 9), options),
-        Key.of(replace(job, precision="int8"), "11.4.0.106", (8, 6), options),
-        Key.of(jobs.from_onnx(job.graph, None, {}, 4), "11.4.0.106", (8, 6), options),
-        Key.of(replace(job, graph=graphs.mlp("fp32")), "11.4.0.106", (8, 6), options),
-        *(
-            Key.of(job, "11.4.0.106", (8, 6), replace(options, **change))
-            for change in (
-                {"workspace_bytes": 2**30}, {"version_compatible": True}, {"weight_stripped": True},
-                {"hardware_compatibility": "ampere_plus"}, {"plugins": (library,)},
-            )
-        ),
-    ]  # fmt: skip
-    assert len({key.name for key in keys}) == len(keys)
-    assert Key.of(job, "11.4.0.106", (8, 6), options) == keys[0]
-    before = Key.of(job, "11.4.0.106", (8, 6), replace(options, plugins=(library,))).name
-    library.write_bytes(b"2")
-    assert Key.of(job, "11.4.0.106", (8, 6), replace(options, plugins=(library,))).name != before
-
-
-def test_weights_beside_the_graph_are_part_of_the_key(graphs: Any, tmp_path: Path) -> None:
-    import onnx
-
-    path = tmp_path / "apart/net.onnx"
-    path.parent.mkdir()
-    onnx.save(onnx.load(graphs.mlp("fp16")), path, save_as_external_data=True, location="w.data", size_threshold=0)
-    job = jobs.from_onnx(path, None, {}, 8)
-    before = Key.of(job, "11.4.0.106", (8, 6), builder.Options()).name
-    (path.parent / "w.data").write_bytes((path.parent / "w.data").read_bytes()[:-1] + b"\x7f")
-    assert Key.of(job, "11.4.0.106", (8, 6), builder.Options()).name != before
 
 
 # --- real processes on one cache ---
