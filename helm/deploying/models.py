@@ -11,8 +11,9 @@ from deploying.check import Check
 from deploying.environment import Environment
 from tritonkit import cli, progress
 from tritonkit.errors import InputError, TritonkitError
-from tritonkit.publishing import contents, keeping, manifest, places, publish, refusals
+from tritonkit.publishing import contents, keeping, manifest, places, refusals
 from tritonkit.publishing.meter import Meter, human
+from tritonkit.publishing.publish import ensembles
 from tritonkit.publishing.shelf import THREADS, Shelf
 from tritonkit.repository import lint
 
@@ -69,7 +70,7 @@ def find(environment: Environment, project: Path) -> Models:
     if not repository.is_dir():
         raise InputError(f"there is no model repository {repository}", "`make build`, or correct deploy.repository")
     version, text = _version(repository)
-    return Models(f"{text}, from {said.repository}", place.values(version, publish.ensembles(repository)), version, place)
+    return Models(f"{text}, from {said.repository}", place.values(version, ensembles(repository)), version, place)
 
 
 def _version(repository: Path) -> tuple[str, str]:
