@@ -36,6 +36,9 @@ VARIANTS = "variants"  # its entries have the workload's schema
 MARKER = "<!-- values -->"
 _DNS = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 _KEY = rf"^({_DNS}(\.{_DNS})*/)?[A-Za-z0-9]([A-Za-z0-9_.-]{{0,61}}[A-Za-z0-9])?$"
+_OWN_LABELS = [f"app.kubernetes.io/{name}" for name in ("name", "instance", "component", "version", "managed-by")]
+_OWN_LABELS += ["helm.sh/chart", "tritonkit/variant"]
+_LINES = r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$"
 _LABEL = "^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$"
 _QUANTITY = r"(0*[1-9][0-9]*(\.[0-9]+)?|0\.0*[1-9][0-9]*)"
 _AMOUNT = {"type": ["string", "number"], "pattern": rf"^{_QUANTITY}(m|k|[KMGTPE]i|[MGTPE])?$", "minimum": 0.001}
@@ -62,7 +65,19 @@ FORMS: dict[str, dict[str, Any]] = {
     "imageTag": {"pattern": "^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$", "not": {"const": "latest"}},
     "quantity": {"type": ["string", "integer"], "pattern": rf"^({_QUANTITY}(k|[KMGTPE]i|[MGTPE])?)?$", "minimum": 1},
     "labels": _map_of({"type": "string", "pattern": _LABEL}),
-    "annotations": _map_of({"type": "string", "pattern": r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$"}),
+    "moreLabels": {  # beside those that the chart gives every object
+        **_map_of({"type": "string", "pattern": _LABEL}),
+        "not": {"anyOf": [{"required": [name]} for name in _OWN_LABELS]},
+    },
+    "annotations": _map_of({"type": "string", "pattern": _LINES}),
+    "variable": {
+        "required": ["name"],
+        "properties": {
+            "name": {"type": "string", "pattern": "^[A-Za-z_.-][A-Za-z0-9_.-]*$"},
+            "value": {"type": "string", "pattern": _LINES},
+            "valueFrom": {"type": "object"},
+        },
+    },
     "resources": {
         "properties": {
             "requests": {"type": "object", **_map_of(_AMOUNT)},

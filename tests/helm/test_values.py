@@ -78,7 +78,7 @@ def test_values_make_a_valid_manifest_or_a_clear_refusal(base: str, changes: lis
     assert judge(base, changes) == []
 
 
-@pytest.mark.parametrize("text", ["a: b", "yes", "1e3", "{{ fail }}", 'a"b', "a\nb", "-"])
+@pytest.mark.parametrize("text", ["a: b", "A", "{{ fail }}", 'a"b', "a\nb", "-"])
 def test_names_that_cannot_be_are_refused_by_their_value(text: str) -> None:
     for path in (
         ("fullnameOverride",),
@@ -88,6 +88,18 @@ def test_names_that_cannot_be_are_refused_by_their_value(text: str) -> None:
         with pytest.raises(rendering.Refused) as refused:
             rendering.documents(rendering.case(values=_with(path, text)))
         assert path[-1] in str(refused.value)
+
+
+@pytest.mark.parametrize("word", ["yes", "no", "null", "1e3", "007", "true"])
+def test_names_that_yaml_would_read_as_something_else_stay_names(word: str) -> None:
+    names = (
+        "serviceAccount.name",
+        "scheduling.priorityClassName",
+        "admin.existingSecret",
+        "models.credentials.existingSecret",
+    )
+    names += ("image.tag", "nameOverride", "autoscaling.keda.authenticationRef", "models.region", "admin.secretKey")
+    assert judge("keda", [(tuple(name.split(".")), word) for name in names]) == []
 
 
 def _with(path: generated.Path, made: Any) -> dict[str, Any]:

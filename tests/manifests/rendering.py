@@ -9,6 +9,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -23,6 +24,8 @@ from kubetools import binaries
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm/tritonkit"
+# JSON is YAML but for these, which YAML wants escaped
+_NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 Document = dict[str, Any]
 Values = Mapping[str, Any]
 
@@ -80,8 +83,8 @@ def text(wanted: Case) -> str:
     Raises:
         Refused: Helm does not render this.
     """
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="ascii") as values:
-        yaml.dump(json.loads(wanted.values), values, Dumper=yaml.CSafeDumper)  # escapes what YAML may not hold as it is
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as values:
+        values.write(_NOT_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", wanted.values))
         values.flush()
         command = [_helm(), "template", wanted.release, str(wanted.chart), "--namespace", "serving"]
         command += ["--kube-version", f"{wanted.kubernetes}.0", *(f"--api-versions={api}" for api in wanted.apis)]

@@ -42,9 +42,9 @@ One alert. Takes root, name, severity, summary, description, expr; optional for 
   {{- end }}
   labels:
     severity: {{ .severity }}
-    release: {{ .root.Release.Name }}
+    release: {{ .root.Release.Name | quote }}
     {{- with .workload }}
-    workload: {{ . }}
+    workload: {{ . | quote }}
     {{- end }}
     {{- with .root.Values.monitoring.prometheusRule.alertLabels }}
     {{- toYaml . | nindent 4 }}
