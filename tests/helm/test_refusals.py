@@ -71,6 +71,7 @@ REFUSALS: list[tuple[Values, str, str]] = [
     ),
     ({"serviceAccount": {"create": False, "annotations": {"a": "b"}}}, "serviceAccount.annotations", "create is false"),
     ({"admin": {"enabled": False, "existingSecret": "a"}}, "admin.existingSecret", "nothing asks for the key"),
+    ({"admin": {"restrict": ["inference"]}}, "admin.restrict", "helm test asks for inference"),
     ({"fullnameOverride": "on"}, "fullnameOverride", "cannot name a Service"),
     ({"nameOverride": "a" * 38}, "fullnameOverride", "more than 38 characters"),
     ({"variants": {"A": {}}}, "variants.A", "goes into names"),
@@ -135,6 +136,7 @@ BY_SCHEMA: list[tuple[Values, str]] = [
     ({"sharedMemory": {"size": "1GB"}}, "/sharedMemory/size"),
     ({"resources": {"limits": {"memory": "0"}}}, "/resources/limits/memory"),
     ({"pdb": {"maxUnavailable": 0}}, "/pdb/maxUnavailable"),
+    ({"admin": {"restrict": ["health"]}}, "/admin/restrict/0"),  # the probes would be answered 403
 ]
 
 

@@ -27,6 +27,9 @@ securityContext:
 {{- with $v.scheduling.priorityClassName }}
 priorityClassName: {{ . | quote }}
 {{- end }}
+{{- with $v.scheduling.runtimeClassName }}
+runtimeClassName: {{ . | quote }}
+{{- end }}
 {{- with $v.scheduling.nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}

@@ -7,6 +7,13 @@
 {{- if and .Values.admin.existingSecret (not .Values.admin.enabled) -}}
 {{- include "tritonkit.fail" (dict "where" "admin.existingSecret" "what" "set, but admin.enabled is false, so nothing asks for the key" "fix" "set admin.enabled=true, or leave the Secret out") -}}
 {{- end -}}
+{{- if and .Values.admin.enabled .Values.tests.enabled -}}
+{{- range $api := list "metadata" "inference" "model-config" "statistics" -}}
+{{- if has $api $.Values.admin.restrict -}}
+{{- include "tritonkit.fail" (dict "where" "admin.restrict" "what" (printf "helm test asks for %s, and has no key" $api) "fix" "leave it out, or set tests.enabled=false") -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "tritonkit.checkWorkload" -}}
