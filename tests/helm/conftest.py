@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from kubetools import binaries
 
+from kubetools import binaries
 from tritonkit.errors import MissingError
 
 

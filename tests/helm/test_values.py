@@ -92,13 +92,13 @@ def test_names_that_cannot_be_are_refused_by_their_value(text: str) -> None:
 
 @pytest.mark.parametrize("word", ["yes", "no", "null", "1e3", "007", "true"])
 def test_names_that_yaml_would_read_as_something_else_stay_names(word: str) -> None:
-    names = (
-        "serviceAccount.name",
-        "scheduling.priorityClassName",
-        "admin.existingSecret",
+    names = ["serviceAccount.name", "scheduling.priorityClassName", "admin.existingSecret", "nameOverride", "image.tag"]
+    names += [
         "models.credentials.existingSecret",
-    )
-    names += ("image.tag", "nameOverride", "autoscaling.keda.authenticationRef", "models.region", "admin.secretKey")
+        "autoscaling.keda.authenticationRef",
+        "models.region",
+        "admin.secretKey",
+    ]
     assert judge("keda", [(tuple(name.split(".")), word) for name in names]) == []
 
 

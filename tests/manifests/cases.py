@@ -78,6 +78,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "nfs": {"models": {"nfs": {"server": "10.0.0.2", "path": "/exports/models"}}},
     "image volume": {"models": {"image": {"reference": "registry.example/models:1.2"}}},
     "variants": {
+        "service": {"headless": False},
         "variants": {
             "a10g": {"accelerator": {"products": ["NVIDIA-A10G"]}, "replicas": 2},
             "t4": {"accelerator": {"products": ["Tesla-T4"]}, "front": {"enabled": False}},

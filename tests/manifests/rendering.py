@@ -5,7 +5,6 @@ A render is a process of a twentieth of a second: the same one is made once, and
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import os
@@ -76,13 +75,21 @@ def case(*files: Path, values: Values | None = None, **other: Any) -> Case:
     return Case(files=files, values=json.dumps(values or {}, ensure_ascii=False), **other)
 
 
-@functools.cache
 def text(wanted: Case) -> str:
     """The manifest as helm prints it.
 
     Raises:
         Refused: Helm does not render this.
     """
+    good, said = _template(wanted)
+    if not good:
+        raise Refused(said)
+    return said
+
+
+@functools.cache
+def _template(wanted: Case) -> tuple[bool, str]:
+    """Whether helm renders, and what it says; refusals are kept like renders."""
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as values:
         values.write(_NOT_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", wanted.values))
         values.flush()
@@ -93,9 +100,7 @@ def text(wanted: Case) -> str:
         # helm lives too briefly for its garbage collector to pay: half of a render's time without it
         environment = {**os.environ, "GOGC": "off"}
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
-    if done.returncode:
-        raise Refused(done.stderr.strip())
-    return done.stdout
+    return (False, done.stderr.strip()) if done.returncode else (True, done.stdout)
 
 
 def documents(wanted: Case) -> list[Document]:
@@ -115,12 +120,8 @@ def parse(manifest: str) -> list[Document]:
 def warm(cases: Iterable[Case]) -> None:
     """Make many renders side by side, so that asking for each later costs nothing."""
 
-    def attempt(wanted: Case) -> None:
-        with contextlib.suppress(Refused):  # whoever asks for it finds out
-            text(wanted)
-
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(attempt, cases))
+        list(pool.map(_template, cases))
 
 
 @functools.cache
