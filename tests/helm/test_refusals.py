@@ -93,6 +93,11 @@ REFUSALS: list[tuple[Values, str, str]] = [
         "no metric",
     ),
     ({"autoscaling": {"enabled": True}}, "autoscaling.kind", "they are off"),
+    ({"service": {"type": "LoadBalancer"}}, "service.type", "LoadBalancer leads callers from outside here"),
+    ({"gateway": {"weights": {"a": 1}}, "variants": TWO}, "gateway.weights", "only a Gateway"),
+    ({"gateway": {"shadow": {"variant": "a"}}, "variants": TWO}, "gateway.shadow.variant", "only a Gateway"),
+    ({"variants": {"a": {}, "b": {"front": {"enabled": False}}}}, "service.headless", "whose ports differ"),
+    ({"server": {"extraArgs": ["--http-address=127.0.0.1"]}}, "server.extraArgs", "set by the chart"),
     ({"ingress": {"enabled": True}}, "ingress", "without a host name"),
     ({"ingress": {"enabled": True, "http": {"host": "a"}, "grpc": {"host": "a"}}}, "ingress.grpc.host", "both serve"),
     (
