@@ -1,6 +1,8 @@
 {{/* What cannot work is refused here, with where, what and the fix. */}}
 
 {{- define "tritonkit.checkRelease" -}}
+{{- include "tritonkit.checkOutside" . -}}
+{{- include "tritonkit.checkVariants" . -}}
 {{- if and .Values.serviceAccount.annotations (not .Values.serviceAccount.create) -}}
 {{- include "tritonkit.fail" (dict "where" "serviceAccount.annotations" "what" "set, but serviceAccount.create is false" "fix" "annotate the ServiceAccount yourself, or let the chart make it") -}}
 {{- end -}}
@@ -13,6 +15,33 @@
 {{- include "tritonkit.fail" (dict "where" "admin.restrict" "what" (printf "helm test asks for %s, and has no key" $api) "fix" "leave it out, or set tests.enabled=false") -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Callers from outside come with their own address or a node's: a pod selector never matches them. */ -}}
+{{- define "tritonkit.checkOutside" -}}
+{{- $open := .Values.networkPolicy.ingress.extra -}}
+{{- range .Values.networkPolicy.ingress.clients -}}{{- if hasKey . "ipBlock" -}}{{- $open = append $open . -}}{{- end -}}{{- end -}}
+{{- if and (ne .Values.service.type "ClusterIP") .Values.networkPolicy.enabled (not $open) -}}
+{{- include "tritonkit.fail" (dict "where" "service.type" "what" (printf "%s leads callers from outside here, and the NetworkPolicy lets pods in only" .Values.service.type) "fix" "add their addresses (and the nodes', unless the load balancer keeps callers' own) to networkPolicy.ingress.clients: [{ipBlock: {cidr: …}}]") -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* What all variants share must fit all of them. */ -}}
+{{- define "tritonkit.checkVariants" -}}
+{{- range $name := list "weights" "shadow.variant" -}}
+{{- if and (not $.Values.gateway.enabled) (ternary $.Values.gateway.weights $.Values.gateway.shadow.variant (eq $name "weights")) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "gateway.%s" $name) "what" "set, but gateway.enabled is false, and only a Gateway shares out or copies requests" "fix" "set gateway.enabled=true, or leave it out") -}}
+{{- end -}}
+{{- end -}}
+{{- $ports := dict -}}
+{{- range $w := include "tritonkit.variants" . | fromYamlArray -}}
+{{- $own := include "tritonkit.podPorts" (dict "root" $ "w" $w) | fromYaml -}}
+{{- $own = printf "http %v, grpc %v" $own.http $own.grpc -}}
+{{- if ne $w.variant $.Values.gateway.shadow.variant -}}{{- $_ := set $ports $own $w.variant -}}{{- end -}}
+{{- end -}}
+{{- if and .Values.service.headless (gt (len $ports) 1) -}}
+{{- include "tritonkit.fail" (dict "where" "service.headless" "what" (printf "DNS leads to pods of all variants, whose ports differ: %s" (keys $ports | sortAlpha | join "; ")) "fix" "give the variants the same front.enabled, front.httpPort, front.grpcPort, server.httpPort and server.grpcPort, or set service.headless=false") -}}
 {{- end -}}
 {{- end -}}
 
@@ -176,6 +205,12 @@
 --grpc-port: server.grpcPort
 --metrics-port: server.metricsPort
 --allow-http: another load balancer; the probes need HTTP
+--allow-grpc: front; it and the Services lead to gRPC
+--http-address: nothing; the probes and Services come to the pod's address
+--grpc-address: nothing; the Services come to the pod's address
+--metrics-address: nothing; Prometheus comes to the pod's address
+--grpc-use-ssl: TLS at the Gateway or Ingress, or front.enabled=false with a sidecar
+--grpc-use-ssl-mutual: TLS at the Gateway or Ingress, or front.enabled=false with a sidecar
 --allow-metrics: monitoring
 --log-verbose: server.logVerbose
 --http-restricted-api: admin.restrict
