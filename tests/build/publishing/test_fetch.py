@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+import signal
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from s3store import Bucket
+from support import Project
 
-from tritonkit import publishing
+from tritonkit import atomic, publishing
 from tritonkit.errors import CheckFailed, MissingError, OutputError
 from tritonkit.publishing import Place
 
@@ -180,3 +185,67 @@ def test_a_volume_too_small_is_refused_before_the_download(
     publishing.publish(repository, place)
     with pytest.raises(MissingError, match="free; the version needs"):
         publishing.fetch(place, mounted("size=1m"))
+
+
+def test_what_a_killed_fetch_took_out_of_the_folder_does_not_come_back(
+    place: Place, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between two models, the stage holds the first model of before: its old version folder and its engine."""
+    target = tmp_path / "models"
+    publishing.fetch(place, target)
+    (target / "double/1/model.plan").write_text("of the version before")
+    (repository / "double/1").rename(repository / "double/2")
+    (repository / "whole/labels.txt").write_text("new")
+    publishing.publish(repository, place)
+    put = atomic.put
+
+    def killed_at_the_second(new: Path, old: Path) -> None:
+        if new.name == "whole":
+            raise KeyboardInterrupt
+        put(new, old)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "put", killed_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            publishing.fetch(place, target)
+    publishing.fetch(place, target)
+    assert [path.name for path in (target / "double").iterdir() if path.is_dir()] == ["2"]
+    assert [path.name for path in (target / "double/2").iterdir()] == ["model.py"]
+
+
+def test_a_disk_that_fills_up_midway_is_named_and_not_the_store(
+    place: Place, repository: Path, mounted: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else writes there, too: there was enough when it began."""
+    (repository / "double/1/weights").write_bytes(os.urandom(2**21))
+    publishing.publish(repository, place)
+    target = mounted("size=1m")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=2**30))
+    with pytest.raises(MissingError, match=f"no space left on the disk that holds {target}"):
+        publishing.fetch(place, target)
+
+
+def test_sigterm_ends_large_downloads_at_their_next_piece_and_keeps_what_came(
+    place: Place, repository: Path, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the first process of a container, which has no default handler."""
+    (repository / "double/1/weights").write_bytes(bytes(200))
+    version = publishing.publish(repository, place).manifest.version
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+
+    def pieces(_shelf: publishing.Shelf, _version: str, path: str, offset: int = 0) -> Iterator[bytes]:
+        yield b"x"
+        if not path.endswith("weights"):
+            return
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(offset + 1, 200):
+            time.sleep(0.02)
+            yield b"x"
+
+    monkeypatch.setattr(publishing.Shelf, "chunks", pieces)
+    try:
+        assert project.run("fetch", str(place), tmp_path / "models")[0] == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    part = tmp_path / "models/.tritonkit-fetch" / version / "double/1/weights.part"
+    assert 0 < part.stat().st_size < 200

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
+import signal
+import tempfile
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
     from tritonkit.publishing import Place, Published
     from tritonkit.publishing.manifest import Manifest
 
+_MOST_MINUTES = 60 * 24 * 365 * 10
 _DESTINATION = "s3://bucket/folder, gs://…, az://container/…, file:///folder, or a path"
 
 
@@ -62,7 +67,9 @@ def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.Argumen
 def _publish(options: argparse.Namespace) -> int:
     from tritonkit import progress, publishing
 
+    _end_on_sigterm()
     place = publishing.parse(options.destination, options.endpoint_url)
+    _check_values(options.values)
     with progress.task("publish") as say:
         done = publishing.publish(options.repository, place, say, dry_run=options.dry_run)
     version = done.manifest.version
@@ -101,15 +108,17 @@ def _as_json(done: Published) -> dict[str, Any]:
 
 
 def _versions(options: argparse.Namespace) -> int:
-    from tritonkit import publishing
+    from tritonkit import progress, publishing
     from tritonkit.publishing.meter import human
 
+    _check_prune(options)
     place = publishing.parse(options.destination, options.endpoint_url)
     shelf = publishing.Shelf(place)
     gone: list[str] = []
     if options.prune is not None:
         grace = publishing.GRACE_MINUTES if options.grace is None else options.grace
-        gone = publishing.prune(shelf, options.prune, grace)
+        with progress.task("prune") as say:
+            gone = publishing.prune(shelf, options.prune, grace, say)
     found = publishing.versions(shelf)
     if options.json:
         print_json({"destination": str(place), "versions": [one.as_json() for one in found], "pruned": gone})
@@ -135,6 +144,7 @@ def _rollback(options: argparse.Namespace) -> int:
     from tritonkit import publishing
 
     place = publishing.parse(options.destination, options.endpoint_url)
+    _check_values(options.values)
     manifest, before = publishing.roll_back(publishing.Shelf(place), options.version)
     if options.values:
         _write_values(options.values, place, manifest)
@@ -150,6 +160,7 @@ def _fetch(options: argparse.Namespace) -> int:
     from tritonkit import progress, publishing
     from tritonkit.publishing.meter import human
 
+    _end_on_sigterm()
     place = publishing.parse(options.uri, options.endpoint_url)
     with progress.task("fetch") as say:
         done = publishing.fetch(place, options.directory, say)
@@ -177,6 +188,41 @@ def _say_next(options: argparse.Namespace, place: Place, version: str) -> None:
     _say(f"  Triton reads {place.uri(version)}")
     if options.values:
         _say(f"  {options.values} names it: helm upgrade … -f {options.values}")
+
+
+def _check_values(path: Path | None) -> None:
+    """Before anything is changed in the store: a file that cannot be written would leave helm without the version."""
+    from tritonkit import atomic
+    from tritonkit.errors import OutputError
+
+    if path is None:
+        return
+    if path.is_dir():
+        raise OutputError(f"--values {path} is a folder", "name a file in it, for example version.yaml")
+    with atomic.explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+
+
+def _check_prune(options: argparse.Namespace) -> None:
+    from tritonkit.errors import InputError
+
+    if options.grace is None:
+        return
+    if options.prune is None:
+        raise InputError("--grace goes with --prune", "--prune 5 --grace 60")
+    if not math.isfinite(options.grace) or not 0 <= options.grace <= _MOST_MINUTES:
+        raise InputError(f"--grace {options.grace:g} is no time in minutes", "for example --grace 1440, a day")
+
+
+def _end_on_sigterm() -> None:
+    """The first process of a container has no default handler for it, and would be waited for until it is killed."""
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _write_values(path: Path, place: Place, manifest: Manifest) -> None:

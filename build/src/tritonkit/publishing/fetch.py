@@ -11,11 +11,13 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from tritonkit import atomic
 from tritonkit.errors import CheckFailed, MissingError, OutputError
@@ -101,12 +103,17 @@ def _alone(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
+class _Stopped(Exception):
+    """Somebody ended the fetch; what has come of this file stays."""
+
+
 class _Visit:
     """One fetch of one version into one folder."""
 
     def __init__(self, shelf: Shelf, manifest: Manifest, directory: Path, say: Callable[[str], None]) -> None:
         self.shelf, self.manifest, self.directory, self.say = shelf, manifest, directory, say
         self.stage = directory / _STAGE / manifest.version
+        self.stopped = threading.Event()
         self.recorded_version, self.recorded_models = self._record()
 
     def _record(self) -> tuple[str, set[str]]:
@@ -131,7 +138,7 @@ class _Visit:
             self._clear_stage()
             meter = Meter(self.say, "download", len(wanted), sum(file.size for file in wanted))
             with refusals.explained(self.shelf.place):
-                brought = list(pool.map(lambda one: self._bring(one, meter), wanted))
+                brought = self._bring_all(pool, wanted, meter)
         self._place(models, set(wanted))
         sizes = [file.size for file, downloaded in zip(wanted, brought, strict=True) if downloaded]
         return Fetched(self.manifest, len(sizes), sum(sizes))
@@ -167,12 +174,20 @@ class _Visit:
             if path != self.stage:
                 shutil.rmtree(path)
 
+    def _bring_all(self, pool: ThreadPoolExecutor, wanted: list[File], meter: Meter) -> list[bool]:
+        try:
+            return list(pool.map(lambda one: self._bring(one, meter), wanted))
+        except KeyboardInterrupt:
+            self.stopped.set()  # large files under way end at their next piece
+            raise
+
     def _bring(self, file: File, meter: Meter) -> bool:
         """Stage a file; False if an earlier attempt had staged it."""
         target = self.stage / file.path
         staged = _same(target, file)
         if not staged:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            with atomic.explained(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
             part = target.with_name(target.name + _PART)
             resumed = part.exists()
             if self._download(file, part, meter) != file.sha256 and resumed:
@@ -192,12 +207,15 @@ class _Visit:
     def _download(self, file: File, part: Path, meter: Meter) -> str:
         """Go on where an earlier attempt stopped; the SHA-256 of the whole."""
         found = hashlib.sha256()
-        with part.open("a+b") as out:
+        with part.open("a+b", buffering=0) as out:
             out.seek(0)
             while chunk := out.read(CHUNK_BYTES):
                 found.update(chunk)
             for chunk in self.shelf.chunks(self.manifest.version, file.path, out.tell()):
-                out.write(chunk)
+                if self.stopped.is_set():
+                    raise _Stopped
+                with atomic.explained(part):  # of this machine, not of the store
+                    _write(out, chunk)
                 found.update(chunk)
                 meter.add(len(chunk))
         return found.hexdigest()
@@ -205,6 +223,7 @@ class _Visit:
     def _place(self, models: set[str], wanted: set[File]) -> None:
         """Every model that has changed in one step, then the record, then the models that are no longer there."""
         self.say("into place")
+        self._drop_strangers_in_stage()
         for file in self.manifest.files:
             if _model(file) in models and file not in wanted:
                 _link(self.directory / file.path, self.stage / file.path)
@@ -216,9 +235,26 @@ class _Visit:
             shutil.rmtree(self.directory / name, ignore_errors=True)
         shutil.rmtree(self.directory / _STAGE, ignore_errors=True)
 
+    def _drop_strangers_in_stage(self) -> None:
+        """A fetch killed between two models left there what it had taken out of the folder, engines of then too."""
+        ours = {self.stage / file.path for file in self.manifest.files}
+        for path in self.stage.rglob("*"):
+            if path not in ours and not path.is_dir():
+                path.unlink()
+        for path in sorted(self.stage.rglob("*"), reverse=True):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
 
 def _model(file: File) -> str:
     return file.path.partition("/")[0]
+
+
+def _write(out: IO[bytes], data: bytes) -> None:
+    """All of it: an unbuffered file may take less."""
+    left = memoryview(data)
+    while left:
+        left = left[out.write(left) :]
 
 
 def _link(source: Path, target: Path) -> None:
