@@ -6,14 +6,18 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from s3fs import S3FileSystem  # type: ignore[import-untyped]
+from s3store import Bucket
 from support import Project
 
 from tritonkit import publishing
 from tritonkit.errors import CheckFailed, InputError, OutputError
-from tritonkit.publishing import Place, Shelf
+from tritonkit.publishing import Place, Shelf, keeping
+from tritonkit.publishing.manifest import Manifest
 
 
 @pytest.fixture
@@ -124,3 +128,87 @@ def test_the_commands_list_prune_and_name_the_version_for_helm(place: Place, pro
     code, said, _ = project.run("versions", str(place), "--prune", "1", "--json")
     assert json.loads(said)["pruned"] == [third, first]
     assert [one["version"] for one in json.loads(said)["versions"]] == [second]
+
+
+def test_pruning_keeps_what_a_rollback_goes_to_before_newer_versions(place: Place, repository: Path) -> None:
+    _, second, first = names(place)
+    publishing.roll_back(Shelf(place), first)
+    publishing.roll_back(Shelf(place), second)
+    publishing.prune(Shelf(place), 2)
+    assert publishing.roll_back(Shelf(place))[0].version == first
+
+
+def test_what_a_rollback_would_go_to_was_pruned(place: Place) -> None:
+    publishing.prune(Shelf(place), 1)
+    with pytest.raises(InputError, match="which was current before, was pruned"):
+        publishing.roll_back(Shelf(place))
+
+
+def test_two_pruners_at_once_both_succeed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    third, second, first = names(place)
+    remove = keeping._remove
+
+    def after_another(shelf: Shelf, manifest: Manifest) -> bool:
+        remove(shelf, manifest)
+        return remove(shelf, manifest)
+
+    monkeypatch.setattr(keeping, "_remove", after_another)
+    assert publishing.prune(Shelf(place), 1) == [second, first]
+    assert names(place) == [third]
+
+
+def test_pruning_succeeds_where_uploads_may_not_be_listed_and_looks_at_every_page(
+    bucket: Bucket, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = publishing.parse("s3://models/prod", bucket.endpoint)
+    publishing.publish(repository, place)
+    call, asked = S3FileSystem.call_s3, []
+
+    def answer(fs: S3FileSystem, method: str, *arguments: Any, **words: Any) -> Any:
+        if method != "list_multipart_uploads":
+            return call(fs, method, *arguments, **words)
+        asked.append(words.get("KeyMarker"))
+        if len(asked) > 1:
+            raise PermissionError("Access Denied")
+        return {"Uploads": [], "IsTruncated": True, "NextKeyMarker": "k", "NextUploadIdMarker": "u"}
+
+    monkeypatch.setattr(S3FileSystem, "call_s3", answer)
+    assert publishing.prune(Shelf(place), 1) == []
+    assert asked == [None, "k"]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--grace", "5"], "--grace goes with --prune"),
+        (["--prune", "1", "--grace", "nan"], "no time in minutes"),
+        (["--prune", "1", "--grace=-1"], "no time in minutes"),
+        (["--prune", "1", "--grace", "1e300"], "no time in minutes"),
+    ],
+)
+def test_a_grace_that_means_nothing_removes_nothing(
+    place: Place, project: Project, more: list[str], words: str
+) -> None:
+    code, _, error = project.run("versions", str(place), *more)
+    assert (code, words in error) == (2, True), error
+    assert len(names(place)) == 3
+
+
+@pytest.mark.parametrize("verb", ["publish", "rollback"])
+def test_a_values_file_that_cannot_be_written_is_said_before_anything_changes(
+    place: Place, repository: Path, project: Project, tmp_path: Path, verb: str
+) -> None:
+    before = current(place)
+    (repository / "double/labels.txt").write_text("new")
+    words = [repository, str(place)] if verb == "publish" else [str(place)]
+    (tmp_path / "file").touch()
+    for values in (tmp_path, tmp_path / "file/values.yaml"):
+        code, said, _ = project.run(verb, *words, "--values", values)
+        assert (code, said) == (2, "")
+    assert current(place) == before
+    assert len(names(place)) == 3
+
+
+def test_removing_takes_time_on_a_store_so_it_says_what_it_does(place: Place, project: Project) -> None:
+    _, second, _ = names(place)
+    assert f"prune: remove {second}, 5 files" in project.run("versions", str(place), "--prune", "1", "--json")[2]

@@ -7,6 +7,7 @@ second sees the other.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -95,6 +96,11 @@ def roll_back(shelf: Shelf, version: str = "") -> tuple[Manifest, str]:
             raise OutputError(f"nothing is published at {shelf.place}", "`tritonkit publish` does that")
         if not version and not pointer.previous:
             raise InputError(f"no version was current before {pointer.version}", _list_hint(shelf))
+        if not version and shelf.manifest(pointer.previous) is None:
+            raise InputError(
+                f"version {pointer.previous}, which was current before, was pruned from {shelf.place}",
+                f"name another: {_list_hint(shelf)}",
+            )
         wanted = _find(shelf, version or pointer.previous)
         check_whole(shelf, wanted)
         switch(shelf, wanted, pointer)
@@ -129,13 +135,17 @@ def check_whole(shelf: Shelf, manifest: Manifest) -> None:
             )
 
 
-def prune(shelf: Shelf, keep: int, grace_minutes: float = GRACE_MINUTES) -> list[str]:
+def prune(
+    shelf: Shelf, keep: int, grace_minutes: float = GRACE_MINUTES, say: Callable[[str], None] = lambda _text: None
+) -> list[str]:
     """Remove all but the newest versions, and what uploads left that were given up; the names of what is gone.
 
     Args:
         shelf: The destination.
-        keep: How many published versions stay; the current one always does, and counts.
+        keep: How many published versions stay; the current one always does, and counts. The one before it, which a
+            rollback goes to, is the next.
         grace_minutes: Files of an unpublished version stay while the newest is younger.
+        say: Is told what is being removed.
 
     Raises:
         InputError: ``keep`` is less than 1.
@@ -145,11 +155,18 @@ def prune(shelf: Shelf, keep: int, grace_minutes: float = GRACE_MINUTES) -> list
     with refusals.explained(shelf.place):
         shelf.check()
         pointer = shelf.pointer()
-        current = pointer.version if pointer else ""
+        current, previous = (pointer.version, pointer.previous) if pointer else ("", "")
+        say("list versions")
         published = shelf.manifests()
         others = [one for one in published if one.version != current]
+        others.sort(key=lambda one: one.version != previous)  # the others stay in their order
         room = keep - (len(others) < len(published))
-        gone = [one.version for one in others[room:] if _remove(shelf, one)]
+        gone = []
+        for one in others[room:]:
+            say(f"remove {one.version}, {len(one.files)} files")
+            if _remove(shelf, one):
+                gone.append(one.version)
+        say("look for uploads that were given up")
         before = datetime.now(UTC) - timedelta(minutes=grace_minutes)
         known = {one.version for one in published}
         for version in shelf.started():

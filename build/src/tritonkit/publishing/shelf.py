@@ -19,6 +19,7 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -151,7 +152,8 @@ class Shelf:
 
     def drop_manifest(self, version: str) -> None:
         """Make a version unpublished."""
-        self.fs.rm_file(self._manifest_path(version))
+        with suppress(FileNotFoundError):  # another pruner was here
+            self.fs.rm_file(self._manifest_path(version))
 
     def switch(self, version: str, previous: str) -> None:
         """Make a version current."""
@@ -180,21 +182,34 @@ class Shelf:
     def drop_files(self, version: str) -> None:
         """Remove a version's folder."""
         root = self.place.path(VERSIONS, version)
-        if self.fs.exists(root):
-            self.fs.rm(root, recursive=True)
+        with suppress(FileNotFoundError):  # another pruner is at it
+            if self.fs.exists(root):
+                self.fs.rm(root, recursive=True)
 
     def sweep(self, before: datetime) -> None:
-        """Remove parts of files whose upload was cut off before that moment; nobody can see them, but they cost."""
+        """Remove parts of files whose upload was cut off before that moment; nobody can see them, but they cost.
+
+        Where a store does not list them, or not to these keys, they stay: a rule of the bucket may remove them.
+        """
         if self.place.scheme == "file":
             for path in Path(self.place.path(_INCOMING)).glob("*"):
                 if datetime.fromtimestamp(path.stat().st_mtime, UTC) < before:
                     path.unlink(missing_ok=True)
         elif self.place.scheme == "s3":
-            bucket, _, prefix = self.place.path(VERSIONS, "").partition("/")
-            said = self.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix)
+            with suppress(OSError):
+                self._abort_uploads(before)
+
+    def _abort_uploads(self, before: datetime) -> None:
+        bucket, _, prefix = self.place.path(VERSIONS, "").partition("/")
+        page: dict[str, str] = {}
+        while True:
+            said = self.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix, **page)
             for one in said.get("Uploads", []):
                 if one["Initiated"] < before:
                     self.fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=one["Key"], UploadId=one["UploadId"])
+            if not said.get("IsTruncated"):
+                return
+            page = {"KeyMarker": said["NextKeyMarker"], "UploadIdMarker": said["NextUploadIdMarker"]}
 
     def file(self, version: str, path: str) -> str:
         """A file of a version, as fsspec names it."""
