@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tritonkit import publishing
+from tritonkit.errors import OutputError
 from tritonkit.publishing import places
 
 
@@ -49,3 +50,17 @@ def test_a_claim_is_addressed_from_its_mount_point(tmp_path: Path, monkeypatch: 
     assert place.values("v") == {"models": {"pvc": {"subPath": "team/models/versions/v"}}}
     monkeypatch.setattr(Path, "is_mount", lambda path: path == Path("/"))
     assert place.values("v") == {"models": {"pvc": {"subPath": "versions/v"}}}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "s3:/bucket/models", "gs:bucket", "az:/container", "file:/mnt/models", "~nobody-here/x"]
+)
+def test_a_mistyped_store_is_no_folder_here(text: str) -> None:
+    with pytest.raises(OutputError, match="names no place"):
+        publishing.parse(text)
+
+
+def test_a_path_with_dots_gives_a_sub_path_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "is_mount", lambda path: path in {Path("/"), tmp_path})
+    place = publishing.parse(f"{tmp_path}/team/../models")
+    assert place.values("v") == {"models": {"pvc": {"subPath": "models/versions/v"}}}

@@ -95,7 +95,12 @@ def parse(text: str, endpoint_url: str | None = None) -> Place:
     """
     scheme, separator, rest = text.partition("://")
     if not separator:
-        return Place("file", str(Path(text).expanduser().absolute()))
+        if not text or re.match(rf"({'|'.join([*get_args(Scheme), *_ALIASES])}):", text):
+            raise OutputError(f"{text!r} names no place", _HELP)
+        try:
+            return Place("file", os.path.normpath(Path(text).expanduser().absolute()))
+        except RuntimeError as error:
+            raise OutputError(f"{text} names no place: {error}", "write the whole path") from None
     scheme = _ALIASES.get(scheme, scheme)
     if scheme == "file":
         if not rest.startswith("/"):
