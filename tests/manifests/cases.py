@@ -82,7 +82,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
         "variants": {
             "a10g": {"accelerator": {"products": ["NVIDIA-A10G"]}, "replicas": 2},
             "t4": {"accelerator": {"products": ["Tesla-T4"]}, "front": {"enabled": False}},
-        }
+        },
     },
     "scaled variants": {
         "autoscaling": {"enabled": True, "kind": "keda"},
