@@ -6,14 +6,17 @@ When to do that is for ``deploy.py``; nothing here asks whether it should.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploying import chart, models
+from deploying import chart, models, show
 from deploying.chart import Object, Rendered
+from deploying.check import Check
 from deploying.cluster import Cluster
 from tritonkit.errors import CheckFailed
 
@@ -54,8 +57,21 @@ class Release:
         return [str(self.helm), *arguments, *place]
 
     def _show(self, *arguments: str) -> bool:
-        """Run with helm's own output before the person; whether it worked."""
-        return subprocess.run(self._command(*arguments), check=False).returncode == 0
+        """Run with helm's own output before the person; whether it worked.
+
+        Who interrupts this waits for helm to put the release right: a helm that is killed leaves it ``pending``, and
+        then refuses every upgrade. A second interruption does not wait.
+        """
+        with subprocess.Popen(self._command(*arguments)) as helm:
+            try:
+                return helm.wait() == 0
+            except KeyboardInterrupt:
+                helm.send_signal(signal.SIGTERM)
+                show.say("interrupted: helm is told to stop; wait until it has put the release right")
+                sys.stdout.flush()
+                helm.wait()
+                show.say(f"stopped; now {self._runs()}")
+                raise
 
     def _ask(self, *arguments: str) -> Any:
         done = subprocess.run(self._command(*arguments, "-o", "json"), capture_output=True, text=True, check=False)
@@ -89,7 +105,7 @@ class Release:
 
     def test(self) -> bool:
         """Send real inferences, with ``helm test``."""
-        return self._show("test", self.name, "--logs")
+        return self._show("test", self.name, "--logs", "--timeout", "15m")
 
     def history(self) -> list[Revision]:
         """Every revision that helm has kept, the oldest first.
@@ -111,22 +127,48 @@ class Release:
         command = self._command("get", "manifest", self.name, "--revision", str(revision))
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
+    def busy(self, again: str) -> Check:
+        """Whether helm would take an upgrade: not while another is under way, nor after one that was killed.
+
+        Args:
+            again: What a person calls `make` with, ``ENV=prod``.
+        """
+        try:
+            last = self._ask("history", self.name, "--max", "1")[-1]
+        except CheckFailed:
+            return Check("release", "ok", f"{self.name} is not there yet, or may not be read")
+        status, number = last["status"], last["revision"]
+        if not status.startswith("pending"):
+            return Check(
+                "release", "ok", f"revision {number} of {self.name} is {status}; no other upgrade is under way"
+            )
+        fix = f"wait for it; if nobody runs helm any more, `make rollback {again}`"
+        if status == "pending-install":
+            fix = f"wait for it; if nobody runs helm any more: {' '.join(self._command('uninstall', self.name))}"
+        return Check("release", "missing", f"revision {number} of {self.name} is {status}: another upgrade is under way, "
+                     "or was killed; helm takes none until it has ended", fix)  # fmt: skip
+
     def previous(self, wanted: int = 0) -> tuple[Revision, Revision]:
         """What runs, and what to go back to.
 
         Args:
-            wanted: A revision; 0 takes the newest that worked and is not what runs now.
+            wanted: A revision; 0 takes the newest that worked and is not what runs now. After an upgrade that was
+                killed or failed midway, what runs is a mixture, so that is the newest that worked.
 
         Raises:
             CheckFailed: There is none.
         """
         kept = self.history()
         running = next((one for one in reversed(kept) if one.status == "deployed"), kept[-1])
+        if kept[-1].status not in _GOOD:
+            running = kept[-1]
         if wanted:
             found = next((one for one in kept if one.number == wanted), None)
             if found is None:
                 raise CheckFailed(f"{self.name} has no revision {wanted}", f"helm has {_listed(kept)}")
             return running, found
+        if running.status not in _GOOD and (good := [one for one in kept if one.status in _GOOD]):
+            return running, good[-1]
         now = self.manifest(running.number)
         for one in reversed(kept):
             if one.number < running.number and one.status in _GOOD and self.manifest(one.number) != now:

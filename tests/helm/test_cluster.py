@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
 from typing import Any
 
-from manifests import cases, rendering
+from manifests import cases, kube, rendering
+
+from kubetools import binaries
 
 Document = dict[str, Any]
 
@@ -56,3 +61,82 @@ def test_an_object_keeps_the_braces_that_are_not_helms() -> None:
     }
     documents = render(extraObjects=[rule])
     assert rule in documents
+
+
+def notes(**values: Any) -> str:
+    """What ``helm install`` prints below its own lines."""
+    command = [str(binaries.helm()), "install", "demo", str(rendering.CHART), "--dry-run=client", "--values", "-"]
+    text = json.dumps({"models": cases.MODELS, **values})
+    ran = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
+    return str(ran.stdout).partition("NOTES:")[2]
+
+
+def test_notes_say_what_keeps_a_first_request_or_test_from_its_goal() -> None:
+    said = notes()
+    assert "Only pods of this namespace get in" in said
+    assert "tools.image.repository is still" in said
+    assert re.search(r"helm test demo .*--timeout 900s", said)
+    mine = {"image": {"repository": "registry.example.org/tritonkit"}}
+    said = notes(tools=mine, networkPolicy={"enabled": False})
+    assert "Only pods" not in said
+    assert "tools.image" not in said
+
+
+def test_a_pod_fits_the_smallest_usual_gpu_node() -> None:
+    """4 CPUs and 16 GiB, of which a node keeps some for itself and its daemons."""
+    for pod in pods(render()):
+        asked = [container["resources"]["requests"] for container in pod["containers"]]
+        assert sum(kube.quantity(one["cpu"]) for one in asked) <= 3.5
+        assert sum(kube.quantity(one["memory"]) for one in asked) <= 13 * 2**30
+
+
+def test_a_pod_without_a_gpu_does_not_take_those_that_its_image_asks_for() -> None:
+    for kind, seen in (("cpu", "void"), ("gpu", None)):
+        (pod,) = pods(render(accelerator={"kind": kind}))
+        variables = {entry["name"]: entry.get("value") for entry in pod["containers"][0]["env"]}
+        assert variables.get("NVIDIA_VISIBLE_DEVICES") == seen
+
+
+def test_what_copies_models_takes_a_proxy_and_a_certificate() -> None:
+    tools = {
+        "extraEnv": [{"name": "AWS_CA_BUNDLE", "value": "/ca/ca.crt"}],
+        "extraVolumeMounts": [{"name": "ca", "mountPath": "/ca"}],
+    }
+    volume = {"name": "ca", "configMap": {"name": "ca"}}
+    job = {"mode": "job", "cache": {"size": "20Gi"}}
+    made = pods(render(tools=tools, extraVolumes=[volume], engineBuild=job))
+    assert len(made) == 2
+    for pod in made:
+        assert volume in pod["volumes"]
+        fetch = next(container for container in pod["initContainers"] if container["name"] == "fetch")
+        assert tools["extraEnv"][0] in fetch["env"]
+        assert tools["extraVolumeMounts"][0] in fetch["volumeMounts"]
+
+
+def test_old_pods_serve_on_while_a_release_gets_variants() -> None:
+    """The Service changes at once, and the old Deployment's pods must still match it."""
+    (old,) = [d for d in render() if d["kind"] == "Deployment"]
+    after = render(variants={"a": {}, "b": {}})
+    for service in (d for d in after if d["kind"] == "Service"):
+        if "tritonkit/variant" not in service["spec"]["selector"]:
+            assert service["spec"]["selector"].items() <= old["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_the_progress_deadline_waits_for_a_node_and_its_pull() -> None:
+    deadlines = []
+    for seconds in (100, 900):
+        documents = render(
+            probes={"startup": {"nodeSeconds": seconds}}, engineBuild={"mode": "job", "cache": {"size": "1Gi"}}
+        )
+        specs = {d["kind"]: d.get("spec", {}) for d in documents}
+        deadlines.append((specs["Deployment"]["progressDeadlineSeconds"], specs["Job"]["activeDeadlineSeconds"]))
+    assert [after - before for before, after in zip(*deadlines, strict=True)] == [800, 800]
+
+
+def test_the_load_test_does_not_replace_the_models_of_the_release_that_it_is_laid_under() -> None:
+    example = rendering.CHART / "examples/values-load-test.yaml"
+    (command,) = [line for line in example.read_text("utf-8").splitlines() if "helm upgrade" in line]
+    files = re.findall(r"-f (\S+)", command)
+    assert files[0].endswith(example.name)
+    assert len(files) == 2
+    assert "--reuse-values" not in command  # the example's models would win

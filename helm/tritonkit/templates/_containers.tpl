@@ -83,6 +83,10 @@ exec tritonserver "$@"
   env:
     - {name: HOME, value: /home/triton}
     - {name: ORT_DISABLE_TELEMETRY, value: "1"}
+    {{- if eq $v.accelerator.kind "cpu" }}
+    # Triton's image asks for all GPUs, and NVIDIA's runtime gives them to whoever asks.
+    - {name: NVIDIA_VISIBLE_DEVICES, value: void}
+    {{- end }}
     {{- if and $v.models.uri (not $fetches) }}
     - {name: {{ include "tritonkit.downloadVariable" . }}, value: /download}
     {{- with trim (include "tritonkit.sourceEnv" .) }}{{ nindent 4 . }}{{ end }}
@@ -223,6 +227,9 @@ exec:
     - {name: TRITONKIT_HOME, value: /tmp/tritonkit}
     - {name: ORT_DISABLE_TELEMETRY, value: "1"}
     {{- with trim .env }}{{ nindent 4 . }}{{ end }}
+    {{- with .w.values.tools.extraEnv }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
   {{- with trim .envFrom }}
   envFrom:
     {{- nindent 4 . }}
@@ -233,6 +240,9 @@ exec:
   volumeMounts:
     - {name: tmp, mountPath: /tmp}
     {{- trim .mounts | nindent 4 }}
+    {{- with .w.values.tools.extraVolumeMounts }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
 {{- end -}}
 
 {{- define "tritonkit.fetchContainer" -}}

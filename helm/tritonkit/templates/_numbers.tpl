@@ -48,12 +48,12 @@ All preStop hooks of a pod begin together.
 {{- div (add (include "tritonkit.startupSeconds" .) $period -1) $period -}}
 {{- end -}}
 
-{{/* Kubernetes calls a rollout failed after this; init containers have no probe, so it covers them, too. */}}
+{{/* Kubernetes calls a rollout failed after this; nodes, pulls and init containers have no probe, so it covers them, too. */}}
 {{- define "tritonkit.progressSeconds" -}}
 {{- $v := .w.values -}}
 {{- $building := ternary 0 $v.engineBuild.seconds (eq $v.engineBuild.mode "off") -}}
 {{- $starting := mul (include "tritonkit.startupFailures" .) $v.probes.startup.periodSeconds -}}
-{{- add $starting $building $v.probes.startup.fetchSeconds (include "tritonkit.gracePeriod" .) 60 -}}
+{{- add $starting $building $v.probes.startup.nodeSeconds $v.probes.startup.fetchSeconds (include "tritonkit.gracePeriod" .) -}}
 {{- end -}}
 
 {{/* The longest progress deadline of the release's Deployments, for NOTES. Takes the root context. */}}

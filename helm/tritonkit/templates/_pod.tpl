@@ -127,7 +127,7 @@ topologySpreadConstraints:
 {{- define "tritonkit.enginesJobSpec" -}}
 {{- $v := .w.values -}}
 backoffLimit: 2
-activeDeadlineSeconds: {{ add $v.probes.startup.fetchSeconds $v.engineBuild.seconds | int }}
+activeDeadlineSeconds: {{ add $v.probes.startup.nodeSeconds $v.probes.startup.fetchSeconds $v.engineBuild.seconds | int }}
 template:
   metadata:
     labels:
@@ -150,4 +150,7 @@ template:
       - {name: tmp, emptyDir: {}}
       {{- trim (include "tritonkit.modelVolumes" .) | nindent 6 }}
       {{- trim (include "tritonkit.engineVolumes" .) | nindent 6 }}
+      {{- with $v.extraVolumes }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
 {{- end -}}

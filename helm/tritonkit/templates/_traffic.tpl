@@ -8,11 +8,10 @@ tritonkit.podPorts prints {http, grpc, metrics}: those of the front if it is ena
 {{- dict "http" $from.httpPort "grpc" $from.grpcPort "metrics" $v.server.metricsPort | toYaml -}}
 {{- end -}}
 
-{{/* live or shadow, where there are variants: the release's Services leave a shadow out. Takes root and w. */}}
+{{/* live or shadow: where there are variants, the release's Services leave a shadow out. Pods without variants say live, too, so that they serve on while a release gets variants. Takes root and w. */}}
 {{- define "tritonkit.roleLabels" -}}
-{{- with .w.variant -}}
-tritonkit/role: {{ ternary "shadow" "live" (eq . $.root.Values.gateway.shadow.variant) }}
-{{- end -}}
+{{- $shadow := and .w.variant (eq .w.variant .root.Values.gateway.shadow.variant) -}}
+tritonkit/role: {{ ternary "shadow" "live" (not (empty $shadow)) }}
 {{- end -}}
 
 {{/* Labels that select the pods of the release's Services. Takes the root context. */}}
