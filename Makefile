@@ -83,7 +83,7 @@ rollback: $(STAMP) ## ENV=prod: the revision before, and its models; REVISION=3 
 
 chart: $(STAMP) ## what is generated from the chart's values and templates: schema, README table, goldens
 	@$(BIN)/python helm/schema.py
-	UPDATE_GOLDENS=1 $(BIN)/python -m pytest -q tests/helm/test_goldens.py
+	UPDATE_GOLDENS=1 $(BIN)/python -m pytest -q tests/helm/test_goldens.py tests/helm/test_upgrade.py
 
 bench: setup build ## served throughput over in-process onnxruntime, for both models
 	@$(BIN)/python loadtests/bench_serving.py
@@ -106,8 +106,9 @@ bench-autoscaler: setup ## a day of traffic against the chart's autoscaler; MEAS
 test: setup ## the whole test suite
 	@$(BIN)/python -m pytest tests
 
-lint: $(STAMP) ## ruff and mypy
+lint: $(STAMP) ## ruff, mypy, and what is generated from the chart's values
 	@$(BIN)/ruff check .
+	$(BIN)/python helm/schema.py --check
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
