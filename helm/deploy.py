@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from deploying import commands
-from tritonkit.errors import TritonkitError
+from tritonkit.errors import InputError, TritonkitError
 
 PROJECT = Path(__file__).parents[1]
 
@@ -26,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("deploy.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("command", choices=["deploy", "rollback"])
     parser.add_argument("environment", help="a name in helm/environments, or a file")
-    parser.add_argument("--apply", action="store_true", help="deploy: do it; without, only look")
+    parser.add_argument(
+        "--apply", nargs="?", const="1", default="", help="deploy: do it; without, or with 0, only look"
+    )
     parser.add_argument("--revision", type=int, default=0, help="rollback: to this one; default: the one before")
     parser.add_argument("--project", type=Path, default=PROJECT, help="folder of model_repository and reports")
     options = parser.parse_args(arguments)
@@ -34,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "rollback":
             return commands.rollback(options.environment, options.revision)
-        return commands.deploy(options.environment, options.project, apply=options.apply)
+        return commands.deploy(options.environment, options.project, apply=wanted(options.apply))
     except TritonkitError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
         return error.exit_code
@@ -42,6 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+
+
+def wanted(said: str) -> bool:
+    """Whether ``APPLY=…`` means yes.
+
+    Raises:
+        InputError: It might mean either.
+    """
+    if said.lower() in {"1", "yes", "y", "true", "on"}:
+        return True
+    if said.lower() in {"", "0", "no", "n", "false", "off"}:
+        return False
+    raise InputError(f"APPLY={said} is neither yes nor no", "APPLY=1 deploys; without it, this only looks")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -129,6 +129,8 @@ def _look(said: Environment, found: Models, tools: _Tools, files: list[Path], pr
             checks.append(Check("cluster", "unchecked", f"no cluster answers: {what} were not looked at"))
         say("lint the models, ask the object store")
         checks += [*models.repository(said, project), models.bucket(found)]
+        if answers and tools.helm and tools.cluster:
+            checks.append(Release(tools.helm, tools.cluster, said.deploy.release).busy(_again(said)))
         changes = None
         if answers and made and tools.cluster and tools.helm and not _hopeless(checks):
             say("let the API server try the manifest")

@@ -83,7 +83,7 @@ def load(name: str) -> Environment:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"there is no environment {name!r} ({path})", _hint(name)) from None
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read: {error}", "correct it") from error
     try:
         said = _File.model_validate(data if data is not None else {})

@@ -45,16 +45,10 @@ def find(environment: Environment, project: Path) -> Models:
         OutputError: The destination is no place.
     """
     said = environment.deploy
-    named = environment.values.get("models") or {}
-    own = [
-        key for key, given in (
-            ("uri", named.get("uri")), ("nfs.server", (named.get("nfs") or {}).get("server")),
-            ("image.reference", (named.get("image") or {}).get("reference")),
-        ) if given
-    ]  # fmt: skip
+    named = _named(environment)
+    own = [name for name in ("uri", "nfs.server", "image.reference") if _at(named, name)]
     if not said.publish:
-        claim = (named.get("pvc") or {}).get("claimName")
-        if not own and not claim:
+        if not own and not _at(named, "pvc.claimName"):
             raise InputError(
                 f"{environment.path} names no models",
                 "set deploy.publish, or one of values.models.uri, pvc, nfs, image",
@@ -71,6 +65,21 @@ def find(environment: Environment, project: Path) -> Models:
         raise InputError(f"there is no model repository {repository}", "`make build`, or correct deploy.repository")
     version, text = _version(repository)
     return Models(f"{text}, from {said.repository}", place.values(version, ensembles(repository)), version, place)
+
+
+def _named(environment: Environment) -> dict[str, Any]:
+    found = environment.values.get("models") or {}
+    if not isinstance(found, dict):
+        raise InputError(f"{environment.path}: values.models is {found!r}, and not a mapping", "models: {uri: s3://…}")
+    return found
+
+
+def _at(values: dict[str, Any], name: str) -> Any:
+    """What lies at ``pvc.claimName``; None where nothing does. What has the wrong type is for the chart's schema."""
+    found: Any = values
+    for key in name.split("."):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
 
 
 def _version(repository: Path) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,12 @@ _MARGIN_S = 120  # for what is not pods
 
 @dataclass(frozen=True)
 class Revision:
-    """One revision of a release: its number, state, time, and the models that its values name."""
+    """One revision of a release: its number, state, time, and the models that its values name, once asked for."""
 
     number: int
     status: str
     updated: str
-    models: str
+    models: str = ""
 
     @property
     def text(self) -> str:
@@ -101,7 +101,7 @@ class Release:
             found = [one for one in self.history() if one.status == "deployed"]
         except CheckFailed:
             return "nothing runs, as before"
-        return f"{found[-1].text}, runs" if found else f"no revision works: helm history {self.name}"
+        return f"{self._with_models(found[-1]).text}, runs" if found else f"no revision works: helm history {self.name}"
 
     def test(self) -> bool:
         """Send real inferences, with ``helm test``."""
@@ -113,10 +113,10 @@ class Release:
         Raises:
             CheckFailed: There is no such release.
         """
-        return [
-            Revision(one["revision"], one["status"], one["updated"], models.version_in(self.values(one["revision"])))
-            for one in self._ask("history", self.name)
-        ]
+        return [Revision(one["revision"], one["status"], one["updated"]) for one in self._ask("history", self.name)]
+
+    def _with_models(self, one: Revision) -> Revision:
+        return replace(one, models=models.version_in(self.values(one.number)))
 
     def values(self, revision: int) -> Object:
         """The values that a revision was given."""
@@ -145,11 +145,11 @@ class Release:
         fix = f"wait for it; if nobody runs helm any more, `make rollback {again}`"
         if status == "pending-install":
             fix = f"wait for it; if nobody runs helm any more: {' '.join(self._command('uninstall', self.name))}"
-        return Check("release", "missing", f"revision {number} of {self.name} is {status}: another upgrade is under way, "
-                     "or was killed; helm takes none until it has ended", fix)  # fmt: skip
+        what = "another upgrade is under way, or was killed; helm takes none until it has ended"
+        return Check("release", "missing", f"revision {number} of {self.name} is {status}: {what}", fix)
 
     def previous(self, wanted: int = 0) -> tuple[Revision, Revision]:
-        """What runs, and what to go back to.
+        """What runs, and what to go back to, with their models.
 
         Args:
             wanted: A revision; 0 takes the newest that worked and is not what runs now. After an upgrade that was
@@ -159,6 +159,10 @@ class Release:
             CheckFailed: There is none.
         """
         kept = self.history()
+        now, to = self._choose(kept, wanted)
+        return self._with_models(now), self._with_models(to)
+
+    def _choose(self, kept: Sequence[Revision], wanted: int) -> tuple[Revision, Revision]:
         running = next((one for one in reversed(kept) if one.status == "deployed"), kept[-1])
         if kept[-1].status not in _GOOD:
             running = kept[-1]

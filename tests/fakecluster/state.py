@@ -54,6 +54,7 @@ class ApiServer:
     Attributes:
         served: What it serves; add to it.
         denied: (verb, resource) that this user may not do.
+        starting: A text; Deployments that have it are on their way for ever. Empty: none is.
         never_ready: A text; Deployments that have it never get ready. Empty: all do.
         test_passes: Whether pods (of ``helm test``) succeed.
         writes: What was written, as ``patch deployments triton``; dry runs are not.
@@ -62,6 +63,7 @@ class ApiServer:
     def __init__(self) -> None:
         self.served = dict(BUILT_IN)
         self.denied: set[tuple[str, str]] = set()
+        self.starting = ""
         self.never_ready = ""
         self.test_passes = True
         self.minor = "34"
@@ -141,7 +143,9 @@ class ApiServer:
         """What controllers would do."""
         generation = one["metadata"]["generation"]
         if one["kind"] == "Deployment":
-            ready = not self.never_ready or self.never_ready not in json.dumps(one["spec"])
+            spec = json.dumps(one["spec"])
+            starting = bool(self.starting) and self.starting in spec
+            ready = not starting and (not self.never_ready or self.never_ready not in spec)
             wanted = one["spec"].setdefault("replicas", 1)
             count = wanted if ready else 0
             one["status"] = {
@@ -149,8 +153,9 @@ class ApiServer:
                 "readyReplicas": count, "availableReplicas": count,
                 "conditions": [
                     {"type": "Available", "status": "True" if ready else "False"},
-                    {"type": "Progressing", "status": "True" if ready else "False",
-                     "reason": "NewReplicaSetAvailable" if ready else "ProgressDeadlineExceeded"},
+                    {"type": "Progressing", "status": "True" if ready or starting else "False",
+                     "reason": "NewReplicaSetAvailable" if ready else
+                               "ReplicaSetUpdated" if starting else "ProgressDeadlineExceeded"},
                 ],
             }  # fmt: skip
         elif one["kind"] == "Pod":

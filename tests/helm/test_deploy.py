@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from tritonkit.errors import InputError
 from tritonkit.publishing import Shelf, parse
 
 Run = Callable[..., tuple[int, str]]
+HERE = ("--kube-context=here", "--namespace=inference")
 VALUES = {
     "accelerator": {"kind": "cpu"},
     "models": {"pvc": {"claimName": "models"}},
@@ -198,6 +202,76 @@ def test_a_field_that_somebody_else_set_is_said_and_not_overwritten(
     assert cluster.writes == before
 
 
+def history() -> list[dict[str, Any]]:
+    command = [str(binaries.helm()), "history", "triton", "-o", "json", *HERE]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return list(json.loads(said or "[]"))
+
+
+def when(condition: Callable[[], object], then: Callable[[], object]) -> threading.Thread:
+    """Do something as soon as something is so, beside the test."""
+
+    def wait() -> None:
+        for _ in range(1200):
+            if condition():
+                then()
+                return
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_ctrl_c_leaves_no_release_that_helm_refuses_to_upgrade(run: Run, project: Path, cluster: ApiServer) -> None:
+    cluster.starting = version(project)
+    another = when(lambda: cluster.find("Deployment", "triton-tritonkit"), lambda: os.kill(os.getpid(), signal.SIGINT))
+    code, said = run("deploy", "--apply")
+    another.join()
+    assert code == 130
+    assert "wait until it has put the release right" in said
+    assert "stopped; now nothing runs, as before" in said
+    assert history() == []
+
+
+def test_an_upgrade_that_was_killed_is_said_before_publishing_and_rolled_back(
+    run: Run, project: Path, cluster: ApiServer
+) -> None:
+    (project / "values.yaml").write_text(yaml.safe_dump(VALUES), encoding="utf-8")
+    values = str(project / "values.yaml")
+    command = [str(binaries.helm()), "upgrade", "--install", "triton", str(chart.CHART), "-f", values, *HERE]
+    subprocess.run(command, check=True)
+    cluster.starting = "BROKEN"
+    upgrade = subprocess.Popen([*command, "--wait=watcher", "--set", "podLabels.a=BROKEN"])
+    when(lambda: "BROKEN" in json.dumps(cluster.find("Deployment", "triton-tritonkit")), upgrade.kill).join()
+    upgrade.wait()
+    before = list(cluster.writes)
+    code, said = run("deploy", "--apply")
+    assert code == 1
+    assert "revision 2 of triton is pending-upgrade" in said
+    assert f"`make rollback ENV={project / 'prod.yaml'}`" in said
+    assert "nothing was changed: missing are release" in said
+    assert (cluster.writes, (project / "store").exists()) == (before, False)
+    code, said = run("rollback")
+    assert code == 0, said
+    assert "to    revision 1 of" in said
+    assert [one["status"] for one in history()][-1] == "deployed"
+    assert "BROKEN" not in json.dumps(cluster.find("Deployment", "triton-tritonkit"))
+
+
+def test_apply_that_says_no_only_looks(run: Run, project: Path, cluster: ApiServer) -> None:
+    code, said = run("deploy", "--apply=no")
+    assert (code, cluster.writes, "a dry run, nothing is changed" in said) == (0, [], True)
+    assert not any(deploy.wanted(word) for word in ("", "0", "No", "FALSE", "off"))
+    assert all(deploy.wanted(word) for word in ("1", "yes", "True"))
+
+
+def test_apply_that_says_neither_is_refused(run: Run, cluster: ApiServer) -> None:
+    code, said = run("deploy", "--apply=prod")
+    assert (code, cluster.writes) == (2, [])
+    assert "APPLY=prod is neither yes nor no" in said
+
+
 def replicas(cluster: ApiServer) -> int:
     found = cluster.find("Deployment", "triton-tritonkit")
     assert found is not None
@@ -279,6 +353,21 @@ def test_an_environment_names_what_is_wrong_in_it(tmp_path: Path, change: dict[s
         environment.load(str(path))
     assert words in str(caught.value)
     assert "endpointUrl" in caught.value.fix
+
+
+def test_an_environment_in_another_encoding_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_bytes("deploy: {context: größer}".encode("latin-1"))
+    with pytest.raises(InputError, match="cannot be read"):
+        environment.load(str(tmp_path / "e.yaml"))
+
+
+def test_models_of_the_wrong_type_are_no_traceback(run: Run, project: Path) -> None:
+    write(project, {"models": "s3://a/b"})
+    code, said = run("deploy")
+    assert (code, "values.models is 's3://a/b', and not a mapping" in said) == (2, True)
+    write(project, {"models": {"pvc": "models", "nfs": []}})
+    code, said = run("deploy")
+    assert (code, "at '/models/nfs'" in said) == (1, True), said
 
 
 def test_an_unknown_environment_is_told_which_there_are() -> None:
