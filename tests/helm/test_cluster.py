@@ -140,3 +140,15 @@ def test_the_load_test_does_not_replace_the_models_of_the_release_that_it_is_lai
     assert files[0].endswith(example.name)
     assert len(files) == 2
     assert "--reuse-values" not in command  # the example's models would win
+
+
+def test_a_cluster_that_chooses_users_itself_is_not_told_one() -> None:
+    job = {"mode": "job", "cache": {"size": "20Gi"}}
+    for user, told in ((1000, True), (None, False)):
+        documents = render(podSecurity={"user": user}, engineBuild=job)
+        specs = pods(documents) + [d["spec"] for d in documents if d["kind"] == "Pod"]
+        assert len(specs) == 3
+        for spec in specs:
+            assert ({"runAsUser", "runAsGroup"} <= spec["securityContext"].keys()) is told
+            assert "fsGroup" not in spec["securityContext"] or told
+            assert spec["securityContext"]["runAsNonRoot"] is True

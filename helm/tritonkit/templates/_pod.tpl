@@ -1,10 +1,12 @@
 {{/* Pod specs. CONTEXT is (dict "root" $ "w" $w). */}}
 
-{{/* User 1000 exists in Triton's image. */}}
+{{/* Takes the root context. */}}
 {{- define "tritonkit.podSecurityContext" -}}
 runAsNonRoot: true
-runAsUser: 1000
-runAsGroup: 1000
+{{- with .Values.podSecurity.user }}
+runAsUser: {{ int . }}
+runAsGroup: {{ int . }}
+{{- end }}
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
@@ -21,9 +23,11 @@ imagePullSecrets:
   {{- end }}
 {{- end }}
 securityContext:
-  {{- include "tritonkit.podSecurityContext" . | nindent 2 }}
-  fsGroup: 1000
+  {{- include "tritonkit.podSecurityContext" .root | nindent 2 }}
+  {{- with .root.Values.podSecurity.user }}
+  fsGroup: {{ int . }}
   fsGroupChangePolicy: OnRootMismatch
+  {{- end }}
 {{- with $v.scheduling.priorityClassName }}
 priorityClassName: {{ . | quote }}
 {{- end }}
