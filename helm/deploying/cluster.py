@@ -51,9 +51,17 @@ class Cluster:
 
     @cached_property
     def contexts(self) -> dict[str, str]:
-        """What the kubeconfig has: the contexts' names, and the addresses of their API servers."""
+        """What the kubeconfig has: the contexts' names, and the addresses of their API servers.
+
+        Raises:
+            Unreachable: It cannot be read.
+        """
         command = [str(self.kubectl), "config", "view", "-o", "json"]
-        said = json.loads(subprocess.run(command, capture_output=True, text=True, check=False).stdout or "{}")
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["kubectl said nothing"])[-1]
+            raise Unreachable(f"the kubeconfig cannot be read: {last}", "correct it, or get a new one")
+        said = json.loads(done.stdout or "{}")
         servers = {one["name"]: one["cluster"].get("server", "") for one in said.get("clusters") or []}
         return {one["name"]: servers.get(one["context"].get("cluster"), "") for one in said.get("contexts") or []}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -111,19 +112,23 @@ def _look(said: Environment, found: Models, tools: _Tools, files: list[Path], pr
     with progress.task("deploy") as say:
         version = said.deploy.kubernetes
         answers = False
+        here: list[Check] = []
         if tools.cluster:
             say(f"ask {said.deploy.context}")
-            answers = preflight.context(tools.cluster).state == "ok"
+            here = [preflight.context(tools.cluster)]
+            answers = here[0].state == "ok"
             version = tools.cluster.version if answers else version
-        proved: list[Check] = []
+        proved = [Check("chart", "unchecked", "without helm it was neither linted nor rendered")]
         made = None
         if tools.helm:
             say("lint, render and validate the chart")
             proved, made = chart.prove(tools.helm, said.deploy.release, said.deploy.namespace, files, version)
         checks = list(tools.checks)
-        if tools.cluster:
+        if tools.cluster and made and answers:
             say("preflight")
-            checks += preflight.look(tools.cluster, said, made) if made else [preflight.context(tools.cluster)]
+            checks += preflight.look(tools.cluster, said, made)
+        else:
+            checks += here
         if not answers:
             what = "namespace, rights, kinds, GPU nodes, device plugin, storage, secrets"
             checks.append(Check("cluster", "unchecked", f"no cluster answers: {what} were not looked at"))
@@ -135,21 +140,18 @@ def _look(said: Environment, found: Models, tools: _Tools, files: list[Path], pr
         if answers and made and tools.cluster and tools.helm and not _hopeless(checks):
             say("let the API server try the manifest")
             checks.append(difference.attempt(tools.cluster, said.deploy.release, made))
-            changes = _difference(tools.cluster, tools.helm, said, made)
+            try:
+                changes = difference.find(tools.cluster, tools.helm, said.deploy.release, made)
+            except TritonkitError as error:
+                checks.append(
+                    Check("changes", "unchecked", f"what would change is not known: {error.message}", error.fix)
+                )
         return _Looked(proved, checks, made, changes)
 
 
 def _hopeless(checks: list[Check]) -> bool:
     """Whether the API server would only say again what is known: no namespace, no such kinds, no right."""
     return any(one.name in {"namespace", "kinds", "rights"} for one in check.missing(checks))
-
-
-def _difference(cluster: Cluster, helm: Path, said: Environment, made: Rendered) -> Difference | None:
-    try:
-        return difference.find(cluster, helm, said.deploy.release, made)
-    except TritonkitError as error:
-        show.say(f"what would change is not known: {error}")
-        return None
 
 
 def _print(looked: _Looked, said: Environment, project: Path) -> None:
@@ -176,15 +178,16 @@ def _dry(said: Environment, looked: _Looked) -> int:
         show.say("Next: correct what the chart refuses (above).")
         return 1
     if looked.missing:
-        first = looked.missing[0]
-        show.say(f"Next: {first.name}: {first.fix or first.text}. Then `make deploy {again}` again.")
+        first, *more = looked.missing
+        also = f" ({len(more)} more above: {', '.join(dict.fromkeys(one.name for one in more))})" if more else ""
+        show.say(f"Next: {first.name}: {first.fix or first.text}{also}. Then `make deploy {again}` again.")
     else:
         show.say(f"Next: make deploy APPLY=1 {again}")
     return 0
 
 
 def _again(said: Environment) -> str:
-    return f"ENV={said.name}" if said.path.parent == environment.FOLDER else f"ENV={said.path}"
+    return f"ENV={said.name}" if said.path.parent == environment.FOLDER else f"ENV={shlex.quote(str(said.path))}"
 
 
 def _upgrade(said: Environment, found: Models, running: Release, files: list[Path], made: Rendered) -> None:

@@ -56,7 +56,7 @@ class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     deploy: Deploy
-    values: dict[str, Any] = {}
+    values: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,11 @@ def load(name: str) -> Environment:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         known = ", ".join(_camel(key) for key in Deploy.model_fields)
-        raise InputError(
-            f"{path}: {where}: {first['msg']}", f"it has `deploy:` with {known}, and `values:` with the chart's values"
-        ) from error
-    return Environment(path.stem, path, said.deploy, said.values)
+        fix = f"it has `deploy:` with {known}, and `values:` with the chart's values"
+        if first["type"] == "string_type":
+            fix = f'write it in quotes, as kubernetes: "1.34"; {fix}'
+        raise InputError(f"{path}: {where}: {first['msg']}", fix) from error
+    return Environment(path.stem, path, said.deploy, said.values or {})
 
 
 def _hint(name: str) -> str:

@@ -58,7 +58,10 @@ def look(cluster: Cluster, environment: Environment, made: Rendered) -> list[Che
 
 def context(cluster: Cluster) -> Check:
     """Whether the kubeconfig has the context, and its cluster answers."""
-    known = cluster.contexts
+    try:
+        known = cluster.contexts
+    except Unreachable as error:
+        return Check("context", "missing", error.message, error.fix)
     if cluster.context not in known:
         have = f"it has {', '.join(known)}" if known else "there is no kubeconfig, or it is empty"
         fix = "get the kubeconfig of that cluster, or correct deploy.context"

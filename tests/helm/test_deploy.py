@@ -21,10 +21,10 @@ from fakecluster.server import running
 from fakecluster.state import ApiServer
 from onnx import TensorProto, helper
 
-from deploying import chart, environment, models, release
+from deploying import chart, commands, difference, environment, models, release
 from deploying.cluster import Cluster
 from kubetools import binaries
-from tritonkit.errors import InputError
+from tritonkit.errors import CheckFailed, InputError, MissingError
 from tritonkit.publishing import Shelf, parse
 
 Run = Callable[..., tuple[int, str]]
@@ -59,13 +59,18 @@ def kubeconfig(path: Path, url: str) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def tools() -> str:
+    """Folders of helm and kubectl, found before HOME is another one."""
+    return f"{binaries.helm().parent}:{binaries.kubectl().parent}"
+
+
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tools: str) -> Path:
     """A project with one model, an environment, and no cluster."""
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     monkeypatch.setenv("COLUMNS", "300")
-    binaries.helm()  # before HOME is another one
-    monkeypatch.setenv("PATH", f"{binaries.helm().parent}:{binaries.kubectl().parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     monkeypatch.setenv("HOME", str(tmp_path))
     model(tmp_path, "1.0")
     write(tmp_path)
@@ -126,7 +131,7 @@ def test_without_a_cluster_a_dry_run_shows_what_it_can_and_says_what_it_could_no
         "the kubeconfig has no context 'here': there is no kubeconfig, or it is empty",
         "no cluster answers: namespace, rights, kinds, GPU nodes, device plugin, storage, secrets were not looked at",
         "Deployment triton-tritonkit: 1 pod, no GPU",
-        "Next: context: get the kubeconfig of that cluster, or correct deploy.context.",
+        "Next: context: get the kubeconfig of that cluster, or correct deploy.context. Then",
     ):
         assert words in said
     manifest = (project / "reports/deploy/prod.yaml").read_text(encoding="utf-8")
@@ -343,6 +348,10 @@ def test_a_rollback_without_a_release_says_so(run: Run, cluster: ApiServer) -> N
         ({"values": []}, "values: Input should be a valid dictionary"),
         ({"deploy": {"context": "x", "namespace": "Big", "release": "r"}}, "deploy.namespace"),
         ({"value": {}}, "Extra inputs are not permitted"),
+        (
+            {"deploy": {"context": "x", "namespace": "n", "release": "r", "kubernetes": 1.34}},
+            'in quotes, as kubernetes: "1.34"',
+        ),
     ],
 )
 def test_an_environment_names_what_is_wrong_in_it(tmp_path: Path, change: dict[str, Any], words: str) -> None:
@@ -359,6 +368,41 @@ def test_an_environment_in_another_encoding_is_no_traceback(tmp_path: Path) -> N
     (tmp_path / "e.yaml").write_bytes("deploy: {context: größer}".encode("latin-1"))
     with pytest.raises(InputError, match="cannot be read"):
         environment.load(str(tmp_path / "e.yaml"))
+
+
+def test_a_kubeconfig_that_is_broken_is_not_called_empty(run: Run, project: Path) -> None:
+    (project / "kubeconfig").write_text("clusters: [{{{", encoding="utf-8")
+    assert "the kubeconfig cannot be read: " in run("deploy")[1]
+    code, said = run("rollback")
+    assert (code, "the kubeconfig cannot be read: " in said) == (3, True)
+
+
+def test_without_helm_it_says_what_it_did_not_look_at_and_how_much_more_is_missing(
+    run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none() -> Path:
+        raise MissingError("there is no helm", "install helm 4")
+
+    monkeypatch.setattr(binaries, "helm", none)
+    write(project, context="it's")
+    (project / "prod.yaml").rename(project / "a b.yaml")
+    (project / "prod.yaml").symlink_to("a b.yaml")
+    code, said = run("deploy")
+    assert code == 0
+    assert "unchecked  chart  without helm it was neither linted nor rendered" in said
+    assert "Next: helm: install helm 4 (1 more above: context)." in said
+    assert commands._again(environment.load(str(project / "a b.yaml"))) == f"ENV='{project / 'a b.yaml'}'"
+
+
+def test_what_would_change_cannot_be_found_out(run: Run, cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise CheckFailed("kubectl diff: no", "is the program `diff` installed?")
+
+    monkeypatch.setattr(difference, "find", refused)
+    code, said = run("deploy")
+    assert code == 0
+    assert "unchecked  changes" in said
+    assert said.index("dry run, nothing is changed") < said.index("what would change is not known: kubectl diff: no")
 
 
 def test_models_of_the_wrong_type_are_no_traceback(run: Run, project: Path) -> None:
