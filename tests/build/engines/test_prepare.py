@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from support import Project
 
-from tritonkit.engines import builder, node, passport, prepare
+from tritonkit.engines import builder, cache, node, passport, prepare
 from tritonkit.engines.cache import Cache
 from tritonkit.engines.node import Node, NodeGpu
 
@@ -41,6 +41,13 @@ def here(toolkit: builder.Toolkit, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
     be(A10G)
     return be
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process looks for what others do ten times a second."""
+    monkeypatch.setattr(prepare, "_POLL_S", 0.1)
+    monkeypatch.setattr(cache, "_POLL_S", 0.1)
 
 
 @pytest.fixture
@@ -211,11 +218,13 @@ def test_where_there_are_no_locks_both_build_and_both_succeed(
     def none(*_: Any) -> None:
         raise OSError(37, "No locks available")
 
-    other = pod(HOLD="1.5")
+    other = pod(HOLD="0.3")
     until(other, "BUILDING")
+    other.send_signal(signal.SIGSTOP)
     monkeypatch.setattr(fcntl, "lockf", none)
     code, said, _ = run()
     assert (code, "net: built in" in said, "has no locks (No locks available)" in said) == (0, True, True)
+    other.send_signal(signal.SIGCONT)
     assert other.communicate(timeout=60)[0]
     assert other.returncode == 0
     assert is_whole(repository / PLAN)
@@ -384,10 +393,25 @@ def test_a_cache_that_cannot_be_written_is_said_and_the_pod_serves(pod: Pod, tmp
     [
         (["--wait", "5"], "--wait 5 needs --only-cached"),
         (["--only-cached", "--wait", "-1"], "--wait -1 needs"),
-        (["--workspace", "0"], "--workspace 0.0 is not above 0"),
+        (["--workspace", "0"], "--workspace 0 is no size in GiB"),
         (["--repository", "nowhere"], "there is no repository nowhere"),
     ],
 )
 def test_bad_requests(run: Any, here: Any, arguments: list[str], words: str) -> None:
     code, _, error = run(*arguments)
     assert (code, words in error) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--only-cached", "--wait", "nan"], "--wait nan"),
+        (["--only-cached", "--wait", "inf"], "--wait inf"),
+        (["--workspace", "nan"], "--workspace nan"),
+        (["--workspace", "inf"], "--workspace inf"),
+        (["--server-args", "/"], "--server-args / is a folder"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_no_traceback(run: Any, more: list[str], words: str) -> None:
+    code, _, error = run(*more)
+    assert (code, words in error) == (2, True), error

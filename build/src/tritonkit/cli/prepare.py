@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import math
 import signal
 import sys
 from pathlib import Path
@@ -18,6 +19,9 @@ from tritonkit.errors import InputError
 
 if TYPE_CHECKING:
     from tritonkit.engines.prepare import Outcome
+
+
+_MOST_GIB = 2**20  # more memory than any GPU will have
 
 
 def add(verbs: Verbs, common: argparse.ArgumentParser, _report: argparse.ArgumentParser) -> None:
@@ -45,10 +49,12 @@ def _prepare(options: argparse.Namespace) -> int:
     from tritonkit.engines.builder import Options
     from tritonkit.engines.cache import Cache
 
-    if options.wait < 0 or (options.wait and not options.only_cached):
+    if not 0 <= options.wait < math.inf or (options.wait and not options.only_cached):
         raise InputError(f"--wait {options.wait:g} needs --only-cached, and seconds", "--only-cached --wait 600")
-    if options.workspace is not None and options.workspace <= 0:
-        raise InputError(f"--workspace {options.workspace} is not above 0", "for example --workspace 2")
+    if options.workspace is not None and not 0 < options.workspace < _MOST_GIB:
+        raise InputError(f"--workspace {options.workspace:g} is no size in GiB", "for example --workspace 2")
+    if options.server_args and options.server_args.is_dir():
+        raise InputError(f"--server-args {options.server_args} is a folder", "name a file in it, as /args/server")
     workspace = None if options.workspace is None else int(options.workspace * 2**30)
     signal.signal(signal.SIGTERM, _interrupt)  # the first process of a container has no default handler for it
     if options.server_args:
