@@ -249,3 +249,15 @@ def test_sigterm_ends_large_downloads_at_their_next_piece_and_keeps_what_came(
         signal.signal(signal.SIGTERM, before)
     part = tmp_path / "models/.tritonkit-fetch" / version / "double/1/weights.part"
     assert 0 < part.stat().st_size < 200
+
+
+def test_a_volume_without_locks_is_fetched_into_all_the_same(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    said: list[str] = []
+    monkeypatch.setattr(fcntl, "flock", none)
+    assert publishing.fetch(place, tmp_path / "models", said.append).downloaded == 4
+    assert f"go on without a lock, as {tmp_path / 'models'} has none (No locks available)" in said

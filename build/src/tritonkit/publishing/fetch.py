@@ -100,6 +100,8 @@ def _alone(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
         except BlockingIOError:
             say("wait for another fetch into the same folder")
             fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            say(f"go on without a lock, as {directory} has none ({error.strerror})")
         yield
 
 
