@@ -7,7 +7,7 @@ import re
 import subprocess
 from typing import Any
 
-from manifests import cases, kube, rendering
+from manifests import cases, kube, rendering, running
 
 from kubetools import binaries
 
@@ -161,3 +161,20 @@ def test_the_front_has_memory_for_its_connections() -> None:
     (config,) = [d["data"]["haproxy.cfg"] for d in documents if d["kind"] == "ConfigMap"]
     connections = int(re.findall(r"maxconn (\d+)", config)[0])
     assert kube.quantity(front["resources"]["limits"]["memory"]) >= connections * 160 * 1024
+
+
+def test_triton_has_time_to_copy_what_nobody_copied_before_it() -> None:
+    """It serves nothing, not even its liveness, before it has downloaded and loaded."""
+    budgets = {}
+    for fetch in (True, False):
+        for seconds in (100, 1000):
+            documents = render(models={**cases.MODELS, "fetch": fetch}, probes={"startup": {"fetchSeconds": seconds}})
+            (triton, _) = pods(documents)[0]["containers"]
+            (deployment,) = [d for d in documents if d["kind"] == "Deployment"]
+            budgets[fetch, seconds] = (
+                running.startup_seconds(triton),
+                deployment["spec"]["progressDeadlineSeconds"],
+            )
+    assert budgets[False, 1000][0] - budgets[False, 100][0] == 900
+    assert budgets[True, 1000][0] == budgets[True, 100][0]
+    assert all(budgets[fetch, 1000][1] - budgets[fetch, 100][1] == 900 for fetch in (True, False))

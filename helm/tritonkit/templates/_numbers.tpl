@@ -37,10 +37,11 @@ All preStop hooks of a pod begin together.
 {{- default $least $given | int -}}
 {{- end -}}
 
-{{/* Seconds until Triton must be live: loading, and engines that are built meanwhile. */}}
+{{/* Seconds until Triton must be live: loading, before it the copy of an object store if Triton makes it, and engines that are built meanwhile. */}}
 {{- define "tritonkit.startupSeconds" -}}
 {{- $v := .w.values -}}
-{{- add $v.probes.startup.loadSeconds (ternary 0 $v.engineBuild.seconds (eq $v.engineBuild.mode "off")) -}}
+{{- $copies := and $v.models.uri (not (include "tritonkit.fetches" .)) -}}
+{{- add $v.probes.startup.loadSeconds (ternary 0 $v.engineBuild.seconds (eq $v.engineBuild.mode "off")) (ternary $v.probes.startup.fetchSeconds 0 (not (empty $copies))) -}}
 {{- end -}}
 
 {{- define "tritonkit.startupFailures" -}}
@@ -53,7 +54,8 @@ All preStop hooks of a pod begin together.
 {{- $v := .w.values -}}
 {{- $building := ternary 0 $v.engineBuild.seconds (eq $v.engineBuild.mode "off") -}}
 {{- $starting := mul (include "tritonkit.startupFailures" .) $v.probes.startup.periodSeconds -}}
-{{- add $starting $building $v.probes.startup.nodeSeconds $v.probes.startup.fetchSeconds (include "tritonkit.gracePeriod" .) -}}
+{{- $fetching := ternary $v.probes.startup.fetchSeconds 0 (eq (include "tritonkit.fetches" .) "true") -}}
+{{- add $starting $building $v.probes.startup.nodeSeconds $fetching (include "tritonkit.gracePeriod" .) -}}
 {{- end -}}
 
 {{/* The longest progress deadline of the release's Deployments, for NOTES. Takes the root context. */}}
