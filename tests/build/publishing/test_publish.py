@@ -120,6 +120,32 @@ def test_a_publisher_killed_midway_switches_nothing_and_repeating_completes(
     assert (tmp_path / "models/double/1/part29").read_text() == "content 29"
 
 
+SLOW = """
+import sys, time
+from tritonkit import cli
+from tritonkit.publishing import Shelf
+
+def upload(*_):
+    print("UPLOADING", flush=True)
+    time.sleep(60)
+
+Shelf.upload = upload
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_does_not_wait_for_the_files_under_way(repository: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SLOW, "publish", str(repository), str(tmp_path / "published")]
+    publisher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert publisher.stdout is not None
+    assert publisher.stdout.readline() == "UPLOADING\n"
+    publisher.send_signal(signal.SIGINT)
+    _, error = publisher.communicate(timeout=30)
+    assert publisher.returncode == 130
+    assert "stopped; the same command goes on where it was" in error
+    assert not (tmp_path / "published/current.json").exists()
+
+
 def test_what_the_store_has_spoilt_is_neither_trusted_nor_copied_and_publishing_repairs_it(
     run: Run, repository: Path, bucket: Bucket, tmp_path: Path
 ) -> None:

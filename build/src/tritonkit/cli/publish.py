@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import signal
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -67,10 +72,9 @@ def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.Argumen
 def _publish(options: argparse.Namespace) -> int:
     from tritonkit import progress, publishing
 
-    _end_on_sigterm()
     place = publishing.parse(options.destination, options.endpoint_url)
     _check_values(options.values)
-    with progress.task("publish") as say:
+    with _leaving_at_once(), progress.task("publish") as say:
         done = publishing.publish(options.repository, place, say, dry_run=options.dry_run)
     version = done.manifest.version
     if options.values and not options.dry_run:
@@ -214,6 +218,23 @@ def _check_prune(options: argparse.Namespace) -> None:
         raise InputError("--grace goes with --prune", "--prune 5 --grace 60")
     if not math.isfinite(options.grace) or not 0 <= options.grace <= _MOST_MINUTES:
         raise InputError(f"--grace {options.grace:g} is no time in minutes", "for example --grace 1440, a day")
+
+
+@contextmanager
+def _leaving_at_once() -> Iterator[None]:
+    """Ctrl-C does not wait for large files under way: what publishing leaves is whole at every moment."""
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        Console(stderr=True).show_cursor()
+        sys.stderr.write("\nstopped; the same command goes on where it was\n")
+        sys.stderr.flush()
+        os._exit(130)
+
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _end_on_sigterm() -> None:
