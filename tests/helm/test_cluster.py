@@ -178,3 +178,14 @@ def test_triton_has_time_to_copy_what_nobody_copied_before_it() -> None:
     assert budgets[False, 1000][0] - budgets[False, 100][0] == 900
     assert budgets[True, 1000][0] == budgets[True, 100][0]
     assert all(budgets[fetch, 1000][1] - budgets[fetch, 100][1] == 900 for fetch in (True, False))
+
+
+def test_helm_test_may_run_where_its_image_is() -> None:
+    """Small nodes without GPUs may have no room for an image of Triton's size, or another architecture."""
+    spot = {"key": "spot", "operator": "Exists", "effect": "NoSchedule"}
+    documents = render(scheduling={"nodeSelector": {"pool": "gpu"}, "tolerations": [spot]})
+    (pod,) = pods(documents)
+    (test,) = [d["spec"] for d in documents if d["kind"] == "Pod"]
+    assert test["tolerations"] == pod["tolerations"]
+    assert test["nodeSelector"] == pod["nodeSelector"]
+    assert "nvidia.com/gpu" not in test["containers"][0]["resources"]["limits"]
