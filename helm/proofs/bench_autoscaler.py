@@ -47,7 +47,8 @@ def _run(asked: argparse.Namespace) -> int:
             measure.write(choice.MEASURED["cpu"] if asked.keep else REPORT / "measured.json", said)
         said = json.loads(choice.MEASURED["cpu"].read_text(encoding="utf-8")) if not asked.measure else said
         began = time.monotonic()
-        say(f"replay a day and a step, {len(choice.compared())} settings, {len(choice.MEASURED)} kinds of pod")
+        settings = len(choice.compared())
+        say(f"replay {choice.DAYS} days and a step, {settings} settings, {len(choice.MEASURED)} kinds of pod")
         played = choice.play_all()
         seconds = time.monotonic() - began
         say("one pod at a constant rate")

@@ -21,15 +21,17 @@ from tritonkit.errors import InputError
 HERE = Path(__file__).parent
 MEASURED = {"cpu": HERE / "measured.json", "gpu": HERE / "measured-h100.json"}
 RESULT = HERE / "autoscaler.json"
-SLO_S = 0.05
+# p99, some three to twenty times a lone request's time: on a CPU the largest batch alone takes half of it or more.
+SLO_S = {"cpu": 0.1, "gpu": 0.05}
 WINDOW_S = 60
 MOST, LEAST = 20, 2
 PEAK = 6.0  # pods' capacities
-# Good enough: on the day of either kind of pod, at most one minute in 200 is bad, and one request in 5,000 lost.
+DAYS = 3  # each with its own noise: how a spike meets a fleet is luck, and one day's luck chooses badly
+# Good enough: on all days of either kind of pod, at most one minute in 200 is bad, and one request in 5,000 lost.
 BAD_SHARE, LOST_SHARE = 0.005, 0.0002
 
 UP = hpa.Rules(0, (hpa.Policy("Percent", 100, 15), hpa.Policy("Pods", 4, 15)))
-DOWN = hpa.Rules(600, (hpa.Policy("Percent", 10, 60),))
+DOWN = hpa.Rules(300, (hpa.Policy("Percent", 10, 60),))
 SIGNALS: dict[Signal, tuple[float, ...]] = {
     "inFlightRequests": (1.5, 2, 3, 4),
     "pendingRequests": (0.5, 1, 8),
@@ -39,25 +41,25 @@ SIGNALS: dict[Signal, tuple[float, ...]] = {
 UNITS = {"inFlightRequests": "", "pendingRequests": "", "queueTime": " ms", "utilization": " %"}
 OUR_SIGNAL: Signal = "inFlightRequests"  # for the comparison of behaviours
 BEHAVIOURS = {
-    "Kubernetes' own behaviour": (hpa.DEFAULT_UP, hpa.DEFAULT_DOWN),
-    "down after 5 minutes": (UP, hpa.Rules(300, DOWN.policies)),
-    "up after 30 s": (hpa.Rules(30, UP.policies), DOWN),
+    "in flight: 2, Kubernetes' own behaviour": (hpa.DEFAULT_UP, hpa.DEFAULT_DOWN),
+    "in flight: 2, down after 10 minutes": (UP, hpa.Rules(600, DOWN.policies)),
+    "in flight: 2, up after 30 s": (hpa.Rules(30, UP.policies), DOWN),
 }
 
 
 @dataclass(frozen=True)
 class Row:
-    """One setting on one kind of pod: the day's figures, and the step's.
+    """One setting on one kind of pod: the days' figures, and the step's.
 
     Attributes:
         kind: ``cpu`` or ``gpu``.
         name: The setting's.
         signal, target: Its; no signal for a fixed number of pods.
-        bad_minutes: Of 1,440, with a p99 over the SLO or more than one request in a hundred lost.
-        lost: Requests refused or without a pod.
+        bad_minutes: Of all days, with a p99 over the SLO or more than one request in a hundred lost.
+        lost: Requests refused or without a pod, of all days.
         late: Share of the requests that were late.
-        pod_hours: What it costs.
-        changes: Of the number of pods.
+        pod_hours: What a day costs.
+        changes: Of the number of pods, a day.
         step_bad: Bad minutes of the step's 45.
         good: It meets what ``BAD_SHARE`` and ``LOST_SHARE`` say.
     """
@@ -93,13 +95,16 @@ def start(pod: service.Service) -> Start:
 
 
 def play(kind: str) -> tuple[list[Row], list[Outcome]]:
-    """All settings on one kind of pod: rows, and the day's outcomes in the same order."""
+    """All settings on one kind of pod: rows, and the first day's outcomes in the same order."""
     pod = service.load(MEASURED[kind])
-    kernel = Kernel(pod, SLO_S)
+    kernel = Kernel(pod, SLO_S[kind])
     settings = compared()
-    days = replay(trace.day(pod.capacity, peak=PEAK), settings, kernel, start(pod), window_s=WINDOW_S)
+    days = [
+        replay(trace.day(pod.capacity, peak=PEAK, seed=day), settings, kernel, start(pod), window_s=WINDOW_S, seed=day)
+        for day in range(DAYS)
+    ]
     steps = replay(trace.step(pod.capacity), settings, kernel, start(pod), window_s=WINDOW_S)
-    return [_row(kind, day, step) for day, step in zip(days, steps, strict=True)], days
+    return [_row(kind, each, step) for *each, step in zip(*days, steps, strict=True)], days[0]
 
 
 def play_all() -> dict[str, tuple[list[Row], list[Outcome]]]:
@@ -108,13 +113,15 @@ def play_all() -> dict[str, tuple[list[Row], list[Outcome]]]:
         return dict(zip(MEASURED, pool.map(play, MEASURED), strict=True))
 
 
-def _row(kind: str, day: Outcome, step: Outcome) -> Row:
-    lost = day.lost + day.refused
-    good = day.bad_minutes <= BAD_SHARE * len(day.bad) and lost <= LOST_SHARE * day.requests
-    one = day.setting
+def _row(kind: str, days: Sequence[Outcome], step: Outcome) -> Row:
+    bad, lost = sum(day.bad_minutes for day in days), sum(day.lost + day.refused for day in days)
+    requests, minutes = sum(day.requests for day in days), sum(len(day.bad) for day in days)
+    late = sum(day.late for day in days) / requests
+    one = step.setting
     return Row(
-        kind, one.name, "" if one.fixed else one.signal, one.target, day.bad_minutes, lost, day.late / day.requests,
-        round(day.pod_hours, 1), day.changes, step.bad_minutes, good,
+        kind, one.name, "" if one.fixed else one.signal, one.target, bad, lost, late,
+        round(sum(day.pod_hours for day in days) / len(days), 1), round(sum(day.changes for day in days) / len(days)),
+        step.bad_minutes, bad <= BAD_SHARE * minutes and lost <= LOST_SHARE * requests,
     )  # fmt: skip
 
 
@@ -179,8 +186,9 @@ def from_values(said: Mapping[str, Any], name: str = "the chart's default") -> S
 
 def result(rows: Sequence[Row]) -> dict[str, Any]:
     """What is kept of a comparison: its rows, what follows from them, and what it was made of."""
+    slos = " or ".join(f"{slo_s * 1000:g} ms ({kind})" for kind, slo_s in SLO_S.items())
     return {
-        "criterion": f"At most {BAD_SHARE:.1%} of the day's minutes have a p99 over {SLO_S * 1000:g} ms (or lose "
+        "criterion": f"At most {BAD_SHARE:.1%} of the minutes of {DAYS} days have a p99 over {slos} (or lose "
         f"{LATE:.0%} of their requests) and at most {LOST_SHARE:.2%} of the requests are lost, on every kind of pod; "
         "of those settings the one with the fewest pod-hours",
         "best": best(rows), "recommended": recommended(rows), "made_of": made_of(),

@@ -16,20 +16,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from load import environment
 from load.generator import Generator
 from load.plan import Plan
+from load.result import ModelResult, ServerSide
 from tuning.cores import divide
 
 from proofs.service import Service
-from tritonkit import atomic, pipeline, recipe, samples
+from tritonkit import atomic, pipeline, recipe
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.server import TritonServer
-from tritonkit_client import Client
 
-SIZES, TRIES = (1, 2, 4, 8, 16), 80
+CALLERS = (1, 2, 4, 8, 16, 32)
 SHARES = (0.3, 0.5, 0.7, 0.8, 0.9)  # of the capacity
-RATE_S = 10.0
+ROUNDS, ROUND_S, RATE_S = 5, 1.5, 10.0
 STARTS = 3
 MAX_BATCH = 16  # on a CPU larger batches only take longer
 QUEUE = 256  # the bound of the shipped models; a single instance is measured without one (docs/decisions/0003)
@@ -87,7 +88,7 @@ def measure(model: str, say: Callable[[str], None]) -> dict[str, Any]:
             TritonServer(repository, cores=server_core, exit_timeout_s=1) as server,
             Generator(server.grpc_url, recipes=[path], core=cores.generator[0]) as generator,
         ):
-            rows, spread = _service(server, wanted, say)
+            rows, spread = _service(generator, psutil.Process(server.pid), say)
             capacity = max(row["batch"] / row["seconds"] for row in rows)
             observed = [_observe(generator, share * capacity, say) for share in SHARES]
     limits = wanted.batching
@@ -101,37 +102,43 @@ def measure(model: str, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def _service(
-    server: TritonServer, wanted: recipe.Recipe, say: Callable[[str], None]
+    generator: Generator, server: psutil.Process, say: Callable[[str], None]
 ) -> tuple[list[dict[str, float]], float]:
-    """Seconds that a batch of each size takes in the server, and how much one sample's times vary.
+    """Seconds that a batch of each size takes while callers always wait, and how much one caller's times vary.
 
-    A batch is sent as one request, so that its size is known, and nothing else is sent meanwhile. Seconds are from
-    Triton's own statistics, from the request's arrival to its answer: the way to the caller is not in them. Of the
-    tries it is the fastest: another process on the machine only ever makes one slower.
+    Seconds of CPU time a batch, the server's and its backend's: on the one core that they share these are the seconds
+    from batch to batch, and other work on that core does not count. Of the rounds it is the fastest, as other work
+    still takes cache and memory. (One request with a whole batch in it takes less than a batch of many requests.)
     """
-    found = [samples.resized(one, wanted, wanted.sizes("opt")) for one in samples.load(wanted, MAX_BATCH)]
-    batches = {size: samples.batch(found, size) for size in SIZES}
-    times: dict[int, list[float]] = {size: [] for size in SIZES}
-    with Client(server.grpc_url) as client:
-        for turn in range(TRIES):
-            if turn % 10 == 0:
-                say(f"batches of {min(SIZES)} to {max(SIZES)}, try {turn + 1} of {TRIES}")
-            for size, inputs in batches.items():
-                before = client.statistics(wanted.name)[0].success.total_ns
-                client.infer(wanted.name, inputs)
-                times[size].append(_settled(client, wanted.name, before) / 1e9)
-    rows = [{"batch": size, "seconds": round(min(times[size]), 6)} for size in SIZES]
-    quiet = sorted(times[SIZES[0]])[: TRIES // 2]
-    return rows, round(statistics.pstdev(quiet) / statistics.mean(quiet), 3)
+    found: dict[int, list[tuple[float, ModelResult, ServerSide]]] = {callers: [] for callers in CALLERS}
+    for turn in range(ROUNDS):
+        for callers, rounds in found.items():
+            say(f"round {turn + 1} of {ROUNDS}, {callers} callers")
+            before = _cpu_s(server)
+            model = generator.run(Plan(users=callers, duration_s=ROUND_S, warm_up_s=0.0)).model
+            if model.server is None:
+                raise CheckFailed("the server counted nothing", "read its log")
+            rounds.append(((_cpu_s(server) - before) / model.server.executions, model, model.server))
+    rows: list[dict[str, float]] = []
+    for callers, rounds in found.items():
+        # By what a sample takes: two rounds' mean batches differ a little.
+        seconds, model, side = min(rounds, key=lambda one: one[0] / one[2].average_batch)
+        if not rows or (side.average_batch > rows[-1]["batch"] + 0.3 and seconds > rows[-1]["seconds"]):
+            rows.append({"callers": callers, "batch": round(side.average_batch, 3), "seconds": round(seconds, 6),
+                         "throughput": round(model.throughput, 1)})  # fmt: skip
+    return rows, min(_spread(model) for _, model, _ in found[CALLERS[0]])
 
 
-def _settled(client: Client, model: str, before: int) -> int:
-    """Nanoseconds that the last request added; the server counts it a moment after it has answered."""
-    for _ in range(100):
-        if (now := client.statistics(model)[0].success.total_ns) > before:
-            return now - before
-        time.sleep(0.001)
-    raise CheckFailed("the server does not count its requests", "read its log")
+def _spread(model: ModelResult) -> float:
+    """Coefficient of variation of one caller's times; from percentiles, as one stall is no variation."""
+    if model.latency is None:
+        return 1.0
+    return round((model.latency.p90 - model.latency.p50) / 1.282 / model.latency.p50, 3)
+
+
+def _cpu_s(server: psutil.Process) -> float:
+    """CPU time of the server and of the processes in which its models run."""
+    return sum(sum(one.cpu_times()[:2]) for one in (server, *server.children()))
 
 
 def _observe(generator: Generator, rate: float, say: Callable[[str], None]) -> Observed:

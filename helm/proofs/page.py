@@ -18,7 +18,8 @@ from proofs.simulation import Floats, Outcome
 EVERY = 5  # minutes a point of a line: more would not be seen
 TITLES = {"cpu": "A pod on one CPU core", "gpu": "A pod with one GPU"}
 DRAWN = (
-    "pendingRequests: 8", "pendingRequests: 1", "queueTime: 2 ms", "utilization: 80 %", "Kubernetes' own behaviour",
+    "pendingRequests: 8", "pendingRequests: 1", "queueTime: 2 ms", "utilization: 80 %",
+    "in flight: 2, Kubernetes' own behaviour",
 )  # fmt: skip
 
 
@@ -57,9 +58,10 @@ def render(
 
 def headline(rows: Sequence[Row], best: str) -> Headline:
     """What is best, and what it costs."""
+    minutes = choice.DAYS * 1440
     why = [
-        f"{TITLES[row.kind]}: {page.counted(row.bad_minutes, 'bad minute')} of 1,440, {row.pod_hours:.0f} pod-hours, "
-        f"{page.counted(row.changes, 'change')} of the number of pods."
+        f"{TITLES[row.kind]}: {page.counted(row.bad_minutes, 'bad minute')} of {minutes:,}, {row.pod_hours:.0f} "
+        f"pod-hours and {page.counted(row.changes, 'change')} of the number of pods a day."
         for row in rows
         if row.name == best
     ]
@@ -95,7 +97,7 @@ def _panels(row: Row, day: Outcome) -> list[Panel]:
     hours = np.flatnonzero(day.bad) / 60
     dots = [(float(hour), 0.4) for hour in hours]
     replicas = chart.draw(
-        f"{row.name}: pods", f"From {wanted.min():.0f} to {wanted.max():.0f} pods; {row.bad_minutes} bad minutes",
+        f"{row.name}: pods", f"From {wanted.min():.0f} to {wanted.max():.0f} pods; {day.bad_minutes} bad minutes",
         _hours(),
         Axis("pods", Whole),
         [chart.Line("measured", _points(wanted), marked=False), chart.Dots("failed", dots, radius=2)],
@@ -106,7 +108,7 @@ def _panels(row: Row, day: Outcome) -> list[Panel]:
         fitting("requests in all pods", [float(value) for value in (*in_flight, *waiting)]),
         [chart.Line("p99", _points(in_flight), marked=False), chart.Line("queue", _points(waiting), marked=False)],
     )  # fmt: skip
-    said = f"{row.bad_minutes} bad minutes, {row.pod_hours:.0f} pod-hours, {row.changes} changes."
+    said = f"{day.bad_minutes} bad minutes, {day.pod_hours:.0f} pod-hours, {day.changes} changes."
     most = f"At most {day.in_flight.max():,.0f} in flight in a minute’s mean, {day.ready.max():.0f} pods ready."
     return [
         Panel(row.name, Markup(replicas), ("measured", "failed"), ("pods", "bad minute"), said),

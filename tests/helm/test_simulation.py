@@ -169,6 +169,14 @@ def test_an_overloaded_pod_serves_its_capacity_fills_its_queue_and_refuses_the_r
     assert lost / 50 / 20 == pytest.approx(arrivals[0] - POD.capacity, rel=0.1)
 
 
+def test_an_overloaded_pod_carries_each_further_request_into_the_next_second(kernel: Kernel) -> None:
+    random = np.random.default_rng(3)
+    chance = kernel.draws(random, (400,))
+    left, arrivals = np.full(400, 25, np.int32), np.full(400, round(1.13 * POD.capacity), np.int32)
+    fewer, more = kernel(arrivals, left, chance), kernel(arrivals + 1, left, chance)
+    assert np.median(more.left + more.lost - fewer.left - fewer.lost) == 1
+
+
 # --- The fleet.
 
 
