@@ -255,7 +255,10 @@ def table_of(values: list[Value]) -> str:
             shown = f"`{default}`" if len(default) <= _LONGEST_DEFAULT else "see values.yaml"
             words = leaf.description
             if choices := leaf.said.get("enum"):
-                words += " One of " + ", ".join(f"`{choice}`" for choice in choices if choice != "") + "."
+                named = (
+                    choice if isinstance(choice, str) else json.dumps(choice) for choice in choices if choice != ""
+                )
+                words += ". One of " + ", ".join(f"`{choice}`" for choice in named)
             rows.append("| " + " | ".join(_cell(text) for text in (f"`{leaf.name}`", shown, words)) + " |")
     return "\n".join(rows) + "\n"
 

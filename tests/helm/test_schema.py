@@ -113,4 +113,11 @@ def test_drift_is_shown_and_mended(chart: Path, capsys: pytest.CaptureFixture[st
 def test_the_table_says_the_choices_and_escapes_bars(chart: Path) -> None:
     (chart / "values.yaml").write_text(VALUES.replace("-- Mode", "-- This | that"))
     (row,) = (row for row in schema.generated(chart)[chart / "README.md"].splitlines() if "server.mode" in row)
-    assert row == '| `server.mode` | `"off"` | This \\| that One of `off`, `on`. |'
+    assert row == '| `server.mode` | `"off"` | This \\| that. One of `off`, `on` |'
+
+
+def test_the_table_says_true_as_yaml_does() -> None:
+    (row,) = (
+        row for row in (schema.CHART / "README.md").read_text("utf-8").splitlines() if "| `models.fetch` |" in row
+    )
+    assert "One of `auto`, `true`, `false` |" in row
