@@ -42,7 +42,9 @@ def head(environment: Environment, models: Models, apply: bool) -> None:
         "release": f"{where.release}, in namespace {where.namespace} of context {where.context}",
         "values": os.path.relpath(environment.path),
         "models": models.text,
-        "published": f"at {where.publish}" if where.publish else "no: they are there already",
+        "publish": f"{'to' if apply else 'would go to'} {where.publish}"
+        if where.publish
+        else "no: they are there already",
     }
     for name, text in rows.items():
         say(f"  {name:<10}{text}")

@@ -125,7 +125,7 @@ def test_without_a_cluster_a_dry_run_shows_what_it_can_and_says_what_it_could_no
         "deploy prod: a dry run, nothing is changed",
         "release   triton, in namespace inference of context here",
         f"models    version {version(project)}: net (",
-        "published at file://",
+        "publish   would go to file://",
         "helm lint --strict has nothing against chart and values",
         "valid for Kubernetes 1.34, no unknown field",
         "the kubeconfig has no context 'here': there is no kubeconfig, or it is empty",
