@@ -25,6 +25,7 @@ APPLY ?=
 REVISION ?=
 ONLY ?=
 MEASURE ?=
+KEEP ?=
 export ORT_DISABLE_TELEMETRY := 1
 
 .PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-client bench-generator bench-tuning bench-drain bench-autoscaler test lint clean
@@ -100,8 +101,8 @@ bench-tuning: setup ## QUICK=1: what tuning wins over Triton's defaults, and how
 bench-drain: setup ## ONLY=restart|parts|cost: rendered pods restarted under load; what each part of the drain is worth and costs; 6 minutes
 	@PYTHONPATH=helm $(BIN)/python -m proofs.bench_drain $(if $(ONLY),--only $(ONLY))
 
-bench-autoscaler: setup ## a day of traffic against the chart's autoscaler; MEASURE=1 times a pod first; writes reports/autoscaler
-	@PYTHONPATH=helm:loadtests $(BIN)/python -m proofs.bench_autoscaler $(if $(MEASURE),--measure)
+bench-autoscaler: setup ## days of traffic against autoscaler settings; MEASURE=1 times a pod first, KEEP=1 keeps both; writes reports/autoscaler
+	@PYTHONPATH=helm:loadtests $(BIN)/python -m proofs.bench_autoscaler $(if $(MEASURE),--measure) $(if $(KEEP),--keep)
 
 test: setup ## the whole test suite
 	@$(BIN)/python -m pytest tests
