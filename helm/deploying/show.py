@@ -36,15 +36,14 @@ def title(text: str) -> None:
 def head(environment: Environment, models: Models, apply: bool) -> None:
     """What would be deployed, from what, to where."""
     about, where = chart.about(), environment.deploy
+    going = "to" if apply else "would go to"
     out.print(f"[bold]deploy {escape(environment.name)}[/]" + ("" if apply else ": a dry run, nothing is changed"))
     rows = {
         "chart": f"tritonkit {about['version']} with Triton {about['appVersion']}, in helm/tritonkit",
         "release": f"{where.release}, in namespace {where.namespace} of context {where.context}",
         "values": os.path.relpath(environment.path),
         "models": models.text,
-        "publish": f"{'to' if apply else 'would go to'} {where.publish}"
-        if where.publish
-        else "no: they are there already",
+        "publish": f"{going} {where.publish}" if where.publish else "nothing: they are there already",
     }
     for name, text in rows.items():
         say(f"  {name:<10}{text}")

@@ -341,35 +341,6 @@ def test_a_rollback_without_a_release_says_so(run: Run, cluster: ApiServer) -> N
     assert not cluster.writes
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"deploy": {"contxt": "x"}}, "deploy.context: Field required"),
-        ({"values": []}, "values: Input should be a valid dictionary"),
-        ({"deploy": {"context": "x", "namespace": "Big", "release": "r"}}, "deploy.namespace"),
-        ({"value": {}}, "Extra inputs are not permitted"),
-        (
-            {"deploy": {"context": "x", "namespace": "n", "release": "r", "kubernetes": 1.34}},
-            'in quotes, as kubernetes: "1.34"',
-        ),
-    ],
-)
-def test_an_environment_names_what_is_wrong_in_it(tmp_path: Path, change: dict[str, Any], words: str) -> None:
-    path = tmp_path / "e.yaml"
-    good = {"deploy": {"context": "c", "namespace": "n", "release": "r"}, "values": {}}
-    path.write_text(yaml.safe_dump(good | change), encoding="utf-8")
-    with pytest.raises(InputError) as caught:
-        environment.load(str(path))
-    assert words in str(caught.value)
-    assert "endpointUrl" in caught.value.fix
-
-
-def test_an_environment_in_another_encoding_is_no_traceback(tmp_path: Path) -> None:
-    (tmp_path / "e.yaml").write_bytes("deploy: {context: größer}".encode("latin-1"))
-    with pytest.raises(InputError, match="cannot be read"):
-        environment.load(str(tmp_path / "e.yaml"))
-
-
 def test_a_kubeconfig_that_is_broken_is_not_called_empty(run: Run, project: Path) -> None:
     (project / "kubeconfig").write_text("clusters: [{{{", encoding="utf-8")
     assert "the kubeconfig cannot be read: " in run("deploy")[1]
@@ -414,11 +385,6 @@ def test_models_of_the_wrong_type_are_no_traceback(run: Run, project: Path) -> N
     assert (code, "at '/models/nfs'" in said) == (1, True), said
 
 
-def test_an_unknown_environment_is_told_which_there_are() -> None:
-    with pytest.raises(InputError, match="did you mean prod"):
-        environment.load("prodd")
-
-
 def test_two_answers_to_where_models_are_is_one_too_many(project: Path) -> None:
     write(project, {"models": {"uri": "s3://a/b"}})
     with pytest.raises(InputError, match=r"sets deploy\.publish and values\.models\.uri"):
@@ -428,48 +394,3 @@ def test_two_answers_to_where_models_are_is_one_too_many(project: Path) -> None:
     write(project, {"models": {}}, publish="")
     with pytest.raises(InputError, match="names no models"):
         models.find(environment.load(str(project / "prod.yaml")), project)
-
-
-@pytest.mark.parametrize("name", [path.stem for path in environment.FOLDER.glob("*.yaml")])
-def test_the_shipped_environments_pass_lint_render_and_schemas(name: str, tmp_path: Path) -> None:
-    said = environment.load(name)
-    values, named = tmp_path / "values.yaml", tmp_path / "models.yaml"
-    values.write_text(yaml.safe_dump(said.values), encoding="utf-8")
-    named.write_text(yaml.safe_dump(parse(said.deploy.publish).values("0123456789abcdef")), encoding="utf-8")
-    checks, made = chart.prove(binaries.helm(), said.deploy.release, said.deploy.namespace, [values, named], "1.34")
-    assert [check.state for check in checks] == ["ok", "ok", "ok"], checks
-    assert made is not None
-    assert release.timeout_of(made.objects).endswith("s")
-
-
-def test_the_version_is_read_back_from_what_publishing_writes() -> None:
-    for place in ("s3://bucket/models", "gs://bucket/a/b", "s3://http://127.0.0.1:9000/bucket/x"):
-        assert models.version_in(parse(place).values("0123456789abcdef")) == "0123456789abcdef"
-    assert models.version_in({"models": {"uri": "s3://bucket/models"}}) == ""
-    assert models.version_in({}) == ""
-
-
-def test_the_timeout_covers_one_pod_after_another_and_the_job() -> None:
-    one: dict[str, Any] = {"kind": "Deployment", "spec": {"replicas": 3, "progressDeadlineSeconds": 700}}
-    one["metadata"] = {"name": "triton"}
-    job = {"kind": "Job", "spec": {"activeDeadlineSeconds": 1000}}
-    assert release.timeout_of([one, job]) == "3220s"
-    del one["spec"]["replicas"]
-    target = {"kind": "Deployment", "name": "triton"}
-    hpa = {"kind": "HorizontalPodAutoscaler", "spec": {"scaleTargetRef": target, "minReplicas": 2, "maxReplicas": 5}}
-    keda = {"kind": "ScaledObject", "spec": {"scaleTargetRef": {"name": "triton"}, "maxReplicaCount": 6}}
-    assert release.timeout_of([one, hpa]) == "3620s"
-    assert release.timeout_of([one, keda]) == "4320s"
-    assert (chart.replicas(one, [hpa]), chart.replicas(one, [keda])) == ((2, 5), (0, 6))
-
-
-def test_the_page_has_every_key_of_an_environment_and_every_line_of_preflight() -> None:
-    page = (Path(__file__).parents[2] / "docs/deploy.md").read_text(encoding="utf-8")
-    keys = [field.alias for field in environment.Deploy.model_fields.values()]
-    assert len(keys) > 7
-    assert all(f"| `{key}` |" in page for key in keys)
-    code = "".join(path.read_text(encoding="utf-8") for path in Path(environment.__file__).parent.glob("*.py"))
-    lines = set(re.findall(r'Check\(\s*"([A-Za-z ]+)", "missing"', code))
-    assert len(lines) > 12
-    table = page.partition("| line | missing if |")[2].partition("\n\n")[0] + "lint, render, schemas"
-    assert all(line in table for line in lines), lines
