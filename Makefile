@@ -77,7 +77,7 @@ compare: setup build ## PEERS=… MODELS=… QUICK=1: beside FastAPI, LitServe, 
 	  $(if $(QUICK),--quick)
 
 deploy: $(STAMP) ## ENV=dev: lint, render, validate, show what would change; APPLY=1 publishes, upgrades and tests
-	@$(BIN)/python helm/deploy.py deploy '$(ENV)' $(if $(filter-out 0 no false,$(APPLY)),--apply)
+	@$(BIN)/python helm/deploy.py deploy '$(ENV)' $(if $(APPLY),--apply='$(APPLY)')
 
 rollback: $(STAMP) ## ENV=prod: the revision before, and its models; REVISION=3 names one
 	@$(BIN)/python helm/deploy.py rollback '$(ENV)' $(if $(REVISION),--revision $(REVISION))
