@@ -140,6 +140,15 @@ def test_a_late_generator_ends_the_search_and_is_never_the_servers_failure(monke
     assert late.runs == 3
 
 
+def test_what_a_busy_generator_could_not_send_is_not_the_servers_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuning.asking.PAUSES_S", ())
+    capped = GeneratorHealth(1.0, 9.0, 90.0, 0.5, 0.9, 100, valid=False, why=("100 requests were not sent",))
+    assert not Asker(Late(results.result(generator=capped)), Slo(p99_ms=50), Plan())(100.0).met
+    busy = replace(capped, cpu=0.97, why=("a generator process used 97% of a core", *capped.why))
+    with pytest.raises(CheckFailed, match="used 97% of a core"):
+        Asker(Late(results.result(generator=busy)), Slo(p99_ms=50), Plan())(100.0)
+
+
 @pytest.mark.parametrize(
     ("available", "server", "generator"),
     [([0, 1], (0,), (1,)), ([2, 5], (2,), (5,)), (range(8), tuple(range(6)), (6, 7)), ([0, 1, 2, 3, 4, 5, 6, 9], (0, 1, 2, 3, 4, 5, 6), (9,))],
