@@ -198,6 +198,40 @@ def test_ctrl_c_leaves_a_partial_result(
     assert "cut short" in (tmp_path / "arithmetic/junit.xml").read_text(encoding="utf-8")
 
 
+COLD = """
+import time
+import gevent
+from load.users import Answer, ModelUser
+
+class Cold(ModelUser):
+    protocol = "cold"
+    began = []
+
+    def connect(self): pass
+
+    def call(self, request):
+        gevent.sleep(0.001 if self.began else 4.5)
+        self.began.append(time.monotonic())
+        return Answer(1)
+"""
+
+
+def test_a_first_request_that_takes_longer_than_the_test_is_no_part_of_it(
+    root: Path, write_recipe: Recipes, tmp_path: Path
+) -> None:
+    (tmp_path / "locustfile.py").write_text(f"{(root / 'loadtests/locustfile.py').read_text('utf-8')}\n{COLD}", "utf-8")
+    command = [sys.executable, "-m", "locust", "-f", str(tmp_path / "locustfile.py"), "--host", "cold://", "--headless",
+               "--recipe", str(write_recipe("arithmetic")), "--run-time", "4", "--warm-up", "0.5",
+               "--arrivals", "constant:20", "--result", str(tmp_path / "result.json"), "Cold"]  # fmt: skip
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(root / "loadtests"), "PYTHONWARNINGS": "ignore"}, capture_output=True,
+        text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (tmp_path / "result.json").exists(), done.stdout + done.stderr
+    found = read(tmp_path / "result.json")
+    assert (found.partial, found.load.duration_s, found.model.requests) == (False, 3.5, 70)
+
+
 @pytest.mark.parametrize(
     ("host", "arguments", "message"),
     [
