@@ -34,15 +34,16 @@ def main() -> int:
     try:
         options = _parser().parse_args()
         result = _run(options)
+        # First, as the disk for the report may be full.
+        Console(highlight=False, soft_wrap=True).print("\n".join(printed.lines(result)), markup=False)
         folder = options.reports / "+".join(result.models)
         _write(folder, result)
     except KeyboardInterrupt:
-        print("error: interrupted before anything was measured", file=sys.stderr)
+        print("error: interrupted before there was a report", file=sys.stderr)
         return slo.NOT_MET
     except TritonkitError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
         return error.exit_code
-    Console(highlight=False, soft_wrap=True).print("\n".join(printed.lines(result)), markup=False)
     print(f"Report: {folder / 'index.html'}")
     return slo.exit_code(result)
 

@@ -229,6 +229,18 @@ def test_what_the_verb_prints_and_keeps(tmp_path: Path) -> None:
     assert (tmp_path / "net/index.html").read_text().startswith("<!doctype html>")
 
 
+def test_a_report_that_cannot_be_written_costs_no_figures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = limit.Capacity(200.0, 190.0, 240.0, 1, (Probe(200.0, True, 200.0, 5.0, 50.0),))
+    monkeypatch.setattr(capacity, "_run", lambda _: (found, results.result()))
+    (tmp_path / "reports").write_text("no folder", encoding="utf-8")
+    assert run("--model", "net", "--reports", tmp_path / "reports") == 2
+    said = capsys.readouterr()
+    assert "200.0 requests/s" in said.out
+    assert "is in the way" in said.err
+
+
 def run(*arguments: Any) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["capacity.py", *map(str, arguments)])

@@ -65,8 +65,9 @@ def test_a_full_disk_is_said_and_leaves_the_report_of_before(
     before = {path.name: path.read_bytes() for path in (place / "reports/sleep").iterdir()}
     free = place.stat().st_blksize
     (place / "filler").write_bytes(b"x" * (64 * 1024 - sum(map(len, before.values())) - 4 * free))
-    code, _, err = script(*load)
+    code, out, err = script(*load)
     assert code == 3
+    assert "requests/s" in out  # what was measured is not lost
     assert "no space left" in err
     assert "fix:" in err
     assert {path.name: path.read_bytes() for path in (place / "reports/sleep").iterdir()} == before
