@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import shlex
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -30,7 +31,11 @@ USERS = {"grpc": "TritonGrpcUser", "http": "TritonHttpUser", "stream": "TritonSt
 
 
 def main() -> int:
-    """Run, print, write the report, and say with the exit code whether the SLO was met."""
+    """Run, print, write the report, and say with the exit code whether the SLO was met.
+
+    A polite kill is a Ctrl-C: Locust has a session of its own, and would go on sending.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         options = _parser().parse_args()
         result = _run(options)

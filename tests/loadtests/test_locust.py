@@ -179,17 +179,22 @@ def test_the_web_page_takes_a_schedule_and_refuses_a_bad_one(
         process.communicate(timeout=20)
 
 
-def test_ctrl_c_leaves_a_partial_result(
-    root: Path, server: TritonServer, write_recipe: Recipes, tmp_path: Path
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_partial_result_and_nobody_who_sends(
+    root: Path, server: TritonServer, write_recipe: Recipes, tmp_path: Path, how: signal.Signals
 ) -> None:
     command = [sys.executable, "loadtests/run.py", "--model", str(write_recipe("arithmetic")), "--host", server.grpc_url,
                "--arrivals", ARRIVALS, "--warm-up", "1s", "--duration", "60s", "--reports", str(tmp_path)]  # fmt: skip
     process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for_load(server)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     said, errors = process.communicate(timeout=40)
     assert process.returncode == 1, errors
-    assert said.startswith("PARTIAL")
+    with Client(server.http_url) as client:
+        after = client.statistics("arithmetic")[0].success.count
+        time.sleep(0.2)
+        assert client.statistics("arithmetic")[0].success.count == after
+    assert said.startswith("PARTIAL"), errors
     found = read(tmp_path / "arithmetic/result.json")
     assert found.partial
     assert not found.verdict.valid
@@ -238,6 +243,7 @@ def test_a_first_request_that_takes_longer_than_the_test_is_no_part_of_it(
         ("ftp://127.0.0.1:1", (), "do not make one test"),
         ("grpc://127.0.0.1:1", ("TritonGrpcUser", "TritonHttpUser"), "do not make one test"),
         ("grpc://127.0.0.1:1", ("--run-time", "1", "--warm-up", "1"), "are warm-up"),
+        ("grpc://127.0.0.1:1", ("--run-time", "1", "--warm-up", "-1"), "the warm-up is -1 s"),
     ],
 )
 def test_what_locust_cannot_use_is_said_before_anything_is_sent(
