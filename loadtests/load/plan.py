@@ -35,6 +35,17 @@ class Plan:
     batch_sizes: str = "1"
     lengths: str = AS_SAMPLED
 
+    def __post_init__(self) -> None:
+        """Refuse what no schedule can be made of.
+
+        Raises:
+            InputError: The warm-up or the seed is negative, or no number.
+        """
+        if not 0 <= self.warm_up_s < math.inf:
+            raise InputError(f"the warm-up is {self.warm_up_s:g} s", "0 seconds or more")
+        if self.seed < 0:
+            raise InputError(f"the seed is {self.seed}", "0 or more")
+
     @property
     def open(self) -> bool:
         """Whether requests leave when a schedule says, whatever became of those before."""
