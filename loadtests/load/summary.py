@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -144,6 +145,8 @@ def _health(recording: Recording, plan: Plan, requests: int) -> GeneratorHealth:
         why.append(f"1 % of the requests left {late.p99:.1f} ms or more after their time; {LATEST_MS:g} ms are allowed")
     if cpu >= BUSIEST:
         why.append(f"a generator process used {cpu:.0%} of a core; use more processes, or another machine")
+    elif (shared := _crowded(recording)) >= BUSIEST:
+        why.append(f"the generator's processes used {shared:.0%} of the cores that they share; give them more cores")
     if recording.capped:
         why.append(f"{recording.capped} requests were not sent, as too many were without an answer: a lower rate")
     if not requests:
@@ -152,6 +155,15 @@ def _health(recording: Recording, plan: Plan, requests: int) -> GeneratorHealth:
         late.p50 if late else None, late.p99 if late else None, late.max if late else None,
         cpu, spent_ms / requests if requests else 0.0, recording.capped, not why, tuple(why),
     )  # fmt: skip
+
+
+def _crowded(recording: Recording) -> float:
+    """The largest share of the cores of some processes that these used together: none may look busy by itself."""
+    together: dict[tuple[str, tuple[int, ...]], float] = defaultdict(float)
+    for name, one in recording.cpu.items():
+        if one.cores and one.wall_s:
+            together[name.rpartition(":")[0], one.cores] += one.cpu_s / one.wall_s
+    return max((used / len(cores) for (_, cores), used in together.items()), default=0.0)
 
 
 def _explained(

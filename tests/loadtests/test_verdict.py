@@ -77,6 +77,10 @@ def test_exit_code_says_whether_the_slo_was_met(recording: Recording, wanted: Sl
     [
         (recorded([10.0] * 1000, late_ms=5.5), "left 5.5 ms or more after their time"),
         (recorded([10.0] * 1000, cpu=0.91), "used 91% of a core"),
+        (
+            replace(recorded([10.0] * 1000), cpu={f"host:{pid}": Cpu(4.6, 10.0, (1,)) for pid in (7, 8)}),
+            "processes used 92% of the cores that they share",
+        ),
         (recorded([10.0] * 1000, capped=3), "3 requests were not sent"),
         (recorded([]), "no request was sent"),
         (replace(recorded([10.0] * 1000), problems=("1 of 2 generator processes died",)), "processes died"),
@@ -88,6 +92,11 @@ def test_a_generator_that_did_not_keep_up_makes_the_run_invalid(recording: Recor
     assert why in " ".join(found.generator.why)
     assert slo.exit_code(found) == 1
     assert f"INVALID: {found.generator.why[0]}" in printed.lines(found)
+
+
+def test_processes_with_cores_of_their_own_are_not_added_up() -> None:
+    cpu = {"host:1": Cpu(8, 10, (1,)), "host:2": Cpu(8, 10, (2,)), "other:3": Cpu(8, 10, (1,))}
+    assert result(replace(recorded([10.0] * 1000), cpu=cpu)).verdict.valid
 
 
 def test_a_partial_run_says_so_and_is_not_valid() -> None:
