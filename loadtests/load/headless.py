@@ -34,7 +34,7 @@ def command(
     said = {
         "--host": host, "--run-time": run_time(plan), "--warm-up": f"{plan.warm_up_s:g}",
         "--arrivals": plan.arrivals or "",
-        "--users": "" if plan.open else str(plan.users), "--spawn-rate": "" if plan.open else str(min(plan.users, 100)),
+        "--users": "" if plan.open else str(plan.users), "--spawn-rate": "" if plan.open else str(plan.spawn_rate),
         "--processes": str(processes) if processes > 1 else "", "--seed": str(plan.seed) if plan.seed else "",
         "--mix": ",".join(f"{name}:{weight:g}" for name, weight in plan.models.items()) if len(plan.models) > 1 else "",
         "--batch-sizes": plan.batch_sizes, "--lengths": plan.lengths, "--slo": slo, "--metrics-url": metrics_url,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from tritonkit.errors import InputError
 
 AS_SAMPLED = "as sampled"
+GENTLE = 100  # callers that connect in a second; Locust warns of more
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,12 @@ class Plan:
     def open(self) -> bool:
         """Whether requests leave when a schedule says, whatever became of those before."""
         return self.arrivals is not None
+
+    @property
+    def spawn_rate(self) -> int:
+        """Callers that begin in a second: 100 as a rule, but all of them in the first half of the warm-up."""
+        needed = math.ceil(2 * self.users / self.warm_up_s) if self.warm_up_s else self.users
+        return max(1, min(self.users, max(GENTLE, needed)))
 
     @property
     def ends(self) -> bool:
