@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -97,6 +98,12 @@ def test_a_generator_that_did_not_keep_up_makes_the_run_invalid(recording: Recor
 def test_processes_with_cores_of_their_own_are_not_added_up() -> None:
     cpu = {"host:1": Cpu(8, 10, (1,)), "host:2": Cpu(8, 10, (2,)), "other:3": Cpu(8, 10, (1,))}
     assert result(replace(recorded([10.0] * 1000), cpu=cpu)).verdict.valid
+
+
+def test_what_misses_a_bound_by_little_does_not_read_like_the_bound() -> None:
+    found = result(recorded([50.04] * 1000))
+    (said,) = (line for line in printed.lines(found) if line.startswith("SLO"))
+    assert re.match(r"SLO NOT MET: p99_ms 50\.0\d+ > 50, error_rate 0 <= 0.001", said), said
 
 
 def test_a_partial_run_says_so_and_is_not_valid() -> None:
