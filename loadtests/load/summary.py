@@ -84,6 +84,8 @@ def _model(name: str, counts: Counts, seconds: float, context: Context) -> Model
     latency, service = percentiles(counts.latency), percentiles(counts.service)
     server = context.server.get(name)
     network_ms = service.mean - server.request_ms if service and server and server.requests else None
+    if network_ms is not None and network_ms < 0:
+        network_ms = None  # the server's means are not of these requests alone
 
     def a_second(number: int) -> float:
         return number / seconds if seconds else 0.0
@@ -175,7 +177,13 @@ def _explained(
     text = f"Of {latency.mean:.2f} ms that a request took on average, "
     before = f"{waited:.2f} ms passed before it was sent, " if waited >= 0.005 else ""
     if server is None or network_ms is None:
-        return f"{text}{before}{service.mean:.2f} ms from there to its answer."
+        text += f"{before}{service.mean:.2f} ms from there to its answer."
+        if server is None or not server.requests:
+            return text
+        return (
+            f"{text} The server's mean is {server.request_ms:.2f} ms, of {server.requests} successes: it counts those "
+            "for which nobody waited any more, those of the end of a warm-up, and those of other callers, too."
+        )
     rest = server.request_ms - server.queue_ms - server.compute_ms
     return (
         f"{text}{before}{server.queue_ms:.2f} ms in the server's queue, {server.compute_ms:.2f} ms in the model "

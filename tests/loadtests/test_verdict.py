@@ -12,8 +12,9 @@ import pytest
 from load import printed, slo, summary
 from load.plan import Plan
 from load.recording import Cpu, Recording
-from load.result import Result
+from load.result import Result, ServerSide
 from load.slo import Slo
+from reporting import loadcharts
 
 from tritonkit import recipe, store
 from tritonkit.errors import InputError
@@ -98,6 +99,17 @@ def test_a_generator_that_did_not_keep_up_makes_the_run_invalid(recording: Recor
 def test_processes_with_cores_of_their_own_are_not_added_up() -> None:
     cpu = {"host:1": Cpu(8, 10, (1,)), "host:2": Cpu(8, 10, (2,)), "other:3": Cpu(8, 10, (1,))}
     assert result(replace(recorded([10.0] * 1000), cpu=cpu)).verdict.valid
+
+
+def test_a_server_that_counted_others_too_leaves_no_time_for_the_network() -> None:
+    slow = ServerSide(2000, 2000, 2000, 1.0, {1: 2000}, 480.0, 400.0, 80.0, 0.0, 80.0, 0.0)
+    found = result(recorded([10.0] * 1000), server={"m": slow}).model
+    assert found.network_ms is None
+    assert "-" not in found.explained.replace("warm-up", "")
+    assert loadcharts.parts(found) == {}
+    assert "The server's mean is 480.00 ms, of 2000 successes: it counts" in found.explained
+    quick = replace(slow, request_ms=8.0, queue_ms=1.0, compute_ms=7.0)
+    assert result(recorded([10.0] * 1000), server={"m": quick}).model.network_ms == pytest.approx(1.9, abs=0.05)
 
 
 def test_what_misses_a_bound_by_little_does_not_read_like_the_bound() -> None:
