@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from load.result import Result
 from tritonkit.errors import CheckFailed, InputError, MissingError
 
 LOCUSTFILE = Path(__file__).parents[1] / "locustfile.py"
+LOCAL = "127.0.0.1"
 ENDS_S = 20.0  # after Ctrl-C, for the answers in flight and the result
 _ERRORS = {InputError.exit_code: InputError, CheckFailed.exit_code: CheckFailed, MissingError.exit_code: MissingError}
 
@@ -42,7 +44,14 @@ def command(
     }  # fmt: skip
     flags = [word for name, value in said.items() if value for word in (name, value)]
     named = [word for path in recipes for word in ("--recipe", str(path))]
-    return ["-f", str(LOCUSTFILE), *named, "--headless", *flags, user]
+    return ["-f", str(LOCUSTFILE), *named, "--headless", *flags, *(_meeting() if processes > 1 else ()), user]
+
+
+def _meeting() -> list[str]:
+    """Where Locust's processes meet: not where those of another test do, which then would get each other's workers."""
+    with socket.create_server((LOCAL, 0)) as free:
+        port = str(free.getsockname()[1])
+    return ["--master-bind-host", LOCAL, "--master-bind-port", port, "--master-host", LOCAL, "--master-port", port]
 
 
 def run_time(plan: Plan) -> str:
