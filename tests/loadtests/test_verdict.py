@@ -112,6 +112,10 @@ def test_a_server_that_counted_others_too_leaves_no_time_for_the_network() -> No
     assert result(recorded([10.0] * 1000), server={"m": quick}).model.network_ms == pytest.approx(1.9, abs=0.05)
 
 
+def test_a_replayed_recording_may_be_gone_when_the_test_is_over() -> None:
+    assert result(recorded([10.0] * 100), plan=Plan("replay:/no/such/file.csv", duration_s=10.0)).curve == ()
+
+
 def test_what_misses_a_bound_by_little_does_not_read_like_the_bound() -> None:
     found = result(recorded([50.04] * 1000))
     (said,) = (line for line in printed.lines(found) if line.startswith("SLO"))
