@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import signal
 import sys
 import time
 from argparse import Namespace
@@ -360,5 +361,8 @@ def begin(environment: Environment, **_: Any) -> None:
         Worker(environment, library)
     elif isinstance(environment.runner, MasterRunner | LocalRunner):
         Conductor(environment, library)
+    if isinstance(environment.runner, LocalRunner):
+        # Python would raise it in whichever greenlet runs at the moment, and end the session instead of Locust.
+        gevent.signal_handler(signal.SIGINT, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
     # The loop's clock stood still while all that was read, and Locust's timer for --run-time would start in the past.
     gevent.sleep(0)

@@ -240,6 +240,40 @@ def test_a_first_request_that_takes_longer_than_the_test_is_no_part_of_it(
     assert (found.partial, found.load.duration_s, found.model.requests) == (False, 3.5, 70)
 
 
+INTERRUPTED = """
+import os, signal
+from load import recording
+
+offer = recording.Recording.offer
+
+def offer_and_interrupt(self, due_s):  # in the dispatcher
+    if due_s > 1 and not interrupted:
+        interrupted.append(due_s)
+        os.kill(os.getpid(), signal.SIGINT)
+    offer(self, due_s)
+
+interrupted = []
+recording.Recording.offer = offer_and_interrupt
+"""
+
+
+def test_ctrl_c_while_the_dispatcher_runs_leaves_a_partial_result(
+    root: Path, write_recipe: Recipes, tmp_path: Path
+) -> None:
+    plain = (root / "loadtests/locustfile.py").read_text("utf-8")
+    cold = COLD.replace("4.5", "0.001")
+    (tmp_path / "locustfile.py").write_text(f"{plain}\n{cold}\n{INTERRUPTED}", "utf-8")
+    command = [sys.executable, "-m", "locust", "-f", str(tmp_path / "locustfile.py"), "--host", "cold://", "--headless",
+               "--recipe", str(write_recipe("arithmetic")), "--run-time", "30", "--warm-up", "0.5",
+               "--arrivals", "constant:20", "--result", str(tmp_path / "result.json"), "Cold"]  # fmt: skip
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(root / "loadtests"), "PYTHONWARNINGS": "ignore"}, capture_output=True,
+        text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (tmp_path / "result.json").exists(), done.stdout + done.stderr
+    assert read(tmp_path / "result.json").partial
+
+
 @pytest.mark.parametrize(
     ("host", "arguments", "message"),
     [
