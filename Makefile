@@ -28,6 +28,8 @@ MEASURE ?=
 KEEP ?=
 export ORT_DISABLE_TELEMETRY := 1
 
+quoted = '$(subst ','\'',$(1))'# for the shell, whatever is in it
+
 .PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-client bench-generator bench-tuning bench-drain bench-autoscaler test lint clean
 
 help: ## list the verbs
@@ -62,25 +64,28 @@ serve: setup build ## run Triton on model_repository/ until Ctrl-C
 	@$(BIN)/tritonkit serve model_repository
 
 loadtest: setup build ## MODEL=… ARRIVALS=poisson:100 or USERS=8, DURATION=20s SLO=p99_ms=50; writes reports/loadtest
-	@$(BIN)/python loadtests/run.py --model $(MODEL) $(if $(ARRIVALS),--arrivals '$(ARRIVALS)',--users $(USERS)) \
-	  --duration $(DURATION) --warm-up $(WARM_UP) --protocol $(PROTOCOL) --processes $(PROCESSES) \
-	  $(if $(SLO),--slo '$(SLO)')
+	@$(BIN)/python loadtests/run.py --model $(call quoted,$(MODEL)) \
+	  $(if $(ARRIVALS),--arrivals $(call quoted,$(ARRIVALS)),--users $(call quoted,$(USERS))) \
+	  --duration $(call quoted,$(DURATION)) --warm-up $(call quoted,$(WARM_UP)) --protocol $(call quoted,$(PROTOCOL)) \
+	  --processes $(call quoted,$(PROCESSES)) $(if $(SLO),--slo $(call quoted,$(SLO)))
 
 capacity: setup build ## MODEL=… SLO=p99_ms=50: the highest rate that meets the SLO; writes reports/capacity
-	@$(BIN)/python loadtests/capacity.py --model $(MODEL) $(if $(SLO),--slo '$(SLO)')
+	@$(BIN)/python loadtests/capacity.py --model $(call quoted,$(MODEL)) $(if $(SLO),--slo $(call quoted,$(SLO)))
 
 tune: setup ## MODEL=… BUDGET=10m SLO=…: the best configuration, into recipe, config.pbtxt and passport; writes reports/tune
-	@$(BIN)/python loadtests/tune.py --model $(MODEL) --budget $(BUDGET) $(if $(SLO),--slo '$(SLO)')
+	@$(BIN)/python loadtests/tune.py --model $(call quoted,$(MODEL)) --budget $(call quoted,$(BUDGET)) \
+	  $(if $(SLO),--slo $(call quoted,$(SLO)))
 
 compare: setup build ## PEERS=… MODELS=… QUICK=1: beside FastAPI, LitServe, BentoML, MLServer, PyTriton; writes reports/compare
-	@$(BIN)/python loadtests/compare.py $(if $(PEERS),--peers $(PEERS)) $(if $(MODELS),--models $(MODELS)) \
+	@$(BIN)/python loadtests/compare.py $(if $(PEERS),--peers $(call quoted,$(PEERS))) \
+	  $(if $(MODELS),--models $(call quoted,$(MODELS))) \
 	  $(if $(QUICK),--quick)
 
 deploy: $(STAMP) ## ENV=dev: lint, render, validate, show what would change; APPLY=1 publishes, upgrades and tests
-	@$(BIN)/python helm/deploy.py deploy '$(ENV)' $(if $(APPLY),--apply='$(APPLY)')
+	@$(BIN)/python helm/deploy.py deploy $(call quoted,$(ENV)) $(if $(APPLY),--apply=$(call quoted,$(APPLY)))
 
 rollback: $(STAMP) ## ENV=prod: the revision before, and its models; REVISION=3 names one
-	@$(BIN)/python helm/deploy.py rollback '$(ENV)' $(if $(REVISION),--revision $(REVISION))
+	@$(BIN)/python helm/deploy.py rollback $(call quoted,$(ENV)) $(if $(REVISION),--revision $(REVISION))
 
 chart: $(STAMP) ## what is generated from the chart's values and templates: schema, README table, goldens
 	@$(BIN)/python helm/schema.py

@@ -44,18 +44,19 @@ def main() -> int:
     out = Console(highlight=False, soft_wrap=True)
     try:
         found, result = _run(options)
+        if options.json:
+            print(json.dumps(as_json(found, result), indent=2))
+        else:
+            out.print("\n".join(lines(found, result)), markup=False)
         folder = options.reports / next(iter(result.models))
-        write(folder, result)
+        write(folder, result)  # last, as the disk for it may be full
     except KeyboardInterrupt:
         print("interrupted: no capacity was found", file=sys.stderr)
         return INTERRUPTED
     except TritonkitError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
         return error.exit_code
-    if options.json:
-        print(json.dumps(as_json(found, result), indent=2))
-    else:
-        out.print("\n".join(lines(found, result)), markup=False)
+    if not options.json:
         print(f"Report: {folder / 'index.html'}")
     return 0
 

@@ -62,13 +62,13 @@ def main() -> int:
     try:
         options = _parser().parse_args()
         result = _run(options)
-        _write(options.reports, result)
+        _print(result)
+        _write(options.reports, result)  # last, as the disk for it may be full
     except TritonkitError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
-    _print(result)
     print(f"Report: {options.reports / 'index.html'}")
     if result.partial:
         return INTERRUPTED

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import shlex
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -30,19 +31,24 @@ USERS = {"grpc": "TritonGrpcUser", "http": "TritonHttpUser", "stream": "TritonSt
 
 
 def main() -> int:
-    """Run, print, write the report, and say with the exit code whether the SLO was met."""
+    """Run, print, write the report, and say with the exit code whether the SLO was met.
+
+    A polite kill is a Ctrl-C: Locust has a session of its own, and would go on sending.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         options = _parser().parse_args()
         result = _run(options)
+        # First, as the disk for the report may be full.
+        Console(highlight=False, soft_wrap=True).print("\n".join(printed.lines(result)), markup=False)
         folder = options.reports / "+".join(result.models)
         _write(folder, result)
     except KeyboardInterrupt:
-        print("error: interrupted before anything was measured", file=sys.stderr)
+        print("error: interrupted before there was a report", file=sys.stderr)
         return slo.NOT_MET
     except TritonkitError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
         return error.exit_code
-    Console(highlight=False, soft_wrap=True).print("\n".join(printed.lines(result)), markup=False)
     print(f"Report: {folder / 'index.html'}")
     return slo.exit_code(result)
 

@@ -24,6 +24,7 @@ LARGEST_RATE = 100_000.0  # more is a slip of the pen: no generator of Python co
 LEAST_STEP_S = 2.0  # its figures are made of whole seconds
 MOST_ARRIVALS = 20_000_000  # 160 MB of times
 COLUMN = "start_s"  # of a recording, as `--record` writes it
+_TIME = re.compile(r"[-+.]*\d|[-+]?(nan|inf|infinity)$", re.IGNORECASE)  # meant as one, and no column's name
 
 FORMS = (
     "constant:100  poisson:100  steps:50,100,200  ramp:10-200  spike:50,400@10+5  replay:FILE.csv  "
@@ -187,17 +188,18 @@ def parse(text: str) -> Arrivals:
 def _recorded(path: Path) -> tuple[float, ...]:
     """A recording's times, moved to begin at 0."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.reader(file) if row]
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark before the first cell
+            reader = csv.reader(file)
+            rows = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read the recording {path}: {error}", "a CSV file with times in seconds") from error
     column = 0
-    first = 1
-    if rows and not _is_number(rows[0][0]):
-        column = rows[0].index(COLUMN) if COLUMN in rows[0] else 0
-        rows, first = rows[1:], 2
+    heads = [cell.strip() for cell in rows[0][1]] if rows else []
+    if heads and (COLUMN in heads or not _TIME.match(heads[0])):
+        column = heads.index(COLUMN) if COLUMN in heads else 0
+        rows = rows[1:]
     times: list[float] = []
-    for number, row in enumerate(rows, first):
+    for number, row in rows:
         where = f"the recording {path}, line {number}"
         if len(row) <= column or not _is_number(row[column]):
             raise InputError(f"{where}: no time in {','.join(row)!r}", "seconds, in the first column or in `start_s`")

@@ -71,7 +71,7 @@ class Child:
         )  # fmt: skip
         self.environment.session = session
         if not plan.open and plan.users:
-            self.runner.start(plan.users, spawn_rate=min(plan.users, 100))
+            self.runner.start(plan.users, spawn_rate=plan.spawn_rate)
         session.run()
         if not plan.open and plan.users:
             self.runner.stop()

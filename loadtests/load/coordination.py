@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import signal
 import sys
 import time
 from argparse import Namespace
@@ -39,6 +41,8 @@ REPORT = "tritonkit"  # the key of ours in Locust's reports
 LOCAL_AHEAD_S = 0.1
 WORKERS_AHEAD_S = 1.0  # from the order to the start: a worker makes its requests in between
 BEGINS_S = 5.0  # Locust's start of its users
+TIMER_S = 0.5  # by which Locust's timer may be ahead of the test's beginning
+LONGEST_PREPARED_S = 120.0  # the first requests, sent one after the other, and the answers at the end
 logger = logging.getLogger("tritonkit.load")
 
 
@@ -126,6 +130,8 @@ class Conductor:
         self.waiting: set[str] = set()
         self.processes = 1
         self.stopping = False
+        self.rings_s = math.inf  # when Locust's timer for the run time does, by `time.monotonic()`
+        self.preparing = False
         self.over = Event()
         self.over.set()
         events = environment.events
@@ -143,16 +149,22 @@ class Conductor:
 
     def start(self, **_: Any) -> None:
         """Locust begins a test: make the plan, and have it run."""
+        self.rings_s = time.monotonic() + (self.options.run_time or math.inf) - TIMER_S
+        self.preparing, self.stopping = True, False
+        self.over.clear()
         try:
             plan = self._plan()
             slo.parse(self.options.slo)
             caller = caller_of(self.environment, self.environment.host)
             self.prepared = prepare(plan, self.library, caller)
-        except TritonkitError as error:
+        except BaseException as error:
+            self.over.set()
+            if not isinstance(error, TritonkitError):
+                raise
             self._refuse(error)
             return
-        self.over.clear()
-        self.stopping = False
+        finally:
+            self.preparing = False
         self.recording = Recording(self.prepared.plan.duration_s)
         self.watch = caller.watch(tuple(self.prepared.weights), self.options.metrics_url or None)
         if isinstance(self.environment.runner, MasterRunner):
@@ -162,7 +174,10 @@ class Conductor:
 
     def stop(self, **_: Any) -> None:
         """Locust ends the test: see to it that there is a result before anything is gone."""
-        if self.over.is_set():
+        if time.monotonic() >= self.rings_s:
+            # It has rung since before the first requests, which are no part of the test: that ends by itself.
+            self.over.wait(LONGEST_PREPARED_S)
+        if self.over.is_set() or self.preparing:
             return
         self.stopping = True
         if self.session is not None:
@@ -346,5 +361,8 @@ def begin(environment: Environment, **_: Any) -> None:
         Worker(environment, library)
     elif isinstance(environment.runner, MasterRunner | LocalRunner):
         Conductor(environment, library)
+    if isinstance(environment.runner, LocalRunner):
+        # Python would raise it in whichever greenlet runs at the moment, and end the session instead of Locust.
+        gevent.signal_handler(signal.SIGINT, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
     # The loop's clock stood still while all that was read, and Locust's timer for --run-time would start in the past.
     gevent.sleep(0)

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from load.result import Result
 from tritonkit.errors import CheckFailed, InputError, MissingError
 
 LOCUSTFILE = Path(__file__).parents[1] / "locustfile.py"
+LOCAL = "127.0.0.1"
 ENDS_S = 20.0  # after Ctrl-C, for the answers in flight and the result
 _ERRORS = {InputError.exit_code: InputError, CheckFailed.exit_code: CheckFailed, MissingError.exit_code: MissingError}
 
@@ -34,7 +36,7 @@ def command(
     said = {
         "--host": host, "--run-time": run_time(plan), "--warm-up": f"{plan.warm_up_s:g}",
         "--arrivals": plan.arrivals or "",
-        "--users": "" if plan.open else str(plan.users), "--spawn-rate": "" if plan.open else str(min(plan.users, 100)),
+        "--users": "" if plan.open else str(plan.users), "--spawn-rate": "" if plan.open else str(plan.spawn_rate),
         "--processes": str(processes) if processes > 1 else "", "--seed": str(plan.seed) if plan.seed else "",
         "--mix": ",".join(f"{name}:{weight:g}" for name, weight in plan.models.items()) if len(plan.models) > 1 else "",
         "--batch-sizes": plan.batch_sizes, "--lengths": plan.lengths, "--slo": slo, "--metrics-url": metrics_url,
@@ -42,7 +44,14 @@ def command(
     }  # fmt: skip
     flags = [word for name, value in said.items() if value for word in (name, value)]
     named = [word for path in recipes for word in ("--recipe", str(path))]
-    return ["-f", str(LOCUSTFILE), *named, "--headless", *flags, user]
+    return ["-f", str(LOCUSTFILE), *named, "--headless", *flags, *(_meeting() if processes > 1 else ()), user]
+
+
+def _meeting() -> list[str]:
+    """Where Locust's processes meet: not where those of another test do, which then would get each other's workers."""
+    with socket.create_server((LOCAL, 0)) as free:
+        port = str(free.getsockname()[1])
+    return ["--master-bind-host", LOCAL, "--master-bind-port", port, "--master-host", LOCAL, "--master-port", port]
 
 
 def run_time(plan: Plan) -> str:

@@ -6,6 +6,7 @@ Numbers are drawn from a distribution written as ``4`` (always), ``1-8`` (each a
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from tritonkit.samples import Sample
 
 SAMPLES = 128  # of each recipe; photographs take time to decode
 DRAWN = 1024  # different requests, which then come again
+MOST_VALUES = 1_000_000  # of a distribution; more is a slip of the pen
 MOST_BYTES = 256_000_000  # of one process, for models whose samples have many sizes
 
 
@@ -52,7 +54,7 @@ def distribution(text: str, what: str) -> Distribution:
         InputError: It is none; ``what`` says of what.
     """
     text = text.strip()
-    if found := re.fullmatch(r"(\d+)-(\d+)", text):
+    if (found := re.fullmatch(r"(\d+)-(\d+)", text)) and int(found[2]) - int(found[1]) < MOST_VALUES:
         values = list(range(int(found[1]), int(found[2]) + 1))
         weights = [1.0] * len(values)
     elif re.fullmatch(r"\d+(:\d*\.?\d+)?(,\d+(:\d*\.?\d+)?)*", text):
@@ -192,6 +194,8 @@ def mix(text: str) -> dict[str, float]:
         name, _, weight = part.strip().partition(":")
         try:
             found[name] = float(weight or 1)
-        except ValueError as error:
-            raise InputError(f"the mix {text!r} is no list of models and weights", "model_a:3,model_b:1") from error
+        except ValueError:
+            found[name] = math.nan
+        if not math.isfinite(found[name]):
+            raise InputError(f"the mix {text!r} is no list of models and weights", "model_a:3,model_b:1")
     return found

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from tritonkit.errors import InputError
 
 AS_SAMPLED = "as sampled"
+GENTLE = 100  # callers that connect in a second; Locust warns of more
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,27 @@ class Plan:
     batch_sizes: str = "1"
     lengths: str = AS_SAMPLED
 
+    def __post_init__(self) -> None:
+        """Refuse what no schedule can be made of.
+
+        Raises:
+            InputError: The warm-up or the seed is negative, or no number.
+        """
+        if not 0 <= self.warm_up_s < math.inf:
+            raise InputError(f"the warm-up is {self.warm_up_s:g} s", "0 seconds or more")
+        if self.seed < 0:
+            raise InputError(f"the seed is {self.seed}", "0 or more")
+
     @property
     def open(self) -> bool:
         """Whether requests leave when a schedule says, whatever became of those before."""
         return self.arrivals is not None
+
+    @property
+    def spawn_rate(self) -> int:
+        """Callers that begin in a second: 100 as a rule, but all of them in the first half of the warm-up."""
+        needed = math.ceil(2 * self.users / self.warm_up_s) if self.warm_up_s else self.users
+        return max(1, min(self.users, max(GENTLE, needed)))
 
     @property
     def ends(self) -> bool:

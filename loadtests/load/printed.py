@@ -61,8 +61,15 @@ def _verdict(result: Result) -> list[str]:
 
 def _check(check: Check, *, named: bool) -> str:
     sign = ("<=" if check.name != "goodput" else ">=") if check.met else (">" if check.name != "goodput" else "<")
-    value = "nothing" if check.found is None else f"{check.found:.{3 if check.found < 1000 else 4}g}"
+    value = "nothing" if check.found is None else _told_apart(check.found, check.wanted)
     return f"{check.model + ' ' if named else ''}{check.name} {value} {sign} {check.wanted:g}"
+
+
+def _told_apart(found: float, wanted: float) -> str:
+    """With three digits, and more where it would read like what was wanted and is not."""
+    digits = range(3 if found < 1000 else 4, 12)
+    said = (f"{found:.{count}g}" for count in digits)
+    return next((text for text in said if found == wanted or float(text) != wanted), f"{found:.12g}")
 
 
 def _latency(latency: Percentiles | None) -> str:

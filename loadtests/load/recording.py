@@ -106,10 +106,11 @@ class SecondCounts:
 
 @dataclass(frozen=True)
 class Cpu:
-    """CPU time and wall time of one process, in the measured seconds."""
+    """CPU time and wall time of one process, in the measured seconds, and the cores that it may use."""
 
     cpu_s: float
     wall_s: float
+    cores: tuple[int, ...] = ()
 
 
 @dataclass
@@ -121,7 +122,7 @@ class Recording:
         models: By name.
         seconds: By the second's number from the end of the warm-up; negative in it.
         lateness: Actual send less schedule, of the measured seconds of an open loop.
-        cpu: By process.
+        cpu: By process, as ``host:pid``.
         capped: Arrivals that were not sent as too many were without an answer.
         measured_s: How far the test came.
         stopped: Whether it was ended before its time.
@@ -222,7 +223,7 @@ class Recording:
                 for number, second in self.seconds.items()
             ],
             "lateness": encoded(self.lateness),
-            "cpu": {name: [cpu.cpu_s, cpu.wall_s] for name, cpu in self.cpu.items()},
+            "cpu": {name: [cpu.cpu_s, cpu.wall_s, cpu.cores] for name, cpu in self.cpu.items()},
             "capped": self.capped, "measured_s": self.measured_s, "stopped": self.stopped,
             "problems": list(self.problems), "rows": self.rows,
         }  # fmt: skip
@@ -244,7 +245,7 @@ class Recording:
                 for number, offered, completed, failed, latency in data["seconds"]
             },
             lateness=decoded(data["lateness"]),
-            cpu={name: Cpu(*said) for name, said in data["cpu"].items()},
+            cpu={name: Cpu(cpu_s, wall_s, tuple(cores)) for name, (cpu_s, wall_s, cores) in data["cpu"].items()},
             capped=data["capped"], measured_s=data["measured_s"], stopped=data["stopped"],
             problems=tuple(data["problems"]), rows=[tuple(row) for row in data["rows"]],
         )  # fmt: skip

@@ -118,7 +118,8 @@ class ModelResult:
         alone_ms: The fastest of some requests sent one after the other before the test: no load makes it faster.
         slo: What the model was held against.
         server: The other side of the wire; None where nobody asked it, or it is not Triton.
-        network_ms: Mean ``service`` less the server's mean time a request: network, client and generator.
+        network_ms: Mean ``service`` less the server's mean time a request: network, client and generator; None where
+            the server's is larger, as it counted requests that are not among these.
         explained: One sentence: why client and server differ.
     """
 

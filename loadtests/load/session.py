@@ -220,4 +220,5 @@ class Session:
         if self._began is not None:
             cpu_s, wall_s = self._began
             process = f"{socket.gethostname()}:{os.getpid()}"
-            self._recording.cpu[process] = Cpu(time.process_time() - cpu_s, time.perf_counter() - wall_s)
+            cores = tuple(sorted(os.sched_getaffinity(0)))
+            self._recording.cpu[process] = Cpu(time.process_time() - cpu_s, time.perf_counter() - wall_s, cores)

@@ -97,6 +97,8 @@ def _hopeless(name: str, model: ModelResult) -> str:
     bound = model.slo.latency_ms if model.slo else None
     if bound is None or model.alone_ms is None or model.alone_ms <= bound:
         return ""
+    if model.latency is not None and model.latency.p50 <= bound:
+        return ""  # the first requests met a cold model
     return (
         f"No rate can meet this SLO: sent alone, the fastest request to {name} took {model.alone_ms:.1f} ms, "
         f"and {bound:g} ms are allowed."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -83,6 +84,8 @@ def _model(name: str, counts: Counts, seconds: float, context: Context) -> Model
     latency, service = percentiles(counts.latency), percentiles(counts.service)
     server = context.server.get(name)
     network_ms = service.mean - server.request_ms if service and server and server.requests else None
+    if network_ms is not None and network_ms < 0:
+        network_ms = None  # the server's means are not of these requests alone
 
     def a_second(number: int) -> float:
         return number / seconds if seconds else 0.0
@@ -144,6 +147,8 @@ def _health(recording: Recording, plan: Plan, requests: int) -> GeneratorHealth:
         why.append(f"1 % of the requests left {late.p99:.1f} ms or more after their time; {LATEST_MS:g} ms are allowed")
     if cpu >= BUSIEST:
         why.append(f"a generator process used {cpu:.0%} of a core; use more processes, or another machine")
+    elif (shared := _crowded(recording)) >= BUSIEST:
+        why.append(f"the generator's processes used {shared:.0%} of the cores that they share; give them more cores")
     if recording.capped:
         why.append(f"{recording.capped} requests were not sent, as too many were without an answer: a lower rate")
     if not requests:
@@ -152,6 +157,15 @@ def _health(recording: Recording, plan: Plan, requests: int) -> GeneratorHealth:
         late.p50 if late else None, late.p99 if late else None, late.max if late else None,
         cpu, spent_ms / requests if requests else 0.0, recording.capped, not why, tuple(why),
     )  # fmt: skip
+
+
+def _crowded(recording: Recording) -> float:
+    """The largest share of the cores of some processes that these used together: none may look busy by itself."""
+    together: dict[tuple[str, tuple[int, ...]], float] = defaultdict(float)
+    for name, one in recording.cpu.items():
+        if one.cores and one.wall_s:
+            together[name.rpartition(":")[0], one.cores] += one.cpu_s / one.wall_s
+    return max((used / len(cores) for (_, cores), used in together.items()), default=0.0)
 
 
 def _explained(
@@ -163,7 +177,13 @@ def _explained(
     text = f"Of {latency.mean:.2f} ms that a request took on average, "
     before = f"{waited:.2f} ms passed before it was sent, " if waited >= 0.005 else ""
     if server is None or network_ms is None:
-        return f"{text}{before}{service.mean:.2f} ms from there to its answer."
+        text += f"{before}{service.mean:.2f} ms from there to its answer."
+        if server is None or not server.requests:
+            return text
+        return (
+            f"{text} The server's mean is {server.request_ms:.2f} ms, of {server.requests} successes: it counts those "
+            "for which nobody waited any more, those of the end of a warm-up, and those of other callers, too."
+        )
     rest = server.request_ms - server.queue_ms - server.compute_ms
     return (
         f"{text}{before}{server.queue_ms:.2f} ms in the server's queue, {server.compute_ms:.2f} ms in the model "
@@ -188,8 +208,8 @@ def _series(recording: Recording) -> tuple[Second, ...]:
 
 def _curve(recording: Recording, plan: Plan, found: Result) -> tuple[Point, ...]:
     """A point for each step of a schedule that the test came to the end of; of whole seconds."""
-    if plan.arrivals is None:
-        return ()
+    if plan.arrivals is None or not plan.arrivals.strip().startswith("steps:"):
+        return ()  # a recording would be read again, and may be gone
     steps = arrivals.parse(plan.arrivals).steps(plan.duration_s)
     return tuple(_point(recording, step, found) for step in steps if step.end_s <= recording.measured_s + 1e-6)
 

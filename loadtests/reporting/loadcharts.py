@@ -75,8 +75,10 @@ def parts(model: ModelResult) -> dict[str, float]:
     if model.latency is None or model.service is None:
         return {}
     late = model.latency.mean - model.service.mean
-    if model.server is None or model.network_ms is None:
+    if model.server is None:
         return {"late": late, "network": model.service.mean}
+    if model.network_ms is None:  # its means are of other requests, too
+        return {}
     server = model.server
     found = {"late": late, "network": model.network_ms, "queue": server.queue_ms, "compute": server.compute_ms}
     rest = server.request_ms - server.queue_ms - server.compute_ms

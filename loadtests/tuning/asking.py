@@ -10,6 +10,7 @@ from typing import Protocol
 
 from load.plan import Plan
 from load.result import Check, Point, Result
+from load.summary import BUSIEST
 
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import Slo
@@ -61,8 +62,9 @@ class Asker:
             long_s = max(self.plan.duration_s, LEAST_ARRIVALS / rate, LEAST_LONG * latency_s)
             plan = replace(self.plan, arrivals=f"poisson:{rate:.6g}", duration_s=long_s, seed=self.seed)
             result = self.generator.run(plan, slo=self.slo)
-            # What was not sent as too much was without an answer is the server's doing.
-            if result.generator.valid or result.generator.capped:
+            # What was not sent as too much was without an answer is the server's doing, unless the generator was too
+            # busy to hear the answers.
+            if result.generator.valid or (result.generator.capped and result.generator.cpu < BUSIEST):
                 self.results.append(result)
                 return probe(rate, result)
             if pause_s is not None:

@@ -44,7 +44,7 @@ def write(recipe: Recipe, batching: Batching) -> Recipe:
         OutputError: The file cannot be written.
     """
     checked(recipe, batching)
-    atomic.write(recipe.path, replaced(recipe.path.read_text(encoding="utf-8"), batching).encode())
+    atomic.write(recipe.path.resolve(), replaced(_text(recipe.path), batching).encode())  # a link stays one
     return recipes.load(recipe.path)
 
 
@@ -56,7 +56,11 @@ def checked(recipe: Recipe, batching: Batching) -> Recipe:
     """
     wanted = recipe.model_copy(update={KEY: batching})
     try:
-        new = replaced(recipe.path.read_text(encoding="utf-8"), batching)
+        if recipes.load(recipe.path).model_copy(update={KEY: recipe.batching}) != recipe:
+            raise RecipeError(
+                f"{recipe.path} was changed while it was tuned", f"tune it again, or write  {_line(batching).strip()}"
+            )
+        new = replaced(_text(recipe.path), batching)
         found = Recipe.model_validate({**yaml.safe_load(new), "path": recipe.path})
     except (YAMLError, yaml.YAMLError, ValueError, AttributeError) as error:
         raise _by_hand(recipe.path, batching) from error
@@ -75,17 +79,24 @@ def replaced(text: str, batching: Batching) -> str:
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if not isinstance(root, yaml.MappingNode) or root.flow_style:
         raise ValueError("no mapping in block style")
+    end = "\r\n" if "\r\n" in text else "\n"
     lines = text.splitlines(keepends=True)
     keys = [key.value for key, _ in root.value]
     if KEY not in keys:
-        return text + ("" if text.endswith("\n") else "\n") + _line(batching)
+        return text + ("" if text.endswith("\n") else end) + _line(batching).replace("\n", end)
     place = keys.index(KEY)
     first = root.value[place][0].start_mark.line
     last = root.value[place + 1][0].start_mark.line if place + 1 < len(keys) else len(lines)
     while lines[last - 1].lstrip()[:1] in {"", "#"}:  # what stands before the next key is about that
         last -= 1
-    new = _section("".join(lines[first:last]), root.value[place][1], batching)
+    old = "".join(lines[first:last]).replace("\r\n", "\n")
+    new = _section(old, root.value[place][1], batching).replace("\n", end)
     return "".join(lines[:first]) + new + "".join(lines[last:])
+
+
+def _text(path: Path) -> str:
+    """With its ends of lines as they are."""
+    return path.read_bytes().decode("utf-8")
 
 
 def _section(text: str, value: yaml.Node, batching: Batching) -> str:

@@ -70,6 +70,10 @@ def test_a_recording_is_replayed_from_its_first_time(tmp_path: Path) -> None:
     path.write_text("model,start_s\na,100.5\na,101.0\na,103.5\n", encoding="utf-8")
     np.testing.assert_allclose(times(f"replay:{path}", 0), [0, 0.5, 3.0])
     np.testing.assert_allclose(times(f"replay:{path}", 2), [0, 0.5])
+    path.write_text("model, start_s\na, 1\na, 3\n", encoding="utf-8-sig")  # as a spreadsheet writes it
+    np.testing.assert_allclose(times(f"replay:{path}", 0), [0, 2])
+    path.write_text("5\n6\n8\n", encoding="utf-8-sig")
+    np.testing.assert_allclose(times(f"replay:{path}", 0), [0, 1, 3])
     path.write_text("10\n10\n14\n", encoding="utf-8")
     np.testing.assert_allclose(times(f"replay:{path}", 0), [0, 0, 4])
     assert arrivals.parse(f"replay:{path}").duration_s(60) == pytest.approx(4 * 4 / 3)
@@ -82,6 +86,9 @@ def test_a_recording_is_replayed_from_its_first_time(tmp_path: Path) -> None:
         ("-1\n2\n", "line 1: -1 is negative"),
         ("1\nsoon\n", "line 2: no time in 'soon'"),
         ("1\nnan\n", "line 2: no time in 'nan'"),
+        ("nan\n1\n2\n", "line 1: no time in 'nan'"),
+        ("12:00:01\n1\n2\n", "line 1: no time in '12:00:01'"),
+        ("1\n\n\n2\nsoon\n", "line 5: no time in 'soon'"),
         ("a,start_s\nb,1\nb\n", "line 3: no time in 'b'"),
         ("", "has 0 times"),
         ("1\n1\n", "at least two that differ"),

@@ -140,6 +140,15 @@ def test_a_late_generator_ends_the_search_and_is_never_the_servers_failure(monke
     assert late.runs == 3
 
 
+def test_what_a_busy_generator_could_not_send_is_not_the_servers_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuning.asking.PAUSES_S", ())
+    capped = GeneratorHealth(1.0, 9.0, 90.0, 0.5, 0.9, 100, valid=False, why=("100 requests were not sent",))
+    assert not Asker(Late(results.result(generator=capped)), Slo(p99_ms=50), Plan())(100.0).met
+    busy = replace(capped, cpu=0.97, why=("a generator process used 97% of a core", *capped.why))
+    with pytest.raises(CheckFailed, match="used 97% of a core"):
+        Asker(Late(results.result(generator=busy)), Slo(p99_ms=50), Plan())(100.0)
+
+
 @pytest.mark.parametrize(
     ("available", "server", "generator"),
     [([0, 1], (0,), (1,)), ([2, 5], (2,), (5,)), (range(8), tuple(range(6)), (6, 7)), ([0, 1, 2, 3, 4, 5, 6, 9], (0, 1, 2, 3, 4, 5, 6), (9,))],
@@ -218,6 +227,18 @@ def test_what_the_verb_prints_and_keeps(tmp_path: Path) -> None:
     capacity.write(tmp_path / "net", result)
     assert Result.from_json(json.loads((tmp_path / "net/result.json").read_text())) == result
     assert (tmp_path / "net/index.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_report_that_cannot_be_written_costs_no_figures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = limit.Capacity(200.0, 190.0, 240.0, 1, (Probe(200.0, True, 200.0, 5.0, 50.0),))
+    monkeypatch.setattr(capacity, "_run", lambda _: (found, results.result()))
+    (tmp_path / "reports").write_text("no folder", encoding="utf-8")
+    assert run("--model", "net", "--reports", tmp_path / "reports") == 2
+    said = capsys.readouterr()
+    assert "200.0 requests/s" in said.out
+    assert "is in the way" in said.err
 
 
 def run(*arguments: Any) -> int:

@@ -49,6 +49,29 @@ def test_the_verbs_arguments_are_those_of_a_load_test(root: Path, monkeypatch: p
     assert [plan.users for plan in plans][1] == 8
 
 
+@pytest.mark.parametrize(
+    ("verb", "given"),
+    [
+        (
+            "loadtest",
+            {"MODEL": "my models/it's.yaml", "ARRIVALS": "replay:Mary's day.csv", "SLO": "p99_ms=5, p50_ms=1"},
+        ),
+        ("capacity", {"MODEL": "my models/it's.yaml", "SLO": "p99_ms=5, p50_ms=1"}),
+        ("tune", {"MODEL": "my models/it's.yaml", "BUDGET": "10 m"}),
+        ("compare", {"PEERS": "fastapi, mlserver", "MODELS": "a, b"}),
+    ],
+)
+def test_the_verbs_take_values_with_spaces_and_quotes(root: Path, verb: str, given: dict[str, str]) -> None:
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    said = subprocess.run(
+        ["make", "--dry-run", verb, *(f"{name}={value}" for name, value in given.items())],
+        cwd=root, capture_output=True, text=True, check=True, env=plain,
+    ).stdout.replace("\\\n", " ").splitlines()  # fmt: skip
+    words = next(shlex.split(line) for line in said if "python loadtests/" in line)
+    for name, value in given.items():
+        assert words[words.index(f"--{name.lower()}") + 1] == value
+
+
 def test_the_locust_command_writes_a_result(
     root: Path, server: TritonServer, write_recipe: Recipes, tmp_path: Path
 ) -> None:

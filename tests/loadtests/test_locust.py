@@ -79,12 +79,15 @@ def test_headless_over_two_processes_sends_the_whole_schedule_once(
 ) -> None:
     record = tmp_path / "requests.csv"
     plan = Plan(ARRIVALS, RUN_S - WARM_UP_S, WARM_UP_S)
-    found = headless.run(
-        headless.command(
-            plan, server.grpc_url, "TritonGrpcUser", [write_recipe("arithmetic")], processes=2, slo="p99_ms=10000",
-            record=record,
-        )
-    )  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # another test's master, where Locust has it by default
+            stack.enter_context(socket.create_server(("", 5557)))
+        found = headless.run(
+            headless.command(
+                plan, server.grpc_url, "TritonGrpcUser", [write_recipe("arithmetic")], processes=2, slo="p99_ms=10000",
+                record=record,
+            )
+        )  # fmt: skip
     assert (found.model.requests, found.model.failed) == (measured(), 0)
     assert len(read_rows(record)) == measured()
     assert found.load.processes == 2
@@ -179,17 +182,22 @@ def test_the_web_page_takes_a_schedule_and_refuses_a_bad_one(
         process.communicate(timeout=20)
 
 
-def test_ctrl_c_leaves_a_partial_result(
-    root: Path, server: TritonServer, write_recipe: Recipes, tmp_path: Path
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_partial_result_and_nobody_who_sends(
+    root: Path, server: TritonServer, write_recipe: Recipes, tmp_path: Path, how: signal.Signals
 ) -> None:
     command = [sys.executable, "loadtests/run.py", "--model", str(write_recipe("arithmetic")), "--host", server.grpc_url,
                "--arrivals", ARRIVALS, "--warm-up", "1s", "--duration", "60s", "--reports", str(tmp_path)]  # fmt: skip
     process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for_load(server)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     said, errors = process.communicate(timeout=40)
     assert process.returncode == 1, errors
-    assert said.startswith("PARTIAL")
+    with Client(server.http_url) as client:
+        after = client.statistics("arithmetic")[0].success.count
+        time.sleep(0.2)
+        assert client.statistics("arithmetic")[0].success.count == after
+    assert said.startswith("PARTIAL"), errors
     found = read(tmp_path / "arithmetic/result.json")
     assert found.partial
     assert not found.verdict.valid
@@ -198,12 +206,81 @@ def test_ctrl_c_leaves_a_partial_result(
     assert "cut short" in (tmp_path / "arithmetic/junit.xml").read_text(encoding="utf-8")
 
 
+COLD = """
+import time
+import gevent
+from load.users import Answer, ModelUser
+
+class Cold(ModelUser):
+    protocol = "cold"
+    began = []
+
+    def connect(self): pass
+
+    def call(self, request):
+        gevent.sleep(0.001 if self.began else 4.5)
+        self.began.append(time.monotonic())
+        return Answer(1)
+"""
+
+
+def test_a_first_request_that_takes_longer_than_the_test_is_no_part_of_it(
+    root: Path, write_recipe: Recipes, tmp_path: Path
+) -> None:
+    (tmp_path / "locustfile.py").write_text(f"{(root / 'loadtests/locustfile.py').read_text('utf-8')}\n{COLD}", "utf-8")
+    command = [sys.executable, "-m", "locust", "-f", str(tmp_path / "locustfile.py"), "--host", "cold://", "--headless",
+               "--recipe", str(write_recipe("arithmetic")), "--run-time", "4", "--warm-up", "0.5",
+               "--arrivals", "constant:20", "--result", str(tmp_path / "result.json"), "Cold"]  # fmt: skip
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(root / "loadtests"), "PYTHONWARNINGS": "ignore"}, capture_output=True,
+        text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (tmp_path / "result.json").exists(), done.stdout + done.stderr
+    found = read(tmp_path / "result.json")
+    assert (found.partial, found.load.duration_s, found.model.requests) == (False, 3.5, 70)
+
+
+INTERRUPTED = """
+import os, signal
+from load import recording
+
+offer = recording.Recording.offer
+
+def offer_and_interrupt(self, due_s):  # in the dispatcher
+    if due_s > 1 and not interrupted:
+        interrupted.append(due_s)
+        os.kill(os.getpid(), signal.SIGINT)
+    offer(self, due_s)
+
+interrupted = []
+recording.Recording.offer = offer_and_interrupt
+"""
+
+
+def test_ctrl_c_while_the_dispatcher_runs_leaves_a_partial_result(
+    root: Path, write_recipe: Recipes, tmp_path: Path
+) -> None:
+    plain = (root / "loadtests/locustfile.py").read_text("utf-8")
+    cold = COLD.replace("4.5", "0.001")
+    (tmp_path / "locustfile.py").write_text(f"{plain}\n{cold}\n{INTERRUPTED}", "utf-8")
+    command = [sys.executable, "-m", "locust", "-f", str(tmp_path / "locustfile.py"), "--host", "cold://", "--headless",
+               "--recipe", str(write_recipe("arithmetic")), "--run-time", "30", "--warm-up", "0.5",
+               "--arrivals", "constant:20", "--result", str(tmp_path / "result.json"), "Cold"]  # fmt: skip
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(root / "loadtests"), "PYTHONWARNINGS": "ignore"}, capture_output=True,
+        text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (tmp_path / "result.json").exists(), done.stdout + done.stderr
+    assert read(tmp_path / "result.json").partial
+
+
 @pytest.mark.parametrize(
     ("host", "arguments", "message"),
     [
         ("ftp://127.0.0.1:1", (), "do not make one test"),
         ("grpc://127.0.0.1:1", ("TritonGrpcUser", "TritonHttpUser"), "do not make one test"),
         ("grpc://127.0.0.1:1", ("--run-time", "1", "--warm-up", "1"), "are warm-up"),
+        ("grpc://127.0.0.1:1", ("--run-time", "1", "--warm-up", "-1"), "the warm-up is -1 s"),
     ],
 )
 def test_what_locust_cannot_use_is_said_before_anything_is_sent(

@@ -107,3 +107,11 @@ def test_a_mix_is_read_with_and_without_weights() -> None:
     assert payloads.mix("") == {}
     with pytest.raises(InputError, match="model_a:3"):
         payloads.mix("a:many")
+
+
+@pytest.mark.parametrize(
+    ("users", "warm_up_s", "rate"),
+    [(8, 2.0, 8), (150, 2.0, 150), (500, 20.0, 100), (1000, 2.0, 1000), (1000, 5.0, 400), (300, 0.0, 300)],
+)
+def test_all_callers_of_a_closed_loop_have_begun_before_it_is_measured(users: int, warm_up_s: float, rate: int) -> None:
+    assert Plan(users=users, warm_up_s=warm_up_s).spawn_rate == rate

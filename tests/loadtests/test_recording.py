@@ -26,7 +26,7 @@ def noted(seed: int, count: int) -> tuple[list[Recording], Recording]:
             recording.offer(due_s)
             recording.answer("a" if index % 3 else "b", due_s, sent_s, ended_s, error, ended_s if index % 2 else None)
     for index, part in enumerate(parts):
-        part.cpu = {f"process {index % 3}": Cpu(1.0, 2.0)}
+        part.cpu = {f"process {index % 3}": Cpu(1.0, 2.0, (0, index))}
     return parts, whole
 
 

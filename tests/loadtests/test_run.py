@@ -65,8 +65,9 @@ def test_a_full_disk_is_said_and_leaves_the_report_of_before(
     before = {path.name: path.read_bytes() for path in (place / "reports/sleep").iterdir()}
     free = place.stat().st_blksize
     (place / "filler").write_bytes(b"x" * (64 * 1024 - sum(map(len, before.values())) - 4 * free))
-    code, _, err = script(*load)
+    code, out, err = script(*load)
     assert code == 3
+    assert "requests/s" in out  # what was measured is not lost
     assert "no space left" in err
     assert "fix:" in err
     assert {path.name: path.read_bytes() for path in (place / "reports/sleep").iterdir()} == before
@@ -84,6 +85,9 @@ def test_a_full_disk_is_said_and_leaves_the_report_of_before(
         (["--duration", "1.5s"], "whole seconds"),
         (["--warm-up", "-1"], "WARM_UP"),
         (["--processes", "0"], "at least one"),
+        (["--seed", "-1"], "the seed is -1"),
+        (["--model", "a:inf"], "no list of models and weights"),
+        (["--batch-sizes", "1-9999999999"], "no distribution"),
         (["--slo", "p99=5"], "p99: unknown"),
         (["--batch-sizes", "none"], "no distribution"),
         (["--model", "no_such_model"], "no_such_model.yaml"),

@@ -74,6 +74,27 @@ def test_a_recipe_that_cannot_be_changed_without_harm_says_what_to_write(tmp_pat
     assert path.read_bytes() == before
 
 
+def test_what_a_person_changed_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_text(RECIPE, encoding="utf-8")
+    recipe = recipes.load(path)
+    path.write_text(RECIPE.replace("max_batch_size: ", "max_batch_size: 1"), encoding="utf-8")
+    before = path.read_bytes()
+    with pytest.raises(RecipeError, match="was changed while it was tuned"):
+        writeback.write(recipe, TUNED)
+    assert path.read_bytes() == before
+
+
+def test_ends_of_lines_and_links_stay(tmp_path: Path) -> None:
+    (tmp_path / "net.yaml").write_bytes(RECIPE.replace("\n", "\r\n").encode())
+    (tmp_path / "link.yaml").symlink_to("net.yaml")
+    writeback.write(recipes.load(tmp_path / "link.yaml"), TUNED)
+    assert (tmp_path / "link.yaml").is_symlink()
+    new = (tmp_path / "net.yaml").read_bytes()
+    assert new.count(b"\n") == new.count(b"\r\n")
+    assert recipes.load(tmp_path / "net.yaml").batching == TUNED
+
+
 # --- the whole road, on a real server ---
 
 NAME = "heavy"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 from load import printed, slo, summary
 from load.plan import Plan
 from load.recording import Cpu, Recording
-from load.result import Result
+from load.result import Result, ServerSide
 from load.slo import Slo
+from reporting import loadcharts
 
 from tritonkit import recipe, store
 from tritonkit.errors import InputError
@@ -77,6 +79,10 @@ def test_exit_code_says_whether_the_slo_was_met(recording: Recording, wanted: Sl
     [
         (recorded([10.0] * 1000, late_ms=5.5), "left 5.5 ms or more after their time"),
         (recorded([10.0] * 1000, cpu=0.91), "used 91% of a core"),
+        (
+            replace(recorded([10.0] * 1000), cpu={f"host:{pid}": Cpu(4.6, 10.0, (1,)) for pid in (7, 8)}),
+            "processes used 92% of the cores that they share",
+        ),
         (recorded([10.0] * 1000, capped=3), "3 requests were not sent"),
         (recorded([]), "no request was sent"),
         (replace(recorded([10.0] * 1000), problems=("1 of 2 generator processes died",)), "processes died"),
@@ -88,6 +94,32 @@ def test_a_generator_that_did_not_keep_up_makes_the_run_invalid(recording: Recor
     assert why in " ".join(found.generator.why)
     assert slo.exit_code(found) == 1
     assert f"INVALID: {found.generator.why[0]}" in printed.lines(found)
+
+
+def test_processes_with_cores_of_their_own_are_not_added_up() -> None:
+    cpu = {"host:1": Cpu(8, 10, (1,)), "host:2": Cpu(8, 10, (2,)), "other:3": Cpu(8, 10, (1,))}
+    assert result(replace(recorded([10.0] * 1000), cpu=cpu)).verdict.valid
+
+
+def test_a_server_that_counted_others_too_leaves_no_time_for_the_network() -> None:
+    slow = ServerSide(2000, 2000, 2000, 1.0, {1: 2000}, 480.0, 400.0, 80.0, 0.0, 80.0, 0.0)
+    found = result(recorded([10.0] * 1000), server={"m": slow}).model
+    assert found.network_ms is None
+    assert "-" not in found.explained.replace("warm-up", "")
+    assert loadcharts.parts(found) == {}
+    assert "The server's mean is 480.00 ms, of 2000 successes: it counts" in found.explained
+    quick = replace(slow, request_ms=8.0, queue_ms=1.0, compute_ms=7.0)
+    assert result(recorded([10.0] * 1000), server={"m": quick}).model.network_ms == pytest.approx(1.9, abs=0.05)
+
+
+def test_a_replayed_recording_may_be_gone_when_the_test_is_over() -> None:
+    assert result(recorded([10.0] * 100), plan=Plan("replay:/no/such/file.csv", duration_s=10.0)).curve == ()
+
+
+def test_what_misses_a_bound_by_little_does_not_read_like_the_bound() -> None:
+    found = result(recorded([50.04] * 1000))
+    (said,) = (line for line in printed.lines(found) if line.startswith("SLO"))
+    assert re.match(r"SLO NOT MET: p99_ms 50\.0\d+ > 50, error_rate 0 <= 0.001", said), said
 
 
 def test_a_partial_run_says_so_and_is_not_valid() -> None:
@@ -110,6 +142,7 @@ def test_an_slo_that_not_even_a_lone_request_keeps_is_called_so() -> None:
     assert "No rate can meet this SLO" in found.verdict.note
     assert "7.2 ms" in printed.lines(found)[-1]
     assert result(recorded([10.0] * 100), FAST, alone_ms={"m": 7.25}).verdict.note == ""
+    assert result(recorded([10.0] * 100), FAST, alone_ms={"m": 900.0}).verdict.note == ""  # those were to a cold model
 
 
 def test_steps_make_a_curve_with_a_verdict_for_each() -> None:
