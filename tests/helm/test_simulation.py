@@ -322,13 +322,20 @@ def test_the_charts_defaults_are_what_the_simulation_recommends(root: Path, resu
 
 
 def test_the_best_setting_costs_least_of_those_that_are_good_on_every_kind_of_pod() -> None:
-    def row(kind: str, name: str, hours: float, *, good: bool = True, signal: str = "queueTime") -> choice.Row:
-        return choice.Row(kind, name, signal, 1, 0, 0, 0, hours, 0, 0, good)
+    def row(
+        kind: str, name: str, hours: float, *, bad: int = 0, good: bool = True, signal: str = "queueTime"
+    ) -> choice.Row:
+        return choice.Row(kind, name, signal, 1, bad, 0, 0, hours, 0, 0, good)
 
     rows = [row("cpu", "a", 50), row("gpu", "a", 90), row("cpu", "b", 60), row("gpu", "b", 70),
             row("cpu", "c", 1), row("gpu", "c", 1, good=False), row("cpu", "d", 1, signal="utilization"),
             row("gpu", "d", 1, signal="utilization")]  # fmt: skip
     assert choice.best(rows) == "b"
+    tie = [row("cpu", "e", 59), row("gpu", "e", 70)]
+    assert choice.best([*rows, *tie]) == "b", "the first of those that tie"
+    assert choice.best([*rows, row("cpu", "e", 59, bad=1), *tie[1:]]) == "b"
+    assert choice.best([*rows[:2], row("cpu", "b", 60, bad=1), *rows[3:], *tie]) == "e"
+    assert choice.best([*rows, row("cpu", "e", 50), *tie[1:]]) == "e", "no tie"
 
 
 @pytest.mark.parametrize("kind", list(choice.MEASURED))
