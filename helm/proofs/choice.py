@@ -196,7 +196,8 @@ def result(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "criterion": f"At most {BAD_SHARE:.1%} of the minutes of {DAYS} days have a p99 over {slos} (or lose "
         f"{LATE:.0%} of their requests) and at most {LOST_SHARE:.2%} of the requests are lost, on every kind of pod; "
-        "of those settings the one with the fewest pod-hours",
+        f"of those settings the one with the fewest pod-hours, and of a tie within {TIE:.0%} that with the fewest bad "
+        "minutes",
         "best": best(rows), "recommended": recommended(rows), "made_of": made_of(),
         "rows": [asdict(row) for row in rows],
     }  # fmt: skip
