@@ -50,11 +50,26 @@ def imports(folder: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("folder", "forbidden"),
     [
-        ("clients/src", {"tritonkit", "torch", "gevent", "locust", "onnx", "onnxruntime"}),
+        ("clients/src", {"tritonkit", "torch", "gevent", "locust", "onnx", "onnxruntime", "deploying", "kubetools"}),
         (
             "build/src",
-            {"tritonkit_client", "locust", "gevent", "load", "locustfile", "demo", "reporting", "tuning", "peers"},
+            {
+                "tritonkit_client",
+                "locust",
+                "gevent",
+                "load",
+                "locustfile",
+                "demo",
+                "reporting",
+                "tuning",
+                "peers",
+                "deploying",
+                "kubetools",
+                "proofs",
+            },
         ),
+        ("loadtests", {"deploying", "kubetools", "proofs"}),
+        ("helm/deploying", {"tritonkit_client", "load", "tuning", "reporting", "proofs"}),
     ],
 )
 def test_rooms_know_only_what_they_may(root: Path, folder: str, forbidden: set[str]) -> None:
