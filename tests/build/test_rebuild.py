@@ -211,9 +211,13 @@ while not done:
     child = os.fork()
     if child == 0:
         left = len(states)
+        def changes(event, arguments):  # to be killed between two reads is to be killed before the next change
+            if event == "open":
+                return arguments[2] & (os.O_WRONLY | os.O_RDWR)
+            return event.startswith(("os.", "shutil.", "ctypes.")) and event not in ("os.kill", "os.listdir", "os.scandir")
         def hook(event, arguments):
             global left
-            if event != "os.kill" and event.startswith(("os.", "shutil.", "open", "ctypes.")):
+            if changes(event, arguments):
                 left -= 1
                 if left < 0:
                     os.kill(os.getpid(), signal.SIGKILL)

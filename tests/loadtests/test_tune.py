@@ -114,7 +114,7 @@ batching:   # by hand
 
 # the end
 """
-BRIEF = Effort(probe_s=0.5, final_s=0.5, warm_up_s=0.1, rounds=1, finalists=1)
+BRIEF = Effort(probe_s=0.3, final_s=0.3, warm_up_s=0.1, rounds=1, finalists=1)
 
 
 def heavy(path: Path) -> None:
