@@ -146,7 +146,7 @@ def _grpc(host: str) -> Call:
     import grpc
     from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-    options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+    options = [("grpc.use_local_subchannel_pool", 1)]
     stub = service_pb2_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(host, options))
 
     def call(number: int) -> int:
