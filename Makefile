@@ -110,8 +110,7 @@ bench-autoscaler: setup ## days of traffic against autoscaler settings; MEASURE=
 	@PYTHONPATH=helm:loadtests $(BIN)/python -m proofs.bench_autoscaler $(if $(MEASURE),--measure) $(if $(KEEP),--keep)
 
 test: setup ## the whole test suite
-	@$(BIN)/python -m pytest tests -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
-	$(BIN)/python -m pytest tests -m alone
+	@$(BIN)/python -m pytest tests
 
 lint: $(STAMP) ## ruff, mypy, and what is generated from the chart's values
 	@$(BIN)/ruff check .

@@ -15,18 +15,6 @@ os.environ.pop("COLUMNS", None)  # a width that consoles would keep from their i
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # on by default on Linux since onnxruntime 1.29
 
 ROOT = Path(__file__).parents[1]
-# Rooms and files that measure time, keep a schedule, or look at what the whole machine has: marked `alone`, and run by
-# themselves. All others may share the machine with each other.
-ALONE = (
-    "clients", "loadtests", "e2e/test_loadtests.py", "build/test_server.py", "helm/test_drain.py", "helm/test_dashboard.py",
-)  # fmt: skip
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = [ROOT / "tests" / place for place in ALONE]
-    for item in items:
-        if any(item.path.is_relative_to(place) for place in places):
-            item.add_marker("alone")
 
 
 @pytest.fixture(scope="session")

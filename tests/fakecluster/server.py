@@ -182,9 +182,10 @@ class _Handler(BaseHTTPRequestHandler):
         seen = int(query.get("resourceVersion") or 0)
         until = time.monotonic() + min(float(query.get("timeoutSeconds") or 20), 20)
         if query.get("sendInitialEvents") == "true":
-            for one in self.state.all(api, resource, namespace):
+            with self.state.lock:  # what happens after this moment is an event
+                there, seen = self.state.all(api, resource, namespace), int(self.state.clock)
+            for one in there:
                 self._chunk({"type": "ADDED", "object": one})
-            seen = int(self.state.clock)
             kind = next(kind for one, kind, _ in self.state.served[api] if one == resource)
             meta = {"resourceVersion": str(seen), "annotations": {"k8s.io/initial-events-end": "true"}}
             self._chunk({"type": "BOOKMARK", "object": {"kind": kind, "apiVersion": api, "metadata": meta}})

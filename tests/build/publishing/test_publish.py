@@ -120,13 +120,13 @@ def test_a_publisher_killed_midway_switches_nothing_and_repeating_completes(
     assert (tmp_path / "models/double/1/part29").read_text() == "content 29"
 
 
-SLOW = """
-import sys, time
+SLOW = r"""
+import os, sys, time
 from tritonkit import cli
 from tritonkit.publishing import Shelf
 
 def upload(*_):
-    print("UPLOADING", flush=True)
+    os.write(1, b"UPLOADING\n")  # several threads, each whole
     time.sleep(60)
 
 Shelf.upload = upload
