@@ -119,7 +119,7 @@ BRIEF = Effort(probe_s=0.3, final_s=0.3, warm_up_s=0.1, rounds=1, finalists=1)
 
 def heavy(path: Path) -> None:
     """Products with one large matrix, again and again."""
-    size, count = 2048, 12
+    size, count = 2048, 30
     weight = np.eye(size, dtype=np.float32)
     names = ["x", *(f"h{number}" for number in range(1, count)), "y"]
     nodes = [helper.make_node("MatMul", [a, "w"], [b]) for a, b in itertools.pairwise(names)]
