@@ -12,11 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from rich.console import Console
-from rich.markup import escape
-
 from deploying import commands
-from tritonkit.errors import InputError, TritonkitError
+from tritonkit.cli.output import ended
+from tritonkit.errors import InputError
 
 PROJECT = Path(__file__).parents[1]
 
@@ -33,17 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--project", type=Path, default=PROJECT, help="folder of model_repository and reports")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        if options.command == "rollback":
-            return commands.rollback(options.environment, options.revision)
-        return commands.deploy(options.environment, options.project, apply=wanted(options.apply))
-    except TritonkitError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        return 0
+    if options.command == "rollback":
+        return ended(lambda: commands.rollback(options.environment, options.revision))
+    return ended(lambda: commands.deploy(options.environment, options.project, apply=wanted(options.apply)))
 
 
 def wanted(said: str) -> bool:

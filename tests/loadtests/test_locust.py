@@ -224,19 +224,25 @@ class Cold(ModelUser):
 """
 
 
-def test_a_first_request_that_takes_longer_than_the_test_is_no_part_of_it(
-    root: Path, write_recipe: Recipes, tmp_path: Path
-) -> None:
-    (tmp_path / "locustfile.py").write_text(f"{(root / 'loadtests/locustfile.py').read_text('utf-8')}\n{COLD}", "utf-8")
-    command = [sys.executable, "-m", "locust", "-f", str(tmp_path / "locustfile.py"), "--host", "cold://", "--headless",
-               "--recipe", str(write_recipe("arithmetic")), "--run-time", "4", "--warm-up", "0.5",
-               "--arrivals", "constant:20", "--result", str(tmp_path / "result.json"), "Cold"]  # fmt: skip
+def ran(root: Path, folder: Path, recipe: Path, user: str, run_time: str) -> Result:
+    """The result of a headless test with a user of its own beside the shipped locustfile."""
+    page = (root / "loadtests/locustfile.py").read_text("utf-8")
+    (folder / "locustfile.py").write_text(f"{page}\n{user}", "utf-8")
+    command = [sys.executable, "-m", "locust", "-f", str(folder / "locustfile.py"), "--host", "cold://", "--headless",
+               "--recipe", str(recipe), "--run-time", run_time, "--warm-up", "0.5",
+               "--arrivals", "constant:20", "--result", str(folder / "result.json"), "Cold"]  # fmt: skip
     done = subprocess.run(
         command, env=os.environ | {"PYTHONPATH": str(root / "loadtests"), "PYTHONWARNINGS": "ignore"}, capture_output=True,
         text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert (tmp_path / "result.json").exists(), done.stdout + done.stderr
-    found = read(tmp_path / "result.json")
+    assert (folder / "result.json").exists(), done.stdout + done.stderr
+    return read(folder / "result.json")
+
+
+def test_a_first_request_that_takes_longer_than_the_test_is_no_part_of_it(
+    root: Path, write_recipe: Recipes, tmp_path: Path
+) -> None:
+    found = ran(root, tmp_path, write_recipe("arithmetic"), COLD, "4")
     assert (found.partial, found.load.duration_s, found.model.requests) == (False, 3.5, 70)
 
 
@@ -260,18 +266,8 @@ recording.Recording.offer = offer_and_interrupt
 def test_ctrl_c_while_the_dispatcher_runs_leaves_a_partial_result(
     root: Path, write_recipe: Recipes, tmp_path: Path
 ) -> None:
-    plain = (root / "loadtests/locustfile.py").read_text("utf-8")
     cold = COLD.replace("4.5", "0.001")
-    (tmp_path / "locustfile.py").write_text(f"{plain}\n{cold}\n{INTERRUPTED}", "utf-8")
-    command = [sys.executable, "-m", "locust", "-f", str(tmp_path / "locustfile.py"), "--host", "cold://", "--headless",
-               "--recipe", str(write_recipe("arithmetic")), "--run-time", "30", "--warm-up", "0.5",
-               "--arrivals", "constant:20", "--result", str(tmp_path / "result.json"), "Cold"]  # fmt: skip
-    done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": str(root / "loadtests"), "PYTHONWARNINGS": "ignore"}, capture_output=True,
-        text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert (tmp_path / "result.json").exists(), done.stdout + done.stderr
-    assert read(tmp_path / "result.json").partial
+    assert ran(root, tmp_path, write_recipe("arithmetic"), f"{cold}\n{INTERRUPTED}", "30").partial
 
 
 @pytest.mark.parametrize(

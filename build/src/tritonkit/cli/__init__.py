@@ -9,12 +9,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
-from rich.console import Console
-from rich.markup import escape
-
 from tritonkit import __version__
 from tritonkit.cli import build, engine, lint, machine, prepare, publish, sensitivity, serve
-from tritonkit.errors import TritonkitError
+from tritonkit.cli.output import ended
 
 COMMANDS = (build, lint, sensitivity, engine, prepare, publish, serve, machine)
 
@@ -23,17 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the process's exit code."""
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
-    try:
-        return command(options)
-    except TritonkitError as error:
-        if options.debug:
-            raise
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        return 0
+    return ended(lambda: command(options), debug=options.debug)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -215,9 +215,10 @@ def _print_plans(options: argparse.Namespace, written: Sequence[Any], elsewhere:
 
 
 def _passport(options: argparse.Namespace) -> int:
-    directories = _directories(options.models, options.repository)
+    directories = directories_of(options.models, options.repository)
     if options.print_server_args:
-        return _print_server_args(options, directories)
+        print(server_args(directories, options.image))  # noqa: T201
+        return 0
     if options.check:
         return _check(options, directories)
     said = [_described(directory) for directory in directories]
@@ -229,7 +230,8 @@ def _passport(options: argparse.Namespace) -> int:
     return 0
 
 
-def _directories(models: Sequence[str], repository: Path) -> list[Path]:
+def directories_of(models: Sequence[str], repository: Path) -> list[Path]:
+    """The models that were named, or all of a repository."""
     if models:
         found = [Path(name) if Path(name).is_dir() else repository / name for name in models]
         for directory in found:
@@ -276,15 +278,15 @@ def _print_passport(model: dict[str, Any]) -> None:
                   f"{engine['plan_bytes'] / 1e6:.1f} MB, {engine['created']}", soft_wrap=True)  # fmt: skip
 
 
-def _checked(options: argparse.Namespace, directories: Sequence[Path]) -> list[ModelCheck]:
+def _checked(directories: Sequence[Path], image: str | None) -> list[ModelCheck]:
     from tritonkit.engines import check, node
 
-    here = node.read(options.image)
+    here = node.read(image)
     return [check.check_model(directory, here) for directory in directories]
 
 
 def _check(options: argparse.Namespace, directories: Sequence[Path]) -> int:
-    results = _checked(options, directories)
+    results = _checked(directories, options.image)
     if options.json:
         print_json([asdict(result) for result in results])
         return 1 if any(result.problems for result in results) else 0
@@ -310,9 +312,13 @@ def _problem_lines(result: ModelCheck) -> list[str]:
     return lines
 
 
-def _print_server_args(options: argparse.Namespace, directories: Sequence[Path]) -> int:
-    """Standard output has the arguments and nothing else: an init container hands it to tritonserver as it is."""
-    results = _checked(options, directories)
+def server_args(directories: Sequence[Path], image: str | None = None) -> str:
+    """What tritonserver is to be started with on this node, as an init container hands it over; why, on standard error.
+
+    Raises:
+        CheckFailed: A model may not run here, and no fallback covers it.
+    """
+    results = _checked(directories, image)
     failing = [result for result in results if result.problems]
     for result in failing:
         print("\n".join(_problem_lines(result)), file=sys.stderr)  # noqa: T201
@@ -330,5 +336,4 @@ def _print_server_args(options: argparse.Namespace, directories: Sequence[Path])
             f"models state different fallbacks ({', '.join(sorted(names))}), and Triton takes one",
             "serve them from different servers",
         )
-    print("".join(f"--model-config-name={name}" for name in names))  # noqa: T201
-    return 0
+    return "".join(f"--model-config-name={name}" for name in names)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import math
 import signal
 import sys
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
+from tritonkit.cli import engine
 from tritonkit.cli.output import Verbs, out
 from tritonkit.errors import InputError
 
@@ -80,16 +79,10 @@ def _tell(outcome: Outcome) -> None:
 def _server_args(options: argparse.Namespace) -> int:
     """The passport check, as `tritonkit passport --print-server-args` has it; its answer into the file."""
     from tritonkit import atomic
-    from tritonkit.cli import main
 
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        code = main(["passport", "--repository", str(options.repository), "--print-server-args"])
-    if code:
-        return code
+    said = engine.server_args(engine.directories_of([], options.repository))
     if options.server_args:
-        atomic.write(options.server_args, printed.getvalue().encode())
-    said = printed.getvalue().strip()
+        atomic.write(options.server_args, f"{said}\n".encode())
     place = f", in {options.server_args}" if options.server_args else ""
     out.print(f"tritonserver's arguments{place}: {said or 'none: every model may run here as it is'}", soft_wrap=True)
     return 0
