@@ -15,9 +15,8 @@ from tritonkit import recipe as recipes
 from tritonkit.engines import gpus
 from tritonkit.errors import RecipeError
 from tritonkit.precision import gate
-from tritonkit.recipe import Precision, Recipe
+from tritonkit.recipe import Precision, Recipe, Target
 from tritonkit.repository import config, layout
-from tritonkit.repository.config import Target
 
 FALLBACK = "onnxruntime"  # the name of the other configuration: tritonserver --model-config-name=onnxruntime
 ENGINE_GRAPH = "engine.onnx"  # what `tritonkit engine` builds plans from; Triton does not read it

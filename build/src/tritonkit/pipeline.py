@@ -14,9 +14,8 @@ from tritonkit import assemble, exporting, store
 from tritonkit.assemble import Ready
 from tritonkit.errors import CheckFailed, GraphError, InputError, RecipeError, SourceError
 from tritonkit.precision import gate, metrics, variants
-from tritonkit.recipe import PRECISIONS, Precision, Recipe
+from tritonkit.recipe import PRECISIONS, Precision, Recipe, Target
 from tritonkit.repository import layout, text
-from tritonkit.repository.config import Target
 
 
 @dataclass(frozen=True)
@@ -108,8 +107,9 @@ def _ready(recipe: Recipe, base: store.Artifact, target: Target, options: Option
     metrics.bounds(recipe)  # a mistake in it is found before minutes of work
     made, absent = _variants(recipe, base, target, options, asked)
     decision = gate.decide(recipe, base, target, made, absent) if len(asked) > 1 else gate.Decision("fp32", [])
-    if recipe.batching.precision and target != "tensorrt" and options.precisions is None:
-        decision = gate.tuned(recipe, decision, recipe.batching.precision)
+    chosen = recipe.serving(target).precision
+    if chosen and target != "tensorrt" and options.precisions is None:
+        decision = gate.tuned(recipe, decision, chosen)
     if options.alone and decision.unproven(options.alone):
         decision = replace(decision, precision=options.alone)  # asked for by name, and accurate
     if options.force and options.force != decision.precision:

@@ -24,7 +24,7 @@ GRAPH = "model.onnx"
 # What an artifact is made with; a change in any of them makes a new one.
 _CODE = ("dtypes", "export", "graph", "hf", "parity", "samples", "sources")
 # How a graph is served, and what is made of it later, does not change its export.
-_NOT_EXPORTED = {"batching", "precisions", "accuracy", "calibration", "slo", "gpus", "text"}
+_NOT_EXPORTED = {"batching", "precisions", "accuracy", "calibration", "slo", "gpus", "text", "tf32"}
 _TOOLS = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch", "transformers")
 
 

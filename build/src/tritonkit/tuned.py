@@ -13,8 +13,7 @@ from typing import Any
 from tritonkit import atomic, store
 from tritonkit import recipe as recipes
 from tritonkit.precision import gate
-from tritonkit.recipe import Recipe
-from tritonkit.repository.config import Target
+from tritonkit.recipe import Recipe, Target
 
 
 def keep(recipe: Recipe, graph_sha256: str, target: Target, figures: dict[str, Any]) -> None:
@@ -41,7 +40,7 @@ def find(recipe: Recipe, graph_sha256: str, target: Target) -> dict[str, Any] | 
 
 def _place(recipe: Recipe, graph_sha256: str, target: Target) -> Path:
     facts = {
-        "model": recipe.name, "graph": graph_sha256, "target": target, "largest_batch": recipe.largest_batch,
+        "model": recipe.name, "graph": graph_sha256, "target": target, "largest_batch": recipe.serving(target).max_batch_size,
         "batching": recipes.as_json(recipe)["batching"], "machine": gate.machine(),
     }  # fmt: skip
     return store.home() / "tuned" / f"{store.hash_of(facts)}.json"

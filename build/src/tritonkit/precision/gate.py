@@ -19,8 +19,7 @@ from tritonkit import progress, samples, store
 from tritonkit.errors import CheckFailed
 from tritonkit.graph import Session
 from tritonkit.precision import fp16, metrics, search, speed, variants
-from tritonkit.recipe import Precision, Recipe
-from tritonkit.repository.config import Target
+from tritonkit.recipe import Precision, Recipe, Target
 
 Verdict = Literal["base", "accepted", "refused", "unproven", "not built"]
 
@@ -108,7 +107,7 @@ def decide(
         "what": "gate", "graphs": {name: artifact.about["graph_sha256"] for name, artifact in made.items()},
         "base": base.identity, "target": target, "bounds": metrics.bounds(recipe),
         "metrics": metrics.code(recipe), "devices": ["cuda"] if target == "cuda" and Session.has_cuda() else [],
-        "absent": dict(absent), "threads": recipe.batching.threads, "batch": recipe.max_batch_size,
+        "absent": dict(absent), "threads": recipe.serving(target).threads, "batch": recipe.max_batch_size,
         "shapes": recipe.sizes("opt"), "machine": machine(), "tools": store.tool_versions(),
         "code": store.code_hash(*(Path(__file__).with_name(f"{name}.py") for name in _CODE)),
     }  # fmt: skip
@@ -250,7 +249,7 @@ def _times(
 ) -> dict[str, speed.Timing]:
     if target == "tensorrt" or (target == "cuda" and not Session.has_cuda()):
         return {}
-    threads, device = recipe.batching.threads, "cuda" if target == "cuda" else "cpu"
+    threads, device = recipe.serving(target).threads, "cuda" if target == "cuda" else "cpu"
     sessions = {
         str(name): Session(artifact.graph, threads, device=device, without=_CRASHES if name == "fp16" else ())
         for name, artifact in made.items()

@@ -17,8 +17,7 @@ from tritonkit import recipe as recipes
 from tritonkit.engines import gpus
 from tritonkit.errors import GraphError, InputError, SourceError
 from tritonkit.precision import calibration, cpu, fp16, metrics, onnxgraph, qdq, search, sensitivity, tensorrt
-from tritonkit.recipe import PRECISIONS, Precision, Recipe
-from tritonkit.repository.config import Target
+from tritonkit.recipe import PRECISIONS, Precision, Recipe, Target
 
 EVALUATED = 256  # samples at most that the gate judges on
 SELECTED = 32  # samples that searches compare by

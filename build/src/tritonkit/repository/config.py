@@ -6,22 +6,22 @@ The text begins with a checksum of itself, so that an edit by hand is recognised
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any
 from urllib.parse import quote
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from tritonkit.recipe import Recipe, TensorSpec
+from tritonkit.recipe import Recipe, Serving, Target, TensorSpec
 from tritonkit.samples import Sample
 
-Target = Literal["cpu", "cuda", "tensorrt"]
-_BACKENDS: dict[Target, str] = {"cpu": "onnxruntime", "cuda": "onnxruntime", "tensorrt": "tensorrt"}
-# A queue of 256 holds a few seconds of work for a model of 10 ms; after 2 s most callers have given up.
-MAX_QUEUE_SIZE = 256
-QUEUE_TIMEOUT_MS = 2000
+# What runs a CUDA model by prepared sizes; NVIDIA's own backend cannot (docs/decisions/0013).
+SIZED_BACKEND = "tritonkit_onnxruntime"
+GRAPH_FILE = "model.onnx"
+_BACKENDS: dict[Target, str] = {"cpu": "onnxruntime", "cuda": SIZED_BACKEND, "tensorrt": "tensorrt"}
 # onnxruntime's default, EXHAUSTIVE, tries every algorithm at each batch size that it meets first: with dynamic batching
 # requests then wait 0.7 to 2.4 s (docs/decisions/0005).
 CONV_SEARCH = "HEURISTIC"
@@ -51,22 +51,52 @@ def make(recipe: Recipe, target: Target, warmup: Sample, plans: Mapping[str, str
     set_batching(config, recipe, target)
     _add_warmup(config, recipe, warmup)
     if target == "cuda":
+        config.default_model_filename = GRAPH_FILE
+        # Tensors in a client's CUDA shared memory reach the backend where they are.
+        config.parameters["FORCE_CPU_ONLY_INPUT_TENSORS"].string_value = "no"
         cuda = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="cuda")
         cuda.parameters["cudnn_conv_algo_search"] = CONV_SEARCH
+        cuda.parameters["use_tf32"] = str(int(recipe.tf32))
     return seal(text_format.MessageToString(config), recipe.path.name)
 
 
 def set_batching(config: pb.ModelConfig, recipe: Recipe, target: Target) -> None:
     """Give a configuration what the recipe's ``batching`` says, instead of what it had of that."""
-    config.max_batch_size = recipe.largest_batch
+    serving = recipe.serving(target)
+    config.max_batch_size = serving.max_batch_size
     del config.instance_group[:]
     kind = pb.ModelInstanceGroup.KIND_CPU if target == "cpu" else pb.ModelInstanceGroup.KIND_GPU
-    config.instance_group.add(count=recipe.batching.instances, kind=kind)
+    config.instance_group.add(count=serving.instances, kind=kind)
     config.ClearField("dynamic_batching")
-    if recipe.largest_batch > 1:
-        _add_batching(config, recipe)
+    if serving.max_batch_size > 1:
+        _add_batching(config, serving)
     if target == "cpu":
-        config.parameters["intra_op_thread_count"].string_value = str(recipe.batching.threads)
+        config.parameters["intra_op_thread_count"].string_value = str(serving.threads)
+    if target == "cuda":
+        _add_sizes(config, recipe, serving)
+
+
+def padding_of(recipe: Recipe) -> dict[str, Any]:
+    """The parameter ``padding``: what each padded dimension is filled up to, where, and with what.
+
+    ``axis`` counts in the configuration's ``dims``, which have no batch dimension.
+    """
+    return {
+        dimension: {
+            "sizes": list(bounds.padded_sizes),
+            "inputs": {
+                name: {"axis": recipe.inputs[name].dims.index(dimension), "value": value}
+                for name, value in bounds.pad.items()
+            },
+            "outputs": {
+                name: {"axis": output.dims.index(dimension)}
+                for name, output in recipe.outputs.items()
+                if dimension in output.dims
+            },
+        }
+        for dimension, bounds in recipe.shapes.items()
+        if bounds.pad
+    }
 
 
 def labels_filename(recipe: Recipe, output: str) -> str:
@@ -100,17 +130,30 @@ def is_ours(text: str) -> bool:
     return found is not None and hashlib.sha256(text[found.end() :].encode()).hexdigest() == found[1]
 
 
-def _add_batching(config: pb.ModelConfig, recipe: Recipe) -> None:
-    said = recipe.batching
-    config.dynamic_batching.max_queue_delay_microseconds = said.max_queue_delay_us
-    if not said.bounded:
+def _add_batching(config: pb.ModelConfig, serving: Serving) -> None:
+    config.dynamic_batching.max_queue_delay_microseconds = serving.max_queue_delay_us
+    if not serving.bounded:
         return
     policy = config.dynamic_batching.default_queue_policy
     policy.timeout_action = pb.ModelQueuePolicy.REJECT
-    timeout_ms = QUEUE_TIMEOUT_MS if said.queue_timeout_ms is None else said.queue_timeout_ms
-    policy.default_timeout_microseconds = timeout_ms * 1000
+    policy.default_timeout_microseconds = serving.queue_timeout_ms * 1000
     policy.allow_timeout_override = True  # a client with less patience says so in its request
-    policy.max_queue_size = MAX_QUEUE_SIZE if said.max_queue_size is None else said.max_queue_size
+    policy.max_queue_size = serving.max_queue_size
+
+
+def _add_sizes(config: pb.ModelConfig, recipe: Recipe, serving: Serving) -> None:
+    """The sizes that a GPU is prepared for, and how requests are padded up to them."""
+    parameters = config.parameters
+    for name in ("batch_sizes", "cuda_graphs", "padding"):
+        parameters.pop(name, None)
+    parameters["batch_sizes"].string_value = ",".join(map(str, serving.batch_sizes)) or "off"
+    parameters["cuda_graphs"].string_value = str(int(serving.cuda_graphs))
+    padding = padding_of(recipe) if serving.batch_sizes and serving.max_batch_size > 1 else {}
+    if padding:
+        parameters["padding"].string_value = json.dumps(padding)
+    padded = {name for dimension in padding.values() for name in dimension["inputs"]}
+    for tensor in config.input:
+        tensor.allow_ragged_batch = tensor.name in padded
 
 
 def _add_warmup(config: pb.ModelConfig, recipe: Recipe, warmup: Sample) -> None:

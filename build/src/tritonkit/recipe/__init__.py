@@ -1,0 +1,46 @@
+"""What a recipe may say: one YAML file, parsed once, here, into plain frozen data.
+
+It knows the words and their bounds. Whether the source loads, or a graph agrees with the recipe, is for
+:mod:`tritonkit.sources` and :mod:`tritonkit.graph`.
+"""
+
+from tritonkit.recipe.model import Recipe, as_json, holds
+from tritonkit.recipe.reading import load
+from tritonkit.recipe.sections import (
+    PRECISIONS,
+    Batching,
+    Calibration,
+    HfSource,
+    OnnxSource,
+    OutputSpec,
+    Precision,
+    Range,
+    Slo,
+    Target,
+    TensorSpec,
+    Text,
+)
+from tritonkit.recipe.serving import MAX_QUEUE_SIZE, QUEUE_TIMEOUT_MS, Serving, default_batch_sizes
+
+__all__ = [
+    "MAX_QUEUE_SIZE",
+    "PRECISIONS",
+    "QUEUE_TIMEOUT_MS",
+    "Batching",
+    "Calibration",
+    "HfSource",
+    "OnnxSource",
+    "OutputSpec",
+    "Precision",
+    "Range",
+    "Recipe",
+    "Serving",
+    "Slo",
+    "Target",
+    "TensorSpec",
+    "Text",
+    "as_json",
+    "default_batch_sizes",
+    "holds",
+    "load",
+]

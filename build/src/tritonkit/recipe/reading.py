@@ -1,0 +1,96 @@
+"""Reads a recipe's YAML file; what is wrong in it is said with its line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from tritonkit.errors import RecipeError
+from tritonkit.recipe.model import Recipe
+from tritonkit.recipe.sections import Batching, Calibration, OnnxSource, OutputSpec, Range, Slo, TensorSpec, Text
+
+
+def load(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        RecipeError: The file is missing or is no YAML mapping, or a value is not allowed; the message
+            has the line and, for an unknown key, the nearest known one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read recipe {path}: {error}", "check the path") from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not valid YAML: {error}", "correct the syntax at that line") from error
+    if not isinstance(data, dict):
+        raise RecipeError(
+            f"{path}: a recipe is a mapping with name, source, inputs and outputs",
+            "`tritonkit init MODEL` writes one",
+        )
+    try:
+        return Recipe.model_validate({**data, "path": path})
+    except ValidationError as error:
+        raise _explain(path, node, error) from error
+
+
+def _explain(path: Path, node: yaml.Node | None, error: ValidationError) -> RecipeError:
+    """All problems of a recipe as one error, each with its line."""
+    problems = []
+    fixes = []
+    for item in error.errors():
+        keys = [part for part in item["loc"] if not _is_union_branch(part)]
+        where = ".".join(str(part) for part in keys) or "recipe"
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            known = _known_keys(keys[:-1])
+            near = difflib.get_close_matches(str(keys[-1]), known, n=1)
+            message = "unknown key" + (f", did you mean {near[0]!r}?" if near else "")
+            fixes.append(f"keys known here: {', '.join(known)}")
+        line = _line(node, keys)
+        text = f"{path}:{line}: {where}: {message}"
+        if text not in problems:
+            problems.append(text)
+    return RecipeError("\n".join(problems), fixes[0] if fixes else "correct the recipe at that line")
+
+
+def _is_union_branch(part: int | str) -> bool:
+    """Pydantic puts the branch of a union it tried into an error's location; a reader has no use for it."""
+    return isinstance(part, str) and (part in {"str", "int", "OnnxSource", "HfSource"} or "[" in part)
+
+
+def _known_keys(parents: Sequence[int | str]) -> list[str]:
+    sections: dict[str, type[BaseModel]] = {
+        "inputs": TensorSpec,
+        "outputs": OutputSpec,
+        "shapes": Range,
+        "batching": Batching,
+        "calibration": Calibration,
+        "slo": Slo,
+        "text": Text,
+        "source": OnnxSource,
+    }
+    model = sections.get(str(parents[0]), Recipe) if parents else Recipe
+    return sorted(name for name in model.model_fields if name != "path")
+
+
+def _line(node: yaml.Node | None, keys: Sequence[int | str]) -> int:
+    """The 1-based line of the deepest key of ``keys`` that the document has."""
+    line = 1
+    for key in keys:
+        child: tuple[yaml.Node, yaml.Node] | None = None
+        if isinstance(node, yaml.MappingNode):
+            child = next((pair for pair in node.value if pair[0].value == str(key)), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            child = (node.value[key], node.value[key])
+        if child is None:
+            break
+        line, node = child[0].start_mark.line + 1, child[1]
+    return int(line)
