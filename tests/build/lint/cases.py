@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from . import cases_batching, cases_ensembles, cases_graph, cases_layout, cases_tensorrt, cases_tensors, cases_warmup
+from . import (
+    cases_batching,
+    cases_ensembles,
+    cases_graph,
+    cases_layout,
+    cases_sizes,
+    cases_tensorrt,
+    cases_tensors,
+    cases_warmup,
+)
 from .lab import Case
 
 CASES: list[Case] = [
@@ -13,4 +22,5 @@ CASES: list[Case] = [
     *cases_warmup.CASES,
     *cases_ensembles.CASES,
     *cases_tensorrt.CASES,
+    *cases_sizes.CASES,
 ]

@@ -91,6 +91,16 @@ def test_flags_of_the_server_decide_about_the_cache(run: Run, repository: Path) 
     assert severities == [["info"], ["warning"], [], []]
 
 
+def test_the_image_decides_whether_our_backend_is_missed(run: Run, repository: Path) -> None:
+    config = 'backend: "tritonkit_onnxruntime"\ninstance_group { count: 4 kind: KIND_GPU }\n' + BATCHED + XY
+    write(repository / "sized", onnx_model(None) | {"config.pbtxt": config})
+    severities = []
+    for image in ("26.09-py3", "nvcr.io/nvidia/tritonserver:26.09-py3", "registry.example.org/tritonkit:26.09"):
+        findings = json.loads(run("--image", image, "--json")[1])["findings"]
+        severities.append([finding["severity"] for finding in findings if finding["rule"] == "TK137"])
+    assert severities == [["info"], ["warning"], []]
+
+
 def test_a_custom_configuration_is_read_if_the_server_will(run: Run, repository: Path) -> None:
     write(repository / "tuned", python() | {"configs/h100.pbtxt": 'backend: "python"\nmax_batch_size: -1\n'})
     assert "max_batch_size is -1" not in run()[1]

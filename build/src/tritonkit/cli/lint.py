@@ -12,7 +12,11 @@ def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.Argumen
     """Say the arguments of ``lint``."""
     lint = verbs.add_parser("lint", parents=[report], help="find what is wrong with a model repository")
     lint.add_argument("repository", type=Path, nargs="?", default=Path("model_repository"), help="default: %(default)s")
-    lint.add_argument("--image", metavar="TAG", help="the NGC image that will serve it, for example 26.08-py3")
+    lint.add_argument(
+        "--image",
+        metavar="TAG",
+        help="the image that will serve it, such as 26.08-py3, nvcr.io/nvidia/tritonserver:26.08-py3 or your own",
+    )
     lint.add_argument("--gpu", metavar="NAME", help="the GPU of the nodes, for example l4")
     lint.add_argument(
         "--server-arg", action="append", metavar="--FLAG=VALUE", help="a flag that tritonserver will get; repeatable"
@@ -37,6 +41,7 @@ def _lint(options: argparse.Namespace) -> int:
         return 0
     known = findings.Options(
         image=findings.parse_image(options.image) if options.image else None,
+        origin=findings.parse_origin(options.image or ""),
         gpu=gpus.find(options.gpu) if options.gpu else None,
         server=findings.join_flags(options.server_arg) if options.server_arg else None,
     )

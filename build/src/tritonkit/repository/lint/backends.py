@@ -14,7 +14,9 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 ENSEMBLE = "ensemble"
 TENSORRT = "tensorrt"
-ONNXRUNTIME = "onnxruntime"
+ONNXRUNTIME = "onnxruntime"  # NVIDIA's C++ backend; on the embedded server ours serves this name too
+TRITONKIT_ONNXRUNTIME = "tritonkit_onnxruntime"  # ours by its own name (docs/decisions/0013)
+ONNX = frozenset({ONNXRUNTIME, TRITONKIT_ONNXRUNTIME})
 PYTHON = "python"
 PYTORCH = "pytorch"
 OPENVINO = "openvino"
@@ -26,6 +28,8 @@ DEFAULT_FILES = {
     PYTORCH: "model.pt",
     PYTHON: "model.py",
 }
+# Of a backend that Triton's core does not know: it finds no file by itself.
+_OWN_FILES = {TRITONKIT_ONNXRUNTIME: DEFAULT_FILES[ONNXRUNTIME]}
 _PLATFORMS = {
     "tensorrt_plan": TENSORRT,
     "onnxruntime_onnx": ONNXRUNTIME,
@@ -80,7 +84,7 @@ def resolve(config: pb.ModelConfig, name: str, directory: Path, folders: Sequenc
     if backend == TENSORFLOW:
         platform = platform or _tensorflow_platform(filename, first)
         filename = filename or _TENSORFLOW_FILES.get(platform, "")
-    return Served(backend, platform, filename or DEFAULT_FILES.get(backend, ""))
+    return Served(backend, platform, filename or (DEFAULT_FILES | _OWN_FILES).get(backend, ""))
 
 
 def _by_file(filename: str, first: Path | None) -> str:

@@ -129,8 +129,8 @@ class Model:
 
     @cached_property
     def graph_paths(self) -> list[Path]:
-        """The ONNX files that the onnxruntime backend will open, whether they exist or not."""
-        if self.served.backend != backends.ONNXRUNTIME:
+        """The ONNX files that an onnxruntime backend will open, whether they exist or not."""
+        if self.served.backend not in backends.ONNX:
             return []
         paths = [self.version(number) / self.served.filename for number in self.loaded]
         return [path / "model.onnx" if is_folder(path) else path for path in paths]
@@ -167,7 +167,7 @@ class Model:
         said = _declared(config)
         if config.input and config.output:
             return said
-        if self.served.backend == backends.ONNXRUNTIME and self.graphs:
+        if self.served.backend in backends.ONNX and self.graphs:
             return _completed(said, self.graphs[-1])
         return None
 
@@ -273,7 +273,7 @@ def _tensor(entry: Any) -> graphs.Tensor:
 
 
 def _completed(said: Signature, graph: graphs.Graph) -> Signature:
-    """As the onnxruntime backend completes it: batches of 4 where every first dimension is free."""
+    """As an onnxruntime backend completes it: batches of 4 where every first dimension is free."""
     tensors = [*graph.inputs.values(), *graph.outputs.values()]
     size = said.max_batch_size
     if size == 0 and all(tensor.dims and tensor.dims[0] == -1 for tensor in tensors):

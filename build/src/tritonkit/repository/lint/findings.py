@@ -15,6 +15,8 @@ from tritonkit.errors import InputError
 # error: Triton refuses it, or answers wrongly. warning: it runs, and hurts. info: worth knowing.
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+Origin = Literal["", "nvidia", "other"]
+_STOCK = re.compile(r"(?:.*/)?nvidia/tritonserver:.*", re.DOTALL)
 _FLAG = re.compile(r"--(?P<name>[a-z0-9-]+)(?:[= ](?P<value>.*))?", re.DOTALL)
 
 
@@ -57,6 +59,8 @@ class Options:
 
     Attributes:
         image: Year and month of the NGC image, ``(26, 8)`` for 26.08; None where unknown.
+        origin: Whether it is NVIDIA's own image or another made of it, such as that of build/Dockerfile; empty where
+            only its release is known.
         gpu: The GPU of the nodes; None where unknown.
         server: Flags of ``tritonserver``, such as ``--cache-config=local,size=1048576``; None where unknown.
     """
@@ -64,6 +68,7 @@ class Options:
     image: tuple[int, int] | None = None
     gpu: Gpu | None = None
     server: tuple[str, ...] | None = None
+    origin: Origin = ""
 
     def flag(self, name: str) -> list[str]:
         """The values of a server flag, given without its dashes."""
@@ -96,6 +101,13 @@ def parse_image(text: str) -> tuple[int, int]:
     if match is None or not 1 <= int(match[2]) <= 12:
         raise InputError(f"{text!r} is no tag of an NGC Triton image", "give one such as 26.08 or 26.08-py3")
     return int(match[1]), int(match[2])
+
+
+def parse_origin(text: str) -> Origin:
+    """Whose image a reference names; empty for a tag alone."""
+    if ":" not in text:
+        return ""
+    return "nvidia" if _STOCK.fullmatch(text.strip()) else "other"
 
 
 def join_flags(words: Sequence[str]) -> tuple[str, ...]:

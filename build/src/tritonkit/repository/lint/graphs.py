@@ -17,6 +17,8 @@ _LFS = b"version https://git-lfs.github.com/spec/"
 _FP8 = {_P.FLOAT8E4M3FN, _P.FLOAT8E4M3FNUZ, _P.FLOAT8E5M2, _P.FLOAT8E5M2FNUZ}
 _QDQ = {"QuantizeLinear", "DequantizeLinear"}
 _SHAPE_BYTES = 1024
+# What onnxruntime's CUDA provider runs by cuDNN, and prepares for one shape.
+_CONVOLUTIONS = {"Conv", "ConvTranspose", "FusedConv"}
 # Beginnings of operators that compute in int8, ONNX's own and those of onnxruntime (com.microsoft).
 _INTEGER = ("QLinear", "MatMulInteger", "ConvInteger", "DynamicQuantize", "QGemm", "QAttention")
 Dims = tuple[int, ...]
@@ -59,6 +61,7 @@ class Graph:
         asymmetric: Quantization nodes whose zero point is not 0, as ``name (why)``.
         precisions: Which of fp16, int8, fp8 occur in it.
         weight_bytes: Size of the file and of its external weights.
+        convolutions: How many nodes are convolutions, also inside loops, branches and functions.
     """
 
     path: Path
@@ -71,6 +74,7 @@ class Graph:
     asymmetric: tuple[str, ...]
     precisions: frozenset[str]
     weight_bytes: int
+    convolutions: int
 
 
 def read(path: Path) -> Graph | str:
@@ -114,7 +118,18 @@ def _summary(path: Path, model: onnx.ModelProto) -> Graph:
         asymmetric,
         frozenset(_precisions(graph)),
         path.stat().st_size + sum(entry.path.stat().st_size for entry in externals if entry.path.is_file()),
+        sum(node.op_type in _CONVOLUTIONS for node in _nodes(model)),
     )
+
+
+def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Every node, also of subgraphs and of the model's own functions."""
+    left = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    while left:
+        node = left.pop()
+        yield node
+        for attribute in node.attribute:
+            left += [*attribute.g.node, *(inner for graph in attribute.graphs for inner in graph.node)]
 
 
 def _outputs(model: onnx.ModelProto) -> Iterator[Tensor]:

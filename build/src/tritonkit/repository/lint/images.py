@@ -46,6 +46,10 @@ class Limits:
     most: tuple[int, int] | None
 
 
+# Of the backend tritonkit_onnxruntime, whatever the image (build/src/tritonkit/server/requirements-cuda.txt).
+OWN = Limits("1.31", _LIMITS["1.31"], _LIMITS["1.31"])
+
+
 def limits(image: Image) -> Limits:
     """The bounds for one image."""
     older = [_ONNXRUNTIME[known][0] for known in sorted(_ONNXRUNTIME) if known <= image]

@@ -19,6 +19,7 @@ PYTHON = "python backend"
 ONNXRUNTIME = "onnxruntime backend"
 # The embedded server has no C++ backend for these: read in their sources, not run by our tests.
 ONNXRUNTIME_CPP = "onnxruntime backend (C++), not run here"
+TRITONKIT = "tritonkit_onnxruntime backend"
 TENSORRT = "tensorrt backend, not run here"
 REQUESTS = "nobody at load time; requests fail"
 ADVICE = ""

@@ -8,15 +8,17 @@ from tritonkit.repository.lint.rules import (
     files,
     graph,
     layout,
+    padding,
     precision,
     python,
     resources,
     sequences,
+    sizes,
     tensors,
     warmup,
 )
 
 FAMILIES = (
     layout, files, config, tensors, graph, batching, sequences, warmup, ensembles, engines, precision, resources,
-    python,
+    sizes, padding, python,
 )  # fmt: skip

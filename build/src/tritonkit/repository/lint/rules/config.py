@@ -116,7 +116,7 @@ def parameter_value(model: Model, _: Context) -> Iterator[Problem]:
     1) to whole numbers, arenas to true or false. `optimization.graph.level` is -1, 1 or 2; the C++ backend takes
     another number for "all optimizations", the embedded one refuses it.
     """
-    if model.served.backend != backends.ONNXRUNTIME:
+    if model.served.backend not in backends.ONNX:
         return
     for name, parameter in model.config.parameters.items():
         value = parameter.string_value
@@ -146,20 +146,24 @@ def parameter_value(model: Model, _: Context) -> Iterator[Problem]:
 def accelerator_unknown(model: Model, _: Context) -> Iterator[Problem]:
     """The C++ backend knows `tensorrt` and `cuda` for GPUs and `openvino` for CPUs, and refuses another name, a
     parameter of `tensorrt` that it does not know, and a precision_mode other than FP32, FP16, BF16 or INT8.
+    `tritonkit_onnxruntime` knows `cuda` only and runs without another, which is a warning.
     """
-    if model.served.backend != backends.ONNXRUNTIME:
+    if model.served.backend not in backends.ONNX:
         return
+    ours = model.served.backend == backends.TRITONKIT_ONNXRUNTIME
     accelerators = model.config.optimization.execution_accelerators
     for field, known in (
-        ("gpu_execution_accelerator", ("tensorrt", "cuda")),
-        ("cpu_execution_accelerator", ("openvino",)),
+        ("gpu_execution_accelerator", ("cuda",) if ours else ("tensorrt", "cuda")),
+        ("cpu_execution_accelerator", () if ours else ("openvino",)),
     ):
         for index, accelerator in enumerate(getattr(accelerators, field)):
             place = ("optimization", "execution_accelerators", (field, index))
             if accelerator.name not in known:
                 yield Problem(
-                    f"there is no {field} {accelerator.name!r}", f"use {' or '.join(known)}", model.line(*place, "name")
-                )
+                    f"{model.served.backend} has no {field} {accelerator.name!r}",
+                    f"use {' or '.join(known)}" if known else "remove it",
+                    model.line(*place, "name"), severity="warning" if ours else None,
+                )  # fmt: skip
             elif accelerator.name == "tensorrt":
                 for name, why in _tensorrt_mistakes(dict(accelerator.parameters)):
                     yield Problem(why, "correct it", model.line(*place, ("parameters", name)))

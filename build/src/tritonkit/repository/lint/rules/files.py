@@ -11,7 +11,7 @@ from tritonkit.repository.lint.findings import Problem
 from tritonkit.repository.lint.registry import CORE, ONNXRUNTIME, Context, rule
 
 # Backends that serve a model from one file of a known name; others may need several, or none.
-_ONE_FILE = {backends.ONNXRUNTIME, backends.PYTHON, backends.OPENVINO, backends.PYTORCH, backends.TENSORFLOW}
+_ONE_FILE = backends.ONNX | {backends.PYTHON, backends.OPENVINO, backends.PYTORCH, backends.TENSORFLOW}
 _PYTORCH_FILES = ("model.pt", "model.pt2", "model.py")
 _BACKEND = "the model's backend"
 
@@ -69,7 +69,7 @@ def model_file_unusable(model: Model, _: Context) -> Iterator[Problem]:
             yield _unusable(path, found)
     for number in model.loaded:
         path = model.version(number) / model.served.filename
-        if model.served.backend != backends.ONNXRUNTIME and model.served.filename and is_file(path):
+        if model.served.backend not in backends.ONNX and model.served.filename and is_file(path):
             why = graphs.unusable(path)
             if why and not (why == "is empty" and model.served.backend not in _ONE_FILE):
                 yield _unusable(path, why)

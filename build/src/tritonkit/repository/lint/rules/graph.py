@@ -1,7 +1,7 @@
 """The configuration held against the ONNX graph, as the onnxruntime backend does when it loads one.
 
-The checks are those of the C++ backend of NVIDIA's images. Where the embedded server's backend differs, the rule
-says so.
+The checks are those of the C++ backend of NVIDIA's images. Where tritonkit's own backend differs
+(`tritonkit_onnxruntime`, which also serves `onnxruntime` on the embedded server), the rule says so.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tritonkit.errors import InputError
-from tritonkit.repository.lint import graphs, images
+from tritonkit.repository.lint import backends, graphs, images
 from tritonkit.repository.lint.contents import Model
 from tritonkit.repository.lint.findings import Problem, parse_image
 from tritonkit.repository.lint.registry import ONNXRUNTIME, ONNXRUNTIME_CPP, Context, rule
@@ -26,6 +26,13 @@ def _pairs(model: Model) -> Iterator[tuple[graphs.Graph, str, int, Any, graphs.T
             tensor = (graph.inputs if kind == "input" else graph.outputs).get(entry.name)
             if tensor is not None:
                 yield graph, kind, index, entry, tensor
+
+
+def _flattened(model: Model) -> set[str]:
+    """Inputs that the C++ backend gets as one row of all requests; ours pads them, so their dims are the graph's."""
+    if model.served.backend != backends.ONNXRUNTIME:
+        return set()
+    return {entry.name for entry in model.config.input if entry.allow_ragged_batch}
 
 
 def _where(model: Model, graph: graphs.Graph) -> str:
@@ -119,7 +126,7 @@ def dims_differ(model: Model, _: Context) -> Iterator[Problem]:
     all of them. A fixed size in the graph must be said as that size, not as -1. Where the graph's input varies, the
     configuration may fix it. `reshape`, if given, is what is compared.
     """
-    ragged = {entry.name for entry in model.config.input if entry.allow_ragged_batch}
+    ragged = _flattened(model)
     for graph, kind, index, entry, tensor in _pairs(model):
         said = list(entry.reshape.shape) if entry.HasField("reshape") else list(entry.dims)
         if tensor.dims is None or not said or entry.name in ragged or _fixed_batch(model, tensor):
@@ -157,7 +164,7 @@ def batch_fixed(model: Model, _: Context) -> Iterator[Problem]:
     """
     if model.config.max_batch_size <= 0:
         return
-    ragged = {entry.name for entry in model.config.input if entry.allow_ragged_batch}
+    ragged = _flattened(model)
     scattered = {name for entry in model.config.batch_output for name in entry.target_name}
     for graph in model.graphs:
         for tensor in (*graph.inputs.values(), *graph.outputs.values()):
@@ -181,9 +188,11 @@ def batch_fixed(model: Model, _: Context) -> Iterator[Problem]:
 def output_dims_fixed(model: Model, _: Context) -> Iterator[Problem]:
     """For outputs the C++ backend compares every dimension exactly: where the graph says that a size varies, the
     configuration must say -1. (For inputs it may fix a size.) It is only a warning because onnxruntime may infer a size
-    that the file leaves open; sizes that ONNX's own shape inference finds are not reported. The embedded server's
-    backend accepts a fixed size.
+    that the file leaves open; sizes that ONNX's own shape inference finds are not reported. tritonkit's own backend
+    accepts a fixed size.
     """
+    if model.served.backend != backends.ONNXRUNTIME:
+        return
     scattered = {name for entry in model.config.batch_output for name in entry.target_name}
     for graph, kind, index, entry, tensor in _pairs(model):
         said = list(entry.reshape.shape) if entry.HasField("reshape") else list(entry.dims)
@@ -230,22 +239,25 @@ def type_not_served(model: Model, _: Context) -> Iterator[Problem]:
 def opset_too_new(model: Model, context: Context) -> Iterator[Problem]:
     """An exporter stamps the newest opset it knows; an older onnxruntime refuses it. Checked only where the image is
     known, from `--image` or from the passport's `image`. For an image whose onnxruntime is known only within bounds, it
-    is an error above the upper bound and a warning between them.
+    is an error above the upper bound and a warning between them. `tritonkit_onnxruntime` has an onnxruntime of its own,
+    the same in every image.
     """
     image = context.options.image or _stated(model)
-    if image is None:
+    if model.served.backend == backends.TRITONKIT_ONNXRUNTIME:
+        where, limits, newer = backends.TRITONKIT_ONNXRUNTIME, images.OWN, ""
+    elif image is not None:
+        where, limits, newer = f"image {image[0]}.{image[1]:02}", images.limits(image), ", or use a newer image"
+    else:
         return
-    limits = images.limits(image)
     for graph in model.graphs:
         found = (graph.ir, graph.opset)
         over = limits.most is not None and _above(found, limits.most)
         if over or (limits.sure is not None and _above(found, limits.sure)):
             ir, opset = (limits.most if over else limits.sure) or (0, 0)
             yield Problem(
-                f"the graph has opset {graph.opset} and IR version {graph.ir}; image "
-                f"{image[0]}.{image[1]:02} has onnxruntime {limits.release}, which "
-                f"{'loads' if over else 'surely loads'} up to {opset} and {ir}",
-                "export it with a lower opset, or use a newer image",
+                f"the graph has opset {graph.opset} and IR version {graph.ir}; {where} has onnxruntime "
+                f"{limits.release}, which {'loads' if over else 'surely loads'} up to {opset} and {ir}",
+                f"export it with a lower opset{newer}",
                 path=graph.path, severity=None if over else "warning",
             )  # fmt: skip
 
@@ -270,9 +282,11 @@ def _stated(model: Model) -> tuple[int, int] | None:
     source="docs/user_guide/ragged_batching.md",
 )
 def ragged_graph(model: Model, _: Context) -> Iterator[Problem]:
-    """Triton flattens the requests of a ragged batch into one row, so the graph's input must have the shape [-1]."""
+    """The C++ backend gets the requests of a ragged batch as one row, so the graph's input must have the shape [-1].
+    `tritonkit_onnxruntime` pads requests to one length instead (TK135).
+    """
     for graph, kind, index, entry, tensor in _pairs(model):
-        if kind == "input" and entry.allow_ragged_batch and tensor.dims not in {None, (-1,)}:
+        if kind == "input" and entry.name in _flattened(model) and tensor.dims not in {None, (-1,)}:
             yield Problem(
                 f"input {entry.name!r} allows ragged batches, its shape in {_where(model, graph)} is "
                 f"{list(tensor.dims or ())}",

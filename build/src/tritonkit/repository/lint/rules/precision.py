@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tritonkit.repository.lint import images
+from tritonkit.repository.lint import backends, images
 from tritonkit.repository.lint.contents import Model
 from tritonkit.repository.lint.findings import Problem
 from tritonkit.repository.lint.registry import Context, rule
@@ -14,7 +14,9 @@ _LOWER = {"fp16", "int8", "fp8"}
 
 
 def _accelerated(model: Model) -> Iterator[tuple[int, dict[str, str]]]:
-    """Index and parameters of each tensorrt accelerator."""
+    """Index and parameters of each tensorrt accelerator; `tritonkit_onnxruntime` has none (TK026)."""
+    if model.served.backend == backends.TRITONKIT_ONNXRUNTIME:
+        return
     accelerators = model.config.optimization.execution_accelerators.gpu_execution_accelerator
     for index, accelerator in enumerate(accelerators):
         if accelerator.name == "tensorrt":

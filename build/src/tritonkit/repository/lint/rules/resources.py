@@ -1,4 +1,4 @@
-"""Whether a GPU can hold the models: a lower bound from the sizes of their files."""
+"""Whether a GPU can hold the models: a lower bound from the sizes of their files, or what the build measured."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from tritonkit.repository.lint.registry import Context, rule
 from tritonkit.repository.lint.rules.batching import instances
 
 _GIB = 2**30
+_MEASURED = ("session_bytes", "sizes_bytes", "context_bytes")
 _ON_GPU = {pb.ModelInstanceGroup.KIND_GPU, pb.ModelInstanceGroup.KIND_AUTO}
 
 
 def gpu_bytes(model: Model) -> int:
     """What a model needs on one GPU at least: its weights once an instance, and a plan's working memory.
 
+    Of `tritonkit_onnxruntime` it is what the build measured on a GPU, if it did: each instance is a process with a
+    session, prepared sizes and a CUDA context of its own.
     A plan's weights are counted once, as instances may share an engine, and so are those of onnxruntime with
     ``share_session_between_instances``.
     """
@@ -26,6 +29,8 @@ def gpu_bytes(model: Model) -> int:
     if groups and not any(group.kind in _ON_GPU for group in groups):
         return 0
     count = instances(model)
+    if model.served.backend == backends.TRITONKIT_ONNXRUNTIME:
+        return count * (measured_bytes(model) or sum(graph.weight_bytes for graph in model.graphs))
     if model.served.backend == backends.ONNXRUNTIME:
         shared = model.config.parameters["share_session_between_instances"].string_value.lower() if (
             "share_session_between_instances" in model.config.parameters) else ""  # fmt: skip
@@ -37,6 +42,12 @@ def gpu_bytes(model: Model) -> int:
         ]
         return max(sizes, default=0)  # a node opens one of them
     return 0
+
+
+def measured_bytes(model: Model) -> int:
+    """What one instance took on the machine that built the model, from its passport; 0 where it was not measured."""
+    memory = model.passport.said.get("memory")
+    return sum(_whole(memory.get(name)) for name in _MEASURED) if isinstance(memory, dict) else 0
 
 
 def _whole(value: object) -> int:
@@ -52,8 +63,9 @@ def _whole(value: object) -> int:
 )
 def gpu_memory(model: Model, context: Context) -> Iterator[Problem]:
     """Checked only with `--gpu`. Counted are weights times instances on each GPU, and a plan's own working memory;
-    activations, CUDA's context and the framework come on top, so what fits here may still not fit there. If no model is
-    too large alone but all together are, the largest gets a warning.
+    activations, CUDA's context and the framework come on top, so what fits here may still not fit there. Of
+    `tritonkit_onnxruntime` it is what the passport's `memory` says of one instance, with context and prepared sizes, if
+    the model was built on a GPU. If no model is too large alone but all together are, the largest gets a warning.
     """
     gpu = context.options.gpu
     if gpu is None or not (mine := gpu_bytes(model)):

@@ -38,7 +38,8 @@ def tensor_incomplete(model: Model, _: Context) -> Iterator[Problem]:
     ONNX, TensorRT and OpenVINO; the TensorRT backend also completes a half-said tensor, and a Python model may do so in
     `auto_complete_config`, so those are not judged.
     """
-    if model.served.backend not in {backends.ONNXRUNTIME, backends.PYTORCH, backends.TENSORFLOW} and not _plain(model):
+    declaring = backends.ONNX | {backends.PYTORCH, backends.TENSORFLOW}
+    if model.served.backend not in declaring and not _plain(model):
         return
     for kind, index, entry in declared(model):
         missing = [name for name, said in (

@@ -154,7 +154,7 @@ def warmup_batch(model: Model, _: Context) -> Iterator[Problem]:
     model that does not batch takes 1. With the Python backend of Triton 24.10 the load sometimes never ends.
     """
     signature: Signature | None = model.signature
-    if signature is None or model.served.backend not in {backends.PYTHON, backends.ONNXRUNTIME, backends.TENSORRT}:
+    if signature is None or model.served.backend not in backends.ONNX | {backends.PYTHON, backends.TENSORRT}:
         return
     for index, request in _requests(model):
         if request.batch_size > max(signature.max_batch_size, 1):

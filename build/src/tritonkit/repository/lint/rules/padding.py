@@ -1,0 +1,177 @@
+"""Padded dimensions of `tritonkit_onnxruntime`: requests of different lengths in one batch, at prepared lengths."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from tritonkit.repository.lint import backends, graphs
+from tritonkit.repository.lint.contents import Model, Signature
+from tritonkit.repository.lint.findings import Problem
+from tritonkit.repository.lint.registry import TRITONKIT, Context, rule
+from tritonkit.repository.lint.rules.sizes import PADDING, increasing, parameter, parameter_line
+
+_DECISION = "docs/decisions/0013"
+_FORM = '{"sequence": {"sizes": [32, 64], "inputs": {"ids": {"axis": 0, "value": 0}}, "outputs": {"y": {"axis": 0}}}}'
+_FIELDS = {"sizes", "inputs", "outputs"}
+_INTEGERS: dict[str, type[np.integer[Any]]] = {
+    "TYPE_INT8": np.int8, "TYPE_INT16": np.int16, "TYPE_INT32": np.int32, "TYPE_INT64": np.int64,
+    "TYPE_UINT8": np.uint8, "TYPE_UINT16": np.uint16, "TYPE_UINT32": np.uint32, "TYPE_UINT64": np.uint64,
+}  # fmt: skip
+_FLOATS: dict[str, type[np.floating[Any]]] = {"TYPE_FP16": np.float16, "TYPE_FP32": np.float32, "TYPE_FP64": np.float64}
+Mistakes = Iterator[tuple[str, str]]  # what is wrong, and the fix
+
+
+def _read(model: Model) -> Any:
+    """What `padding` says; None where it is not given or is no JSON."""
+    text = parameter(model, PADDING)
+    try:
+        return None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _padded_inputs(model: Model) -> set[str] | None:
+    """Names of the inputs with a padded dimension; None where `padding` cannot be read (TK133)."""
+    if parameter(model, PADDING) is None:
+        return set()
+    dimensions = _read(model)
+    if not isinstance(dimensions, dict):
+        return None
+    tensors = [dimension.get("inputs") for dimension in dimensions.values() if isinstance(dimension, dict)]
+    return {name for names in tensors if isinstance(names, dict) for name in names}
+
+
+@rule(
+    "TK133",
+    "padding-invalid",
+    "error",
+    "a padding that is not of its form, or does not fit the model's tensors",
+    enforced_by=TRITONKIT,
+    source=_DECISION,
+)
+def padding_invalid(model: Model, _: Context) -> Iterator[Problem]:
+    """`padding` is JSON: for each padded dimension the lengths at which the model runs, the inputs that have it, each
+    with its axis in `dims` (without the batch) and the value that fills it up, and the outputs that are cut back. An
+    axis must be -1 in `dims`; a value must be one that the input's data type holds; strings cannot be padded.
+    """
+    text = parameter(model, PADDING)
+    if text is None:
+        return
+    dimensions = _read(model)
+    if not isinstance(dimensions, dict) or not dimensions:
+        mistakes: Mistakes = iter([("is no JSON object with a dimension", f"write it as {_FORM}")])
+    else:
+        mistakes = (mistake for name, said in dimensions.items() for mistake in _dimension(name, said, model.signature))
+    for what, fix in mistakes:
+        yield Problem(f"parameter padding {what}", fix, parameter_line(model, PADDING))
+
+
+def _dimension(name: str, said: Any, signature: Signature | None) -> Mistakes:
+    """What is wrong with one padded dimension."""
+    if not isinstance(said, dict) or not said.get("inputs"):
+        yield f"has no inputs in {name!r}", f"write it as {_FORM}"
+        return
+    if unknown := sorted(set(said) - _FIELDS):
+        yield f"has {unknown[0]!r} in {name!r}", f"say {', '.join(sorted(_FIELDS))} only"
+    sizes = said.get("sizes")
+    if not isinstance(sizes, list) or not increasing(sizes):
+        yield f"has sizes {sizes!r} in {name!r}", "give increasing lengths such as [32, 64, 128]"
+    for kind in ("inputs", "outputs"):
+        tensors = said.get(kind, {})
+        if not isinstance(tensors, dict):
+            yield f"has {kind} in {name!r} that are no mapping from a tensor to its axis", f"write it as {_FORM}"
+            continue
+        known = None if signature is None else signature.inputs if kind == "inputs" else signature.outputs
+        for tensor, entry in tensors.items():
+            yield from _tensor(kind.removesuffix("s"), tensor, entry, known)
+
+
+def _tensor(kind: str, name: str, entry: Any, known: Mapping[str, graphs.Tensor] | None) -> Mistakes:
+    """What is wrong with one tensor of a padded dimension; ``known`` is None where nothing is known of the model's."""
+    fields = {"axis", "value"} if kind == "input" else {"axis"}
+    if not isinstance(entry, dict) or set(entry) != fields:
+        yield f"says {json.dumps(entry)} of {kind} {name!r}", f"say {' and '.join(sorted(fields))} of it"
+        return
+    if known is None:
+        return
+    if name not in known:
+        yield f"names {kind} {name!r}, which the model has not", f"use one of: {', '.join(known) or 'none'}"
+        return
+    axis, dims = entry["axis"], known[name].dims
+    if type(axis) is not int or (dims is not None and not 0 <= axis < len(dims)):
+        yield (
+            f"has axis {axis!r} for {kind} {name!r}, whose dims are {list(dims or ())}",
+            "count from 0, without the batch",
+        )
+    elif dims is not None and dims[axis] != -1:
+        yield f"pads axis {axis} of {kind} {name!r}, which is {dims[axis]} in its dims", "say -1 there, or another axis"
+    if kind == "input" and (why := _unfit(entry["value"], known[name].dtype)):
+        yield f"fills input {name!r} with {entry['value']!r}: {why}", "give a value of its data_type"
+
+
+def _unfit(value: Any, dtype: str) -> str:
+    """Why a data type does not hold a value; empty if it does, or is not known."""
+    if dtype == "TYPE_STRING":
+        return "strings cannot be padded"
+    if dtype == "TYPE_BOOL":
+        return "" if value in (0, 1) and isinstance(value, bool | int) else "it is TYPE_BOOL"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "it is no number"
+    if dtype in _INTEGERS:
+        bounds = np.iinfo(_INTEGERS[dtype])
+        return "" if isinstance(value, int) and bounds.min <= value <= bounds.max else f"{dtype} does not hold it"
+    if dtype in _FLOATS and math.isfinite(value):
+        return "" if abs(value) <= float(np.finfo(_FLOATS[dtype]).max) else f"{dtype} does not hold it"
+    return ""
+
+
+@rule(
+    "TK134",
+    "padding-without-ragged",
+    "warning",
+    "a padded input that keeps requests of different lengths apart",
+    source=_DECISION,
+)
+def padding_without_ragged(model: Model, _: Context) -> Iterator[Problem]:
+    """Triton puts requests of different shapes into one batch only where every input that differs says
+    `allow_ragged_batch: true`. Without it `padding` still runs at prepared lengths, and each length waits for others of
+    its own.
+    """
+    padded = _padded_inputs(model) or set()
+    batches = model.signature is not None and model.signature.max_batch_size > 1
+    for index, entry in enumerate(model.config.input):
+        if batches and entry.name in padded and not entry.allow_ragged_batch:
+            yield Problem(
+                f"input {entry.name!r} is padded, and requests of different lengths are not batched together",
+                "say allow_ragged_batch: true", model.line(("input", index)),
+            )  # fmt: skip
+
+
+@rule(
+    "TK135",
+    "ragged-without-padding",
+    "error",
+    "allow_ragged_batch for tritonkit_onnxruntime on an input that has no padding",
+    enforced_by=TRITONKIT,
+    source=_DECISION,
+)
+def ragged_without_padding(model: Model, _: Context) -> Iterator[Problem]:
+    """With `allow_ragged_batch` a batch holds requests of different lengths. tritonkit's backend makes one tensor of
+    them by filling each up to a prepared length, and `padding` says with what. (NVIDIA's C++ backend flattens them
+    instead: TK048.)
+    """
+    padded = _padded_inputs(model)
+    if padded is None or model.served.backend != backends.TRITONKIT_ONNXRUNTIME:
+        return
+    for index, entry in enumerate(model.config.input):
+        if entry.allow_ragged_batch and entry.name not in padded:
+            yield Problem(
+                f"input {entry.name!r} allows ragged batches, and parameter padding does not say how it is filled up",
+                "add it to padding, or remove allow_ragged_batch",
+                model.line(("input", index), "allow_ragged_batch"),
+            )  # fmt: skip
