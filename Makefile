@@ -8,6 +8,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
+# What models run on: cuda where this machine has an NVIDIA driver. A build for it has a folder of its own, not in git.
+TARGET ?= $(if $(wildcard /dev/nvidiactl),cuda,cpu)
+REPOSITORY ?= model_repository$(if $(filter cuda,$(TARGET)),.cuda)
 MODEL ?= efficientnet_lite0
 USERS ?= 8
 ARRIVALS ?=
@@ -28,6 +31,7 @@ MEASURE ?=
 KEEP ?=
 export ORT_DISABLE_TELEMETRY := 1
 
+targeted = --target $(call quoted,$(TARGET)) --repository $(call quoted,$(REPOSITORY))
 quoted = '$(subst ','\'',$(1))'# for the shell, whatever is in it
 
 .PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-client bench-generator bench-tuning bench-drain bench-autoscaler test lint clean
@@ -55,30 +59,32 @@ $(STAMP): constraints.txt pyproject.toml build/pyproject.toml clients/pyproject.
 	touch $@
 
 demo: setup ## both models from PyTorch to a live, load-tested Triton; writes reports/demo
-	@$(BIN)/python loadtests/demo.py
+	@$(BIN)/python loadtests/demo.py $(targeted)
 
-build: $(STAMP) ## export and check every recipe, lay out model_repository/
-	@$(BIN)/tritonkit build --all
+build: $(STAMP) ## TARGET=cpu or cuda: export and check every recipe, lay out model_repository/ or model_repository.cuda/
+	@echo "target: $(TARGET), repository: $(REPOSITORY)"
+	$(BIN)/tritonkit build --all $(targeted)
 
-serve: setup build ## run Triton on model_repository/ until Ctrl-C
-	@$(BIN)/tritonkit serve model_repository
+serve: setup build ## TARGET=…: run Triton on the repository until Ctrl-C
+	@$(BIN)/tritonkit serve $(call quoted,$(REPOSITORY))
 
 loadtest: setup build ## MODEL=… ARRIVALS=poisson:100 or USERS=8, DURATION=20s SLO=p99_ms=50; writes reports/loadtest
-	@$(BIN)/python loadtests/run.py --model $(call quoted,$(MODEL)) \
+	@$(BIN)/python loadtests/run.py $(targeted) --model $(call quoted,$(MODEL)) \
 	  $(if $(ARRIVALS),--arrivals $(call quoted,$(ARRIVALS)),--users $(call quoted,$(USERS))) \
 	  --duration $(call quoted,$(DURATION)) --warm-up $(call quoted,$(WARM_UP)) --protocol $(call quoted,$(PROTOCOL)) \
 	  --processes $(call quoted,$(PROCESSES)) $(if $(SLO),--slo $(call quoted,$(SLO)))
 
 capacity: setup build ## MODEL=… SLO=p99_ms=50: the highest rate that meets the SLO; writes reports/capacity
-	@$(BIN)/python loadtests/capacity.py --model $(call quoted,$(MODEL)) $(if $(SLO),--slo $(call quoted,$(SLO)))
+	@$(BIN)/python loadtests/capacity.py $(targeted) --model $(call quoted,$(MODEL)) $(if $(SLO),--slo $(call quoted,$(SLO)))
 
 tune: setup ## MODEL=… BUDGET=10m SLO=…: the best configuration, into recipe, config.pbtxt and passport; writes reports/tune
-	@$(BIN)/python loadtests/tune.py --model $(call quoted,$(MODEL)) --budget $(call quoted,$(BUDGET)) \
+	@echo "target: $(TARGET), repository: $(REPOSITORY)"
+	$(BIN)/python loadtests/tune.py $(targeted) --model $(call quoted,$(MODEL)) --budget $(call quoted,$(BUDGET)) \
 	  $(if $(SLO),--slo $(call quoted,$(SLO)))
 
-compare: setup build ## PEERS=… MODELS=… QUICK=1: beside FastAPI, LitServe, BentoML, MLServer, PyTriton; writes reports/compare
-	@$(BIN)/python loadtests/compare.py $(if $(PEERS),--peers $(call quoted,$(PEERS))) \
-	  $(if $(MODELS),--models $(call quoted,$(MODELS))) \
+compare: setup build ## PEERS=… MODELS=… SLO=… QUICK=1: beside FastAPI, LitServe, BentoML, MLServer, PyTriton; writes reports/compare
+	@$(BIN)/python loadtests/compare.py $(targeted) $(if $(PEERS),--peers $(call quoted,$(PEERS))) \
+	  $(if $(MODELS),--models $(call quoted,$(MODELS))) $(if $(SLO),--slo $(call quoted,$(SLO))) \
 	  $(if $(QUICK),--quick)
 
 deploy: $(STAMP) ## ENV=dev: lint, render, validate, show what would change; APPLY=1 publishes, upgrades and tests

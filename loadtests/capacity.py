@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from load import slo as slos
+from load import target as targets
 from load.generator import Generator
 from load.plan import AS_SAMPLED, Plan
 from load.result import Result
@@ -161,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-sizes", default="1", help="samples a request: 4, 1-8, or 1:0.7,8:0.3")
     parser.add_argument("--lengths", default=AS_SAMPLED, help="sizes of the dynamic dimension, likewise")
     parser.add_argument("--host", help="a running server, grpc://HOST:PORT; else one is started")
-    parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="what is served")
+    targets.add_options(parser, "what is served")
     parser.add_argument("--reports", type=Path, default=Path("reports/capacity"))
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     return parser
@@ -179,8 +180,9 @@ def _run(options: argparse.Namespace) -> tuple[Capacity, Result]:
             with Generator(options.host, recipes=[wanted.path]) as generator:
                 found, result = capacity(generator, slo, plan=plan, say=say)
         else:
-            cores = divide()
-            say(f"start Triton: {cores}")
+            target = targets.resolve(options)
+            cores = divide(target=target)
+            say(f"start Triton on {options.repository} for target {target}: {cores}")
             with (
                 TritonServer(options.repository, cores=cores.server) as server,
                 Generator(
@@ -188,7 +190,7 @@ def _run(options: argparse.Namespace) -> tuple[Capacity, Result]:
                 ) as generator,
             ):
                 found, result = capacity(generator, slo, plan=plan, say=say)
-                result = replace(result, environment=result.environment | {"divided": str(cores)})
+                result = replace(result, environment=result.environment | {"target": target, "divided": str(cores)})
     return found, replace(result, command=shlex.join(["python", "loadtests/capacity.py", *sys.argv[1:]]))
 
 

@@ -26,6 +26,7 @@ from typing import Any
 from bench_serving import on_core
 from google.protobuf import json_format
 from load import environment, payloads
+from load import target as targets
 from load.slo import said
 from peers import contest, lines
 from peers import environment as environments
@@ -82,13 +83,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="one short round: does everything work?")
     parser.add_argument("--seconds", type=float, help=f"of one run; {Effort.seconds:g} if not given")
     parser.add_argument("--rounds", type=int, help=f"searches for each capacity; {Effort.rounds} if not given")
-    parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="whose graphs are served")
+    parser.add_argument("--slo", default="", help="p99_ms=20,error_rate=0.001; the recipes' where it is not given")
+    targets.add_options(parser, "whose graphs are served")
     parser.add_argument("--reports", type=Path, default=Path("reports/compare"))
     return parser
 
 
 def _run(options: argparse.Namespace) -> ComparisonResult:
     effort = _effort(options)
+    targets.resolve(options)
     peers = _peers(options.peers)
     recipes = {path: recipe.load(path) for path in _paths(options.models)}
     subjects = {path: _subject(wanted, options.repository) for path, wanted in recipes.items()}
@@ -222,7 +225,7 @@ def _ways(wanted: Recipe, repository: Path) -> dict[str, dict[str, Any] | None]:
     ways: dict[str, dict[str, Any] | None] = {f"{instances}, {batches if current.max_batch_size > 1 else alone}": None}
     if single != current:
         said = config.parse((repository / wanted.name / layout.CONFIG).read_text(encoding="utf-8"))
-        config.set_batching(said, wanted.model_copy(update={"batching": single.batching(wanted, chosen)}), "cpu")
+        config.set_batching(said, wanted.model_copy(update={"batching": single.batching(wanted, chosen, "cpu")}), "cpu")
         ways[f"1 instance, {alone}"] = json_format.MessageToDict(said, preserving_proto_field_name=True)
     return ways
 

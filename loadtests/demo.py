@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from load import environment
+from load import target as targets
 from load.generator import Generator, Plan
 from load.recording import read_rows
 from load.result import ModelResult
@@ -54,11 +55,12 @@ def main() -> int:
     """Run the demo; 1 if anything did not agree, 3 if something is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--step-s", type=float, default=5.0, help="seconds with each number of users")
-    parser.add_argument("--repository", type=Path, default=Path("model_repository"))
+    targets.add_options(parser, "what is built and served")
     parser.add_argument("--reports", type=Path, default=Path("reports/demo"))
     options = parser.parse_args()
     try:
-        summary = _run(options.repository, options.step_s)
+        target = targets.resolve(options)
+        summary = _run(options.repository, target, options.step_s)
         atomic.write(options.reports / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
         atomic.write(options.reports / "index.html", demopage.render(summary).encode())
     except TritonkitError as error:
@@ -68,10 +70,10 @@ def main() -> int:
     return 0
 
 
-def _run(repository: Path, step_s: float) -> Summary:
+def _run(repository: Path, target: targets.Target, step_s: float) -> Summary:
     start = time.monotonic()
     wanted = {name: recipe.load(RECIPES / f"{name}.yaml") for name in (IMAGE_MODEL, TEXT_MODEL)}
-    built = pipeline.build(list(wanted.values()), repository, "cpu")
+    built = pipeline.build(list(wanted.values()), repository, target)
     seconds = {"build": time.monotonic() - start}
     summary: Summary = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "command": "make demo"}
     with progress.steps("demo", 2 + len(wanted)) as steps:

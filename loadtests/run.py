@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from load import arrivals, headless, payloads, printed, slo
+from load import target as targets
 from load.plan import AS_SAMPLED, Plan
 from load.result import Result
 from reporting import junit, loadpage
@@ -70,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of the schedule and of every choice")
     parser.add_argument("--host", help="a running server, grpc://HOST:PORT or http://HOST:PORT; else one is started")
     parser.add_argument("--metrics-url", default="", help="its metrics, for the GPU's figures")
-    parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="what is served")
+    targets.add_options(parser, "what is served")
     parser.add_argument("--record", type=Path, help="write every request to this CSV file, which can be replayed")
     parser.add_argument("--reports", type=Path, default=Path("reports/loadtest"))
     return parser
@@ -80,10 +81,11 @@ def _run(options: argparse.Namespace) -> Result:
     paths = _recipes(options)
     plan = _plan(options, paths)
     _check(plan, options)
+    environment = {} if options.host else {"target": targets.resolve(options)}
     how = plan.arrivals or f"{plan.users} users"
     long = f"{plan.warm_up_s + plan.duration_s:g} s" if plan.duration_s else "as long as it was"
     with progress.steps(f"load test of {', '.join(plan.models)}", 2) as steps:
-        steps.next(f"ask {options.host}" if options.host else "start Triton")
+        steps.next(f"ask {options.host}" if options.host else f"start Triton on {options.repository}")
         with _server(options) as (host, metrics_url):
             steps.next(f"{how} over {options.protocol}, {long}")
             arguments = headless.command(
@@ -91,7 +93,11 @@ def _run(options: argparse.Namespace) -> Result:
                 slo=options.slo, metrics_url=metrics_url, record=options.record,
             )  # fmt: skip
             result = headless.run(arguments)
-    return replace(result, command=shlex.join(["python", "loadtests/run.py", *sys.argv[1:]]))
+    return replace(
+        result,
+        command=shlex.join(["python", "loadtests/run.py", *sys.argv[1:]]),
+        environment=result.environment | environment,
+    )
 
 
 def _recipes(options: argparse.Namespace) -> dict[str, Path]:

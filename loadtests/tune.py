@@ -17,6 +17,7 @@ from pathlib import Path
 
 from capacity import INTERRUPTED, RECIPES, path_of, slo_of
 from load import environment, payloads
+from load import target as targets
 from load.plan import AS_SAMPLED, Plan
 from reporting import tunepage
 from reporting.tuning_result import TuningResult
@@ -50,6 +51,7 @@ class Wanted:
     repository: Path
     folder: Path
     effort: Effort = DEFAULTS
+    target: targets.Target = "cpu"
     write: bool = True
 
     @property
@@ -85,9 +87,10 @@ def run(wanted: Wanted) -> tuple[TuningResult, Final | None]:
     """
     if wanted.write:
         writeback.check_writable(wanted.recipe.path)
-    cores = divide()
+    cores = divide(target=wanted.target)
     smallest = max(payloads.distribution(wanted.plan.batch_sizes, "batch sizes").values)
-    with built(wanted.recipe) as made, progress.task(f"tune {wanted.recipe.name} at {bounds(wanted.slo)}") as say:
+    title = f"tune {wanted.recipe.name} for {wanted.target} at {bounds(wanted.slo)}"
+    with built(wanted.recipe, wanted.target) as made, progress.task(title) as say:
         held = tuner.references(made, cores)
         whole = tuner.all_settings(made, cores, held, smallest)
         search = Search(
@@ -98,7 +101,7 @@ def run(wanted: Wanted) -> tuple[TuningResult, Final | None]:
         )
         say(_begins(search, cores))
         found = _searched(wanted, made, search, held, cores, say)
-        where = environment.machine() | {"divided": str(cores)}
+        where = environment.machine() | {"target": wanted.target, "divided": str(cores)}
         written: tuple[str, ...] = ()
         if found is not None and wanted.write:
             say("write the winner")
@@ -147,6 +150,7 @@ def _begins(search: Search, cores: Cores) -> str:
 
 def _wanted(options: argparse.Namespace) -> Wanted:
     found = recipe.load(path_of(options.model))
+    target = targets.resolve(options)
     if options.repository.exists() and not options.repository.is_dir():
         raise InputError(f"{options.repository} is not a directory", "name a model repository")
     return Wanted(
@@ -157,6 +161,7 @@ def _wanted(options: argparse.Namespace) -> Wanted:
         options.repository,
         options.reports / found.name,
         write=not options.dry_run,
+        target=target,
     )
 
 
@@ -167,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--slo", default="", help="p99_ms=50,error_rate=0.001; the recipe's where it is not given")
     parser.add_argument("--batch-sizes", default="1", help="samples a request: 4, 1-8, or 1:0.7,8:0.3")
     parser.add_argument("--lengths", default=AS_SAMPLED, help="sizes of the dynamic dimension, likewise")
-    parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="where the winner goes")
+    targets.add_options(parser, "where the winner goes")
     parser.add_argument("--reports", type=Path, default=Path("reports/tune"))
     parser.add_argument("--dry-run", action="store_true", help="write neither recipe nor repository")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
@@ -177,12 +182,12 @@ def _parser() -> argparse.ArgumentParser:
 def _print(wanted: Wanted, result: TuningResult, found: Final | None) -> None:
     out = Console(highlight=False, soft_wrap=True)
     best = sorted(result.trials, key=lambda trial: -(trial.capacity or 0.0))[:SHOWN]
-    columns = list(best[0].settings) if best else []
+    columns = list(dict.fromkeys(name for trial in best for name in trial.settings))
     table = Table("trial", *columns, "requests/s", "p50 ms", "p99 ms", box=None, pad_edge=False)
     for trial in best:
         values = (trial.capacity, trial.p50_ms, trial.p99_ms)
         shown = ["-" if value is None else f"{value:.1f}" for value in values]
-        table.add_row(str(trial.number), *(trial.settings[name] for name in columns), *shown)
+        table.add_row(str(trial.number), *(trial.settings.get(name, "-") for name in columns), *shown)
     out.print(table)
     page = f"Report: {wanted.folder / 'index.html'}"
     if found is None:
@@ -214,6 +219,9 @@ def _written(wanted: Wanted, result: TuningResult, found: Final) -> list[str]:
     said = [f"Written: {', '.join(result.written)}"]
     if found.winner.settings == found.current.settings:
         said.append("The recipe stays as it is: nothing was better by more than a tie.")
+    elif wanted.recipe.batching.target not in {None, wanted.target}:
+        before = wanted.recipe.batching.target
+        said.append(f"Its batching section held for {before} and now holds for {wanted.target}: {before} has defaults.")
     if 0 < found.winner.settings.max_batch_size < found.current.settings.max_batch_size:
         most = found.winner.settings.max_batch_size
         said.append(f"Requests of more than {most} sample{'s' if most > 1 else ''} are refused from now on.")

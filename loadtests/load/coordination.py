@@ -318,7 +318,7 @@ class Conductor:
             processes=self.processes,
             weights=prepared.weights,
             slos={name: given or self.library.recipes[name].slo for name in prepared.weights},
-            environment=environments.machine() | environments.triton(host),
+            environment=environments.machine() | environments.triton(host, tuple(prepared.weights)),
             command=" ".join(["locust", *sys.argv[1:]]),
             alone_ms=prepared.alone_ms,
             server=server,

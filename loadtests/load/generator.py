@@ -117,7 +117,9 @@ class Generator:
         recording = merged(Recording.from_json(answer["recording"]) for answer in answers)
         if record is not None:
             write_rows(record, recording.rows)
-        self._environment = self._environment or environment.machine() | environment.triton(self.host)
+        self._environment = self._environment or environment.machine() | environment.triton(
+            self.host, tuple(self._slos)
+        )
         context = summary.Context(
             plan=plan,
             protocol=ready["protocol"],

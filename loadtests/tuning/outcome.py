@@ -65,7 +65,7 @@ def write(recipe: Recipe, made: Built, found: Final, repository: Path, figures: 
     """
     settings = found.winner.settings
     same = settings == found.current.settings
-    batching = recipe.batching if same else settings.batching(recipe, made.chosen)
+    batching = recipe.batching if same else settings.batching(recipe, made.chosen, made.target)
     wanted = recipe if same else writeback.checked(recipe, batching)
     tuned.keep(wanted, made.graphs[settings.precision], made.target, figures)
     built = pipeline.build([wanted], repository, made.target).models[recipe.name]

@@ -18,14 +18,14 @@ import psutil
 from google.protobuf import json_format
 from load.generator import Generator
 from load.plan import Plan
+from load.target import Target
 
 from tritonkit import exporting, pipeline, store
 from tritonkit.errors import CheckFailed
 from tritonkit.precision import variants
 from tritonkit.recipe import Precision, Recipe, Slo
 from tritonkit.repository import config, layout
-from tritonkit.repository.config import Target
-from tritonkit.server import TritonServer, runtime
+from tritonkit.server import TritonServer
 from tritonkit_client import Client, TritonkitClientError
 from tuning.asking import Asker
 from tuning.cores import Cores
@@ -58,9 +58,8 @@ class Built:
 
 
 @contextlib.contextmanager
-def built(recipe: Recipe) -> Iterator[Built]:
+def built(recipe: Recipe, target: Target = "cpu") -> Iterator[Built]:
     """Build a recipe into a temporary repository that has the graphs of all its accurate variants."""
-    target: Target = "cuda" if runtime.detect_device() == "cuda" else "cpu"
     plain = recipe.model_copy(update={"batching": recipe.batching.model_copy(update={"precision": None})})
     with tempfile.TemporaryDirectory(prefix="tritonkit-tune-") as directory:
         repository = Path(directory, "model_repository")
@@ -143,7 +142,7 @@ class Rig:
     def _configuration(self, settings: Settings) -> dict[str, object]:
         recipe, target = self.made.recipe, self.made.target
         said = config.parse((self.made.repository / recipe.name / layout.CONFIG).read_text(encoding="utf-8"))
-        wanted = recipe.model_copy(update={"batching": settings.batching(recipe, self.made.chosen)})
+        wanted = recipe.model_copy(update={"batching": settings.batching(recipe, self.made.chosen, target)})
         config.set_batching(said, wanted, target)
         said.default_model_filename = _graph_file(settings.precision)
         plain: dict[str, object] = json_format.MessageToDict(said, preserving_proto_field_name=True)

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from tritonkit.recipe import Batching, Precision, Recipe
-from tritonkit.repository.config import MAX_QUEUE_SIZE
+from tritonkit.recipe import MAX_QUEUE_SIZE, Batching, Precision, Recipe, Target
 
-# Microseconds. More than a fifth of a tight SLO of 50 ms only to wait would be hard to win back.
-QUEUE_DELAYS_US = (0, 200, 500, 1000, 2000, 5000, 10_000)
+# Microseconds. More than a fifth of a tight SLO of 50 ms only to wait would be hard to win back; on a GPU most batches
+# take less than the longest of these.
+QUEUE_DELAYS_US: dict[Target, tuple[int, ...]] = {
+    "cpu": (0, 200, 500, 1000, 2000, 5000, 10_000), "cuda": (0, 100, 200, 500, 1000, 2000),
+}  # fmt: skip
 MOST_INSTANCES = 4  # on few cores; with more, one a core
+MOST_ON_A_GPU = 8  # each has its own copy of the weights, and of what its sizes take
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Settings:
         instances: How many run at the same time.
         threads: Of onnxruntime, an instance.
         bounded: Whether the queue has bounds in size and time, the recipe's own or this project's, or none.
+        by_size: Whether a GPU runs batches at prepared sizes, or as they come; CPUs always do the latter.
     """
 
     precision: Precision
@@ -34,32 +38,49 @@ class Settings:
     instances: int
     threads: int
     bounded: bool
+    by_size: bool = False
 
     def normal(self) -> Settings:
         """The same configuration, as it is written in one way only: without batches there is no queue to set."""
         return self if self.max_batch_size > 1 else replace(self, queue_delay_us=0, bounded=False)
 
-    def batching(self, recipe: Recipe, chosen: Precision) -> Batching:
+    def batching(self, recipe: Recipe, chosen: Precision, target: Target) -> Batching:
         """The recipe's ``batching`` that says this.
 
         Args:
             recipe: Whose.
             chosen: The precision that is served without being named here.
+            target: What it was measured on, and holds for.
         """
-        bounds = queue_bounds(recipe) if self.bounded else {}
-        if self.max_batch_size > 1 and Batching(instances=self.instances, **bounds).bounded != self.bounded:
-            # With one instance a bound must be asked for by name, with more its absence.
-            bounds |= (
-                {"max_queue_size": MAX_QUEUE_SIZE} if self.bounded else {"max_queue_size": 0, "queue_timeout_ms": 0}
-            )
-        return Batching(
+        bounds = queue_bounds(recipe, target) if self.bounded else {}
+        section = Batching(
+            target=target,
             max_batch_size=None if self.max_batch_size == recipe.max_batch_size else self.max_batch_size,
             max_queue_delay_us=self.queue_delay_us,
             instances=self.instances,
             threads=self.threads,
             precision=None if self.precision == chosen else self.precision,
+            batch_sizes=self._batch_sizes(recipe, target),
+            cuda_graphs=recipe.serving(target).cuda_graphs,
             **bounds,
         )
+        serving = recipe.model_copy(update={"batching": section}).serving(target)
+        if self.max_batch_size > 1 and serving.bounded != self.bounded:
+            # With one instance a bound must be asked for by name, with more its absence.
+            unlike = (
+                {"max_queue_size": MAX_QUEUE_SIZE} if self.bounded else {"max_queue_size": 0, "queue_timeout_ms": 0}
+            )
+            section = section.model_copy(update=unlike)
+        return section
+
+    def _batch_sizes(self, recipe: Recipe, target: Target) -> tuple[int, ...] | None:
+        """Those of the recipe as far as they fit; None where the default holds, empty for batches as they come."""
+        if target != "cuda":
+            return None
+        if not self.by_size:
+            return ()
+        own = recipe.batching.batch_sizes if recipe.batching.target in {None, target} else None
+        return (*(size for size in own if size < self.max_batch_size), self.max_batch_size) if own else None
 
     def words(self) -> dict[str, str]:
         """As a person reads it."""
@@ -67,6 +88,7 @@ class Settings:
         return {
             "variant": self.precision,
             "max batch": str(self.max_batch_size),
+            **({"batches run": "by size"} if self.by_size else {}),
             "queue delay": f"{self.queue_delay_us} µs" if batched else "-",
             "instances": str(self.instances),
             "threads": str(self.threads),
@@ -78,6 +100,7 @@ class Settings:
         parts = [said["variant"], f"batch {said['max batch']}", f"delay {said['queue delay']}"]
         parts += [f"{self.instances} instance{'s' if self.instances > 1 else ''}"]
         parts += [f"{self.threads} threads"] if self.threads > 1 else []
+        parts += ["by size"] if self.by_size else []
         return ", ".join([*parts, said["queue"]]).replace(", delay -", "").replace(", -", "")
 
     def as_json(self) -> dict[str, Any]:
@@ -95,6 +118,7 @@ class Space:
     instances: tuple[int, ...]
     threads: tuple[int, ...]
     bounded: tuple[bool, ...]
+    by_size: tuple[bool, ...] = (False,)
 
     def grid(self) -> list[Settings]:
         """All configurations, each once."""
@@ -125,11 +149,13 @@ class Space:
 
 
 # Settings without an order; of all others, values that stand beside each other are alike.
-UNORDERED = {"precision", "bounded"}
+UNORDERED = {"precision", "bounded", "by_size"}
 NAMES = tuple(field.name for field in fields(Settings))
 
 
-def of(recipe: Recipe, precisions: Sequence[Precision], cores: int, smallest_batch: int = 1) -> Space:
+def of(
+    recipe: Recipe, precisions: Sequence[Precision], cores: int, smallest_batch: int = 1, target: Target = "cpu"
+) -> Space:
     """What is worth trying for a recipe.
 
     Args:
@@ -137,37 +163,47 @@ def of(recipe: Recipe, precisions: Sequence[Precision], cores: int, smallest_bat
         precisions: Variants that are accurate enough.
         cores: That the server has.
         smallest_batch: Rows in the largest request of the load: a smaller ``max_batch_size`` would refuse it.
+        target: What runs it. A GPU's instances each need a core, and threads mean nothing to it.
     """
+    on_gpu = target == "cuda"
     most = max(recipe.max_batch_size, 1)
     sizes = sorted({most, *(size for size in _doubled(most) if size >= smallest_batch)})
     batched = most > 1
+    instances = min(cores, MOST_ON_A_GPU) if on_gpu else max(MOST_INSTANCES, cores)
     return Space(
         precision=tuple(precisions),
         max_batch_size=tuple(sizes) if recipe.max_batch_size else (0,),
-        queue_delay_us=QUEUE_DELAYS_US if batched else (0,),
-        instances=tuple(range(1, max(MOST_INSTANCES, cores) + 1)),
-        threads=tuple(sorted({1, *_doubled(cores), cores})),
+        queue_delay_us=QUEUE_DELAYS_US[target] if batched else (0,),
+        instances=tuple(range(1, instances + 1)),
+        threads=(1,) if on_gpu else tuple(sorted({1, *_doubled(cores), cores})),
         bounded=(True, False) if batched else (False,),
+        by_size=(on_gpu,),
     )
 
 
-def of_recipe(recipe: Recipe, chosen: Precision) -> Settings:
+def of_recipe(recipe: Recipe, chosen: Precision, target: Target = "cpu") -> Settings:
     """What a recipe says now, with the precision that it is served in."""
-    said = recipe.batching
+    serving = recipe.serving(target)
     return Settings(
-        chosen, recipe.largest_batch, said.max_queue_delay_us, said.instances, said.threads, said.bounded
-    ).normal()
+        chosen, serving.max_batch_size, serving.max_queue_delay_us, serving.instances,
+        1 if target == "cuda" else serving.threads, serving.bounded, by_size=bool(serving.batch_sizes),
+    ).normal()  # fmt: skip
 
 
-def queue_bounds(recipe: Recipe) -> dict[str, Any]:
+def queue_bounds(recipe: Recipe, target: Target = "cpu") -> dict[str, Any]:
     """The bounds that a recipe gives its queue by name; nothing where it has this project's, or none."""
-    said = recipe.batching.model_dump(include={"max_queue_size", "queue_timeout_ms"}, exclude_none=True)
-    return said if recipe.batching.bounded else {}
+    if recipe.batching.target not in {None, target} or not recipe.serving(target).bounded:
+        return {}
+    return recipe.batching.model_dump(include={"max_queue_size", "queue_timeout_ms"}, exclude_none=True)
 
 
-def tritons_default(recipe: Recipe, cores: int) -> Settings:
-    """``dynamic_batching {}`` and one instance, of the graph as it was exported; onnxruntime takes every core."""
-    return Settings("fp32", recipe.max_batch_size, 0, 1, cores, bounded=False).normal()
+def tritons_default(recipe: Recipe, cores: int, target: Target = "cpu") -> Settings:
+    """``dynamic_batching {}`` and one instance, of the graph as it was exported, batches as they come.
+
+    On a CPU onnxruntime takes every core; on a GPU threads mean nothing to it.
+    """
+    threads = 1 if target == "cuda" else cores
+    return Settings("fp32", recipe.max_batch_size, 0, 1, threads, bounded=False).normal()
 
 
 def _doubled(most: int) -> list[int]:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from load import environment
+
 from tritonkit.errors import CheckFailed
 from tritonkit.precision import gate
-from tritonkit.recipe import Slo
-from tritonkit.repository import config
+from tritonkit.recipe import MAX_QUEUE_SIZE, QUEUE_TIMEOUT_MS, Slo
 from tritonkit.server import runtime
 from tuning import comparison, space
 from tuning.comparison import Measured
@@ -98,21 +99,27 @@ class References:
 
 def references(made: Built, cores: Cores) -> References:
     """Of a recipe, on this many cores."""
-    return References(space.of_recipe(made.recipe, made.chosen), space.tritons_default(made.recipe, len(cores.server)))
+    return References(
+        space.of_recipe(made.recipe, made.chosen, made.target),
+        space.tritons_default(made.recipe, len(cores.server), made.target),
+    )
 
 
 def all_settings(made: Built, cores: Cores, held: References, smallest_batch: int = 1) -> Space:
     """What is searched; the references' own values among it."""
-    found = space.of(made.recipe, tuple(made.accurate), len(cores.server), smallest_batch)
+    found = space.of(made.recipe, tuple(made.accurate), len(cores.server), smallest_batch, made.target)
     return found.with_values_of(held.current, held.default)
 
 
 def opening(made: Built, held: References, whole: Space) -> list[Settings]:
     """What is tried first, as far as it is in the space.
 
-    The references; Triton's default in every other accurate variant; and no batches at all, as on a CPU a batch often
-    costs what its samples cost one by one.
+    The references; then, on a CPU, Triton's default in every other accurate variant, and no batches at all, as a batch
+    often costs what its samples cost one by one; on a GPU, what is served now in every other accurate variant.
     """
+    if made.target == "cuda":
+        others = [replace(held.current, precision=precision) for precision in made.accurate]
+        return list(dict.fromkeys([held.current, held.default, *others]))
     variants = [replace(held.default, precision=precision) for precision in made.accurate]
     single = replace(held.default, precision=made.chosen, max_batch_size=min(held.default.max_batch_size, 1)).normal()
     return [
@@ -124,17 +131,19 @@ def identity(made: Built, slo: Slo, cores: Cores, load: dict[str, Any], effort: 
     """What trials depend on; ``batching``, which is what they vary, is not part of it."""
     recipe = made.recipe
     said = recipe.model_dump(mode="json", include={"name", "inputs", "outputs", "shapes", "max_batch_size", "samples"})
-    bounds = {"max_queue_size": config.MAX_QUEUE_SIZE, "queue_timeout_ms": config.QUEUE_TIMEOUT_MS}
+    bounds = {"max_queue_size": MAX_QUEUE_SIZE, "queue_timeout_ms": QUEUE_TIMEOUT_MS}
+    devices = {"target": made.target} | ({"GPUs": environment.gpus()} if made.target == "cuda" else {})
     return {
         "recipe": said,
         "graph": dict(made.graphs),
         "server": f"{runtime.WHEEL} {runtime.find().path.name}",
         "machine": gate.machine(),
+        **devices,
         "cores": str(cores),
         "SLO": slo.model_dump(),
         "load": load,
         "effort": [effort.probe_s, effort.warm_up_s],
-        "bounds": bounds | space.queue_bounds(recipe),
+        "bounds": bounds | space.queue_bounds(recipe, made.target),
     }
 
 

@@ -6,6 +6,7 @@ Within the section, comments, order and style of what stays are kept.
 from __future__ import annotations
 
 import io
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -131,5 +132,7 @@ def _by_hand(path: Path, batching: Batching) -> RecipeError:
 
 
 def _line(batching: Batching) -> str:
-    said = ", ".join(f"{key}: {value}" for key, value in _plain(batching).items())
+    # As YAML has them: true and false, not True and False.
+    values = {key: json.dumps(value) if isinstance(value, bool) else value for key, value in _plain(batching).items()}
+    said = ", ".join(f"{key}: {value}" for key, value in values.items())
     return f"{KEY}: {{{said}}}   # measured by `make tune`\n"

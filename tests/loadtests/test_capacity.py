@@ -157,6 +157,11 @@ def test_cores_are_divided(available: list[int], server: tuple[int, ...], genera
     assert cores.divide(available) == cores.Cores(server, generator)
 
 
+def test_a_gpus_generator_has_half_of_the_cores() -> None:
+    assert cores.divide(range(16), target="cuda") == cores.Cores(tuple(range(8)), tuple(range(8, 16)))
+    assert cores.divide([0, 1], target="cuda") == cores.Cores((0,), (1,))
+
+
 def test_one_core_cannot_be_divided() -> None:
     with pytest.raises(InputError, match="two CPU cores"):
         cores.divide([3])

@@ -36,11 +36,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*FileIO:pyt
 # --- what is written into a recipe ---
 
 TUNED = Batching(max_batch_size=8, max_queue_delay_us=0, instances=1)
-UNBOUNDED = Batching(instances=3, max_queue_size=0, queue_timeout_ms=0)
+UNBOUNDED = Batching(max_queue_delay_us=1000, instances=3, max_queue_size=0, queue_timeout_ms=0)
+ON_A_GPU = Batching(target="cuda", max_queue_delay_us=0, instances=4, batch_sizes=(1, 8), cuda_graphs=False)
 TAIL = "# about z\nz:    3     # odd   spacing\nlist:\n    - 1\n"
 
 
-@pytest.mark.parametrize("batching", [TUNED, UNBOUNDED])
+@pytest.mark.parametrize("batching", [TUNED, UNBOUNDED, ON_A_GPU])
 @pytest.mark.parametrize(
     ("section", "kept"),
     [

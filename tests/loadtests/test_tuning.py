@@ -12,15 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from load import environment
 from tuning import comparison, space, tuner
 from tuning.comparison import Measured
+from tuning.cores import Cores
 from tuning.limit import Probe
+from tuning.rig import Built
 from tuning.search import Outcome, Search
 from tuning.space import Settings, Space
 from tuning.trial import explore, timed
+from tuning.tuner import Effort
 
 from tritonkit.errors import CheckFailed, InputError
-from tritonkit.recipe import Recipe
+from tritonkit.recipe import Recipe, Slo
 
 SPACE = Space(("fp32", "int8"), (1, 4, 16), (0, 2000), (1, 2, 3), (1,), (True, False))
 OPENING = [Settings("int8", 16, 2000, 2, 1, True), *(Settings(p, 16, 0, 1, 1, False) for p in SPACE.precision)]
@@ -176,16 +180,76 @@ def a_recipe(**batching: object) -> Recipe:
 
 @pytest.mark.parametrize("settings", SPACE.grid(), ids=str)
 def test_a_recipe_says_every_configuration_and_means_the_same(settings: Settings) -> None:
-    recipe = a_recipe(**settings.batching(a_recipe(), "int8").model_dump())
+    recipe = a_recipe(**settings.batching(a_recipe(), "int8", "cpu").model_dump())
     assert space.of_recipe(recipe, recipe.batching.precision or "int8") == settings
+
+
+ON_A_GPU = replace(SPACE, by_size=(True, False))
+
+
+@pytest.mark.parametrize("settings", ON_A_GPU.grid(), ids=str)
+def test_a_recipe_says_every_configuration_of_a_gpu_and_means_the_same_there_only(settings: Settings) -> None:
+    recipe = a_recipe(**settings.batching(a_recipe(), "int8", "cuda").model_dump())
+    assert space.of_recipe(recipe, recipe.batching.precision or "int8", "cuda") == settings
+    untouched = space.of_recipe(a_recipe(), "int8", "cpu")
+    assert space.of_recipe(recipe, "int8", "cpu") == untouched, "what a GPU was tuned to is nothing to a CPU"
+    assert recipe.batching.target == "cuda"
+
+
+def test_what_a_cpu_was_tuned_to_is_nothing_to_a_gpu() -> None:
+    settings = Settings("int8", 1, 0, 1, 1, False)
+    recipe = a_recipe(**settings.batching(a_recipe(), "int8", "cpu").model_dump())
+    assert space.of_recipe(recipe, "int8", "cuda") == space.of_recipe(a_recipe(), "int8", "cuda")
+
+
+def test_sizes_of_a_recipes_own_stay_as_far_as_they_fit() -> None:
+    recipe = a_recipe(batch_sizes=[2, 6, 16], cuda_graphs=False)
+    some, all_of_them = (Settings("int8", most, 0, 2, 1, True, by_size=True) for most in (8, 16))
+    assert some.batching(recipe, "int8", "cuda").batch_sizes == (2, 6, 8)
+    assert all_of_them.batching(recipe, "int8", "cuda").batch_sizes == (2, 6, 16)
+    assert some.batching(a_recipe(), "int8", "cuda").batch_sizes is None, "the default's"
+    assert replace(some, by_size=False).batching(recipe, "int8", "cuda").batch_sizes == ()
+    assert some.batching(recipe, "int8", "cuda").cuda_graphs is False
+    assert some.batching(recipe, "int8", "cpu").batch_sizes is None
+
+
+def test_the_space_of_a_gpu() -> None:
+    found = space.of(a_recipe(), ("fp32", "fp16"), 12, target="cuda")
+    assert found.queue_delay_us[0] == 0
+    assert (found.instances, found.threads, found.by_size) == (tuple(range(1, 9)), (1,), (True,))
+    assert space.of(a_recipe(), ("fp32",), 3, target="cuda").instances == (1, 2, 3)
+    default = space.tritons_default(a_recipe(), 12, "cuda")
+    assert default == Settings("fp32", 16, 0, 1, 1, bounded=False, by_size=False)
+    current = space.of_recipe(a_recipe(), "fp16", "cuda")
+    assert (current.by_size, current.instances, current.queue_delay_us) == (True, 4, 0)
+
+
+def test_a_gpus_search_opens_with_what_is_served_tritons_default_and_the_other_variants(tmp_path: Path) -> None:
+    made = Built(a_recipe(), tmp_path, "cuda", "fp16", {"fp32": 100.0, "fp16": 200.0}, {})
+    held = tuner.references(made, Cores((0, 1, 2), (3,)))
+    whole = tuner.all_settings(made, Cores((0, 1, 2), (3,)), held)
+    assert tuner.opening(made, held, whole) == [held.current, held.default, replace(held.current, precision="fp32")]
+    assert all(whole.holds(settings) for settings in tuner.opening(made, held, whole))
+
+
+def test_trials_belong_to_the_gpus_that_they_ran_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "gpus", lambda: ["NVIDIA H200"])
+    cores = Cores((0,), (1,))
+    said = [
+        tuner.identity(
+            Built(a_recipe(), tmp_path, target, "fp32", {"fp32": None}, {}), Slo(p99_ms=50), cores, {}, Effort()
+        )
+        for target in ("cpu", "cuda")
+    ]
+    assert [(one["target"], one.get("GPUs")) for one in said] == [("cpu", None), ("cuda", ["NVIDIA H200"])]
 
 
 def test_bounds_of_a_recipes_own_stay_where_the_queue_stays_bounded() -> None:
     recipe = a_recipe(max_queue_size=9, queue_timeout_ms=70)
     bounded, free = Settings("int8", 4, 0, 1, 1, True), Settings("int8", 4, 0, 2, 1, False)
-    said = bounded.batching(recipe, "int8")
+    said = bounded.batching(recipe, "int8", "cpu")
     assert (said.max_queue_size, said.queue_timeout_ms) == (9, 70)
-    said = free.batching(recipe, "int8")
+    said = free.batching(recipe, "int8", "cpu")
     assert (said.max_queue_size, said.queue_timeout_ms) == (0, 0)
     # What was tuned to have no bounds is searched with the same ones as before.
     assert space.queue_bounds(recipe.model_copy(update={"batching": said})) == space.queue_bounds(a_recipe()) == {}

@@ -1,0 +1,48 @@
+"""What the verbs run models on: this machine's CPU or its NVIDIA GPUs; and which model repository belongs to each.
+
+The committed ``model_repository`` is the CPU's. A build for CUDA has a folder of its own, which git ignores.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from tritonkit.errors import MissingError
+from tritonkit.server import runtime
+
+Target = Literal["cpu", "cuda"]
+REPOSITORIES: dict[Target, Path] = {"cpu": Path("model_repository"), "cuda": Path("model_repository.cuda")}
+
+
+def add_options(parser: argparse.ArgumentParser, what: str) -> None:
+    """Give a verb ``--target`` and ``--repository``.
+
+    Args:
+        parser: The verb's.
+        what: The repository is to the verb: "what is served".
+    """
+    parser.add_argument(
+        "--target", choices=get_args(Target),
+        help="what models run on; cuda where this machine has an NVIDIA driver, else cpu",
+    )  # fmt: skip
+    defaults = " or ".join(str(path) for path in REPOSITORIES.values())
+    parser.add_argument("--repository", type=Path, help=f"{what}; {defaults} by target")
+
+
+def resolve(options: argparse.Namespace) -> Target:
+    """The target of a verb's options; the repository that belongs to it is filled in where none is named.
+
+    Raises:
+        MissingError: The target is ``cuda``, and no NVIDIA driver is loaded.
+    """
+    target = cast(Target, options.target or runtime.detect_device())
+    if target == "cuda" and runtime.detect_device() != "cuda":
+        raise MissingError(
+            "the target is cuda, and this machine has no NVIDIA driver (no /dev/nvidiactl)",
+            "run it on a machine with an NVIDIA GPU, or with TARGET=cpu (--target cpu)",
+        )
+    options.target = target
+    options.repository = options.repository or REPOSITORIES[target]
+    return target
