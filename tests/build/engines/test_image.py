@@ -31,11 +31,17 @@ def test_the_linter_would_say_so(root: Path, tmp_path: Path, old: str, new: str,
     assert rule in done.stdout
 
 
-def test_the_image_is_a_known_release_and_copies_what_exists(root: Path) -> None:
+def test_the_image_is_a_known_release_copies_what_exists_and_pins_what_was_tested(root: Path) -> None:
     text = (root / "build/Dockerfile").read_text(encoding="utf-8")
     tag = re.search(r"^ARG TRITON_TAG=(\S+)$", text, re.MULTILINE)
     assert tag is not None
     assert check.known_tensorrt(tag[1])
+    pinned = dict(re.findall(r"(\S+)==([\d.]+)", text))
+    for name in ("server/requirements-cuda.txt", "constraints.txt"):
+        path = root / (f"build/src/tritonkit/{name}" if "/" in name else name)
+        known = dict(re.findall(r"^(\S+)==([\d.]+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+        assert {package: known.get(package, version) for package, version in pinned.items()} == pinned, name
+    assert set(pinned) >= {"onnxruntime-gpu", "cuda-bindings"}
     copied = re.findall(r"^COPY (\S+) ", text, re.MULTILINE)
     assert copied
     assert all((root / name).exists() for name in copied)
