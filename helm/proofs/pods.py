@@ -349,9 +349,8 @@ def _commands(folder: Path) -> Path:
     backends = folder / "backends"
     backends.mkdir(parents=True)
     (backends / "python").symlink_to(found.python_backend)
-    for backend in runtime.BACKENDS.iterdir():
-        if (backend / "model.py").is_file():
-            (backends / backend.name).symlink_to(backend)
+    for name, backend in runtime.BACKEND_FOLDERS.items():
+        (backends / name).symlink_to(backend)
     variables = _different(found.environment())
     lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     addresses = " ".join(f"--{name}-address={HOST}" for name in ("http", "grpc", "metrics"))

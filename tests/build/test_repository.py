@@ -71,7 +71,7 @@ def loaded(project: Project, **changes: Any) -> recipe.Recipe:
     return recipe.load(project.write(**changes))
 
 
-def made(wanted: recipe.Recipe, target: config.Target = "cpu") -> pb.ModelConfig:
+def made(wanted: recipe.Recipe, target: recipe.Target = "cpu") -> pb.ModelConfig:
     return config.parse(config.make(wanted, target, {"x": np.zeros(4, np.float32)}))
 
 

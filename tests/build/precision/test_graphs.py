@@ -15,8 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from tritonkit import samples, store
 from tritonkit.graph import Session, read_signature
 from tritonkit.precision import cpu, metrics, onnxgraph, qdq, refine, search, sensitivity, tensorrt, variants
-from tritonkit.recipe import Precision
-from tritonkit.repository.config import Target
+from tritonkit.recipe import Precision, Target
 
 from .conftest import Exported, graph_of, value
 

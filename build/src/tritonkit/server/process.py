@@ -26,7 +26,7 @@ import psutil
 
 from tritonkit import atomic
 from tritonkit.errors import CheckFailed, InputError, OutputError
-from tritonkit.server.runtime import BACKENDS, Runtime, find
+from tritonkit.server.runtime import BACKEND_FOLDERS, Runtime, find
 
 HOST = "127.0.0.1"
 # Makes the kernel end the server when the process that started it dies, however it dies (prctl(2),
@@ -175,9 +175,8 @@ class TritonServer:
         backends = self._work / "backends"
         backends.mkdir()
         (backends / "python").symlink_to(self.runtime.python_backend)
-        for folder in BACKENDS.iterdir():
-            if (folder / "model.py").is_file():
-                (backends / folder.name).symlink_to(folder)
+        for name, folder in BACKEND_FOLDERS.items():
+            (backends / name).symlink_to(folder)
         addresses = [
             f"--{name}-{what}={value}"
             for name, port in self.ports.items()

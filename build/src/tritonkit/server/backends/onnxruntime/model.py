@@ -1,13 +1,16 @@
-"""Triton's ``onnxruntime`` backend in Python: serves ``backend: "onnxruntime"`` models on the embedded server.
+"""tritonkit's ONNX Runtime backend for Triton: batches at prepared sizes, with CUDA graphs on a GPU.
 
-The same ``config.pbtxt`` and ``model.onnx`` run unchanged on the C++ backend of Triton's image, so every
-setting here has the C++ backend's name and meaning. It runs in the embedded server's own environment (numpy 1,
-see docs/decisions) and imports nothing of tritonkit.
+Under the name ``tritonkit_onnxruntime`` it serves CUDA repositories, on the embedded server and in the image
+(docs/decisions/0013). On the embedded server it also serves ``backend: "onnxruntime"``: the same ``config.pbtxt`` and
+``model.onnx`` run unchanged on the C++ backend of Triton's image, so every setting has the C++ backend's name and
+meaning. It runs in the server's own environment (see docs/decisions/0002) and imports nothing of tritonkit.
 """
 
 import json
 import locale
 import os
+import sys
+import time
 from pathlib import Path
 
 locale.setlocale(locale.LC_ALL, "C.UTF-8")  # the stub starts in ASCII, whatever the environment says
@@ -16,6 +19,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import numpy as np  # noqa: E402
 import onnxruntime as ort  # noqa: E402
 import triton_python_backend_utils as pb_utils  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # Triton puts the model's folder there, not the backend's
+from batch_execution import DirectExecution, open_execution, read_sizes  # noqa: E402
 
 # onnxruntime's names of the tensor types that Triton has.
 TRITON_TYPES = {
@@ -75,17 +81,37 @@ class TritonPythonModel:
         return config
 
     def initialize(self, args):
-        """Open the session that this instance serves."""
+        """Open the graph that this instance serves, and prepare its sizes."""
         config = json.loads(args["model_config"])
+        self.name = args["model_instance_name"]
         graph = Path(args["model_repository"], args["model_version"], graph_file(config))
         device = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
-        self.session = open_session(graph, session_options(config), providers(config, device))
-        _check_signature(config, self.session)
-        self.output_names = [tensor.name for tensor in self.session.get_outputs()]
-        self.input_names = [tensor.name for tensor in self.session.get_inputs()]
-        self.strings = {t.name for t in self.session.get_inputs() if t.type == "tensor(string)"}
-        self.batched = config["max_batch_size"] > 0
-        self.buffers = {}  # input name → the memory that batches are gathered in
+        options, execution_providers = session_options(config), providers(config, device)
+        try:
+            sizes = read_sizes(config, on_gpu=device is not None)
+            if isinstance(sizes, str):
+                self._open_direct(config, open_session(graph, options, execution_providers), sizes)
+            else:
+                self._open_sized(config, graph, sizes, options, device, execution_providers)
+        except (ValueError, MemoryError, RuntimeError) as error:
+            raise pb_utils.TritonModelException(str(error)) from error
+        self.input_names = [tensor["name"] for tensor in config["input"]]
+        self.output_names = self.execution.output_names
+        self.strings = {tensor["name"] for tensor in config["input"] if tensor["data_type"] == "TYPE_STRING"}
+
+    def _open_direct(self, config, session, reason):
+        _check_signature(config, session)
+        self.execution = DirectExecution(session)
+        if reason:
+            pb_utils.Logger.log_info(f"{self.name}: batches run as they come: {reason}")
+
+    def _open_sized(self, config, graph, sizes, options, device, execution_providers):
+        start = time.monotonic()
+        cuda_options = execution_providers[0][1] if device is not None else {}
+        self.execution = open_execution(
+            graph, sizes, options, device, cuda_options, inspect=lambda session: _check_signature(config, session)
+        )
+        pb_utils.Logger.log_info(f"{self.name}: {_report(sizes, self.execution.facts, time.monotonic() - start)}")
 
     def execute(self, requests):
         """Run one batch; a request that the graph rejects fails by itself."""
@@ -97,43 +123,42 @@ class TritonPythonModel:
         return [self.execute([request])[0] for request in requests]
 
     def _run(self, requests):
-        columns = {name: [self._array(request, name) for request in requests] for name in self.input_names}
-        if len(requests) == 1:
-            outputs = self.session.run(self.output_names, {name: arrays[0] for name, arrays in columns.items()})
-            return [self._response(requests[0], outputs)]
-        sizes = [len(array) for array in columns[self.input_names[0]]]
-        outputs = self.session.run(
-            self.output_names,
-            {name: self._gather(name, arrays, sum(sizes)) for name, arrays in columns.items()},
+        answers = self.execution.run(
+            [{name: self._array(request, name) for name in self.input_names} for request in requests]
         )
-        for name, output in zip(self.output_names, outputs, strict=True):
-            if output.shape[:1] != (sum(sizes),):
-                raise ValueError(f"output {name!r} has shape {output.shape} for a batch of {sum(sizes)}")
-        responses = []
-        start = 0
-        for request, size in zip(requests, sizes, strict=True):
-            responses.append(self._response(request, [output[start : start + size] for output in outputs]))
-            start += size
-        return responses
+        return [self._response(request, outputs) for request, outputs in zip(requests, answers, strict=True)]
 
     def _array(self, request, name):
-        array = pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+        tensor = pb_utils.get_input_tensor_by_name(request, name)
+        if not tensor.is_cpu():
+            return self.execution.device_tensor(tensor.to_dlpack())
+        array = tensor.as_numpy()
         return _decoded(array) if name in self.strings else array
-
-    def _gather(self, name, arrays, total):
-        """The rows of all requests in one array; its memory is kept, as fresh pages cost more than the copy."""
-        if name in self.strings:
-            return np.concatenate(arrays)
-        buffer = self.buffers.get(name)
-        if buffer is None or len(buffer) < total or buffer.shape[1:] != arrays[0].shape[1:]:
-            buffer = self.buffers[name] = np.empty((total, *arrays[0].shape[1:]), dtype=arrays[0].dtype)
-        return np.concatenate(arrays, out=buffer[:total])
 
     def _response(self, request, outputs):
         wanted = request.requested_output_names()
         return pb_utils.InferenceResponse(
             [_tensor(name, output) for name, output in zip(self.output_names, outputs, strict=True) if name in wanted]
         )
+
+
+def _report(sizes, facts, seconds):
+    """One line for the log: what was prepared, how it runs, and the memory that it takes."""
+    count = len(sizes.batches)
+    for dimension in sizes.padding:
+        count *= len(dimension.sizes)
+    parts = [f"{count} sizes prepared in {seconds:.1f} s: batches of {', '.join(map(str, sizes.batches))}"]
+    parts += [f"{dimension.name} {', '.join(map(str, dimension.sizes))}" for dimension in sizes.padding]
+    if "device" in facts:
+        graphs = (
+            "one CUDA graph each" if facts["graphs"] else f"without CUDA graphs: {facts.get('why_no_graphs', 'off')}"
+        )
+        mib = {name: facts[f"{name}_bytes"] / 2**20 for name in ("context", "session", "sizes")}
+        parts.append(
+            f"{graphs}; on {facts['device']} context {mib['context']:.0f}, weights {mib['session']:.0f}, "
+            f"sizes {mib['sizes']:.0f} MiB"
+        )
+    return "; ".join(parts)
 
 
 def graph_file(config):
@@ -270,6 +295,8 @@ def _decoded(array):
 
 
 def _tensor(name, array):
+    if hasattr(array, "address"):  # in the GPU's memory
+        return pb_utils.Tensor.from_dlpack(name, array.to_dlpack())
     if array.dtype == object:
         encoded = [item.encode("utf-8") for item in array.reshape(-1)]
         array = np.array([*encoded, None], dtype=object)[:-1].reshape(array.shape)

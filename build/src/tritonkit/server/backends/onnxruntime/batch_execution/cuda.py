@@ -1,0 +1,297 @@
+"""Prepared sizes on a GPU: one session, one copy of the weights, and a captured CUDA graph for every size.
+
+Everything a batch needs is begun on one stream (copies to the device, the graph, copies back), so that the only wait is
+the one at its end. All sizes share the tensors' device memory: only one of them runs at a time.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from .memory import Device
+from .planning import Size
+from .settings import Sizes
+
+MIB = 2**20
+TIMED_RUNS = 3
+NO_GRAPH = "-1"  # onnxruntime's number for a run that is neither captured nor replayed
+
+
+@dataclass(frozen=True)
+class DeviceTensor:
+    """A tensor in a GPU's memory, contiguous.
+
+    Attributes:
+        address: Where it begins.
+        shape: With its batch dimension.
+        dtype: As numpy has it.
+        owner: What keeps the memory alive.
+    """
+
+    address: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    owner: Any
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    def to_dlpack(self) -> Any:
+        """A DLPack capsule of the owner's tensor."""
+        return self.owner._ortvalue.to_dlpack()
+
+    def __getitem__(self, rows: slice | None) -> DeviceTensor:
+        """Rows, or the same tensor with a first dimension of 1 more."""
+        if rows is None:
+            return DeviceTensor(self.address, (1, *self.shape), self.dtype, self.owner)
+        start, stop, _ = rows.indices(self.shape[0])
+        row_bytes = self.nbytes // max(self.shape[0], 1)
+        return DeviceTensor(
+            self.address + start * row_bytes, (stop - start, *self.shape[1:]), self.dtype, self.owner
+        )  # fmt: skip
+
+
+class CudaRunner:
+    """An onnxruntime session on one GPU; see :class:`.sized.Runner`.
+
+    Args:
+        graph: An ONNX file.
+        sizes: Which inputs there are, and whether graphs are captured.
+        options: onnxruntime's session options.
+        number: The CUDA device.
+        cuda_options: Options of the CUDA provider.
+
+    Raises:
+        RuntimeError: The driver is too old, or the CUDA provider does not start.
+    """
+
+    def __init__(self, graph: Path, sizes: Sizes, options: Any, number: int, cuda_options: Mapping[str, str]) -> None:
+        if hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()  # CUDA's libraries, where they come from Python packages
+        self._device = Device(number)
+        self._graph, self._sizes, self._options = graph, sizes, options
+        self._cuda_options = dict(cuda_options)
+        self.facts: dict[str, Any] = {
+            "device": self._device.name, "capability": list(self._device.capability), "graphs": sizes.graphs,
+            "context_bytes": self._device.context_bytes, "sizes_bytes": 0,
+        }  # fmt: skip
+        before = self._device.free_bytes()[0]
+        self.session = self._open()
+        self.facts["session_bytes"] = before - self._device.free_bytes()[0]
+        self.output_names = [output.name for output in self.session.get_outputs()]
+        self._staging: dict[str, np.ndarray] = {}
+        self._blocks: dict[str, tuple[int, int]] = {}  # tensor → address and bytes on the device
+        self._runs: dict[Size, tuple[Any, Any]] = {}  # binding and run options
+        self._row_bytes: dict[tuple[str, Size], int] = {}
+        self._shapes: dict[Size, dict[str, tuple[tuple[int, ...], Any]]] = {}
+        self._costs: dict[Size, float] = {}
+
+    def _open(self) -> Any:
+        """The session; without graphs where onnxruntime cannot capture this model."""
+        if self.facts["graphs"]:
+            try:
+                return self._session_with({"enable_cuda_graph": "1"})
+            except Exception as error:
+                if _is_memory(error):
+                    raise
+                self._give_graphs_up(error)
+        return self._session_with({})
+
+    def _session_with(self, more: Mapping[str, str]) -> Any:
+        provider = self._cuda_options | dict(more) | {
+            "device_id": str(self._device.number), "user_compute_stream": str(int(self._device.stream)),
+        }  # fmt: skip
+        session = ort.InferenceSession(
+            str(self._graph), self._options, providers=[("CUDAExecutionProvider", provider), "CPUExecutionProvider"]
+        )
+        if "CUDAExecutionProvider" not in session.get_providers():
+            raise RuntimeError("onnxruntime's CUDA provider did not start; its reason is in the log above")
+        return session
+
+    def _give_graphs_up(self, error: Exception) -> None:
+        self.facts["graphs"] = False
+        self.facts["why_no_graphs"] = _reason(error)
+
+    def staging(self, name: str, nbytes: int) -> np.ndarray:
+        """Pinned memory."""
+        if name not in self._staging:
+            self._staging[name] = self._device.allocate_pinned(nbytes)
+        return self._staging[name]
+
+    def prepare(self, size: Size) -> Mapping[str, tuple[tuple[int, ...], Any]]:
+        """Run it, give its outputs a place, capture it, and time it."""
+        before = self._device.free_bytes()[0]
+        try:
+            self._prepare(size)
+        except Exception as error:
+            if _is_memory(error):
+                free, total = self._device.free_bytes()
+                raise MemoryError(
+                    f"the GPU has no memory for batch {size.batch}{list(size.lengths) or ''}: {_reason(error)}; "
+                    f"{free // MIB} of {total // MIB} MiB are free. Lower batch_sizes or max_batch_size, or count in "
+                    "instance_group, or raise gpu_mem_limit"
+                ) from error
+            raise
+        self.facts["sizes_bytes"] += before - self._device.free_bytes()[0]
+        return self._shapes[size]
+
+    def _prepare(self, size: Size) -> None:
+        for name, dtype in self._sizes.dtypes.items():
+            self._reserve(name, size, self._input_shape(name, size), dtype)
+        self._shapes[size] = self._discover(size)
+        for name, (shape, dtype) in self._shapes[size].items():
+            self._reserve(name, size, shape, dtype)
+        if self.facts["graphs"]:
+            try:
+                self._bind(size)
+                self.launch(size)  # the first run of a number captures it
+                self.wait()
+            except Exception as error:
+                if _is_memory(error):
+                    raise
+                self._give_graphs_up(error)
+                self.session = self._session_with({})
+                for known in self._shapes:
+                    self._bind(known)
+        else:
+            self._bind(size)
+        self._time(size)
+
+    def _time(self, size: Size) -> None:
+        times = []
+        for _ in range(TIMED_RUNS + 1):
+            start = time.perf_counter()
+            self.launch(size)
+            self.wait()
+            times.append((time.perf_counter() - start) * 1000)
+        self._costs[size] = statistics.median(times[1:])
+
+    def _input_shape(self, name: str, size: Size) -> tuple[int, ...]:
+        shape = self._sizes.shape(name, size.lengths)
+        return (size.batch, *shape) if self._sizes.batched else shape
+
+    def _reserve(self, name: str, size: Size, shape: tuple[int, ...], dtype: Any) -> None:
+        """Device memory for a tensor; the first size is the largest, so a later one finds it large enough."""
+        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        self._row_bytes[name, size] = nbytes // size.batch
+        if name not in self._blocks or self._blocks[name][1] < nbytes:
+            self._blocks[name] = (self._device.allocate(max(nbytes, 1)), nbytes)
+
+    def _discover(self, size: Size) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Shapes and dtypes of the outputs, from a run that chooses them freely."""
+        binding = self._bound_inputs(size)
+        for name in self.output_names:
+            binding.bind_output(name, "cuda", self._device.number)
+        self.session.run_with_iobinding(binding, _run_options(NO_GRAPH))
+        self.wait()
+        kinds = {output.name: output.type for output in self.session.get_outputs()}
+        return {
+            name: (tuple(value.shape()), _DTYPES[kinds[name]])
+            for name, value in zip(self.output_names, binding.get_outputs(), strict=True)
+        }
+
+    def _bound_inputs(self, size: Size) -> Any:
+        binding = self.session.io_binding()
+        for name, dtype in self._sizes.dtypes.items():
+            address = self._blocks[name][0]
+            binding.bind_input(name, "cuda", self._device.number, dtype, list(self._input_shape(name, size)), address)
+        return binding
+
+    def _bind(self, size: Size) -> None:
+        binding = self._bound_inputs(size)
+        for name, (shape, dtype) in self._shapes[size].items():
+            binding.bind_output(name, "cuda", self._device.number, dtype, list(shape), self._blocks[name][0])
+        number = str(len(self._runs) + 1) if self.facts["graphs"] else NO_GRAPH
+        self._runs[size] = (binding, _run_options(number))
+
+    def cost_ms(self, size: Size) -> float:
+        """The median of some runs."""
+        return self._costs[size]
+
+    def device_tensor(self, capsule: Any) -> DeviceTensor:
+        """A tensor that another process or library put into the GPU's memory, from a DLPack capsule."""
+        owner = ort.OrtValue.from_dlpack(capsule)
+        return DeviceTensor(owner.data_ptr(), tuple(owner.shape()), np.dtype(_DTYPES[owner.data_type()]), owner)
+
+    def to_host(self, array: Any) -> np.ndarray:
+        """A request's input as a host array: what is padded on its way to the GPU passes the host."""
+        if not isinstance(array, DeviceTensor):
+            return np.asarray(array)
+        copy = np.empty(array.shape, array.dtype)
+        self._device.to_host(copy, array.address)
+        self.wait()
+        return copy
+
+    def upload(self, name: str, row: int, rows: Any) -> None:
+        """Begin to copy rows, from pinned memory or from a GPU."""
+        address = self._blocks[name][0] + row * (rows.nbytes // max(rows.shape[0], 1))
+        if isinstance(rows, DeviceTensor):
+            self._device.within(address, rows.address, rows.nbytes)
+        else:
+            self._device.to_device(address, rows)
+
+    def launch(self, size: Size) -> None:
+        """Begin to run a size."""
+        binding, options = self._runs[size]
+        self.session.run_with_iobinding(binding, options)
+
+    def download(self, name: str, row: int, rows: np.ndarray) -> None:
+        """Begin to copy an output's rows to pinned memory."""
+        self._device.to_host(rows, self._blocks[name][0] + row * (rows.nbytes // max(len(rows), 1)))
+
+    def keep(self, name: str, size: Size, row: int, rows: int) -> DeviceTensor:
+        """A copy of an output's rows, in memory that onnxruntime lends and takes back when it is no longer used."""
+        shape, dtype = self._shapes[size][name]
+        shape = (rows, *shape[1:]) if self._sizes.batched else shape
+        owner = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, "cuda", self._device.number)
+        tensor = DeviceTensor(owner.data_ptr(), shape, np.dtype(dtype), owner)
+        self._device.within(tensor.address, self._blocks[name][0] + row * self._row_bytes[name, size], tensor.nbytes)
+        return tensor
+
+    def wait(self) -> None:
+        """Wait for the stream."""
+        self._device.wait()
+
+    def clear(self) -> None:
+        """Zeros again, after what was begun has ended."""
+        for name in self._sizes.dtypes:
+            self._device.zero(*self._blocks[name])
+        self.wait()
+
+
+def _run_options(graph_number: str) -> Any:
+    options = ort.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", graph_number)
+    options.add_run_config_entry("disable_synchronize_execution_providers", "1")  # the wait is ours
+    return options
+
+
+def _is_memory(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(
+        word in text
+        for word in ("failed to allocate memory", "out of memory", "available memory of", "memoryallocation")
+    )
+
+
+def _reason(error: Exception) -> str:
+    """What onnxruntime says, without the place in its source that it says it at."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]
+
+
+_DTYPES = {
+    "tensor(bool)": np.bool_, "tensor(uint8)": np.uint8, "tensor(uint16)": np.uint16, "tensor(uint32)": np.uint32,
+    "tensor(uint64)": np.uint64, "tensor(int8)": np.int8, "tensor(int16)": np.int16, "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64, "tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64,
+}  # fmt: skip

@@ -1,0 +1,59 @@
+"""Runs batches as they come: what nobody asked sizes for, and what cannot be padded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+
+class DirectExecution:
+    """Joins the requests of a batch, runs them, and cuts the answers apart.
+
+    Args:
+        session: onnxruntime's session.
+    """
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.output_names = [output.name for output in session.get_outputs()]
+        self._buffers: dict[str, np.ndarray] = {}
+
+    def run(self, requests: Sequence[Mapping[str, Any]]) -> list[list[np.ndarray]]:
+        """Every request's outputs, in order.
+
+        Raises:
+            ValueError: An output's first dimension is not the batch, or the requests' shapes differ.
+        """
+        if len(requests) == 1:
+            return [self._session.run(self.output_names, dict(requests[0]))]
+        first = next(iter(requests[0]))
+        counts = [len(inputs[first]) for inputs in requests]
+        total = sum(counts)
+        outputs = self._session.run(
+            self.output_names,
+            {name: self._gather(name, [inputs[name] for inputs in requests], total) for name in requests[0]},
+        )
+        for name, output in zip(self.output_names, outputs, strict=True):
+            if output.shape[:1] != (total,):
+                raise ValueError(f"output {name!r} has shape {output.shape} for a batch of {total}")
+        ends = np.cumsum(counts)
+        return [
+            [output[end - count : end] for output in outputs] for count, end in zip(counts, ends, strict=True)
+        ]  # fmt: skip
+
+    def device_tensor(self, capsule: Any) -> np.ndarray:
+        """The host's copy of a tensor in a GPU's memory, from a DLPack capsule."""
+        copy: np.ndarray = ort.OrtValue.from_dlpack(capsule).numpy()
+        return copy
+
+    def _gather(self, name: str, arrays: Sequence[np.ndarray], total: int) -> np.ndarray:
+        """The rows of all requests in one array; its memory is kept, as fresh pages cost more than the copy."""
+        if arrays[0].dtype == object:
+            return np.concatenate(arrays)
+        buffer = self._buffers.get(name)
+        if buffer is None or len(buffer) < total or buffer.shape[1:] != arrays[0].shape[1:]:
+            buffer = self._buffers[name] = np.empty((total, *arrays[0].shape[1:]), dtype=arrays[0].dtype)
+        return np.concatenate(arrays, out=buffer[:total])
