@@ -27,6 +27,7 @@ CONVOLUTION = graph(
 )
 IMAGES = BATCHED + XY.replace("dims: 4", "dims: [4, 2, 2]")
 TENSORRT = 'optimization { execution_accelerators { gpu_execution_accelerator { name: "tensorrt" } } }\n'
+UNBATCHED = XY.replace("dims: 4", "dims: [-1, 4]")
 IDS = graph([helper.make_node("Identity", ["x"], ["y"])], [tensor("x", "N", "L", dtype=TensorProto.INT8)],
             [tensor("y", "N", "L", dtype=TensorProto.INT8)])  # fmt: skip
 LENGTHS = (BATCHED + XY).replace("TYPE_FP32 dims: 4", "TYPE_INT8 dims: -1")
@@ -87,15 +88,17 @@ CASES = [
     Case("TK131", sizes("1,4,4"), sizes("off"), runs=False, label="twice"),
     Case("TK131", sizes("0,4"), sizes("4"), runs=False, label="zero"),
     Case("TK131", sizes(""), sizes("1, 4"), runs=False, label="empty"),
+    Case("TK131", sizes("4,8"), sizes("2,4"), runs=False, label="above"),
+    Case("TK131", model(OURS, UNBATCHED + parameter("batch_sizes", "1,2"), relu("N", 4)),
+         model(OURS, UNBATCHED + parameter("batch_sizes", "1"), relu("N", 4)), runs=False, label="unbatched"),
     Case("TK131", sizes("yes", "cuda_graphs"), sizes("0", "cuda_graphs"), runs=False, label="graphs"),
     Case("TK132", sizes("1,2"), sizes("1,2,4"), runs=False),
-    Case("TK132", model(OURS, XY.replace("dims: 4", "dims: [-1, 4]") + parameter("batch_sizes", "1,2")), sizes("off"), runs=False,
-         label="unbatched"),
     invalid("json", model(OURS, RAGGED + parameter("padding", "{"), IDS)),
     invalid("list", model(OURS, RAGGED + parameter("padding", "[]"), IDS)),
-    invalid("none", model(OURS, LENGTHS + parameter("padding", "{}"), IDS)),
+    invalid("unbatched", padding(LENGTHS.removeprefix(BATCHED).replace("-1", "[-1, -1]"))),
+    invalid("many", padding(sizes=list(range(1, 130)), config=RAGGED + parameter("batch_sizes", "2,4")),
+            padding(sizes=list(range(1, 129)), config=RAGGED + parameter("batch_sizes", "2,4"))),
     invalid("no_inputs", padding(LENGTHS, inputs={})),
-    invalid("unknown_field", padding(size=[8])),
     invalid("no_sizes", padding(sizes=[])),
     invalid("sizes", padding(sizes=[16, 8])),
     invalid("half", padding(inputs=of({"axis": 0}))),

@@ -13,17 +13,24 @@ from tritonkit.repository.lint import backends, graphs
 from tritonkit.repository.lint.contents import Model, Signature
 from tritonkit.repository.lint.findings import Problem
 from tritonkit.repository.lint.registry import TRITONKIT, Context, rule
-from tritonkit.repository.lint.rules.sizes import PADDING, increasing, parameter, parameter_line
+from tritonkit.repository.lint.rules.sizes import (
+    BATCH_SIZES,
+    PADDING,
+    batch_sizes,
+    increasing,
+    parameter,
+    parameter_line,
+)
 
 _DECISION = "docs/decisions/0013"
 _FORM = '{"sequence": {"sizes": [32, 64], "inputs": {"ids": {"axis": 0, "value": 0}}, "outputs": {"y": {"axis": 0}}}}'
-_FIELDS = {"sizes", "inputs", "outputs"}
 _INTEGERS: dict[str, type[np.integer[Any]]] = {
     "TYPE_INT8": np.int8, "TYPE_INT16": np.int16, "TYPE_INT32": np.int32, "TYPE_INT64": np.int64,
     "TYPE_UINT8": np.uint8, "TYPE_UINT16": np.uint16, "TYPE_UINT32": np.uint32, "TYPE_UINT64": np.uint64,
 }  # fmt: skip
 _FLOATS: dict[str, type[np.floating[Any]]] = {"TYPE_FP16": np.float16, "TYPE_FP32": np.float32, "TYPE_FP64": np.float64}
 Mistakes = Iterator[tuple[str, str]]  # what is wrong, and the fix
+_MOST_SIZES = 256  # what the backend prepares at most
 
 
 def _read(model: Model) -> Any:
@@ -57,18 +64,35 @@ def _padded_inputs(model: Model) -> set[str] | None:
 def padding_invalid(model: Model, _: Context) -> Iterator[Problem]:
     """`padding` is JSON: for each padded dimension the lengths at which the model runs, the inputs that have it, each
     with its axis in `dims` (without the batch) and the value that fills it up, and the outputs that are cut back. An
-    axis must be -1 in `dims`; a value must be one that the input's data type holds; strings cannot be padded.
+    axis must be -1 in `dims`; a value must be one that the input's data type holds; strings cannot be padded. Every
+    batch size with every length is one prepared size, of which there may be 256.
     """
     text = parameter(model, PADDING)
     if text is None:
         return
     dimensions = _read(model)
-    if not isinstance(dimensions, dict) or not dimensions:
-        mistakes: Mistakes = iter([("is no JSON object with a dimension", f"write it as {_FORM}")])
+    if not isinstance(dimensions, dict):
+        mistakes: Mistakes = iter([("is no JSON object", f"write it as {_FORM}")])
     else:
-        mistakes = (mistake for name, said in dimensions.items() for mistake in _dimension(name, said, model.signature))
+        mistakes = _mistakes(model, dimensions)
     for what, fix in mistakes:
         yield Problem(f"parameter padding {what}", fix, parameter_line(model, PADDING))
+
+
+def _mistakes(model: Model, dimensions: dict[str, Any]) -> Mistakes:
+    """What is wrong with the padded dimensions of a model."""
+    if dimensions and model.signature is not None and model.signature.max_batch_size == 0:
+        yield "is given and max_batch_size is 0: there are no batches to pad for", "set max_batch_size, or remove it"
+    correct = True
+    for name, said in dimensions.items():
+        for mistake in _dimension(name, said, model.signature):
+            correct = False
+            yield mistake
+    batches = batch_sizes(parameter(model, BATCH_SIZES) or "")
+    if correct and batches:
+        count = len(batches) * math.prod(len(said["sizes"]) for said in dimensions.values())
+        if count > _MOST_SIZES:
+            yield f"and batch_sizes make {count} sizes to prepare, {_MOST_SIZES} at most", "name fewer"
 
 
 def _dimension(name: str, said: Any, signature: Signature | None) -> Mistakes:
@@ -76,8 +100,6 @@ def _dimension(name: str, said: Any, signature: Signature | None) -> Mistakes:
     if not isinstance(said, dict) or not said.get("inputs"):
         yield f"has no inputs in {name!r}", f"write it as {_FORM}"
         return
-    if unknown := sorted(set(said) - _FIELDS):
-        yield f"has {unknown[0]!r} in {name!r}", f"say {', '.join(sorted(_FIELDS))} only"
     sizes = said.get("sizes")
     if not isinstance(sizes, list) or not increasing(sizes):
         yield f"has sizes {sizes!r} in {name!r}", "give increasing lengths such as [32, 64, 128]"
@@ -94,7 +116,7 @@ def _dimension(name: str, said: Any, signature: Signature | None) -> Mistakes:
 def _tensor(kind: str, name: str, entry: Any, known: Mapping[str, graphs.Tensor] | None) -> Mistakes:
     """What is wrong with one tensor of a padded dimension; ``known`` is None where nothing is known of the model's."""
     fields = {"axis", "value"} if kind == "input" else {"axis"}
-    if not isinstance(entry, dict) or set(entry) != fields:
+    if not isinstance(entry, dict) or not fields.issubset(entry):
         yield f"says {json.dumps(entry)} of {kind} {name!r}", f"say {' and '.join(sorted(fields))} of it"
         return
     if known is None:
@@ -119,12 +141,13 @@ def _unfit(value: Any, dtype: str) -> str:
     if dtype == "TYPE_STRING":
         return "strings cannot be padded"
     if dtype == "TYPE_BOOL":
-        return "" if value in (0, 1) and isinstance(value, bool | int) else "it is TYPE_BOOL"
+        return "" if isinstance(value, bool) else "TYPE_BOOL holds true and false"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "it is no number"
     if dtype in _INTEGERS:
         bounds = np.iinfo(_INTEGERS[dtype])
-        return "" if isinstance(value, int) and bounds.min <= value <= bounds.max else f"{dtype} does not hold it"
+        held = math.isfinite(value) and value == int(value) and bounds.min <= value <= bounds.max
+        return "" if held else f"{dtype} does not hold it"
     if dtype in _FLOATS and math.isfinite(value):
         return "" if abs(value) <= float(np.finfo(_FLOATS[dtype]).max) else f"{dtype} does not hold it"
     return ""
@@ -156,7 +179,7 @@ def padding_without_ragged(model: Model, _: Context) -> Iterator[Problem]:
     "TK135",
     "ragged-without-padding",
     "error",
-    "allow_ragged_batch for tritonkit_onnxruntime on an input that has no padding",
+    "allow_ragged_batch for tritonkit_onnxruntime on a varying input that has no padding",
     enforced_by=TRITONKIT,
     source=_DECISION,
 )
@@ -169,7 +192,7 @@ def ragged_without_padding(model: Model, _: Context) -> Iterator[Problem]:
     if padded is None or model.served.backend != backends.TRITONKIT_ONNXRUNTIME:
         return
     for index, entry in enumerate(model.config.input):
-        if entry.allow_ragged_batch and entry.name not in padded:
+        if entry.allow_ragged_batch and -1 in entry.dims and entry.name not in padded:
             yield Problem(
                 f"input {entry.name!r} allows ragged batches, and parameter padding does not say how it is filled up",
                 "add it to padding, or remove allow_ragged_batch",

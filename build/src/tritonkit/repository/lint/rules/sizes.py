@@ -40,7 +40,7 @@ def increasing(sizes: Sequence[object]) -> bool:
     return len(numbers) == len(sizes) > 0 and numbers == sorted(set(numbers)) and numbers[0] > 0
 
 
-def _batch_sizes(text: str) -> tuple[int, ...] | None:
+def batch_sizes(text: str) -> tuple[int, ...] | None:
     """The prepared sizes, none where they are off; None where the text is no list of sizes."""
     if text.strip() == OFF:
         return ()
@@ -104,20 +104,27 @@ def convolutions_prepared_anew(model: Model, context: Context) -> Iterator[Probl
     "TK131",
     "sizes-invalid",
     "error",
-    "batch_sizes that are no increasing sizes, or cuda_graphs other than 0 or 1",
+    "batch_sizes that are no increasing sizes up to max_batch_size, or cuda_graphs other than 0 or 1",
     enforced_by=TRITONKIT,
     source=_DECISION,
 )
 def sizes_invalid(model: Model, _: Context) -> Iterator[Problem]:
     """`batch_sizes` lists the batch sizes at which the model runs, as `1,2,4,8`: whole numbers from 1 on, each above
-    the one before. `off` runs batches as they come. `cuda_graphs` is 1, which records each size once and replays it,
-    or 0.
+    the one before, none above `max_batch_size`. `off` runs batches as they come. `cuda_graphs` is 1, which records each
+    size once and replays it, or 0.
     """
-    sizes, graphs = parameter(model, BATCH_SIZES), parameter(model, CUDA_GRAPHS)
-    if sizes is not None and _batch_sizes(sizes) is None:
+    text, graphs = parameter(model, BATCH_SIZES), parameter(model, CUDA_GRAPHS)
+    sizes = batch_sizes(text) if text is not None else ()
+    largest = model.signature.max_batch_size if model.signature else None
+    line = parameter_line(model, BATCH_SIZES)
+    if sizes is None:
+        yield Problem(f"parameter batch_sizes is {text!r}", "give increasing sizes such as 1,2,4,8, or off", line)
+    elif sizes and largest == 0 and sizes != (1,):
+        yield Problem("batch_sizes are given and max_batch_size is 0", "set max_batch_size, or remove them", line)
+    elif sizes and largest and sizes[-1] > largest:
         yield Problem(
-            f"parameter batch_sizes is {sizes!r}", "give increasing sizes such as 1,2,4,8, or off",
-            parameter_line(model, BATCH_SIZES),
+            f"batch_sizes go up to {sizes[-1]}, max_batch_size is {largest}",
+            f"leave out what is above, or set max_batch_size: {sizes[-1]}", line,
         )  # fmt: skip
     if graphs is not None and graphs.strip() not in {"0", "1"}:
         yield Problem(f"parameter cuda_graphs is {graphs!r}", "give 1 or 0", parameter_line(model, CUDA_GRAPHS))
@@ -126,20 +133,17 @@ def sizes_invalid(model: Model, _: Context) -> Iterator[Problem]:
 @rule("TK132", "sizes-below-batch", "warning", "batch_sizes that do not reach max_batch_size", source=_DECISION)
 def sizes_below_batch(model: Model, _: Context) -> Iterator[Problem]:
     """A batch above the largest prepared size is run in pieces, one after another: Triton gathers more requests than
-    one run takes. Where max_batch_size is 0 there is no batch dimension to pad, and the sizes do nothing.
+    one run takes.
     """
     text = parameter(model, BATCH_SIZES)
-    sizes = _batch_sizes(text) if text is not None else None
+    sizes = batch_sizes(text) if text is not None else None
     if not sizes or model.signature is None:
         return
     largest = model.signature.max_batch_size
-    line = parameter_line(model, BATCH_SIZES)
-    if largest == 0:
-        yield Problem("batch_sizes do nothing: max_batch_size is 0", "set max_batch_size, or remove them", line)
-    elif sizes[-1] < largest:
+    if sizes[-1] < largest:
         yield Problem(
             f"the largest of batch_sizes is {sizes[-1]}, max_batch_size is {largest}: larger batches run in pieces",
-            f"add {largest}, or set max_batch_size: {sizes[-1]}", line,
+            f"add {largest}, or set max_batch_size: {sizes[-1]}", parameter_line(model, BATCH_SIZES),
         )  # fmt: skip
 
 
