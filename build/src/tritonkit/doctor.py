@@ -1,4 +1,7 @@
-"""What this machine can do, and what is missing for the rest, each with the command that adds it."""
+"""What this machine can do, and what is missing for the rest, each with the command that adds it.
+
+GPUs are tried, not only listed: :mod:`tritonkit.engines.cuda_here`.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 
+from tritonkit.engines import cuda_here, drivers, node
+from tritonkit.engines.cuda_here import Verdict
+from tritonkit.engines.node import NodeGpu
 from tritonkit.errors import MissingError
 from tritonkit.server import runtime
 
@@ -34,7 +41,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at everything once; takes under two seconds and changes nothing."""
+    """Look at everything once and change nothing: under two seconds, and up to half a minute where GPUs are tried."""
     return [
         Finding("Python", True, sys.version.split()[0], needed=True),
         _package("onnxruntime", "runs and checks graphs", 'pip install "tritonkit[cpu]"', ("onnxruntime-gpu",)),
@@ -43,7 +50,7 @@ def examine() -> list[Finding]:
         _package("tritonkit-client", "calls the server", "pip install tritonkit-client"),
         _package("locust", "load tests", "pip install locust"),
         _server(),
-        _gpu(),
+        *gpus(),
         _package("tensorrt", "builds engines on a GPU machine", "pip install tensorrt", needed=False),
         _package("tensorrt-rtx", "checks engines without a GPU", "pip install tensorrt-rtx", needed=False),
         _program("helm", ["version", "--short"], "deploys to Kubernetes", "https://helm.sh/docs/intro/install"),
@@ -71,14 +78,42 @@ def _server() -> Finding:
     return Finding("Triton server", True, f"{version} for {found.device}, Python {found.interpreter.version}", True)
 
 
-def _gpu() -> Finding:
-    query = ["--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    found = _program("nvidia-smi", query, "", "", str.strip)
-    if found.present:
-        return Finding("NVIDIA GPU", True, "; ".join(found.detail.splitlines()), needed=False)
-    return Finding(
-        "NVIDIA GPU", False, "cuda and tensorrt targets", False, "run on a machine with a GPU and its driver"
+def gpus() -> list[Finding]:
+    """Every GPU of this machine, each with a line that says whether ``--target cuda`` works on it."""
+    here = node.gpus()
+    if not here:
+        return [_no_gpu()]
+    with ThreadPoolExecutor(len(here)) as pool:
+        verdicts = list(pool.map(cuda_here.examine, here))
+    names = [f" {index}" if len(here) > 1 else "" for index in range(len(here))]
+    return [
+        finding
+        for number, gpu, verdict in zip(names, here, verdicts, strict=True)
+        for finding in describe(gpu, verdict, number)
+    ]
+
+
+def describe(gpu: NodeGpu, verdict: Verdict, number: str = "") -> list[Finding]:
+    """What a GPU is, and whether ``--target cuda`` works on it; ``number`` tells several apart."""
+    newest = drivers.newest_cuda(gpu.driver)
+    cuda = f" (CUDA {newest})" if newest else ""
+    what = (
+        f"{gpu.name}, compute capability {gpu.compute}, {gpu.memory_bytes / 2**30:.1f} GiB, driver {gpu.driver}{cuda}"
     )
+    return [
+        Finding(f"NVIDIA GPU{number}", True, what, needed=False),
+        Finding(f"target cuda{number}", verdict.works is True, verdict.text, needed=False, fix=verdict.fix),
+    ]
+
+
+def _no_gpu() -> Finding:
+    # Drivers before 510 do not know what is asked for above, but have a version.
+    answer = _program("nvidia-smi", ["--query-gpu=driver_version", "--format=csv,noheader"], "", "")
+    driver = (answer.detail.splitlines() or [""])[0].strip() if answer.present else ""
+    if problem := drivers.obstacle(driver, drivers.CAPABILITY_SINCE):
+        return Finding("NVIDIA GPU", False, problem[0], False, problem[1])
+    purpose = f"cuda and tensorrt targets{f' ({answer.detail})' if answer.detail and not answer.present else ''}"
+    return Finding("NVIDIA GPU", False, purpose, False, "run on a machine with a GPU and its driver")
 
 
 def _container() -> Finding:

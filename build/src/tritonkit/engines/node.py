@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-_QUERY = ("--query-gpu=name,compute_cap,memory.total,uuid", "--format=csv,noheader,nounits")
+_QUERY = ("--query-gpu=name,compute_cap,memory.total,uuid,driver_version", "--format=csv,noheader,nounits")
 _LIBRARY = re.compile(r"libnvinfer\.so\.(\d+\.\d+\.\d+)")
 _LIBRARY_DIRECTORIES = (
     "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64",
@@ -29,6 +29,7 @@ class NodeGpu:
     capability: tuple[int, int]
     memory_bytes: int
     uuid: str = ""
+    driver: str = ""
 
     @property
     def compute(self) -> str:
@@ -72,11 +73,11 @@ def gpus() -> tuple[NodeGpu, ...]:
 
 
 def parse_gpu(line: str) -> NodeGpu | None:
-    """One line of the query: ``NVIDIA A10G, 8.6, 23028, GPU-5f…`` (memory in MiB)."""
-    found = re.fullmatch(r"\s*(.+?),\s*(\d+)\.(\d+),\s*(\d+),\s*(\S*)\s*", line)
+    """One line of the query: ``NVIDIA A10G, 8.6, 23028, GPU-5f…, 580.95.05`` (memory in MiB)."""
+    found = re.fullmatch(r"\s*(.+?),\s*(\d+)\.(\d+),\s*(\d+),\s*([^\s,]*)(?:,\s*(\S+))?\s*", line)
     if not found:
         return None
-    return NodeGpu(found[1], (int(found[2]), int(found[3])), int(found[4]) * 2**20, found[5])
+    return NodeGpu(found[1], (int(found[2]), int(found[3])), int(found[4]) * 2**20, found[5], found[6] or "")
 
 
 def tensorrt_version(directories: Iterable[Path] | None = None) -> str | None:
