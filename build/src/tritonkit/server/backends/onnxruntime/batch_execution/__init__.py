@@ -5,7 +5,8 @@ small kernels one by one. So each prepared size is run once when the model loads
 
     settings   what a model's configuration says of sizes, graphs and padding
     planning   which prepared sizes a batch is run at, by what each of them costs
-    sized      requests into rows, rows into pieces, pieces through a runner, and the answers back
+    rows       requests as rows, grouped by length
+    sized      rows into pieces, pieces through a runner, and the answers back
     direct     batches as they come
     cpu, cuda  the runners: a session, its prepared sizes, and the memory that they read and write
     memory     CUDA memory, streams and driver, through NVIDIA's own Python bindings

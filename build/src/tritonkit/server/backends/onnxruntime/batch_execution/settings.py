@@ -174,6 +174,11 @@ def _padding(config: Mapping[str, Any], text: str) -> tuple[Padding, ...]:
             f"padding cannot be read ({type(error).__name__}: {error}); its form is "
             '{"sequence": {"sizes": [32, 64], "inputs": {"input_ids": {"axis": 0, "value": 0}}, "outputs": {}}}'
         ) from None
+    fills: dict[str, Any] = {}
+    for dimension in dimensions:
+        for name, (_, value) in dimension.inputs.items():
+            if fills.setdefault(name, value) != value:
+                raise SettingsError(f"padding fills {name!r} with {fills[name]!r} and with {value!r}; say one value")
     if dimensions and int(config["max_batch_size"]) == 0:
         raise SettingsError("padding needs max_batch_size above 0: without batches there is nothing to pad for")
     return dimensions

@@ -6,23 +6,21 @@ A runner does the work on its device; all that is the same on every device is he
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from .planning import Lengths, Piece, Planner, Size
+from .rows import Array, Group, Inputs, Rows, Span
 from .settings import Sizes
 
 # Bytes gathered before they are sent to the device while the next ones are gathered: large enough that a copy's fixed
 # cost (some microseconds) does not count.
 CHUNK_BYTES = 2**21
 ALIGNMENT = 256  # bytes; what onnxruntime's kernels expect of a tensor's address
-
-Array = Any  # a numpy array, or what the runner calls a tensor on its device
-Inputs = Mapping[str, Array]
 
 
 class Runner(Protocol):
@@ -72,18 +70,6 @@ class Runner(Protocol):
         """Forget the rows of earlier batches, which fill up later ones: they may be what a run failed on."""
 
 
-@dataclass(frozen=True)
-class _Span:
-    """One request's rows in its group."""
-
-    request: int
-    inputs: Inputs
-    first: int
-    rows: int
-    lengths: Lengths
-    on_device: bool
-
-
 class SizedExecution:
     """Runs batches at prepared sizes.
 
@@ -109,6 +95,9 @@ class SizedExecution:
                 self._outputs[size] = runner.prepare(size)
                 self._check_outputs(size)
         self._planner = Planner(sizes.batches, grids, sizes.most_rows, runner.cost_ms)
+        self._rows = Rows(sizes, self._planner)
+        self._fills = {name: place[1] for dimension in sizes.padding for name, place in dimension.inputs.items()}
+        self._cropped = {name for dimension in sizes.padding for name in dimension.outputs}
         self._staging_bytes = self._largest()
 
     @property
@@ -136,97 +125,76 @@ class SizedExecution:
         Raises:
             ValueError: A length is above the largest prepared one, or inputs of a request contradict each other.
         """
-        answers: list[list[Array]] = [[] for _ in requests]
         used = dict.fromkeys((*self.sizes.dims, *self.output_names), 0)
+        answers: list[list[Array]] = [[]] * len(requests)
         try:
-            groups = self._grouped(requests)
-            hand_outs = [self._run_group(lengths, spans, used, answers) for lengths, spans in groups]
+            groups = self._rows.group(requests)
+            begun = [(group, *self._begin(group, used)) for group in groups]
             self.runner.wait()
         except Exception:
             self.runner.clear()
             raise
-        for hand_out in hand_outs:
-            hand_out()
+        for group, fetched, kept in begun:
+            for span in group.spans:
+                answers[span.request] = self._answer(span, fetched, kept.get(span.request, {}))
         return answers
 
-    def _grouped(self, requests: Sequence[Inputs]) -> list[tuple[Lengths, list[_Span]]]:
-        buckets: dict[Lengths, list[tuple[int, Inputs, int, Lengths]]] = {}
-        for index, inputs in enumerate(requests):
-            rows, lengths = self._measure(inputs)
-            buckets.setdefault(self._planner.fit(lengths), []).append((index, inputs, rows, lengths))
-        counts = {lengths: sum(member[2] for member in members) for lengths, members in buckets.items()}
-        if sum(counts.values()) > self.sizes.most_rows:
-            raise ValueError(f"a batch of {sum(counts.values())} rows; max_batch_size is {self.sizes.most_rows}")
-        groups = []
-        for lengths, keys in self._planner.groups(counts):
-            spans, first = [], 0
-            for key in keys:
-                for index, inputs, rows, own in buckets[key]:
-                    device = not all(isinstance(array, np.ndarray) for array in inputs.values())
-                    spans.append(_Span(index, inputs, first, rows, own, device))
-                    first += rows
-            groups.append((lengths, spans))
-        return groups
-
-    def _measure(self, inputs: Inputs) -> tuple[int, Lengths]:
-        """Rows and lengths of one request, which its inputs must agree on."""
-        leading = next(iter(inputs.values()))
-        rows = leading.shape[0] if self.sizes.batched else 1
-        lengths = []
-        for dimension in self.sizes.padding:
-            name, (axis, _) = next(iter(dimension.inputs.items()))
-            lengths.append(inputs[name].shape[axis + 1])
-        for name in self.sizes.dims:
-            shape = self.sizes.shape(name, lengths)
-            expected = (rows, *shape) if self.sizes.batched else shape
-            if tuple(inputs[name].shape) != expected:
-                raise ValueError(f"input {name!r} has shape {list(inputs[name].shape)}, expected {list(expected)}")
-        return rows, tuple(lengths)
-
-    def _run_group(
-        self, lengths: Lengths, spans: Sequence[_Span], used: dict[str, int], answers: list[list[Array]]
-    ) -> Callable[[], None]:
-        """Begin all pieces of one group; what is returned hands out its answers, after everything is done."""
-        rows = spans[-1].first + spans[-1].rows
-        pieces = self._planner.pieces(rows, lengths)
+    def _begin(
+        self, group: Group, used: dict[str, int]
+    ) -> tuple[Mapping[str, np.ndarray], Mapping[int, Mapping[str, Array]]]:
+        """Begin all pieces of one group: where its outputs will be on the host, and by request on the device."""
+        pieces = self._planner.pieces(group.rows, group.lengths)
         sent = {
-            name: self._place(name, (rows, *self.sizes.shape(name, lengths)), dtype, used)
+            name: self._place(name, (group.rows, *self.sizes.shape(name, group.lengths)), dtype, used)
             for name, dtype in self.sizes.dtypes.items()
         }
-        described = self._outputs[pieces[0].size]
         fetched = {
-            name: self._place(name, (rows, *(shape[1:] if self.sizes.batched else shape)), dtype, used)
-            for name, (shape, dtype) in described.items()
+            name: self._place(name, (group.rows, *(shape[1:] if self.sizes.batched else shape)), dtype, used)
+            for name, (shape, dtype) in self._outputs[pieces[0].size].items()
         }
-        kept: dict[int, list[tuple[str, Array]]] = {}
+        kept: dict[int, dict[str, Array]] = {}
+        small = {name: rows for name, rows in sent.items() if rows.nbytes < CHUNK_BYTES and not group.on_device}
+        for name, rows in small.items():
+            self._gather(name, rows, group)
         for piece in pieces:
-            covered = [
-                span for span in spans if span.first < piece.start + piece.rows and span.first + span.rows > piece.start
-            ]
-            for name, staging in sent.items():
-                self._send(name, staging, covered, piece)
+            for name, rows in sent.items():
+                if name in small:
+                    self.runner.upload(name, 0, rows[piece.start : piece.start + piece.rows])
+                else:
+                    self._stream(name, rows, group, piece)
             self.runner.launch(piece.size)
-            self._fetch(fetched, covered, piece, kept)
-        return lambda: self._answer(spans, fetched, kept, answers)
+            if group.on_device:
+                self._fetch(fetched, group, piece, kept)
+            else:
+                for name, rows in fetched.items():
+                    self.runner.download(name, 0, rows[piece.start : piece.start + piece.rows])
+        return fetched, kept
 
     def _place(self, name: str, shape: tuple[int, ...], dtype: Any, used: dict[str, int]) -> np.ndarray:
         """The next free part of a tensor's staging memory, as an array."""
-        count = int(np.prod(shape))
         start = used[name]
-        nbytes = count * np.dtype(dtype).itemsize
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         used[name] = start + -(-nbytes // ALIGNMENT) * ALIGNMENT
         block = self.runner.staging(name, self._staging_bytes[name])
         return block[start : start + nbytes].view(dtype).reshape(shape)
 
-    def _send(self, name: str, staging: np.ndarray, spans: Sequence[_Span], piece: Piece) -> None:
+    def _gather(self, name: str, place: np.ndarray, group: Group) -> None:
+        """An input's rows of a whole group, in one go."""
+        if group.equal or name not in self._fills:
+            arrays = [span.inputs[name] for span in group.spans]
+            np.concatenate(arrays if self.sizes.batched else [array[None] for array in arrays], out=place)
+            return
+        place[...] = self._fills[name]
+        for span in group.spans:
+            rows = span.inputs[name]
+            place[(slice(span.first, span.first + span.rows), *map(slice, rows.shape[1:]))] = rows
+
+    def _stream(self, name: str, staging: np.ndarray, group: Group, piece: Piece) -> None:
         """Gather an input's rows of one piece, and send them on as they come together."""
         row_bytes = staging.nbytes // len(staging)
         begin = end = piece.start  # rows that are gathered and not sent yet
-        for span in spans:
-            start, stop = max(span.first, piece.start), min(span.first + span.rows, piece.start + piece.rows)
-            source = span.inputs[name]
-            if not self.sizes.batched:
-                source = source[None]
+        for span, start, stop in _within(piece, group.spans):
+            source = span.inputs[name] if self.sizes.batched else span.inputs[name][None]
             source = source[start - span.first : stop - span.first]
             if not isinstance(source, np.ndarray) and source.shape[1:] == staging.shape[1:]:
                 if end > begin:
@@ -247,56 +215,38 @@ class SizedExecution:
         if place.shape == rows.shape:
             place[...] = rows
             return
-        (value,) = {dimension.inputs[name][1] for dimension in self.sizes.padding if name in dimension.inputs}
-        place[...] = value
+        place[...] = self._fills[name]
         place[tuple(map(slice, rows.shape))] = rows
 
     def _fetch(
-        self,
-        fetched: Mapping[str, np.ndarray],
-        spans: Sequence[_Span],
-        piece: Piece,
-        kept: dict[int, list[tuple[str, Array]]],
+        self, fetched: Mapping[str, np.ndarray], group: Group, piece: Piece, kept: dict[int, dict[str, Array]]
     ) -> None:
-        """Begin to bring a piece's outputs back: to the host, or to where their request's inputs lie."""
-        if not any(span.on_device for span in spans):
+        """Begin to bring each request's outputs to the host, or keep them on the device if its inputs came from there.
+
+        What is cropped, and what two pieces share, passes the host.
+        """
+        for span, start, stop in _within(piece, group.spans):
             for name, rows in fetched.items():
-                self.runner.download(name, 0, rows[piece.start : piece.start + piece.rows])
-            return
-        for span in spans:
-            start, stop = max(span.first, piece.start), min(span.first + span.rows, piece.start + piece.rows)
-            for name, rows in fetched.items():
-                if span.on_device and stop - start == span.rows and not self._crops(name):
+                if span.on_device and stop - start == span.rows and name not in self._cropped:
                     tensor = self.runner.keep(name, piece.size, start - piece.start, span.rows)
-                    kept.setdefault(span.request, []).append((name, tensor))
+                    kept.setdefault(span.request, {})[name] = tensor
                 else:
                     self.runner.download(name, start - piece.start, rows[start:stop])
 
-    def _answer(
-        self,
-        spans: Sequence[_Span],
-        fetched: Mapping[str, np.ndarray],
-        kept: Mapping[int, list[tuple[str, Array]]],
-        answers: list[list[Array]],
-    ) -> None:
-        for span in spans:
-            on_device = dict(kept.get(span.request, ()))
-            answer = []
-            for name, rows in fetched.items():
-                if name in on_device:
-                    answer.append(on_device[name])
-                    continue
-                part = self._cropped(name, rows[span.first : span.first + span.rows], span.lengths)
-                answer.append(part if self.sizes.batched else part[0])
-            answers[span.request] = answer
+    def _answer(self, span: Span, fetched: Mapping[str, np.ndarray], kept: Mapping[str, Array]) -> list[Array]:
+        answer = []
+        for name, rows in fetched.items():
+            if name in kept:
+                answer.append(kept[name])
+                continue
+            part = rows[span.first : span.first + span.rows]
+            if name in self._cropped:
+                part = self._crop(name, part, span.lengths)
+            answer.append(part if self.sizes.batched else part[0])
+        return answer
 
-    def _crops(self, name: str) -> bool:
-        return any(name in dimension.outputs for dimension in self.sizes.padding)
-
-    def _cropped(self, name: str, rows: np.ndarray, lengths: Lengths) -> np.ndarray:
+    def _crop(self, name: str, rows: np.ndarray, lengths: Lengths) -> np.ndarray:
         """An output's rows without what padding added."""
-        if not self._crops(name):
-            return rows
         place = [slice(None)] * rows.ndim
         for dimension, length in zip(self.sizes.padding, lengths, strict=True):
             if name in dimension.outputs:
@@ -337,6 +287,14 @@ class SizedExecution:
             for name, (shape, dtype) in self._outputs[most].items()
         }
         return {name: self.sizes.most_rows * (row + ALIGNMENT) for name, row in rows.items()}
+
+
+def _within(piece: Piece, spans: Sequence[Span]) -> Iterator[tuple[Span, int, int]]:
+    """The spans that a piece holds rows of, with the first of these rows and the one after the last."""
+    for span in spans:
+        start, stop = max(span.first, piece.start), min(span.first + span.rows, piece.start + piece.rows)
+        if start < stop:
+            yield span, start, stop
 
 
 def describe(size: Size, sizes: Sizes) -> str:
