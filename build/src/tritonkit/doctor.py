@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 
-from tritonkit.engines import cuda_here, drivers, node
+from tritonkit.engines import cuda, cuda_here, node
 from tritonkit.engines.cuda_here import Verdict
 from tritonkit.engines.node import NodeGpu
 from tritonkit.errors import MissingError
@@ -95,11 +95,9 @@ def gpus() -> list[Finding]:
 
 def describe(gpu: NodeGpu, verdict: Verdict, number: str = "") -> list[Finding]:
     """What a GPU is, and whether ``--target cuda`` works on it; ``number`` tells several apart."""
-    newest = drivers.newest_cuda(gpu.driver)
-    cuda = f" (CUDA {newest})" if newest else ""
-    what = (
-        f"{gpu.name}, compute capability {gpu.compute}, {gpu.memory_bytes / 2**30:.1f} GiB, driver {gpu.driver}{cuda}"
-    )
+    newest = cuda.newest_cuda(gpu.driver)
+    driver = f"driver {gpu.driver}{f' (CUDA {newest})' if newest else ''}"
+    what = f"{gpu.name}, compute capability {gpu.compute}, {gpu.memory_bytes / 2**30:.1f} GiB, {driver}"
     return [
         Finding(f"NVIDIA GPU{number}", True, what, needed=False),
         Finding(f"target cuda{number}", verdict.works is True, verdict.text, needed=False, fix=verdict.fix),
@@ -110,7 +108,7 @@ def _no_gpu() -> Finding:
     # Drivers before 510 do not know what is asked for above, but have a version.
     answer = _program("nvidia-smi", ["--query-gpu=driver_version", "--format=csv,noheader"], "", "")
     driver = (answer.detail.splitlines() or [""])[0].strip() if answer.present else ""
-    if problem := drivers.obstacle(driver, drivers.CAPABILITY_SINCE):
+    if problem := cuda.obstacle(driver, cuda.CAPABILITY_SINCE):
         return Finding("NVIDIA GPU", False, problem[0], False, problem[1])
     purpose = f"cuda and tensorrt targets{f' ({answer.detail})' if answer.detail and not answer.present else ''}"
     return Finding("NVIDIA GPU", False, purpose, False, "run on a machine with a GPU and its driver")

@@ -193,6 +193,28 @@ def test_a_plan_whose_passport_is_gone_or_cut_is_a_problem_of_its_own(model: Pat
     assert found(model, A10G) == [("model_sm86.plan", "passport")]
 
 
+@pytest.mark.parametrize(
+    ("gpu", "memory", "expected"),
+    [
+        (replace(T4, driver="580.65.06"), None, []),
+        (replace(T4, driver="570.86"), None, ["driver"]),
+        (NodeGpu("Tesla V100", (7, 0), 16 * 2**30, driver="580.65.06"), None, ["compute_capability"]),
+        (replace(T4, driver="580.65.06"), 2 * 2**30, []),
+        (replace(T4, driver="580.65.06"), 5 * 2**30, ["memory"]),
+        (None, 2 * 2**30, ["gpu"]),
+    ],
+)
+def test_a_cuda_model_needs_a_driver_a_capability_and_memory_for_all_its_instances(
+    gpu: NodeGpu | None, memory: int | None, expected: list[str], tmp_path: Path
+) -> None:
+    measured = {"session_bytes": memory - 3, "sizes_bytes": 2, "context_bytes": 1} if memory else None
+    (tmp_path / "passport.json").write_text(json.dumps({"target": "cuda", "memory": measured}), encoding="utf-8")
+    text = 'backend: "tritonkit_onnxruntime"\ninstance_group { count: 4 kind: KIND_GPU }\n'
+    (tmp_path / "config.pbtxt").write_text(text, encoding="utf-8")
+    result = check.check_model(tmp_path, Node((gpu,) if gpu else ()))
+    assert kinds(list(result.problems)) == expected
+
+
 def test_an_unknown_image_is_said_to_be_unknown(model: Path) -> None:
     result = check.check_model(model, replace(FITS, image="our-triton:v3"))
     assert (result.problems, result.notes) == ((), ("which TensorRT the image our-triton:v3 has is not known here",))

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tritonkit import doctor
-from tritonkit.engines import cuda_here, drivers, node
+from tritonkit.engines import cuda, cuda_here, node
 from tritonkit.engines.cuda_here import Verdict
 from tritonkit.engines.node import NodeGpu
 from tritonkit.errors import MissingError
@@ -37,22 +37,22 @@ def test_nvidia_smi_is_read_with_and_without_a_driver_version() -> None:
     ],
 )
 def test_a_driver_runs_cuda_up_to_a_version(driver: str, newest: str) -> None:
-    assert drivers.newest_cuda(driver) == newest
+    assert cuda.newest_cuda(driver) == newest
 
 
 def test_an_old_driver_and_an_old_gpu_are_refused_with_what_is_needed() -> None:
-    assert drivers.obstacle("580.65", (7, 5)) is None
-    assert drivers.obstacle("", (9, 0)) is None  # unknown: the trial will say
-    text, fix = drivers.obstacle("550.54.15", (9, 0)) or ("", "")
+    assert cuda.obstacle("580.65", (7, 5)) is None
+    assert cuda.obstacle("", (9, 0)) is None  # unknown: the trial will say
+    text, fix = cuda.obstacle("550.54.15", (9, 0)) or ("", "")
     assert text == "the driver is 550.54.15, which runs CUDA up to 12.4; CUDA 13 needs 580 or newer"
     assert "driver 580 or newer" in fix
-    text, _ = drivers.obstacle("580.65", (7, 0)) or ("", "")
+    text, _ = cuda.obstacle("580.65", (7, 0)) or ("", "")
     assert text.startswith("compute capability 7.0 is below 7.5")
 
 
 def test_the_driver_rule_is_that_of_the_cuda_libraries_that_are_installed() -> None:
     requirements = (runtime.BACKENDS.parent / "requirements-cuda.txt").read_text(encoding="utf-8")
-    assert f"nvidia-cuda-runtime=={drivers.CUDA}." in requirements
+    assert f"nvidia-cuda-runtime=={cuda.CUDA}." in requirements
 
 
 def test_nothing_is_tried_on_a_gpu_that_cannot_run_it(monkeypatch: pytest.MonkeyPatch) -> None:

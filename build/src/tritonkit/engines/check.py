@@ -15,6 +15,7 @@ from typing import Any, Literal
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from tritonkit.engines import cuda
 from tritonkit.engines import passport as passports
 from tritonkit.engines.builder import AMPERE
 from tritonkit.engines.node import Node, NodeGpu
@@ -24,7 +25,7 @@ from tritonkit.repository import config
 from tritonkit.repository.layout import CONFIG, PASSPORT
 
 Kind = Literal[
-    "builder", "compute_capability", "config", "cpu", "gpu", "image", "memory", "passport", "plan", "tensorrt"
+    "builder", "compute_capability", "config", "cpu", "driver", "gpu", "image", "memory", "passport", "plan", "tensorrt"
 ]
 FALLBACK_CONFIGS = "configs"
 _GIB = 2**30
@@ -166,13 +167,13 @@ def known_tensorrt(image: str | None) -> str | None:
 
 
 def check_model(directory: Path, node: Node) -> ModelCheck:
-    """Everything about one model's directory: its CPU needs, and the plan that Triton would load on each GPU.
+    """Everything about one model's directory: what it needs of the CPU or of CUDA, and the plan that Triton would load.
 
     Raises:
         InputError: It is no model directory, or its ``passport.json`` cannot be read.
     """
     said = read_model(directory)
-    problems = [*_cpu(said, node)]
+    problems = [*_cpu(said, node), *_cuda(said, directory, node)]
     notes: list[str] = []
     plans = _plans(directory, node, problems)
     for plan, nodes in plans.items():
@@ -230,6 +231,31 @@ def _cpu(said: dict[str, Any], node: Node) -> Iterator[Problem]:
             "int8 products saturate there and results are wrong",
             f"schedule the pod on a CPU with {wanted[0]}, or build the model with --precision fp32",
         )
+
+
+def _cuda(said: dict[str, Any], directory: Path, node: Node) -> Iterator[Problem]:
+    """What a model that was built for onnxruntime on CUDA needs of each GPU."""
+    if said.get("target") != "cuda":
+        return
+    if not node.gpus:
+        yield Problem(
+            "gpu",
+            "no GPU is visible here (nvidia-smi is missing or shows none), and the model was built for target cuda",
+            "schedule the pod on a GPU node, and give it a GPU: resources.limits of nvidia.com/gpu",
+        )
+    configuration = _configuration(directory / CONFIG)
+    instances = sum(max(group.count, 1) for group in configuration.instance_group) if configuration else 1
+    needed = instances * cuda.instance_bytes(said)
+    for gpu in node.gpus:
+        if problem := cuda.obstacle(gpu.driver, gpu.capability):
+            new = gpu.capability >= cuda.CAPABILITY_SINCE
+            yield Problem("driver" if new else "compute_capability", f"{gpu.name}: {problem[0]}", problem[1])
+        if needed > gpu.memory_bytes:
+            yield Problem(
+                "memory",
+                f"{instances} instances take {needed / _GIB:.1f} GiB, and {gpu.name} has {gpu.memory_bytes / _GIB:.1f}",
+                "lower batching.instances or the largest batch size in the recipe, or use a GPU with more memory",
+            )
 
 
 def check_plan(plan: Path, node: Node) -> list[Problem]:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from tritonkit.engines import drivers
+from tritonkit.engines import cuda
 from tritonkit.engines.node import NodeGpu
 from tritonkit.errors import MissingError
 from tritonkit.server import runtime
@@ -48,7 +48,7 @@ def examine(gpu: NodeGpu, server: Runtime | None = None) -> Verdict:
         gpu: The GPU.
         server: The embedded server for CUDA; the installed one if it is None.
     """
-    if problem := drivers.obstacle(gpu.driver, gpu.capability):
+    if problem := cuda.obstacle(gpu.driver, gpu.capability):
         return Verdict(False, *problem)
     try:
         server = server or runtime.find("cuda")

@@ -1,4 +1,4 @@
-"""What a node has: GPUs, TensorRT, the Triton image, the CPU's instructions. Reads only; judges nothing."""
+"""What a node has: GPUs with their driver, TensorRT, the Triton image, the CPU's instructions. Reads, judges nothing."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from tritonclient.grpc import model_config_pb2 as pb
 
+from tritonkit.engines import cuda
 from tritonkit.repository.lint import backends
 from tritonkit.repository.lint.contents import Model
 from tritonkit.repository.lint.findings import Problem
@@ -13,7 +14,6 @@ from tritonkit.repository.lint.registry import Context, rule
 from tritonkit.repository.lint.rules.batching import instances
 
 _GIB = 2**30
-_MEASURED = ("session_bytes", "sizes_bytes", "context_bytes")
 _ON_GPU = {pb.ModelInstanceGroup.KIND_GPU, pb.ModelInstanceGroup.KIND_AUTO}
 
 
@@ -30,7 +30,7 @@ def gpu_bytes(model: Model) -> int:
         return 0
     count = instances(model)
     if model.served.backend == backends.TRITONKIT_ONNXRUNTIME:
-        return count * (measured_bytes(model) or sum(graph.weight_bytes for graph in model.graphs))
+        return count * (cuda.instance_bytes(model.passport.said) or sum(graph.weight_bytes for graph in model.graphs))
     if model.served.backend == backends.ONNXRUNTIME:
         shared = model.config.parameters["share_session_between_instances"].string_value.lower() if (
             "share_session_between_instances" in model.config.parameters) else ""  # fmt: skip
@@ -42,12 +42,6 @@ def gpu_bytes(model: Model) -> int:
         ]
         return max(sizes, default=0)  # a node opens one of them
     return 0
-
-
-def measured_bytes(model: Model) -> int:
-    """What one instance took on the machine that built the model, from its passport; 0 where it was not measured."""
-    memory = model.passport.said.get("memory")
-    return sum(_whole(memory.get(name)) for name in _MEASURED) if isinstance(memory, dict) else 0
 
 
 def _whole(value: object) -> int:
