@@ -1,4 +1,4 @@
-"""What a node has: GPUs with their driver, TensorRT, the Triton image, the CPU's instructions. Reads, judges nothing."""
+"""What a node has: GPUs with their driver, TensorRT, the Triton image, the CPU. Reads only; judges nothing."""
 
 from __future__ import annotations
 
