@@ -46,7 +46,7 @@ def test_no_error_is_false_and_few_refusals_are_missed(tmp_path: Path) -> None:
     }
     for name, files in (PARTS | mutants).items():
         write(tmp_path / "repository" / name, files)
-    here = {registry.CORE, registry.PYTHON, registry.ONNXRUNTIME, "the model's backend"}
+    here = {registry.CORE, registry.PYTHON, registry.ONNXRUNTIME, registry.TRITONKIT, "the model's backend"}
     errors = {
         finding.model: finding.message
         for finding in lint.check(tmp_path / "repository").findings

@@ -13,7 +13,7 @@ from tritonkit.repository.lint import RULES, registry
 from .cases import CASES
 from .lab import PARTS, Case, Files, Served, write
 
-ENFORCED_HERE = {registry.CORE, registry.PYTHON, registry.ONNXRUNTIME, "the model's backend"}
+ENFORCED_HERE = {registry.CORE, registry.PYTHON, registry.ONNXRUNTIME, registry.TRITONKIT, "the model's backend"}
 
 
 def each(cases: list[Case]) -> pytest.MarkDecorator:

@@ -49,8 +49,17 @@ def _padded_inputs(model: Model) -> set[str] | None:
     dimensions = _read(model)
     if not isinstance(dimensions, dict):
         return None
-    tensors = [dimension.get("inputs") for dimension in dimensions.values() if isinstance(dimension, dict)]
-    return {name for names in tensors if isinstance(names, dict) for name in names}
+    return {name for name, _, _ in _entries(model, "inputs")}
+
+
+def _entries(model: Model, kind: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Name, axis and entry of each tensor that `padding` names, as far as it is of its form."""
+    dimensions = _read(model)
+    for said in dimensions.values() if isinstance(dimensions, dict) else ():
+        tensors = said.get(kind) if isinstance(said, dict) else None
+        for name, entry in tensors.items() if isinstance(tensors, dict) else ():
+            if isinstance(entry, dict):
+                yield name, entry.get("axis"), entry
 
 
 @rule(
@@ -77,6 +86,11 @@ def padding_invalid(model: Model, _: Context) -> Iterator[Problem]:
         mistakes = _mistakes(model, dimensions)
     for what, fix in mistakes:
         yield Problem(f"parameter padding {what}", fix, parameter_line(model, PADDING))
+    for name, value, dtype in _infinite(model):
+        yield Problem(
+            f"parameter padding fills input {name!r} with {value!r}, which is infinity in {dtype}",
+            "give a smaller value", parameter_line(model, PADDING), severity="warning",
+        )  # fmt: skip
 
 
 def _mistakes(model: Model, dimensions: dict[str, Any]) -> Mistakes:
@@ -88,11 +102,33 @@ def _mistakes(model: Model, dimensions: dict[str, Any]) -> Mistakes:
         for mistake in _dimension(name, said, model.signature):
             correct = False
             yield mistake
+    if correct:
+        yield from _fills(dimensions)
     batches = batch_sizes(parameter(model, BATCH_SIZES) or "")
     if correct and batches:
         count = len(batches) * math.prod(len(said["sizes"]) for said in dimensions.values())
         if count > _MOST_SIZES:
             yield f"and batch_sizes make {count} sizes to prepare, {_MOST_SIZES} at most", "name fewer"
+
+
+def _fills(dimensions: dict[str, Any]) -> Mistakes:
+    """Inputs that several dimensions fill with different values."""
+    fills: dict[str, Any] = {}
+    for said in dimensions.values():
+        for name, entry in said["inputs"].items():
+            if fills.setdefault(name, entry["value"]) != entry["value"]:
+                yield f"fills input {name!r} with {fills[name]!r} and with {entry['value']!r}", "give one value"
+
+
+def _infinite(model: Model) -> Iterator[tuple[str, float, str]]:
+    """Input, value and data type where a number is too large for a float, which holds infinity then."""
+    for name, _, entry in _entries(model, "inputs"):
+        tensor = model.signature.inputs.get(name) if model.signature else None
+        value = entry.get("value")
+        if not tensor or tensor.dtype not in _FLOATS or not isinstance(value, int | float):
+            continue
+        if math.isfinite(value) and abs(value) > float(np.finfo(_FLOATS[tensor.dtype]).max):
+            yield name, value, tensor.dtype
 
 
 def _dimension(name: str, said: Any, signature: Signature | None) -> Mistakes:
@@ -148,8 +184,6 @@ def _unfit(value: Any, dtype: str) -> str:
         bounds = np.iinfo(_INTEGERS[dtype])
         held = math.isfinite(value) and value == int(value) and bounds.min <= value <= bounds.max
         return "" if held else f"{dtype} does not hold it"
-    if dtype in _FLOATS and math.isfinite(value):
-        return "" if abs(value) <= float(np.finfo(_FLOATS[dtype]).max) else f"{dtype} does not hold it"
     return ""
 
 
@@ -178,15 +212,14 @@ def padding_without_ragged(model: Model, _: Context) -> Iterator[Problem]:
 @rule(
     "TK135",
     "ragged-without-padding",
-    "error",
+    "warning",
     "allow_ragged_batch for tritonkit_onnxruntime on a varying input that has no padding",
-    enforced_by=TRITONKIT,
     source=_DECISION,
 )
 def ragged_without_padding(model: Model, _: Context) -> Iterator[Problem]:
     """With `allow_ragged_batch` a batch holds requests of different lengths. tritonkit's backend makes one tensor of
-    them by filling each up to a prepared length, and `padding` says with what. (NVIDIA's C++ backend flattens them
-    instead: TK048.)
+    them by filling each up to a prepared length, and `padding` says with what. Without it such a batch fails as one and
+    its requests run one by one. (NVIDIA's C++ backend flattens them instead: TK048.)
     """
     padded = _padded_inputs(model)
     if padded is None or model.served.backend != backends.TRITONKIT_ONNXRUNTIME:
@@ -194,7 +227,36 @@ def ragged_without_padding(model: Model, _: Context) -> Iterator[Problem]:
     for index, entry in enumerate(model.config.input):
         if entry.allow_ragged_batch and -1 in entry.dims and entry.name not in padded:
             yield Problem(
-                f"input {entry.name!r} allows ragged batches, and parameter padding does not say how it is filled up",
+                f"input {entry.name!r} allows ragged batches and has no padding: requests of different lengths run one "
+                "by one",
                 "add it to padding, or remove allow_ragged_batch",
                 model.line(("input", index), "allow_ragged_batch"),
             )  # fmt: skip
+
+
+@rule(
+    "TK138",
+    "sizes-unused",
+    "warning",
+    "batch_sizes or padding on a model whose batches run as they come all the same",
+    source=_DECISION,
+)
+def sizes_unused(model: Model, _: Context) -> Iterator[Problem]:
+    """A prepared size fixes every shape. Where a dimension of a tensor is -1 and `padding` does not name it,
+    or where a tensor holds strings, the backend runs batches as they come and says so in the log.
+    """
+    sizes = batch_sizes(parameter(model, BATCH_SIZES) or "")
+    given = next((name for name in (PADDING, BATCH_SIZES) if parameter(model, name) is not None), None)
+    if model.signature is None or given is None or (given == BATCH_SIZES and not sizes):
+        return
+    for kind, tensors in (("input", model.signature.inputs), ("output", model.signature.outputs)):
+        named = {(name, axis) for name, axis, _ in _entries(model, f"{kind}s")}
+        for name, tensor in tensors.items():
+            free = [axis for axis, dim in enumerate(tensor.dims or ()) if dim == -1 and (name, axis) not in named]
+            if free or tensor.dtype == "TYPE_STRING":
+                why = f"axis {free[0]} of {kind} {name!r} varies" if free else f"{kind} {name!r} holds strings"
+                yield Problem(
+                    f"parameter {given} does nothing: {why}", "name that axis in padding, or remove the parameters",
+                    parameter_line(model, given),
+                )  # fmt: skip
+                return

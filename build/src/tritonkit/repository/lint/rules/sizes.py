@@ -117,7 +117,11 @@ def sizes_invalid(model: Model, _: Context) -> Iterator[Problem]:
     sizes = batch_sizes(text) if text is not None else ()
     largest = model.signature.max_batch_size if model.signature else None
     line = parameter_line(model, BATCH_SIZES)
-    if sizes is None:
+    if text is not None and not text.strip():
+        yield Problem(
+            "parameter batch_sizes is empty, which counts as not given", "give sizes, or off", line, None, "warning"
+        )
+    elif sizes is None:
         yield Problem(f"parameter batch_sizes is {text!r}", "give increasing sizes such as 1,2,4,8, or off", line)
     elif sizes and largest == 0 and sizes != (1,):
         yield Problem("batch_sizes are given and max_batch_size is 0", "set max_batch_size, or remove them", line)
