@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from deploying import chart, check, difference, environment, models, preflight, release, show
+from deploying import backends, chart, check, difference, environment, models, preflight, release, show
 from deploying.chart import Rendered
 from deploying.check import Check
 from deploying.cluster import Cluster
@@ -133,7 +133,10 @@ def _look(said: Environment, found: Models, tools: _Tools, files: list[Path], pr
             what = "namespace, rights, kinds, GPU nodes, device plugin, storage, secrets"
             checks.append(Check("cluster", "unchecked", f"no cluster answers: {what} were not looked at"))
         say("lint the models, ask the object store")
-        checks += [*models.repository(said, project), models.bucket(found)]
+        checks += models.repository(said, project)
+        if made:
+            checks += backends.check(said, project, made)
+        checks.append(models.bucket(found))
         if answers and tools.helm and tools.cluster:
             checks.append(Release(tools.helm, tools.cluster, said.deploy.release).busy(_again(said)))
         changes = None

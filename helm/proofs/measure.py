@@ -91,7 +91,7 @@ def measure(model: str, say: Callable[[str], None]) -> dict[str, Any]:
             rows, spread = _service(generator, psutil.Process(server.pid), say)
             capacity = max(row["batch"] / row["seconds"] for row in rows)
             observed = [_observe(generator, share * capacity, say) for share in SHARES]
-    limits = wanted.batching
+    limits = wanted.serving("cpu")
     return {
         "model": model, "precision": "int8", "max_batch_size": MAX_BATCH,
         "queue_delay_s": limits.max_queue_delay_us / 1e6, "max_queue_size": limits.max_queue_size or QUEUE,
