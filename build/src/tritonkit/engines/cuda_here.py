@@ -75,7 +75,8 @@ def probe(server: Runtime, device: Literal["cpu", "cuda"], uuid: str = "", timeo
     with tempfile.TemporaryDirectory(prefix="tritonkit-probe-") as folder:
         path = Path(folder, "model.onnx")
         path.write_bytes(tiny_graph())
-        command = [str(server.path / "env/bin/python3"), str(PROBE), str(path), device]
+        # Isolated, as Triton's stub is: modules beside the program must not stand in for the environment's.
+        command = [str(server.path / "env/bin/python3"), "-I", str(PROBE), str(path), device]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, errors="replace", timeout=timeout_s, env=environment
