@@ -136,10 +136,10 @@ def _latencies(call: Callable[[int], object], count: int = 100) -> list[float]:
 
 
 @contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """Keep this thread, and those that it starts, on one core."""
+def on_core(*cores: int) -> Iterator[None]:
+    """Keep this thread, and those that it starts, on one core, or on some."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:

@@ -1,21 +1,24 @@
 """`make compare`: tritonkit beside the servers that a team would otherwise pick, with the same graphs and load.
 
-Every server has one core and one onnxruntime thread, the generator the other core. All are up at once and are measured
-turn by turn, so that a noisy machine disturbs all of them alike. Prints a table a model and writes ``result.json`` and
-``index.html`` to ``reports/compare``. Exit code: 0 all were measured, 1 some were not, 2 bad input.
+On a CPU every server has one core and one onnxruntime thread, the generator the other core; on a GPU all have the same
+GPU and half of the cores, the generator the other half. All are up at once and are measured turn by turn, so that a
+noisy machine disturbs all of them alike. Prints a table a model and writes ``result.json`` and ``index.html`` to
+``reports/compare``. Exit code: 0 all were measured, 1 some were not, 2 bad input, 3 something is missing.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
 import signal
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -26,12 +29,12 @@ from typing import Any
 from bench_serving import on_core
 from google.protobuf import json_format
 from load import environment, payloads
+from load import slo as slos
 from load import target as targets
-from load.slo import said
 from peers import contest, lines
 from peers import environment as environments
 from peers.catalog import PEERS, Peer
-from peers.contest import Candidate, Effort, Entry
+from peers.contest import Candidate, Effort, Entry, Stage
 from peers.harness import Ours, Subject, Theirs
 from reporting import comparepage
 from reporting.comparison_result import ComparisonResult, Row
@@ -39,8 +42,9 @@ from reporting.page import NOTHING, figure, short
 from rich.console import Console
 from rich.table import Table
 from tuning import space
+from tuning.cores import Cores, divide
 
-from tritonkit import atomic, graph, progress, recipe, samples
+from tritonkit import atomic, graph, pipeline, progress, recipe, samples
 from tritonkit.errors import InputError, MissingError, TritonkitError
 from tritonkit.recipe import Precision, Recipe
 from tritonkit.repository import config, layout
@@ -49,6 +53,8 @@ from tritonkit.samples import Sample
 RECIPES = Path("build/recipes")
 SERVER_CORE, LOAD_CORE = 0, 1
 PASSES = 3  # over the samples, for the graph alone
+BATCHES = 20  # for the graph alone on a GPU; the first quarter warms up
+SHARED_OPTIONS = ("cudnn_conv_algo_search", "use_tf32")  # of the CUDA provider, that peers get, too
 CHECKED = 8  # answers of each server that must be right before it is measured
 QUICK = Effort(seconds=1.5, warm_up_s=0.5, rounds=1, resolution=1.15)
 INTERVAL = "where the limit lies with a probability of 95 %, from all runs"
@@ -79,7 +85,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", default="", help=f"some of {','.join(peer.key for peer in PEERS)}; all if not given")
-    parser.add_argument("--models", default="", help=f"recipes of {RECIPES} by name, with commas; all if not given")
+    parser.add_argument("--models", default="", help=f"recipes of {RECIPES} by name, or files; all if none")
     parser.add_argument("--quick", action="store_true", help="one short round: does everything work?")
     parser.add_argument("--seconds", type=float, help=f"of one run; {Effort.seconds:g} if not given")
     parser.add_argument("--rounds", type=int, help=f"searches for each capacity; {Effort.rounds} if not given")
@@ -91,40 +97,72 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> ComparisonResult:
     effort = _effort(options)
-    targets.resolve(options)
+    stage = _stage(targets.resolve(options))
     peers = _peers(options.peers)
-    recipes = {path: recipe.load(path) for path in _paths(options.models)}
-    subjects = {path: _subject(wanted, options.repository) for path, wanted in recipes.items()}
-    if not {SERVER_CORE, LOAD_CORE} <= os.sched_getaffinity(0):
-        raise InputError(f"cores {SERVER_CORE} and {LOAD_CORE} are needed, one for servers, one for load", "use two")
-    peers, problems = _installed(peers)
+    recipes = [_recipe(path, options.slo) for path in _paths(options.models)]
     models: dict[str, tuple[Row, ...]] = {}
     ceiling: dict[str, float] = {}
     partial = False
-    with on_core(LOAD_CORE), progress.task("compare") as tell:
-        try:
-            for path, wanted in recipes.items():
-                before = _ceiling(wanted, subjects[path])
-                entries = [_ours(wanted, path, subjects[path], options.repository)]
-                entries += [_theirs(peer, subjects[path], problems.get(peer.key)) for peer in peers]
-                models[wanted.name] = tuple(
-                    contest.hold(entries, wanted, path, effort, LOAD_CORE, _beside(wanted.name, tell))
-                )
-                ceiling[wanted.name] = max(before, _ceiling(wanted, subjects[path]))
-        except KeyboardInterrupt:
-            partial = True
+    with _served(recipes, options.repository, stage.target) as repositories:
+        subjects = {wanted.name: _subject(wanted, repositories[wanted.name], stage.target) for wanted in recipes}
+        peers, problems = _installed(peers, stage.target)
+        with on_core(*stage.cores.generator), progress.task(f"compare on {stage.target}") as tell:
+            try:
+                for wanted in recipes:
+                    subject, repository = subjects[wanted.name], repositories[wanted.name]
+                    before = _ceiling(wanted, subject, stage)
+                    entries = [_ours(wanted, subject, repository, stage)]
+                    entries += [_theirs(peer, subject, stage, problems.get(peer.key)) for peer in peers]
+                    models[wanted.name] = tuple(
+                        contest.hold(entries, wanted, effort, stage, _beside(wanted.name, tell))
+                    )
+                    if before is not None:
+                        ceiling[wanted.name] = max(before, _ceiling(wanted, subject, stage) or 0.0)
+            except KeyboardInterrupt:
+                partial = True
     return ComparisonResult(
         created=datetime.now(UTC).astimezone().isoformat(timespec="seconds"),
         command=shlex.join(["python", "loadtests/compare.py", *sys.argv[1:]]),
-        environment=environment.machine(),
-        slo={wanted.name: _said(wanted) for wanted in recipes.values()},
+        environment=environment.machine() | {"target": stage.target, "divided": str(stage.cores)},
+        slo={wanted.name: _said(wanted) for wanted in recipes},
         ceiling=ceiling,
         rounds=effort.rounds,
         interval=INTERVAL,
         models=models,
-        notes=_notes(effort),
+        notes=_notes(effort, stage),
         partial=partial,
     )
+
+
+def _stage(target: targets.Target) -> Stage:
+    if target == "cuda":
+        return Stage(target, divide(target=target))
+    if not {SERVER_CORE, LOAD_CORE} <= os.sched_getaffinity(0):
+        raise InputError(f"cores {SERVER_CORE} and {LOAD_CORE} are needed, one for servers, one for load", "use two")
+    return Stage(target, Cores((SERVER_CORE,), (LOAD_CORE,)))
+
+
+def _recipe(path: Path, slo: str) -> Recipe:
+    wanted = recipe.load(path)
+    return wanted.model_copy(update={"slo": slos.parse(slo) or wanted.slo})
+
+
+@contextlib.contextmanager
+def _served(recipes: Sequence[Recipe], repository: Path, target: targets.Target) -> Iterator[dict[str, Path]]:
+    """The repository of each model: the one that was named, or a temporary build for a recipe from elsewhere.
+
+    Raises:
+        InputError: A recipe of ours is not in the repository.
+    """
+    absent = [wanted for wanted in recipes if not (repository / wanted.name / layout.CONFIG).is_file()]
+    for wanted in absent:
+        if wanted.path.parent == RECIPES:
+            raise InputError(f"{repository} has no model {wanted.name}", f"`make build TARGET={target}`")
+    with tempfile.TemporaryDirectory(prefix="tritonkit-compare-") as directory:
+        built = Path(directory, "model_repository")
+        if absent:
+            pipeline.build(absent, built, target)
+        yield {wanted.name: built if wanted in absent else repository for wanted in recipes}
 
 
 def _effort(options: argparse.Namespace) -> Effort:
@@ -153,32 +191,45 @@ def _paths(text: str) -> list[Path]:
     return [Path(name) if name.endswith(".yaml") else RECIPES / f"{name}.yaml" for name in dict.fromkeys(names)]
 
 
-def _subject(wanted: Recipe, repository: Path) -> Subject:
+def _subject(wanted: Recipe, repository: Path, target: targets.Target) -> Subject:
     """The graph that the repository serves, and what onnxruntime answers with it."""
     if wanted.slo is None:
-        raise InputError(f"{wanted.path} has no SLO to find a capacity for", "add  slo: {p99_ms: 50}")
+        raise InputError(f"{wanted.path} has no SLO to find a capacity for", "add  slo: {p99_ms: 50}, or --slo")
     folder = repository / wanted.name
-    try:
-        said_file = config.parse((folder / layout.CONFIG).read_text(encoding="utf-8")).default_model_filename
-    except OSError as error:
-        raise InputError(f"{repository} has no model {wanted.name}: {error}", "`tritonkit build --all`") from error
-    path = folder / layout.VERSION / (said_file or "model.onnx")
+    served = config.parse((folder / layout.CONFIG).read_text(encoding="utf-8"))
+    path = folder / layout.VERSION / (served.default_model_filename or "model.onnx")
     if not path.is_file():
-        raise InputError(f"{path} is not there", "`tritonkit build --all`")
+        raise InputError(f"{path} is not there", f"`make build TARGET={target}`")
     inputs = tuple(samples.batch([sample], 1) for sample in samples.load(wanted, CHECKED))
     session = graph.Session(path, threads=1)
     expected = tuple(next(iter(session.run(one).values())).reshape(-1) for one in inputs)
-    return Subject(wanted.name, path.absolute(), inputs, expected)
+    accelerators = served.optimization.execution_accelerators.gpu_execution_accelerator
+    options = {name: value for accelerator in accelerators for name, value in accelerator.parameters.items()}
+    shared = {name: options[name] for name in SHARED_OPTIONS if name in options}
+    return Subject(wanted.name, path.absolute(), inputs, expected, target, shared)
 
 
-def _ceiling(wanted: Recipe, subject: Subject) -> float:
-    """Runs a second of the graph alone, with the samples that the generator sends."""
-    with on_core(SERVER_CORE):
+def _ceiling(wanted: Recipe, subject: Subject, stage: Stage) -> float | None:
+    """Samples a second of the graph alone: on a CPU one by one, on a GPU in largest batches with their copies.
+
+    None where this process's onnxruntime has no CUDA.
+    """
+    if stage.target == "cuda":
+        return _gpu_ceiling(wanted, subject) if graph.Session.has_cuda() else None
+    with on_core(*stage.cores.server):
         session = graph.Session(subject.graph, threads=1)
         inputs = [samples.batch([sample], 1) for sample in samples.load(wanted, payloads.SAMPLES)]
         passes = [[_seconds(session, one) for one in inputs] for _ in range(PASSES)]
     typical: list[float] = [statistics.median(times) for times in zip(*passes, strict=True)]
     return 1 / statistics.mean(typical)
+
+
+def _gpu_ceiling(wanted: Recipe, subject: Subject) -> float:
+    size = max(wanted.serving("cuda").max_batch_size, 1)
+    session = graph.Session(subject.graph, threads=1, device="cuda")
+    rows = [samples.resized(sample, wanted, wanted.sizes("opt")) for sample in samples.load(wanted, size)]
+    batch = samples.batch(rows, size)
+    return size / statistics.median([_seconds(session, batch) for _ in range(BATCHES)][BATCHES // 4 :])
 
 
 def _seconds(session: graph.Session, inputs: Sample) -> float:
@@ -187,57 +238,60 @@ def _seconds(session: graph.Session, inputs: Sample) -> float:
     return time.perf_counter() - began
 
 
-def _installed(peers: Sequence[Peer]) -> tuple[list[Peer], dict[str, str]]:
+def _installed(peers: Sequence[Peer], target: targets.Target) -> tuple[list[Peer], dict[str, str]]:
     """Every peer's environment; what cannot be installed is a row without figures."""
     problems = {}
-    missing = [peer for peer in peers if not environments.installed(peer)]
+    missing = [peer for peer in peers if not environments.installed(peer, target)]
     with progress.steps("install", len(missing)) as steps:
         for peer in missing:
             steps.next(f"{peer.name} {peer.version}, some minutes at most")
             try:
-                environments.install(peer)
+                environments.install(peer, target)
             except MissingError as error:
                 problems[peer.key] = error.message
     return list(peers), problems
 
 
-def _ours(wanted: Recipe, path: Path, subject: Subject, repository: Path) -> Entry:
-    """As the repository has it, and without batches; each over both of Triton's protocols."""
-    ways = _ways(wanted, repository).items()
+def _ours(wanted: Recipe, subject: Subject, repository: Path, stage: Stage) -> Entry:
+    """As the repository has it, and on a CPU without batches; each over both of Triton's protocols."""
+    ways = _ways(wanted, repository, stage.target).items()
     candidates = [
         Candidate(
-            f"{said}, {words}", lines.count([path]), partial(Ours, subject, protocol, repository, SERVER_CORE, changed)
+            f"{said}, {words}", lines.count([wanted.path]),
+            partial(Ours, subject, protocol, repository, stage.cores.server, changed),
         )
         for said, changed in ways
         for protocol, words in (("grpc", "gRPC"), ("kserve", "HTTP"))
-    ]
+    ]  # fmt: skip
     return Entry("tritonkit", metadata.version("tritonkit"), candidates, ours=True)
 
 
-def _ways(wanted: Recipe, repository: Path) -> dict[str, dict[str, Any] | None]:
+def _ways(wanted: Recipe, repository: Path, target: targets.Target) -> dict[str, dict[str, Any] | None]:
     """In words, what Triton is told instead of the repository's configuration; None for that itself."""
     chosen: Precision = "fp32"  # whichever: the graph stays the repository's
-    current = space.of_recipe(wanted, chosen)
+    current = space.of_recipe(wanted, chosen, target)
     single = replace(current, max_batch_size=min(wanted.max_batch_size, 1), instances=1).normal()
     instances = f"{current.instances} instance{'s' * (current.instances > 1)}"
     batches = f"batches of up to {current.max_batch_size} within {current.queue_delay_us} µs"
+    batches += ", run by size" if current.by_size else ""
     alone = "one request at a time"
     ways: dict[str, dict[str, Any] | None] = {f"{instances}, {batches if current.max_batch_size > 1 else alone}": None}
-    if single != current:
+    if single != current and target == "cpu":
         said = config.parse((repository / wanted.name / layout.CONFIG).read_text(encoding="utf-8"))
-        config.set_batching(said, wanted.model_copy(update={"batching": single.batching(wanted, chosen, "cpu")}), "cpu")
+        section = single.batching(wanted, chosen, target)
+        config.set_batching(said, wanted.model_copy(update={"batching": section}), target)
         ways[f"1 instance, {alone}"] = json_format.MessageToDict(said, preserving_proto_field_name=True)
     return ways
 
 
-def _theirs(peer: Peer, subject: Subject, problem: str | None) -> Entry:
+def _theirs(peer: Peer, subject: Subject, stage: Stage, problem: str | None) -> Entry:
     candidates = [
         Candidate(
             variant.said,
             lines.count(peer.folder / name for name in variant.files),
-            partial(Theirs, peer, variant, subject, SERVER_CORE),
+            partial(Theirs, peer, variant, subject, stage.cores.server),
         )
-        for variant in peer.variants
+        for variant in peer.variants_for(stage.target)
     ]
     return Entry(peer.name, peer.version, candidates, problem=problem)
 
@@ -248,17 +302,35 @@ def _beside(model: str, tell: Say) -> Say:
 
 def _said(wanted: Recipe) -> str:
     assert wanted.slo is not None
-    return said(wanted.slo).replace("=", " ≤ ").replace(",", ", ")
+    return slos.said(wanted.slo).replace("=", " ≤ ").replace(",", ", ")
 
 
-def _notes(effort: Effort) -> tuple[str, ...]:
+def _notes(effort: Effort, stage: Stage) -> tuple[str, ...]:
+    if stage.target == "cuda":
+        held = (
+            "The same ONNX file, the one that tritonkit's gate chose, in the same onnxruntime on the same GPU, with "
+            "the same options of its CUDA provider.",
+            f"The {stage.cores}, for every server.",
+        )
+        tried = (
+            "Each server was tried with one request at a time in several processes, with batches as they come, and "
+            "with batches filled up to one fixed size; of those that kept the SLO with "
+            f"{contest.IN_FLIGHT['cuda']} callers the fastest is in the table. tritonkit was tried over gRPC and HTTP."
+        )
+    else:
+        held = (
+            "The same ONNX file, the one that tritonkit's gate chose, in onnxruntime with one thread for all of them.",
+            f"All processes of a server on core {SERVER_CORE}, the generator on core {LOAD_CORE}.",
+        )
+        tried = (
+            "Where a server can batch, it was tried with and without; the faster of both is in the table. "
+            "tritonkit was tried as the recipe says and without batches, over gRPC and over HTTP."
+        )
     return (
-        "The same ONNX file, the one that tritonkit's gate chose, in onnxruntime with one thread for all of them.",
-        f"All processes of a server on core {SERVER_CORE}, the generator on core {LOAD_CORE}.",
+        *held,
         "The same samples, one a request, as bytes on the wire: raw tensors in an HTTP body, or KServe v2 over gRPC.",
         f"Every server answered {CHECKED} samples as onnxruntime does in one process, before it was measured.",
-        "Where a server can batch, it was tried with and without; the faster of both is in the table. "
-        "tritonkit was tried as the recipe says and without batches, over gRPC and over HTTP.",
+        tried,
         "All servers were up at once and took turns, the others stopped meanwhile. A turn was "
         f"{effort.seconds:g} s of Poisson arrivals after {effort.warm_up_s:g} s of warm-up.",
         "A rate counts as too high when the SLO was missed twice in a row, or the server fell behind.",
@@ -294,7 +366,7 @@ def _print(result: ComparisonResult) -> None:
             )  # fmt: skip
         console.print(table)
         if model in result.ceiling:
-            console.print(comparepage.ceiling(result.ceiling[model]))
+            console.print(comparepage.ceiling(result.ceiling[model], on_gpu=result.on_gpu))
         for row in found:
             if row.problem:
                 console.print(f"{row.name}: {row.problem}", markup=False)

@@ -8,20 +8,23 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 from load.generator import Generator
 from load.plan import Plan
+from load.result import ModelResult
+from load.target import Target
 from reporting.comparison_result import Row
 from tuning.asking import Asker
+from tuning.cores import Cores
 from tuning.limit import Ask, Bracket, Probe, bracket, interval
 
 from peers import harness, turns
 from peers.harness import USERS, Contender
 from tritonkit.errors import CheckFailed, TritonkitError
-from tritonkit.recipe import Recipe
+from tritonkit.recipe import Recipe, Slo
 
-IN_FLIGHT = 8  # callers of the trials that choose a variant
+# Callers of the trials that choose a variant: on a GPU as many as its largest batches hold.
+IN_FLIGHT: dict[Target, int] = {"cpu": 8, "cuda": 64}
 TRIALS = 2  # of each variant, in turns
 FIRST_STRIDE, STRIDE = 1.4, 1.15  # between the first rates of a round, and of the rounds after it
 HALF_TIMES = 2  # as long as other runs: the run at half the capacity
@@ -49,6 +52,14 @@ class Effort:
     def plan(self) -> Plan:
         """Of one run, without its rate."""
         return Plan(duration_s=self.seconds, warm_up_s=self.warm_up_s)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a contest is held: what models run on, and who has which cores."""
+
+    target: Target
+    cores: Cores
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,7 @@ class Entry:
         half: The run at half the capacity.
         memory_bytes: After it.
         problem: Why it was not measured further.
+        failures: Candidates that did not start, each with its reason.
     """
 
     name: str
@@ -97,6 +109,7 @@ class Entry:
     half: Probe | None = None
     memory_bytes: int | None = None
     problem: str | None = None
+    failures: list[str] = field(default_factory=list)
 
     @property
     def capacity(self) -> float | None:
@@ -119,28 +132,27 @@ class Entry:
             memory_mb=self.memory_bytes / 1e6 if self.memory_bytes else None,
             ready_s=self.contender.ready_s if self.contender else None,
             config_lines=chosen.lines,
-            settings=chosen.settings,
+            settings="; ".join([chosen.settings, *self.failures]),
             problem=self.problem,
         )
 
 
 def hold(
-    entries: Sequence[Entry], recipe: Recipe, path: Path, effort: Effort, core: int, say: Callable[[str], None]
+    entries: Sequence[Entry], recipe: Recipe, effort: Effort, stage: Stage, say: Callable[[str], None]
 ) -> list[Row]:
     """Measure all entries.
 
     Args:
         entries: Who takes part; one that has a problem already stays in the table.
-        recipe: Of the model that they serve.
-        path: The recipe's file, for the generators.
+        recipe: Of the model that they serve, with the SLO.
         effort: How long and how often.
-        core: The generators' core.
+        stage: Where.
         say: Is told what happens.
     """
     with contextlib.ExitStack() as stack:
         for entry in _left(entries):
             with _noting(entry):
-                _enter(stack, entry, recipe, path, effort, core, say)
+                _enter(stack, entry, recipe, effort, stage, say)
         for number in range(effort.rounds):
             _round(_left(entries), number, effort, say)
         for entry in _left(entries):
@@ -163,31 +175,69 @@ def _noting(entry: Entry) -> Iterator[None]:
 
 
 def _enter(
-    stack: contextlib.ExitStack, entry: Entry, recipe: Recipe, path: Path, effort: Effort, core: int,
-    say: Callable[[str], None],
-) -> None:  # fmt: skip
-    """Start every candidate, and keep the one that answers most callers who wait."""
+    stack: contextlib.ExitStack, entry: Entry, recipe: Recipe, effort: Effort, stage: Stage, say: Callable[[str], None]
+) -> None:
+    """Start every candidate, and keep the best one with callers who wait (:func:`best`)."""
+    assert recipe.slo is not None
+    callers = IN_FLIGHT[stage.target]
     running: list[tuple[Candidate, Contender, Generator, contextlib.ExitStack]] = []
     with contextlib.ExitStack() as trial:
         for candidate in entry.candidates:
             say(f"{entry.name}: start ({candidate.settings})")
             own = trial.enter_context(contextlib.ExitStack())
-            contender = own.enter_context(candidate.make())
-            generator = Generator(contender.url, USERS[contender.protocol], [path], core=core)
+            try:
+                contender = _started(own, candidate)
+            except CheckFailed as error:  # one that this model or this machine is not for; the others may do
+                if not running and candidate is entry.candidates[-1]:
+                    raise
+                entry.failures.append(f"not started ({candidate.settings}): {error.message}")
+                continue
+            load = stage.cores.generator
+            generator = Generator(
+                contender.url, USERS[contender.protocol], [recipe.path], core=load[0], processes=len(load)
+            )
             running.append((candidate, contender, own.enter_context(generator), own))
-        plan = replace(effort.plan, users=IN_FLIGHT, duration_s=max(effort.seconds / 2, 1))
-        served: list[list[float]] = [[] for _ in running]
+        plan = replace(effort.plan, users=callers, duration_s=max(effort.seconds / 2, 1))
+        trials: list[list[ModelResult]] = [[] for _ in running]
         for _ in range(TRIALS):
-            for (candidate, contender, generator, _), found in zip(running, served, strict=True):
-                say(f"{entry.name}: {IN_FLIGHT} callers ({candidate.settings})")
+            for (candidate, contender, generator, _), results in zip(running, trials, strict=True):
+                say(f"{entry.name}: {callers} callers ({candidate.settings})")
                 with contender.awake():
-                    found.append(generator.run(plan).model.throughput)
-        speeds = [statistics.median(found) for found in served]
-        entry.guess = max(speeds)
-        entry.chosen, entry.contender, generator, own = running[speeds.index(entry.guess)]
+                    results.append(generator.run(plan, slo=recipe.slo).model)
+        place = best(trials, recipe.slo)
+        entry.guess = _throughput(trials[place])
+        entry.chosen, entry.contender, generator, own = running[place]
         stack.enter_context(own.pop_all())
-    assert recipe.slo is not None
     entry.asker = Asker(generator, recipe.slo, effort.plan)
+
+
+def _started(stack: contextlib.ExitStack, candidate: Candidate) -> Contender:
+    """The candidate, running; a start that fails is tried once more, as some give their own processes a second."""
+    try:
+        return stack.enter_context(candidate.make())
+    except CheckFailed:
+        return stack.enter_context(candidate.make())
+
+
+def best(trials: Sequence[Sequence[ModelResult]], slo: Slo) -> int:
+    """Which candidate is measured: of those whose trials kept the SLO's latency, the one that answered most.
+
+    Where none kept it, as callers who wait may be more than an SLO allows, the one that answered most of all.
+    """
+    kept = [place for place, results in enumerate(trials) if all(_keeps(result, slo) for result in results)]
+    return max(kept or range(len(trials)), key=lambda place: _throughput(trials[place]))
+
+
+def _throughput(results: Sequence[ModelResult]) -> float:
+    return statistics.median(result.throughput for result in results)
+
+
+def _keeps(result: ModelResult, slo: Slo) -> bool:
+    bounds = {"p50": slo.p50_ms, "p95": slo.p95_ms, "p99": slo.p99_ms}
+    latency = result.latency
+    return latency is not None and all(
+        bound is None or getattr(latency, name) <= bound for name, bound in bounds.items()
+    )
 
 
 def _round(entries: Sequence[Entry], number: int, effort: Effort, say: Callable[[str], None]) -> None:

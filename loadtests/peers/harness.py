@@ -1,8 +1,9 @@
-"""Runs the contenders: each a process tree on one core, waited for until its first right answer, and ended whole."""
+"""Runs the contenders: each a process tree on some cores, waited for until its first right answer, and ended whole."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -12,12 +13,13 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 import psutil
+from load.target import Target
 
 from peers import environment, keeper, wire
 from peers.catalog import Peer, Variant
@@ -28,12 +30,15 @@ from tritonkit.server import TritonServer
 from tritonkit_client import Client
 
 HOST = "127.0.0.1"
-STARTS_S = 90.0
+STARTS_S = 180.0  # on a GPU, four processes that each load a graph and CUDA's libraries
 LOOKS_S = 0.02
 PORTS = 3
 WORK = "tritonkit-peer-"
 # The same graph in the same onnxruntime; what differs is the order of sums where a batch was made of other requests.
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
+# Of the largest number of an answer, on a GPU: TF32 and half precision have 10 bits of mantissa, bf16 has 7, and
+# algorithms differ with the size of a batch.
+ROUNDED = 3e-2
 USERS = {
     "http": "peers.users:BodyUser", "bytes": "peers.users:BytesUser",
     "grpc": "TritonGrpcUser", "kserve": "TritonHttpUser",
@@ -49,12 +54,24 @@ class Subject:
         graph: The ONNX file.
         inputs: Some samples, each as a batch of one.
         expected: What onnxruntime says of each in this process.
+        target: What it is served on.
+        cuda_options: onnxruntime's options for its CUDA provider, the same for every server.
     """
 
     name: str
     graph: Path
     inputs: tuple[Sample, ...]
     expected: tuple[wire.Numbers, ...]
+    target: Target = "cpu"
+    cuda_options: Mapping[str, str] = field(default_factory=dict)
+
+    def agrees(self, answer: wire.Numbers, expected: wire.Numbers) -> bool:
+        """Whether an answer is what was expected, as far as the target computes alike."""
+        if answer.shape != expected.shape:
+            return False
+        if self.target == "cuda":
+            return bool(np.abs(answer - expected).max(initial=0) <= ROUNDED * np.abs(expected).max(initial=0))
+        return np.allclose(answer, expected, rtol=RELATIVE, atol=ABSOLUTE)
 
 
 class Contender(ABC):
@@ -130,18 +147,19 @@ class Ours(Contender):
         subject: What it serves.
         protocol: ``grpc`` or ``kserve`` (HTTP).
         repository: Where that lies.
-        core: The one CPU core for all of its processes.
+        cores: The CPU cores for all of its processes.
         config: Served instead of the repository's ``config.pbtxt``, as Triton takes it in JSON.
     """
 
     def __init__(
-        self, subject: Subject, protocol: str, repository: Path, core: int, config: Mapping[str, object] | None = None
-    ) -> None:
+        self, subject: Subject, protocol: str, repository: Path, cores: Sequence[int],
+        config: Mapping[str, object] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(subject)
         self.protocol = protocol
         self._config = config
         self._server = TritonServer(
-            repository, cores=[core], arguments=["--model-control-mode=explicit"], exit_timeout_s=1, timeout_s=STARTS_S
+            repository, cores=cores, arguments=["--model-control-mode=explicit"], exit_timeout_s=1, timeout_s=STARTS_S
         )
 
     def processes(self) -> list[psutil.Process]:
@@ -172,13 +190,13 @@ class Theirs(Contender):
         peer: Which; its environment is installed.
         variant: How it is configured.
         subject: What it serves.
-        core: The one CPU core for all of its processes.
+        cores: The CPU cores for all of its processes.
     """
 
-    def __init__(self, peer: Peer, variant: Variant, subject: Subject, core: int) -> None:
+    def __init__(self, peer: Peer, variant: Variant, subject: Subject, cores: Sequence[int]) -> None:
         super().__init__(subject)
         self.protocol = peer.protocol
-        self._peer, self._variant, self._core = peer, variant, core
+        self._peer, self._variant, self._cores = peer, variant, cores
         self._work: Path | None = None
         self._keeper: subprocess.Popen[bytes] | None = None
 
@@ -219,20 +237,23 @@ class Theirs(Contender):
         (work / "served").mkdir()
         for name in self._variant.files:
             shutil.copy(self._peer.folder / name, work / "served")
-        programs = environment.programs(self._peer)
+        programs = environment.programs(self._peer, self.subject.target)
         ports = _free_ports(PORTS)
         self.url = f"{'http' if self.protocol == 'http' else 'grpc'}://{HOST}:{ports[0]}"
         filled = {
-            "bin": str(programs), "file": self._variant.files[0], "work": str(work),
+            "bin": str(programs), "file": Path(self._variant.files[0]).name, "work": str(work),
             "model": str(self.subject.graph), "name": self.subject.name,
             "port": str(ports[0]), "port2": str(ports[1]), "port3": str(ports[2]),
             "libraries": environment.interpreter().library_directory,
         }  # fmt: skip
         command = [part.format(**filled) for part in self._peer.command]
         said = {name: value.format(**filled) for name, value in self._peer.environment.items()}
+        if self.subject.target == "cuda":
+            said["CUDA_OPTIONS"] = json.dumps(dict(self.subject.cuda_options))
+        cores = ",".join(map(str, self._cores))
         with log.open("wb") as output:
             return subprocess.Popen(
-                [sys.executable, keeper.__file__, "taskset", "--cpu-list", str(self._core), *command],
+                [sys.executable, keeper.__file__, "taskset", "--cpu-list", cores, *command],
                 stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, cwd=work / "served",
                 start_new_session=True,
                 env={**_plain(programs), **said, **self._variant.environment, "TMPDIR": str(work / "temporary")},
@@ -254,8 +275,7 @@ def check(subject: Subject, protocol: str, url: str, *, every: bool = False) -> 
         wire.NO_ANSWER: There is none.
     """
     for inputs, expected in list(zip(subject.inputs, subject.expected, strict=True))[: None if every else 1]:
-        found = wire.ask(protocol, url, subject.name, inputs)
-        if found.shape != expected.shape or not np.allclose(found, expected, rtol=RELATIVE, atol=ABSOLUTE):
+        if not subject.agrees(wire.ask(protocol, url, subject.name, inputs), expected):
             raise CheckFailed(
                 f"the server at {url} answers other than onnxruntime in this process", "see that both have one graph"
             )

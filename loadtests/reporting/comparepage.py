@@ -19,7 +19,8 @@ def render(result: ComparisonResult) -> str:
         capacity={name: Markup(_capacity(name, found)) for name, found in models.items()},
         latency={name: Markup(_latency(name, found)) for name, found in models.items()},
         memory={name: Markup(_memory(name, found)) for name, found in models.items()},
-        rounds=counted(result.rounds, "round"), ceiling={name: ceiling(runs) for name, runs in result.ceiling.items()},
+        rounds=counted(result.rounds, "round"),
+        ceiling={name: ceiling(runs, on_gpu=result.on_gpu) for name, runs in result.ceiling.items()},
     )  # fmt: skip
 
 
@@ -52,8 +53,13 @@ def headline(result: ComparisonResult) -> Headline:
     return Headline("bad" if losses and not wins else "unsure", title, tuple(why))
 
 
-def ceiling(runs: float) -> str:
+def ceiling(runs: float, *, on_gpu: bool = False) -> str:
     """What the graph alone would allow, in words."""
+    if on_gpu:
+        return (
+            "The graph alone, in one process on the GPU, largest batches of one size with copies from and to the host: "
+            f"{short(runs)} samples a second."
+        )
     return f"The graph alone, in one process on the servers' core, one sample at a time: {short(runs)} a second."
 
 

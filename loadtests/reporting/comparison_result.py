@@ -54,8 +54,8 @@ class ComparisonResult:
         command: As typed.
         environment: {"cpu": …, "cores": …}: what the figures depend on.
         slo: Of each model, in words: {"efficientnet_lite0": "p99 ≤ 50 ms, errors ≤ 0.1 %"}.
-        ceiling: Of each model, how often a second one process runs the graph on the servers' core, one sample at a time
-            and with nothing around it: what no server can exceed without batches.
+        ceiling: Of each model, how many samples a second one process runs the graph on, with nothing around it: on the
+            servers' core one at a time, which no server can exceed without batches; on a GPU in largest batches.
         rounds: How often each server was measured, interleaved with the others.
         interval: What ``low`` and ``high`` are: "smallest and largest of the rounds".
         models: {model: its rows}.
@@ -73,6 +73,11 @@ class ComparisonResult:
     models: dict[str, tuple[Row, ...]]
     notes: tuple[str, ...] = ()
     partial: bool = False
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the servers had a GPU."""
+        return self.environment.get("target") == "cuda"
 
     def to_json(self) -> Json:
         """Plain data for json.dumps."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,17 +23,19 @@ import psutil
 import pytest
 from peers import contest, environment, harness, keeper, lines, turns
 from peers.catalog import PEERS, Peer
-from peers.contest import Candidate, Effort, Entry
+from peers.contest import Candidate, Effort, Entry, Stage
 from peers.harness import Subject, Theirs
+from tuning.cores import Cores
 from tuning.limit import Bracket, Probe, bracket
 
 from tritonkit import recipe
-from tritonkit.errors import CheckFailed
-from tritonkit.recipe import Batching
+from tritonkit.errors import CheckFailed, InputError
+from tritonkit.recipe import Batching, Slo
 from tritonkit.server.runtime import BACKENDS
 
 FASTAPI = next(peer for peer in PEERS if peer.key == "fastapi")
 SERVER_CORE, LOAD_CORE = 0, 1
+STAGE = Stage("cpu", Cores((SERVER_CORE,), (LOAD_CORE,)))
 RECIPE = """
 name: tiny
 source: {onnx: model_repository/tiny/1/model.onnx}
@@ -110,14 +113,60 @@ def test_all_servers_run_the_same_onnxruntime() -> None:
 
 @BY_PEER
 def test_a_peers_files_are_there_and_whole_and_bind_loopback(peer: Peer) -> None:
-    for variant in peer.variants:
+    variants = [*peer.variants, *peer.gpu_variants]
+    for variant in variants:
         texts = {name: (peer.folder / name).read_text(encoding="utf-8") for name in variant.files}
         for name, text in texts.items():
             compile(text, name, "exec") if name.endswith(".py") else json.loads(text)
         assert "127.0.0.1" in " ".join([*texts.values(), *peer.command])
         assert "intra_op_num_threads = 1" in " ".join(texts.values())
-    named = {name for variant in peer.variants for name in variant.files}
-    assert {path.name for path in peer.folder.iterdir() if path.is_file()} == named | {"requirements.txt"}
+    named = {name for variant in variants for name in variant.files}
+    files = {str(path.relative_to(peer.folder)) for path in peer.folder.rglob("*") if path.is_file()}
+    assert {name for name in files if "__pycache__" not in name} == named | {"requirements.txt"}
+
+
+def test_a_recipe_from_elsewhere_is_built_and_one_of_ours_must_be(
+    project: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = recipe.load(project / "tiny.yaml")
+    with compare._served([tiny], project / "model_repository", "cpu") as repositories:
+        assert repositories == {"tiny": project / "model_repository"}
+    with compare._served([tiny], project / "nowhere", "cpu") as repositories:
+        assert repositories["tiny"] != project / "nowhere"
+        assert (repositories["tiny"] / "tiny/1/model.onnx").is_file()
+    assert not repositories["tiny"].exists()
+    monkeypatch.chdir(root)
+    ours = recipe.load(compare.RECIPES / "efficientnet_lite0.yaml")
+    with (
+        pytest.raises(InputError, match="has no model efficientnet_lite0"),
+        compare._served([ours], project / "nowhere", "cuda"),
+    ):
+        pass
+
+
+def test_peers_have_our_options_of_the_cuda_provider(project: Path, tmp_path: Path) -> None:
+    text = (project / "model_repository/tiny/config.pbtxt").read_text()
+    accelerator = "".join(
+        f'parameters {{ key: "{name}" value: "{value}" }} '
+        for name, value in {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC", "gpu_mem_limit": "9"}.items()
+    )
+    (tmp_path / "tiny/1").mkdir(parents=True)
+    (tmp_path / "tiny/config.pbtxt").write_text(
+        text
+        + 'optimization { execution_accelerators { gpu_execution_accelerator { name: "cuda" '
+        + accelerator
+        + "} } }"
+    )
+    shutil.copy(project / "model_repository/tiny/1/model.onnx", tmp_path / "tiny/1")
+    subject = compare._subject(recipe.load(project / "tiny.yaml"), tmp_path, "cuda")
+    assert subject.cuda_options == {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+    assert subject.target == "cuda"
+
+
+def test_the_slo_that_was_given_is_every_models(project: Path) -> None:
+    path = project / "tiny.yaml"
+    assert compare._recipe(path, "p99_ms=20").slo == Slo(p99_ms=20)
+    assert compare._recipe(path, "").slo == recipe.load(path).slo
 
 
 def test_the_page_says_how_every_peer_is_set_up(root: Path) -> None:
@@ -129,9 +178,12 @@ def test_the_page_says_how_every_peer_is_set_up(root: Path) -> None:
 
 def test_ours_is_tried_as_the_recipe_says_and_without_batches(project: Path) -> None:
     single = recipe.load(project / "tiny.yaml")
-    assert list(compare._ways(single, project / "model_repository").values()) == [None], "it has no batches already"
-    batched = single.model_copy(update={"max_batch_size": 8, "batching": Batching(max_queue_delay_us=700)})
-    ways = compare._ways(batched, project / "model_repository")
+    repository = project / "model_repository"
+    assert list(compare._ways(single, repository, "cpu").values()) == [None], "it has no batches already"
+    batched = single.model_copy(update={"max_batch_size": 8, "batching": Batching(max_queue_delay_us=700, instances=2)})
+    on_gpu = compare._ways(batched, repository, "cuda")
+    assert on_gpu == {"2 instances, batches of up to 8 within 700 µs, run by size": None}
+    ways = compare._ways(batched, repository, "cpu")
     assert list(ways) == ["2 instances, batches of up to 8 within 700 µs", "1 instance, one request at a time"]
     changed = ways["1 instance, one request at a time"]
     assert changed is not None
@@ -238,18 +290,20 @@ def test_one_peer_is_served_asked_and_ended(
     fastapi: Peer, subject: Subject, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(contest, "PATIENCE", 1)
-    path = project / "tiny.yaml"
     candidates = [
-        Candidate(variant.said, 1, partial(Theirs, fastapi, variant, subject, SERVER_CORE))
+        Candidate(variant.said, 1, partial(Theirs, fastapi, variant, subject, [SERVER_CORE]))
         for variant in fastapi.variants[:1]
     ]
     fits = Entry("FastAPI", fastapi.version, candidates)
     broken = replace(fastapi, command=("{bin}/python", "-c", "raise SystemExit('no such model')"))
-    fails = Entry("broken", "1", [Candidate("", 1, partial(Theirs, broken, fastapi.variants[0], subject, SERVER_CORE))])
+    fails = Entry(
+        "broken", "1", [Candidate("", 1, partial(Theirs, broken, fastapi.variants[0], subject, [SERVER_CORE]))]
+    )
     said: list[str] = []
     effort = Effort(seconds=1.0, warm_up_s=0.2, rounds=1, resolution=2.0)
     absent = Entry("absent", "1", [Candidate("", 1, pytest.fail)], problem="cannot be installed")
-    row, other, third = contest.hold([fits, fails, absent], recipe.load(path), path, effort, LOAD_CORE, said.append)
+    tiny = recipe.load(project / "tiny.yaml")
+    row, other, third = contest.hold([fits, fails, absent], tiny, effort, STAGE, said.append)
     assert third.problem == "cannot be installed"
     assert other.capacity is None
     assert "no such model" in (other.problem or "")
@@ -277,7 +331,7 @@ def stops(process: psutil.Process) -> bool:
 
 
 def test_a_peer_stands_still_between_its_turns(fastapi: Peer, subject: Subject) -> None:
-    with Theirs(fastapi, fastapi.variants[0], subject, SERVER_CORE) as contender:
+    with Theirs(fastapi, fastapi.variants[0], subject, [SERVER_CORE]) as contender:
         (server,) = contender.processes()
         assert stops(server)
         assert server.cpu_affinity() == [SERVER_CORE]
@@ -289,7 +343,7 @@ def test_a_peer_stands_still_between_its_turns(fastapi: Peer, subject: Subject) 
 
 def test_a_server_with_another_graph_is_not_measured(fastapi: Peer, subject: Subject) -> None:
     wrong = replace(subject, expected=tuple(numbers + 1 for numbers in subject.expected))
-    contender = Theirs(fastapi, fastapi.variants[0], wrong, SERVER_CORE)
+    contender = Theirs(fastapi, fastapi.variants[0], wrong, [SERVER_CORE])
     with pytest.raises(CheckFailed, match="other than onnxruntime"):
         contender.__enter__()
     assert contender.processes() == []
@@ -327,7 +381,8 @@ def test_ctrl_c_leaves_a_partial_report_and_no_process(
         (["--seconds", "0"], "--seconds is 0"),
         (["--rounds", "0"], "--rounds is 0"),
         (["--models", "{project}/no_slo.yaml"], "has no SLO"),
-        (["--models", "{project}/tiny.yaml", "--repository", "{project}/nowhere"], "has no model tiny"),
+        (["--models", "efficientnet_lite0", "--repository", "{project}/nowhere"], "has no model efficientnet_lite0"),
+        (["--models", "{project}/tiny.yaml", "--slo", "p99=20"], "p99"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
