@@ -18,6 +18,8 @@ INFERRED = graph([helper.make_node("Relu", ["x"], ["y"])], [tensor("x", "N", 4)]
 INDICES = (
     'input { name: "x" data_type: TYPE_FP32 dims: [-1, 4] }\noutput { name: "y" data_type: TYPE_INT64 dims: [2, %d] }\n'
 )
+CAST = graph([helper.make_node("Cast", ["x"], ["h"], to=TensorProto.BFLOAT16), helper.make_node("Cast", ["h"], ["y"], to=1)],
+             [tensor("x", "N", 4)], [tensor("y", "N", 4)])  # fmt: skip
 RAGGED = BATCHED + XY.replace(
     '"x" data_type: TYPE_FP32 dims: 4', '"x" data_type: TYPE_FP32 dims: -1 allow_ragged_batch: true'
 )
@@ -68,6 +70,8 @@ CASES = [
          onnx_model(graph=quantized(0, np.uint8)) | {"passport.json": '{"target": "cpu"}'}, label="unsigned"),
     Case("TK106", onnx_model() | {"passport.json": '{"precision": "fp16"}'},
          onnx_model(BATCHED + XY.replace("FP32", "FP16"), relu("N", 4, dtype=TensorProto.FLOAT16)) | {"passport.json": '{"precision": "fp16"}'}, label="fp16"),
+    Case("TK106", onnx_model() | {"passport.json": '{"precision": "bf16"}'},
+         onnx_model(graph=CAST) | {"passport.json": '{"precision": "bf16"}'}, label="bf16"),
     Case("TK106", onnx_model() | {"passport.json": '{"precision": "int8"}'},
          onnx_model(graph=quantized(0, np.int8)) | {"passport.json": '{"precision": "int8"}'}, label="int8"),
     Case("TK107", onnx_model(BATCHED + XY + TENSORRT), onnx_model(BATCHED + XY + TENSORRT.replace("FP16", "FP32")),

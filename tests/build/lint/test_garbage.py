@@ -147,7 +147,7 @@ def test_random_changes_never_crash_lint(tmp_path: Path) -> None:
         report = lint.check(tmp_path)
         read += not any(finding.rule in {"TK002", "TK012", "TK016"} for finding in report.findings)
         shutil.rmtree(tmp_path / f"m{number}")
-    assert read > 150
+    assert read > 100
 
 
 def changed(dice: random.Random, files: Files) -> tuple[str, Files]:

@@ -16,7 +16,7 @@ from tritonkit.errors import InputError
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 Origin = Literal["", "nvidia", "other"]
-_STOCK = re.compile(r"(?:.*/)?nvidia/tritonserver:.*", re.DOTALL)
+_STOCK = re.compile(r"(?:.*/)?nvidia/tritonserver[:@].*", re.DOTALL)
 _FLAG = re.compile(r"--(?P<name>[a-z0-9-]+)(?:[= ](?P<value>.*))?", re.DOTALL)
 
 

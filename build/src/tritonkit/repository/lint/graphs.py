@@ -59,7 +59,7 @@ class Graph:
         ir: Version of the file format.
         externals: Files beside it with weights.
         asymmetric: Quantization nodes whose zero point is not 0, as ``name (why)``.
-        precisions: Which of fp16, int8, fp8 occur in it.
+        precisions: Which of fp16, bf16, int8, fp8 occur in it.
         weight_bytes: Size of the file and of its external weights.
         convolutions: How many nodes are convolutions, also inside loops, branches and functions.
     """
@@ -214,8 +214,11 @@ def _precisions(graph: onnx.GraphProto) -> Iterator[str]:
         types |= {value.type.tensor_type.elem_type for value in values}
     if _P.FLOAT16 in types:
         yield "fp16"
+    if _P.BFLOAT16 in types:
+        yield "bf16"
     if types & _FP8:
         yield "fp8"
     quantized = any(zero is None or zero.data_type not in _FP8 for _, zero in _zero_points(graph))
-    if quantized or any(node.op_type.startswith(_INTEGER) for node in graph.node):
+    # A name that is no UTF-8 comes out of protobuf as bytes.
+    if quantized or any(str(node.op_type).startswith(_INTEGER) for node in graph.node):
         yield "int8"

@@ -10,7 +10,7 @@ from tritonkit.repository.lint.findings import Problem
 from tritonkit.repository.lint.registry import Context, rule
 
 _PARSER = "TensorRT's ONNX parser"
-_LOWER = {"fp16", "int8", "fp8"}
+_LOWER = {"fp16", "bf16", "int8", "fp8"}
 
 
 def _accelerated(model: Model) -> Iterator[tuple[int, dict[str, str]]]:
@@ -51,15 +51,15 @@ def quantized_asymmetrically(model: Model, _: Context) -> Iterator[Problem]:
             )  # fmt: skip
 
 
-@rule("TK106", "precision-not-there", "warning", "a model that is called fp16, int8 or fp8 and is not")
+@rule("TK106", "precision-not-there", "warning", "a model that is called fp16, bf16, int8 or fp8 and is not")
 def precision_not_there(model: Model, _: Context) -> Iterator[Problem]:
-    """From TensorRT 11 on, precision is a property of the graph: casts for fp16, quantize and dequantize nodes for int8
+    """From TensorRT 11 on, precision is a property of the graph: casts for fp16 and bf16, quantize and dequantize nodes for int8
     and fp8. Tools that only set a flag write an fp32 model under the old name, without an error.
     """
     said = str(model.passport.said.get("precision", ""))
     for graph in model.graphs:
         if said in _LOWER and said not in graph.precisions:
-            what = "no tensor of fp16" if said == "fp16" else f"no {said} quantization"
+            what = f"no tensor of {said}" if said in {"fp16", "bf16"} else f"no {said} quantization"
             yield Problem(
                 f"the passport says {said}, and the graph has {what}", "build that precision again",
                 path=graph.path,
