@@ -53,8 +53,8 @@ def quantized_asymmetrically(model: Model, _: Context) -> Iterator[Problem]:
 
 @rule("TK106", "precision-not-there", "warning", "a model that is called fp16, bf16, int8 or fp8 and is not")
 def precision_not_there(model: Model, _: Context) -> Iterator[Problem]:
-    """From TensorRT 11 on, precision is a property of the graph: casts for fp16 and bf16, quantize and dequantize nodes for int8
-    and fp8. Tools that only set a flag write an fp32 model under the old name, without an error.
+    """From TensorRT 11 on, precision is a property of the graph: casts for fp16 and bf16, quantize and dequantize nodes
+    for int8 and fp8. Tools that only set a flag write an fp32 model under the old name, without an error.
     """
     said = str(model.passport.said.get("precision", ""))
     for graph in model.graphs:
