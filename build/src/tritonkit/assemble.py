@@ -109,6 +109,12 @@ def _passport(ready: Ready, target: Target, *, fallback: bool) -> Mapping[str, A
         said["gate"]["machine"] = gate.machine()
     if figures := tuned.find(ready.recipe, shipped.about["graph_sha256"], target):
         said["tuning"] = figures
+    if target == "cuda":
+        row = next((row for row in decision.rows if row.precision == decision.precision), None)
+        base_row = next((row for row in decision.rows if row.precision == "fp32"), None)
+        said["memory"] = row.memory if row else None
+        error = base_row.accuracy.get("largest_error") if base_row else None
+        said["tf32"] = {"allowed": ready.recipe.tf32, "largest_error": error}
     if features := shipped.about.get("cpu_features"):
         said["cpu_features"] = features
     if target == "tensorrt" and fallback:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tritonkit import dependencies, graph, parity, progress, samples, sources, store
+from tritonkit import dependencies, graph, padding, parity, progress, samples, sources, store
 from tritonkit.errors import MissingError, SourceError
 from tritonkit.recipe import HfSource, OnnxSource, Recipe
 from tritonkit.repository import config
@@ -48,7 +48,8 @@ def _fill(stage: Path, recipe: Recipe, steps: progress.Steps) -> tuple[dict[str,
             reference = _export_module(recipe, found, path, steps)
         graph.check_against(recipe, path)
         steps.next("check the graph on real samples" if reference is None else "check against the module")
-        measured = parity.check(recipe, graph.Session(path), found, reference)
+        session = graph.Session(path)
+        measured = parity.check(recipe, session, found, reference) + padding.check(recipe, session, found)
         steps.next("write")
         _write_labels(stage, recipe)
         _write_warmup(stage / config.WARMUP, recipe, found[0])

@@ -154,11 +154,22 @@ def _compare(recipe: Recipe, where: str, spec: TensorSpec, actual: GraphTensor) 
     return problems
 
 
-_PROVIDERS: dict[str, list[Any]] = {
-    "cpu": ["CPUExecutionProvider"],
+def session_options(threads: int) -> Any:
+    """onnxruntime's options for a session in this process: quiet, and with so many threads inside one operator."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    return options
+
+
+def _providers(device: str, *, tf32: bool) -> list[Any]:
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
     # The served configuration's own choice, for the same reason (docs/decisions/0005).
-    "cuda": [("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"}), "CPUExecutionProvider"],
-}
+    cuda = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": str(int(tf32))}
+    return [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
 
 
 class Session:
@@ -170,6 +181,7 @@ class Session:
         optimize: False runs the graph node by node, as it is written.
         without: Names of onnxruntime's optimizers to leave out.
         device: ``cuda`` needs onnxruntime's GPU build, and never falls back to the CPU.
+        tf32: Whether a GPU may multiply fp32 with TF32's mantissa.
 
     Raises:
         GraphError: onnxruntime cannot load the graph.
@@ -184,15 +196,14 @@ class Session:
         optimize: bool = True,
         device: str = "cpu",
         without: Sequence[str] = (),
+        tf32: bool = True,
     ) -> None:
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # on by default on Linux since onnxruntime 1.29
         try:
             import onnxruntime
         except ModuleNotFoundError as error:
             raise MissingError("onnxruntime is not installed", 'pip install "tritonkit[cpu]"') from error
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = threads
+        options = session_options(threads)
         if device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()  # CUDA's libraries, where they come from Python packages
         if not optimize:
@@ -200,7 +211,7 @@ class Session:
         loaded, name = (str(model), model) if isinstance(model, Path) else (model.SerializeToString(), "the graph")
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                loaded, options, providers=_PROVIDERS[device], disabled_optimizers=list(without) or None
+                loaded, options, providers=_providers(device, tf32=tf32), disabled_optimizers=list(without) or None
             )
         except Exception as error:
             raise GraphError(f"onnxruntime cannot load {name}: {_first_line(error)}", "export it again") from error

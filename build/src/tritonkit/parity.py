@@ -34,7 +34,8 @@ class Measurement:
 
     Attributes:
         check: ``module`` (graph against module), ``batch`` (first row of a batch, with other rows beside it) or
-            ``alone`` (rows of a batch against each row by itself, accepted up to ``ALONE_FACTOR`` x tolerance).
+            ``alone`` (rows of a batch against each row by itself, accepted up to ``ALONE_FACTOR`` x tolerance);
+            :mod:`tritonkit.padding` adds ``padded``.
         output: The output's name.
         inputs: Shapes of what was run.
         max_abs: Largest absolute difference; for integers, strings and bools the count of differing values.

@@ -13,6 +13,7 @@ from typing import Any
 from tritonkit import assemble, exporting, store
 from tritonkit.assemble import Ready
 from tritonkit.errors import CheckFailed, GraphError, InputError, RecipeError, SourceError
+from tritonkit.graph import Session
 from tritonkit.precision import gate, metrics, variants
 from tritonkit.recipe import PRECISIONS, Precision, Recipe, Target
 from tritonkit.repository import layout, text
@@ -72,7 +73,8 @@ def build(wanted: Sequence[Recipe], repository: Path, target: Target = "cpu", op
     """
     _check_names(wanted)
     layout.check_place(repository)
-    texts = [model for recipe in wanted for model in text.models(recipe)]  # a mistake there is found before any export
+    # Before any export, so that a mistake there costs no time.
+    texts = [model for recipe in wanted for model in text.models(recipe, target)]
     exported_now: list[str] = []
     ready = []
     for recipe in wanted:
@@ -106,7 +108,9 @@ def _ready(recipe: Recipe, base: store.Artifact, target: Target, options: Option
     }
     metrics.bounds(recipe)  # a mistake in it is found before minutes of work
     made, absent = _variants(recipe, base, target, options, asked)
-    decision = gate.decide(recipe, base, target, made, absent) if len(asked) > 1 else gate.Decision("fp32", [])
+    # On a GPU fp32 alone is worth a look too: what memory it takes, and what TF32 costs.
+    judged = len(asked) > 1 or (target == "cuda" and Session.has_cuda())
+    decision = gate.decide(recipe, base, target, made, absent) if judged else gate.Decision("fp32", [])
     chosen = recipe.serving(target).precision
     if chosen and target != "tensorrt" and options.precisions is None:
         decision = gate.tuned(recipe, decision, chosen)

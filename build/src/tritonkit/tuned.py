@@ -40,7 +40,8 @@ def find(recipe: Recipe, graph_sha256: str, target: Target) -> dict[str, Any] | 
 
 def _place(recipe: Recipe, graph_sha256: str, target: Target) -> Path:
     facts = {
-        "model": recipe.name, "graph": graph_sha256, "target": target, "largest_batch": recipe.serving(target).max_batch_size,
+        "model": recipe.name, "graph": graph_sha256, "target": target,
+        "largest_batch": recipe.serving(target).max_batch_size,
         "batching": recipes.as_json(recipe)["batching"], "machine": gate.machine(),
     }  # fmt: skip
     return store.home() / "tuned" / f"{store.hash_of(facts)}.json"

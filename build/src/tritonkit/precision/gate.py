@@ -15,11 +15,14 @@ from typing import Any, Literal
 
 import onnx
 
-from tritonkit import progress, samples, store
+from tritonkit import parity, progress, samples, store
+from tritonkit.engines import node
 from tritonkit.errors import CheckFailed
 from tritonkit.graph import Session
 from tritonkit.precision import fp16, metrics, search, speed, variants
 from tritonkit.recipe import Precision, Recipe, Target
+from tritonkit.repository import config
+from tritonkit.sized_session import SizedSession
 
 Verdict = Literal["base", "accepted", "refused", "unproven", "not built"]
 
@@ -42,6 +45,8 @@ class Row:
         seconds: What making it took.
         notes: How it was made.
         accurate: Whether it keeps the recipe's bounds, whatever its speed.
+        memory: What one instance takes of a GPU, in bytes (:class:`tritonkit.sized_session.DeviceMemory`); None where
+            it was not prepared on one.
     """
 
     precision: Precision
@@ -57,6 +62,7 @@ class Row:
     seconds: float = 0.0
     notes: dict[str, Any] | None = None
     accurate: bool = True
+    memory: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -103,12 +109,14 @@ def decide(
         made: Variants, fp32 among them, in order of ``PRECISIONS``.
         absent: Precisions that were asked for and not built, with the reason.
     """
+    on_gpu = target == "cuda" and Session.has_cuda()
     facts = {
         "what": "gate", "graphs": {name: artifact.about["graph_sha256"] for name, artifact in made.items()},
         "base": base.identity, "target": target, "bounds": metrics.bounds(recipe),
-        "metrics": metrics.code(recipe), "devices": ["cuda"] if target == "cuda" and Session.has_cuda() else [],
+        "metrics": metrics.code(recipe), "devices": [gpu.name for gpu in node.gpus()] if on_gpu else [],
         "absent": dict(absent), "threads": recipe.serving(target).threads, "batch": recipe.max_batch_size,
         "shapes": recipe.sizes("opt"), "machine": machine(), "tools": store.tool_versions(),
+        "served": str(config.build(recipe, target)) if target == "cuda" else "",
         "code": store.code_hash(*(Path(__file__).with_name(f"{name}.py") for name in _CODE)),
     }  # fmt: skip
     kept, _ = store.derive(facts, lambda _: _finite(asdict(_measure(recipe, base, target, made, absent))))
@@ -166,11 +174,19 @@ def _measure(
 ) -> Decision:
     with progress.task(f"{recipe.name}: gate") as step:
         judged = variants.judged(recipe)
+        on_gpu = target == "cuda" and Session.has_cuda()
+        prepared: dict[str, SizedSession] = {}
+        if on_gpu:
+            for name, artifact in made.items():
+                step(f"prepare {name} as it is served")
+                prepared[name] = SizedSession(artifact.graph, recipe)
         step(f"compare outputs on {len(judged)} samples")
-        accuracy = _accuracies(recipe, base, target, made, judged)
-        times = _times(recipe, target, made, judged, step)
+        accuracy = _accuracies(recipe, base, target, made, judged, prepared)
+        times = _times(recipe, target, made, judged, step, prepared)
     rows = [_row(name, artifact, accuracy[name], times.get(name)) for name, artifact in made.items()]
     rows = judge(recipe, rows, times, _unmeasured(target))
+    memory = {name: session.memory for name, session in prepared.items() if session.memory}
+    rows = [replace(row, memory=memory[row.precision].as_json()) if row.precision in memory else row for row in rows]
     rows += [Row(name, "not built", why, {}, accurate=False) for name, why in absent.items()]
     return Decision(_last_accepted(rows), rows, judged_on=len(judged))
 
@@ -225,19 +241,37 @@ def _accuracies(
     target: Target,
     made: Mapping[Precision, store.Artifact],
     judged: Sequence[samples.Sample],
+    prepared: Mapping[str, SizedSession],
 ) -> dict[str, dict[str, float]]:
-    """Every variant's metrics. What only a GPU runs is emulated, node by node: onnxruntime's optimizer breaks some."""
-    device = "cuda" if target == "cuda" and Session.has_cuda() else "cpu"
-    emulated = target != "cpu" and device == "cpu"
+    """Every variant's metrics, against fp32 on the CPU.
+
+    What only a GPU runs is emulated where there is none, node by node: onnxruntime's optimizer breaks some. On a GPU
+    ``largest_error`` is added: the largest difference, over the largest magnitude; for fp32 it is what TF32 costs.
+    """
+    emulated = target != "cpu" and not prepared
     truth = search.evaluate(Session(base.graph), recipe, judged)
     found = {}
     for name, artifact in made.items():
-        if emulated and name != "fp32":
+        session: speed.Runnable
+        if name in prepared:
+            session = prepared[name]
+        elif emulated and name != "fp32":
             session = Session(fp16.emulated(onnx.load(artifact.graph)), optimize=False)
         else:
-            session = Session(artifact.graph, device=device, without=_CRASHES if name == "fp16" else ())
-        found[str(name)] = metrics.measure(recipe, truth, search.evaluate(session, recipe, judged))
+            session = Session(artifact.graph, without=_CRASHES if name == "fp16" else ())
+        outputs = search.evaluate(session, recipe, judged)
+        found[str(name)] = metrics.measure(recipe, truth, outputs)
+        if prepared:
+            found[str(name)]["largest_error"] = _largest_error(truth, outputs)
     return found
+
+
+def _largest_error(truth: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> float:
+    return max(
+        parity.distance(expected[name], answer[name])[1]
+        for expected, answer in zip(truth, outputs, strict=True)
+        for name in expected
+    )
 
 
 def _times(
@@ -246,12 +280,15 @@ def _times(
     made: Mapping[Precision, store.Artifact],
     judged: Sequence[samples.Sample],
     step: Callable[[str], None],
+    prepared: Mapping[str, SizedSession],
 ) -> dict[str, speed.Timing]:
-    if target == "tensorrt" or (target == "cuda" and not Session.has_cuda()):
+    if prepared:
+        return speed.measure(recipe, prepared, judged, step, speed.GPU_BATCH)
+    if target != "cpu":
         return {}
-    threads, device = recipe.serving(target).threads, "cuda" if target == "cuda" else "cpu"
+    threads = recipe.serving(target).threads
     sessions = {
-        str(name): Session(artifact.graph, threads, device=device, without=_CRASHES if name == "fp16" else ())
+        str(name): Session(artifact.graph, threads, without=_CRASHES if name == "fp16" else ())
         for name, artifact in made.items()
     }
     return speed.measure(recipe, sessions, judged, step)

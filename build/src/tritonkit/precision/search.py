@@ -17,7 +17,7 @@ import onnx
 from tritonkit import samples
 from tritonkit.errors import CheckFailed
 from tritonkit.graph import Session
-from tritonkit.precision import calibration, metrics, onnxgraph, qdq, refine
+from tritonkit.precision import calibration, metrics, onnxgraph, qdq, refine, speed
 from tritonkit.precision.calibration import METHODS, Method, Statistics
 from tritonkit.precision.onnxgraph import OnnxGraph
 from tritonkit.precision.qdq import Scheme
@@ -228,10 +228,10 @@ def channel_axis(graph: OnnxGraph, name: str) -> int:
     return -1 if not readers or any(graph.weight(reader) is not None for reader in products) else 1
 
 
-def evaluate(session: Session, recipe: Recipe, found: Sequence[samples.Sample]) -> list[dict[str, Any]]:
+def evaluate(session: speed.Runnable, recipe: Recipe, found: Sequence[samples.Sample]) -> list[dict[str, Any]]:
     """The outputs of every sample, without batch dimension, in the samples' order."""
     if not recipe.max_batch_size:
-        return [session.run(sample) for sample in found]
+        return [dict(session.run(sample)) for sample in found]
     order = {id(sample): index for index, sample in enumerate(found)}
     results: list[dict[str, Any]] = [{} for _ in found]
     for group in calibration.grouped(found):

@@ -6,16 +6,24 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from tritonkit import samples
-from tritonkit.graph import Session
 from tritonkit.recipe import Recipe
 
 ROUNDS = 7
 ROUND_S = 0.3
 BATCH = 8
+GPU_BATCH = 32  # about what Triton's batches grow to where a GPU is busy (docs/measurements/gpu.md)
+
+
+class Runnable(Protocol):
+    """A graph that runs batches: a session, or a graph at prepared sizes."""
+
+    def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """All outputs of one batch."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +68,10 @@ class Timing:
 
 def measure(
     recipe: Recipe,
-    sessions: Mapping[str, Session],
+    sessions: Mapping[str, Runnable],
     found: Sequence[samples.Sample],
     step: Callable[[str], None] = lambda _: None,
+    largest: int = BATCH,
 ) -> dict[str, Timing]:
     """Time every session on the same inputs, at the optimal size of what moves.
 
@@ -71,9 +80,10 @@ def measure(
         sessions: By precision, each with the threads that it will be served with.
         found: Samples to run.
         step: Called as each round begins.
+        largest: Samples in a batch, where the recipe allows as many.
     """
-    fitted = [samples.resized(sample, recipe, recipe.sizes("opt")) for sample in found[:BATCH]]
-    size = min(BATCH, recipe.max_batch_size)
+    fitted = [samples.resized(sample, recipe, recipe.sizes("opt")) for sample in found[:largest]]
+    size = min(largest, recipe.max_batch_size)
     inputs = {1: samples.batch(fitted, 1), size: samples.batch(fitted, size)} if size else {0: fitted[0]}
     times: dict[str, dict[int, list[float]]] = {name: {count: [] for count in inputs} for name in sessions}
     for session in sessions.values():
@@ -88,7 +98,7 @@ def measure(
     return {name: Timing(max(many, 1), tuple(of[one]), tuple(of[many])) for name, of in times.items()}
 
 
-def _milliseconds(session: Session, batch: samples.Sample) -> float:
+def _milliseconds(session: Runnable, batch: samples.Sample) -> float:
     """One run, as the median of as many as fit into a round."""
     took: list[float] = []
     end = time.perf_counter() + ROUND_S

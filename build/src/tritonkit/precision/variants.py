@@ -14,9 +14,10 @@ import onnx
 
 from tritonkit import exporting, progress, samples, store
 from tritonkit import recipe as recipes
-from tritonkit.engines import gpus
+from tritonkit.engines import gpus, node
 from tritonkit.errors import GraphError, InputError, SourceError
-from tritonkit.precision import calibration, cpu, fp16, metrics, onnxgraph, qdq, search, sensitivity, tensorrt
+from tritonkit.graph import Session
+from tritonkit.precision import bf16, calibration, cpu, fp16, metrics, onnxgraph, qdq, search, sensitivity, tensorrt
 from tritonkit.recipe import PRECISIONS, Precision, Recipe, Target
 
 EVALUATED = 256  # samples at most that the gate judges on
@@ -26,6 +27,8 @@ LARGEST_BYTES = 2**31 - 2**20  # a graph is rewritten in memory, where protobuf 
 # Why a target has no use for a precision.
 _NOT_FOR: dict[tuple[Target, Precision], str] = {
     ("cpu", "fp8"): "onnxruntime's CPU kernels have no fp8",
+    ("cpu", "bf16"): "onnxruntime's CPU kernels have no bf16",
+    ("tensorrt", "bf16"): "it is made for onnxruntime on a GPU; TensorRT has fp16 and fp8",
     ("cuda", "int8"): "onnxruntime's CUDA provider has no int8 convolutions; the target tensorrt has",
     ("cuda", "fp8"): "onnxruntime's CUDA provider has no fp8 kernels; the target tensorrt has",
 }
@@ -80,6 +83,13 @@ def unsuitable(recipe: Recipe, target: Target, precision: Precision) -> str:
         if all(gpu.capability < gpus.FP8_SINCE for gpu in wanted):
             said = ", ".join(f"{gpu.name} has {gpu.compute}" for gpu in wanted)
             return f"fp8 needs compute capability {'.'.join(map(str, gpus.FP8_SINCE))} or newer; {said}"
+    if target == "cuda" and precision == "bf16":
+        since = ".".join(map(str, bf16.SINCE))
+        present = node.gpus() if Session.has_cuda() else ()
+        if not present:
+            return f"it is made on the GPU that runs it, of compute capability {since} or newer; this machine has none"
+        if present[0].capability < bf16.SINCE:
+            return f"bf16 needs compute capability {since} or newer; {present[0].name} has {present[0].compute}"
     return _NOT_FOR.get((target, precision), "")
 
 
@@ -131,8 +141,12 @@ def _fill(stage: Path, recipe: Recipe, base: store.Artifact, target: Target, pre
             "leave the recipe at fp32",
         )
     with progress.task(f"{recipe.name}: {precision} for {target}") as step:
-        model, about = _make_model(recipe, base, target, precision, step)
-    onnx.save(model, stage / store.GRAPH)
+        if precision == "bf16":
+            step("cast, and ask onnxruntime which operators have kernels")
+            about: dict[str, Any] = {"kept_fp32": bf16.make(onnx.load(base.graph), stage / store.GRAPH)}
+        else:
+            model, about = _make_model(recipe, base, target, precision, step)
+            onnx.save(model, stage / store.GRAPH)
     for path in base.path.iterdir():
         if path.name != store.ABOUT and not path.name.startswith(store.GRAPH):
             _link(path, stage / path.name)

@@ -122,8 +122,8 @@ class Batching(Section):
         instances: Copies of the model that run at the same time, per device; the target's default if not given
             (:data:`tritonkit.recipe.serving.INSTANCES`).
         threads: onnxruntime's threads inside one operator, per instance. Read by CPU targets only.
-        max_queue_size: Requests that may wait, 256 if not given; one more is refused at once, which is what
-            keeps an overloaded server answering. 0: any number.
+        max_queue_size: Requests that may wait, 256 if not given (2048 for the target cuda); one more is refused at
+            once, which is what keeps an overloaded server answering. 0: any number.
         queue_timeout_ms: A request that waited longer is refused unrun, as its caller has given up; 2000 if
             not given. 0: never.
         precision: The variant that served most under load, where that is not the one that the gate finds fastest
@@ -199,7 +199,8 @@ class Text(Section):
         tokenizer: A ``tokenizer.json``, or ``module:function`` returning the path of one.
         input: The ensemble's one input: a string a sample.
         max_tokens: Longer texts are cut; at most the largest size of the model's dynamic dimension.
-        pad_to: Texts are padded to a multiple of this: Triton batches only requests of equal shapes.
+        pad_to: Texts are padded to a multiple of this, as Triton batches only requests of equal shapes; not where the
+            model itself pads them (``pad`` in ``shapes``, on a GPU).
     """
 
     name: Name

@@ -8,6 +8,7 @@ from tritonkit.recipe.sections import Batching, Precision, Target
 
 # A queue of 256 holds a few seconds of work for a model of 10 ms; after 2 s most callers have given up.
 MAX_QUEUE_SIZE = 256
+GPU_QUEUE_SIZE = 2048  # a GPU answers some thousand requests a second, and a burst of them is no overload
 QUEUE_TIMEOUT_MS = 2000
 # Copies of a model, and microseconds that a batch waits for more requests. On a GPU batches form while the instances
 # are busy, and a lone request would pay for a delay in vain (docs/decisions/0014 has the measurements).
@@ -70,7 +71,7 @@ def resolve(batching: Batching, max_batch_size: int, target: Target) -> Serving:
         max_queue_delay_us=delay,
         instances=instances,
         threads=batching.threads,
-        max_queue_size=MAX_QUEUE_SIZE if bounds[0] is None else bounds[0],
+        max_queue_size=(GPU_QUEUE_SIZE if target == "cuda" else MAX_QUEUE_SIZE) if bounds[0] is None else bounds[0],
         queue_timeout_ms=QUEUE_TIMEOUT_MS if bounds[1] is None else bounds[1],
         bounded=any(bounds) or (None in bounds and instances > 1),
         precision=batching.precision,

@@ -25,6 +25,9 @@ _BACKENDS: dict[Target, str] = {"cpu": "onnxruntime", "cuda": SIZED_BACKEND, "te
 # onnxruntime's default, EXHAUSTIVE, tries every algorithm at each batch size that it meets first: with dynamic batching
 # requests then wait 0.7 to 2.4 s (docs/decisions/0005).
 CONV_SEARCH = "HEURISTIC"
+# onnxruntime's default takes the next power of two whenever it needs more memory: a third more, measured on an H200 for
+# EfficientNet-Lite0's sizes (docs/measurements/gpu.md).
+ARENA = "kSameAsRequested"
 LABELS = "labels.txt"
 WARMUP = "warmup"
 _HEADER = "# Written by tritonkit from the recipe {recipe}; change that, not this.\n# sha256 of the rest: {digest}\n"
@@ -40,24 +43,31 @@ def make(recipe: Recipe, target: Target, warmup: Sample, plans: Mapping[str, str
         warmup: The sample whose raw bytes lie in the model's ``warmup`` folder, one file an input.
         plans: For TensorRT: compute capability to the file name of its engine.
     """
-    config = pb.ModelConfig(name=recipe.name, backend=_BACKENDS[target])
+    config = build(recipe, target)
     for capability, name in (plans or {}).items():
         config.cc_model_filenames[capability] = name
+    _add_warmup(config, recipe, warmup)
+    return seal(text_format.MessageToString(config), recipe.path.name)
+
+
+def build(recipe: Recipe, target: Target) -> pb.ModelConfig:
+    """The configuration, but for what lies beside it: engines and the warm-up's sample."""
+    config = pb.ModelConfig(name=recipe.name, backend=_BACKENDS[target])
     for name, spec in recipe.inputs.items():
         _set_shape(config.input.add(name=name, data_type=_type(spec)), spec)
     for name, output in recipe.outputs.items():
         labels = labels_filename(recipe, name) if output.labels else ""
         _set_shape(config.output.add(name=name, data_type=_type(output), label_filename=labels), output)
     set_batching(config, recipe, target)
-    _add_warmup(config, recipe, warmup)
     if target == "cuda":
         config.default_model_filename = GRAPH_FILE
         # Tensors in a client's CUDA shared memory reach the backend where they are.
         config.parameters["FORCE_CPU_ONLY_INPUT_TENSORS"].string_value = "no"
         cuda = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="cuda")
         cuda.parameters["cudnn_conv_algo_search"] = CONV_SEARCH
+        cuda.parameters["arena_extend_strategy"] = ARENA
         cuda.parameters["use_tf32"] = str(int(recipe.tf32))
-    return seal(text_format.MessageToString(config), recipe.path.name)
+    return config
 
 
 def set_batching(config: pb.ModelConfig, recipe: Recipe, target: Target) -> None:

@@ -19,7 +19,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from tritonkit import sources
 from tritonkit.errors import MissingError, RecipeError, TritonkitError
-from tritonkit.recipe import Recipe, TensorSpec, Text
+from tritonkit.recipe import Recipe, Target, TensorSpec, Text
 from tritonkit.repository import config
 from tritonkit.repository.layout import VERSION, Model
 
@@ -60,8 +60,12 @@ def names(recipe: Recipe) -> set[str]:
     return {recipe.name} | ({tokenizer_name(recipe), recipe.text.name} if recipe.text else set())
 
 
-def models(recipe: Recipe) -> list[Model]:
+def models(recipe: Recipe, target: Target = "cpu") -> list[Model]:
     """The tokenizer's directory and the ensemble's; none for a recipe without a ``text`` section.
+
+    Args:
+        recipe: Whose they are.
+        target: Where the model runs: a GPU that pads requests itself gets them as long as they are.
 
     Raises:
         RecipeError: The section does not fit the model, or its tokenizer is none.
@@ -83,6 +87,8 @@ def models(recipe: Recipe) -> list[Model]:
             "name the tokenizer.json that the model was trained with; paths are relative to the recipe",
         ) from error
     settings = _settings(recipe, text, lengths, _parse(recipe, path, data))
+    if target == "cuda" and lengths.dimension in recipe.shapes and recipe.shapes[lengths.dimension].pad:
+        settings["pad_to"] = 1
     return [_tokenizer(recipe, text, data, settings), _ensemble(recipe, text)]
 
 

@@ -95,9 +95,8 @@ class TritonPythonModel:
                 self._open_sized(config, graph, sizes, options, device, execution_providers)
         except (ValueError, MemoryError, RuntimeError) as error:
             raise pb_utils.TritonModelException(str(error)) from error
-        self.input_names = [tensor["name"] for tensor in config["input"]]
         self.output_names = self.execution.output_names
-        self.strings = {tensor["name"] for tensor in config["input"] if tensor["data_type"] == "TYPE_STRING"}
+        self.on_gpu = device is not None
 
     def _open_direct(self, config, session, reason):
         _check_signature(config, session)
@@ -124,22 +123,23 @@ class TritonPythonModel:
 
     def _run(self, requests):
         answers = self.execution.run(
-            [{name: self._array(request, name) for name in self.input_names} for request in requests]
+            [{tensor.name(): self._array(tensor) for tensor in request.inputs()} for request in requests]
         )
         return [self._response(request, outputs) for request, outputs in zip(requests, answers, strict=True)]
 
-    def _array(self, request, name):
-        tensor = pb_utils.get_input_tensor_by_name(request, name)
-        if not tensor.is_cpu():
+    def _array(self, tensor):
+        if self.on_gpu and not tensor.is_cpu():
             return self.execution.device_tensor(tensor.to_dlpack())
         array = tensor.as_numpy()
-        return _decoded(array) if name in self.strings else array
+        return _decoded(array) if array.dtype == object else array
 
     def _response(self, request, outputs):
-        wanted = request.requested_output_names()
-        return pb_utils.InferenceResponse(
-            [_tensor(name, output) for name, output in zip(self.output_names, outputs, strict=True) if name in wanted]
-        )
+        names = self.output_names
+        if len(names) > 1:  # Triton refuses a request for none
+            requested = request.requested_output_names()
+            outputs = [output for name, output in zip(names, outputs, strict=True) if name in requested]
+            names = [name for name in names if name in requested]
+        return pb_utils.InferenceResponse(list(map(_tensor, names, outputs)))
 
 
 def _report(sizes, facts, seconds):

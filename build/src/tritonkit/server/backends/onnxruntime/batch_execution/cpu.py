@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from .settings import Sizes
 class CpuRunner:
     """An onnxruntime session on the CPU; see :class:`.sized.Runner`."""
 
-    def __init__(self, graph: Path, sizes: Sizes, options: Any) -> None:
-        self.session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    def __init__(self, graph: Path, sizes: Sizes, options: Any, without: Sequence[str] = ()) -> None:
+        self.session = ort.InferenceSession(
+            str(graph), options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without) or None
+        )
         self._sizes = sizes
         self.output_names = [output.name for output in self.session.get_outputs()]
         self.facts: dict[str, Any] = {"graphs": False}
@@ -45,6 +47,9 @@ class CpuRunner:
         self.launch(size)
         self._costs[size] = (time.perf_counter() - start) * 1000
         return {name: (result.shape, result.dtype) for name, result in self._results.items()}
+
+    def verify(self) -> None:
+        """A CPU's sizes share nothing that one could spoil for another."""
 
     def cost_ms(self, size: Size) -> float:
         """What the second run took."""

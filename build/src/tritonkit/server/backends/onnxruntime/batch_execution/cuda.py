@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from .settings import Sizes
 
 MIB = 2**20
 TIMED_RUNS = 3
+VERIFIED_ROWS = 4
+VERIFIED_ERROR = 0.02  # of the largest magnitude: kernels may add up in another order, which for fp16 shows
 NO_GRAPH = "-1"  # onnxruntime's number for a run that is neither captured nor replayed
 
 
@@ -70,17 +72,27 @@ class CudaRunner:
         options: onnxruntime's session options.
         number: The CUDA device.
         cuda_options: Options of the CUDA provider.
+        without: Names of onnxruntime's optimizers to leave out.
 
     Raises:
         RuntimeError: The driver is too old, or the CUDA provider does not start.
     """
 
-    def __init__(self, graph: Path, sizes: Sizes, options: Any, number: int, cuda_options: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        graph: Path,
+        sizes: Sizes,
+        options: Any,
+        number: int,
+        cuda_options: Mapping[str, str],
+        without: Sequence[str] = (),
+    ) -> None:
         if hasattr(ort, "preload_dlls"):
             ort.preload_dlls()  # CUDA's libraries, where they come from Python packages
         self._device = Device(number)
         self._graph, self._sizes, self._options = graph, sizes, options
         self._cuda_options = dict(cuda_options)
+        self._without = list(without) or None
         self.facts: dict[str, Any] = {
             "device": self._device.name, "capability": list(self._device.capability), "graphs": sizes.graphs,
             "context_bytes": self._device.context_bytes, "sizes_bytes": 0,
@@ -94,6 +106,7 @@ class CudaRunner:
         self._runs: dict[Size, tuple[Any, Any]] = {}  # binding and run options
         self._row_bytes: dict[tuple[str, Size], int] = {}
         self._shapes: dict[Size, dict[str, tuple[tuple[int, ...], Any]]] = {}
+        self._answers: dict[Size, dict[str, np.ndarray]] = {}
         self._costs: dict[Size, float] = {}
 
     def _open(self) -> Any:
@@ -104,7 +117,7 @@ class CudaRunner:
             except Exception as error:
                 if _is_memory(error):
                     raise
-                self._give_graphs_up(error)
+                self._note_no_graphs(_reason(error))
         return self._session_with({})
 
     def _session_with(self, more: Mapping[str, str]) -> Any:
@@ -112,15 +125,24 @@ class CudaRunner:
             "device_id": str(self._device.number), "user_compute_stream": str(int(self._device.stream)),
         }  # fmt: skip
         session = ort.InferenceSession(
-            str(self._graph), self._options, providers=[("CUDAExecutionProvider", provider), "CPUExecutionProvider"]
-        )
+            str(self._graph), self._options, disabled_optimizers=self._without,
+            providers=[("CUDAExecutionProvider", provider), "CPUExecutionProvider"],
+        )  # fmt: skip
         if "CUDAExecutionProvider" not in session.get_providers():
             raise RuntimeError("onnxruntime's CUDA provider did not start; its reason is in the log above")
         return session
 
-    def _give_graphs_up(self, error: Exception) -> None:
+    def _note_no_graphs(self, reason: str) -> None:
         self.facts["graphs"] = False
-        self.facts["why_no_graphs"] = _reason(error)
+        self.facts["why_no_graphs"] = reason
+
+    def _run_without_graphs(self, reason: str) -> None:
+        """Open the session anew and bind every size that was prepared so far."""
+        self._note_no_graphs(reason)
+        self._runs.clear()
+        self.session = self._session_with({})
+        for size in self._shapes:
+            self._bind(size)
 
     def staging(self, name: str, nbytes: int) -> np.ndarray:
         """Pinned memory."""
@@ -148,24 +170,46 @@ class CudaRunner:
     def _prepare(self, size: Size) -> None:
         for name, dtype in self._sizes.dtypes.items():
             self._reserve(name, size, self._input_shape(name, size), dtype)
-        self._shapes[size] = self._discover(size)
+        self._shapes[size], self._answers[size] = self._discover(size)
         for name, (shape, dtype) in self._shapes[size].items():
             self._reserve(name, size, shape, dtype)
         if self.facts["graphs"]:
             try:
                 self._bind(size)
-                self.launch(size)  # the first run of a number captures it
-                self.wait()
             except Exception as error:
                 if _is_memory(error):
                     raise
-                self._give_graphs_up(error)
-                self.session = self._session_with({})
-                for known in self._shapes:
-                    self._bind(known)
+                self._run_without_graphs(_reason(error))
         else:
             self._bind(size)
         self._time(size)
+
+    def verify(self) -> None:
+        """Replay every graph once; where an answer is not that of the run before it was captured, do without graphs.
+
+        A graph reads memory at fixed addresses, so a fault in what it was given shows only after other sizes were
+        prepared: as a wrong answer, never as an error.
+        """
+        if not self.facts["graphs"]:
+            return
+        for size, expected in self._answers.items():
+            self.launch(size)
+            for name, rows in expected.items():
+                replayed = self._first_rows(name, size)
+                if not _near(rows, replayed):
+                    self._run_without_graphs(
+                        f"the graph of batch {size.batch} gave another answer than the run before it"
+                    )
+                    return
+        self._answers.clear()
+
+    def _first_rows(self, name: str, size: Size) -> np.ndarray:
+        """The first rows of an output's memory, on the host."""
+        shape, dtype = self._shapes[size][name]
+        rows = np.empty((min(shape[0], VERIFIED_ROWS), *shape[1:]) if shape else (), dtype)
+        self._device.to_host(rows, self._blocks[name][0])
+        self.wait()
+        return rows
 
     def _time(self, size: Size) -> None:
         times = []
@@ -186,19 +230,33 @@ class CudaRunner:
         self._row_bytes[name, size] = nbytes // size.batch
         if name not in self._blocks or self._blocks[name][1] < nbytes:
             self._blocks[name] = (self._device.allocate(max(nbytes, 1)), nbytes)
+            if name in self._sizes.dtypes:
+                self._fill(name, nbytes, np.dtype(dtype))
 
-    def _discover(self, size: Size) -> dict[str, tuple[tuple[int, ...], Any]]:
-        """Shapes and dtypes of the outputs, from a run that chooses them freely."""
+    def _fill(self, name: str, nbytes: int, dtype: np.dtype) -> None:
+        """Values to prepare with: random ones of photographs and other measurements, zeros of indices and masks."""
+        random = np.random.default_rng(0)
+        if dtype == np.uint8:
+            values = random.integers(0, 256, nbytes, np.uint8)
+        elif dtype.kind == "f":
+            values = random.random(nbytes // dtype.itemsize, np.float32).astype(dtype)
+        else:
+            return
+        self._device.to_device(self._blocks[name][0], values)
+        self.wait()
+
+    def _discover(self, size: Size) -> tuple[dict[str, tuple[tuple[int, ...], Any]], dict[str, np.ndarray]]:
+        """Shapes and dtypes of the outputs, and the first rows of each, from a run that places them freely."""
         binding = self._bound_inputs(size)
         for name in self.output_names:
             binding.bind_output(name, "cuda", self._device.number)
-        self.session.run_with_iobinding(binding, _run_options(NO_GRAPH))
-        self.wait()
+        self.session.run_with_iobinding(binding, _run_options(NO_GRAPH, wait=True))
+        shapes, answers = {}, {}
         kinds = {output.name: output.type for output in self.session.get_outputs()}
-        return {
-            name: (tuple(value.shape()), _DTYPES[kinds[name]])
-            for name, value in zip(self.output_names, binding.get_outputs(), strict=True)
-        }
+        for name, value in zip(self.output_names, binding.get_outputs(), strict=True):
+            shapes[name] = (tuple(value.shape()), _DTYPES[kinds[name]])
+            answers[name] = value.numpy()[:VERIFIED_ROWS] if value.shape() else value.numpy()
+        return shapes, answers
 
     def _bound_inputs(self, size: Size) -> Any:
         binding = self.session.io_binding()
@@ -212,7 +270,8 @@ class CudaRunner:
         for name, (shape, dtype) in self._shapes[size].items():
             binding.bind_output(name, "cuda", self._device.number, dtype, list(shape), self._blocks[name][0])
         number = str(len(self._runs) + 1) if self.facts["graphs"] else NO_GRAPH
-        self._runs[size] = (binding, _run_options(number))
+        self.session.run_with_iobinding(binding, _run_options(number, wait=True))  # captures, if it is a graph's first
+        self._runs[size] = (binding, _run_options(number, wait=not self.facts["graphs"]))
 
     def cost_ms(self, size: Size) -> float:
         """The median of some runs."""
@@ -269,11 +328,25 @@ class CudaRunner:
         self.wait()
 
 
-def _run_options(graph_number: str) -> Any:
+def _run_options(graph_number: str, *, wait: bool) -> Any:
+    """Options of a run: its graph's number, and whether onnxruntime waits for the end of it.
+
+    A run that onnxruntime does not wait for must not be its first: memory that it lends the next size is then
+    overwritten while the graph still reads it (onnxruntime 1.31: wrong answers from sizes prepared before).
+    """
     options = ort.RunOptions()
     options.add_run_config_entry("gpu_graph_id", graph_number)
-    options.add_run_config_entry("disable_synchronize_execution_providers", "1")  # the wait is ours
+    if not wait:
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
     return options
+
+
+def _near(expected: np.ndarray, answer: np.ndarray) -> bool:
+    if expected.dtype.kind != "f":
+        return bool(np.array_equal(expected, answer))
+    expected, answer = expected.astype(np.float64), answer.astype(np.float64)
+    largest = np.abs(expected[np.isfinite(expected)]).max(initial=0.0)
+    return bool(np.allclose(answer, expected, rtol=0, atol=VERIFIED_ERROR * largest, equal_nan=True))
 
 
 def _is_memory(error: Exception) -> bool:

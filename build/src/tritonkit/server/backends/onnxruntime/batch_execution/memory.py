@@ -49,11 +49,10 @@ class Device:
     def __init__(self, number: int) -> None:
         check_driver(_call(runtime.cudaDriverGetVersion))
         self.number = number
-        before = _used_before_context(number)
+        before = _used_bytes(number)
         _call(runtime.cudaSetDevice, number)
-        free, total = self.free_bytes()
-        self.total_bytes = total
-        self.context_bytes = max(total - free - before, 0) if before is not None else 0
+        _call(runtime.cudaFree, 0)  # makes the context
+        self.context_bytes = _used_bytes(number) - before
         self.stream = _call(runtime.cudaStreamCreateWithFlags, runtime.cudaStreamNonBlocking)
         properties = _call(runtime.cudaGetDeviceProperties, number)
         self.name = properties.name.decode()
@@ -119,20 +118,17 @@ def exclusive(number: int) -> Iterator[None]:
         yield
 
 
-def _used_before_context(number: int) -> int | None:
-    """Bytes in use on the device before this process has a context there; None where the driver does not say."""
+def _used_bytes(number: int) -> int:
+    """Bytes in use on the device, without making a context there; 0 where the driver does not say."""
     try:
         from cuda.bindings import nvml
 
         nvml.init_v2()
         bus = _call(runtime.cudaDeviceGetPCIBusId, 32, number)
-        handle = nvml.device_get_handle_by_pci_bus_id_v2(
-            bus.split(b"\0")[0].decode() if isinstance(bus, bytes) else bus
-        )
-        memory = nvml.device_get_memory_info_v2(handle)
-        return int(memory.total - memory.free)
+        handle = nvml.device_get_handle_by_pci_bus_id_v2(bus.rstrip(b"\0").decode())
+        return int(nvml.device_get_memory_info_v2(handle).used)
     except Exception:  # every library of the driver may be missing or refuse; the figure is then left out
-        return None
+        return 0
 
 
 def _call(function: Any, *arguments: Any) -> Any:

@@ -42,6 +42,9 @@ class Runner(Protocol):
     def prepare(self, size: Size) -> Mapping[str, tuple[tuple[int, ...], Any]]:
         """Make a size ready; its outputs' shapes, batch dimension included, and dtypes."""
 
+    def verify(self) -> None:
+        """Make sure that every prepared size still answers as when it was prepared, after all the others."""
+
     def cost_ms(self, size: Size) -> float:
         """What one run of a prepared size takes, in milliseconds."""
 
@@ -94,6 +97,7 @@ class SizedExecution:
                 size = Size(batch, lengths)
                 self._outputs[size] = runner.prepare(size)
                 self._check_outputs(size)
+        runner.verify()
         self._planner = Planner(sizes.batches, grids, sizes.most_rows, runner.cost_ms)
         self._rows = Rows(sizes, self._planner)
         self._fills = {name: place[1] for dimension in sizes.padding for name, place in dimension.inputs.items()}
@@ -311,6 +315,7 @@ def open_execution(
     device: int | None,
     cuda_options: Mapping[str, str] | None = None,
     inspect: Callable[[Any], None] = lambda _: None,
+    without: Sequence[str] = (),
 ) -> SizedExecution:
     """Open a graph and prepare its sizes.
 
@@ -321,6 +326,7 @@ def open_execution(
         device: The CUDA device; None for the CPU.
         cuda_options: Options of onnxruntime's CUDA provider.
         inspect: Called with the session before sizes are prepared; what it raises is raised here.
+        without: Names of onnxruntime's optimizers to leave out.
 
     Raises:
         ValueError: See :class:`SizedExecution`.
@@ -330,13 +336,13 @@ def open_execution(
     if device is None:
         from .cpu import CpuRunner
 
-        runner: Runner = CpuRunner(graph, sizes, options)
+        runner: Runner = CpuRunner(graph, sizes, options, without)
         inspect(runner.session)
         return SizedExecution(sizes, runner)
     from .cuda import CudaRunner
     from .memory import exclusive
 
     with exclusive(device):  # what is free before and after tells what this instance takes
-        runner = CudaRunner(graph, sizes, options, device, cuda_options or {})
+        runner = CudaRunner(graph, sizes, options, device, cuda_options or {}, without)
         inspect(runner.session)
         return SizedExecution(sizes, runner)
