@@ -95,6 +95,11 @@ SQUARE = graph([helper.make_node("Identity", ["x"], ["y"])], [tensor("x", "N", "
 CUT = {"axis": 0}
 
 
+WARMUP = """model_warmup { name: "w" batch_size: 1
+  inputs { key: "x" value { data_type: TYPE_INT8 dims: %d zero_data: true } } }
+"""
+
+
 def twice(value: int) -> Files:
     """Two dimensions of one input, the second filled with another value."""
     said = {"a": {"sizes": [8], "inputs": of({"axis": 0, "value": 0}), "outputs": {"y": {"axis": 0}}},
@@ -134,6 +139,7 @@ CASES = [
     invalid("value", "cannot hold 200", padding(inputs=of({"axis": 0, "value": 200})), padding(inputs=of({"axis": 0, "value": -128}))),
     invalid("fraction", "cannot hold 0.5", padding(inputs=of({"axis": 0, "value": 0.5})), padding(inputs=of({"axis": 0, "value": 1.0}))),
     invalid("string", "cannot be padded", padding(RAGGED.replace("TYPE_INT8", "TYPE_STRING"), STRINGS)),
+    invalid("short", "above the largest prepared one", padding(RAGGED + WARMUP % 32), padding(RAGGED + WARMUP % 16)),
     invalid("two_values", "say one value", twice(1), twice(0)),
     Case("TK134", padding(LENGTHS), padding()),
     Case("TK135", model(OURS, RAGGED, IDS), padding()),

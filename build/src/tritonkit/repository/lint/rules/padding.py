@@ -74,7 +74,8 @@ def padding_invalid(model: Model, _: Context) -> Iterator[Problem]:
     """`padding` is JSON: for each padded dimension the lengths at which the model runs, the inputs that have it, each
     with its axis in `dims` (without the batch) and the value that fills it up, and the outputs that are cut back. An
     axis must be -1 in `dims`; a value must be one that the input's data type holds; strings cannot be padded. Every
-    batch size with every length is one prepared size, of which there may be 256.
+    batch size with every length is one prepared size, of which there may be 256. Requests longer than the largest
+    length are refused, so a warm-up may not be longer either.
     """
     text = parameter(model, PADDING)
     if text is None:
@@ -104,6 +105,7 @@ def _mistakes(model: Model, dimensions: dict[str, Any]) -> Mistakes:
             yield mistake
     if correct:
         yield from _fills(dimensions)
+        yield from _short(model, dimensions)
     batches = batch_sizes(parameter(model, BATCH_SIZES) or "")
     if correct and batches:
         count = len(batches) * math.prod(len(said["sizes"]) for said in dimensions.values())
@@ -118,6 +120,21 @@ def _fills(dimensions: dict[str, Any]) -> Mistakes:
         for name, entry in said["inputs"].items():
             if fills.setdefault(name, entry["value"]) != entry["value"]:
                 yield f"fills input {name!r} with {fills[name]!r} and with {entry['value']!r}", "give one value"
+
+
+def _short(model: Model, dimensions: dict[str, Any]) -> Mistakes:
+    """Warm-ups that are longer than the largest length: the backend refuses such a request."""
+    for name, said in dimensions.items():
+        largest = said["sizes"][-1]
+        for warmup in model.config.model_warmup:
+            for tensor, entry in said["inputs"].items():
+                dims = warmup.inputs[tensor].dims if tensor in warmup.inputs else ()
+                if entry["axis"] < len(dims) and dims[entry["axis"]] > largest:
+                    length = dims[entry["axis"]]
+                    yield (
+                        f"goes up to {largest} in {name!r}, the warm-up {warmup.name!r} brings {length} of {tensor!r}",
+                        f"add {length} to its sizes, or warm up with less",
+                    )
 
 
 def _infinite(model: Model) -> Iterator[tuple[str, float, str]]:
