@@ -112,8 +112,9 @@ bench-tuning: setup ## QUICK=1: what tuning wins over Triton's defaults, and how
 bench-drain: setup ## ONLY=restart|parts|cost: rendered pods restarted under load; what each part of the drain is worth and costs; 6 minutes
 	@PYTHONPATH=helm $(BIN)/python -m proofs.bench_drain $(if $(ONLY),--only $(ONLY))
 
-bench-autoscaler: setup ## days of traffic against autoscaler settings; MEASURE=1 times a pod first, KEEP=1 keeps both; writes reports/autoscaler
-	@PYTHONPATH=helm:loadtests $(BIN)/python -m proofs.bench_autoscaler $(if $(MEASURE),--measure) $(if $(KEEP),--keep)
+bench-autoscaler: setup ## days of traffic against autoscaler settings; MEASURE=1 times a pod of TARGET and MODEL first, KEEP=1 keeps both; writes reports/autoscaler
+	@PYTHONPATH=helm:loadtests $(BIN)/python -m proofs.bench_autoscaler \
+	  $(if $(MEASURE),--measure --target $(call quoted,$(TARGET)) --model $(call quoted,$(MODEL))) $(if $(KEEP),--keep)
 
 test: setup ## the whole test suite
 	@$(BIN)/python -m pytest tests

@@ -149,20 +149,20 @@ def _recipe(path: Path, slo: str) -> Recipe:
 
 @contextlib.contextmanager
 def _served(recipes: Sequence[Recipe], repository: Path, target: targets.Target) -> Iterator[dict[str, Path]]:
-    """The repository of each model: the one that was named, or a temporary build for a recipe from elsewhere.
+    """Each model's repository: the one that was named for a recipe of ours, a temporary build for one from elsewhere.
 
     Raises:
         InputError: A recipe of ours is not in the repository.
     """
-    absent = [wanted for wanted in recipes if not (repository / wanted.name / layout.CONFIG).is_file()]
-    for wanted in absent:
-        if wanted.path.parent == RECIPES:
+    elsewhere = [wanted for wanted in recipes if wanted.path.parent != RECIPES]
+    for wanted in recipes:
+        if wanted not in elsewhere and not (repository / wanted.name / layout.CONFIG).is_file():
             raise InputError(f"{repository} has no model {wanted.name}", f"`make build TARGET={target}`")
     with tempfile.TemporaryDirectory(prefix="tritonkit-compare-") as directory:
         built = Path(directory, "model_repository")
-        if absent:
-            pipeline.build(absent, built, target)
-        yield {wanted.name: built if wanted in absent else repository for wanted in recipes}
+        if elsewhere:
+            pipeline.build(elsewhere, built, target)
+        yield {wanted.name: built if wanted in elsewhere else repository for wanted in recipes}
 
 
 def _effort(options: argparse.Namespace) -> Effort:

@@ -10,11 +10,12 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from load import environment
+from load import target as targets
 from rich.console import Console
 from rich.table import Table
 
@@ -23,13 +24,17 @@ from tritonkit import atomic, progress
 from tritonkit.errors import TritonkitError
 
 REPORT = Path("reports/autoscaler")
+KINDS: dict[targets.Target, str] = {"cpu": "cpu", "cuda": "gpu"}  # of pod, by target
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure if asked to, replay, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--measure", action="store_true", help="measure the CPU's pod first, 2 minutes")
-    parser.add_argument("--model", default="efficientnet_lite0", help="whose recipe is measured")
+    parser.add_argument("--measure", action="store_true", help="measure a pod on this machine first, 2 minutes")
+    parser.add_argument(
+        "--target", choices=list(KINDS), help="what that pod runs on; cuda where there is an NVIDIA driver"
+    )
+    parser.add_argument("--model", default="efficientnet_lite0", help="whose recipe is measured: its name, or its file")
     parser.add_argument("--keep", action="store_true", help="keep measurement and result beside the code")
     asked = parser.parse_args(arguments)
     try:
@@ -42,18 +47,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(asked: argparse.Namespace) -> int:
     console = Console(highlight=False, width=110)
     with progress.task("autoscaler") as say:
+        pods = {kind: json.loads(path.read_text(encoding="utf-8")) for kind, path in choice.MEASURED.items()}
         if asked.measure:
-            said = measure.measure(asked.model, say)
-            measure.write(choice.MEASURED["cpu"] if asked.keep else REPORT / "measured.json", said)
-        said = json.loads(choice.MEASURED["cpu"].read_text(encoding="utf-8")) if not asked.measure else said
+            target = targets.supported(asked.target)
+            kind = KINDS[target]
+            pods[kind] = measure.measure(asked.model, say, target)
+            measure.write(choice.MEASURED[kind] if asked.keep else REPORT / f"measured-{kind}.json", pods[kind])
         began = time.monotonic()
         settings = len(choice.compared())
         say(f"replay {choice.DAYS} days and a step, {settings} settings, {len(choice.MEASURED)} kinds of pod")
         played = choice.play_all()
         seconds = time.monotonic() - began
         say("one pod at a constant rate")
-        pod = service.parse(said)
-        checks = steady.checks(pod, measure.observed(said))
+        checks = {
+            kind: steady.checks(service.parse(pod), measure.observed(pod))
+            for kind, pod in pods.items()
+            if "observed" in pod
+        }
     rows = [row for found, _ in played.values() for row in found]
     result = choice.result(rows)
     facts = environment.machine() | {"replays": f"{seconds:.0f} s"}
@@ -66,14 +76,16 @@ def _run(asked: argparse.Namespace) -> int:
         atomic.write(choice.RESULT, text)
     _print(console, rows, result["best"], checks)
     console.print(f"Replays {seconds:.0f} s. Report: {REPORT}/index.html")
-    disagree = [check for check in checks if check.valid and not check.agrees]
+    disagree = [check for beside in checks.values() for check in beside if check.valid and not check.agrees]
     for check in disagree:
         found = f"{check.in_flight:.1f} were in flight, simulated {check.simulated_in_flight:.1f}"
         console.print(f"error: at {check.rate:.0f} requests/s {found}")
     return 1 if disagree else 0
 
 
-def _print(console: Console, rows: Sequence[choice.Row], best: str, checks: Sequence[steady.Check]) -> None:
+def _print(
+    console: Console, rows: Sequence[choice.Row], best: str, checks: Mapping[str, Sequence[steady.Check]]
+) -> None:
     for kind in dict.fromkeys(row.kind for row in rows):
         table = Table(f"pod: {kind}", "bad minutes", "lost", "late", "pod-hours", "changes", "step: bad", box=None,
                       pad_edge=False)  # fmt: skip
@@ -84,9 +96,9 @@ def _print(console: Console, rows: Sequence[choice.Row], best: str, checks: Sequ
                     f"{row.late:.2%}", f"{row.pod_hours:.0f}", str(row.changes), str(row.step_bad),
                 )  # fmt: skip
         console.print(table, "")
-    for check in checks:
+    for kind, check in ((kind, check) for kind, beside in checks.items() for check in beside):
         console.print(
-            f"real pod at {check.rate:.0f}/s: {check.in_flight:.2f} in flight, simulated "
+            f"real pod ({kind}) at {check.rate:.0f}/s: {check.in_flight:.2f} in flight, simulated "
             f"{check.simulated_in_flight:.2f}; p99 {check.p99_ms:.1f} ms, simulated {check.simulated_p99_ms:.1f}"
             f"{'' if check.valid else '; generator late'}"
         )

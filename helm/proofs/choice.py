@@ -19,7 +19,7 @@ from proofs.simulation import LATE, Outcome, Setting, Signal, Start, replay
 from tritonkit.errors import InputError
 
 HERE = Path(__file__).parent
-MEASURED = {"cpu": HERE / "measured.json", "gpu": HERE / "measured-h100.json"}
+MEASURED = {"cpu": HERE / "measured.json", "gpu": HERE / "measured-gpu.json"}
 RESULT = HERE / "autoscaler.json"
 # p99, some three to twenty times a lone request's time: on a CPU the largest batch alone takes half of it or more.
 SLO_S = {"cpu": 0.1, "gpu": 0.05}

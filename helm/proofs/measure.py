@@ -1,7 +1,8 @@
 """Measures one pod on a real Triton: the time of a batch of each size, the load time, and latencies at some rates.
 
-The server has one core and one instance with one thread, the load comes from another core. What is measured here is
-what :mod:`proofs.service` takes; the rates are there to hold the simulation against, and are used for nothing else.
+The pod has one instance, as what is simulated is one batching server: on a CPU with one core and one thread, on a GPU
+with all of the server's cores; the load comes from other cores. What is measured here is what :mod:`proofs.service`
+takes; the rates are there to hold the simulation against, and are used for nothing else.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,20 @@ from load import environment
 from load.generator import Generator
 from load.plan import Plan
 from load.result import ModelResult, ServerSide
+from load.target import Target
 from tuning.cores import divide
 
 from proofs.service import Service
 from tritonkit import atomic, pipeline, recipe
 from tritonkit.errors import CheckFailed, InputError
+from tritonkit.recipe import Recipe
 from tritonkit.server import TritonServer
 
-CALLERS = (1, 2, 4, 8, 16, 32)
+CALLERS: dict[Target, tuple[int, ...]] = {"cpu": (1, 2, 4, 8, 16, 32), "cuda": (1, 2, 4, 8, 16, 32, 64, 128)}
 SHARES = (0.3, 0.5, 0.7, 0.8, 0.9)  # of the capacity
 ROUNDS, ROUND_S, RATE_S = 5, 1.5, 10.0
 STARTS = 3
-MAX_BATCH = 16  # on a CPU larger batches only take longer
+MAX_BATCH = 16  # on a CPU, where larger batches only take longer; on a GPU it is the recipe's
 QUEUE = 256  # the bound of the shipped models; a single instance is measured without one (docs/decisions/0003)
 PAUSES_S = (0.0, 2.0, 5.0, 10.0)  # before each try of a run; another where the generator was late
 
@@ -60,73 +63,112 @@ class Observed:
     valid: bool
 
 
-def measure(model: str, say: Callable[[str], None]) -> dict[str, Any]:
+def measure(model: str, say: Callable[[str], None], target: Target = "cpu") -> dict[str, Any]:
     """All of it, as :func:`proofs.service.load` reads it; some three minutes.
+
+    Args:
+        model: A recipe's name in ``build/recipes``, or its file.
+        say: Is told what happens.
+        target: What the pod runs on.
 
     Raises:
         InputError: There is no such recipe, or only one core.
         CheckFailed: The server does not start.
     """
-    path = Path("build/recipes", f"{model}.yaml")
+    path = Path(model) if model.endswith(".yaml") else Path("build/recipes", f"{model}.yaml")
     if not path.is_file():
         raise InputError(f"there is no recipe {path}", "MODEL=efficientnet_lite0")
-    cores = divide()
-    batching = recipe.Batching(instances=1, threads=1, max_batch_size=MAX_BATCH)
-    wanted = recipe.load(path).model_copy(update={"batching": batching})
+    cores = divide(target=target)
+    pod = _pod(recipe.load(path), target)
+    server_cores, senders = (
+        (cores.server, cores.generator) if target == "cuda" else (cores.server[:1], cores.generator[:1])
+    )
     with tempfile.TemporaryDirectory(prefix="tritonkit-autoscaler-") as directory:
         repository = Path(directory, "model_repository")
         say("build")
-        pipeline.build([wanted], repository, "cpu", pipeline.Options(force="int8"))
-        server_core = [cores.server[0]]
+        options = pipeline.Options(force="int8") if target == "cpu" else pipeline.Options()
+        facts = pipeline.build([pod], repository, target, options).models[pod.name]
         loads = []
         for _ in range(STARTS):
             say("start the server")
             began = time.monotonic()
-            with TritonServer(repository, cores=server_core, exit_timeout_s=1):
+            with TritonServer(repository, cores=server_cores, exit_timeout_s=1):
                 loads.append(time.monotonic() - began)
         with (
-            TritonServer(repository, cores=server_core, exit_timeout_s=1) as server,
-            Generator(server.grpc_url, recipes=[path], core=cores.generator[0]) as generator,
+            TritonServer(repository, cores=server_cores, exit_timeout_s=1) as server,
+            Generator(server.grpc_url, recipes=[path], core=senders[0], processes=len(senders)) as generator,
         ):
-            rows, spread = _service(generator, psutil.Process(server.pid), say)
+            rows, spread = _service(generator, psutil.Process(server.pid), target, say)
             capacity = max(row["batch"] / row["seconds"] for row in rows)
             observed = [_observe(generator, share * capacity, say) for share in SHARES]
-    limits = wanted.serving("cpu")
+    serving = pod.serving(target)
     return {
-        "model": model, "precision": "int8", "max_batch_size": MAX_BATCH,
-        "queue_delay_s": limits.max_queue_delay_us / 1e6, "max_queue_size": limits.max_queue_size or QUEUE,
+        "model": pod.name, "target": target, "precision": facts["precision"], "max_batch_size": serving.max_batch_size,
+        "queue_delay_s": serving.max_queue_delay_us / 1e6,
+        "max_queue_size": serving.max_queue_size if serving.bounded and serving.max_queue_size else QUEUE,
         "service": rows, "cv": spread, "load_s": round(statistics.median(loads), 2), "loads_s": loads,
         "observed": [asdict(one) for one in observed], "cores": str(cores), "machine": environment.machine(),
         "load_average": os.getloadavg()[0],
     }  # fmt: skip
 
 
+def _pod(wanted: Recipe, target: Target) -> Recipe:
+    """The recipe with one instance; on a GPU all else is as the recipe says."""
+    one = recipe.Batching(instances=1, threads=1, max_batch_size=min(MAX_BATCH, wanted.max_batch_size) or None)
+    if target == "cuda":
+        tuned = wanted.batching if wanted.batching.target in {None, target} else recipe.Batching()
+        one = tuned.model_copy(update={"instances": 1, "precision": None})
+    return wanted.model_copy(update={"batching": one})
+
+
 def _service(
-    generator: Generator, server: psutil.Process, say: Callable[[str], None]
+    generator: Generator, server: psutil.Process, target: Target, say: Callable[[str], None]
 ) -> tuple[list[dict[str, float]], float]:
     """Seconds that a batch of each size takes while callers always wait, and how much one caller's times vary.
 
-    Seconds of CPU time a batch, the server's and its backend's: on the one core that they share these are the seconds
-    from batch to batch, and other work on that core does not count. Of the rounds it is the fastest, as other work
-    still takes cache and memory. (One request with a whole batch in it takes less than a batch of many requests.)
+    On a CPU these are seconds of CPU time a batch, the server's and its backend's: on the one core that they share they
+    are the seconds from batch to batch, and other work on that core does not count. On a GPU, which the CPU's time says
+    nothing of, they are the seconds from batch to batch themselves; one caller alone never waits, and gives none. Of
+    the rounds it is the fastest, as other work still takes cache and memory. (One request with a whole batch in it
+    takes less than a batch of many requests.)
     """
-    found: dict[int, list[tuple[float, ModelResult, ServerSide]]] = {callers: [] for callers in CALLERS}
+    callers = CALLERS[target]
+    runs: dict[int, list[tuple[float, ModelResult, ServerSide]]] = {count: [] for count in callers}
     for turn in range(ROUNDS):
-        for callers, rounds in found.items():
-            say(f"round {turn + 1} of {ROUNDS}, {callers} callers")
+        for count, rounds in runs.items():
+            say(f"round {turn + 1} of {ROUNDS}, {count} callers")
             before = _cpu_s(server)
-            model = generator.run(Plan(users=callers, duration_s=ROUND_S, warm_up_s=0.0)).model
+            model = generator.run(Plan(users=count, duration_s=ROUND_S, warm_up_s=0.0)).model
             if model.server is None:
                 raise CheckFailed("the server counted nothing", "read its log")
-            rounds.append(((_cpu_s(server) - before) / model.server.executions, model, model.server))
+            spent_s = _cpu_s(server) - before
+            rounds.append((seconds_a_batch(model, model.server, spent_s, target), model, model.server))
+    waited = [count for count in callers if target == "cpu" or count > 1]
+    # By what a sample takes: two rounds' mean batches differ a little.
+    fastest = {count: min(runs[count], key=lambda one: one[0] / one[2].average_batch) for count in waited}
+    return curve(fastest), min(_spread(model) for _, model, _ in runs[callers[0]])
+
+
+def seconds_a_batch(model: ModelResult, side: ServerSide, cpu_s: float, target: Target) -> float:
+    """Seconds from batch to batch of a saturated pod.
+
+    Args:
+        model: What the generator saw.
+        side: What the server counted.
+        cpu_s: CPU time of the server in that time.
+        target: What the pod runs on.
+    """
+    return side.average_batch / model.throughput if target == "cuda" else cpu_s / side.executions
+
+
+def curve(fastest: Mapping[int, tuple[float, ModelResult, ServerSide]]) -> list[dict[str, float]]:
+    """Batch size to seconds: rows that rise in both, from what each number of callers came to."""
     rows: list[dict[str, float]] = []
-    for callers, rounds in found.items():
-        # By what a sample takes: two rounds' mean batches differ a little.
-        seconds, model, side = min(rounds, key=lambda one: one[0] / one[2].average_batch)
+    for count, (seconds, model, side) in fastest.items():
         if not rows or (side.average_batch > rows[-1]["batch"] + 0.3 and seconds > rows[-1]["seconds"]):
-            rows.append({"callers": callers, "batch": round(side.average_batch, 3), "seconds": round(seconds, 6),
+            rows.append({"callers": count, "batch": round(side.average_batch, 3), "seconds": round(seconds, 6),
                          "throughput": round(model.throughput, 1)})  # fmt: skip
-    return rows, min(_spread(model) for _, model, _ in found[CALLERS[0]])
+    return rows
 
 
 def _spread(model: ModelResult) -> float:

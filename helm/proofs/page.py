@@ -35,14 +35,14 @@ class Panel:
 
 
 def render(
-    played: Mapping[str, tuple[Sequence[Row], Sequence[Outcome]]], checks: Sequence[steady.Check], command: str,
-    created: str, facts: Mapping[str, str],
+    played: Mapping[str, tuple[Sequence[Row], Sequence[Outcome]]], checks: Mapping[str, Sequence[steady.Check]],
+    command: str, created: str, facts: Mapping[str, str],
 ) -> str:  # fmt: skip
     """The page.
 
     Args:
         played: Of each kind of pod, rows and days.
-        checks: A real pod beside the simulation, if it was measured.
+        checks: Of each kind that was measured, a real pod beside the simulation.
         command: What made it.
         created: ISO time.
         facts: About the machine.
@@ -51,8 +51,15 @@ def render(
     best = choice.best(rows)
     kinds = [_kind(kind, found, days, best) for kind, (found, days) in played.items()]
     return page.render(
-        "autoscaler.html.j2", headline=headline(rows, best), criterion=choice.result(rows)["criterion"] + ".",
-        kinds=kinds, best=best, checks=checks, command=command, created=created, facts=dict(facts),
+        "autoscaler.html.j2",
+        headline=headline(rows, best),
+        criterion=choice.result(rows)["criterion"] + ".",
+        kinds=kinds,
+        best=best,
+        checks={TITLES[kind]: beside for kind, beside in checks.items()},
+        command=command,
+        created=created,
+        facts=dict(facts),
     )  # fmt: skip
 
 

@@ -37,12 +37,22 @@ def resolve(options: argparse.Namespace) -> Target:
     Raises:
         MissingError: The target is ``cuda``, and no NVIDIA driver is loaded.
     """
-    target = cast(Target, options.target or runtime.detect_device())
+    target = supported(options.target)
+    options.target = target
+    options.repository = options.repository or REPOSITORIES[target]
+    return target
+
+
+def supported(chosen: str | None) -> Target:
+    """The target that was chosen, or that of this machine.
+
+    Raises:
+        MissingError: It is ``cuda``, and no NVIDIA driver is loaded.
+    """
+    target = cast(Target, chosen or runtime.detect_device())
     if target == "cuda" and runtime.detect_device() != "cuda":
         raise MissingError(
             "the target is cuda, and this machine has no NVIDIA driver (no /dev/nvidiactl)",
             "run it on a machine with an NVIDIA GPU, or with TARGET=cpu (--target cpu)",
         )
-    options.target = target
-    options.repository = options.repository or REPOSITORIES[target]
     return target

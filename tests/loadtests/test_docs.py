@@ -15,6 +15,7 @@ import run
 import yaml
 from load import arrivals, headless, recording
 from load.slo import Slo
+from load.target import REPOSITORIES
 
 from tritonkit.server import TritonServer
 
@@ -35,8 +36,8 @@ def test_the_verbs_arguments_are_those_of_a_load_test(root: Path, monkeypatch: p
     monkeypatch.chdir(root)
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     verbs = commands("make loadtest")
-    assert len(verbs) == 2
-    plans = []
+    assert len(verbs) == 3
+    plans, targeted = [], []
     for verb in verbs:
         done = subprocess.run([*verb, "--dry-run"], capture_output=True, text=True, check=True, env=plain)
         said = done.stdout.replace("\\\n", " ").splitlines()
@@ -45,8 +46,10 @@ def test_the_verbs_arguments_are_those_of_a_load_test(root: Path, monkeypatch: p
         plan = run._plan(options, run._recipes(options))
         run._check(plan, options)
         plans.append(plan)
-    assert [plan.arrivals for plan in plans] == ["poisson:100", None]
-    assert [plan.users for plan in plans][1] == 8
+        targeted.append((options.target, options.repository))
+    assert [plan.arrivals for plan in plans] == ["poisson:100", None, None]
+    assert [plan.users for plan in plans][1:] == [8, 64]
+    assert targeted[2] == ("cuda", REPOSITORIES["cuda"])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,93 @@
+"""How the autoscaler's proof measures a pod on a CPU and on a GPU, and what its page says of it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import results
+from load.result import ModelResult, ServerSide
+from reporting import page as pages
+
+from proofs import bench_autoscaler, choice, measure, page, service, steady
+from tritonkit.errors import InputError, MissingError
+from tritonkit.recipe import Recipe
+from tritonkit.server import runtime
+
+OBSERVED: dict[str, Any] = {
+    "rate": 100.0,
+    "in_flight": 0.6,
+    "waiting": 0.1,
+    "batch": 1.1,
+    "p50_ms": 5.0,
+    "p99_ms": 9.0,
+    "valid": True,
+}
+
+
+def a_recipe(**batching: Any) -> Recipe:
+    tensor = {"dtype": "fp32", "dims": [4]}
+    return Recipe.model_validate(
+        {"name": "net", "source": "net.py:load", "inputs": {"x": tensor}, "outputs": {"y": tensor},
+         "max_batch_size": 64, "batching": batching}
+    )  # fmt: skip
+
+
+def saturated(throughput: float, batch: float) -> tuple[ModelResult, ServerSide]:
+    model = replace(results.result().model, throughput=throughput)
+    assert model.server is not None
+    side = replace(model.server, average_batch=batch, executions=50)
+    return replace(model, server=side), side
+
+
+def test_a_gpus_batch_takes_the_time_from_batch_to_batch_and_a_cpus_its_cpu_time() -> None:
+    model, side = saturated(throughput=4000.0, batch=32.0)
+    assert measure.seconds_a_batch(model, side, 1.0, "cuda") == pytest.approx(0.008)
+    assert measure.seconds_a_batch(model, side, 1.0, "cpu") == pytest.approx(0.02)
+
+
+def test_a_measured_curve_rises() -> None:
+    runs = {
+        callers: (batch / throughput, *saturated(throughput, batch))
+        for callers, throughput, batch in ((2, 600.0, 1.0), (4, 900.0, 2.0), (8, 890.0, 2.1), (64, 4000.0, 32.0))
+    }
+    rows = measure.curve(runs)
+    assert [row["callers"] for row in rows] == [2, 4, 64]
+    assert all(a["batch"] < b["batch"] and a["seconds"] < b["seconds"] for a, b in itertools.pairwise(rows))
+
+
+def test_a_pod_has_one_instance_and_a_gpus_is_otherwise_as_the_recipe_says() -> None:
+    recipe = a_recipe(instances=3, max_queue_delay_us=700, precision="fp32", batch_sizes=[1, 64])
+    on_gpu = measure._pod(recipe, "cuda").serving("cuda")
+    assert (on_gpu.instances, on_gpu.max_queue_delay_us, on_gpu.batch_sizes) == (1, 700, (1, 64))
+    assert on_gpu.max_batch_size == 64
+    on_cpu = measure._pod(recipe, "cpu").serving("cpu")
+    assert (on_cpu.instances, on_cpu.threads, on_cpu.max_batch_size) == (1, 1, measure.MAX_BATCH)
+    tuned_elsewhere = measure._pod(a_recipe(target="cpu", max_queue_delay_us=700), "cuda").serving("cuda")
+    assert tuned_elsewhere.max_queue_delay_us == 0
+
+
+def test_the_page_holds_every_kind_of_pod_that_was_measured_against_its_simulation() -> None:
+    pods = {kind: service.load(path) for kind, path in choice.MEASURED.items()}
+    check = steady.checks(pods["gpu"], [measure.Observed(**OBSERVED)])
+    kept = json.loads(choice.RESULT.read_text(encoding="utf-8"))
+    rows = [choice.Row(**row) for row in kept["rows"] if row["kind"] == "gpu"]
+    text = pages.render(
+        "autoscaler.html.j2", headline=page.headline(rows, kept["best"]), criterion="", kinds=[], best=kept["best"],
+        checks={page.TITLES["gpu"]: check}, command="make", created="2026-11-29T00:00:00+00:00", facts={},
+    )  # fmt: skip
+    assert "Against a real Triton: A pod with one GPU" in text
+
+
+def test_a_pod_that_cannot_be_measured_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError, match="there is no recipe"):
+        measure.measure(str(tmp_path / "absent.yaml"), lambda _: None)
+    monkeypatch.setattr(runtime, "detect_device", lambda: "cpu")
+    assert bench_autoscaler.main(["--measure", "--target", "cuda"]) == MissingError.exit_code
+    assert "no NVIDIA driver" in capsys.readouterr().err
