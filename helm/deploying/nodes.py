@@ -43,6 +43,22 @@ def check(name: str, spec: Object, pods: int, nodes: Sequence[Object], on_demand
     return found + [_devices(name, resource, count, pods, tolerated) for resource, count in asked(spec).items()]
 
 
+def fitting(spec: Object, nodes: Sequence[Object]) -> list[Object]:
+    """The nodes that a pod may run on."""
+    return [node for node in nodes if _wanted(spec, node) and _ready(node) and not _taints(spec, node)]
+
+
+def driver(node: Object) -> tuple[str, tuple[int, int] | None]:
+    """A node's driver and its GPUs' compute capability, as GPU feature discovery labels them; empty if it does not."""
+    labels = node["metadata"].get("labels", {})
+    version = labels.get(f"{_VENDOR}cuda.driver-version.full") or ""
+    if not version and (major := labels.get(f"{_VENDOR}cuda.driver.major")):  # older releases
+        version = f"{major}.{labels.get(f'{_VENDOR}cuda.driver.minor', '0')}"
+    capability = [labels.get(f"{_VENDOR}gpu.compute.{part}", "") for part in ("major", "minor")]
+    known = all(part.isdigit() for part in capability)
+    return version, (int(capability[0]), int(capability[1])) if known else None
+
+
 def asked(spec: Object) -> dict[str, int]:
     """The devices that a pod asks for: ``{"nvidia.com/gpu": 1}``. Init containers run before the others, not beside."""
     at_once: Counter[str] = Counter()

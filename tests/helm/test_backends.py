@@ -10,7 +10,7 @@ import deploy
 import pytest
 import yaml
 
-from deploying import backends, chart, environment
+from deploying import backends, chart, environment, nodes
 from kubetools import binaries
 
 CONFIG = """
@@ -66,12 +66,61 @@ def test_a_model_of_our_backend_needs_an_image_that_has_it(
     values_file.write_text(yaml.safe_dump(said.values), encoding="utf-8")
     proved, made = chart.prove(binaries.helm(), "triton", "inference", [values_file], "1.34")
     assert made is not None, [check.text for check in proved]
-    found = list(backends.check(said, project, made))
+    found = list(backends.images(said, project, made))
     assert [check.state for check in found] == [state for state, _ in expected]
     for check, (state, words) in zip(found, expected, strict=True):
         assert check.text.startswith("net needs the backend tritonkit_onnxruntime")
         assert words in check.text
         assert ("build build/Dockerfile" in check.fix) == (state == "missing")
+
+
+class Cluster:
+    """Nodes of one product, each with the labels of GPU feature discovery."""
+
+    def __init__(self, *labels: dict[str, str]) -> None:
+        self.labels = labels
+
+    def get(self, _kind: str) -> dict[str, Any]:
+        ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+        product = {nodes.PRODUCT: "NVIDIA-L4"}
+        metadata = [{"name": f"gpu-{at}", "labels": product | labels} for at, labels in enumerate(self.labels)]
+        return {"items": [{"metadata": entry, "spec": {}, "status": ready} for entry in metadata]}
+
+
+OLD = {
+    "nvidia.com/cuda.driver-version.full": "570.86.10",
+    "nvidia.com/gpu.compute.major": "8",
+    "nvidia.com/gpu.compute.minor": "9",
+}
+NEW = OLD | {"nvidia.com/cuda.driver-version.full": "580.95.05"}
+VOLTA = NEW | {"nvidia.com/gpu.compute.major": "7", "nvidia.com/gpu.compute.minor": "0"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([NEW], []),
+        ([{}], []),  # nothing is known of it
+        ([OLD], [("missing", "net cannot run on 1 of 1 nodes of Deployment triton-tritonkit: on gpu-0 the driver is 570.86.10")]),
+        ([NEW, OLD], [("note", "on 1 of 2 nodes of Deployment triton-tritonkit: on gpu-1 the driver is 570.86.10")]),
+        ([{"nvidia.com/cuda.driver.major": "550", "nvidia.com/cuda.driver.minor": "54"}], [("missing", "the driver is 550.54")]),
+        ([VOLTA], [("missing", "compute capability 7.0 is below 7.5")]),
+    ],
+    ids=["new", "unlabelled", "old", "one old", "older labels", "old gpu"],
+)  # fmt: skip
+def test_nodes_need_a_driver_for_cuda_13(
+    project: Path, labels: list[dict[str, str]], expected: list[tuple[str, str]]
+) -> None:
+    said = environment.load(write(project, {"accelerator": {"products": ["NVIDIA-L4"]}}))
+    values_file = project / "values.yaml"
+    values_file.write_text(yaml.safe_dump(said.values), encoding="utf-8")
+    _, made = chart.prove(binaries.helm(), "triton", "inference", [values_file], "1.34")
+    assert made is not None
+    found = list(backends.drivers(Cluster(*labels), said, project, made))  # type: ignore[arg-type]
+    assert [check.state for check in found] == [state for state, _ in expected]
+    for check, (_, words) in zip(found, expected, strict=True):
+        assert words in check.text
+        assert check.fix
 
 
 def test_nothing_is_deployed_with_an_image_that_has_not_the_backend(

@@ -58,7 +58,8 @@ def examine(gpu: NodeGpu, server: Runtime | None = None) -> Verdict:
         )
     why = probe(server, "cuda", gpu.uuid)
     if why:
-        return Verdict(False, why, "look for it in docs/deploy.md, or install the server again")
+        again = f"remove {server.path}, and run `tritonkit install-server --device cuda` again"
+        return Verdict(False, why, again)
     return Verdict(True, "a CUDA graph was captured and replayed, with right answers")
 
 
