@@ -1,7 +1,7 @@
 """Prepared sizes on a GPU: one session, one copy of the weights, and a captured CUDA graph for every size.
 
-Everything a batch needs is begun on one stream (copies to the device, the graph, copies back), so that the only wait is
-the one at its end. All sizes share the tensors' device memory: only one of them runs at a time.
+Copies go through pinned memory, on the stream that the graph runs on. All sizes share the tensors' device memory: only
+one of them runs at a time.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .settings import Sizes
 
 MIB = 2**20
 TIMED_RUNS = 3
+DEAR = 3.0  # times; preparing a convolution costs 30 to 100 times what running it does
 VERIFIED_ROWS = 4
 VERIFIED_ERROR = 0.02  # of the largest magnitude: kernels may add up in another order, which for fp16 shows
 NO_GRAPH = "-1"  # onnxruntime's number for a run that is neither captured nor replayed
@@ -103,7 +104,7 @@ class CudaRunner:
         self.output_names = [output.name for output in self.session.get_outputs()]
         self._staging: dict[str, np.ndarray] = {}
         self._blocks: dict[str, tuple[int, int]] = {}  # tensor → address and bytes on the device
-        self._runs: dict[Size, tuple[Any, Any]] = {}  # binding and run options
+        self._runs: dict[Size, tuple[Any, Any, Any]] = {}  # session, binding and run options
         self._row_bytes: dict[tuple[str, Size], int] = {}
         self._shapes: dict[Size, dict[str, tuple[tuple[int, ...], Any]]] = {}
         self._answers: dict[Size, dict[str, np.ndarray]] = {}
@@ -250,7 +251,7 @@ class CudaRunner:
         binding = self._bound_inputs(size)
         for name in self.output_names:
             binding.bind_output(name, "cuda", self._device.number)
-        self.session.run_with_iobinding(binding, _run_options(NO_GRAPH, wait=True))
+        self.session.run_with_iobinding(binding, _run_options(NO_GRAPH))
         shapes, answers = {}, {}
         kinds = {output.name: output.type for output in self.session.get_outputs()}
         for name, value in zip(self.output_names, binding.get_outputs(), strict=True):
@@ -270,8 +271,8 @@ class CudaRunner:
         for name, (shape, dtype) in self._shapes[size].items():
             binding.bind_output(name, "cuda", self._device.number, dtype, list(shape), self._blocks[name][0])
         number = str(len(self._runs) + 1) if self.facts["graphs"] else NO_GRAPH
-        self.session.run_with_iobinding(binding, _run_options(number, wait=True))  # captures, if it is a graph's first
-        self._runs[size] = (binding, _run_options(number, wait=not self.facts["graphs"]))
+        self._runs[size] = (self.session, binding, _run_options(number))
+        self.launch(size)  # captures, if it is a graph's first
 
     def cost_ms(self, size: Size) -> float:
         """The median of some runs."""
@@ -300,9 +301,9 @@ class CudaRunner:
             self._device.to_device(address, rows)
 
     def launch(self, size: Size) -> None:
-        """Begin to run a size."""
-        binding, options = self._runs[size]
-        self.session.run_with_iobinding(binding, options)
+        """Run a size."""
+        session, binding, options = self._runs[size]
+        session.run_with_iobinding(binding, options)
 
     def download(self, name: str, row: int, rows: np.ndarray) -> None:
         """Begin to copy an output's rows to pinned memory."""
@@ -328,16 +329,14 @@ class CudaRunner:
         self.wait()
 
 
-def _run_options(graph_number: str, *, wait: bool) -> Any:
-    """Options of a run: its graph's number, and whether onnxruntime waits for the end of it.
+def _run_options(graph_number: str) -> Any:
+    """Options of a run: its graph's number.
 
-    A run that onnxruntime does not wait for must not be its first: memory that it lends the next size is then
-    overwritten while the graph still reads it (onnxruntime 1.31: wrong answers from sizes prepared before).
+    onnxruntime waits for the end of every run. Told not to (``disable_synchronize_execution_providers``), 1.31 gave
+    wrong answers from graphs of a convolutional network, on an H200.
     """
     options = ort.RunOptions()
     options.add_run_config_entry("gpu_graph_id", graph_number)
-    if not wait:
-        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
     return options
 
 

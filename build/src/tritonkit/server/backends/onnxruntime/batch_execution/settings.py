@@ -81,11 +81,12 @@ def read_sizes(config: Mapping[str, Any], *, on_gpu: bool) -> Sizes | str:
     """
     parameters = {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
     text = parameters.get("batch_sizes", "").strip()
+    padding = _padding(config, parameters.get("padding", ""))
+    graphs = _switch("cuda_graphs", parameters.get("cuda_graphs", "1"))
     if text == "off":
         return "batch_sizes is off"
     if not text and not on_gpu:
         return ""
-    padding = _padding(config, parameters.get("padding", ""))
     largest = int(config["max_batch_size"])
     reason = _unsuitable(config, padding)
     if reason:
@@ -107,7 +108,7 @@ def read_sizes(config: Mapping[str, Any], *, on_gpu: bool) -> Sizes | str:
     return Sizes(
         batches=batches,
         padding=padding,
-        graphs=_switch("cuda_graphs", parameters.get("cuda_graphs", "1")),
+        graphs=graphs,
         batched=largest > 0,
         most_rows=max(largest, batches[-1]),
         dtypes={tensor["name"]: NUMPY[tensor["data_type"]] for tensor in config["input"]},
