@@ -34,7 +34,7 @@ export ORT_DISABLE_TELEMETRY := 1
 targeted = --target $(call quoted,$(TARGET)) --repository $(call quoted,$(REPOSITORY))
 quoted = '$(subst ','\'',$(1))'# for the shell, whatever is in it
 
-.PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-client bench-generator bench-tuning bench-drain bench-autoscaler test lint clean
+.PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-client bench-generator bench-tuning bench-gpu bench-drain bench-autoscaler test lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -108,6 +108,9 @@ bench-generator: setup ## how much load a generator makes, how late it is, and w
 
 bench-tuning: setup ## QUICK=1: what tuning wins over Triton's defaults, and how little of a grid it measures; 45 minutes
 	@$(BIN)/python loadtests/bench_tuning.py $(if $(QUICK),--quick)
+
+bench-gpu: setup ## ONLY=inprocess,served,scaling MODELS=…: in process and served on a GPU, with spreads; writes reports/gpu
+	@$(BIN)/python loadtests/bench_gpu.py $(if $(ONLY),--only $(call quoted,$(ONLY))) $(if $(MODELS),--models $(call quoted,$(MODELS)))
 
 bench-drain: setup ## ONLY=restart|parts|cost: rendered pods restarted under load; what each part of the drain is worth and costs; 6 minutes
 	@PYTHONPATH=helm $(BIN)/python -m proofs.bench_drain $(if $(ONLY),--only $(ONLY))

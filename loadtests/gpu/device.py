@@ -21,7 +21,7 @@ def names() -> list[str]:
     """
     gpus = environment.gpus()
     if not gpus:
-        raise MissingError("make bench-gpu measures an NVIDIA GPU, and this machine has none", "run it where one is")
+        raise MissingError("make bench-gpu needs an NVIDIA GPU and its driver; this machine has none")
     return gpus
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,17 @@ from tritonkit.errors import CheckFailed
 from tritonkit.parity import ALONE_FACTOR, distance
 from tritonkit.samples import Sample
 from tritonkit.server.backends.onnxruntime.batch_execution import SizedExecution, read_sizes
+from tritonkit.zoo import noise
 
 BATCHES = (1, 8, 64)
-CHANGING = (1, 3, 8, 5, 2, 7)  # each takes onnxruntime some 0.2 s for convolutions, whether it had that size before or not
+CHANGING = (
+    1,
+    3,
+    8,
+    5,
+    2,
+    7,
+)  # each takes onnxruntime some 0.2 s for convolutions, whether it had that size before or not
 ALTERNATING, RUNS = 12, 120  # sizes, and runs of them in random order
 WORST_ERROR = 0.05  # of fp16 and TF32 against fp32 on the CPU, over the largest output; a wrong answer is far above
 MIXED_BATCHES = 8  # of texts, so that no single draw of lengths decides
@@ -106,9 +115,8 @@ def opened(model: Model, number: int | None = 0) -> Iterator[Prepared]:
     seconds = time.monotonic() - start
     after = device.used_bytes() if number is not None else 0
     facts = execution.facts
-    memory = Memory(
-        1, *(int(facts.get(f"{part}_bytes", 0)) for part in ("context", "session", "sizes")), device=after - before
-    )
+    context, session, taken = (int(facts.get(f"{part}_bytes", 0)) for part in ("context", "session", "sizes"))
+    memory = Memory(1, context, session, taken, after - before)
     yield Prepared(execution, seconds, memory, recorder.size_bytes)
     del execution, recorder
     gc.collect()  # the session's memory, before the next one is measured
@@ -148,7 +156,7 @@ def plain_session(model: Model, number: int | None) -> Any:
 
 
 def measure(
-    model: Model, prepared: Prepared, effort: Effort, number: int | None = 0, step: Callable[[str], None] = print
+    model: Model, prepared: Prepared, effort: Effort, step: Callable[[str], None], number: int | None = 0
 ) -> InProcess:
     """All figures of one graph.
 
@@ -156,8 +164,8 @@ def measure(
         model: Which one.
         prepared: The same, opened.
         effort: How much.
-        number: The CUDA device.
         step: Called with what comes next.
+        number: The CUDA device; None: the CPU.
 
     Raises:
         CheckFailed: An answer is not onnxruntime's on the CPU.
@@ -171,13 +179,12 @@ def measure(
     plain = plain_session(model, number)
     calls: dict[tuple[str, int], Callable[[], object]] = {}
     for batch, feed in feeds.items():
-        calls["plain", batch] = lambda feed=feed: plain.run(None, feed)  # type: ignore[misc]
-        calls["prepared", batch] = lambda feed=feed: execution.run([feed])  # type: ignore[misc]
+        calls["plain", batch] = partial(plain.run, None, feed)
+        calls["prepared", batch] = partial(execution.run, [feed])
     step(f"{model.name} {model.precision}: batches of {', '.join(map(str, batches))}")
     took = take_turns(calls, effort.rounds, effort.turn_s)
     step(f"{model.name} {model.precision}: batch sizes that change")
     changing = _changing(model, plain)
-    del plain
     step(f"{model.name} {model.precision}: prepared sizes that alternate")
     return InProcess(
         model=model.name,
@@ -207,7 +214,7 @@ def check(model: Model, execution: Any) -> float:
     session = plain_session(model, None)
     expected = [session.run(None, single) for single in singles]
     worst = 0.0
-    for count in (1, 3, 8):
+    for count in (1, 3, min(8, execution.sizes.most_rows)):
         for answer, reference in zip(execution.run(singles[:count]), expected, strict=False):
             worst = max(worst, *(distance(right, got)[1] for right, got in zip(reference, answer, strict=True)))
     if not worst <= WORST_ERROR:
@@ -230,9 +237,9 @@ def mixed(model: Model, prepared: Prepared, effort: Effort, number: int | None =
     for batch in (*batches, equal):
         execution.run(batch)
     for _ in range(effort.rounds):
-        ms = [run_ms(lambda batch=batch: execution.run(batch), effort.turn_s / MIXED_BATCHES) for batch in batches]  # type: ignore[misc]
+        ms = [run_ms(partial(execution.run, batch), effort.turn_s / MIXED_BATCHES) for batch in batches]
         mixed_per_s.append(1000 * sum(lengths) / sum(ms))
-        equal_per_s.append(1000 * largest * models.TOKENS / run_ms(lambda: execution.run(equal), effort.turn_s))
+        equal_per_s.append(1000 * largest * models.TOKENS / run_ms(partial(execution.run, equal), effort.turn_s))
     return Mixed(
         model=model.name,
         precision=model.precision,
@@ -241,20 +248,33 @@ def mixed(model: Model, prepared: Prepared, effort: Effort, number: int | None =
         mixed_per_s=spread(mixed_per_s),
         equal_per_s=spread(equal_per_s),
         ratio=ratios(mixed_per_s, equal_per_s),
-        error=padding_error(model, lambda rows: execution.run(rows), number),
+        error=padding_error(model, execution.run, number, largest),
         tolerance=model.recipe.tolerance * ALONE_FACTOR,
     )
 
 
 def mixed_lengths() -> str:
     """What is mixed, and with what it is compared."""
-    return f"{models.noise.SHORTEST} to {models.noise.LONGEST} tokens alike, against {models.TOKENS}"
+    return f"{noise.SHORTEST} to {noise.LONGEST} tokens alike, against {models.TOKENS}"
 
 
-def padding_error(model: Model, run: Callable[[Sequence[Sample]], Sequence[Sequence[Any]]], number: int | None) -> float:
-    """The largest difference between a text's answer in a mixed batch and alone, unpadded, on the same device."""
+def padding_error(
+    model: Model, run: Callable[[Sequence[Sample]], Sequence[Sequence[Any]]], number: int | None, most: int
+) -> float:
+    """The largest difference between a text's answer in a mixed batch and alone, unpadded, on the same device.
+
+    Args:
+        model: Of texts.
+        run: Answers a batch of requests.
+        number: The CUDA device; None: the CPU.
+        most: Texts of a batch, at most.
+    """
     singles = model.singles(TEXTS_CHECKED, models.lengths(TEXTS_CHECKED))
-    answers = [[np.array(output) for output in answer] for answer in run(singles)]
+    answers = [
+        [np.array(output) for output in answer]
+        for start in range(0, len(singles), most)
+        for answer in run(singles[start : start + most])
+    ]
     session = plain_session(model, number)
     expected = [session.run(None, single) for single in singles]
     return max(
@@ -295,7 +315,7 @@ def _alternating(model: Model, execution: Any, effort: Effort) -> list[float]:
     feeds = [models.joined(model.singles(size.batch, list(size.lengths))) for size in chosen]
     found = []
     for _ in range(effort.rounds):
-        fixed = [run_ms(lambda feed=feed: execution.run([feed]), effort.turn_s / len(feeds)) for feed in feeds]  # type: ignore[misc]
+        fixed = [run_ms(partial(execution.run, [feed]), effort.turn_s / len(feeds)) for feed in feeds]
         took: list[list[float]] = [[] for _ in feeds]
         order = [*range(len(feeds)), *map(int, random.integers(len(feeds), size=RUNS))]
         for index in order:

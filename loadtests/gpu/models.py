@@ -150,8 +150,15 @@ def build(wanted: Sequence[Recipe], folder: Path) -> tuple[list[Model], list[Gat
     return models, gate
 
 
-def laid_out(model: Model, instances: int, folder: Path) -> Path:
-    """A repository of this one model with so many instances, its files linked."""
+def laid_out(model: Model, instances: int, folder: Path, queue: int = 0) -> Path:
+    """A repository of this one model with so many instances, its files linked.
+
+    Args:
+        model: Which one.
+        instances: On each GPU.
+        folder: Where it goes.
+        queue: Requests that may wait; 0: as built.
+    """
     repository = folder / f"{model.name}-{model.precision}-{instances}"
     shutil.rmtree(repository, ignore_errors=True)
     origin, target = model.repository / model.name, repository / model.name
@@ -159,6 +166,8 @@ def laid_out(model: Model, instances: int, folder: Path) -> Path:
     described = config.parse((origin / "config.pbtxt").read_text(encoding="utf-8"))
     for group in described.instance_group:
         group.count = instances
+    if queue:
+        described.dynamic_batching.default_queue_policy.max_queue_size = queue
     (target / "config.pbtxt").write_text(text_format.MessageToString(described), encoding="utf-8")
     return repository
 

@@ -13,8 +13,6 @@ from pydantic import TypeAdapter
 
 Json = dict[str, Any]
 Part = TypeVar("Part")
-# What these figures are held against (docs/measurements/gpu.md).
-MOST_CHANGING, LEAST_SERVED, MOST_ABOVE_MS, LEAST_MIXED, LEAST_TWO, MEMORY_WITHIN = 1.05, 0.90, 0.8, 0.7, 1.9, 0.10
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Uint8Classifier(torch.nn.Module):
     """A classifier that takes the bytes of an image and normalises them itself."""
 
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
     def __init__(self, body: torch.nn.Module) -> None:
         super().__init__()
         self.body = body

@@ -1,0 +1,123 @@
+"""What the figures of `make bench-gpu` are held against, and which of them keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from reporting.gpu_result import GpuResult, Memory, Served, Spread
+from reporting.page import short
+
+# Ratios, milliseconds, and a share of the device's figure; docs/measurements/gpu.md says what each is of.
+MOST_CHANGING, LEAST_SERVED, MOST_ABOVE_MS, LEAST_MIXED, LEAST_TWO, MEMORY_WITHIN = 1.05, 0.90, 0.8, 0.7, 1.9, 0.10
+EFFICIENTNET_BYTES = 2.5 * 2**30  # of an instance with all its sizes
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One figure, and what it should be.
+
+    Attributes:
+        subject: Of what.
+        what: It measures.
+        figure: In words.
+        bound: In words.
+        met: Whether it keeps it.
+    """
+
+    subject: str
+    what: str
+    figure: str
+    bound: str
+    met: bool
+
+
+def goals(result: GpuResult) -> list[Goal]:
+    """Every goal that there is a figure for."""
+    return [*_in_process(result), *_served(result), *_mixed(result), *_scaling(result), *_gate(result)]
+
+
+def per_instance(result: GpuResult, one: Served) -> float | None:
+    """Bytes that the device says an instance takes: the slope over numbers of instances, without the server's own.
+
+    None where only one number of instances was measured: what the server takes for itself is then in it.
+    """
+    points = sorted(
+        (other.instances, other.memory.device)
+        for other in result.served
+        if (other.model, other.precision, other.gpus) == (one.model, one.precision, one.gpus)
+    )
+    (fewest, low), (most, high) = points[0], points[-1]
+    return (high - low) / (most - fewest) if most > fewest else None
+
+
+def _in_process(result: GpuResult) -> Iterator[Goal]:
+    for one in result.in_process:
+        subject = f"{one.model} {one.precision}"
+        yield _most(subject, "alternating sizes over fixed ones", one.alternating, MOST_CHANGING)
+        if one.memory.device > 0:
+            yield _close(f"{subject} in process", one.memory, one.memory.device)
+        if one.model == "efficientnet_lite0" and one.memory.reported:
+            gib, bound = one.memory.reported / 2**30, EFFICIENTNET_BYTES / 2**30
+            yield Goal(subject, "memory of an instance, GiB", f"{gib:.2f}", f"under {bound:g}", gib < bound)
+
+
+def _served(result: GpuResult) -> Iterator[Goal]:
+    best: dict[tuple[str, str], Served] = {}
+    for one in result.served:
+        key = (one.model, one.precision)
+        if key not in best or one.ratio.median > best[key].ratio.median:
+            best[key] = one
+        if one.above_ms is not None:
+            yield _most(
+                f"{one.model} {one.precision}, {one.instances} instances", "a lone request above in process, ms",
+                one.above_ms, MOST_ABOVE_MS,
+            )  # fmt: skip
+    for one in best.values():
+        subject = f"{one.model} {one.precision}"
+        yield _least(f"{subject}, {one.instances} instances", "served over in process", one.ratio, LEAST_SERVED)
+        device = per_instance(result, one)
+        if device:
+            yield _close(subject, one.memory, device * one.memory.instances)
+
+
+def _mixed(result: GpuResult) -> Iterator[Goal]:
+    for one in result.mixed:
+        subject = f"{one.model} {one.precision} {one.where}"
+        yield _least(subject, "mixed lengths over equal ones", one.ratio, LEAST_MIXED)
+        allowed = one.error <= one.tolerance
+        yield Goal(subject, "error of padded answers", f"{one.error:.0e}", f"at most {one.tolerance:.0e}", allowed)
+
+
+def _scaling(result: GpuResult) -> Iterator[Goal]:
+    pairs = [one for one in result.scaling if one.gpus == 2]
+    for name in dict.fromkeys((one.model, one.precision) for one in pairs):
+        best = max((one for one in pairs if (one.model, one.precision) == name), key=lambda one: one.ratio.median)
+        yield _least(f"{best.model} {best.precision}, {best.in_flight} in flight", "two GPUs over one", best.ratio,
+                     LEAST_TWO)  # fmt: skip
+
+
+def _gate(result: GpuResult) -> Iterator[Goal]:
+    for row in result.gate:
+        yield Goal(f"{row.model} {row.precision}", "verdict of the gate", row.verdict, "accepted",
+                   row.verdict == "accepted")  # fmt: skip
+
+
+def _most(subject: str, what: str, value: Spread, bound: float) -> Goal:
+    return Goal(subject, what, _exact(value.median), f"at most {bound:g}", value.median <= bound)
+
+
+def _least(subject: str, what: str, value: Spread, bound: float) -> Goal:
+    return Goal(subject, what, _exact(value.median), f"at least {bound:g}", value.median >= bound)
+
+
+def _close(subject: str, memory: Memory, device: float) -> Goal:
+    ratio = memory.reported / device
+    return Goal(
+        subject, "reported memory over the device's", _exact(ratio), f"within {MEMORY_WITHIN:.0%} of 1",
+        abs(ratio - 1) <= MEMORY_WITHIN,
+    )  # fmt: skip
+
+
+def _exact(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 10 else short(value)

@@ -1,0 +1,290 @@
+"""What a GPU does, as one self-contained HTML page: what is served, what the same graph does alone, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from reporting import chart, page, rows
+from reporting.axis import Axis, Linear, Log, Whole, fitting
+from reporting.gpu_goals import Goal, goals, per_instance
+from reporting.gpu_result import GpuResult, InProcess, Served, Spread
+from reporting.page import NOTHING, Headline, counted, short
+
+MIB = 2**20
+MOST_SIZES = 10  # bars of one chart
+SHOWN = 5  # missed goals that are named one by one
+TITLES = {
+    "efficientnet_lite0": "EfficientNet-Lite0", "resnet50": "ResNet-50", "bert_base": "BERT-base",
+}  # fmt: skip
+TableOf = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+
+
+def render(result: GpuResult) -> str:
+    """The page."""
+    sections = [
+        {
+            "title": title(one.model, one.precision), "facts": _facts(one, result), "charts": _charts(one, result)
+        }
+        for one in _built(result)
+    ]  # fmt: skip
+    return page.render(
+        "gpu.html.j2", result=result, headline=headline(result), sections=sections, tables=list(tables(result)),
+        goals=goals(result),
+    )  # fmt: skip
+
+
+def headline(result: GpuResult) -> Headline:
+    """How many goals are met, and by how much the others are missed."""
+    judged = goals(result)
+    missed = [goal for goal in judged if not goal.met]
+    if not judged:
+        return Headline("unsure", "Nothing is measured yet", ("`make bench-gpu` measures it.",))
+    if not missed:
+        return Headline("good", f"All {counted(len(judged), 'goal')} are met", (_summary(result),))
+    more = len(missed) - SHOWN
+    why = [_sentence(goal) for goal in missed[:SHOWN]]
+    why += [f"{counted(more, 'more goal is', 'more goals are')} missed."] if more > 0 else []
+    return Headline("bad", f"{len(judged) - len(missed)} of {counted(len(judged), 'goal')} are met", tuple(why))
+
+
+def title(model: str, precision: str) -> str:
+    """A model's name and its variant, for a reader."""
+    return f"{TITLES.get(model, model)} {precision}"
+
+
+def tables(result: GpuResult) -> Iterator[TableOf]:
+    """Every table: its title, its columns, and its rows; the page and the terminal have the same."""
+    makers = (_in_process, _served, _instances, _memory, _mixed, _scaling, _gate)
+    for maker in makers:
+        table = maker(result)
+        if table[2]:
+            yield table
+
+
+def figure(value: Spread | None) -> str:
+    """A median, and how far its rounds lie apart."""
+    if value is None:
+        return NOTHING
+    if value.rounds < 2:
+        return _number(value.median)
+    return f"{_number(value.median)} ({_number(value.low)} to {_number(value.high)})"
+
+
+def _number(value: float) -> str:
+    """As a reader needs it; ratios near 1 with three digits after the point."""
+    return f"{value:.3f}" if 0.2 < abs(value) < 2 else short(value)
+
+
+def _sentence(goal: Goal) -> str:
+    return f"{goal.subject}: {goal.what} {goal.figure}, the goal is {goal.bound}."
+
+
+def _summary(result: GpuResult) -> str:
+    parts = [f"{title(one.model, one.precision)} {short(_best(one))}" for one in _built(result)]
+    return f"Samples a second, served one a request: {', '.join(parts)}." if parts else "In process only so far."
+
+
+def _best(one: Served) -> float:
+    return max(load.rate.median for load in one.loads)
+
+
+def _built(result: GpuResult) -> list[Served]:
+    """Of each model the number of instances with most loads, which is the one that is built."""
+    chosen: dict[tuple[str, str], Served] = {}
+    for one in result.served:
+        key = (one.model, one.precision)
+        if key not in chosen or len(one.loads) > len(chosen[key].loads):
+            chosen[key] = one
+    return list(chosen.values())
+
+
+def _in_process(result: GpuResult) -> TableOf:
+    batches = sorted({batch for one in result.in_process for batch in (*one.plain_ms, *one.prepared_ms)})
+    columns = (
+        "model", "sizes change", *(f"plain, {batch}" for batch in batches),
+        *(f"prepared, {batch}" for batch in batches), "alternating / fixed", f"samples/s at {batches[-1]}",
+        "error", "prepared in",
+    ) if batches else ()  # fmt: skip
+    found = [
+        (
+            _graph(one), figure(one.changing_ms), *(figure(one.plain_ms.get(batch)) for batch in batches),
+            *(figure(one.prepared_ms.get(batch)) for batch in batches), figure(one.alternating), figure(one.per_s),
+            f"{one.error:.0e}", f"{one.prepare_s:.1f} s, {len(one.size_ms)} sizes",
+        )
+        for one in result.in_process
+    ]  # fmt: skip
+    return "In process, ms a batch with copies from and to the host: median (lowest to highest round)", columns, found
+
+
+def _graph(one: InProcess) -> str:
+    name = title(one.model, one.precision) + (f", {one.tokens} tokens" if one.tokens else "")
+    return name if one.graphs else f"{name}, without CUDA graphs"
+
+
+def _served(result: GpuResult) -> TableOf:
+    columns = (
+        "model", "in flight", "requests/s", "p50 ms", "p99 ms", "batch", "failed", "cores: server", "instances",
+        "callers",
+    )  # fmt: skip
+    found = [
+        (
+            f"{title(one.model, one.precision)}, {counted(one.instances, 'instance')}", str(load.in_flight),
+            figure(load.rate), figure(load.p50_ms), figure(load.p99_ms), f"{load.batch:.1f}", f"{load.failed:,}",
+            f"{load.server_cores:.1f}", f"{load.instance_cores:.1f}", f"{load.caller_cores:.1f}",
+        )
+        for one in result.served
+        for load in one.loads
+    ]  # fmt: skip
+    return "Served by Triton, one sample a request over gRPC", columns, found
+
+
+def _instances(result: GpuResult) -> TableOf:
+    columns = ("model", "instances", "best requests/s", "in process/s", "served / in process", "p50 alone above, ms",
+               "ready in s")  # fmt: skip
+    found = [
+        (
+            title(one.model, one.precision), str(one.instances), short(_best(one)), figure(one.alone_per_s),
+            figure(one.ratio), figure(one.above_ms), f"{one.ready_s:.1f}",
+        )
+        for one in result.served
+    ]  # fmt: skip
+    return "Served over in process, by instances, in interleaved rounds", columns, found
+
+
+def _memory(result: GpuResult) -> TableOf:
+    columns = ("model", "context", "weights", "sizes", "reported", "device says", "reported / device")
+    found = []
+    for one in result.in_process:
+        memory, name = one.memory, f"{title(one.model, one.precision)}, in process"
+        parts = (memory.context, memory.session, memory.sizes, memory.reported, memory.device or None)
+        found.append((name, *_mib(*parts), _ratio(memory.reported, memory.device)))
+    for served in _built(result):
+        memory, name = served.memory, f"{title(served.model, served.precision)}, an instance"
+        device, reported = per_instance(result, served), memory.reported / memory.instances
+        found.append(
+            (name, *_mib(memory.context, memory.session, memory.sizes, reported, device), _ratio(reported, device))
+        )
+    return "Memory of the GPU, MiB", columns, found
+
+
+def _mib(*parts: float | None) -> tuple[str, ...]:
+    return tuple(NOTHING if part is None else f"{part / MIB:,.0f}" for part in parts)
+
+
+def _ratio(one: float, other: float | None) -> str:
+    return f"{one / other:.3f}" if other else NOTHING
+
+
+def _mixed(result: GpuResult) -> TableOf:
+    columns = ("model", "where", "lengths", "tokens/s, mixed", "tokens/s, equal", "mixed / equal", "error", "allowed")
+    found = [
+        (
+            title(one.model, one.precision), one.where, one.lengths, figure(one.mixed_per_s), figure(one.equal_per_s),
+            figure(one.ratio), f"{one.error:.0e}", f"{one.tolerance:.0e}",
+        )
+        for one in result.mixed
+    ]  # fmt: skip
+    return "Texts of mixed lengths", columns, found
+
+
+def _scaling(result: GpuResult) -> TableOf:
+    columns = ("model", "GPUs", "instances each", "in flight", "one GPU, requests/s", "all of them", "ratio")
+    found = [
+        (
+            title(one.model, one.precision), str(one.gpus), str(one.instances), str(one.in_flight), figure(one.one),
+            figure(one.all), figure(one.ratio),
+        )
+        for one in result.scaling
+    ]  # fmt: skip
+    return "Several GPUs", columns, found
+
+
+def _gate(result: GpuResult) -> TableOf:
+    found = [(title(row.model, row.precision), row.verdict, row.why) for row in result.gate]
+    return "What the gate says of variants", ("variant", "verdict", "why"), found
+
+
+def _facts(one: Served, result: GpuResult) -> str:
+    """A sentence over a model's charts."""
+    words = (
+        f"{counted(one.instances, 'instance')}, ready after {one.ready_s:.0f} s. At most {short(_best(one))} requests "
+        f"a second, {one.ratio.median:.2f} of what the graph does in this process in full batches."
+    )
+    if one.above_ms:
+        words += f" A lone request takes {one.above_ms.median:.2f} ms more than in process."
+    sizes = next((len(alone.size_ms) for alone in result.in_process if _same(alone, one)), 0)
+    return words + (f" {sizes} prepared sizes." if sizes else "")
+
+
+def _same(one: Any, other: Any) -> bool:
+    return (one.model, one.precision) == (other.model, other.precision)
+
+
+def _charts(one: Served, result: GpuResult) -> list[tuple[str, str, Markup]]:
+    """Title, key and drawing of each."""
+    name = title(one.model, one.precision)
+    charts = [
+        ("Throughput", "requests a second by requests in flight", _throughput(name, one)),
+        ("Latency", "", _latency(name, one)),
+    ]
+    counts = sorted((other for other in result.served if _same(one, other)), key=lambda other: other.instances)
+    if len(counts) > 1:
+        most = max(load.in_flight for load in one.loads)
+        charts.append(("Instances", f"requests a second with {most} in flight", _by_instances(name, counts, most)))
+    alone = next((other for other in result.in_process if _same(one, other)), None)
+    if alone and any(alone.size_bytes.values()):
+        charts.append(("Memory by size", _sizes_words(alone), _by_size(name, alone)))
+    return [(heading, words, Markup(drawing)) for heading, words, drawing in charts]
+
+
+def _throughput(name: str, one: Served) -> str:
+    points = [(float(load.in_flight), load.rate.median) for load in one.loads]
+    words = "; ".join(f"{x:g} in flight: {short(y)} a second" for x, y in points)
+    level = chart.Level("limit", one.alone_per_s.median, f"in process {short(one.alone_per_s.median)}")
+    return chart.draw(
+        f"{name}: throughput", words, Axis("in flight, log scale", Log), Axis("requests per second", Linear),
+        [chart.Line("measured", points, [short(y) for _, y in points])], level=level,
+    )  # fmt: skip
+
+
+def _latency(name: str, one: Served) -> str:
+    lines = {
+        "p99": [(float(load.in_flight), load.p99_ms.median) for load in one.loads],
+        "p50": [(float(load.in_flight), load.p50_ms.median) for load in one.loads],
+    }
+    words = "; ".join(f"{style} with {x:g} in flight: {short(y)} ms" for style, of in lines.items() for x, y in of)
+    return chart.draw(
+        f"{name}: latency", words, Axis("in flight, log scale", Log),
+        fitting("ms", [y for of in lines.values() for _, y in of]),
+        [chart.Line(style, of, [short(y) for _, y in of], above=style == "p99") for style, of in lines.items()],
+    )  # fmt: skip
+
+
+def _by_instances(name: str, counts: Sequence[Served], most: int) -> str:
+    points = [
+        (float(one.instances), load.rate.median) for one in counts for load in one.loads if load.in_flight == most
+    ]
+    words = "; ".join(f"{x:g} instances: {short(y)} a second" for x, y in points)
+    alone = counts[0].alone_per_s.median
+    return chart.draw(
+        f"{name}: instances", words, Axis("instances", Whole), Axis("requests per second", Linear),
+        [chart.Line("measured", points, [short(y) for _, y in points])],
+        level=chart.Level("limit", alone, f"in process {short(alone)}"),
+    )  # fmt: skip
+
+
+def _sizes_words(alone: InProcess) -> str:
+    sizes = counted(len(alone.size_bytes), "size")
+    return f"MiB that preparing took; the largest of {sizes}, which share what they can"
+
+
+def _by_size(name: str, alone: InProcess) -> str:
+    largest = sorted(alone.size_bytes.items(), key=lambda item: -item[1])[:MOST_SIZES]
+    drawn = [
+        rows.Row(f"batch {size}", f"{taken / MIB:,.0f} MiB, {short(alone.size_ms.get(size))} ms",
+                 [("ours", taken / MIB)]) for size, taken in largest
+    ]  # fmt: skip
+    return rows.draw(f"{name}: memory by size", "; ".join(f"{row.name}: {row.said}" for row in drawn), drawn)
