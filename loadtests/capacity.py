@@ -24,7 +24,7 @@ from load.result import Result
 from reporting import loadpage
 from rich.console import Console
 from tuning import limit
-from tuning.asking import Asker, bounds, point, seconds
+from tuning.asking import Asker, at_least, bounds, point, seconds
 from tuning.cores import divide
 from tuning.limit import Capacity, Probe
 
@@ -71,6 +71,7 @@ def capacity(
     resolution: float = 1.05,
     times: int = 3,
     say: Callable[[str], None] = lambda _: None,
+    lenient: bool = False,
 ) -> tuple[Capacity, Result]:
     """The highest rate that meets an SLO, and the run at it with the whole curve.
 
@@ -82,13 +83,16 @@ def capacity(
         resolution: Factor between rates that are told apart.
         times: Runs that confirm the rate.
         say: Is told of every run.
+        lenient: A rate that the generator cannot keep counts as missed, and the result's environment says so.
 
     Raises:
         CheckFailed: The SLO is not met at one request a second, or the generator could not keep its schedule.
     """
-    ask = Asker(generator, slo, plan, say)
+    ask = Asker(generator, slo, plan, say, lenient=lenient)
     found = limit.capacity(ask, start_rate, resolution=resolution, times=times)
     at_rate = [result for result, probe in zip(ask.results, found.points, strict=True) if probe.rate == found.rate][-1]
+    if late := at_least(ask.late_at):
+        at_rate = replace(at_rate, environment=at_rate.environment | {"generator": late})
     return found, replace(at_rate, curve=tuple(map(point, merged(found.points))))
 
 
@@ -132,6 +136,7 @@ def lines(found: Capacity, result: Result) -> list[str]:
         f"  met in each of {found.confirmed} runs of {result.load.duration_s:g} s at that rate, "
         f"p50 {_ms(at_rate.p50_ms)}, p99 {_ms(at_rate.p99_ms)} in the last of them",
         f"  the interval is where nine of ten such runs meet the SLO: a logistic curve through all {len(found.points)}",
+        *([f"  the generator {late}"] if (late := result.environment.get("generator")) else []),
     ]
 
 
@@ -189,7 +194,7 @@ def _run(options: argparse.Namespace) -> tuple[Capacity, Result]:
                     server.grpc_url, recipes=[wanted.path], core=cores.generator[0], processes=len(cores.generator)
                 ) as generator,
             ):
-                found, result = capacity(generator, slo, plan=plan, say=say)
+                found, result = capacity(generator, slo, plan=plan, say=say, lenient=target == "cuda")
                 result = replace(result, environment=result.environment | {"target": target, "divided": str(cores)})
     return found, replace(result, command=shlex.join(["python", "loadtests/capacity.py", *sys.argv[1:]]))
 

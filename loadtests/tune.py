@@ -24,7 +24,7 @@ from reporting.tuning_result import TuningResult
 from rich.console import Console
 from rich.table import Table
 from tuning import comparison, outcome, tuner, writeback
-from tuning.asking import bounds, seconds
+from tuning.asking import at_least, bounds, seconds
 from tuning.cores import Cores, divide
 from tuning.rig import Built, Rig, built
 from tuning.search import Search
@@ -100,8 +100,10 @@ def run(wanted: Wanted) -> tuple[TuningResult, Final | None]:
             identity=tuner.identity(made, wanted.slo, cores, wanted.load, wanted.effort),
         )
         say(_begins(search, cores))
-        found = _searched(wanted, made, search, held, cores, say)
+        late_at: list[float] = []
+        found = _searched(wanted, made, search, held, cores, say, late_at)
         where = environment.machine() | {"target": wanted.target, "divided": str(cores)}
+        where |= {"generator": text} if (text := at_least(late_at)) else {}
         written: tuple[str, ...] = ()
         if found is not None and wanted.write:
             say("write the winner")
@@ -117,9 +119,10 @@ def run(wanted: Wanted) -> tuple[TuningResult, Final | None]:
 
 
 def _searched(
-    wanted: Wanted, made: Built, search: Search, held: tuner.References, cores: Cores, say: tuner.Say
-) -> Final | None:
-    """The final; None if a person interrupted it or the search before it."""
+    wanted: Wanted, made: Built, search: Search, held: tuner.References, cores: Cores, say: tuner.Say,
+    late_at: list[float],
+) -> Final | None:  # fmt: skip
+    """The final; None if a person interrupted it or the search before it. Rates that were late are added."""
     plan = Plan(
         duration_s=wanted.effort.probe_s, warm_up_s=wanted.effort.warm_up_s, batch_sizes=wanted.plan.batch_sizes,
         lengths=wanted.plan.lengths,
@@ -132,8 +135,11 @@ def _searched(
                 say(f"{max(end - time.monotonic(), 0):.0f} s of the search left")
                 return time.monotonic() < end
 
-            tuner.search_for(rig, search, wanted.effort.probe_s, more, say)
-            return tuner.final(rig, search, held, wanted.effort, say)
+            try:
+                tuner.search_for(rig, search, wanted.effort.probe_s, more, say)
+                return tuner.final(rig, search, held, wanted.effort, say)
+            finally:
+                late_at += rig.late_at
     except KeyboardInterrupt:
         if not search.trials:
             raise
@@ -189,6 +195,8 @@ def _print(wanted: Wanted, result: TuningResult, found: Final | None) -> None:
         shown = ["-" if value is None else f"{value:.1f}" for value in values]
         table.add_row(str(trial.number), *(trial.settings.get(name, "-") for name in columns), *shown)
     out.print(table)
+    if late := result.environment.get("generator"):
+        out.print(f"The generator {late}.", markup=False)
     page = f"Report: {wanted.folder / 'index.html'}"
     if found is None:
         out.print(f"Interrupted. {len(result.trials)} trials are kept; recipe and repository are as they were.")

@@ -14,7 +14,7 @@ from load.plan import Plan
 from load.result import ModelResult
 from load.target import Target
 from reporting.comparison_result import Row
-from tuning.asking import Asker
+from tuning.asking import Asker, at_least
 from tuning.cores import Cores
 from tuning.limit import Ask, Bracket, Probe, bracket, interval
 
@@ -116,6 +116,10 @@ class Entry:
         """The median of the rounds."""
         return statistics.median(self.rates) if self.rates else None
 
+    def _late(self) -> list[str]:
+        late = at_least(self.asker.late_at) if self.asker else ""
+        return [f"the generator {late}"] if late else []
+
     def row(self) -> Row:
         """For the report."""
         low, high = interval(self.probes, sure=SURE) if self.rates else (None, None)
@@ -132,7 +136,7 @@ class Entry:
             memory_mb=self.memory_bytes / 1e6 if self.memory_bytes else None,
             ready_s=self.contender.ready_s if self.contender else None,
             config_lines=chosen.lines,
-            settings="; ".join([chosen.settings, *self.failures]),
+            settings="; ".join([chosen.settings, *self.failures, *self._late()]),
             problem=self.problem,
         )
 
@@ -208,7 +212,7 @@ def _enter(
         entry.guess = _throughput(trials[place])
         entry.chosen, entry.contender, generator, own = running[place]
         stack.enter_context(own.pop_all())
-    entry.asker = Asker(generator, recipe.slo, effort.plan)
+    entry.asker = Asker(generator, recipe.slo, effort.plan, lenient=stage.target == "cuda")
 
 
 def _started(stack: contextlib.ExitStack, candidate: Candidate) -> Contender:
@@ -267,8 +271,9 @@ def _patient(entry: Entry, number: int, effort: Effort, say: Callable[[str], Non
         return entry.probes[-1]
 
     def ask(rate: float) -> Probe:
+        assert entry.asker is not None
         found = run(rate)
-        return found if found.met or found.overloaded else run(rate)
+        return found if found.met or found.overloaded or rate in entry.asker.late_at else run(rate)
 
     return ask
 

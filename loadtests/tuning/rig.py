@@ -112,12 +112,17 @@ class Rig:
                     processes=len(self._cores.generator),
                 )
             )  # fmt: skip
-            self._asker = Asker(generator, self.slo, self._plan)
+            self._asker = Asker(generator, self.slo, self._plan, lenient=self.made.target == "cuda")
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    @property
+    def late_at(self) -> list[float]:
+        """Rates that the generator could not keep; on a CPU that is an error instead."""
+        return self._asker.late_at
 
     def configure(self, settings: Settings) -> None:
         """Serve the model with these settings and no others.

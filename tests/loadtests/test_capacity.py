@@ -140,6 +140,32 @@ def test_a_late_generator_ends_the_search_and_is_never_the_servers_failure(monke
     assert late.runs == 3
 
 
+def test_where_a_gpu_serves_more_than_can_be_sent_the_capacity_is_a_lower_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tuning.asking.FEW_PAUSES_S", (0.0,))
+    most = 5000.0
+
+    class Weak:
+        """A generator that keeps 5,000 requests a second, before a server that serves any rate."""
+
+        def run(self, plan: Plan, *, slo: Slo | None = None) -> Result:  # noqa: ARG002 -- as a generator takes them
+            rate = float((plan.arrivals or "").removeprefix("poisson:"))
+            kept = rate <= most
+            health = GeneratorHealth(0.1, 0.5, 9.0, 0.9, 0.2, 0, valid=kept, why=() if kept else ("it was late",))
+            model = replace(results.result().model, offered=rate, throughput=rate)
+            verdict = Verdict(met=True, valid=kept, checks=())
+            return replace(results.result(models={"net": model}, generator=health), verdict=verdict)
+
+    found, result = capacity.capacity(Weak(), Slo(p99_ms=20), 600.0, lenient=True)  # type: ignore[arg-type]
+    assert most / 1.06 < found.rate <= most
+    assert "is a lower bound" in result.environment["generator"]
+    assert any("lower bound" in line for line in capacity.lines(found, result))
+    monkeypatch.setattr("tuning.asking.PAUSES_S", ())
+    with pytest.raises(CheckFailed, match="could not keep its schedule"):
+        capacity.capacity(Weak(), Slo(p99_ms=20), 600.0)  # type: ignore[arg-type]
+
+
 def test_what_a_busy_generator_could_not_send_is_not_the_servers_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tuning.asking.PAUSES_S", ())
     capped = GeneratorHealth(1.0, 9.0, 90.0, 0.5, 0.9, 100, valid=False, why=("100 requests were not sent",))
