@@ -118,14 +118,22 @@ class TritonPythonModel:
             return self._run(requests)
         except Exception as error:
             if len(requests) == 1:
-                return [pb_utils.InferenceResponse(error=pb_utils.TritonError(_message(error)))]
-        return [self.execute([request])[0] for request in requests]
+                return [_refusal(error)]
+        return [self._run_alone(request) for request in requests]
 
     def _run(self, requests):
         answers = self.execution.run(
             [{tensor.name(): self._array(tensor) for tensor in request.inputs()} for request in requests]
         )
         return [self._response(request, outputs) for request, outputs in zip(requests, answers, strict=True)]
+
+    def _run_alone(self, request):
+        """One request's answer, in memory that those of the others leave alone: all are sent together."""
+        try:
+            answers = self.execution.run([{tensor.name(): self._array(tensor) for tensor in request.inputs()}])
+        except Exception as error:
+            return _refusal(error)
+        return self._response(request, [output.copy() for output in answers[0]])
 
     def _array(self, tensor):
         if self.on_gpu and not tensor.is_cpu():
@@ -303,5 +311,5 @@ def _tensor(name, array):
     return pb_utils.Tensor(name, array)
 
 
-def _message(error):
-    return f"{type(error).__name__}: {error}"
+def _refusal(error):
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"{type(error).__name__}: {error}"))

@@ -49,6 +49,10 @@ class DeviceTensor:
         """Size in bytes."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
+    def copy(self) -> DeviceTensor:
+        """The tensor itself: what a run keeps on the device is nobody else's."""
+        return self
+
     def to_dlpack(self) -> Any:
         """A DLPack capsule of the owner's tensor."""
         return self.owner._ortvalue.to_dlpack()

@@ -105,7 +105,8 @@ class Planner:
             costs = [(batch, self._cost(Size(batch, lengths))) for batch in self._batches]
             cover = [(0.0, 0)]
             for rows in range(1, self._most_rows + 1):
-                cover.append(min((cost + cover[max(rows - batch, 0)][0], batch) for batch, cost in costs))
+                least, larger = min((cost + cover[max(rows - batch, 0)][0], -batch) for batch, cost in costs)
+                cover.append((least, -larger))  # of equals the one with fewer runs
             self._covers[lengths] = cover
         return cover
 

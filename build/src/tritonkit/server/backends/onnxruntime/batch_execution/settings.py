@@ -88,10 +88,10 @@ def read_sizes(config: Mapping[str, Any], *, on_gpu: bool) -> Sizes | str:
     if not text and not on_gpu:
         return ""
     largest = int(config["max_batch_size"])
+    batches = _batches(text) if text else _doublings(largest)
     reason = _unsuitable(config, padding)
     if reason:
         return reason
-    batches = _batches(text) if text else _doublings(largest)
     if largest == 0:
         if batches not in {(1,), ()}:
             raise SettingsError("batch_sizes needs max_batch_size above 0: requests without a batch run one by one")
