@@ -34,12 +34,15 @@ PARTS = ("build", "inprocess", "served", "scaling", "page")
 INTERRUPTED = 130
 SCALING_IN_FLIGHT = (256, 512)
 TITLE = "bench-gpu"
+WIDE = 260  # of a log, where no row should be folded
 
 
 def main() -> int:
     """Measure what was chosen, write the page and print the tables."""
     options = _arguments()
-    console = Console(highlight=False, width=150)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDE
     try:
         bench = Bench(options)
         bench.run()

@@ -10,6 +10,7 @@ from reporting.page import short
 
 # Ratios, milliseconds, and a share of the device's figure; docs/measurements/gpu.md says what each is of.
 MOST_CHANGING, LEAST_SERVED, MOST_ABOVE_MS, LEAST_MIXED, LEAST_TWO, MEMORY_WITHIN = 1.05, 0.90, 0.8, 0.7, 1.9, 0.10
+TITLES = {"efficientnet_lite0": "EfficientNet-Lite0", "resnet50": "ResNet-50", "bert_base": "BERT-base"}
 EFFICIENTNET_BYTES = 2.5 * 2**30  # of an instance with all its sizes
 
 
@@ -33,8 +34,15 @@ class Goal:
 
 
 def goals(result: GpuResult) -> list[Goal]:
-    """Every goal that there is a figure for."""
-    return [*_in_process(result), *_served(result), *_mixed(result), *_scaling(result), *_gate(result)]
+    """Every goal that there is a figure for; those of one kind stand together."""
+    judged = [*_in_process(result), *_served(result), *_mixed(result), *_scaling(result), *_gate(result)]
+    kinds = list(dict.fromkeys(goal.what for goal in judged))
+    return sorted(judged, key=lambda goal: kinds.index(goal.what))
+
+
+def title(model: str, precision: str) -> str:
+    """A model's name and its variant, for a reader."""
+    return f"{TITLES.get(model, model)} {precision}"
 
 
 def per_instance(result: GpuResult, one: Served) -> float | None:
@@ -53,7 +61,7 @@ def per_instance(result: GpuResult, one: Served) -> float | None:
 
 def _in_process(result: GpuResult) -> Iterator[Goal]:
     for one in result.in_process:
-        subject = f"{one.model} {one.precision}"
+        subject = f"{title(one.model, one.precision)}"
         yield _most(subject, "alternating sizes over fixed ones", one.alternating, MOST_CHANGING)
         if one.memory.device > 0:
             yield _close(f"{subject} in process", one.memory, one.memory.device)
@@ -70,11 +78,11 @@ def _served(result: GpuResult) -> Iterator[Goal]:
             best[key] = one
         if one.above_ms is not None:
             yield _most(
-                f"{one.model} {one.precision}, {one.instances} instances", "a lone request above in process, ms",
+                f"{title(one.model, one.precision)}, {one.instances} instances", "a lone request above in process, ms",
                 one.above_ms, MOST_ABOVE_MS,
             )  # fmt: skip
     for one in best.values():
-        subject = f"{one.model} {one.precision}"
+        subject = f"{title(one.model, one.precision)}"
         yield _least(f"{subject}, {one.instances} instances", "served over in process", one.ratio, LEAST_SERVED)
         device = per_instance(result, one)
         if device:
@@ -83,7 +91,7 @@ def _served(result: GpuResult) -> Iterator[Goal]:
 
 def _mixed(result: GpuResult) -> Iterator[Goal]:
     for one in result.mixed:
-        subject = f"{one.model} {one.precision} {one.where}"
+        subject = f"{title(one.model, one.precision)} {one.where}"
         yield _least(subject, "mixed lengths over equal ones", one.ratio, LEAST_MIXED)
         allowed = one.error <= one.tolerance
         yield Goal(subject, "error of padded answers", f"{one.error:.0e}", f"at most {one.tolerance:.0e}", allowed)
@@ -93,13 +101,13 @@ def _scaling(result: GpuResult) -> Iterator[Goal]:
     pairs = [one for one in result.scaling if one.gpus == 2]
     for name in dict.fromkeys((one.model, one.precision) for one in pairs):
         best = max((one for one in pairs if (one.model, one.precision) == name), key=lambda one: one.ratio.median)
-        yield _least(f"{best.model} {best.precision}, {best.in_flight} in flight", "two GPUs over one", best.ratio,
-                     LEAST_TWO)  # fmt: skip
+        subject = f"{title(best.model, best.precision)}, {best.in_flight} in flight"
+        yield _least(subject, "two GPUs over one", best.ratio, LEAST_TWO)
 
 
 def _gate(result: GpuResult) -> Iterator[Goal]:
     for row in result.gate:
-        yield Goal(f"{row.model} {row.precision}", "verdict of the gate", row.verdict, "accepted",
+        yield Goal(f"{title(row.model, row.precision)}", "verdict of the gate", row.verdict, "accepted",
                    row.verdict == "accepted")  # fmt: skip
 
 

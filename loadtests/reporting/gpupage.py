@@ -8,17 +8,14 @@ from typing import Any
 from markupsafe import Markup
 
 from reporting import chart, page, rows
-from reporting.axis import Axis, Linear, Log, Whole, fitting
-from reporting.gpu_goals import Goal, goals, per_instance
+from reporting.axis import Axis, Linear, Log, Whole
+from reporting.gpu_goals import Goal, goals, per_instance, title
 from reporting.gpu_result import GpuResult, InProcess, Served, Spread
 from reporting.page import NOTHING, Headline, counted, short
 
 MIB = 2**20
 MOST_SIZES = 10  # bars of one chart
 SHOWN = 5  # missed goals that are named one by one
-TITLES = {
-    "efficientnet_lite0": "EfficientNet-Lite0", "resnet50": "ResNet-50", "bert_base": "BERT-base",
-}  # fmt: skip
 TableOf = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 
@@ -31,9 +28,14 @@ def render(result: GpuResult) -> str:
         for one in _built(result)
     ]  # fmt: skip
     return page.render(
-        "gpu.html.j2", result=result, headline=headline(result), sections=sections, tables=list(tables(result)),
+        "gpu.html.j2",
+        result=result,
+        headline=headline(result),
+        sections=sections,
+        memory=_memory_charts(result),
+        tables=list(tables(result)),
         goals=goals(result),
-    )  # fmt: skip
+    )
 
 
 def headline(result: GpuResult) -> Headline:
@@ -48,11 +50,6 @@ def headline(result: GpuResult) -> Headline:
     why = [_sentence(goal) for goal in missed[:SHOWN]]
     why += [f"{counted(more, 'more goal is', 'more goals are')} missed."] if more > 0 else []
     return Headline("bad", f"{len(judged) - len(missed)} of {counted(len(judged), 'goal')} are met", tuple(why))
-
-
-def title(model: str, precision: str) -> str:
-    """A model's name and its variant, for a reader."""
-    return f"{TITLES.get(model, model)} {precision}"
 
 
 def tables(result: GpuResult) -> Iterator[TableOf]:
@@ -234,10 +231,17 @@ def _charts(one: Served, result: GpuResult) -> list[tuple[str, str, Markup]]:
     if len(counts) > 1:
         most = max(load.in_flight for load in one.loads)
         charts.append(("Instances", f"requests a second with {most} in flight", _by_instances(name, counts, most)))
-    alone = next((other for other in result.in_process if _same(one, other)), None)
-    if alone and any(alone.size_bytes.values()):
-        charts.append(("Memory by size", _sizes_words(alone), _by_size(name, alone)))
     return [(heading, words, Markup(drawing)) for heading, words, drawing in charts]
+
+
+def _memory_charts(result: GpuResult) -> list[tuple[str, str, Markup]]:
+    """Title, what it shows, and drawing, for every graph whose memory was measured."""
+    found = []
+    for one in result.in_process:
+        if any(one.size_bytes.values()):
+            name = title(one.model, one.precision)
+            found.append((name, _sizes_words(one), Markup(_by_size(name, one))))
+    return found
 
 
 def _throughput(name: str, one: Served) -> str:
@@ -246,7 +250,7 @@ def _throughput(name: str, one: Served) -> str:
     level = chart.Level("limit", one.alone_per_s.median, f"in process {short(one.alone_per_s.median)}")
     return chart.draw(
         f"{name}: throughput", words, Axis("in flight, log scale", Log), Axis("requests per second", Linear),
-        [chart.Line("measured", points, [short(y) for _, y in points])], level=level,
+        [chart.Line("measured", points, [short(y) for _, y in points], above=False)], level=level,
     )  # fmt: skip
 
 
@@ -258,7 +262,7 @@ def _latency(name: str, one: Served) -> str:
     words = "; ".join(f"{style} with {x:g} in flight: {short(y)} ms" for style, of in lines.items() for x, y in of)
     return chart.draw(
         f"{name}: latency", words, Axis("in flight, log scale", Log),
-        fitting("ms", [y for of in lines.values() for _, y in of]),
+        Axis("ms, log scale", Log),
         [chart.Line(style, of, [short(y) for _, y in of], above=style == "p99") for style, of in lines.items()],
     )  # fmt: skip
 
@@ -271,7 +275,7 @@ def _by_instances(name: str, counts: Sequence[Served], most: int) -> str:
     alone = counts[0].alone_per_s.median
     return chart.draw(
         f"{name}: instances", words, Axis("instances", Whole), Axis("requests per second", Linear),
-        [chart.Line("measured", points, [short(y) for _, y in points])],
+        [chart.Line("measured", points, [short(y) for _, y in points], above=False)],
         level=chart.Level("limit", alone, f"in process {short(alone)}"),
     )  # fmt: skip
 

@@ -24,9 +24,14 @@ from tritonkit.repository import config
 from tritonkit.server import TritonServer
 
 SMALL = """
+import torch, transformers
 from tritonkit.zoo import bert_base
 def load():
-    return bert_base.load(layers=1)
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        num_hidden_layers=1, hidden_size=32, num_attention_heads=2, intermediate_size=64, attn_implementation="eager"
+    )
+    return bert_base.Embedder(transformers.BertModel(config, add_pooling_layer=False)).eval()
 """
 QUICK = Effort(seconds=0.3, rounds=2, warm_up_s=0.1)
 
@@ -42,12 +47,13 @@ def little_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """BERT with one layer and random weights, built for CUDA with few sizes."""
+    """A small BERT with random weights, built for CUDA with few sizes."""
     folder = tmp_path_factory.mktemp("small")
     (folder / "small.py").write_text(SMALL, encoding="utf-8")
     text = yaml.safe_load((models.RECIPES / "bert_base.yaml").read_text(encoding="utf-8"))
     text |= {"source": "small.py:load", "batching": {"batch_sizes": [1, 4]}, "max_batch_size": 4}
     text["shapes"]["sequence"]["sizes"] = [32, 128, 256]
+    text["outputs"]["embedding"]["dims"] = [32]
     path = folder / "bert_base.yaml"
     path.write_text(yaml.safe_dump(text), encoding="utf-8")
     found = recipe.load(path)
@@ -219,6 +225,9 @@ def test_a_model_is_loaded_behind_the_real_server_beside_the_same_graph(
         wrong = replace(prepared, execution=Doubled(prepared.execution))
         with pytest.raises(CheckFailed, match="the server's answer is"):
             served.check(running, wrong)
+        callers.write_requests(tmp_path / "bad.requests", [(models.message("nobody", {}), 1)])
+        with pytest.raises(CheckFailed, match="no request of bad was answered: NOT_FOUND"):
+            running.callers.run(tmp_path / "bad.requests", 2, 0.3, 0.0)
     assert [load.in_flight for load in found.loads] == [1, 4]
     assert all(load.rate.median > 0 and load.failed == 0 for load in found.loads)
     assert all(load.p50_ms.median <= load.p99_ms.median for load in found.loads)
@@ -229,16 +238,6 @@ def test_a_model_is_loaded_behind_the_real_server_beside_the_same_graph(
     assert mixed.error <= mixed.tolerance
     assert mixed.mixed_per_s.median > 0
     assert "round 2" in " ".join(steps)
-
-
-def test_a_server_that_refuses_every_request_is_an_error_with_its_words(
-    small: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    on_cpu(monkeypatch)
-    with served.running(small, 1, tmp_path, 1) as running:
-        callers.write_requests(tmp_path / "bad.requests", [(models.message("nobody", {}), 1)])
-        with pytest.raises(CheckFailed, match="no request of bad was answered: NOT_FOUND"):
-            running.callers.run(tmp_path / "bad.requests", 2, 0.3, 0.0)
 
 
 class Doubled:

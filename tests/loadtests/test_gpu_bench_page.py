@@ -1,0 +1,195 @@
+"""The page of `make bench-gpu` from a stored result, whose figures are made up: goals first, then every figure."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import bench_gpu
+import pytest
+from pages import Layout, laid_out, read, references
+from pydantic import ValidationError
+from reporting import gpu_goals, gpupage
+from reporting.gpu_result import GateRow, GpuResult, InProcess, Load, Memory, Mixed, Scaling, Served, Spread
+from results import HOSTILE
+
+MIB = 2**20
+WIDTHS = (390, 1280)
+SIZES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+
+
+def spread(median: float, part: float = 0.02) -> Spread:
+    return Spread(median, median * (1 - part), median * (1 + part), 3)
+
+
+def in_process(model: str, precision: str, tokens: int = 0, per_s: float = 9000.0) -> InProcess:
+    lengths = (16, 64, 128, 256) if tokens else (0,)
+    names = [f"{batch} x {length}" if length else str(batch) for length in lengths for batch in SIZES]
+    return InProcess(
+        model=model, precision=precision, tokens=tokens, error=2.3e-3, changing_ms=Spread(187.0, 150.0, 210.0, 6),
+        plain_ms={1: spread(1.2), 8: spread(1.7), 64: spread(7.7)},
+        prepared_ms={1: spread(0.5), 8: spread(1.3), 64: spread(64_000 / per_s)}, alternating=spread(1.01, 0.01),
+        per_s=spread(per_s), size_ms={name: 0.4 + index / 10 for index, name in enumerate(names)},
+        size_bytes={name: (1 + index) * 9 * MIB for index, name in enumerate(names)}, prepare_s=3.4, graphs=True,
+        memory=Memory(1, 520 * MIB, 106 * MIB, 1432 * MIB, 2100 * MIB),
+    )  # fmt: skip
+
+
+def served(model: str, precision: str, instances: int, counts: tuple[int, ...], per_s: float = 9000.0) -> Served:
+    loads = tuple(
+        Load(
+            count, spread(min(600.0 * count**0.8, 0.93 * per_s * min(instances, 4) / 4)), spread(1.3 + count / 8),
+            spread(2.1 + count / 4), max(1.0, count / 8), 0, 3.2, 3.9, 2.8,
+        )
+        for count in counts
+    )  # fmt: skip
+    memory = Memory(instances, 520 * MIB, 106 * MIB, 1432 * MIB, (560 + 2090 * instances) * MIB)
+    best = max(load.rate.median for load in loads)
+    return Served(
+        model, precision, instances, 1, 21.0, loads, spread(per_s), spread(0.5), spread(best / per_s),
+        spread(0.7) if 1 in counts else None, memory,
+    )  # fmt: skip
+
+
+def result() -> GpuResult:
+    models = (("bert_base", "fp16", 128), ("efficientnet_lite0", "fp32", 0), ("resnet50", "fp16", 0))
+    alone = [in_process(*one) for one in models] + [in_process("resnet50", "fp32", per_s=7000.0)]
+    behind = [
+        served(name, precision, count, (1, 8, 64, 256) if count == 4 else (256,))
+        for name, precision, _ in models
+        for count in (1, 2, 4, 6)
+    ]
+    mixed = tuple(
+        Mixed("bert_base", "fp16", where, "8 to 256 tokens alike, against 128", spread(900_000.0), spread(1_100_000.0),
+              spread(0.82), 2e-3, 1e-2)
+        for where in ("in process", "served")
+    )  # fmt: skip
+    scaling = (Scaling("resnet50", "fp16", 4, 2, 512, spread(9_000.0), spread(17_500.0), spread(1.94)),)
+    gate = (GateRow("bert_base", "fp16", "accepted", "1.85x faster"), GateRow("resnet50", "fp16", "accepted", "1.48x"))
+    facts = {"gpu": "NVIDIA H200", "cores": "16", "driver": "580.159", "cpu": "made up", "python": "3.12"}
+    return GpuResult(
+        "2026-11-29T20:00:00+00:00", "python loadtests/bench_gpu.py --seconds 2", facts, gate, tuple(alone),
+        tuple(behind), mixed, scaling,
+    )  # fmt: skip
+
+
+WHOLE = result()
+MISSED = replace(WHOLE, in_process=tuple(replace(one, alternating=spread(150.0)) for one in WHOLE.in_process))
+
+
+def said(whole: GpuResult) -> str:
+    return read(gpupage.render(whole)).said()
+
+
+def test_goals_come_first_and_what_is_missed_is_named_with_its_figure() -> None:
+    assert gpupage.headline(WHOLE).tone == "good"
+    found = gpupage.headline(MISSED)
+    assert found.tone == "bad"
+    assert "alternating sizes over fixed ones 150, the goal is at most 1.05" in found.why[0]
+    text = said(MISSED)
+    assert text.index("goals are met") < text.index("Goals") < text.index("How it was run")
+    assert gpupage.headline(GpuResult("", "", {})).tone == "unsure"
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"ratio": spread(0.89)}, "served over in process"),
+        ({"above_ms": spread(0.81)}, "a lone request above in process, ms"),
+    ],
+)
+def test_each_served_figure_is_judged(changed: dict[str, Spread], what: str) -> None:
+    behind = tuple(replace(one, **changed) for one in WHOLE.served)  # type: ignore[arg-type]
+    missed = [goal.what for goal in gpu_goals.goals(replace(WHOLE, served=behind)) if not goal.met]
+    assert set(missed) == {what}
+
+
+def test_padded_answers_scaling_gate_and_memory_are_judged() -> None:
+    changed = replace(
+        WHOLE,
+        mixed=(replace(WHOLE.mixed[0], error=0.02),),
+        scaling=(replace(WHOLE.scaling[0], ratio=spread(1.5)),),
+        gate=(GateRow("resnet50", "fp16", "refused", "slower"),),
+        in_process=tuple(
+            replace(one, memory=replace(one.memory, device=3000 * MIB, sizes=2000 * MIB)) for one in WHOLE.in_process
+        ),
+    )
+    missed = {goal.what for goal in gpu_goals.goals(changed) if not goal.met}
+    assert missed == {
+        "error of padded answers", "two GPUs over one", "verdict of the gate", "reported memory over the device's",
+        "memory of an instance, GiB",
+    }  # fmt: skip
+
+
+def test_memory_of_an_instance_is_the_slope_over_instances_without_the_servers_own() -> None:
+    one = WHOLE.served[0]
+    assert gpu_goals.per_instance(WHOLE, one) == 2090 * MIB
+    assert gpu_goals.per_instance(replace(WHOLE, served=(one,)), one) is None
+
+
+def test_every_figure_is_in_a_table_with_its_spread_and_the_terminal_has_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    rows = read(gpupage.render(WHOLE)).rows
+    cells = [[cell.strip() for cell in row] for row in rows]
+    assert ["ResNet-50 fp32", "187"] in [row[:2] for row in cells]
+    assert ["ResNet-50 fp16, 4 instances", "256", "8,370", "33.3"] in [row[:4] for row in cells]
+    assert "187 150 to 210" in said(WHOLE)
+    assert "8,370 8,203 to 8,537" in said(WHOLE)
+    assert [row[-1] for row in rows if row[0] == "BERT-base fp16, an instance"] == ["0.985"]
+    (tmp_path / "result.json").write_text(json.dumps(WHOLE.to_json()), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["bench_gpu.py", "--only", "page", "--reports", str(tmp_path)])
+    assert bench_gpu.main() == 0
+    printed = capsys.readouterr().out
+    assert "8,370 (8,203 to 8,537)" in printed
+    assert (tmp_path / "index.html").read_text(encoding="utf-8") == gpupage.render(WHOLE)
+
+
+def test_parts_of_separate_calls_are_put_together_and_the_later_one_counts() -> None:
+    first = replace(WHOLE, in_process=WHOLE.in_process[:2], environment={"gpu": "A", "cores": "16"})
+    faster = replace(WHOLE.in_process[1], per_s=spread(10_000.0))
+    later = GpuResult("later", "again", {"gpu": "B"}, in_process=(faster, WHOLE.in_process[2]))
+    both = later.merged(first)
+    assert both.created == "later"
+    assert both.environment == {"gpu": "B", "cores": "16"}
+    assert [one.per_s.median for one in both.in_process] == [9000.0, 10_000.0, 9000.0]
+    assert both.served == tuple(sorted(WHOLE.served, key=lambda one: (one.model, one.precision, one.instances)))
+
+
+def test_a_result_survives_json_and_one_that_does_not_fit_is_refused_by_field() -> None:
+    data = json.loads(json.dumps(WHOLE.to_json()))
+    assert GpuResult.from_json(data) == WHOLE
+    data["served"][0]["ready_s"] = "soon"
+    with pytest.raises(ValidationError, match=r"served\.0\.ready_s"):
+        GpuResult.from_json(data)
+
+
+def test_hostile_names_stay_text_and_nothing_is_fetched() -> None:
+    bad = replace(WHOLE.served[0], model=HOSTILE, precision=HOSTILE)
+    text = gpupage.render(
+        replace(WHOLE, served=(bad,), gate=(GateRow(HOSTILE, HOSTILE, HOSTILE, HOSTILE),), command=HOSTILE)
+    )
+    assert "img" not in [tag for tag, _ in read(text).tags]
+    assert references(text) == []
+
+
+@pytest.fixture(scope="module")
+def layouts(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Layout]:
+    pages = {"whole": gpupage.render(WHOLE), "missed": gpupage.render(MISSED)}
+    pages["nothing"] = gpupage.render(GpuResult("", "", {}))
+    return laid_out(chromium, tmp_path_factory.mktemp("gpu"), pages, WIDTHS)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", ["whole", "missed", "nothing"])
+def test_page_fits_a_phone_and_a_desktop(layouts: dict[tuple[str, int], Layout], name: str, width: int) -> None:
+    found = layouts[name, width]
+    assert found.scroll <= width, "the page scrolls sideways"
+    assert found.overlaps == []
+    assert found.letters >= 11, "a chart's text is too small"
+    assert found.faint == []
+    assert found.fetched == []
+    if name == "whole":
+        assert found.columns == (3 if width == 1280 else 1)
