@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,7 @@ from rich.table import Table
 from tuning import space
 from tuning.cores import Cores, divide
 
+import tritonkit
 from tritonkit import atomic, graph, pipeline, progress, recipe, samples
 from tritonkit.errors import InputError, MissingError, TritonkitError
 from tritonkit.recipe import Precision, Recipe
@@ -263,7 +263,7 @@ def _ours(wanted: Recipe, subject: Subject, repository: Path, stage: Stage) -> E
         for said, changed in ways
         for protocol, words in (("grpc", "gRPC"), ("kserve", "HTTP"))
     ]  # fmt: skip
-    return Entry("tritonkit", metadata.version("tritonkit"), candidates, ours=True)
+    return Entry("tritonkit", tritonkit.__version__, candidates, ours=True)
 
 
 def _ways(wanted: Recipe, repository: Path, target: targets.Target) -> dict[str, dict[str, Any] | None]:

@@ -55,7 +55,7 @@ def test_onnxruntime_and_cuda_come_from_the_embedded_server(tmp_path: Path) -> N
     for name in ("onnxruntime", "onnxruntime_gpu-1.31.1.dist-info", "nvidia/cublas", "numpy"):
         (source / name).mkdir(parents=True)
     (source / "linked").mkdir()
-    (source / "onnxruntime_tools").symlink_to(source / "linked")
+    (source / "onnxruntime_tools").symlink_to("linked")
     environment.link(source, target)
     names = {path.name for path in target.iterdir()}
     assert names == {"onnxruntime", "onnxruntime_gpu-1.31.1.dist-info", "onnxruntime_tools", "nvidia"}
