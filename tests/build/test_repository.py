@@ -82,12 +82,58 @@ def test_one_instance_has_no_queue_bound_unless_it_is_asked_for(project: Project
     assert (asked.max_queue_size, asked.default_timeout_microseconds) == (9, 2_000_000)
 
 
-def test_cuda_target_asks_for_gpus_and_the_heuristic_convolution_search(project: Project) -> None:
-    said = made(loaded(project), "cuda")
-    assert said.instance_group[0].kind == pb.ModelInstanceGroup.KIND_GPU
+def test_cuda_target_asks_for_gpus_prepared_sizes_and_the_heuristic_convolution_search(project: Project) -> None:
+    said = made(loaded(project, max_batch_size=12, tf32=False), "cuda")
+    assert (said.backend, said.default_model_filename) == ("tritonkit_onnxruntime", "model.onnx")
+    assert (said.instance_group[0].kind, said.instance_group[0].count) == (pb.ModelInstanceGroup.KIND_GPU, 4)
+    assert said.dynamic_batching.max_queue_delay_microseconds == 0
     (accelerator,) = said.optimization.execution_accelerators.gpu_execution_accelerator
-    assert (accelerator.name, dict(accelerator.parameters)) == ("cuda", {"cudnn_conv_algo_search": "HEURISTIC"})
-    assert "intra_op_thread_count" not in said.parameters
+    options = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"}
+    assert (accelerator.name, dict(accelerator.parameters)) == ("cuda", options)
+    assert parameters(said) == {
+        "batch_sizes": "1,2,4,6,8,12", "cuda_graphs": "1", "FORCE_CPU_ONLY_INPUT_TENSORS": "no",
+    }  # fmt: skip
+
+
+def test_a_cpu_target_has_none_of_it(project: Project) -> None:
+    said = made(loaded(project))
+    assert said.backend == "onnxruntime"
+    assert parameters(said) == {"intra_op_thread_count": "1"}
+    assert said.dynamic_batching.max_queue_delay_microseconds == 1000
+
+
+def test_batching_says_which_sizes_and_whether_graphs_and_only_for_its_target(project: Project) -> None:
+    batching = {"target": "cuda", "batch_sizes": [1, 16], "cuda_graphs": False, "instances": 2}
+    tuned = loaded(project, batching=batching)
+    said = made(tuned, "cuda")
+    assert (parameters(said)["batch_sizes"], parameters(said)["cuda_graphs"]) == ("1,16", "0")
+    assert said.instance_group[0].count == 2
+    assert made(tuned, "cpu").dynamic_batching.max_queue_delay_microseconds == 1000
+    assert parameters(made(loaded(project, batching={"batch_sizes": []}), "cuda"))["batch_sizes"] == "off"
+
+
+def test_a_padded_dimension_is_ragged_and_says_its_sizes_axes_and_fills(project: Project) -> None:
+    bounds = {"min": 1, "opt": 8, "max": 40, "pad": {"x": 0.5}}
+    wanted = loaded(
+        project,
+        inputs={"x": {"dtype": "fp32", "dims": [2, "length"]}},
+        outputs={"y": {"dtype": "fp32", "dims": ["length"]}, "z": {"dtype": "fp32", "dims": [3]}},
+        shapes={"length": bounds},
+    )
+    said = config.parse(config.make(wanted, "cuda", {"x": np.zeros((2, 8), np.float32)}))
+    assert said.input[0].allow_ragged_batch
+    assert json.loads(parameters(said)["padding"]) == {
+        "length": {
+            "sizes": [16, 24, 32, 40],
+            "inputs": {"x": {"axis": 1, "value": 0.5}},
+            "outputs": {"y": {"axis": 0}},
+        }
+    }
+    assert not config.parse(config.make(wanted, "cpu", {"x": np.zeros((2, 8), np.float32)})).input[0].allow_ragged_batch
+
+
+def parameters(said: pb.ModelConfig) -> dict[str, str]:
+    return {name: value.string_value for name, value in said.parameters.items()}
 
 
 @pytest.mark.parametrize("size", [0, 1])

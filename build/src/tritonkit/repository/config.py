@@ -34,7 +34,14 @@ _HEADER = "# Written by tritonkit from the recipe {recipe}; change that, not thi
 _HEADER_PATTERN = re.compile(r"\A# Written by tritonkit .*\n# sha256 of the rest: ([0-9a-f]{64})\n")
 
 
-def make(recipe: Recipe, target: Target, warmup: Sample, plans: Mapping[str, str] | None = None) -> str:
+def make(
+    recipe: Recipe,
+    target: Target,
+    warmup: Sample,
+    plans: Mapping[str, str] | None = None,
+    *,
+    sized: bool = True,
+) -> str:
     """The text of ``config.pbtxt``.
 
     Args:
@@ -42,27 +49,30 @@ def make(recipe: Recipe, target: Target, warmup: Sample, plans: Mapping[str, str
         target: What runs it: onnxruntime on a CPU or on CUDA, or TensorRT.
         warmup: The sample whose raw bytes lie in the model's ``warmup`` folder, one file an input.
         plans: For TensorRT: compute capability to the file name of its engine.
+        sized: For CUDA: False leaves it to NVIDIA's own backend, which any Triton image has and which knows no
+            prepared sizes.
     """
-    config = build(recipe, target)
+    config = build(recipe, target, sized=sized)
     for capability, name in (plans or {}).items():
         config.cc_model_filenames[capability] = name
     _add_warmup(config, recipe, warmup)
     return seal(text_format.MessageToString(config), recipe.path.name)
 
 
-def build(recipe: Recipe, target: Target) -> pb.ModelConfig:
+def build(recipe: Recipe, target: Target, *, sized: bool = True) -> pb.ModelConfig:
     """The configuration, but for what lies beside it: engines and the warm-up's sample."""
-    config = pb.ModelConfig(name=recipe.name, backend=_BACKENDS[target])
+    config = pb.ModelConfig(name=recipe.name, backend=_BACKENDS[target] if sized else "onnxruntime")
     for name, spec in recipe.inputs.items():
         _set_shape(config.input.add(name=name, data_type=_type(spec)), spec)
     for name, output in recipe.outputs.items():
         labels = labels_filename(recipe, name) if output.labels else ""
         _set_shape(config.output.add(name=name, data_type=_type(output), label_filename=labels), output)
     set_batching(config, recipe, target)
-    if target == "cuda":
+    if target == "cuda" and sized:
         config.default_model_filename = GRAPH_FILE
         # Tensors in a client's CUDA shared memory reach the backend where they are.
         config.parameters["FORCE_CPU_ONLY_INPUT_TENSORS"].string_value = "no"
+    if target == "cuda":
         cuda = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="cuda")
         cuda.parameters["cudnn_conv_algo_search"] = CONV_SEARCH
         cuda.parameters["arena_extend_strategy"] = ARENA
@@ -82,7 +92,7 @@ def set_batching(config: pb.ModelConfig, recipe: Recipe, target: Target) -> None
         _add_batching(config, serving)
     if target == "cpu":
         config.parameters["intra_op_thread_count"].string_value = str(serving.threads)
-    if target == "cuda":
+    if config.backend == SIZED_BACKEND:
         _add_sizes(config, recipe, serving)
 
 
