@@ -22,8 +22,9 @@ from gpu.inprocess import Effort
 from gpu.models import Model
 from load import environment
 from pydantic import ValidationError
-from reporting import gpupage
+from reporting import gpu_goals, gpupage
 from reporting.gpu_result import GpuResult
+from reporting.page import counted
 from rich.console import Console
 from rich.table import Table
 
@@ -77,6 +78,7 @@ class Bench:
             _chosen("--models", options.models, tuple(models.VARIANTS)) or list(models.VARIANTS)
         )
         self.result = _stored(options.reports)
+        self.errors = Console(stderr=True, highlight=False, soft_wrap=True)
         self.gpus: list[str] = []
         if self.parts == ["page"]:
             return
@@ -130,7 +132,7 @@ class Bench:
         own = model.recipe.serving("cuda").instances
         counts = _numbers("--instances", self.options.instances) if self.options.instances else (own,)
         for count in sorted(set(counts), key=lambda count: (count != own, count)):  # the one that is built first
-            step(f"{model.name} {model.precision}: a server with {count} instances")
+            step(f"{model.name} {model.precision}: a server with {counted(count, 'instance')}")
             with served.running(model, count, folder, plan.processes) as running:
                 chosen = plan if count == own else served.fewer(plan)
                 found = served.measure(running, prepared, chosen, len(self.gpus), step)
@@ -140,7 +142,9 @@ class Bench:
                     self._add(GpuResult(_now(), "", {}, mixed=(mixed,)))
 
     def _add(self, part: GpuResult) -> None:
-        """Take a part in, and write all: a machine may be lent for a short time."""
+        """Take a part in, write all and say how it did: a machine may be lent for a short time."""
+        for goal in gpu_goals.goals(part):
+            self.errors.print(f"  {goal.subject}: {goal.what} {goal.figure}, {goal.bound}", markup=False)
         self.result = replace(part.merged(self.result), command=self.result.command)
         self._write()
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 from reporting.gpu_result import Load, Memory, Mixed, Scaling, Served
+from reporting.page import counted
 
 from gpu import callers, device, inprocess, models
 from gpu.inprocess import Effort, Prepared
@@ -152,7 +153,7 @@ def measure(running: Running, prepared: Prepared, plan: Plan, gpus: int, step: S
     alone_ms, alone_per_s = [], []
     samples: dict[int, list[Sample]] = {count: [] for count in plan.in_flight}
     for number in range(effort.rounds):
-        step(f"{model.name} {model.precision}, {running.memory.instances} instances: round {number + 1}")
+        step(f"{model.name} {model.precision}, {counted(running.memory.instances, 'instance')}: round {number + 1}")
         alone_per_s.append(1000 * largest / run_ms(lambda: execution.run([full]), effort.turn_s))
         alone_ms.append(run_ms(lambda: execution.run([single]), effort.turn_s))
         for count in plan.in_flight:

@@ -45,6 +45,16 @@ def title(model: str, precision: str) -> str:
     return f"{TITLES.get(model, model)} {precision}"
 
 
+def built(result: GpuResult) -> list[Served]:
+    """Of each model the number of instances with most loads: the one that `tritonkit build` configures."""
+    chosen: dict[tuple[str, str], Served] = {}
+    for one in result.served:
+        key = (one.model, one.precision)
+        if key not in chosen or len(one.loads) > len(chosen[key].loads):
+            chosen[key] = one
+    return list(chosen.values())
+
+
 def per_instance(result: GpuResult, one: Served) -> float | None:
     """Bytes that the device says an instance takes: the slope over numbers of instances, without the server's own.
 
@@ -71,17 +81,13 @@ def _in_process(result: GpuResult) -> Iterator[Goal]:
 
 
 def _served(result: GpuResult) -> Iterator[Goal]:
-    best: dict[tuple[str, str], Served] = {}
     for one in result.served:
-        key = (one.model, one.precision)
-        if key not in best or one.ratio.median > best[key].ratio.median:
-            best[key] = one
         if one.above_ms is not None:
             yield _most(
                 f"{title(one.model, one.precision)}, {one.instances} instances", "a lone request above in process, ms",
                 one.above_ms, MOST_ABOVE_MS,
             )  # fmt: skip
-    for one in best.values():
+    for one in built(result):
         subject = f"{title(one.model, one.precision)}"
         yield _least(f"{subject}, {one.instances} instances", "served over in process", one.ratio, LEAST_SERVED)
         device = per_instance(result, one)

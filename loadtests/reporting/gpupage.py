@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from reporting import chart, page, rows
 from reporting.axis import Axis, Linear, Log, Whole
-from reporting.gpu_goals import Goal, goals, per_instance, title
+from reporting.gpu_goals import Goal, built, goals, per_instance, title
 from reporting.gpu_result import GpuResult, InProcess, Served, Spread
 from reporting.page import NOTHING, Headline, counted, short
 
@@ -25,7 +25,7 @@ def render(result: GpuResult) -> str:
         {
             "title": title(one.model, one.precision), "facts": _facts(one, result), "charts": _charts(one, result)
         }
-        for one in _built(result)
+        for one in built(result)
     ]  # fmt: skip
     return page.render(
         "gpu.html.j2",
@@ -80,22 +80,12 @@ def _sentence(goal: Goal) -> str:
 
 
 def _summary(result: GpuResult) -> str:
-    parts = [f"{title(one.model, one.precision)} {short(_best(one))}" for one in _built(result)]
+    parts = [f"{title(one.model, one.precision)} {short(_best(one))}" for one in built(result)]
     return f"Samples a second, served one a request: {', '.join(parts)}." if parts else "In process only so far."
 
 
 def _best(one: Served) -> float:
     return max(load.rate.median for load in one.loads)
-
-
-def _built(result: GpuResult) -> list[Served]:
-    """Of each model the number of instances with most loads, which is the one that is built."""
-    chosen: dict[tuple[str, str], Served] = {}
-    for one in result.served:
-        key = (one.model, one.precision)
-        if key not in chosen or len(one.loads) > len(chosen[key].loads):
-            chosen[key] = one
-    return list(chosen.values())
 
 
 def _in_process(result: GpuResult) -> TableOf:
@@ -158,7 +148,7 @@ def _memory(result: GpuResult) -> TableOf:
         memory, name = one.memory, f"{title(one.model, one.precision)}, in process"
         parts = (memory.context, memory.session, memory.sizes, memory.reported, memory.device or None)
         found.append((name, *_mib(*parts), _ratio(memory.reported, memory.device)))
-    for served in _built(result):
+    for served in built(result):
         memory, name = served.memory, f"{title(served.model, served.precision)}, an instance"
         device, reported = per_instance(result, served), memory.reported / memory.instances
         found.append(

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import bench_gpu
 import pytest
+from gpu import device, inprocess, models
+from gpu import served as serving
+from gpu.served import Plan
 from pages import Layout, laid_out, read, references
 from pydantic import ValidationError
 from reporting import gpu_goals, gpupage
@@ -145,6 +150,47 @@ def test_every_figure_is_in_a_table_with_its_spread_and_the_terminal_has_the_sam
     printed = capsys.readouterr().out
     assert "8,370 (8,203 to 8,537)" in printed
     assert (tmp_path / "index.html").read_text(encoding="utf-8") == gpupage.render(WHOLE)
+
+
+def test_each_part_is_written_when_it_is_measured_and_the_built_instances_come_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (bert,) = models.recipes(["bert_base"])
+    order: list[str] = []
+    model = models.Model(bert, "fp16", tmp_path)
+
+    @contextmanager
+    def running(_model: object, count: int, *_: object) -> Iterator[int]:
+        order.append(f"{count} instances")
+        yield count
+
+    def measure(count: int, _prepared: object, plan: Plan, *_: object) -> Served:
+        stored = GpuResult.from_json(json.loads((tmp_path / "result.json").read_text(encoding="utf-8")))
+        order.append(f"{len(stored.in_process)} and {len(stored.served)} before")
+        if count == 2:
+            raise KeyboardInterrupt
+        return served("bert_base", "fp16", count, plan.in_flight)
+
+    monkeypatch.setattr(models, "build", lambda *_: ([model], [WHOLE.gate[0]]))
+    monkeypatch.setattr(models, "work_folder", lambda: tmp_path / "work")
+    monkeypatch.setattr(inprocess, "opened", lambda _: nullcontext())
+    monkeypatch.setattr(inprocess, "measure", lambda *_: WHOLE.in_process[0])
+    monkeypatch.setattr(inprocess, "mixed", lambda *_: WHOLE.mixed[0])
+    monkeypatch.setattr(serving, "running", running)
+    monkeypatch.setattr(serving, "measure", measure)
+    monkeypatch.setattr(serving, "mixed", lambda *_: WHOLE.mixed[1])
+    monkeypatch.setattr(device, "names", lambda: ["NVIDIA H200"])
+    monkeypatch.setattr(device, "driver", lambda: "580.159")
+    arguments = ["--models", "bert_base", "--instances", "1,2,4", "--reports", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["bench_gpu.py", *arguments])
+    assert bench_gpu.main() == bench_gpu.INTERRUPTED
+    assert order == ["4 instances", "1 and 0 before", "1 instances", "1 and 1 before", "2 instances", "1 and 2 before"]
+    stored = GpuResult.from_json(json.loads((tmp_path / "result.json").read_text(encoding="utf-8")))
+    assert [one.instances for one in stored.served] == [1, 4]
+    assert [[load.in_flight for load in one.loads] for one in stored.served] == [[256], [1, 8, 64, 256]]
+    assert [one.where for one in stored.mixed] == ["in process", "served"]
+    assert stored.environment["driver"] == "580.159"
+    assert "BERT-base fp16, 4 instances: served over in process 0.930, at least 0.9" in capsys.readouterr().err
 
 
 def test_parts_of_separate_calls_are_put_together_and_the_later_one_counts() -> None:
