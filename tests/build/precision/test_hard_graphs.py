@@ -14,6 +14,8 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from tritonkit import store
+from tritonkit.engines import node as node_facts
+from tritonkit.precision import variants
 
 from .conftest import graph_of
 from .test_gate import build, recipe_with, run
@@ -100,10 +102,14 @@ def test_every_variant_of_it_is_built_and_accurate(
     path = recipe_of(tmp_path, GRAPHS[name]())
     built, _ = build(capsys, path, tmp_path / "repository", "--target", target, "--all-variants")
     rows = {row["precision"]: row for row in built["models"]["hard"]["gate"]}
-    assert [row["verdict"] for row in rows.values()].count("not built") == (target == "cpu"), rows
+    absent = {precision for precision, row in rows.items() if row["verdict"] == "not built"}
+    assert absent == ({"bf16", "fp8"} if target == "cpu" else {"bf16"}), rows
     for precision, row in rows.items():
         if row["accuracy"]:
-            assert row["accuracy"]["cosine"] > (0.97 if precision == "fp8" else 0.98), precision
+            # Without these instructions onnxruntime adds uint8 times int8 up in 16 bits, which saturate (precision.md).
+            exact = target != "cpu" or node_facts.cpu_features() & set(variants.CPU_FEATURES)
+            coarse = precision == "fp8" or (precision == "int8" and not exact)
+            assert row["accuracy"]["cosine"] > (0.97 if coarse else 0.98), precision
 
 
 def test_a_variant_that_cannot_be_made_is_not_built_and_the_others_are(
