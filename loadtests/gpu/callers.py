@@ -1,7 +1,7 @@
 """Callers of one model over gRPC: processes that keep a number of requests in flight, each request made beforehand.
 
 They share their machine with the server that they load, so they are as lean as can be: bytes out, bytes in, no tensors
-in between. Such a request costs a third of the CPU that one of the load tests' generator does; what it cannot do
+in between. Such a request costs less than half of the CPU that one of the load tests' generator does; what it cannot do
 (schedules, mixes, HTTP, checks of answers) this benchmark does not need.
 
 As ``python -m gpu.callers`` it is one of those processes: orders as lines of JSON on standard input, each with one line
