@@ -1,4 +1,4 @@
-"""`make bench-gpu` without a GPU: it says so; what it measures with runs on the CPU, with small networks of the same kinds."""
+"""`make bench-gpu` without a GPU: it says so; what it measures with runs on the CPU, with a small graph in a model's place."""
 
 from __future__ import annotations
 
@@ -11,28 +11,20 @@ from typing import Any
 
 import bench_gpu
 import numpy as np
+import onnx
 import pytest
 import yaml
 from gpu import callers, device, inprocess, models, rounds, served
 from gpu.inprocess import Effort
 from gpu.models import Model
 from load import environment
+from onnx import TensorProto, helper, numpy_helper
 
 from tritonkit import pipeline, recipe
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.repository import config
 from tritonkit.server import TritonServer
 
-SMALL = """
-import torch, transformers
-from tritonkit.zoo import bert_base
-def load():
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        num_hidden_layers=1, hidden_size=32, num_attention_heads=2, intermediate_size=64, attn_implementation="eager"
-    )
-    return bert_base.Embedder(transformers.BertModel(config, add_pooling_layer=False)).eval()
-"""
 QUICK = Effort(seconds=0.3, rounds=2, warm_up_s=0.1)
 
 
@@ -47,11 +39,11 @@ def little_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """A small BERT with random weights, built for CUDA with few sizes."""
+    """Embeddings of tokens and their mean over the mask, in BERT's place; built for CUDA with few sizes."""
     folder = tmp_path_factory.mktemp("small")
-    (folder / "small.py").write_text(SMALL, encoding="utf-8")
+    write_graph(folder / "small.onnx")
     text = yaml.safe_load((models.RECIPES / "bert_base.yaml").read_text(encoding="utf-8"))
-    text |= {"source": "small.py:load", "batching": {"batch_sizes": [1, 4]}, "max_batch_size": 4}
+    text |= {"source": {"onnx": "small.onnx"}, "batching": {"batch_sizes": [1, 4]}, "max_batch_size": 4}
     text["shapes"]["sequence"]["sizes"] = [32, 128, 256]
     text["outputs"]["embedding"]["dims"] = [32]
     path = folder / "bert_base.yaml"
@@ -59,6 +51,29 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Model:
     found = recipe.load(path)
     pipeline.build([found], folder / "repository", "cuda", pipeline.Options(precisions=("fp32",)))
     return Model(found, "fp32", folder / "repository")
+
+
+def write_graph(path: Path) -> None:
+    shape = ["batch", "sequence"]
+    table = np.random.default_rng(0).standard_normal((30_000, 32)).astype(np.float32)
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["vectors"]),
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["mask", "last"], ["weights"]),
+        helper.make_node("Mul", ["vectors", "weights"], ["weighted"]),
+        helper.make_node("ReduceSum", ["weighted", "first"], ["sum"], keepdims=0),
+        helper.make_node("ReduceSum", ["weights", "first"], ["count"], keepdims=0),
+        helper.make_node("Div", ["sum", "count"], ["embedding"]),
+    ]
+    constants = {"table": table, "last": np.array([2]), "first": np.array([1])}
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name in ("input_ids", "attention_mask")],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 32])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)
 
 
 def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
