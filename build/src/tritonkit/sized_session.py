@@ -14,7 +14,6 @@ from tritonkit.errors import GraphError
 from tritonkit.graph import Array, Session, session_options, shapes_of
 from tritonkit.recipe import Recipe
 from tritonkit.repository import config
-from tritonkit.server.backends.onnxruntime.batch_execution import open_execution, read_sizes
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,12 @@ class SizedSession:
     """
 
     def __init__(self, path: Path, recipe: Recipe, without: Sequence[str] = (), device: int | None = 0) -> None:
+        # Here, as it loads onnxruntime, which a build that finds everything in the store does not need.
+        from tritonkit.server.backends.onnxruntime.batch_execution import open_execution, read_sizes
+
         self._recipe = recipe
         described = json_format.MessageToDict(config.build(recipe, "cuda"), preserving_proto_field_name=True)
+        described.setdefault("max_batch_size", 0)  # protobuf leaves out what is 0
         accelerators = described["optimization"]["execution_accelerators"]["gpu_execution_accelerator"]
         sizes = read_sizes(described, on_gpu=True)
         self.why_not_sized = sizes if isinstance(sizes, str) else ""
