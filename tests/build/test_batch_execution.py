@@ -149,6 +149,52 @@ def test_rows_of_a_failed_batch_do_not_spoil_the_next_one(tmp_path: Path) -> Non
     execution.run([text(rng, 1, 5)])  # three of four rows are what was there before
 
 
+def test_a_row_of_an_earlier_longer_batch_does_not_fail_a_shorter_one(tmp_path: Path) -> None:
+    """The row that fills the batch up names its 30th element, and there are 8 of it at this size."""
+    graph = helper.make_graph(
+        [helper.make_node("GatherElements", ["x", "last"], ["y"], axis=1)], "g",
+        [
+            helper.make_tensor_value_info("x", FLOAT, ["batch", "length"]),
+            helper.make_tensor_value_info("last", TensorProto.INT64, ["batch", 1]),
+        ],
+        [helper.make_tensor_value_info("y", FLOAT, ["batch", 1])],
+    )  # fmt: skip
+    padding = {"length": {"sizes": [8, 32], "inputs": {"x": {"axis": 0, "value": 0}}, "outputs": {}}}
+    described = {
+        "max_batch_size": 4,
+        "input": [
+            {"name": "x", "data_type": "TYPE_FP32", "dims": [-1]},
+            {"name": "last", "data_type": "TYPE_INT64", "dims": [1]},
+        ],
+        "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [1]}],
+        "parameters": {
+            "batch_sizes": {"string_value": "4"}, "padding": {"string_value": json.dumps(padding)},
+        },
+    }  # fmt: skip
+    execution = sized(described, save(graph, tmp_path / "model.onnx"))
+    for rows, length in ((4, 30), (1, 5)):
+        x = np.arange(rows * length, dtype=np.float32).reshape(rows, length)
+        answer = execution.run([{"x": x, "last": np.full((rows, 1), length - 1)}])[0][0]
+        assert answer.tolist() == x[:, -1:].tolist()
+
+
+def test_an_input_that_a_request_lacks_is_named(tmp_path: Path) -> None:
+    path = text_model(tmp_path / "model.onnx")
+    whole = text(np.random.default_rng(0), 1, 5)
+    for execution in (sized(padded(), path), direct(path)):
+        with pytest.raises(ValueError, match="input 'mask' is missing"):
+            execution.run([whole, {"ids": whole["ids"]}])
+
+
+def test_a_tensor_that_the_graph_does_not_have_is_left_out(tmp_path: Path) -> None:
+    """As Triton adds to a request of a sequence."""
+    path = text_model(tmp_path / "model.onnx")
+    request = text(np.random.default_rng(0), 1, 5)
+    more = request | {"START": np.ones((1, 1), np.int32)}
+    for execution in (sized(padded(), path), direct(path)):
+        np.testing.assert_allclose(execution.run([more])[0][0], direct(path).run([request])[0][0], atol=1e-6)
+
+
 def test_inputs_that_contradict_each_other_are_named(tmp_path: Path) -> None:
     execution = sized(padded(), text_model(tmp_path / "model.onnx"))
     request = {"ids": np.zeros((2, 5), np.int64), "mask": np.ones((2, 6), np.int64)}

@@ -58,7 +58,10 @@ class SizedSession:
         described = json_format.MessageToDict(config.build(recipe, "cuda"), preserving_proto_field_name=True)
         described.setdefault("max_batch_size", 0)  # protobuf leaves out what is 0
         accelerators = described["optimization"]["execution_accelerators"]["gpu_execution_accelerator"]
-        sizes = read_sizes(described, on_gpu=True)
+        try:
+            sizes = read_sizes(described, on_gpu=True)
+        except ValueError as error:
+            raise GraphError(f"{recipe.path}: {error}", "see docs/gpu.md for what can be prepared") from error
         self.why_not_sized = sizes if isinstance(sizes, str) else ""
         self._plain: Session | None = None
         self._execution: Any = None

@@ -19,22 +19,25 @@ class DirectExecution:
     def __init__(self, session: Any) -> None:
         self._session = session
         self.output_names = [output.name for output in session.get_outputs()]
+        self._input_names = [entry.name for entry in session.get_inputs()]
         self._buffers: dict[str, np.ndarray] = {}
 
     def run(self, requests: Sequence[Mapping[str, Any]]) -> list[list[np.ndarray]]:
         """Every request's outputs, in order.
 
         Raises:
-            ValueError: An output's first dimension is not the batch, or the requests' shapes differ.
+            ValueError: An output's first dimension is not the batch, shapes of requests differ, or one lacks an input.
         """
+        # Triton adds tensors that the graph need not have, such as the start of a sequence.
+        columns = {name: [inputs[name] for inputs in requests if name in inputs] for name in self._input_names}
+        if missing := [name for name, arrays in columns.items() if len(arrays) < len(requests)]:
+            raise ValueError(f"input {missing[0]!r} is missing; every input of the graph is needed")
         if len(requests) == 1:
-            return [self._session.run(self.output_names, dict(requests[0]))]
-        first = next(iter(requests[0]))
-        counts = [len(inputs[first]) for inputs in requests]
+            return [self._session.run(self.output_names, {name: arrays[0] for name, arrays in columns.items()})]
+        counts = [len(array) for array in columns[self._input_names[0]]]
         total = sum(counts)
         outputs = self._session.run(
-            self.output_names,
-            {name: self._gather(name, [inputs[name] for inputs in requests], total) for name in requests[0]},
+            self.output_names, {name: self._gather(name, arrays, total) for name, arrays in columns.items()}
         )
         for name, output in zip(self.output_names, outputs, strict=True):
             if output.shape[:1] != (total,):

@@ -95,6 +95,8 @@ class Rows:
     def _measure(self, inputs: Inputs) -> tuple[int, Lengths]:
         """Rows and lengths of one request, which its inputs must agree on."""
         batched = self._sizes.batched
+        if missing := self._sizes.dims.keys() - inputs.keys():
+            raise ValueError(f"input {min(missing)!r} is missing; every input of the graph is needed")
         rows = inputs[self._leading].shape[0] if batched else 1
         lengths = tuple([inputs[name].shape[axis] for name, axis in self._rulers])
         shapes = self._shapes.get(lengths)

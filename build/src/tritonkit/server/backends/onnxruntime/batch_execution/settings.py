@@ -117,7 +117,9 @@ def read_sizes(config: Mapping[str, Any], *, on_gpu: bool) -> Sizes | str:
 
 
 def _dims(tensor: Mapping[str, Any]) -> Sequence[int]:
-    return tensor["reshape"]["shape"] if "reshape" in tensor else tensor["dims"]
+    """What the graph gets without the batch dimension; protobuf's JSON leaves out a shape that is empty."""
+    dims: Sequence[int] = tensor["reshape"].get("shape", ()) if "reshape" in tensor else tensor["dims"]
+    return dims
 
 
 def _doublings(largest: int) -> tuple[int, ...]:

@@ -129,19 +129,31 @@ class SizedExecution:
         Raises:
             ValueError: A length is above the largest prepared one, or inputs of a request contradict each other.
         """
-        used = dict.fromkeys((*self.sizes.dims, *self.output_names), 0)
-        answers: list[list[Array]] = [[]] * len(requests)
+        groups = self._rows.group(requests)
         try:
-            groups = self._rows.group(requests)
-            begun = [(group, *self._begin(group, used)) for group in groups]
-            self.runner.wait()
+            begun = self._begin_all(groups)
         except Exception:
+            # Rows of an earlier batch may be what it failed on: one of 30 tokens is none of 8.
             self.runner.clear()
-            raise
+            try:
+                begun = self._begin_all(groups)
+            except Exception:
+                self.runner.clear()
+                raise
+        answers: list[list[Array]] = [[]] * len(requests)
         for group, fetched, kept in begun:
             for span in group.spans:
                 answers[span.request] = self._answer(span, fetched, kept.get(span.request, {}))
         return answers
+
+    def _begin_all(
+        self, groups: Sequence[Group]
+    ) -> list[tuple[Group, Mapping[str, np.ndarray], Mapping[int, Mapping[str, Array]]]]:
+        """Run all groups, to the end; for each what :meth:`_begin` gives."""
+        used = dict.fromkeys((*self.sizes.dims, *self.output_names), 0)
+        begun = [(group, *self._begin(group, used)) for group in groups]
+        self.runner.wait()
+        return begun
 
     def _begin(
         self, group: Group, used: dict[str, int]
@@ -339,8 +351,14 @@ def open_execution(
         runner: Runner = CpuRunner(graph, sizes, options, without)
         inspect(runner.session)
         return SizedExecution(sizes, runner)
-    from .cuda import CudaRunner
-    from .memory import exclusive
+    try:
+        from .cuda import CudaRunner
+        from .memory import exclusive
+    except ModuleNotFoundError as error:
+        raise RuntimeError(
+            f"{error.name} is not installed, which prepared sizes on a GPU need: install cuda-bindings beside "
+            "onnxruntime-gpu, or set the parameter batch_sizes to off"
+        ) from error
 
     with exclusive(device):  # what is free before and after tells what this instance takes
         runner = CudaRunner(graph, sizes, options, device, cuda_options or {}, without)
