@@ -75,6 +75,7 @@ def test_rows_are_filled_up_with_what_the_recipe_says(tmp_path: Path) -> None:
         ("{min: 1, opt: 8, max: 32, pad: {ids: 0}}", "the input 'mask' has this dimension too; say what fills it"),
         ("{min: 1, opt: 8, max: 32, pad: {ids: 0.5, mask: 0}}", "'ids' is int64, which cannot hold 0.5"),
         ("{min: 1, opt: 8, max: 32, pad: {ids: 0, mask: 0}, sizes: [8, 16]}", "sizes must rise and end at max, 32"),
+        ("{min: 1, opt: 8, max: 32, pad: {ids: true, mask: 0}}", "'ids' is int64, which cannot hold True"),
         ("{min: 1, opt: 8, max: 32, sizes: [8, 32]}", "say with what:  pad: {INPUT: 0}"),
     ],
 )
@@ -87,3 +88,15 @@ def test_a_pad_that_fits_no_input_is_refused_with_its_line(shapes: str, message:
 def test_lengths_are_padded_up_to_doublings_and_the_sizes_between_them(tmp_path: Path) -> None:
     bounds = read(tmp_path, "{min: 2, opt: 64, max: 256, pad: {ids: 0, mask: 0}}").shapes["sequence"]
     assert bounds.padded_sizes == (16, 24, 32, 48, 64, 96, 128, 192, 256)
+
+
+def test_one_input_has_one_fill(tmp_path: Path) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text(
+        "name: grid\nsource: {onnx: model.onnx}\ninputs: {x: {dtype: fp32, dims: [rows, columns]}}\n"
+        "outputs: {y: {dtype: fp32, dims: [1]}}\nshapes:\n"
+        "  rows: {min: 1, opt: 8, max: 32, pad: {x: 0}}\n  columns: {min: 1, opt: 8, max: 32, pad: {x: 1}}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(RecipeError, match="'x' is padded with 0 and 1; give one value"):
+        recipe.load(path)

@@ -12,6 +12,7 @@ from support import Project
 from tritonclient.grpc import model_config_pb2 as pb
 
 from tritonkit import recipe
+from tritonkit.errors import RecipeError
 from tritonkit.repository import config
 
 MODELS = ["all_minilm_l6_v2", "efficientnet_lite0"]
@@ -110,6 +111,12 @@ def test_batching_says_which_sizes_and_whether_graphs_and_only_for_its_target(pr
     assert said.instance_group[0].count == 2
     assert made(tuned, "cpu").dynamic_batching.max_queue_delay_microseconds == 1000
     assert parameters(made(loaded(project, batching={"batch_sizes": []}), "cuda"))["batch_sizes"] == "off"
+
+
+def test_sizes_above_the_largest_batch_are_refused_where_they_are_written(project: Project) -> None:
+    for batching in ({"batch_sizes": [1, 17]}, {"batch_sizes": [1, 16], "max_batch_size": 8}):
+        with pytest.raises(RecipeError, match="leave out what is above"):
+            loaded(project, batching=batching)
 
 
 def test_a_padded_dimension_is_ragged_and_says_its_sizes_axes_and_fills(project: Project) -> None:

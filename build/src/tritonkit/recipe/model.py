@@ -87,6 +87,10 @@ class Recipe(Section):
         for dimension, bounds in self.shapes.items():
             if bounds.pad:
                 _check_padding(self, dimension, bounds)
+        for name, spec in self.inputs.items():
+            fills = {self.shapes[dim].pad[name] for dim in spec.dims if isinstance(dim, str) and self.shapes[dim].pad}
+            if len(fills) > 1:
+                raise ValueError(f"{name!r} is padded with {' and '.join(map(str, sorted(fills)))}; give one value")
         return self
 
     @model_validator(mode="after")
@@ -102,6 +106,11 @@ class Recipe(Section):
             raise ValueError(
                 f"batching.max_batch_size {said.max_batch_size} is above max_batch_size {self.max_batch_size}, "
                 "up to which the graph is checked"
+            )
+        if said.batch_sizes and 0 < self.largest_batch < said.batch_sizes[-1]:
+            raise ValueError(
+                f"batching.batch_sizes goes up to {said.batch_sizes[-1]}, max_batch_size is {self.largest_batch}: "
+                "leave out what is above"
             )
         if said.precision not in {None, "fp32", *self.precisions}:
             raise ValueError(f"batching.precision {said.precision} is not one of precisions {list(self.precisions)}")
@@ -149,11 +158,11 @@ def _check_padding(recipe: Recipe, dimension: str, bounds: Range) -> None:
 
 def holds(dtype: Any, value: float | bool) -> bool:
     """Whether an array of a numpy dtype can hold a value exactly, up to the rounding of floating point."""
-    if np.issubdtype(dtype, np.bool_):
-        return isinstance(value, bool)
+    if np.issubdtype(dtype, np.bool_) or isinstance(value, bool):
+        return bool(np.issubdtype(dtype, np.bool_)) and isinstance(value, bool)
     if np.issubdtype(dtype, np.integer):
         limits = np.iinfo(dtype)
-        return float(value).is_integer() and limits.min <= value <= limits.max
+        return limits.min <= value <= limits.max and float(value).is_integer()
     return bool(abs(value) <= np.finfo(dtype).max)
 
 

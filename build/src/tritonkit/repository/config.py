@@ -96,6 +96,11 @@ def set_batching(config: pb.ModelConfig, recipe: Recipe, target: Target) -> None
         _add_sizes(config, recipe, serving)
 
 
+def pads(serving: Serving) -> bool:
+    """Whether requests of different lengths share a batch, for a recipe that says how they are padded."""
+    return bool(serving.batch_sizes) and serving.max_batch_size > 1
+
+
 def padding_of(recipe: Recipe) -> dict[str, Any]:
     """The parameter ``padding``: what each padded dimension is filled up to, where, and with what.
 
@@ -168,7 +173,7 @@ def _add_sizes(config: pb.ModelConfig, recipe: Recipe, serving: Serving) -> None
         parameters.pop(name, None)
     parameters["batch_sizes"].string_value = ",".join(map(str, serving.batch_sizes)) or "off"
     parameters["cuda_graphs"].string_value = str(int(serving.cuda_graphs))
-    padding = padding_of(recipe) if serving.batch_sizes and serving.max_batch_size > 1 else {}
+    padding = padding_of(recipe) if pads(serving) else {}
     if padding:
         parameters["padding"].string_value = json.dumps(padding)
     padded = {name for dimension in padding.values() for name in dimension["inputs"]}

@@ -87,9 +87,11 @@ def models(recipe: Recipe, target: Target = "cpu") -> list[Model]:
             "name the tokenizer.json that the model was trained with; paths are relative to the recipe",
         ) from error
     settings = _settings(recipe, text, lengths, _parse(recipe, path, data))
-    if target == "cuda" and lengths.dimension in recipe.shapes and recipe.shapes[lengths.dimension].pad:
+    bounds = recipe.shapes.get(lengths.dimension)
+    if bounds and bounds.pad and config.pads(recipe.serving(target)):
         settings["pad_to"] = 1
-    return [_tokenizer(recipe, text, data, settings), _ensemble(recipe, text)]
+    largest = recipe.serving(target).max_batch_size
+    return [_tokenizer(recipe, text, data, settings, largest), _ensemble(recipe, text, largest)]
 
 
 def _check_names(recipe: Recipe, text: Text) -> None:
@@ -217,9 +219,9 @@ def _pad_id(recipe: Recipe, tokenizer: Tokenizer) -> int:
     return found or 0
 
 
-def _tokenizer(recipe: Recipe, text: Text, data: bytes, settings: dict[str, Any]) -> Model:
+def _tokenizer(recipe: Recipe, text: Text, data: bytes, settings: dict[str, Any], largest: int) -> Model:
     name = tokenizer_name(recipe)
-    said = pb.ModelConfig(name=name, backend="python", max_batch_size=recipe.largest_batch)
+    said = pb.ModelConfig(name=name, backend="python", max_batch_size=largest)
     said.input.add(name=text.input, data_type=pb.TYPE_STRING, dims=[1])
     for tensor, spec in recipe.inputs.items():
         said.output.add(name=tensor, data_type=_type(spec), dims=_dims(spec))
@@ -234,8 +236,8 @@ def _tokenizer(recipe: Recipe, text: Text, data: bytes, settings: dict[str, Any]
     return Model(name, _sealed(said, recipe), _json(passport), files=files)
 
 
-def _ensemble(recipe: Recipe, text: Text) -> Model:
-    said = pb.ModelConfig(name=text.name, platform="ensemble", max_batch_size=recipe.largest_batch)
+def _ensemble(recipe: Recipe, text: Text, largest: int) -> Model:
+    said = pb.ModelConfig(name=text.name, platform="ensemble", max_batch_size=largest)
     said.input.add(name=text.input, data_type=pb.TYPE_STRING, dims=[1])
     for name, spec in recipe.outputs.items():
         said.output.add(name=name, data_type=_type(spec), dims=_dims(spec))
