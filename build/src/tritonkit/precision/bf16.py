@@ -83,7 +83,7 @@ def convert(model: onnx.ModelProto, kept: Sequence[str] = ()) -> onnx.ModelProto
         )
     for tensor in halved.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT16:
-            tensor.CopyFrom(_bf16(weights[tensor.name], tensor.name))
+            tensor.CopyFrom(_bf16(weights.get(tensor.name, tensor), tensor.name))
     for node in halved.graph.node:
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
