@@ -242,6 +242,23 @@ def test_an_output_whose_first_dimension_is_not_the_batch_is_refused_by_name(tmp
         sized(described, path)
 
 
+def test_an_output_that_the_configuration_leaves_out_is_neither_checked_nor_answered(tmp_path: Path) -> None:
+    """Such as a sum over the batch, which cannot be cut into rows."""
+    nodes = [helper.make_node("Add", ["x", "x"], ["y"]), helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0)]
+    tensors = {name: helper.make_tensor_value_info(name, FLOAT, ["batch", 3]) for name in ("x", "y")}
+    total = helper.make_tensor_value_info("sum", FLOAT, [])
+    graph = helper.make_graph(nodes, "g", [tensors["x"]], [total, tensors["y"]])
+    described = {
+        "max_batch_size": 4,
+        "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [3]}],
+        "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [3]}],
+        "parameters": {"batch_sizes": {"string_value": "1,4"}},
+    }
+    execution = sized(described, save(graph, tmp_path / "model.onnx"))
+    assert execution.output_names == ["y"]
+    assert [array.tolist() for array in execution.run([{"x": np.ones((1, 3), np.float32)}])[0]] == [[[2, 2, 2]]]
+
+
 # Settings
 
 

@@ -116,13 +116,21 @@ def decide(
         "metrics": metrics.code(recipe), "devices": [gpu.name for gpu in node.gpus()] if on_gpu else [],
         "absent": dict(absent), "threads": recipe.serving(target).threads, "batch": recipe.max_batch_size,
         "shapes": recipe.sizes("opt"), "machine": machine(), "tools": store.tool_versions(),
-        "served": str(config.build(recipe, target)) if target == "cuda" else "",
+        "served": _served(recipe) if target == "cuda" else "",
         "code": store.code_hash(*(Path(__file__).with_name(f"{name}.py") for name in _CODE)),
     }  # fmt: skip
     kept, _ = store.derive(facts, lambda _: _finite(asdict(_measure(recipe, base, target, made, absent))))
     said = kept.about
     rows = [Row(**row) for row in said["rows"]]
     return Decision(said["precision"], rows, said["forced"], said["judged_on"])
+
+
+def _served(recipe: Recipe) -> str:
+    """What a GPU prepares, as text: the configuration without what one session alone does not show."""
+    described = config.build(recipe, "cuda")
+    described.ClearField("instance_group")
+    described.ClearField("dynamic_batching")
+    return str(described)
 
 
 def tuned(recipe: Recipe, decision: Decision, precision: Precision) -> Decision:
@@ -250,6 +258,8 @@ def _accuracies(
     """
     emulated = target != "cpu" and not prepared
     truth = search.evaluate(Session(base.graph), recipe, judged)
+    if prepared:  # only what is served is answered there
+        truth = [{name: outputs[name] for name in recipe.outputs} for outputs in truth]
     found = {}
     for name, artifact in made.items():
         session: speed.Runnable

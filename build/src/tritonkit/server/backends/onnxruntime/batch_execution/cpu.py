@@ -22,7 +22,7 @@ class CpuRunner:
             str(graph), options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without) or None
         )
         self._sizes = sizes
-        self.output_names = [output.name for output in self.session.get_outputs()]
+        self.output_names = [output.name for output in self.session.get_outputs() if output.name in sizes.outputs]
         self.facts: dict[str, Any] = {"graphs": False}
         self._staging: dict[str, np.ndarray] = {}
         self._inputs: dict[str, np.ndarray] = {}

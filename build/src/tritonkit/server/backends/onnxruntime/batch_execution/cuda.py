@@ -105,7 +105,7 @@ class CudaRunner:
         before = self._device.free_bytes()[0]
         self.session = self._open()
         self.facts["session_bytes"] = before - self._device.free_bytes()[0]
-        self.output_names = [output.name for output in self.session.get_outputs()]
+        self.output_names = [output.name for output in self.session.get_outputs() if output.name in sizes.outputs]
         self._staging: dict[str, np.ndarray] = {}
         self._blocks: dict[str, tuple[int, int]] = {}  # tensor → address and bytes on the device
         self._runs: dict[Size, tuple[Any, Any, Any]] = {}  # session, binding and run options

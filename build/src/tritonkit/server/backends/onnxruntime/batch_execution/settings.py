@@ -50,6 +50,7 @@ class Sizes:
         most_rows: Rows that Triton gives one batch at most.
         dtypes: Input to its numpy dtype.
         dims: Input to its dims, without the batch dimension; -1 where it is padded.
+        outputs: What is answered; a graph may have more.
     """
 
     batches: tuple[int, ...]
@@ -59,6 +60,7 @@ class Sizes:
     most_rows: int
     dtypes: Mapping[str, Any]
     dims: Mapping[str, tuple[int, ...]]
+    outputs: frozenset[str]
 
     def shape(self, name: str, lengths: Sequence[int]) -> tuple[int, ...]:
         """An input's shape without the batch dimension, where the padded dimensions have these lengths."""
@@ -113,6 +115,7 @@ def read_sizes(config: Mapping[str, Any], *, on_gpu: bool) -> Sizes | str:
         most_rows=max(largest, batches[-1]),
         dtypes={tensor["name"]: NUMPY[tensor["data_type"]] for tensor in config["input"]},
         dims={tensor["name"]: tuple(map(int, _dims(tensor))) for tensor in config["input"]},
+        outputs=frozenset(tensor["name"] for tensor in config["output"]),
     )
 
 

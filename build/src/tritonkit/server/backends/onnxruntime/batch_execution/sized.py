@@ -28,7 +28,7 @@ class Runner(Protocol):
 
     Attributes:
         session: onnxruntime's.
-        output_names: The graph's outputs, in its order.
+        output_names: The outputs that are answered, in the graph's order.
         facts: What preparing found, for the log and the passport.
     """
 
