@@ -113,6 +113,12 @@ def test_batching_says_which_sizes_and_whether_graphs_and_only_for_its_target(pr
     assert parameters(made(loaded(project, batching={"batch_sizes": []}), "cuda"))["batch_sizes"] == "off"
 
 
+def test_a_model_without_batches_runs_at_its_one_size_unless_the_recipe_turns_it_off(project: Project) -> None:
+    assert "batch_sizes" not in parameters(made(loaded(project, max_batch_size=0), "cuda"))
+    unsized = loaded(project, max_batch_size=0, batching={"batch_sizes": []})
+    assert parameters(made(unsized, "cuda"))["batch_sizes"] == "off"
+
+
 def test_sizes_above_the_largest_batch_are_refused_where_they_are_written(project: Project) -> None:
     for batching in ({"batch_sizes": [1, 17]}, {"batch_sizes": [1, 16], "max_batch_size": 8}):
         with pytest.raises(RecipeError, match="leave out what is above"):

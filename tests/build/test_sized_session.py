@@ -41,7 +41,7 @@ def test_one_number_a_row_runs_at_prepared_sizes_in_parts_with_memory_of_their_o
 
 
 def test_a_model_without_batches_runs_at_its_one_size(tmp_path: Path) -> None:
-    doubled = session(tmp_path, "[2]", [2], "max_batch_size: 0\nbatching: {batch_sizes: [1]}\n")
+    doubled = session(tmp_path, "[2]", [2], "max_batch_size: 0\n")
     assert doubled.why_not_sized == ""
     assert doubled.run({"x": np.ones(2, np.float32)})["y"].tolist() == [2, 2]
 

@@ -15,6 +15,9 @@ from tritonkit.graph import Array, Session, session_options, shapes_of
 from tritonkit.recipe import Recipe
 from tritonkit.repository import config
 
+_BACKEND = Path(__file__).with_name("server") / "backends" / "onnxruntime" / "batch_execution"
+CODE = (Path(__file__), *sorted(_BACKEND.glob("*.py")))  # what measurements at prepared sizes depend on
+
 
 @dataclass(frozen=True)
 class DeviceMemory:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import onnx
 
-from tritonkit import parity, progress, samples, store
+from tritonkit import parity, progress, samples, sized_session, store
 from tritonkit.engines import node
 from tritonkit.errors import CheckFailed
 from tritonkit.graph import Session
@@ -117,7 +117,9 @@ def decide(
         "absent": dict(absent), "threads": recipe.serving(target).threads, "batch": recipe.max_batch_size,
         "shapes": recipe.sizes("opt"), "machine": machine(), "tools": store.tool_versions(),
         "served": _served(recipe) if target == "cuda" else "",
-        "code": store.code_hash(*(Path(__file__).with_name(f"{name}.py") for name in _CODE)),
+        "code": store.code_hash(
+            *(Path(__file__).with_name(f"{name}.py") for name in _CODE), *(sized_session.CODE if on_gpu else ())
+        ),
     }  # fmt: skip
     kept, _ = store.derive(facts, lambda _: _finite(asdict(_measure(recipe, base, target, made, absent))))
     said = kept.about

@@ -171,7 +171,8 @@ def _add_sizes(config: pb.ModelConfig, recipe: Recipe, serving: Serving) -> None
     parameters = config.parameters
     for name in ("batch_sizes", "cuda_graphs", "padding"):
         parameters.pop(name, None)
-    parameters["batch_sizes"].string_value = ",".join(map(str, serving.batch_sizes)) or "off"
+    if serving.max_batch_size or not serving.batch_sizes:  # a request without batch dimension is a size by itself
+        parameters["batch_sizes"].string_value = ",".join(map(str, serving.batch_sizes)) or "off"
     parameters["cuda_graphs"].string_value = str(int(serving.cuda_graphs))
     padding = padding_of(recipe) if pads(serving) else {}
     if padding:
