@@ -21,6 +21,7 @@ from tritonkit.server.backends.onnxruntime.batch_execution import (
     open_execution,
     read_sizes,
 )
+from tritonkit.server.backends.onnxruntime.batch_execution.convolutions import has_convolutions
 from tritonkit.server.backends.onnxruntime.batch_execution.planning import Piece, Planner, Size
 
 FLOAT = TensorProto.FLOAT
@@ -324,3 +325,20 @@ def test_an_instance_on_a_gpu_takes_doublings_by_itself() -> None:
     assert not isinstance(sizes, str)
     assert sizes.batches == (1, 2, 4, 8, 16, 24)
     assert sizes.graphs
+
+
+# Convolutions
+
+
+def test_a_graph_with_a_convolution_is_known_by_its_bytes(tmp_path: Path) -> None:
+    weights = helper.make_tensor("w", FLOAT, [1, 3, 1], [1.0] * 3)
+    for operator in ("Conv", "ConvTranspose"):
+        graph = helper.make_graph(
+            [helper.make_node(operator, ["x", "w"], ["y"], name="a")], "g",
+            [helper.make_tensor_value_info("x", FLOAT, ["batch", 3, 4])],
+            [helper.make_tensor_value_info("y", FLOAT, None)], [weights],
+        )  # fmt: skip
+        assert has_convolutions(save(graph, tmp_path / "model.onnx"))
+    named = one_input(tmp_path / "named.onnx", [helper.make_node("Neg", ["x"], ["y"], name="Conv")], ["batch", 3])
+    assert not has_convolutions(named)
+    assert not has_convolutions(text_model(tmp_path / "text.onnx"))

@@ -92,7 +92,7 @@ def test_cuda_target_asks_for_gpus_prepared_sizes_and_the_heuristic_convolution_
     options = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"}
     assert (accelerator.name, dict(accelerator.parameters)) == ("cuda", options)
     assert parameters(said) == {
-        "batch_sizes": "1,2,4,6,8,12", "cuda_graphs": "1", "FORCE_CPU_ONLY_INPUT_TENSORS": "no",
+        "batch_sizes": "1,2,4,8,12", "cuda_graphs": "1", "FORCE_CPU_ONLY_INPUT_TENSORS": "no",
     }  # fmt: skip
 
 

@@ -129,7 +129,7 @@ class Batching(Section):
         precision: The variant that served most under load, where that is not the one that the gate finds fastest
             in process. The gate still refuses it when it is not accurate. TensorRT does not read it.
         batch_sizes: The batches that a GPU is prepared for; others are padded up or run in pieces. Doublings up to
-            ``max_batch_size``, with the sizes halfway between, if not given. ``[]``: none, batches run as they come.
+            ``max_batch_size`` if not given. ``[]``: none, batches run as they come.
         cuda_graphs: Whether each prepared size is captured as a CUDA graph.
     """
 

@@ -46,9 +46,8 @@ class Serving:
 
 
 def default_batch_sizes(largest: int) -> tuple[int, ...]:
-    """Doublings up to the largest batch, and from 4 on the sizes halfway between them; 1 where nothing is batched."""
-    ladder = sorted({2**power for power in range(13)} | {3 * 2**power for power in range(1, 12)})
-    return (*(size for size in ladder if size < largest), max(largest, 1))
+    """Doublings up to the largest batch: one between them runs as several (docs/decisions/0014). 1 without batches."""
+    return (*(2**power for power in range(13) if 2**power < largest), max(largest, 1))
 
 
 def resolve(batching: Batching, max_batch_size: int, target: Target) -> Serving:

@@ -161,6 +161,7 @@ def _report(sizes, facts, seconds):
         graphs = (
             "one CUDA graph each" if facts["graphs"] else f"without CUDA graphs: {facts.get('why_no_graphs', 'off')}"
         )
+        graphs += f", {facts['sessions']} sessions" if facts["sessions"] > 1 else ""
         mib = {name: facts[f"{name}_bytes"] / 2**20 for name in ("context", "session", "sizes")}
         parts.append(
             f"{graphs}; on {facts['device']} context {mib['context']:.0f}, weights {mib['session']:.0f}, "

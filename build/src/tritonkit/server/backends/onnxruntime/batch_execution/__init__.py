@@ -9,6 +9,7 @@ small kernels one by one. So each prepared size is run once when the model loads
     sized      rows into pieces, pieces through a runner, and the answers back
     direct     batches as they come
     cpu, cuda  the runners: a session, its prepared sizes, and the memory that they read and write
+    convolutions  what decides whether sizes share a session on a GPU
     memory     CUDA memory, streams and driver, through NVIDIA's own Python bindings
 
 It imports numpy and onnxruntime only (and ``cuda.bindings`` for a GPU), as it runs inside Triton; tritonkit's gate

@@ -1,4 +1,10 @@
-"""Prepared sizes on a GPU: one session, one copy of the weights, and a captured CUDA graph for every size.
+"""Prepared sizes on a GPU: a captured CUDA graph for every size, of one session, or of one session each.
+
+A graph without convolutions has one session and one copy of the weights for all sizes. A convolution keeps what it
+prepared for one shape only: the next shape throws it away, and with it, it seems, what a captured graph still needs. On
+an H200 (onnxruntime 1.31) graphs of EfficientNet-Lite0 in one session gave wrong answers after the other
+sizes had been prepared, in most processes. So a graph with convolutions has a session for each size, which never sees
+another shape.
 
 Copies go through pinned memory, on the stream that the graph runs on. All sizes share the tensors' device memory: only
 one of them runs at a time.
@@ -16,6 +22,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from .convolutions import has_convolutions
 from .memory import Device
 from .planning import Size
 from .settings import Sizes
@@ -102,13 +109,14 @@ class CudaRunner:
             "device": self._device.name, "capability": list(self._device.capability), "graphs": sizes.graphs,
             "context_bytes": self._device.context_bytes, "sizes_bytes": 0,
         }  # fmt: skip
+        self._one_session_a_size = has_convolutions(graph)
         before = self._device.free_bytes()[0]
         self.session = self._open()
         self.facts["session_bytes"] = before - self._device.free_bytes()[0]
         self.output_names = [output.name for output in self.session.get_outputs() if output.name in sizes.outputs]
         self._staging: dict[str, np.ndarray] = {}
         self._blocks: dict[str, tuple[int, int]] = {}  # tensor → address and bytes on the device
-        self._runs: dict[Size, tuple[Any, Any, Any]] = {}  # session, binding and run options
+        self._runs: dict[Size, tuple[Any, ...]] = {}  # session, binding and run options
         self._row_bytes: dict[tuple[str, Size], int] = {}
         self._shapes: dict[Size, dict[str, tuple[tuple[int, ...], Any]]] = {}
         self._answers: dict[Size, dict[str, np.ndarray]] = {}
@@ -142,12 +150,19 @@ class CudaRunner:
         self.facts["why_no_graphs"] = reason
 
     def _run_without_graphs(self, reason: str) -> None:
-        """Open the session anew and bind every size that was prepared so far."""
+        """Open sessions anew, and bind every size that was prepared so far."""
         self._note_no_graphs(reason)
+        prepared = list(self._runs)
         self._runs.clear()
         self.session = self._session_with({})
-        for size in self._shapes:
+        for size in prepared:
+            self._choose_session()
             self._bind(size)
+
+    def _choose_session(self) -> None:
+        """A session that has seen no other size, where sizes do not share one; the first is there already."""
+        if self._one_session_a_size and self._runs:
+            self.session = self._open()
 
     def staging(self, name: str, nbytes: int) -> np.ndarray:
         """Pinned memory."""
@@ -173,6 +188,7 @@ class CudaRunner:
         return self._shapes[size]
 
     def _prepare(self, size: Size) -> None:
+        self._choose_session()
         for name, dtype in self._sizes.dtypes.items():
             self._reserve(name, size, self._input_shape(name, size), dtype)
         self._shapes[size], self._answers[size] = self._discover(size)
@@ -184,6 +200,7 @@ class CudaRunner:
             except Exception as error:
                 if _is_memory(error):
                     raise
+                self._runs[size] = ()  # among those that are bound anew
                 self._run_without_graphs(_reason(error))
         else:
             self._bind(size)
@@ -195,6 +212,7 @@ class CudaRunner:
         A graph reads memory at fixed addresses, so a fault in what it was given shows only after other sizes were
         prepared: as a wrong answer, never as an error.
         """
+        self.facts["sessions"] = len(self._runs) if self._one_session_a_size else 1
         if not self.facts["graphs"]:
             return
         for size, expected in self._answers.items():
@@ -206,7 +224,6 @@ class CudaRunner:
                         f"the graph of batch {size.batch} gave another answer than the run before it"
                     )
                     return
-        self._answers.clear()
 
     def _first_rows(self, name: str, size: Size) -> np.ndarray:
         """The first rows of an output's memory, on the host."""
@@ -275,8 +292,9 @@ class CudaRunner:
         for name, (shape, dtype) in self._shapes[size].items():
             binding.bind_output(name, "cuda", self._device.number, dtype, list(shape), self._blocks[name][0])
         number = str(len(self._runs) + 1) if self.facts["graphs"] else NO_GRAPH
-        self._runs[size] = (self.session, binding, _run_options(number))
-        self.launch(size)  # captures, if it is a graph's first
+        options = _run_options(number)
+        self.session.run_with_iobinding(binding, options)  # captures, if it is a graph's first
+        self._runs[size] = (self.session, binding, options)
 
     def cost_ms(self, size: Size) -> float:
         """The median of some runs."""
@@ -334,11 +352,7 @@ class CudaRunner:
 
 
 def _run_options(graph_number: str) -> Any:
-    """Options of a run: its graph's number.
-
-    onnxruntime waits for the end of every run. Told not to (``disable_synchronize_execution_providers``), 1.31 gave
-    wrong answers from graphs of a convolutional network, on an H200.
-    """
+    """Options of a run: its graph's number."""
     options = ort.RunOptions()
     options.add_run_config_entry("gpu_graph_id", graph_number)
     return options
