@@ -100,3 +100,12 @@ def test_one_input_has_one_fill(tmp_path: Path) -> None:
     )
     with pytest.raises(RecipeError, match="'x' is padded with 0 and 1; give one value"):
         recipe.load(path)
+
+
+def test_an_output_with_a_padded_dimension_twice_is_refused(tmp_path: Path) -> None:
+    twice = RECIPE.replace(
+        "tokens: {dtype: fp32, dims: [sequence, 8]}", "tokens: {dtype: fp32, dims: [sequence, sequence]}"
+    )
+    (tmp_path / "texts.yaml").write_text(twice.replace("SHAPES", PADDED), encoding="utf-8")
+    with pytest.raises(RecipeError, match="the output 'tokens' has the dimension sequence twice"):
+        recipe.load(tmp_path / "texts.yaml")

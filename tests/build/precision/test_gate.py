@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tritonkit import cli
+from tritonkit.graph import Session
 from tritonkit.precision import gate, speed, variants
 from tritonkit.precision.gate import Row
 from tritonkit.recipe import Precision
@@ -276,3 +277,18 @@ def test_no_sample_serves_two_purposes(pictures: Exported) -> None:
     seen = [sample["image"].tobytes() for group in groups for sample in group]
     assert len(set(seen)) == len(seen) == 80
     assert [sample["image"].tobytes() for sample in variants.judged(pictures.recipe)] == seen[-46:]
+
+
+def test_a_gpu_that_cannot_be_used_leaves_variants_unproven_with_the_reason(
+    shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.setattr(Session, "has_cuda", staticmethod(lambda: True))  # and there is no driver
+    path = recipe_with(shelf, "no_driver", precisions=["fp32", "fp16"])
+    built, _ = build(capsys, path, tmp_path / "repository", "--target", "cuda")
+    (model,) = built["models"].values()
+    rows = {row["precision"]: row for row in model["gate"]}
+    assert model["precision"] == "fp32"
+    assert rows["fp16"]["verdict"] == "unproven"
+    assert "its speed was not measured: " in rows["fp16"]["why"]

@@ -17,7 +17,7 @@ import onnx
 
 from tritonkit import parity, progress, samples, sized_session, store
 from tritonkit.engines import node
-from tritonkit.errors import CheckFailed
+from tritonkit.errors import CheckFailed, GraphError
 from tritonkit.graph import Session
 from tritonkit.precision import fp16, metrics, search, speed, variants
 from tritonkit.recipe import Precision, Recipe, Target
@@ -121,7 +121,22 @@ def decide(
             *(Path(__file__).with_name(f"{name}.py") for name in _CODE), *(sized_session.CODE if on_gpu else ())
         ),
     }  # fmt: skip
-    kept, _ = store.derive(facts, lambda _: _finite(asdict(_measure(recipe, base, target, made, absent))))
+
+    def derive(on_gpu: bool, unmeasured: str, more: Mapping[str, Any]) -> store.Artifact:
+        def measure(_: Path) -> dict[str, Any]:
+            decision = _measure(recipe, base, target, made, absent, on_gpu=on_gpu, unmeasured=unmeasured)
+            return dict(_finite(asdict(decision)))
+
+        return store.derive({**facts, **more}, measure)[0]
+
+    try:
+        kept = derive(on_gpu, _unmeasured(target), {})
+    except GraphError as error:
+        if not on_gpu:
+            raise
+        # A GPU that is full, or a driver that is too old, is no reason not to build; the next build tries again.
+        unmeasured = f"its speed was not measured: {error.message}"
+        kept = derive(False, unmeasured, {"devices": [], "unmeasured": unmeasured})
     said = kept.about
     rows = [Row(**row) for row in said["rows"]]
     return Decision(said["precision"], rows, said["forced"], said["judged_on"])
@@ -181,10 +196,12 @@ def _measure(
     target: Target,
     made: Mapping[Precision, store.Artifact],
     absent: Mapping[Precision, str],
+    *,
+    on_gpu: bool,
+    unmeasured: str,
 ) -> Decision:
     with progress.task(f"{recipe.name}: gate") as step:
         judged = variants.judged(recipe)
-        on_gpu = target == "cuda" and Session.has_cuda()
         prepared: dict[str, SizedSession] = {}
         if on_gpu:
             for name, artifact in made.items():
@@ -194,7 +211,7 @@ def _measure(
         accuracy = _accuracies(recipe, base, target, made, judged, prepared)
         times = _times(recipe, target, made, judged, step, prepared)
     rows = [_row(name, artifact, accuracy[name], times.get(name)) for name, artifact in made.items()]
-    rows = judge(recipe, rows, times, _unmeasured(target))
+    rows = judge(recipe, rows, times, unmeasured)
     memory = {name: session.memory for name, session in prepared.items() if session.memory}
     rows = [replace(row, memory=memory[row.precision].as_json()) if row.precision in memory else row for row in rows]
     rows += [Row(name, "not built", why, {}, accurate=False) for name, why in absent.items()]

@@ -154,6 +154,11 @@ def _check_padding(recipe: Recipe, dimension: str, bounds: Range) -> None:
             raise ValueError(f"{where}: {name!r} has the dimension {dimension} twice, which cannot be padded")
         if not holds(spec.type.numpy, value):
             raise ValueError(f"{where}: {name!r} is {spec.dtype}, which cannot hold {value!r}")
+    for name, output in recipe.outputs.items():
+        if output.dims.count(dimension) > 1:
+            raise ValueError(
+                f"{where}: the output {name!r} has the dimension {dimension} twice, which cannot be cropped"
+            )
 
 
 def holds(dtype: Any, value: float | bool) -> bool:

@@ -75,8 +75,10 @@ def build(recipe: Recipe, target: Target, *, sized: bool = True) -> pb.ModelConf
     if target == "cuda":
         cuda = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="cuda")
         cuda.parameters["cudnn_conv_algo_search"] = CONV_SEARCH
-        cuda.parameters["arena_extend_strategy"] = ARENA
-        cuda.parameters["use_tf32"] = str(int(recipe.tf32))
+        if sized:
+            cuda.parameters["arena_extend_strategy"] = ARENA
+        if sized or not recipe.tf32:  # on is onnxruntime's default, and an older one may not know the option
+            cuda.parameters["use_tf32"] = str(int(recipe.tf32))
     return config
 
 
