@@ -313,7 +313,7 @@ def _alternating(model: Model, execution: Any, effort: Effort) -> list[float]:
     sizes = _sizes(execution)
     chosen = [sizes[index] for index in sorted(random.permutation(len(sizes))[:ALTERNATING])]
     feeds = [models.joined(model.singles(size.batch, list(size.lengths))) for size in chosen]
-    found = []
+    ratios = []
     for _ in range(effort.rounds):
         fixed = [run_ms(partial(execution.run, [feed]), effort.turn_s / len(feeds)) for feed in feeds]
         took: list[list[float]] = [[] for _ in feeds]
@@ -322,8 +322,8 @@ def _alternating(model: Model, execution: Any, effort: Effort) -> list[float]:
             start = time.perf_counter()
             execution.run([feeds[index]])
             took[index].append((time.perf_counter() - start) * 1000)
-        found.append(sum(map(statistics.median, took)) / sum(fixed))
-    return found
+        ratios.append(sum(map(statistics.median, took)) / sum(fixed))
+    return ratios
 
 
 def _options() -> Any:

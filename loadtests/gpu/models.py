@@ -124,16 +124,16 @@ def recipes(names: Sequence[str]) -> list[Recipe]:
     return [recipe.load(RECIPES / f"{name}.yaml") for name in VARIANTS if name in names]
 
 
-def build(wanted: Sequence[Recipe], folder: Path) -> tuple[list[Model], list[GateRow]]:
+def build(recipes: Sequence[Recipe], folder: Path) -> tuple[list[Model], list[GateRow]]:
     """Build every variant for CUDA, and hear what the gate says of it.
 
     Args:
-        wanted: The recipes.
+        recipes: The recipes.
         folder: Where a repository for each precision goes; what lies there unchanged is built only once.
     """
     models, gate = [], []
     for precision in dict.fromkeys(kind for kinds in VARIANTS.values() for kind in kinds):
-        chosen = [one for one in wanted if precision in VARIANTS[one.name]]
+        chosen = [entry for entry in recipes if precision in VARIANTS[entry.name]]
         if not chosen:
             continue
         options = pipeline.Options(precisions=("fp32",), overwrite=True)

@@ -40,8 +40,8 @@ def texts(count: int = 4) -> list[samples.Sample]:
 
 
 def test_a_model_with_a_mask_passes_at_the_closest_and_at_the_largest_size(tmp_path: Path) -> None:
-    wanted = read(tmp_path)
-    measured = padding.check(wanted, Session(text_model(tmp_path / "model.onnx")), texts())
+    texts_recipe = read(tmp_path)
+    measured = padding.check(texts_recipe, Session(text_model(tmp_path / "model.onnx")), texts())
     assert {measurement.check for measurement in measured} == {"padded"}
     assert {measurement.output for measurement in measured} == {"mean", "tokens"}
     assert max(measurement.relative for measurement in measured) < 1e-5
@@ -49,21 +49,21 @@ def test_a_model_with_a_mask_passes_at_the_closest_and_at_the_largest_size(tmp_p
 
 
 def test_a_model_that_looks_at_what_fills_a_row_is_refused(tmp_path: Path) -> None:
-    wanted = read(tmp_path, PADDED.replace("mask: 0", "mask: 1"))  # the mask then says that padding is text
+    texts_recipe = read(tmp_path, PADDED.replace("mask: 0", "mask: 1"))  # the mask then says that padding is text
     with pytest.raises(CheckFailed, match="changes when a row is padded") as caught:
-        padding.check(wanted, Session(text_model(tmp_path / "model.onnx")), texts())
+        padding.check(texts_recipe, Session(text_model(tmp_path / "model.onnx")), texts())
     assert "remove `pad`" in caught.value.fix
 
 
 def test_a_recipe_that_pads_nothing_is_not_looked_at(tmp_path: Path) -> None:
-    wanted = read(tmp_path, "{min: 1, opt: 8, max: 32}")
-    assert padding.check(wanted, Session(text_model(tmp_path / "model.onnx")), texts()) == []
+    texts_recipe = read(tmp_path, "{min: 1, opt: 8, max: 32}")
+    assert padding.check(texts_recipe, Session(text_model(tmp_path / "model.onnx")), texts()) == []
 
 
 def test_rows_are_filled_up_with_what_the_recipe_says(tmp_path: Path) -> None:
-    wanted = read(tmp_path, "{min: 1, opt: 8, max: 32, pad: {ids: 7, mask: 0}}")
+    texts_recipe = read(tmp_path, "{min: 1, opt: 8, max: 32, pad: {ids: 7, mask: 0}}")
     rows = [{"ids": np.arange(2), "mask": np.ones(2, np.int64)}, {"ids": np.arange(4), "mask": np.ones(4, np.int64)}]
-    batch = padding.padded_batch(wanted, rows, {"sequence": 5})
+    batch = padding.padded_batch(texts_recipe, rows, {"sequence": 5})
     assert batch["ids"].tolist() == [[0, 1, 7, 7, 7], [0, 1, 2, 3, 7]]
     assert batch["mask"].tolist() == [[1, 1, 0, 0, 0], [1, 1, 1, 1, 0]]
 

@@ -21,13 +21,13 @@ ROWS = 6  # in a batch, each of another length
 CHECK = "padded"
 
 
-def check(recipe: Recipe, session: Session, found: Sequence[samples.Sample]) -> list[Measurement]:
+def check(recipe: Recipe, session: Session, real: Sequence[samples.Sample]) -> list[Measurement]:
     """Run rows of different lengths alone and padded in one batch, at the closest prepared size and at the largest.
 
     Args:
         recipe: Says what is padded, with what, up to which sizes, and the tolerance.
         session: The graph.
-        found: Real samples.
+        real: Real samples.
 
     Raises:
         CheckFailed: An answer changes by more than the recipe's tolerance.
@@ -36,7 +36,7 @@ def check(recipe: Recipe, session: Session, found: Sequence[samples.Sample]) -> 
     if not padded:
         return []
     rows = [
-        samples.resized(found[index % len(found)], recipe, _lengths(recipe, index / (ROWS - 1)))
+        samples.resized(real[index % len(real)], recipe, _lengths(recipe, index / (ROWS - 1)))
         for index in range(ROWS)
     ]
     measured = []

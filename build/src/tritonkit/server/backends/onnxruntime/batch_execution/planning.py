@@ -61,10 +61,10 @@ class Planner:
 
     def pieces(self, rows: int, lengths: Lengths) -> tuple[Piece, ...]:
         """The cheapest prepared sizes that together hold some rows, largest first."""
-        found = self._pieces.get((rows, lengths))
-        if found is None:
-            found = self._pieces[rows, lengths] = self._cut(rows, lengths)
-        return found
+        pieces = self._pieces.get((rows, lengths))
+        if pieces is None:
+            pieces = self._pieces[rows, lengths] = self._cut(rows, lengths)
+        return pieces
 
     def groups(self, rows: Mapping[Lengths, int]) -> list[tuple[Lengths, list[Lengths]]]:
         """Which rows run at a common length: the cheapest way to join the prepared lengths of a batch.
