@@ -36,8 +36,7 @@ def check(recipe: Recipe, session: Session, real: Sequence[samples.Sample]) -> l
     if not padded:
         return []
     rows = [
-        samples.resized(real[index % len(real)], recipe, _lengths(recipe, index / (ROWS - 1)))
-        for index in range(ROWS)
+        samples.resized(real[index % len(real)], recipe, _lengths(recipe, index / (ROWS - 1))) for index in range(ROWS)
     ]
     measured = []
     for count, widest in ((ROWS // 2, False), (ROWS, False), (ROWS, True)):
