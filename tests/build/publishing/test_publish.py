@@ -11,10 +11,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import boto3  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 import yaml
+from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from s3store import Bucket
+from strictstore import strict
+from support import Project
 
 from tritonkit import publishing
 from tritonkit.errors import CheckFailed
@@ -241,3 +245,35 @@ def test_parts_of_an_upload_that_was_cut_off_are_removed_by_pruning(repository: 
         found = bucket.client.list_multipart_uploads(Bucket="models").get("Uploads", [])
         assert len(found) == left
     assert found[0]["Key"] == "other/weights"
+
+
+LARGE_BYTES = 160 * 2**20  # s3fs uploads 100 MiB and more in parts, and copies more than 150 MiB so
+
+
+def test_files_that_go_in_parts_are_published_copied_and_verified_as_amazon_demands(
+    project: Project, repository: Path, bucket: Bucket
+) -> None:
+    (repository / "double/1/weights.bin").write_bytes(os.urandom(2**20) * (LARGE_BYTES // 2**20))
+    with strict(bucket.endpoint) as (endpoint, refusals):
+        versions = []
+        for factor in (2, 3):
+            model = repository / "double/1/model.py"
+            model.write_text(model.read_text().replace("* 2", f"* {factor}"))
+            code, said, error = project.run("publish", repository, HERE, "--json", "--endpoint-url", endpoint)
+            assert code == 0, error
+            versions.append(json.loads(said)["version"])
+        assert refusals == []
+    assert len(set(versions)) == 2
+    sizes = bucket.objects("prod/versions")
+    for version in versions:
+        assert sizes[f"prod/versions/{version}/double/1/weights.bin"] == LARGE_BYTES
+
+
+def test_the_strict_server_refuses_parts_of_another_checksum(bucket: Bucket) -> None:
+    with strict(bucket.endpoint) as (endpoint, refusals):
+        client = boto3.client("s3", endpoint_url=endpoint)
+        upload = client.create_multipart_upload(Bucket="models", Key="x", ChecksumAlgorithm="SHA256")["UploadId"]
+        with pytest.raises(ClientError, match="expected checksum Type: sha256, actual checksum Type: crc32"):
+            client.upload_part(Bucket="models", Key="x", UploadId=upload, PartNumber=1, Body=b"x")
+        client.close()
+    assert len(refusals) == 1

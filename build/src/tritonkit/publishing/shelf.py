@@ -38,6 +38,10 @@ MANIFESTS = "manifests"
 POINTER = "current.json"
 _INCOMING = ".incoming"  # files on their way into a folder; nobody reads it
 THREADS = 8
+# What S3 takes in one request, and of how many parts a larger object may consist (Amazon S3 quotas).
+S3_ONE_PIECE_BYTES = 5 * 2**30
+MOST_PARTS = 10_000
+PART_BYTES = 50 * 2**20
 
 
 @dataclass(frozen=True)
@@ -257,11 +261,19 @@ class Shelf:
         if self.place.scheme == "file":
             self._place(name, origin)
             return
-        wishes = {"ChecksumAlgorithm": "SHA256"} if self.place.scheme == "s3" else {}
+        if self.place.scheme != "s3":
+            if isinstance(origin, bytes):
+                self.fs.pipe_file(name, origin)
+            else:
+                self.fs.put_file(str(origin), name)
+            return
+        size = len(origin) if isinstance(origin, bytes) else origin.stat().st_size
+        part = max(PART_BYTES, -(-size // MOST_PARTS))
+        in_parts = size >= min(2 * part, S3_ONE_PIECE_BYTES)  # where s3fs begins to send parts
         if isinstance(origin, bytes):
-            self.fs.pipe_file(name, origin, **wishes)
+            self.fs.pipe_file(name, origin, chunksize=part, **_sha256_kept(in_parts))
         else:
-            self.fs.put_file(str(origin), name, **wishes)
+            self.fs.put_file(str(origin), name, chunksize=part, **_sha256_kept(in_parts))
 
     def copy(self, version: str, file: File, source: tuple[str, str]) -> None:
         """Store a file that another version has, without its bytes passing through here.
@@ -274,8 +286,12 @@ class Shelf:
         if self.place.scheme == "file":
             self._place(self.file(version, file.path), Path(self.file(*source)))
             return
-        wishes = {"ChecksumAlgorithm": "SHA256"} if self.place.scheme == "s3" else {}
-        self.fs.cp_file(self.file(*source), self.file(version, file.path), **wishes)
+        options = {}
+        if self.place.scheme == "s3":
+            from s3fs.core import MANAGED_COPY_THRESHOLD  # type: ignore[import-untyped]  # above which it copies in parts
+
+            options = _sha256_kept(file.size > MANAGED_COPY_THRESHOLD)
+        self.fs.cp_file(self.file(*source), self.file(version, file.path), **options)
 
     def settle(self, version: str) -> None:
         """Make a version's files durable; object stores did that with each."""
@@ -311,6 +327,15 @@ class Shelf:
             atomic.write(Path(path), data)
         else:
             self.fs.pipe_file(path, data)
+
+
+def _sha256_kept(in_parts: bool) -> dict[str, str]:
+    """The option by which S3 keeps an object's SHA-256; none for what goes in parts, which are then read back.
+
+    An upload in parts that asks for SHA-256 must carry it with every part, and s3fs sends each with botocore's CRC32:
+    Amazon refuses the first one (fsspec/s3fs#672).
+    """
+    return {} if in_parts else {"ChecksumAlgorithm": "SHA256"}
 
 
 def now() -> str:
