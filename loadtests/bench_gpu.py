@@ -133,16 +133,17 @@ class Bench:
         counts = _numbers("--instances", self.options.instances) if self.options.instances else (own,)
         for count in sorted(set(counts), key=lambda count: (count != own, count)):  # the one that is built first
             step(f"{model.name} {model.precision}: a server with {counted(count, 'instance')}")
-            with served.running(model, count, folder, plan.processes) as running:
+            # On one GPU, as what it is held against runs in process on one.
+            with served.running(model, count, folder, plan.processes, only_first_gpu=True) as running:
                 chosen = plan if count == own else served.fewer(plan)
-                found = served.measure(running, prepared, chosen, len(self.gpus), step)
-                self._add(GpuResult(_now(), "", {}, served=(found,)))
+                figures = served.measure(running, prepared, chosen, 1, step)
+                self._add(GpuResult(_now(), "", {}, served=(figures,)))
                 if model.of_texts and count == own:
                     mixed = served.mixed(running, plan, step)
                     self._add(GpuResult(_now(), "", {}, mixed=(mixed,)))
 
     def _add(self, part: GpuResult) -> None:
-        """Take a part in, write all and say how it did: a machine may be lent for a short time."""
+        """Take a part in, write all and say how it did: a GPU may be rented by the minute."""
         for goal in gpu_goals.goals(part):
             self.errors.print(f"  {goal.subject}: {goal.what} {goal.figure}, {goal.bound}", markup=False)
         self.result = replace(part.merged(self.result), command=self.result.command)
