@@ -78,6 +78,9 @@ CASES = [
     Case("TK014", python(LABELLED), python(LABELLED) | {"labels.txt": "a\nb\nc\nd\n"}, "failed to open text file"),
     Case("TK015", python(LABELLED) | {"labels.txt": "a\nb\n"}, python(LABELLED) | {"labels.txt": "a\nb\nc\nd\n"}),
     Case("TK016", {"1/model.py": IDENTITY, "config.pbtxt": Link("nowhere")}, python(), "failed to poll"),
+    Case("TK016", python() | {"notes.txt": Link("nowhere")}, python() | {"1/notes.txt": Link("nowhere")},
+         "failed to stat", "beside"),
+    Case("TK016", python() | {"2": Link("nowhere")}, python(), "failed to stat", "version"),
     Case("TK020", python("max_batch_size: -1\n" + XY), python(), "must be non-negative"),
     Case("TK021", python() | {"config.pbtxt": f'backend: "python"\n{BATCHED}{XY}'
          "instance_group { count: 1 kind: KIND_CPU gpus: [0] }\n"}, python(), "has kind KIND_CPU but specifies"),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto
 
-from tritonkit.errors import OutputError
+from tritonkit.errors import CheckFailed, OutputError
 from tritonkit.repository import lint
 from tritonkit.repository.lint import RULES, contents, pbtxt
 from tritonkit.server import TritonServer
@@ -48,7 +48,20 @@ def test_links_in_a_circle_are_survived(tmp_path: Path) -> None:
     (tmp_path / "n").mkdir()
     (tmp_path / "n/config.pbtxt").symlink_to("config.pbtxt")
     (tmp_path / "n/1").symlink_to(".")
-    assert [(finding.model, finding.rule) for finding in lint.check(tmp_path).findings] == [("n", "TK016")]
+    findings = [(finding.model, finding.rule) for finding in lint.check(tmp_path).findings]
+    assert findings == [("circle", "TK001"), ("n", "TK016")]
+
+
+@pytest.mark.parametrize("target", ["nowhere", "old"], ids=["nothing", "itself"])
+def test_a_link_to_nothing_beside_the_models_is_an_error_and_no_model_loads(target: str, tmp_path: Path) -> None:
+    place = tmp_path / "repository"
+    write(place / "m", python())
+    (place / "old").symlink_to(target)
+    (finding,) = lint.check(place).findings
+    assert (finding.model, finding.rule) == ("old", "TK001")
+    assert "loads no model at all" in finding.message
+    with pytest.raises(CheckFailed, match="failed to poll model repository"), TritonServer(place, exit_timeout_s=0):
+        pass
 
 
 @pytest.fixture

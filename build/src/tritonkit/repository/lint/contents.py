@@ -136,6 +136,11 @@ class Model:
         return [path / "model.onnx" if is_folder(path) else path for path in paths]
 
     @cached_property
+    def dead_links(self) -> list[Path]:
+        """Links to nothing beside the configuration; Triton asks each entry there for its time, and fails."""
+        return sorted(place for place in entries(self.directory) if place != self.config_path and is_dead_link(place))
+
+    @cached_property
     def read_graphs(self) -> dict[Path, graphs.Graph | str]:
         """Each of these files that exists: its graph, or why it has none."""
         return {path: graphs.read(path) for path in self.graph_paths if is_file(path)}
@@ -187,7 +192,8 @@ def read(path: Path, options: Options) -> Repository:
         OSError: The repository itself cannot be listed.
     """
     custom = options.flag("model-config-name")
-    folders = sorted(entry.name for entry in os.scandir(path) if is_folder(Path(entry.path)))
+    places = [Path(entry.path) for entry in os.scandir(path)]
+    folders = sorted(place.name for place in places if is_folder(place) or is_dead_link(place))
     return Repository(path, {name: _model(path / name, custom[-1] if custom else "") for name in folders})
 
 
@@ -248,6 +254,14 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
+
+
+def is_dead_link(path: Path) -> bool:
+    """Whether it is a link to what is not there, or to itself."""
+    try:
+        return path.is_symlink() and not path.exists()
+    except OSError:
+        return True
 
 
 def is_folder(path: Path) -> bool:

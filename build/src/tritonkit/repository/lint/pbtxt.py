@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -78,7 +79,9 @@ class Node:
 def parse(text: str) -> pb.ModelConfig | Mistake:
     """The configuration that a text describes, or why it describes none."""
     try:
-        return text_format.Parse(text, pb.ModelConfig())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python's, of an escape that protobuf takes as it is
+            return text_format.Parse(text, pb.ModelConfig())
     except text_format.ParseError as error:
         return _mistake(text, error)
     except (RecursionError, ValueError, OverflowError) as error:

@@ -151,9 +151,16 @@ def labels_count(model: Model, _: Context) -> Iterator[Problem]:
     always=True,
 )
 def unreadable(model: Model, _: Context) -> Iterator[Problem]:
-    """A link to nothing is refused. A folder of that name, as a bind mount of a missing file makes it, ends the whole
+    """A link to nothing is refused, as the configuration or as anything else in the model's folder; deeper it does no
+    harm. A folder of that name, as a bind mount of a missing file makes it, ends the whole
     server: Triton 24.10 dies of an uncaught exception. A file that is no text, or far too large, is another file's
     content under this name.
     """
     if model.config_problem:
         yield Problem(f"the configuration {model.config_problem}", "put the configuration's text there")
+    for link in model.dead_links:
+        yield Problem(
+            f"{link.name!r} is a link to nothing: Triton loads no model whose folder has one",
+            "remove the link, or put back what it points to",
+            path=link,
+        )

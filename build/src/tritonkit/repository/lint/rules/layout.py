@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from tritonkit.repository.lint import backends
-from tritonkit.repository.lint.contents import RESERVED, Model
+from tritonkit.repository.lint.contents import RESERVED, Model, is_dead_link
 from tritonkit.repository.lint.findings import Problem
 from tritonkit.repository.lint.registry import CORE, Context, rule
 
@@ -31,10 +31,19 @@ def stray_folder(model: Model, context: Context) -> Iterator[Problem]:
     """Triton takes every folder in a repository for a model, hidden ones too.
 
     One that is none (`.git`, `.ipynb_checkpoints`, `__pycache__`, `lost+found` of a fresh volume) fails to load,
-    and by default a server with a model that fails exits. Files at the top of a repository do no harm. With
-    `--model-control-mode=explicit` only the named models load, so the folder is left alone.
+    and by default a server with a model that fails exits. A link to nothing keeps every model from loading. Files at
+    the top of a repository do no harm. With `--model-control-mode=explicit` only the named models load, so the folder
+    is left alone.
     """
-    if model.stray and context.options.flag("model-control-mode")[-1:] != ["explicit"]:
+    if not model.stray or context.options.flag("model-control-mode")[-1:] == ["explicit"]:
+        return
+    if is_dead_link(model.directory):
+        yield Problem(
+            f"{model.name!r} is a link to nothing: Triton cannot list the repository and loads no model at all",
+            "remove the link, or put back what it points to",
+            path=model.directory,
+        )
+    else:
         yield Problem(
             f"the folder {model.name!r} has no {model.config_path.name} and no version folder: Triton takes it for a "
             "model and does not start",
