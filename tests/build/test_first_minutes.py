@@ -85,6 +85,16 @@ def test_init_of_a_module_finds_outputs_and_moving_dimensions_and_builds(
     np.testing.assert_array_equal(served["loud"][:, 0], expected["loud"])
 
 
+def test_init_of_two_modules_of_one_file_gives_two_names(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project.directory / "net.py").write_text(MODULE + "\n\nwide = load\nNarrow = load\n")
+    monkeypatch.chdir(project.directory)
+    for function, name in (("wide", "wide"), ("Narrow", "narrow"), ("load", "net")):
+        inputs = ["--input", "signal:fp32:2,time", "--input", "gain:fp32:"]
+        status, _, err = project.run("init", f"net.py:{function}", *inputs)
+        assert status == 0, err
+        assert yaml.safe_load((project.directory / f"{name}.yaml").read_text())["name"] == name
+
+
 def test_init_of_a_module_without_inputs_says_how_to_give_them(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,10 @@ from tritonkit.recipe import HfSource, Recipe
 
 # A dimension that moves gets this range until its user knows better.
 RANGE = "{min: 1, opt: 64, max: 256}"
+# Functions that are called so in every file, whichever model they make.
+_FUNCTIONS_OF_ANY_MODEL = {
+    f"{verb}{noun}" for verb in ("load", "build", "create", "get", "make") for noun in ("", "_model", "_module", "_net")
+} | {"model", "module", "net", "main"}
 _HF_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -125,8 +129,14 @@ def _from_module(model: str, directory: Path, shapes: Mapping[str, tuple[str, tu
             f"say it:  tritonkit init {model} {example}",
         )
     outputs, notes = _run(module, shapes)
-    stem = reference.rpartition(":")[0].removesuffix(".py")
-    return Sketch(_model_name(re.split(r"[./]", stem)[-1]), reference, shapes, outputs, True, notes)
+    return Sketch(_name_of_reference(reference), reference, shapes, outputs, True, notes)
+
+
+def _name_of_reference(reference: str) -> str:
+    """What a module's model is called: its function, as a file may hold several; the file where that says nothing."""
+    place, _, function = reference.rpartition(":")
+    stem = re.split(r"[./]", place.removesuffix(".py"))[-1]
+    return _model_name(stem if function.lower() in _FUNCTIONS_OF_ANY_MODEL else function)
 
 
 def _run(
