@@ -130,9 +130,13 @@ def test_a_repository_that_lint_refuses(run: Run, repository: Path, bucket: Buck
 
 
 def test_links_to_nothing_and_to_themselves(project: Project, repository: Path, tmp_path: Path) -> None:
-    (repository / "double/labels.txt").symlink_to("absent")
-    refused(project.run("publish", repository, tmp_path / "a"), 2, "labels.txt is a link to nothing")
-    (repository / "double/labels.txt").unlink()
+    for place, code, words in (
+        ("double/labels.txt", 1, "'labels.txt' is a link to nothing"),  # lint: Triton would not load the model
+        ("double/1/notes.txt", 2, "notes.txt is a link to nothing"),
+    ):
+        (repository / place).symlink_to("absent")
+        refused(project.run("publish", repository, tmp_path / "a"), code, words)
+        (repository / place).unlink()
     (repository / "double/again").symlink_to(repository / "double")
     refused(project.run("publish", repository, tmp_path / "a"), 2, "is a link to a folder that it is in")
 
