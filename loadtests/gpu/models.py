@@ -52,7 +52,7 @@ class Model:
     @property
     def graph(self) -> Path:
         """The ONNX file."""
-        return self.repository / self.name / "1" / config.GRAPH_FILE
+        return self.repository / self.name / "1" / store.GRAPH
 
     @property
     def served(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,14 +46,13 @@ class SizedSession:
     Args:
         path: An ONNX file.
         recipe: Whose configuration says the sizes.
-        without: Names of onnxruntime's optimizers to leave out.
         device: The CUDA device; None runs the same on the CPU, without graphs.
 
     Raises:
         GraphError: The graph cannot be prepared; the message says why.
     """
 
-    def __init__(self, path: Path, recipe: Recipe, without: Sequence[str] = (), device: int | None = 0) -> None:
+    def __init__(self, path: Path, recipe: Recipe, device: int | None = 0) -> None:
         # Here, as it loads onnxruntime, which a build that finds everything in the store does not need.
         from tritonkit.server.backends.onnxruntime.batch_execution import open_execution, read_sizes
 
@@ -69,14 +68,10 @@ class SizedSession:
         self._plain: Session | None = None
         self._execution: Any = None
         if isinstance(sizes, str):
-            self._plain = Session(
-                path, device="cuda" if device is not None else "cpu", without=without, tf32=recipe.tf32
-            )
+            self._plain = Session(path, device="cuda" if device is not None else "cpu", tf32=recipe.tf32)
             return
         try:
-            self._execution = open_execution(
-                path, sizes, session_options(0), device, accelerators[0]["parameters"], without=without
-            )
+            self._execution = open_execution(path, sizes, session_options(0), device, accelerators[0]["parameters"])
         except (ValueError, MemoryError, RuntimeError) as error:
             raise GraphError(f"{path} cannot be prepared: {error}", "see docs/gpu.md for what can be") from error
 
@@ -87,11 +82,6 @@ class SizedSession:
         if "device" not in facts:
             return None
         return DeviceMemory(facts["device"], facts["context_bytes"], facts["session_bytes"], facts["sizes_bytes"])
-
-    @property
-    def graphs(self) -> bool:
-        """Whether its sizes are replayed as CUDA graphs."""
-        return bool(self._execution and self._execution.facts["graphs"])
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """All outputs for one batch, however large; in memory of their own.

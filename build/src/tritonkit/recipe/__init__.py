@@ -20,7 +20,7 @@ from tritonkit.recipe.sections import (
     TensorSpec,
     Text,
 )
-from tritonkit.recipe.serving import MAX_QUEUE_SIZE, QUEUE_TIMEOUT_MS, Serving, default_batch_sizes
+from tritonkit.recipe.serving import MAX_QUEUE_SIZE, QUEUE_TIMEOUT_MS, Serving
 
 __all__ = [
     "MAX_QUEUE_SIZE",
@@ -40,7 +40,6 @@ __all__ = [
     "TensorSpec",
     "Text",
     "as_json",
-    "default_batch_sizes",
     "holds",
     "load",
 ]

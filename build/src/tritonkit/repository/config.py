@@ -15,18 +15,18 @@ from urllib.parse import quote
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from tritonkit import store
 from tritonkit.recipe import Recipe, Serving, Target, TensorSpec
 from tritonkit.samples import Sample
 
 # What runs a CUDA model by prepared sizes; NVIDIA's own backend cannot (docs/decisions/0013).
 SIZED_BACKEND = "tritonkit_onnxruntime"
-GRAPH_FILE = "model.onnx"
 _BACKENDS: dict[Target, str] = {"cpu": "onnxruntime", "cuda": SIZED_BACKEND, "tensorrt": "tensorrt"}
 # onnxruntime's default, EXHAUSTIVE, tries every algorithm at each batch size that it meets first: with dynamic batching
 # requests then wait 0.7 to 2.4 s (docs/decisions/0005).
 CONV_SEARCH = "HEURISTIC"
 # onnxruntime's default takes the next power of two whenever it needs more memory: a third more, measured on an H200 for
-# EfficientNet-Lite0's sizes (docs/measurements/gpu.md).
+# EfficientNet-Lite0's sizes (docs/decisions/0014).
 ARENA = "kSameAsRequested"
 LABELS = "labels.txt"
 WARMUP = "warmup"
@@ -69,7 +69,7 @@ def build(recipe: Recipe, target: Target, *, sized: bool = True) -> pb.ModelConf
         _set_shape(config.output.add(name=name, data_type=_type(output), label_filename=labels), output)
     set_batching(config, recipe, target)
     if target == "cuda" and sized:
-        config.default_model_filename = GRAPH_FILE
+        config.default_model_filename = store.GRAPH
         # Tensors in a client's CUDA shared memory reach the backend where they are.
         config.parameters["FORCE_CPU_ONLY_INPUT_TENSORS"].string_value = "no"
     if target == "cuda":

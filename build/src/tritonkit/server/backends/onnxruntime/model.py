@@ -122,18 +122,19 @@ class TritonPythonModel:
         return [self._run_alone(request) for request in requests]
 
     def _run(self, requests):
-        answers = self.execution.run(
-            [{tensor.name(): self._array(tensor) for tensor in request.inputs()} for request in requests]
-        )
+        answers = self.execution.run([self._inputs(request) for request in requests])
         return [self._response(request, outputs) for request, outputs in zip(requests, answers, strict=True)]
 
     def _run_alone(self, request):
         """One request's answer, in memory that those of the others leave alone: all are sent together."""
         try:
-            answers = self.execution.run([{tensor.name(): self._array(tensor) for tensor in request.inputs()}])
+            answers = self.execution.run([self._inputs(request)])
         except Exception as error:
             return _refusal(error)
         return self._response(request, [output.copy() for output in answers[0]])
+
+    def _inputs(self, request):
+        return {tensor.name(): self._array(tensor) for tensor in request.inputs()}
 
     def _array(self, tensor):
         if self.on_gpu and not tensor.is_cpu():

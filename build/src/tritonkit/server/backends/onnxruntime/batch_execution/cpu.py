@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,8 @@ from .settings import Sizes
 class CpuRunner:
     """An onnxruntime session on the CPU; see :class:`.sized.Runner`."""
 
-    def __init__(self, graph: Path, sizes: Sizes, options: Any, without: Sequence[str] = ()) -> None:
-        self.session = ort.InferenceSession(
-            str(graph), options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without) or None
-        )
+    def __init__(self, graph: Path, sizes: Sizes, options: Any) -> None:
+        self.session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         self._sizes = sizes
         self.output_names = [output.name for output in self.session.get_outputs() if output.name in sizes.outputs]
         self.facts: dict[str, Any] = {"graphs": False}

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,6 @@ class CudaRunner:
         options: onnxruntime's session options.
         number: The CUDA device.
         cuda_options: Options of the CUDA provider.
-        without: Names of onnxruntime's optimizers to leave out.
 
     Raises:
         RuntimeError: The driver is too old, or the CUDA provider does not start.
@@ -98,14 +97,12 @@ class CudaRunner:
         options: Any,
         number: int,
         cuda_options: Mapping[str, str],
-        without: Sequence[str] = (),
     ) -> None:
         if hasattr(ort, "preload_dlls"):
             ort.preload_dlls()  # CUDA's libraries, where they come from Python packages
         self._device = Device(number)
         self._graph, self._sizes, self._options = graph, sizes, options
         self._cuda_options = dict(cuda_options)
-        self._without = list(without) or None
         self.facts: dict[str, Any] = {
             "device": self._device.name, "capability": list(self._device.capability), "graphs": sizes.graphs,
             "context_bytes": self._device.context_bytes, "sizes_bytes": 0,
@@ -139,7 +136,7 @@ class CudaRunner:
             "device_id": str(self._device.number), "user_compute_stream": str(int(self._device.stream)),
         }  # fmt: skip
         session = ort.InferenceSession(
-            str(self._graph), self._options, disabled_optimizers=self._without,
+            str(self._graph), self._options,
             providers=[("CUDAExecutionProvider", provider), "CPUExecutionProvider"],
         )  # fmt: skip
         if "CUDAExecutionProvider" not in session.get_providers():

@@ -327,7 +327,6 @@ def open_execution(
     device: int | None,
     cuda_options: Mapping[str, str] | None = None,
     inspect: Callable[[Any], None] = lambda _: None,
-    without: Sequence[str] = (),
 ) -> SizedExecution:
     """Open a graph and prepare its sizes.
 
@@ -338,7 +337,6 @@ def open_execution(
         device: The CUDA device; None for the CPU.
         cuda_options: Options of onnxruntime's CUDA provider.
         inspect: Called with the session before sizes are prepared; what it raises is raised here.
-        without: Names of onnxruntime's optimizers to leave out.
 
     Raises:
         ValueError: See :class:`SizedExecution`.
@@ -348,7 +346,7 @@ def open_execution(
     if device is None:
         from .cpu import CpuRunner
 
-        runner: Runner = CpuRunner(graph, sizes, options, without)
+        runner: Runner = CpuRunner(graph, sizes, options)
         inspect(runner.session)
         return SizedExecution(sizes, runner)
     try:
@@ -361,6 +359,6 @@ def open_execution(
         ) from error
 
     with exclusive(device):  # what is free before and after tells what this instance takes
-        runner = CudaRunner(graph, sizes, options, device, cuda_options or {}, without)
+        runner = CudaRunner(graph, sizes, options, device, cuda_options or {})
         inspect(runner.session)
         return SizedExecution(sizes, runner)
