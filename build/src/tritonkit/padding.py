@@ -38,6 +38,7 @@ def check(recipe: Recipe, session: Session, real: Sequence[samples.Sample]) -> l
     rows = [
         samples.resized(real[index % len(real)], recipe, _lengths(recipe, index / (ROWS - 1))) for index in range(ROWS)
     ]
+    alone = [session.run({name: array[None] for name, array in row.items()}) for row in rows]
     measured = []
     for count, widest in ((ROWS // 2, False), (ROWS, False), (ROWS, True)):
         chosen = rows[:count]
@@ -49,7 +50,7 @@ def check(recipe: Recipe, session: Session, real: Sequence[samples.Sample]) -> l
             )
             for dimension, bounds in padded.items()
         }
-        measured += _compare(recipe, session, chosen, sizes)
+        measured += _compare(recipe, session, chosen, alone, sizes)
     worst = max(measured, key=lambda measurement: measurement.relative)
     if not worst.relative <= recipe.tolerance:
         raise CheckFailed(
@@ -80,14 +81,18 @@ def padded_batch(recipe: Recipe, rows: Sequence[samples.Sample], sizes: Mapping[
 
 
 def _compare(
-    recipe: Recipe, session: Session, rows: Sequence[samples.Sample], sizes: Mapping[str, int]
+    recipe: Recipe,
+    session: Session,
+    rows: Sequence[samples.Sample],
+    alone: Sequence[Mapping[str, Any]],
+    sizes: Mapping[str, int],
 ) -> list[Measurement]:
+    """Each row's answer in the padded batch against its answer alone; of ``alone`` as many as there are rows."""
     batch = padded_batch(recipe, rows, sizes)
     together = session.run(batch)
     measured = []
-    for index, row in enumerate(rows):
-        alone = session.run({name: array[None] for name, array in row.items()})
-        for name, expected in alone.items():
+    for index in range(len(rows)):
+        for name, expected in alone[index].items():
             answer: Any = together[name][index : index + 1][tuple(map(slice, (1, *expected.shape[1:])))]
             measured.append(Measurement(CHECK, name, shapes_of(batch), *distance(expected, answer)))
     return measured
