@@ -160,7 +160,7 @@ def test_each_part_is_written_when_it_is_measured_and_the_built_instances_come_f
     model = models.Model(bert, "fp16", tmp_path)
 
     @contextmanager
-    def running(_model: object, count: int, *_: object) -> Iterator[int]:
+    def running(_model: object, count: int, *_: object, **_options: object) -> Iterator[int]:
         order.append(f"{count} instances")
         yield count
 
