@@ -119,8 +119,9 @@ bench-autoscaler: setup ## days of traffic against autoscaler settings; MEASURE=
 	@PYTHONPATH=helm:loadtests $(BIN)/python -m proofs.bench_autoscaler \
 	  $(if $(MEASURE),--measure --target $(call quoted,$(TARGET)) --model $(call quoted,$(MODEL))) $(if $(KEEP),--keep)
 
-test: setup ## the whole test suite
-	@$(BIN)/python -m pytest tests
+test: setup ## the whole test suite, on as many cores as there are, then what needs the machine to itself
+	@beside=0; $(BIN)/python -m pytest tests -m 'not alone' -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder || beside=$$?; \
+	  $(BIN)/python -m pytest tests -m alone && exit $$beside
 
 lint: $(STAMP) ## ruff, mypy, and what is generated from the chart's values
 	@$(BIN)/ruff check .

@@ -16,6 +16,26 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # on by default on Linux since onnxru
 
 ROOT = Path(__file__).parents[1]
 
+# Several processes share the suite's files. These folders stay whole, as their files share what is dear to set up.
+_WHOLE = ("build/lint", "build/engines", "build/precision", "build/publishing")
+# What takes longest begins first, so that no process is left with it at the end.
+_LONG = (
+    "build/lint", "build/precision", "helm/test_deploy.py", "loadtests/test_compare.py", "build/test_rebuild.py",
+    "build/test_export.py", "e2e/test_loadtests.py", "e2e/test_variants.py", "build/publishing",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests a process takes together, and in which order they begin."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    items.sort(key=lambda item: _LONG.index(_group(item)) if _group(item) in _LONG else len(_LONG))
+
+
+def _group(item: pytest.Item) -> str:
+    file = item.path.relative_to(ROOT / "tests").as_posix()
+    return next((folder for folder in _WHOLE if file.startswith(f"{folder}/")), file)
+
 
 @pytest.fixture(scope="session")
 def root() -> Path:

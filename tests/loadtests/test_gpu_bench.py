@@ -199,6 +199,7 @@ def test_a_server_sees_the_first_gpu_only_while_it_is_started(monkeypatch: pytes
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,4"
 
 
+@pytest.mark.alone
 def test_in_process_everything_is_measured_and_wrong_answers_are_not_timed(small: Model) -> None:
     with inprocess.opened(small, None) as prepared:
         found = inprocess.measure(small, prepared, QUICK, lambda _: None, None)

@@ -31,7 +31,10 @@ from tritonkit.recipe import Batching, Slo
 from tritonkit.repository import config
 
 # An interruption may come between the opening of a file and the line that would close it.
-pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*FileIO:pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.filterwarnings("ignore:Exception ignored in.*FileIO:pytest.PytestUnraisableExceptionWarning"),
+]
 
 # --- what is written into a recipe ---
 
