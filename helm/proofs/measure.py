@@ -118,7 +118,7 @@ def _pod(wanted: Recipe, target: Target) -> Recipe:
     if target == "cuda":
         tuned = wanted.batching if wanted.batching.target in {None, target} else recipe.Batching()
         one = tuned.model_copy(update={"instances": 1, "precision": None})
-    return wanted.model_copy(update={"batching": one})
+    return wanted.model_copy(update={"batching": one, "slo": None})  # without the bounds that follow from it
 
 
 def _service(

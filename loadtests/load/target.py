@@ -1,6 +1,6 @@
 """What the verbs run models on: this machine's CPU or its NVIDIA GPUs; and which model repository belongs to each.
 
-The committed ``model_repository`` is the CPU's. A build for CUDA has a folder of its own, which git ignores.
+``model_repository`` is the CPU's. A build for CUDA has a folder of its own.
 """
 
 from __future__ import annotations

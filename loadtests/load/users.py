@@ -16,7 +16,7 @@ from locust import User, constant, task
 from load.payloads import Request
 from load.serverside import Watch
 from tritonkit.errors import InputError
-from tritonkit_client import Client, DeadlineExceeded, ServerBusy, ServerError, TritonkitClientError
+from tritonkit_client import Client, DeadlineExceeded, Retry, ServerBusy, ServerError, TritonkitClientError
 
 TIMEOUT_S = 10.0  # a caller's patience; what takes longer counts as failed
 
@@ -84,6 +84,7 @@ class TritonUser(ModelUser):
     """A caller of Triton."""
 
     abstract = True
+    retry: Retry | None = None  # what is refused shall show
 
     def connect(self) -> None:
         """Make a client; it connects with its first call."""
@@ -94,7 +95,7 @@ class TritonUser(ModelUser):
             )
         make_grpc_cooperate()
         try:
-            self.client = Client(self.host, timeout=TIMEOUT_S, retry=None)  # what is refused shall show
+            self.client = Client(self.host, timeout=TIMEOUT_S, retry=self.retry)
         except TritonkitClientError as error:
             raise InputError(error.message, error.fix) from error
 
@@ -126,6 +127,18 @@ class TritonHttpUser(TritonUser):
     """Over HTTP, with binary tensors."""
 
     protocol = "http"
+
+
+class RetryingGrpcUser(TritonGrpcUser):
+    """Sends again what was refused, as the client does unless it is told not to."""
+
+    retry = Retry()
+
+
+class RetryingHttpUser(TritonHttpUser):
+    """The same over HTTP."""
+
+    retry = Retry()
 
 
 class TritonStreamUser(TritonUser):

@@ -149,6 +149,9 @@ class Rig:
         said = config.parse((self.made.repository / recipe.name / layout.CONFIG).read_text(encoding="utf-8"))
         wanted = recipe.model_copy(update={"batching": settings.batching(recipe, self.made.chosen, target)})
         config.set_batching(said, wanted, target)
+        if said.HasField("dynamic_batching"):
+            # Bounds follow from what is measured here, and make the embedded Triton stall (docs/decisions/0003).
+            said.dynamic_batching.ClearField("default_queue_policy")
         said.default_model_filename = _graph_file(settings.precision)
         plain: dict[str, object] = json_format.MessageToDict(said, preserving_proto_field_name=True)
         return plain

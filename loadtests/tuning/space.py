@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from tritonkit.recipe import MAX_QUEUE_SIZE, Batching, Precision, Recipe, Target
+from tritonkit.recipe import Batching, Precision, Recipe, Target
 
 # Microseconds. More than a fifth of a tight SLO of 50 ms only to wait would be hard to win back; on a GPU most batches
 # take less than the longest of these.
@@ -28,7 +28,6 @@ class Settings:
         queue_delay_us: How long a batch may wait for more.
         instances: How many run at the same time.
         threads: Of onnxruntime, an instance.
-        bounded: Whether the queue has bounds in size and time, the recipe's own or this project's, or none.
         by_size: Whether a GPU runs batches at prepared sizes, or as they come; CPUs always do the latter.
     """
 
@@ -37,12 +36,11 @@ class Settings:
     queue_delay_us: int
     instances: int
     threads: int
-    bounded: bool
     by_size: bool = False
 
     def normal(self) -> Settings:
         """The same configuration, as it is written in one way only: without batches there is no queue to set."""
-        return self if self.max_batch_size > 1 else replace(self, queue_delay_us=0, bounded=False)
+        return self if self.max_batch_size > 1 else replace(self, queue_delay_us=0)
 
     def batching(self, recipe: Recipe, chosen: Precision, target: Target) -> Batching:
         """The recipe's ``batching`` that says this.
@@ -52,8 +50,7 @@ class Settings:
             chosen: The precision that is served without being named here.
             target: What it was measured on, and holds for.
         """
-        bounds = queue_bounds(recipe, target) if self.bounded else {}
-        section = Batching(
+        return Batching(
             target=target,
             max_batch_size=None if self.max_batch_size == recipe.max_batch_size else self.max_batch_size,
             max_queue_delay_us=self.queue_delay_us,
@@ -62,16 +59,8 @@ class Settings:
             precision=None if self.precision == chosen else self.precision,
             batch_sizes=self._batch_sizes(recipe, target),
             cuda_graphs=recipe.serving(target).cuda_graphs,
-            **bounds,
+            **queue_bounds(recipe, target),
         )
-        serving = recipe.model_copy(update={"batching": section}).serving(target)
-        if self.max_batch_size > 1 and serving.bounded != self.bounded:
-            # With one instance a bound must be asked for by name, with more its absence.
-            unlike = (
-                {"max_queue_size": MAX_QUEUE_SIZE} if self.bounded else {"max_queue_size": 0, "queue_timeout_ms": 0}
-            )
-            section = section.model_copy(update=unlike)
-        return section
 
     def _batch_sizes(self, recipe: Recipe, target: Target) -> tuple[int, ...] | None:
         """Those of the recipe as far as they fit; None where the default holds, empty for batches as they come."""
@@ -92,7 +81,6 @@ class Settings:
             "queue delay": f"{self.queue_delay_us} µs" if batched else "-",
             "instances": str(self.instances),
             "threads": str(self.threads),
-            "queue": ("bounded" if self.bounded else "unbounded") if batched else "-",
         }
 
     def __str__(self) -> str:
@@ -101,7 +89,7 @@ class Settings:
         parts += [f"{self.instances} instance{'s' if self.instances > 1 else ''}"]
         parts += [f"{self.threads} threads"] if self.threads > 1 else []
         parts += ["by size"] if self.by_size else []
-        return ", ".join([*parts, said["queue"]]).replace(", delay -", "").replace(", -", "")
+        return ", ".join(parts).replace(", delay -", "")
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; ``Settings(**data)`` reads it."""
@@ -117,7 +105,6 @@ class Space:
     queue_delay_us: tuple[int, ...]
     instances: tuple[int, ...]
     threads: tuple[int, ...]
-    bounded: tuple[bool, ...]
     by_size: tuple[bool, ...] = (False,)
 
     def grid(self) -> list[Settings]:
@@ -149,7 +136,7 @@ class Space:
 
 
 # Settings without an order; of all others, values that stand beside each other are alike.
-UNORDERED = {"precision", "bounded", "by_size"}
+UNORDERED = {"precision", "by_size"}
 NAMES = tuple(field.name for field in fields(Settings))
 
 
@@ -176,7 +163,6 @@ def of(
         queue_delay_us=QUEUE_DELAYS_US[target] if batched else (0,),
         instances=tuple(range(1, instances + 1)),
         threads=(1,) if on_gpu else tuple(sorted({1, *_doubled(cores), cores})),
-        bounded=(True, False) if batched else (False,),
         by_size=(on_gpu,),
     )
 
@@ -186,15 +172,16 @@ def of_recipe(recipe: Recipe, chosen: Precision, target: Target = "cpu") -> Sett
     serving = recipe.serving(target)
     return Settings(
         chosen, serving.max_batch_size, serving.max_queue_delay_us, serving.instances,
-        1 if target == "cuda" else serving.threads, serving.bounded, by_size=bool(serving.batch_sizes),
+        1 if target == "cuda" else serving.threads, by_size=bool(serving.batch_sizes),
     ).normal()  # fmt: skip
 
 
 def queue_bounds(recipe: Recipe, target: Target = "cpu") -> dict[str, Any]:
-    """The bounds that a recipe gives its queue by name; nothing where it has this project's, or none."""
-    if recipe.batching.target not in {None, target} or not recipe.serving(target).bounded:
+    """What a recipe says of its queue by name, which tuning leaves as it is; the rest follows from the SLO."""
+    if recipe.batching.target not in {None, target}:
         return {}
-    return recipe.batching.model_dump(include={"max_queue_size", "queue_timeout_ms"}, exclude_none=True)
+    named = {"preferred_batch_size", "max_queue_size", "queue_timeout_ms"}
+    return recipe.batching.model_dump(include=named, exclude_none=True)
 
 
 def tritons_default(recipe: Recipe, cores: int, target: Target = "cpu") -> Settings:
@@ -203,7 +190,7 @@ def tritons_default(recipe: Recipe, cores: int, target: Target = "cpu") -> Setti
     On a CPU onnxruntime takes every core; on a GPU threads mean nothing to it.
     """
     threads = 1 if target == "cuda" else cores
-    return Settings("fp32", recipe.max_batch_size, 0, 1, threads, bounded=False).normal()
+    return Settings("fp32", recipe.max_batch_size, 0, 1, threads).normal()
 
 
 def _doubled(most: int) -> list[int]:

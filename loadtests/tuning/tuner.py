@@ -13,7 +13,7 @@ from load import environment
 
 from tritonkit.errors import CheckFailed
 from tritonkit.precision import gate
-from tritonkit.recipe import MAX_QUEUE_SIZE, QUEUE_TIMEOUT_MS, Slo
+from tritonkit.recipe import Slo
 from tritonkit.server import runtime
 from tuning import comparison, space
 from tuning.comparison import Measured
@@ -77,7 +77,7 @@ class Final:
     """What the final measured.
 
     Attributes:
-        winner: The best; of those that tie, what is served now, then what has a bounded queue.
+        winner: The best; of those that tie, what is served now.
         current: What the recipe says now.
         default: Triton's ``dynamic_batching {}`` with one instance.
         others: The other finalists.
@@ -131,7 +131,6 @@ def identity(made: Built, slo: Slo, cores: Cores, load: dict[str, Any], effort: 
     """What trials depend on; ``batching``, which is what they vary, is not part of it."""
     recipe = made.recipe
     said = recipe.model_dump(mode="json", include={"name", "inputs", "outputs", "shapes", "max_batch_size", "samples"})
-    bounds = {"max_queue_size": MAX_QUEUE_SIZE, "queue_timeout_ms": QUEUE_TIMEOUT_MS}
     devices = {"target": made.target} | ({"GPUs": environment.gpus()} if made.target == "cuda" else {})
     return {
         "recipe": said,
@@ -143,7 +142,6 @@ def identity(made: Built, slo: Slo, cores: Cores, load: dict[str, Any], effort: 
         "SLO": slo.model_dump(),
         "load": load,
         "effort": [effort.probe_s, effort.warm_up_s],
-        "bounds": bounds | space.queue_bounds(recipe, made.target),
     }
 
 
@@ -214,10 +212,8 @@ def qualified(
 
 
 def _entrants(held: References, best: Sequence[Settings]) -> list[Settings]:
-    """In order of preference, for ties: what is served now, what has bounds, what lets an overloaded queue grow."""
-    twins = [replace(settings, bounded=True) for settings in best if settings.instances > 1 and not settings.bounded]
-    rivals = [*best, *(twin.normal() for twin in twins), held.default]
-    return list(dict.fromkeys([held.current, *sorted(rivals, key=lambda settings: not settings.bounded)]))
+    """In order of preference, for ties: what is served now, the best, Triton's default."""
+    return list(dict.fromkeys([held.current, *best, held.default]))
 
 
 def _so_far(best: Trial | None) -> str:

@@ -18,7 +18,7 @@ def test_a_choice_that_is_read_again_has_the_runs_that_it_took(tmp_path: Path, m
     monkeypatch.setattr(tuner, "identity", lambda *_: {"graph": "one"})
     bench: Any = object.__new__(bench_tuning.Bench)
     bench.folder, bench.size, bench.made, bench.slo, bench.cores = tmp_path, bench_tuning.QUICK, None, None, None
-    limits = {Settings("fp32", 1, 0, 1, 1, False): 90.0, Settings("int8", 4, 0, 2, 1, False): 640.0}
+    limits = {Settings("fp32", 1, 0, 1, 1): 90.0, Settings("int8", 4, 0, 2, 1): 640.0}
     served: list[Settings] = []
     asked: list[float] = []
 

@@ -206,8 +206,8 @@ def test_the_next_call_continues_and_ends_with_a_page(tuned: Tuned) -> None:
 
 def test_both_references_are_among_the_trials_and_in_the_final(tuned: Tuned) -> None:
     current, default = tuned.final.current.settings, tuned.final.default.settings
-    assert current == Settings("fp32", 8, 1000, 2, 1, bounded=True)
-    assert (default.instances, default.queue_delay_us, default.bounded) == (1, 0, False)
+    assert current == Settings("fp32", 8, 1000, 2, 1)
+    assert (default.instances, default.queue_delay_us) == (1, 0)
     words = [trial.settings for trial in tuned.result.trials]
     assert current.words() in words
     assert tuned.result.default is not None

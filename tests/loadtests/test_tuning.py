@@ -26,8 +26,8 @@ from tuning.tuner import Effort
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import Recipe, Slo
 
-SPACE = Space(("fp32", "int8"), (1, 4, 16), (0, 2000), (1, 2, 3), (1,), (True, False))
-OPENING = [Settings("int8", 16, 2000, 2, 1, True), *(Settings(p, 16, 0, 1, 1, False) for p in SPACE.precision)]
+SPACE = Space(("fp32", "int8"), (1, 4, 16), (0, 500, 2000), (1, 2, 3), (1,))
+OPENING = [Settings("int8", 16, 2000, 2, 1), *(Settings(p, 16, 0, 1, 1) for p in SPACE.precision)]
 
 
 # --- the search ---
@@ -54,7 +54,7 @@ class Surface:
         found /= 1 + 0.15 * abs(math.log2(settings.max_batch_size) - math.log2(self.best_batch))
         found *= 1 - 0.08 * abs(settings.instances - self.best_instances)
         found *= 1 - 0.06 * settings.queue_delay_us / 2000
-        return found * (0.2 if settings.bounded and settings.instances == 1 else 1.0)
+        return found
 
     def ask(self, rate: float) -> Probe:
         """Latency as in a queue: it rises with what is used, and with the backlog of 2 s above that."""
@@ -92,11 +92,11 @@ def test_the_search_finds_95_percent_of_the_best_in_15_percent_of_the_grids_runs
 
 def test_a_configuration_that_is_clearly_worse_costs_one_run() -> None:
     surface = Surface(4, 2, int8=2.5, seed=0)
-    surface.configure(Settings("fp32", 1, 0, 1, 1, False))
+    surface.configure(Settings("fp32", 1, 0, 1, 1))
     outcome = explore(surface.ask, 290.0, 100.0)
     assert (outcome.status, outcome.probes, outcome.capacity) == ("pruned", 1, None)
     assert outcome.estimate == pytest.approx(surface.limit(surface.settings), rel=0.3)
-    surface.configure(Settings("int8", 4, 0, 2, 1, False))
+    surface.configure(Settings("int8", 4, 0, 2, 1))
     better = explore(surface.ask, 200.0, 100.0)
     assert better.status == "measured"
     assert better.capacity is not None
@@ -197,14 +197,14 @@ def test_a_recipe_says_every_configuration_of_a_gpu_and_means_the_same_there_onl
 
 
 def test_what_a_cpu_was_tuned_to_is_nothing_to_a_gpu() -> None:
-    settings = Settings("int8", 1, 0, 1, 1, False)
+    settings = Settings("int8", 1, 0, 1, 1)
     recipe = a_recipe(**settings.batching(a_recipe(), "int8", "cpu").model_dump())
     assert space.of_recipe(recipe, "int8", "cuda") == space.of_recipe(a_recipe(), "int8", "cuda")
 
 
 def test_sizes_of_a_recipes_own_stay_as_far_as_they_fit() -> None:
     recipe = a_recipe(batch_sizes=[2, 6, 16], cuda_graphs=False)
-    some, all_of_them = (Settings("int8", most, 0, 2, 1, True, by_size=True) for most in (8, 16))
+    some, all_of_them = (Settings("int8", most, 0, 2, 1, by_size=True) for most in (8, 16))
     assert some.batching(recipe, "int8", "cuda").batch_sizes == (2, 6, 8)
     assert all_of_them.batching(recipe, "int8", "cuda").batch_sizes == (2, 6, 16)
     assert some.batching(a_recipe(), "int8", "cuda").batch_sizes is None, "the default's"
@@ -219,7 +219,7 @@ def test_the_space_of_a_gpu() -> None:
     assert (found.instances, found.threads, found.by_size) == (tuple(range(1, 9)), (1,), (True,))
     assert space.of(a_recipe(), ("fp32",), 3, target="cuda").instances == (1, 2, 3)
     default = space.tritons_default(a_recipe(), 12, "cuda")
-    assert default == Settings("fp32", 16, 0, 1, 1, bounded=False, by_size=False)
+    assert default == Settings("fp32", 16, 0, 1, 1, by_size=False)
     current = space.of_recipe(a_recipe(), "fp16", "cuda")
     assert (current.by_size, current.instances, current.queue_delay_us) == (True, 4, 0)
 
@@ -244,15 +244,11 @@ def test_trials_belong_to_the_gpus_that_they_ran_on(tmp_path: Path, monkeypatch:
     assert [(one["target"], one.get("GPUs")) for one in said] == [("cpu", None), ("cuda", ["NVIDIA H200"])]
 
 
-def test_bounds_of_a_recipes_own_stay_where_the_queue_stays_bounded() -> None:
-    recipe = a_recipe(max_queue_size=9, queue_timeout_ms=70)
-    bounded, free = Settings("int8", 4, 0, 1, 1, True), Settings("int8", 4, 0, 2, 1, False)
-    said = bounded.batching(recipe, "int8", "cpu")
-    assert (said.max_queue_size, said.queue_timeout_ms) == (9, 70)
-    said = free.batching(recipe, "int8", "cpu")
-    assert (said.max_queue_size, said.queue_timeout_ms) == (0, 0)
-    # What was tuned to have no bounds is searched with the same ones as before.
-    assert space.queue_bounds(recipe.model_copy(update={"batching": said})) == space.queue_bounds(a_recipe()) == {}
+def test_what_a_recipe_says_of_its_queue_stays_and_the_rest_is_left_to_follow_from_the_slo() -> None:
+    section = Settings("int8", 4, 0, 1, 1).batching(a_recipe(max_queue_size=9), "int8", "cpu")
+    assert (section.max_queue_size, section.queue_timeout_ms, section.preferred_batch_size) == (9, None, None)
+    section = Settings("int8", 4, 0, 2, 1).batching(a_recipe(), "int8", "cpu")
+    assert (section.max_queue_size, section.queue_timeout_ms, section.preferred_batch_size) == (None, None, None)
 
 
 def test_the_space_holds_what_is_served_now_and_refuses_no_request_of_the_load() -> None:
@@ -265,15 +261,15 @@ def test_the_space_holds_what_is_served_now_and_refuses_no_request_of_the_load()
 
 
 def test_a_neighbour_differs_in_one_setting_by_one_step() -> None:
-    near = SPACE.near(Settings("int8", 4, 0, 1, 1, False))
-    assert Settings("int8", 16, 0, 1, 1, False) in near
-    assert Settings("fp32", 4, 0, 1, 1, False) in near
-    assert Settings("int8", 4, 0, 3, 1, False) not in near
-    assert len(near) == 6
+    near = SPACE.near(Settings("int8", 4, 0, 1, 1))
+    assert Settings("int8", 16, 0, 1, 1) in near
+    assert Settings("fp32", 4, 0, 1, 1) in near
+    assert Settings("int8", 4, 0, 3, 1) not in near
+    assert len(near) == 5
 
 
 def measured(precision: str, *limits: float) -> Measured:
-    return Measured(Settings(precision, 8, 0, 1, 1, False), limits, None, len(limits))  # type: ignore[arg-type]
+    return Measured(Settings(precision, 8, 0, 1, 1), limits, None, len(limits))  # type: ignore[arg-type]
 
 
 def test_what_stands_first_wins_ties() -> None:
@@ -286,7 +282,7 @@ def test_what_stands_first_wins_ties() -> None:
 
 def test_rounds_go_back_and_forth() -> None:
     surface, order = Surface(4, 2, int8=2.0, seed=1), []
-    one, other = Settings("int8", 4, 0, 2, 1, False), Settings("fp32", 4, 0, 2, 1, False)
+    one, other = Settings("int8", 4, 0, 2, 1), Settings("fp32", 4, 0, 2, 1)
 
     def configure(settings: Settings) -> None:
         order.append(settings)

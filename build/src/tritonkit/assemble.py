@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tritonkit import __version__, store, tuned
+from tritonkit import __version__, queue_limits, store, tuned
 from tritonkit import recipe as recipes
 from tritonkit.engines import gpus
 from tritonkit.errors import RecipeError
@@ -36,6 +37,24 @@ class Ready:
         """The variant that is served."""
         return self.variants[self.decision.precision]
 
+    def limits(self, target: Target) -> queue_limits.QueueLimits | None:
+        """How many requests may wait within the SLO, by what the gate measured; None without one of these.
+
+        The rate is what `make tune` measured on this machine; where it did not, that of as many CPU cores as this
+        build may use.
+        """
+        cores = len(os.sched_getaffinity(0))
+        figures = tuned.find(self.recipe, self.shipped.about["graph_sha256"], target) or {}
+        return queue_limits.of_recipe(self.recipe, target, self.service_times, cores, figures.get("capacity"))
+
+    @property
+    def service_times(self) -> queue_limits.ServiceTimes | None:
+        """Those of the variant that is served, as the gate measured them; None where it did not."""
+        row = next((row for row in self.decision.rows if row.precision == self.decision.precision), None)
+        if row is None or not row.single_ms or not row.batched_ms:
+            return None
+        return queue_limits.ServiceTimes(row.single_ms, row.batched_ms, max(row.batch, 1))
+
 
 def model(ready: Ready, target: Target, repository: Path, *, fallback: bool) -> layout.Model:
     """One model's directory to be.
@@ -49,7 +68,8 @@ def model(ready: Ready, target: Target, repository: Path, *, fallback: bool) -> 
     Raises:
         RecipeError: The target is TensorRT and the recipe names no GPUs.
     """
-    recipe, base, shipped = ready.recipe, ready.base, ready.shipped
+    base, shipped = ready.base, ready.shipped
+    recipe = queue_limits.applied(ready.recipe, target, ready.limits(target))
     shapes = base.about["warmup_shapes"]
     warmup = {name: np.empty(shape, dtype=recipe.inputs[name].type.numpy) for name, shape in shapes.items()}
     passport = json.dumps(_passport(ready, target, fallback=fallback), indent=2) + "\n"
@@ -107,6 +127,8 @@ def _passport(ready: Ready, target: Target, *, fallback: bool) -> Mapping[str, A
     }
     if decision.rows and target != "tensorrt":
         said["gate"]["machine"] = gate.machine()
+    if limits := ready.limits(target):
+        said["queue"] = limits.as_json() | {"cores": len(os.sched_getaffinity(0))}
     if figures := tuned.find(ready.recipe, shipped.about["graph_sha256"], target):
         said["tuning"] = figures
     if target == "cuda":

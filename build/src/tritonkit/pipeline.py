@@ -85,7 +85,7 @@ def build(wanted: Sequence[Recipe], repository: Path, target: Target = "cpu", op
     changed = not layout.is_current(repository, models)
     if changed:
         layout.write(repository, models, overwrite=options.overwrite)
-    return Built({one.recipe.name: _facts(one) for one in ready}, exported_now, changed)
+    return Built({one.recipe.name: _facts(one, target) for one in ready}, exported_now, changed)
 
 
 def _check_names(wanted: Sequence[Recipe]) -> None:
@@ -109,7 +109,8 @@ def _ready(recipe: Recipe, base: store.Artifact, target: Target, options: Option
     metrics.bounds(recipe)  # a mistake in it is found before minutes of work
     made, absent = _variants(recipe, base, target, options, asked)
     # On a GPU fp32 alone is worth a look too: what memory it takes, and what TF32 costs.
-    judged = len(asked) > 1 or (target == "cuda" and Session.has_cuda())
+    # Where there is an SLO, service times say how long the queue may be.
+    judged = len(asked) > 1 or recipe.slo is not None or (target == "cuda" and Session.has_cuda())
     decision = gate.decide(recipe, base, target, made, absent) if judged else gate.Decision("fp32", [])
     chosen = recipe.serving(target).precision
     if chosen and target != "tensorrt" and options.precisions is None:
@@ -145,7 +146,7 @@ def _variants(
     return made, absent
 
 
-def _facts(ready: Ready) -> dict[str, Any]:
+def _facts(ready: Ready, target: Target) -> dict[str, Any]:
     base, shipped = ready.base, ready.shipped
     return {
         "key": base.about["key"][:16],
@@ -156,5 +157,8 @@ def _facts(ready: Ready) -> dict[str, Any]:
         "forced": ready.decision.forced,
         "tuned": ready.decision.tuned,
         "judged_on": ready.decision.judged_on,
+        "slo_ms": ready.recipe.slo.latency_ms if ready.recipe.slo else None,
+        "alone_ms": times.of(1) if (times := ready.service_times) else None,
+        "queue": limits.as_json() if (limits := ready.limits(target)) else None,
         "gate": [asdict(row) for row in ready.decision.rows],
     }

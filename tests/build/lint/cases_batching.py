@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
+from tritonkit.queue_limits import QueueLimits
 from tritonkit.repository.lint import Options
 
-from .lab import BATCHED, XY, Case, python
+from .lab import BATCHED, XY, Case, Files, python
 
 
 def dynamic(said: str, head: str = BATCHED) -> str:
@@ -14,6 +17,9 @@ def dynamic(said: str, head: str = BATCHED) -> str:
 TWO = "instance_group { count: 1 kind: KIND_CPU }\n"  # beside the one that every model of the tests has
 CACHED = f"{BATCHED}{XY}response_cache {{ enable: true }}\n"
 BOUND = "default_queue_policy { max_queue_size: 8 }"
+IN_TIME = "default_queue_policy { max_queue_size: 4 }"
+# 50 requests/s, 20 ms each: four of them wait 80 ms, and eight 160.
+QUEUE: Files = {"passport.json": json.dumps({"queue": QueueLimits(2, 4, 60, 50.0, 100.0, 20.0).as_json()})}
 PRIORITY = "priority_levels: 2 default_priority_level: 1"
 
 CASES = [
@@ -26,6 +32,14 @@ CASES = [
          "sequence batching preferred batch size must be <=", "oldest"),
     Case("TK051", python(dynamic("", head="")), python(dynamic("")), label="none"),
     Case("TK051", python(dynamic("", head="max_batch_size: 1\n")), python(dynamic("")), label="one"),
+    Case("TK051", python(dynamic("", head="")), python(dynamic(BOUND, head="") + TWO), label="bounded"),
+    Case("TK139", python(dynamic(BOUND) + TWO) | QUEUE, python(dynamic(IN_TIME) + TWO) | QUEUE,
+         label="full"),
+    Case("TK139", python(dynamic("default_queue_policy { default_timeout_microseconds: 90000 }") + TWO) | QUEUE,
+         python(dynamic("default_queue_policy { default_timeout_microseconds: 40000 }") + TWO) | QUEUE,
+         label="timeout"),
+    Case("TK139", python(dynamic("") + TWO) | QUEUE, python(dynamic(IN_TIME) + TWO) | {"passport.json": "{}"},
+         label="unbounded"),
     Case("TK052", python(dynamic("") + TWO), python(dynamic(BOUND) + TWO)),
     Case("TK053", python(dynamic(BOUND)), python(dynamic(BOUND) + TWO), label="size"),
     Case("TK053", python(dynamic("default_queue_policy { allow_timeout_override: true }")), python(dynamic("")),

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from tritonkit.cli.output import RECIPES, Verbs, out, print_json
 from tritonkit.errors import InputError, OutputError
+from tritonkit.queue_limits import QueueLimits
 from tritonkit.recipe import PRECISIONS
 
 
@@ -74,10 +75,24 @@ def _build(options: argparse.Namespace) -> int:
         if facts["gate"]:
             out.print()
             out.print(gate_table(name, facts))
+        if text := _queue(facts):
+            out.print(f"{name}: {text}", markup=False)
     out.print(
         f"\n{options.repository} is {'written' if built.changed else 'up to date'}; next: {_next(options.target)}"
     )
     return 0
+
+
+def _queue(facts: dict[str, Any]) -> str:
+    """How long the queue is and why; empty where nothing follows from an SLO."""
+    if facts["queue"]:
+        return str(QueueLimits(**facts["queue"]))
+    if not facts["slo_ms"] or not facts["alone_ms"]:
+        return ""
+    return (
+        f"one request takes {facts['alone_ms']:.1f} ms here and the SLO is {facts['slo_ms']:g} ms, which leaves "
+        "nobody time to wait: the queue has its usual bounds"
+    )
 
 
 def _next(target: str) -> str:

@@ -21,6 +21,10 @@ def add(verbs: Verbs, common: argparse.ArgumentParser, _report: argparse.Argumen
     serve.add_argument("--metrics-port", type=int, default=8002, help="default: %(default)s")
     serve.add_argument("--timeout", type=float, default=120, help="seconds until ready; default: %(default)s")
     serve.add_argument("--log", type=Path, help="keep Triton's own log in this file")
+    serve.add_argument(
+        "--keep-queue-bounds", action="store_true",
+        help="serve bounded queues as they are configured, though this Triton release stalls with them now and then",
+    )  # fmt: skip
     serve.add_argument("triton", nargs="*", metavar="-- ARG", help="more of tritonserver's own arguments")
     serve.set_defaults(command=_serve)
 
@@ -32,10 +36,12 @@ def add(verbs: Verbs, common: argparse.ArgumentParser, _report: argparse.Argumen
 def _serve(options: argparse.Namespace) -> int:
     from tritonkit import progress
     from tritonkit.server import TritonServer
+    from tritonkit.server.runtime import RELEASE
 
     server = TritonServer(
         options.repository, http_port=options.http_port, grpc_port=options.grpc_port, log=options.log,
         metrics_port=options.metrics_port, timeout_s=options.timeout, arguments=options.triton,
+        keep_queue_bounds=options.keep_queue_bounds,
     )  # fmt: skip
     signal.signal(signal.SIGTERM, _interrupt)
     with progress.steps("Triton", 1) as steps:
@@ -43,6 +49,11 @@ def _serve(options: argparse.Namespace) -> int:
         server.start()
     try:
         out.print(f"ready: {server.grpc_url}  {server.http_url}  metrics {server.metrics_url}", soft_wrap=True)
+        if server.unbounded:
+            out.print(
+                f"without queue bounds: {', '.join(server.unbounded)}; Triton {RELEASE} stalls with them "
+                "(--keep-queue-bounds)", soft_wrap=True,
+            )  # fmt: skip
         out.print("Ctrl-C stops it")
         sys.stdout.flush()
         status = server.wait()

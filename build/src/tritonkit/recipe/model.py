@@ -107,6 +107,11 @@ class Recipe(Section):
                 f"batching.max_batch_size {said.max_batch_size} is above max_batch_size {self.max_batch_size}, "
                 "up to which the graph is checked"
             )
+        if (said.preferred_batch_size or 0) > max(self.largest_batch, 1):
+            raise ValueError(
+                f"batching.preferred_batch_size {said.preferred_batch_size} is above the largest batch, "
+                f"{self.largest_batch}"
+            )
         if said.batch_sizes and 0 < self.largest_batch < said.batch_sizes[-1]:
             raise ValueError(
                 f"batching.batch_sizes goes up to {said.batch_sizes[-1]}, max_batch_size is {self.largest_batch}: "

@@ -108,24 +108,28 @@ class HfSource(Section):
 class Batching(Section):
     """How Triton gathers requests into batches, and how many may wait.
 
-    The queue is bounded only where ``instances`` is 2 or more, unless a bound is asked for by name: with one
-    instance, Triton up to 26.07 stalls for half a second now and then when its queue has any bound
-    (docs/decisions/0003).
+    What bounds the queue comes from the recipe's ``slo`` and measured service times where there are both
+    (:mod:`tritonkit.queue_limits`). Elsewhere it is bounded only where ``instances`` is 2 or more, unless a bound is
+    asked for by name: with one instance, Triton up to 26.07 stalls for half a second now and then when its queue has
+    any bound (docs/decisions/0003).
 
     `make tune` measures all of these, and writes what it found here (docs/tuning.md).
 
     Attributes:
         target: What this section was measured for; other targets take their defaults. All of them if not given.
         max_batch_size: The largest batch that Triton makes, and takes; the recipe's own if not given.
+        preferred_batch_size: The largest batch that Triton makes of requests that wait; a request may have more rows,
+            up to ``max_batch_size``. 0, or not given and not derived: as many as fit.
         max_queue_delay_us: How long the first request of a batch may wait for others, in microseconds; the target's
-            default if not given (:data:`tritonkit.recipe.serving.QUEUE_DELAY_US`).
+            default if not given (:data:`tritonkit.recipe.serving.QUEUE_DELAY_US`), and none where there is a
+            ``preferred_batch_size``, which Triton exceeds where batches wait.
         instances: Copies of the model that run at the same time, per device; the target's default if not given
             (:data:`tritonkit.recipe.serving.INSTANCES`).
         threads: onnxruntime's threads inside one operator, per instance. Read by CPU targets only.
-        max_queue_size: Requests that may wait, 256 if not given (2048 for the target cuda); one more is refused at
-            once, which is what keeps an overloaded server answering. 0: any number.
-        queue_timeout_ms: A request that waited longer is refused unrun, as its caller has given up; 2000 if
-            not given. 0: never.
+        max_queue_size: Requests that may wait; from the SLO, else 256 (2048 for the target cuda). One more is
+            refused at once, which is what keeps an overloaded server answering. 0: any number.
+        queue_timeout_ms: A request that waited longer is refused unrun, as its caller has given up; from the SLO,
+            else 2000. 0: never.
         precision: The variant that served most under load, where that is not the one that the gate finds fastest
             in process. The gate still refuses it when it is not accurate. TensorRT does not read it.
         batch_sizes: The batches that a GPU is prepared for; others are padded up or run in pieces. Doublings up to
@@ -135,6 +139,7 @@ class Batching(Section):
 
     target: Target | None = None
     max_batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
+    preferred_batch_size: Annotated[int, Field(ge=0, le=4096)] | None = None
     max_queue_delay_us: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     instances: Annotated[int, Field(ge=1, le=64)] | None = None
     threads: Annotated[int, Field(ge=1, le=256)] = 1

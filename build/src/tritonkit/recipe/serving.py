@@ -22,6 +22,7 @@ class Serving:
 
     Attributes:
         max_batch_size: The largest batch that Triton makes, and takes.
+        preferred_batch_size: The largest batch that it makes of waiting requests; 0: as large as it can.
         max_queue_delay_us: Microseconds that the first request of a batch may wait for others.
         instances: Copies of the model, per device.
         threads: onnxruntime's threads inside one operator, per instance.
@@ -34,6 +35,7 @@ class Serving:
     """
 
     max_batch_size: int
+    preferred_batch_size: int
     max_queue_delay_us: int
     instances: int
     threads: int
@@ -62,17 +64,20 @@ def resolve(batching: Batching, max_batch_size: int, target: Target) -> Serving:
         batching = Batching()
     largest = batching.max_batch_size or max_batch_size
     instances = batching.instances or INSTANCES[target]
-    delay = QUEUE_DELAY_US[target] if batching.max_queue_delay_us is None else batching.max_queue_delay_us
+    preferred = batching.preferred_batch_size or 0
+    usual = 0 if 0 < preferred < largest else QUEUE_DELAY_US[target]
+    delay = usual if batching.max_queue_delay_us is None else batching.max_queue_delay_us
     bounds = (batching.max_queue_size, batching.queue_timeout_ms)
     sizes = default_batch_sizes(largest) if batching.batch_sizes is None else batching.batch_sizes
     return Serving(
         max_batch_size=largest,
+        preferred_batch_size=preferred if preferred < largest else 0,
         max_queue_delay_us=delay,
         instances=instances,
         threads=batching.threads,
         max_queue_size=(GPU_QUEUE_SIZE if target == "cuda" else MAX_QUEUE_SIZE) if bounds[0] is None else bounds[0],
         queue_timeout_ms=QUEUE_TIMEOUT_MS if bounds[1] is None else bounds[1],
-        bounded=any(bounds) or (None in bounds and instances > 1),
+        bounded=any(bounds) or (None in bounds and instances > 1 and largest > 1),
         precision=batching.precision,
         batch_sizes=sizes if target == "cuda" else (),
         cuda_graphs=batching.cuda_graphs,

@@ -90,7 +90,7 @@ def set_batching(config: pb.ModelConfig, recipe: Recipe, target: Target) -> None
     kind = pb.ModelInstanceGroup.KIND_CPU if target == "cpu" else pb.ModelInstanceGroup.KIND_GPU
     config.instance_group.add(count=serving.instances, kind=kind)
     config.ClearField("dynamic_batching")
-    if serving.max_batch_size > 1:
+    if serving.max_batch_size > 1 or serving.bounded:  # without batches it is a queue with bounds
         _add_batching(config, serving)
     if target == "cpu":
         config.parameters["intra_op_thread_count"].string_value = str(serving.threads)
@@ -158,7 +158,11 @@ def is_ours(text: str) -> bool:
 
 
 def _add_batching(config: pb.ModelConfig, serving: Serving) -> None:
-    config.dynamic_batching.max_queue_delay_microseconds = serving.max_queue_delay_us
+    config.dynamic_batching.max_queue_delay_microseconds = (
+        serving.max_queue_delay_us if serving.max_batch_size > 1 else 0
+    )
+    if serving.preferred_batch_size:
+        config.dynamic_batching.preferred_batch_size.append(serving.preferred_batch_size)
     if not serving.bounded:
         return
     policy = config.dynamic_batching.default_queue_policy

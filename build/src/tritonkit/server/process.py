@@ -26,6 +26,7 @@ import psutil
 
 from tritonkit import atomic
 from tritonkit.errors import CheckFailed, InputError, OutputError
+from tritonkit.server import queue_bounds
 from tritonkit.server.runtime import BACKEND_FOLDERS, Runtime, find
 
 HOST = "127.0.0.1"
@@ -55,6 +56,8 @@ class TritonServer:
         timeout_s: Seconds to wait for readiness.
         exit_timeout_s: Seconds that requests in flight get to finish when stopping.
         cores: CPU cores to stay on; all of them if not given.
+        keep_queue_bounds: Serve configurations whose queues have bounds as they are, though this release stalls with
+            them now and then (:mod:`tritonkit.server.queue_bounds`).
 
     Raises:
         OutputError: ``repository`` is not a directory.
@@ -76,6 +79,7 @@ class TritonServer:
         timeout_s: float = 120,
         exit_timeout_s: int = 5,
         cores: Sequence[int] = (),
+        keep_queue_bounds: bool = False,
     ) -> None:
         self.repository = Path(repository)
         if not self.repository.is_dir():
@@ -87,6 +91,8 @@ class TritonServer:
         self.timeout_s = timeout_s
         self.exit_timeout_s = exit_timeout_s
         self.cores = tuple(cores)
+        self.keep_queue_bounds = keep_queue_bounds
+        self.unbounded: list[str] = []
         self._wanted_ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self.ports: dict[str, int] = {}
         self.log = log
@@ -171,7 +177,11 @@ class TritonServer:
     def _launch(self, output: IO[bytes]) -> subprocess.Popen[bytes]:
         assert self._work is not None
         # Triton's Python backend starts its stub through a shell without quoting, and hangs on a path with a space.
-        (self._work / _LINK).symlink_to(self.repository.absolute())
+        place = self._work / _LINK
+        if self.keep_queue_bounds:
+            place.symlink_to(self.repository.absolute())
+        else:
+            self.unbounded = queue_bounds.lift(self.repository, place, self.arguments)
         backends = self._work / "backends"
         backends.mkdir()
         (backends / "python").symlink_to(self.runtime.python_backend)

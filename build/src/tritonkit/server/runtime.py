@@ -22,7 +22,8 @@ from tritonkit import atomic, progress, store
 from tritonkit.errors import MissingError
 
 Device = Literal["cpu", "cuda"]
-WHEEL = "nvidia-pytriton==0.7.0"  # tritonserver 2.51.0, which is Triton 24.10
+WHEEL = "nvidia-pytriton==0.7.0"  # tritonserver 2.51.0
+RELEASE = "24.10"  # whose server that is
 PYTHONS = (
     "3.11",
     "3.12",

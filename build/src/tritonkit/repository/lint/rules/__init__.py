@@ -11,6 +11,7 @@ from tritonkit.repository.lint.rules import (
     padding,
     precision,
     python,
+    queues,
     resources,
     sequences,
     sizes,
@@ -20,5 +21,5 @@ from tritonkit.repository.lint.rules import (
 
 FAMILIES = (
     layout, files, config, tensors, graph, batching, sequences, warmup, ensembles, engines, precision, resources,
-    sizes, padding, python,
+    sizes, padding, python, queues,
 )  # fmt: skip

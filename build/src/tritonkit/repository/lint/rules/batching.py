@@ -73,13 +73,13 @@ def preferred_above_maximum(model: Model, _: Context) -> Iterator[Problem]:
 @rule("TK051", "batching-without-batches", "warning", "dynamic_batching on a model that takes one request at a time")
 def batching_without_batches(model: Model, _: Context) -> Iterator[Problem]:
     """With max_batch_size 0 or 1 there is nothing to gather: Triton loads the model and every request runs alone,
-    without the delay.
+    without the delay. As a queue with bounds it is of use.
     """
     size = model.signature.max_batch_size if model.signature else None
-    if model.config.HasField("dynamic_batching") and size in {0, 1}:
+    if model.config.HasField("dynamic_batching") and size in {0, 1} and not _bounded(model):
         yield Problem(
             f"dynamic_batching does nothing: max_batch_size is {size}",
-            "raise max_batch_size, or remove dynamic_batching",
+            "raise max_batch_size, bound its queue (max_queue_size), or remove dynamic_batching",
             model.line("dynamic_batching"),
         )  # fmt: skip
 

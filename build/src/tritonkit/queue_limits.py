@@ -1,0 +1,160 @@
+"""How many requests may wait, and how long, from an SLO and measured service times: who waits is answered in time.
+
+A server that lets everybody wait answers everybody late once more arrives than it can serve. With the limits from here,
+whoever is let in is answered within the SLO, and everybody else is refused at once and may go elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tritonkit.recipe import Batching, Recipe, Target
+
+# The share of the SLO that is planned with. The rest is for what the model's own times do not have: reading requests,
+# the network, and service times that vary (docs/decisions/0015).
+PLANNED = 0.8
+# A larger batch has to serve this much more to be worth the longer wait for its end.
+WORTH = 1.05
+
+
+@dataclass(frozen=True)
+class ServiceTimes:
+    """What one instance takes, measured alone, in milliseconds.
+
+    Attributes:
+        single_ms: For one sample.
+        batched_ms: For a batch.
+        batch: Samples in it.
+    """
+
+    single_ms: float
+    batched_ms: float
+    batch: int
+
+    def of(self, size: int) -> float:
+        """Milliseconds for a batch of ``size`` samples: a straight line through the two that were measured."""
+        if self.batch < 2:
+            return self.single_ms * size
+        each = max(self.batched_ms - self.single_ms, 0.0) / (self.batch - 1)
+        return self.single_ms + each * (size - 1)
+
+
+@dataclass(frozen=True)
+class QueueLimits:
+    """What keeps a queue within an SLO.
+
+    Attributes:
+        preferred_batch_size: The largest batch of waiting requests that the SLO can afford.
+        max_queue_size: Requests that may wait.
+        queue_timeout_ms: Milliseconds that one may wait.
+        requests_per_s: What the server answers when it is never idle: estimated, or measured under load.
+        slo_ms: The latency that was promised.
+        service_ms: What a batch of the preferred size takes while all instances work.
+    """
+
+    preferred_batch_size: int
+    max_queue_size: int
+    queue_timeout_ms: int
+    requests_per_s: float
+    slo_ms: float
+    service_ms: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.max_queue_size} requests may wait, {self.queue_timeout_ms} ms at most, and run in batches of up to "
+            f"{self.preferred_batch_size}: {self.requests_per_s:.0f} requests/s, {self.service_ms:.1f} ms each, "
+            f"answered within {self.slo_ms:g} ms"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data; ``QueueLimits(**data)`` reads it."""
+        return asdict(self)
+
+
+def derive(
+    slo_ms: float,
+    times: ServiceTimes,
+    *,
+    largest_batch: int,
+    instances: int,
+    at_once: int,
+    requests_per_s: float | None = None,
+) -> QueueLimits | None:
+    """The limits for one model.
+
+    A request waits at most for the queue in front of it, then takes its own batch's time. The queue's time is what
+    the SLO leaves for it, and its length what is served in that time (Little's law: number = rate x time).
+
+    Args:
+        slo_ms: The largest latency that was promised.
+        times: Of one instance alone.
+        largest_batch: Up to which batches may go.
+        instances: Copies of the model that work at the same time.
+        at_once: How many of them can work at full speed: CPU cores over threads, or 1 for the instances of a GPU.
+        requests_per_s: What was measured under load; estimated from ``times`` if not given.
+
+    Returns:
+        None where not even one request alone keeps the SLO.
+    """
+    slowed = max(instances / max(at_once, 1), 1.0)
+    if requests_per_s:  # it is slower than alone: fewer cores, or work beside the model
+        slowed *= max(1000 * instances / (times.of(1) * slowed) / requests_per_s, 1.0)
+    planned = slo_ms * PLANNED
+    if times.of(1) * slowed > slo_ms:
+        return None
+    # The batch before and its own.
+    sizes = [size for size in _doubled(largest_batch) if 2 * times.of(size) * slowed <= planned] or [1]
+    most = max(size / times.of(size) for size in sizes)
+    size = next(size for size in sizes if size / times.of(size) * WORTH >= most)
+    service_ms = times.of(size) * slowed
+    rate = requests_per_s or 1000 * instances * size / service_ms
+    waits_ms = max(planned - service_ms, 0.0)
+    return QueueLimits(
+        preferred_batch_size=size,
+        max_queue_size=max(int(rate * waits_ms / 1000), size),
+        queue_timeout_ms=max(round(waits_ms), 1),
+        requests_per_s=rate,
+        slo_ms=slo_ms,
+        service_ms=service_ms,
+    )
+
+
+def of_recipe(
+    recipe: Recipe, target: Target, times: ServiceTimes | None, cores: int, requests_per_s: float | None = None
+) -> QueueLimits | None:
+    """The limits that a recipe's SLO asks for on a target.
+
+    Args:
+        recipe: With ``slo`` and ``batching``.
+        target: Where it is served.
+        times: Of the variant that is served, as the gate measured them; None: not measured.
+        cores: CPU cores that the server has.
+        requests_per_s: What was measured under load; estimated if not given.
+
+    Returns:
+        None where there is no SLO or no measurement, or the SLO cannot be kept at all.
+    """
+    serving = recipe.serving(target)
+    slo_ms = recipe.slo.latency_ms if recipe.slo else None
+    if slo_ms is None or times is None:
+        return None
+    at_once = 1 if target == "cuda" else max(cores // serving.threads, 1)
+    return derive(
+        slo_ms, times, largest_batch=max(serving.max_batch_size, 1), instances=serving.instances, at_once=at_once,
+        requests_per_s=requests_per_s,
+    )  # fmt: skip
+
+
+def applied(recipe: Recipe, target: Target, limits: QueueLimits | None) -> Recipe:
+    """The recipe with what its ``batching`` leaves open taken from the limits; what it says by name stays."""
+    if limits is None:
+        return recipe
+    section = recipe.batching if recipe.batching.target in {None, target} else Batching()
+    names = ("preferred_batch_size", "max_queue_size", "queue_timeout_ms")
+    derived = {name: getattr(limits, name) for name in names if getattr(section, name) is None}
+    return recipe.model_copy(update={"batching": section.model_copy(update=derived)})
+
+
+def _doubled(most: int) -> list[int]:
+    return sorted({most, *(2**power for power in range(13) if 2**power < most)})

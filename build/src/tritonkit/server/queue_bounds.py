@@ -1,0 +1,69 @@
+"""Lays out a repository without the queue bounds that make an older Triton stall; the repository stays as it is.
+
+With any bound, Triton before 26.08 can miss the wake-up of an idle instance and look again half a second later
+(docs/decisions/0003). Releases that are deployed have that mended, and their configurations should have bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+CONFIG = "config.pbtxt"
+# These read configurations later, or other ones: a copy made now would be out of date or pass them by.
+_READS_LATER = ("--model-control-mode", "--model-config-name", "--repository-poll-secs")
+
+
+def lift(repository: Path, place: Path, arguments: Sequence[str] = ()) -> list[str]:
+    """Make ``place`` what ``repository`` is, without the bounds of its queues.
+
+    Args:
+        repository: A model repository.
+        place: Does not exist yet: becomes a link to it, or a folder of links where a bound is lifted.
+        arguments: The server's; with those that let it read configurations later, nothing is lifted.
+
+    Returns:
+        Models whose bounds were lifted.
+    """
+    later = any(argument.partition("=")[0] in _READS_LATER for argument in arguments)
+    lifted = {} if later else {folder.name: text for folder in _folders(repository) if (text := _unbounded(folder))}
+    if not lifted:
+        place.symlink_to(repository.absolute())
+        return []
+    place.mkdir()
+    for entry in repository.absolute().iterdir():
+        if entry.name not in lifted:
+            (place / entry.name).symlink_to(entry)
+            continue
+        model = place / entry.name
+        model.mkdir()
+        for inner in entry.iterdir():
+            if inner.name != CONFIG:
+                (model / inner.name).symlink_to(inner)
+        (model / CONFIG).write_text(lifted[entry.name], encoding="utf-8")
+    return sorted(lifted)
+
+
+def _folders(repository: Path) -> list[Path]:
+    return [entry for entry in repository.iterdir() if entry.is_dir()]
+
+
+def _unbounded(folder: Path) -> str:
+    """The configuration without bounds; empty where it has none, or cannot be read, which Triton will say."""
+    try:
+        config = text_format.Parse((folder / CONFIG).read_text(encoding="utf-8"), pb.ModelConfig())
+    except (OSError, ValueError, text_format.ParseError):
+        return ""
+    batching = config.dynamic_batching
+    policies = [batching.default_queue_policy, *batching.priority_queue_policy.values()]
+    if not any(
+        policy.max_queue_size or policy.default_timeout_microseconds or policy.allow_timeout_override
+        for policy in policies
+    ):
+        return ""
+    batching.ClearField("default_queue_policy")
+    batching.priority_queue_policy.clear()
+    return text_format.MessageToString(config)

@@ -1,0 +1,75 @@
+"""What an overloaded server did with its requests: answered in time or late, refused and how fast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from load.recording import Row
+
+REFUSED = "ServerBusy", "QueueFull"  # the client's errors for requests that were not run
+
+
+@dataclass(frozen=True)
+class Served:
+    """One run's requests.
+
+    Attributes:
+        offered: Requests a second that were due.
+        goodput: Answers a second within the SLO, counted from when each was due.
+        late: Share of all that was answered too late.
+        refused: Share of all that was not run.
+        failed: Share of all that failed otherwise.
+        p50_ms: Latency of what was answered; None where nothing was.
+        p99_ms: See ``p50_ms``.
+        refusal_p50_ms: From sending a request to its refusal; None where there was none.
+        refusal_p99_ms: See ``refusal_p50_ms``.
+    """
+
+    offered: float
+    goodput: float
+    late: float
+    refused: float
+    failed: float
+    p50_ms: float | None
+    p99_ms: float | None
+    refusal_p50_ms: float | None
+    refusal_p99_ms: float | None
+
+
+def served(rows: Sequence[Row], seconds: float, slo_ms: float) -> Served:
+    """What became of a run's requests.
+
+    Args:
+        rows: Every measured request, each with its latency from when it was due, its service time from when it was sent
+            (both in ms) and its error's type.
+        seconds: That the run was measured for.
+        slo_ms: The latency that was promised.
+    """
+    answered = [latency for _, latency, _, _, error in rows if not error]
+    refusals = [service for _, _, service, _, error in rows if error in REFUSED]
+    in_time = sum(latency <= slo_ms for latency in answered)
+    count = max(len(rows), 1)
+    return Served(
+        offered=len(rows) / seconds,
+        goodput=in_time / seconds,
+        late=(len(answered) - in_time) / count,
+        refused=len(refusals) / count,
+        failed=(len(rows) - len(answered) - len(refusals)) / count,
+        p50_ms=_percentile(answered, 50),
+        p99_ms=_percentile(answered, 99),
+        refusal_p50_ms=_percentile(refusals, 50),
+        refusal_p99_ms=_percentile(refusals, 99),
+    )
+
+
+def recovery_s(rows: Sequence[Row], end_s: float, slo_ms: float) -> float:
+    """Seconds from a spike's end to the last request after it that was late, refused or failed; 0: there was none."""
+    bad = [due for due, latency, _, _, error in rows if due > end_s and (error or latency > slo_ms)]
+    return max(bad) - end_s if bad else 0.0
+
+
+def _percentile(values: Sequence[float], share: float) -> float | None:
+    return float(np.percentile(values, share)) if values else None
