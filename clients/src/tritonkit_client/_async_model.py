@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from collections.abc import Sequence as Names
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy.typing as npt
 
-from ._calls import Parameter
+from ._calls import Outputs, Parameter
 from ._errors import InvalidInput, TritonkitClientError
 from ._many import Sample
 from ._metadata import ModelMetadata
@@ -46,7 +45,7 @@ class AsyncModel:
         inputs: Mapping[str, npt.ArrayLike] | None = None,
         /,
         *,
-        outputs: Names[str] | None = None,
+        outputs: Outputs | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
         parameters: Mapping[str, Parameter] | None = None,
@@ -65,12 +64,12 @@ class AsyncModel:
         samples: Mapping[str, npt.ArrayLike] | npt.NDArray[Any],
         *,
         max_in_flight: int = ...,
-        outputs: Names[str] | None = ...,
+        outputs: Outputs | None = ...,
     ) -> dict[str, Array]: ...
 
     @overload
     async def many(
-        self, samples: Iterable[Sample], *, max_in_flight: int = ..., outputs: Names[str] | None = ...
+        self, samples: Iterable[Sample], *, max_in_flight: int = ..., outputs: Outputs | None = ...
     ) -> list[dict[str, Array]]: ...
 
     async def many(
@@ -78,7 +77,7 @@ class AsyncModel:
         samples: Mapping[str, npt.ArrayLike] | npt.NDArray[Any] | Iterable[Sample],
         *,
         max_in_flight: int = 32,
-        outputs: Names[str] | None = None,
+        outputs: Outputs | None = None,
     ) -> dict[str, Array] | list[dict[str, Array]]:
         """Run it on one batch of any size, or on many batches; see `Client.infer_many`."""
         return await self._client.infer_many(
@@ -91,7 +90,7 @@ class AsyncModel:
         inputs: Mapping[str, npt.ArrayLike] | None = None,
         /,
         *,
-        outputs: Names[str] | None = None,
+        outputs: Outputs | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
         parameters: Mapping[str, Parameter] | None = None,
@@ -131,7 +130,7 @@ class AsyncSequence:
         /,
         *,
         end: bool = False,
-        outputs: Names[str] | None = None,
+        outputs: Outputs | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
         parameters: Mapping[str, Parameter] | None = None,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ._calls import NO_PARAMETERS, Deadline, Flow, Operation, Parameter
+from ._calls import NO_PARAMETERS, Deadline, Flow, Operation, Outputs, Parameter
 from ._endpoint import Endpoint, parse_endpoint
 from ._engine import Engine
 from ._errors import NO_CONNECTION, ClientClosed, InvalidInput, Origin, error_for
@@ -145,7 +145,7 @@ class BaseClient:
         inputs: Mapping[str, npt.ArrayLike] | None,
         arrays: Mapping[str, npt.ArrayLike],
         version: str = "",
-        outputs: Sequence[str] | None = None,
+        outputs: Outputs | None = None,
         request_id: str | None = None,
         parameters: Mapping[str, Parameter] | None = None,
     ) -> Asked:
@@ -208,11 +208,11 @@ def checked_in_flight(number: int, origin: Origin) -> int:
     return number
 
 
-def checked_outputs(outputs: Sequence[str] | None, origin: Origin) -> Sequence[str] | None:
-    """The names of outputs, gone through once; one string is left for the model's metadata to refuse.
+def checked_outputs(outputs: Outputs | None, origin: Origin) -> Outputs | None:
+    """The outputs to get, gone through once; one string is left for the model's metadata to refuse.
 
     Raises:
-        InvalidInput: One is not a name.
+        InvalidInput: One is not a name, or its number of classes is none.
     """
     if outputs is None or isinstance(outputs, str):
         return outputs
@@ -220,7 +220,16 @@ def checked_outputs(outputs: Sequence[str] | None, origin: Origin) -> Sequence[s
     for name in names:
         if not isinstance(name, str):
             raise InvalidInput(f"outputs holds a {type(name).__name__}", "give a list of output names", origin)
-    return names
+    if not isinstance(outputs, Mapping):
+        return names
+    for name, classes in outputs.items():
+        if classes is not None and (isinstance(classes, bool) or not isinstance(classes, int) or classes < 1):
+            raise InvalidInput(
+                f"outputs has {classes!r} for {name!r}",
+                "give the number of best classes to get, or None for the whole output",
+                origin,
+            )
+    return dict(outputs)
 
 
 # What the clients say by other means.

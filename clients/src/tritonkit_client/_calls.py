@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Hashable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
@@ -92,9 +93,24 @@ class Call(Generic[T_co]):
     server: Server | None = None
 
 
+@dataclass(frozen=True)
+class Shared:
+    """A part of a flow that needs to run only once for all who want it at the same time.
+
+    Attributes:
+        key: What they have in common.
+        flow: Makes it; its result, or its error, is everybody's.
+        origin: Whose error it is then.
+    """
+
+    key: Hashable
+    flow: Callable[[], Flow[Any]]
+    origin: Origin
+
+
 # What an operation of the client is: it yields calls, is sent their results (or thrown their errors), and
 # returns.
-Flow = Generator[Call[Any], Any, T]
+Flow = Generator[Call[Any] | Shared, Any, T]
 
 
 @dataclass(slots=True)
@@ -149,7 +165,15 @@ class Resolve:
     timeout: float | None
 
 
-Effect = Attempt | Race | Pause | Resolve
+@dataclass(frozen=True)
+class Wait:
+    """An effect: wait until a future is done, for so many seconds at most (None: for ever)."""
+
+    future: Future[Any]
+    timeout: float | None
+
+
+Effect = Attempt | Race | Pause | Resolve | Wait
 # What the engine makes of a flow: effects all the way, for a client to perform.
 Operation = Generator[Effect, Any, T]
 
@@ -180,13 +204,18 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Wanted:
-    """An output to ask for, with the place in shared memory where it shall go, if any."""
+    """An output to ask for, with the place in shared memory where it shall go, if any; ``classes``: only so many of
+    its best ones (0: the tensor itself).
+    """
 
     name: str
     parameters: Mapping[str, str | int] = field(default_factory=dict)
+    classes: int = 0
 
 
 Parameter = str | int | float | bool
+# Names of outputs; or how many of its best classes to get of each, None for all of its numbers.
+Outputs = Sequence[str] | Mapping[str, int | None]
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from ._calls import Call, InferRequest, Memory, Region, Reply
+from ._calls import Call, InferRequest, Memory, Region, Reply, Wanted
 from ._errors import InvalidInput, Origin, ServerError, error_for
 from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry, TensorSpec
 from ._tensors import Array, Buffer, decode, from_json, to_json
@@ -120,8 +120,7 @@ class HttpWire:
         parameters: dict[str, Any] = dict(request.parameters)
         if request.outputs:
             message["outputs"] = [
-                {"name": output.name, "parameters": output.parameters or {"binary_data": True}}
-                for output in request.outputs
+                {"name": output.name, "parameters": output.parameters or _binary(output)} for output in request.outputs
             ]
         else:
             parameters["binary_data_output"] = True
@@ -256,6 +255,10 @@ def _repository(answer: Any) -> tuple[RepositoryEntry, ...]:
         RepositoryEntry(model["name"], model.get("version", ""), model.get("state", ""), model.get("reason", ""))
         for model in answer
     )
+
+
+def _binary(output: Wanted) -> dict[str, bool | int]:
+    return {"binary_data": True, "classification": output.classes} if output.classes else {"binary_data": True}
 
 
 def _nothing(_reply: Reply) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ._calls import Attempt, Call, Deadline, Flow, InferRequest, Reply
+from ._classes import classified
 from ._engine import Engine, outgoing
 from ._errors import NotSupported, TritonkitClientError
 from ._grpc_wire import STREAM, GrpcWire, read_streamed
@@ -80,7 +81,8 @@ class Stream:
             reply = self._deadline.said(reply)
             if reply.status != "OK":
                 self._prepared.call.read(reply)
-            outputs = read_streamed(reply.body, self._prepared.request, origin)
+            request = self._prepared.request
+            outputs = classified(read_streamed(reply.body, request, origin), request.outputs, origin)
         except TritonkitClientError as error:
             self._error = error
             wait = self._engine.failed(

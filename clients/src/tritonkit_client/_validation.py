@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ._calls import Tensor
+from ._calls import Outputs, Tensor
 from ._device_array import DeviceArray, device_array, on_device
 from ._errors import InvalidInput, Origin
 from ._metadata import ModelMetadata, TensorSpec
@@ -70,7 +70,7 @@ def _encoded(metadata: ModelMetadata, values: Mapping[str, npt.ArrayLike], origi
     return tuple(one.encode(array) for one, array in zip(inputs, arrays, strict=True))
 
 
-def check_outputs(metadata: ModelMetadata, outputs: Sequence[str] | None, origin: Origin) -> tuple[str, ...]:
+def check_outputs(metadata: ModelMetadata, outputs: Outputs | None, origin: Origin) -> tuple[str, ...]:
     """The outputs to ask for; none means all.
 
     Raises:
