@@ -156,13 +156,15 @@ class AsyncClient(BaseClient):
         timeout: float | None = None,
         parameters: Mapping[str, Parameter] | None = None,
         headers: Mapping[str, str] | None = None,
+        idle_timeout: float | None = None,
         **arrays: npt.ArrayLike,
     ) -> AsyncGenerator[dict[str, Array], None]:
         """See `Client.stream`; with ``async for``. What is wrong shows at the first step."""
         asked = self._asked(model, inputs, arrays, model_version, outputs, request_id, parameters)
+        idle_s = self._idle_s(idle_timeout)
         deadline = self._deadline(timeout)
         prepared = await self._run(prepare(self._flows, asked), timeout)
-        stream = Stream(self._engine, prepared, deadline, checked_headers(headers))
+        stream = Stream(self._engine, prepared, deadline, checked_headers(headers), idle_s)
         while True:
             attempt = stream.open()
             try:

@@ -95,12 +95,14 @@ class AsyncModel:
         timeout: float | None = None,
         parameters: Mapping[str, Parameter] | None = None,
         headers: Mapping[str, str] | None = None,
+        idle_timeout: float | None = None,
         **arrays: npt.ArrayLike,
     ) -> AsyncGenerator[dict[str, Array], None]:
         """Run it for any number of responses; see `Client.stream`."""
         return self._client.stream(
             self.name, inputs, model_version=self.version, outputs=outputs, request_id=request_id,
-            timeout=self._timeout if timeout is None else timeout, parameters=parameters, headers=headers, **arrays,
+            timeout=self._timeout if timeout is None else timeout, parameters=parameters, headers=headers,
+            idle_timeout=idle_timeout, **arrays,
         )  # fmt: skip
 
 

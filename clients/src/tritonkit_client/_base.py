@@ -20,6 +20,7 @@ from ._flows import Asked, Flows
 from ._grpc_wire import GrpcWire
 from ._hedging import Hedge
 from ._http_wire import HttpWire
+from ._pickling import check_picklable, remade
 from ._retry import Retry
 from ._security import TLS, Credentials, Headers, Token, checked_headers
 from ._servers import Server, Servers
@@ -75,6 +76,10 @@ class BaseClient:
         compression: str | None = None,
         shared_memory: SharedMemory | CudaSharedMemory | None = None,
     ) -> None:
+        if event_hooks is not None and not isinstance(event_hooks, Mapping):
+            event_hooks = tuple(event_hooks)
+        # While there is nothing else: what a pickle makes the client again from.
+        self._arguments = {name: value for name, value in locals().items() if name != "self"}
         self._endpoints = parse_endpoint(endpoint)
         self._origin = Origin(str(self._endpoints))
         self._timeout_s = checked_timeout(timeout, self._origin)
@@ -103,6 +108,18 @@ class BaseClient:
         self._closed = False
         self._pid = os.getpid()
         self._opened()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A client in another process is made from the same arguments, and connects there.
+
+        Raises:
+            ClientClosed: The client is closed.
+            InvalidInput: An argument cannot go to another process.
+        """
+        if self._closed:
+            raise ClientClosed("the client is closed", "make a new one", self._origin)
+        check_picklable(self._arguments, self._origin)
+        return remade, (type(self), self._arguments)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._origin.endpoint!r}, timeout={self._timeout_s:g})"
@@ -138,6 +155,10 @@ class BaseClient:
 
     def _deadline(self, timeout: float | None) -> Deadline:
         return Deadline(self._timeout_s if timeout is None else checked_timeout(timeout, self._origin))
+
+    def _idle_s(self, idle_timeout: float | None) -> float | None:
+        limit = math.inf if idle_timeout is None else checked_timeout(idle_timeout, self._origin, "idle_timeout")
+        return None if math.isinf(limit) else limit
 
     def _asked(
         self,
@@ -184,7 +205,7 @@ class BaseClient:
             )
 
 
-def checked_timeout(timeout: float, origin: Origin) -> float:
+def checked_timeout(timeout: float, origin: Origin, name: str = "timeout") -> float:
     """A timeout as a number.
 
     Raises:
@@ -192,7 +213,7 @@ def checked_timeout(timeout: float, origin: Origin) -> float:
     """
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float, np.floating, np.integer)) or not timeout > 0:
         raise InvalidInput(
-            f"timeout={timeout!r} is not a positive number of seconds", "use math.inf for no limit", origin
+            f"{name}={timeout!r} is not a positive number of seconds", "use math.inf for no limit", origin
         )
     return float(timeout) if timeout < _FOREVER_S else math.inf
 

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from ._device_array import DeviceArray
-from ._errors import CLIENT_CLOSED, DEADLINE_EXCEEDED, Origin
+from ._errors import CLIENT_CLOSED, DEADLINE_EXCEEDED, NO_RESPONSE, Origin
 from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry
 from ._tensors import Array, Buffer
 
@@ -55,6 +55,11 @@ class Reply:
     body: bytes = b""
     message: str = ""
     headers: Mapping[str, str] = field(default_factory=_no_headers)
+
+
+def idle(seconds: float | None) -> Reply:
+    """What a stream gets that the server says nothing more on."""
+    return Reply(NO_RESPONSE, message=f"idle_timeout={seconds:g} s")
 
 
 def closed() -> Reply:
@@ -116,7 +121,7 @@ Flow = Generator[Call[Any] | Shared, Any, T]
 @dataclass(slots=True)
 class Outgoing:
     """One attempt of a call, as a transport sends it; ``timeout`` in seconds, None for no limit; ``idempotent`` as in
-    `Call`.
+    `Call`; ``idle_s``: how long a stream may be without a response.
     """
 
     target: str
@@ -125,6 +130,7 @@ class Outgoing:
     headers: Mapping[str, str]
     timeout: float | None
     idempotent: bool = True
+    idle_s: float | None = None
 
 
 @dataclass(slots=True)

@@ -91,6 +91,6 @@ def _classes(name: str, array: Array, origin: Origin) -> Array:
             found[place] = Class(float(score), int(index), label)
         except ValueError as error:
             raise ServerError(f"output {name!r} has {item!r} for a class", "see the server's log", origin) from error
-    found = found.reshape(array.shape)
-    found.flags.writeable = False
-    return found
+    classes: Array = found.reshape(array.shape)
+    classes.flags.writeable = False
+    return classes

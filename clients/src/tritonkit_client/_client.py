@@ -205,6 +205,7 @@ class Client(BaseClient):
         timeout: float | None = None,
         parameters: Mapping[str, Parameter] | None = None,
         headers: Mapping[str, str] | None = None,
+        idle_timeout: float | None = None,
         **arrays: npt.ArrayLike,
     ) -> Generator[dict[str, Array], None, None]:
         """Run a model that answers a request with any number of responses (a "decoupled" one); gRPC only.
@@ -214,6 +215,8 @@ class Client(BaseClient):
 
         Args:
             timeout: Seconds for the whole stream, to its last response.
+            idle_timeout: Seconds that it may be without a response, to the first and between two, while somebody
+                waits for one; None for no limit but the whole stream's.
             inputs, model_version, outputs, request_id, parameters, headers, arrays: As for `infer`.
 
         Yields:
@@ -221,12 +224,14 @@ class Client(BaseClient):
 
         Raises:
             NotSupported: The endpoint is HTTP.
+            DeadlineExceeded: After ``timeout``, or ``idle_timeout``; the request is cancelled on the server.
             As for `infer`, before the first response or between two of them.
         """
         asked = self._asked(model, inputs, arrays, model_version, outputs, request_id, parameters)
+        idle_s = self._idle_s(idle_timeout)
         deadline = self._deadline(timeout)
         prepared = self._run(prepare(self._flows, asked), timeout)
-        return self._streamed(Stream(self._engine, prepared, deadline, checked_headers(headers)))
+        return self._streamed(Stream(self._engine, prepared, deadline, checked_headers(headers), idle_s))
 
     def sequence(self, model: str, *, model_version: str = "", timeout: float | None = None) -> ModelSequence:
         """A sequence of requests to a model that keeps state between them; use it in a ``with`` block.

@@ -49,7 +49,15 @@ class Stream:
     Only the beginning is tried again: once a response was handed out, a failure is the caller's.
     """
 
-    def __init__(self, engine: Engine, prepared: Prepared, deadline: Deadline, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        prepared: Prepared,
+        deadline: Deadline,
+        headers: Mapping[str, str],
+        idle_s: float | None = None,
+    ) -> None:
+        self._idle_s = idle_s
         self._engine = engine
         self._prepared = prepared
         self._deadline = deadline
@@ -67,7 +75,9 @@ class Stream:
         self._started = time.monotonic()
         self._error: TritonkitClientError | None = None
         self._complete = False
-        return Attempt(self._server, outgoing(call, self._deadline.remaining(), self._event.headers, STREAM))
+        sent = outgoing(call, self._deadline.remaining(), self._event.headers, STREAM)
+        sent.idle_s = self._idle_s
+        return Attempt(self._server, sent)
 
     def read(self, reply: Reply) -> dict[str, Array] | None:
         """The outputs in a reply; None: nothing was lost, open it again after ``wait_s`` seconds.
