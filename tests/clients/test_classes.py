@@ -34,7 +34,7 @@ def test_the_best_classes_come_with_their_labels(client: Client) -> None:
 
 def test_classes_of_a_stream(server: TritonServer) -> None:
     with Client(server.grpc_url) as client:
-        given = {"upto": [2], "size": [3], "pause": [0], "mark": ["none"]}
+        given: dict[str, Any] = {"upto": [2], "size": [3], "pause": [0], "mark": ["none"]}
         found = [out["number"].tolist() for out in client.stream("count", given, outputs={"number": 1})]
     assert found == [[Class(0.0, 0)], [Class(1.0, 0)]]
 

@@ -159,6 +159,6 @@ def test_classes_are_asked_for_over_both_protocols() -> None:
     message = service_pb2.ModelInferRequest.FromString(b"".join(GrpcWire().infer(request, ORIGIN).encode(None)[0]))
     assert message.outputs[0].parameters["classification"].int64_param == 5
     assert not message.outputs[1].parameters
-    outputs = json.loads(HttpWire().infer(request, ORIGIN).encode(None)[0][0])["outputs"]
+    outputs = json.loads(bytes(HttpWire().infer(request, ORIGIN).encode(None)[0][0]))["outputs"]
     assert outputs[0]["parameters"] == {"binary_data": True, "classification": 5}
     assert outputs[1]["parameters"] == {"binary_data": True}
