@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tritonkit import cli
-from tritonkit.cli.output import print_json
+from tritonkit.cli.output import make_table, out, print_json
 
 
 def strict(text: str) -> Any:
@@ -39,6 +39,14 @@ def odd_repository(tmp_path: Path) -> Path:
 def test_numbers_that_json_does_not_have_are_spelled(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"scores": [math.nan, math.inf, (-math.inf, 1.5)]})
     assert strict(capsys.readouterr().out) == {"scores": ["NaN", "Infinity", ["-Infinity", 1.5]]}
+
+
+def test_a_table_cuts_nothing_off(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "/encoder/layer.0/attention" * 10
+    table = make_table("node", "share")
+    table.add_row(name, "1.0%")
+    out.print(table)
+    assert name in "".join(capsys.readouterr().out.replace("1.0%", "").split())
 
 
 def test_file_names_that_are_no_text_are_printed_in_every_format(

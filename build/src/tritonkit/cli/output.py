@@ -10,10 +10,11 @@ import sys
 from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from tritonkit.errors import TritonkitError
 
@@ -51,6 +52,19 @@ def ended(command: Callable[[], int], *, debug: bool = False) -> int:
             raise
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
         return 2
+
+
+def make_table(*headers: str, **options: Any) -> Table:
+    """A table without lines; what is wider than its column goes on below, where rich would cut it off.
+
+    Args:
+        headers: One a column.
+        options: rich's own of a table.
+    """
+    table = Table(*headers, box=None, pad_edge=False, **options)
+    for column in table.columns:
+        column.overflow = "fold"
+    return table
 
 
 def print_json(data: object) -> None:
