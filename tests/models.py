@@ -24,6 +24,16 @@ class TritonPythonModel:
         return [pb_utils.InferenceResponse([same(t) for t in request.inputs()]) for request in requests]
 """
 
+# Returns its only input.
+ECHO = """
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        arrays = [pb_utils.get_input_tensor_by_name(request, "x").as_numpy() for request in requests]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("y", array)]) for array in arrays]
+"""
+
 ARITHMETIC = """
 import triton_python_backend_utils as pb_utils
 
@@ -230,6 +240,11 @@ def add_model(repository: Path, name: str, code: str, config: str) -> None:
     (repository / name / "config.pbtxt").write_text(config)
 
 
+def echo_config(datatype: str, dims: str, more: str = "") -> str:
+    sides = tensor("input", "x", datatype, dims) + tensor("output", "y", datatype, dims, more)
+    return f'backend: "python"\nmax_batch_size: 4\n{sides}'
+
+
 def _models() -> dict[str, tuple[str, str]]:
     """Code and configuration by name."""
     seen = tensor("input", "x", "FP32", "1", "optional: true") + tensor("output", "seen", "BYTES", "1")
@@ -240,6 +255,8 @@ def _models() -> dict[str, tuple[str, str]]:
     return {
         "identity": (IDENTITY, identity_config()),
         "arithmetic": (ARITHMETIC, arithmetic_config(3)),
+        "labelled": (ECHO, echo_config("FP32", "3", 'label_filename: "labels.txt"')),
+        "photo": (ECHO, echo_config("UINT8", "4, 6, 3")),
         "reloaded": (ARITHMETIC, arithmetic_config(3)),
         "sleep": (SLEEP, sleep_config()),
         "sleep3": (SLEEP, sleep_config("instance_group { count: 3 kind: KIND_CPU }")),
@@ -279,3 +296,5 @@ def write_models(repository: Path, *names: str) -> None:
     for name, (code, config) in _models().items():
         if name in names or not names:
             add_model(repository, name, code, config)
+            if "labels.txt" in config:
+                (repository / name / "labels.txt").write_text("cat\ndog: large\nfish\n")

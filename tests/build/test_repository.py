@@ -39,6 +39,7 @@ def test_configuration_batches_bounds_the_queue_and_warms_up_with_a_real_sample(
     assert said.input
     assert said.output
     (warmup,) = said.model_warmup
+    assert warmup.count == 1, "PyTriton's client looks for it in JSON, where a 0 is left out"
     assert set(warmup.inputs) == {tensor.name for tensor in said.input}
     for input_name, tensor in warmup.inputs.items():
         size = (directory / "warmup" / tensor.input_data_file).stat().st_size

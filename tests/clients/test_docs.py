@@ -31,7 +31,7 @@ def test_every_example_runs(
     issued.cert_chain_pems[0].write_to_path("app.pem")
     issued.private_key_pem.write_to_path("app.key")
     examples = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(examples) == 13
+    assert len(examples) == 14
     address = server.grpc_url if protocol == "grpc" else server.http_url
     port = server.ports[protocol]
     names: dict[str, Any] = {}
@@ -50,9 +50,11 @@ def test_every_example_runs(
 
 def test_every_command_runs(server: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save("cat.jpg")
+    Path("photos").mkdir()
+    for path in ("cat.jpg", "photos/cat.jpg", "photos/dog.jpg"):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
     commands = re.findall(r"^\$ tritonkit-client (.*)$", PAGE, re.MULTILINE)
-    assert len(commands) == 4
+    assert len(commands) == 6
     for command in commands:
         here = command.replace("grpc://127.0.0.1:8001", server.grpc_url)
         assert main(shlex.split(here.replace("http://127.0.0.1:8000", server.http_url))) == 0

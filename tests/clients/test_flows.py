@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tritonkit_client import InvalidInput, ModelMetadata, TensorSpec
-from tritonkit_client._calls import Flow
+from tritonkit_client._calls import Flow, Shared
 from tritonkit_client._flows import Asked, Flows
 from tritonkit_client._http_wire import HttpWire
 from tritonkit_client._metadata import ModelLimits
@@ -34,8 +34,13 @@ def drive(flow: Flow[Any], *answers: Any) -> tuple[list[str], Any]:
     try:
         call = next(flow)
         while True:
-            paths.append(call.target.rsplit("/", 1)[-1])
-            answer = next(step)
+            if isinstance(call, Shared):
+                more, answer = drive(call.flow(), *step)
+                paths += more
+                step = iter(answers[len(paths) :])
+            else:
+                paths.append(call.target.rsplit("/", 1)[-1])
+                answer = next(step)
             call = flow.throw(answer) if isinstance(answer, Exception) else flow.send(answer)
     except StopIteration as done:
         return paths, done.value

@@ -224,3 +224,27 @@ def test_the_parameters_of_a_request_arrive_and_some_are_not_the_callers(client:
     with pytest.raises(InvalidInput, match="is a list"):
         client.infer("inspect", parameters={"x": [1]})  # type: ignore[dict-item]
     assert np.array_equal(client.infer("inspect")["seen"].shape, (1,))
+
+
+def test_a_stream_that_falls_silent_is_given_up(streams: Client, tmp_path: Path) -> None:
+    mark = tmp_path / "cancelled"
+    found = streams.stream("count", count(3, pause=1.5, mark=mark), idle_timeout=0.4)
+    assert next(found)["number"][0] == 0
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match=r"idle_timeout=0\.4 s") as caught:
+        next(found)
+    assert 0.3 < time.monotonic() - started < 1.2
+    assert "idle_timeout=" in caught.value.fix
+    assert int(wait_for(mark)) < 3
+
+
+def test_a_reader_that_takes_its_time_is_not_idle(streams: Client) -> None:
+    seen = []
+    for out in streams.stream("count", count(4, pause=0.05), idle_timeout=0.3):
+        seen.append(int(out["number"][0]))
+        time.sleep(0.4)
+    assert seen == [0, 1, 2, 3]
+    assert len(list(streams.stream("count", count(3), idle_timeout=math.inf))) == 3
+    for wrong in (0, -1, True, "1"):
+        with pytest.raises(InvalidInput, match="idle_timeout="):
+            list(streams.stream("count", count(1), idle_timeout=wrong))  # type: ignore[arg-type]

@@ -85,7 +85,7 @@ def test_values_that_the_type_holds_are_accepted(value: Any, datatype: str, seen
         ([1e6], "FP16", "do not fit the type"), ([2**24 + 1], "FP32", "do not fit the type"),
         ([2**70], "INT64", "do not fit the type"), (["1"], "INT8", "do not fit the type"),
         ([None], "FP32", "do not fit the type"), ([[1], [2, 3]], "INT8", "different lengths"),
-        ([np.float64(0.1)], "FP32", "given FP64 [1]"), ([1], "BYTES", "an element is a int"),
+        ([np.array(0.1)], "FP32", "np.asarray(x).astype(np.float32)"), ([1], "BYTES", "an element is a int"),
         (np.array([1]), "BYTES", "the type is not text"), (["\ud800"], "BYTES", "not valid text"),
         (np.array([1], object), "BYTES", "an element is a int"), ([["a"], ["b", "c"]], "BYTES", "an element is a list"),
     ],
@@ -111,7 +111,7 @@ def test_plain_values_gain_the_dimensions_that_can_only_be_one(
 @pytest.mark.parametrize(
     ("value", "shape", "words"),
     [
-        (np.float32(1), (-1, 1), "its rank is 0, not 2"),
+        (np.array(1, np.float32), (-1, 1), "its rank is 0, not 2"),
         (np.ones(3, np.float32), (-1, 3), "x[np.newaxis]"),
         (np.ones(4, np.float32), (-1, 3), "reshape it to 2 dimensions"),
         (np.ones((1, 2, 3), np.float32), (-1, 3), "given FP32 [1, 2, 3]"),
@@ -183,3 +183,45 @@ def test_what_cannot_become_an_array_without_loss_is_refused() -> None:
 @pytest.mark.parametrize("value", [np.ones(1, np.float32), [1.0]])
 def test_a_model_with_a_type_that_the_protocol_lacks_is_named(value: Any) -> None:
     assert "has the datatype FP8, which is not in KServe v2" in refusal(model("FP8", -1), value)
+
+
+@pytest.mark.parametrize(
+    ("value", "datatype", "shape", "expected"),
+    [
+        (np.str_("a"), "BYTES", (-1,), [b"a"]), (np.str_("größe"), "BYTES", (-1, 1), [["größe".encode()]]),
+        (np.bytes_(b"a\0\0"), "BYTES", (1,), [b"a\0\0"]), ([np.bytes_(b"a\0"), "b"], "BYTES", (-1,), [b"a\0", b"b"]),
+        (["a", np.str_("b")], "BYTES", (-1,), [b"a", b"b"]), ([["a"], [np.bytes_(b"\0")]], "BYTES", (-1, 1), [[b"a"], [b"\0"]]),
+        (np.array(["a", "b"], np.dtypes.StringDType()), "BYTES", (-1,), [b"a", b"b"]),
+        (np.array(["a", b"b"], object), "BYTES", (-1,), [b"a", b"b"]), (np.array([b"ab"]), "BYTES", (1,), [b"ab"]),
+        (np.float64(2), "FP32", (1,), [2.0]), (np.float32(2), "FP64", (1, 1), [[2.0]]),
+        ([np.float64(1), 2.0], "FP32", (-1,), [1.0, 2.0]), ([1.0, np.float64(2)], "FP32", (-1,), [1.0, 2.0]),
+        ([np.int64(1), 2], "INT8", (-1,), [1, 2]), (np.int64(3), "FP16", (1,), [3.0]), (np.longdouble(2), "FP32", (1,), [2.0]),
+        ([[np.int32(1)], [np.uint8(2)]], "UINT8", (-1, 1), [[1], [2]]), (np.bool_(True), "BOOL", (1,), [True]),
+        (np.bool_(True), "INT8", (1,), [1]), (ml_dtypes.bfloat16(1.5), "BF16", (1,), [1.5]),
+        ([ml_dtypes.bfloat16(1.5), ml_dtypes.bfloat16(2)], "FP32", (-1,), [1.5, 2.0]),
+        (np.array(3, np.int32), "INT32", (), 3),
+    ],
+)  # fmt: skip
+def test_numpy_scalars_are_values_as_pythons_are(
+    value: Any, datatype: str, shape: tuple[int, ...], expected: Any
+) -> None:
+    assert encoded(model(datatype, *shape), value).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "datatype", "words"),
+    [
+        (np.float64(1.5), "INT32", "do not fit the type"), ([1, np.int64(300)], "UINT8", "do not fit the type"),
+        ([np.float64(1e300)], "FP32", "do not fit the type"), (np.complex64(1), "FP32", "do not fit the type"),
+        ([1.0, np.array(2.0)], "FP32", "lose information"), ([np.array(1.0), 2.0], "FP32", "lose information"),
+        ([[1.0], np.array([2.0])], "FP32", "lose information"),
+        (np.datetime64("2026-01-01"), "INT64", "no type for dates"), ([np.timedelta64(1, "s")], "INT64", "no type for dates"),
+        (np.array(["2026-01-01"], "M8[D]"), "INT64", "lose information"), (np.array([(1, 2.0)], "i4,f4"), "FP32", "lose information"),
+        (np.array([(1, 2.0)], "i4,f4")[0], "FP32", "do not fit the type"), (np.array(1.0, np.float32), "FP32", "its rank is 0"),
+        (np.array("a"), "BYTES", "its rank is 0"), (np.array([None, "a"], object), "BYTES", "an element is a NoneType"),
+        (np.array([1, "a"], object), "BYTES", "an element is a int"), (np.float32(1), "BYTES", "an element is a float32"),
+        (np.str_("1"), "FP32", "do not fit the type"), (["1", np.float32(1)], "FP32", "do not fit the type"),
+    ],
+)  # fmt: skip
+def test_numpy_values_that_no_input_holds_are_named(value: Any, datatype: str, words: str) -> None:
+    assert words in refusal(model(datatype, -1), value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
@@ -13,6 +14,7 @@ from tritonkit_client._calls import InferRequest, Reply, Tensor, Wanted
 from tritonkit_client._errors import NO_CONNECTION, Origin
 from tritonkit_client._grpc_wire import GrpcWire
 from tritonkit_client._http_wire import HttpWire
+from tritonkit_client._tensors import DTYPES, encode
 
 ORIGIN = Origin("http://models:8000", "m", "r1")
 # Lengths on both sides of the one-, two- and three-byte varint.
@@ -131,3 +133,32 @@ def test_each_attempt_tells_the_server_what_is_left_of_the_deadline() -> None:
         pieces, headers = call.encode(left)
         header = json.loads(b"".join(pieces)[: int(headers["Inference-Header-Content-Length"])])
         assert header["parameters"] == {"timeout": left}
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "BF16", "FP32", "FP64"])
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_numbers_that_json_does_not_have_are_refused_before_sending(datatype: str, odd: float) -> None:
+    data = encode(np.array([1, odd], DTYPES[datatype]), datatype)
+    request = InferRequest("m", "", "r1", (Tensor("x", datatype, (2,), data),), (), plain=True)
+    with pytest.raises(InvalidInput, match=r"element 1 is .*, which JSON does not have") as caught:
+        HttpWire().infer(request, ORIGIN)
+    assert "gRPC" in caught.value.fix
+    GrpcWire().infer(request, ORIGIN)
+
+
+def test_parameters_that_json_does_not_have_are_refused_over_http_alone() -> None:
+    for plain in (True, False):
+        request = InferRequest("m", "", "r1", (), (), {"temperature": float("nan")}, plain=plain)
+        with pytest.raises(InvalidInput, match="parameter 'temperature' is nan"):
+            HttpWire().infer(request, ORIGIN)
+        GrpcWire().infer(request, ORIGIN)
+
+
+def test_classes_are_asked_for_over_both_protocols() -> None:
+    request = InferRequest("m", "", "r1", (), (Wanted("y", classes=5), Wanted("z")))
+    message = service_pb2.ModelInferRequest.FromString(b"".join(GrpcWire().infer(request, ORIGIN).encode(None)[0]))
+    assert message.outputs[0].parameters["classification"].int64_param == 5
+    assert not message.outputs[1].parameters
+    outputs = json.loads(bytes(HttpWire().infer(request, ORIGIN).encode(None)[0][0]))["outputs"]
+    assert outputs[0]["parameters"] == {"binary_data": True, "classification": 5}
+    assert outputs[1]["parameters"] == {"binary_data": True}

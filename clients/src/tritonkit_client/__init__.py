@@ -3,6 +3,7 @@
 from ._async_client import AsyncClient
 from ._async_model import AsyncModel, AsyncSequence
 from ._base import BaseClient
+from ._classes import Class
 from ._client import Client
 from ._errors import (
     ClientClosed,
@@ -33,6 +34,7 @@ __all__ = [
     "AsyncModel",
     "AsyncSequence",
     "BaseClient",
+    "Class",
     "Client",
     "ClientClosed",
     "ConnectionFailed",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from . import _many as many
 from ._async_model import AsyncModel, AsyncSequence
 from ._base import BaseClient, checked_in_flight, checked_outputs
-from ._calls import NO_HEADERS, Attempt, Effect, Flow, Operation, Parameter, Pause, Race, Reply, Resolve
+from ._calls import NO_HEADERS, Attempt, Effect, Flow, Operation, Outputs, Parameter, Pause, Race, Reply, Resolve, Wait
 from ._endpoint import Endpoint
 from ._errors import ClientClosed, Origin
 from ._events import logger
@@ -74,7 +74,7 @@ class AsyncClient(BaseClient):
         /,
         *,
         model_version: str = "",
-        outputs: Sequence[str] | None = None,
+        outputs: Outputs | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
         parameters: Mapping[str, Parameter] | None = None,
@@ -93,7 +93,7 @@ class AsyncClient(BaseClient):
         *,
         max_in_flight: int = ...,
         model_version: str = ...,
-        outputs: Sequence[str] | None = ...,
+        outputs: Outputs | None = ...,
         timeout: float | None = ...,
     ) -> dict[str, Array]: ...
 
@@ -105,7 +105,7 @@ class AsyncClient(BaseClient):
         *,
         max_in_flight: int = ...,
         model_version: str = ...,
-        outputs: Sequence[str] | None = ...,
+        outputs: Outputs | None = ...,
         timeout: float | None = ...,
     ) -> list[dict[str, Array]]: ...
 
@@ -116,7 +116,7 @@ class AsyncClient(BaseClient):
         *,
         max_in_flight: int = 32,
         model_version: str = "",
-        outputs: Sequence[str] | None = None,
+        outputs: Outputs | None = None,
         timeout: float | None = None,
     ) -> dict[str, Array] | list[dict[str, Array]]:
         """See `Client.infer_many`."""
@@ -151,18 +151,20 @@ class AsyncClient(BaseClient):
         /,
         *,
         model_version: str = "",
-        outputs: Sequence[str] | None = None,
+        outputs: Outputs | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
         parameters: Mapping[str, Parameter] | None = None,
         headers: Mapping[str, str] | None = None,
+        idle_timeout: float | None = None,
         **arrays: npt.ArrayLike,
     ) -> AsyncGenerator[dict[str, Array], None]:
         """See `Client.stream`; with ``async for``. What is wrong shows at the first step."""
         asked = self._asked(model, inputs, arrays, model_version, outputs, request_id, parameters)
+        idle_s = self._idle_s(idle_timeout)
         deadline = self._deadline(timeout)
         prepared = await self._run(prepare(self._flows, asked), timeout)
-        stream = Stream(self._engine, prepared, deadline, checked_headers(headers))
+        stream = Stream(self._engine, prepared, deadline, checked_headers(headers), idle_s)
         while True:
             attempt = stream.open()
             try:
@@ -278,6 +280,8 @@ class AsyncClient(BaseClient):
             return await asyncio.sleep(effect.seconds)
         if isinstance(effect, Resolve):
             return await _resolve(effect)
+        if isinstance(effect, Wait):
+            return await asyncio.wait({asyncio.wrap_future(effect.future)}, timeout=effect.timeout)
         return await self._race(effect)
 
     async def _attempt(self, effect: Attempt) -> Reply:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from collections.abc import Sequence as Names
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy.typing as npt
 
-from ._calls import Parameter
+from ._calls import Outputs, Parameter
 from ._errors import InvalidInput, TritonkitClientError
 from ._many import Sample
 from ._metadata import ModelMetadata
@@ -46,7 +45,7 @@ class AsyncModel:
         inputs: Mapping[str, npt.ArrayLike] | None = None,
         /,
         *,
-        outputs: Names[str] | None = None,
+        outputs: Outputs | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
         parameters: Mapping[str, Parameter] | None = None,
@@ -65,12 +64,12 @@ class AsyncModel:
         samples: Mapping[str, npt.ArrayLike] | npt.NDArray[Any],
         *,
         max_in_flight: int = ...,
-        outputs: Names[str] | None = ...,
+        outputs: Outputs | None = ...,
     ) -> dict[str, Array]: ...
 
     @overload
     async def many(
-        self, samples: Iterable[Sample], *, max_in_flight: int = ..., outputs: Names[str] | None = ...
+        self, samples: Iterable[Sample], *, max_in_flight: int = ..., outputs: Outputs | None = ...
     ) -> list[dict[str, Array]]: ...
 
     async def many(
@@ -78,7 +77,7 @@ class AsyncModel:
         samples: Mapping[str, npt.ArrayLike] | npt.NDArray[Any] | Iterable[Sample],
         *,
         max_in_flight: int = 32,
-        outputs: Names[str] | None = None,
+        outputs: Outputs | None = None,
     ) -> dict[str, Array] | list[dict[str, Array]]:
         """Run it on one batch of any size, or on many batches; see `Client.infer_many`."""
         return await self._client.infer_many(
@@ -91,17 +90,19 @@ class AsyncModel:
         inputs: Mapping[str, npt.ArrayLike] | None = None,
         /,
         *,
-        outputs: Names[str] | None = None,
+        outputs: Outputs | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
         parameters: Mapping[str, Parameter] | None = None,
         headers: Mapping[str, str] | None = None,
+        idle_timeout: float | None = None,
         **arrays: npt.ArrayLike,
     ) -> AsyncGenerator[dict[str, Array], None]:
         """Run it for any number of responses; see `Client.stream`."""
         return self._client.stream(
             self.name, inputs, model_version=self.version, outputs=outputs, request_id=request_id,
-            timeout=self._timeout if timeout is None else timeout, parameters=parameters, headers=headers, **arrays,
+            timeout=self._timeout if timeout is None else timeout, parameters=parameters, headers=headers,
+            idle_timeout=idle_timeout, **arrays,
         )  # fmt: skip
 
 
@@ -131,7 +132,7 @@ class AsyncSequence:
         /,
         *,
         end: bool = False,
-        outputs: Names[str] | None = None,
+        outputs: Outputs | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
         parameters: Mapping[str, Parameter] | None = None,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ._calls import NO_PARAMETERS, Deadline, Flow, Operation, Parameter
+from ._calls import NO_PARAMETERS, Deadline, Flow, Operation, Outputs, Parameter
 from ._endpoint import Endpoint, parse_endpoint
 from ._engine import Engine
 from ._errors import NO_CONNECTION, ClientClosed, InvalidInput, Origin, error_for
@@ -20,6 +20,7 @@ from ._flows import Asked, Flows
 from ._grpc_wire import GrpcWire
 from ._hedging import Hedge
 from ._http_wire import HttpWire
+from ._pickling import check_picklable, remade
 from ._retry import Retry
 from ._security import TLS, Credentials, Headers, Token, checked_headers
 from ._servers import Server, Servers
@@ -75,6 +76,10 @@ class BaseClient:
         compression: str | None = None,
         shared_memory: SharedMemory | CudaSharedMemory | None = None,
     ) -> None:
+        if event_hooks is not None and not isinstance(event_hooks, Mapping):
+            event_hooks = tuple(event_hooks)
+        # While there is nothing else: what a pickle makes the client again from.
+        self._arguments = {name: value for name, value in locals().items() if name != "self"}
         self._endpoints = parse_endpoint(endpoint)
         self._origin = Origin(str(self._endpoints))
         self._timeout_s = checked_timeout(timeout, self._origin)
@@ -103,6 +108,18 @@ class BaseClient:
         self._closed = False
         self._pid = os.getpid()
         self._opened()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A client in another process is made from the same arguments, and connects there.
+
+        Raises:
+            ClientClosed: The client is closed.
+            InvalidInput: An argument cannot go to another process.
+        """
+        if self._closed:
+            raise ClientClosed("the client is closed", "make a new one", self._origin)
+        check_picklable(self._arguments, self._origin)
+        return remade, (type(self), self._arguments)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._origin.endpoint!r}, timeout={self._timeout_s:g})"
@@ -139,13 +156,17 @@ class BaseClient:
     def _deadline(self, timeout: float | None) -> Deadline:
         return Deadline(self._timeout_s if timeout is None else checked_timeout(timeout, self._origin))
 
+    def _idle_s(self, idle_timeout: float | None) -> float | None:
+        limit = math.inf if idle_timeout is None else checked_timeout(idle_timeout, self._origin, "idle_timeout")
+        return None if math.isinf(limit) else limit
+
     def _asked(
         self,
         model: str,
         inputs: Mapping[str, npt.ArrayLike] | None,
         arrays: Mapping[str, npt.ArrayLike],
         version: str = "",
-        outputs: Sequence[str] | None = None,
+        outputs: Outputs | None = None,
         request_id: str | None = None,
         parameters: Mapping[str, Parameter] | None = None,
     ) -> Asked:
@@ -184,7 +205,7 @@ class BaseClient:
             )
 
 
-def checked_timeout(timeout: float, origin: Origin) -> float:
+def checked_timeout(timeout: float, origin: Origin, name: str = "timeout") -> float:
     """A timeout as a number.
 
     Raises:
@@ -192,7 +213,7 @@ def checked_timeout(timeout: float, origin: Origin) -> float:
     """
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float, np.floating, np.integer)) or not timeout > 0:
         raise InvalidInput(
-            f"timeout={timeout!r} is not a positive number of seconds", "use math.inf for no limit", origin
+            f"{name}={timeout!r} is not a positive number of seconds", "use math.inf for no limit", origin
         )
     return float(timeout) if timeout < _FOREVER_S else math.inf
 
@@ -208,11 +229,11 @@ def checked_in_flight(number: int, origin: Origin) -> int:
     return number
 
 
-def checked_outputs(outputs: Sequence[str] | None, origin: Origin) -> Sequence[str] | None:
-    """The names of outputs, gone through once; one string is left for the model's metadata to refuse.
+def checked_outputs(outputs: Outputs | None, origin: Origin) -> Outputs | None:
+    """The outputs to get, gone through once; one string is left for the model's metadata to refuse.
 
     Raises:
-        InvalidInput: One is not a name.
+        InvalidInput: One is not a name, or its number of classes is none.
     """
     if outputs is None or isinstance(outputs, str):
         return outputs
@@ -220,7 +241,16 @@ def checked_outputs(outputs: Sequence[str] | None, origin: Origin) -> Sequence[s
     for name in names:
         if not isinstance(name, str):
             raise InvalidInput(f"outputs holds a {type(name).__name__}", "give a list of output names", origin)
-    return names
+    if not isinstance(outputs, Mapping):
+        return names
+    for name, classes in outputs.items():
+        if classes is not None and (isinstance(classes, bool) or not isinstance(classes, int) or classes < 1):
+            raise InvalidInput(
+                f"outputs has {classes!r} for {name!r}",
+                "give the number of best classes to get, or None for the whole output",
+                origin,
+            )
+    return dict(outputs)
 
 
 # What the clients say by other means.

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Hashable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from ._device_array import DeviceArray
-from ._errors import CLIENT_CLOSED, DEADLINE_EXCEEDED, Origin
+from ._errors import CLIENT_CLOSED, DEADLINE_EXCEEDED, NO_RESPONSE, Origin
 from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry
 from ._tensors import Array, Buffer
 
@@ -56,6 +57,11 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=_no_headers)
 
 
+def idle(seconds: float | None) -> Reply:
+    """What a stream gets that the server says nothing more on."""
+    return Reply(NO_RESPONSE, message=f"idle_timeout={seconds:g} s")
+
+
 def closed() -> Reply:
     """What a call gets whose client was closed meanwhile."""
     return Reply(CLIENT_CLOSED, message="it was closed during the call")
@@ -92,15 +98,30 @@ class Call(Generic[T_co]):
     server: Server | None = None
 
 
+@dataclass(frozen=True)
+class Shared:
+    """A part of a flow that needs to run only once for all who want it at the same time.
+
+    Attributes:
+        key: What they have in common.
+        flow: Makes it; its result, or its error, is everybody's.
+        origin: Whose error it is then.
+    """
+
+    key: Hashable
+    flow: Callable[[], Flow[Any]]
+    origin: Origin
+
+
 # What an operation of the client is: it yields calls, is sent their results (or thrown their errors), and
 # returns.
-Flow = Generator[Call[Any], Any, T]
+Flow = Generator[Call[Any] | Shared, Any, T]
 
 
 @dataclass(slots=True)
 class Outgoing:
     """One attempt of a call, as a transport sends it; ``timeout`` in seconds, None for no limit; ``idempotent`` as in
-    `Call`.
+    `Call`; ``idle_s``: how long a stream may be without a response.
     """
 
     target: str
@@ -109,6 +130,7 @@ class Outgoing:
     headers: Mapping[str, str]
     timeout: float | None
     idempotent: bool = True
+    idle_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -149,7 +171,15 @@ class Resolve:
     timeout: float | None
 
 
-Effect = Attempt | Race | Pause | Resolve
+@dataclass(frozen=True)
+class Wait:
+    """An effect: wait until a future is done, for so many seconds at most (None: for ever)."""
+
+    future: Future[Any]
+    timeout: float | None
+
+
+Effect = Attempt | Race | Pause | Resolve | Wait
 # What the engine makes of a flow: effects all the way, for a client to perform.
 Operation = Generator[Effect, Any, T]
 
@@ -180,13 +210,18 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Wanted:
-    """An output to ask for, with the place in shared memory where it shall go, if any."""
+    """An output to ask for, with the place in shared memory where it shall go, if any; ``classes``: only so many of
+    its best ones (0: the tensor itself).
+    """
 
     name: str
     parameters: Mapping[str, str | int] = field(default_factory=dict)
+    classes: int = 0
 
 
 Parameter = str | int | float | bool
+# Names of outputs; or how many of its best classes to get of each, None for all of its numbers.
+Outputs = Sequence[str] | Mapping[str, int | None]
 
 
 @dataclass(slots=True)

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ._calls import Outputs
+from ._classes import has_classes
+from ._cli_inputs import read_inputs
+from ._cli_outputs import as_json, as_text, save
 from ._client import Client
 from ._errors import InvalidInput, TritonkitClientError
-from ._metadata import ModelMetadata, TensorSpec
 from ._security import TLS
-from ._tensors import BYTES, DTYPES, Array
-
-# Longer outputs are shown by their beginning and end.
-_SHOWN = 20
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+from ._tensors import Array
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status."""
     options = _options(arguments)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a server's words in a terminal that has other letters
     try:
         tls = TLS(options.ca, options.cert, options.key) if options.ca or options.cert or options.key else None
         token = os.environ.get("TRITONKIT_CLIENT_TOKEN")
@@ -81,14 +82,27 @@ def _parser() -> argparse.ArgumentParser:
     add = verbs.add_parser(
         "infer", parents=[common], help="run a model",
         description="An input is NAME=VALUE, where VALUE is JSON or text, or NAME=@FILE: .npy, .json, .txt, or an image"
-        " (needs Pillow), which is resized to what the model wants. A missing batch dimension is added.",
+        " (needs Pillow), which is turned upright and resized to what the model wants. A missing batch dimension is"
+        " added. Several of them, or NAME=@'*.jpg', are one batch.",
     )  # fmt: skip
     add.add_argument("model")
     add.add_argument("inputs", nargs="*", metavar="NAME=VALUE")
     add.add_argument("--output", action="append", metavar="NAME", help="which outputs (default: all)")
-    add.add_argument("--save", metavar="FOLDER", help="write each output to FOLDER/NAME.npy")
+    add.add_argument("--top", type=_positive, metavar="K", help="the K best classes, with their labels (Triton only)")
+    add.add_argument(
+        "--save", metavar="FOLDER",
+        help="write each output to FOLDER/NAME.npy (bytes that are no text: NAME.bin); with --stream to"
+        " FOLDER/000000/NAME.npy and so on",
+    )  # fmt: skip
     add.add_argument("--stream", action="store_true", help="print every response of a decoupled model")
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
 
 
 def _health(client: Client, options: argparse.Namespace) -> int:
@@ -102,8 +116,10 @@ def _health(client: Client, options: argparse.Namespace) -> int:
 
 def _models(client: Client, options: argparse.Namespace) -> int:
     entries = client.repository()
-    lines = [f"{entry.name}\t{entry.version or '-'}\t{entry.state or 'never loaded'}\t{entry.reason}".rstrip()
-             for entry in entries]  # fmt: skip
+    lines = []
+    for entry in entries:
+        reason = " ".join(entry.reason.split())  # one line a model, whatever the server says
+        lines.append(f"{entry.name}\t{entry.version or '-'}\t{entry.state or 'never loaded'}\t{reason}".rstrip())
     _show([asdict(entry) for entry in entries], options, "\n".join(lines))
     return 0
 
@@ -139,126 +155,39 @@ def _stats(client: Client, options: argparse.Namespace) -> int:
 
 
 def _infer(client: Client, options: argparse.Namespace) -> int:
+    if options.top is not None and options.save:
+        raise InvalidInput("--save writes tensors, and --top gets classes", "leave one of them out")
     metadata = client.metadata(options.model)
-    values = {name: _value(metadata, name, text) for name, text in (_pair(text, "=") for text in options.inputs)}
+    values = read_inputs(metadata, [_pair(text, "=") for text in options.inputs])
+    wanted: Outputs | None = options.output
+    if options.top is not None:
+        outputs_with_classes = [spec.name for spec in metadata.outputs if has_classes(spec.datatype)]
+        wanted = dict.fromkeys(options.output or outputs_with_classes, options.top)
+    folder = Path(options.save) if options.save else None
     if options.stream:
-        for outputs in client.stream(options.model, values, outputs=options.output):
-            _print_outputs(outputs, options)
+        for number, outputs in enumerate(client.stream(options.model, values, outputs=wanted)):
+            # Six digits, so that a list of the folders is in order.
+            _give(outputs, options, folder / f"{number:06d}" if folder else None)
         return 0
-    outputs = client.infer(options.model, values, outputs=options.output)
-    if options.save:
-        folder = Path(options.save)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, array in outputs.items():
-            if Path(name).name != name:  # a server's word is no reason to write elsewhere
-                raise InvalidInput(f"output {name!r} cannot be the name of a file", "leave --save out")
-            # Strings as text: an object array would be a pickle, which nobody should have to load.
-            np.save(folder / f"{name}.npy", array if array.dtype != object else np.char.decode(array.astype("S")))
-    _print_outputs(outputs, options)
+    if 0 < metadata.max_batch_size < _rows(values):
+        outputs = client.infer_many(options.model, values, outputs=wanted)
+    else:
+        outputs = client.infer(options.model, values, outputs=wanted)
+    _give(outputs, options, folder)
     return 0
 
 
-def _print_outputs(outputs: Mapping[str, Array], options: argparse.Namespace) -> None:
-    plain = {name: _plain(array) for name, array in outputs.items()}
-    lines = []
-    for name, array in outputs.items():
-        flat = _plain(array.reshape(-1)[:_SHOWN])
-        lines.append(
-            f"{name} {list(array.shape)} {array.dtype}: {json.dumps(flat)}{' …' if array.size > _SHOWN else ''}"
-        )
-    _show(plain, options, "\n".join(lines))
+def _rows(values: Mapping[str, Any]) -> int:
+    return max((len(value) for value in values.values() if isinstance(value, (list, np.ndarray))), default=0)
 
 
-def _plain(array: Array) -> Any:
-    """An array as JSON has it; bytes as text."""
-    if array.dtype == object:
-        text = np.array([item.decode(errors="replace") for item in array.reshape(-1)], dtype=object)
-        return text.reshape(array.shape).tolist()
-    return array.astype(np.float64).tolist() if array.dtype.kind in "fV" else array.tolist()
-
-
-def _value(metadata: ModelMetadata, name: str, text: str) -> Any:
-    """What an argument says, as the input wants it."""
-    spec = next((spec for spec in metadata.inputs if spec.name == name), None)
-    if spec is None:
-        known = ", ".join(spec.name for spec in metadata.inputs)
-        raise InvalidInput(f"model {metadata.name} has no input {name!r}", f"it has {known}")
-    if text.startswith("@"):
-        value = _from_file(Path(text[1:]), spec)
-    elif spec.datatype == BYTES:
-        value = np.array(_texts(text), dtype=object)
-    else:
-        # As plain numbers, which the client takes only where the input's type holds them.
-        value = _json(text, f"input {name!r}")
-    return _fitted(value, spec, bool(metadata.max_batch_size))
-
-
-def _texts(text: str) -> list[Any]:
-    """A JSON list of texts, or one text: many begin with a bracket."""
-    if text.startswith("["):
-        with contextlib.suppress(ValueError):
-            found: list[Any] = json.loads(text)
-            return found
-    return [text]
-
-
-def _from_file(path: Path, spec: TensorSpec) -> Any:
-    if not path.is_file():
-        raise InvalidInput(f"{path} is not a file", f"give an existing file for input {spec.name!r}")
-    kind = path.suffix.lower()
-    if kind == ".npy":
-        try:
-            return np.load(path, allow_pickle=False)
-        except (EOFError, ValueError) as error:
-            raise InvalidInput(
-                f"{path} is not an array: {error}", "save it with numpy.save, of plain numbers"
-            ) from error
-    if kind == ".json":
-        return _json(path.read_bytes(), str(path))
-    if kind in _IMAGES and spec.datatype != BYTES:
-        return _image(path, spec)
-    if spec.datatype == BYTES:
-        text = path.read_bytes()
-        return np.array([text.strip() if kind == ".txt" else text], dtype=object)
-    raise InvalidInput(f"{path}: files of kind {kind or 'nothing'} are not known here", "use .npy, .json or an image")
-
-
-def _image(path: Path, spec: TensorSpec) -> Array:
-    """An image as [height, width, 3] or [3, height, width], whichever the input is; floats are 0 to 1."""
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError:
-        raise InvalidInput(f"{path} needs Pillow to be read", "pip install pillow, or give a .npy file") from None
-    dims = spec.shape[-3:]
-    first = len(dims) == 3 and dims[0] in (1, 3) and dims[-1] not in (1, 3)
-    height, width = (dims[1:] if first else dims[:2]) if len(dims) == 3 else (-1, -1)
-    try:
-        with Image.open(path) as opened:
-            picture = opened.convert("L" if (dims[0] if first else dims[-1]) == 1 else "RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise InvalidInput(f"{path} is not an image: {error}", "give one that Pillow reads, or a .npy file") from error
-    if height > 0 and width > 0:
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    array = np.asarray(picture)
-    array = array[..., None] if array.ndim == 2 else array
-    array = np.moveaxis(array, -1, 0) if first else array
-    return array if spec.datatype == "UINT8" else (array / 255).astype(DTYPES[spec.datatype])
-
-
-def _fitted(value: Any, spec: TensorSpec, batched: bool) -> Any:
-    """The value with the batch dimension, if only that is missing, or those that can only be 1."""
-    missing = len(spec.shape) - np.ndim(value)
-    if (batched and missing == 1) or (missing > 0 and set(spec.shape[:missing]) <= {-1, 1}):
-        for _ in range(missing):
-            value = value[np.newaxis] if isinstance(value, np.ndarray) else [value]
-    return value
-
-
-def _json(text: str | bytes, what: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise InvalidInput(f"{what} is not JSON: {error}", "write numbers like [[1, 2.5]], or @FILE") from error
+def _give(outputs: Mapping[str, Array], options: argparse.Namespace, folder: Path | None) -> None:
+    """Save outputs where that is wanted, and print them."""
+    if folder is not None:
+        for remark in save(outputs, folder):
+            _say(f"note: {remark}", sys.stderr)
+    text = "\n".join(as_text(name, array) for name, array in outputs.items())
+    _show({name: as_json(array) for name, array in outputs.items()} if options.json else None, options, text)
 
 
 def _pair(text: str, sign: str) -> tuple[str, str]:
@@ -269,12 +198,15 @@ def _pair(text: str, sign: str) -> tuple[str, str]:
 
 
 def _show(data: Any, options: argparse.Namespace, text: str) -> None:
-    _say(json.dumps(data) if options.json else text)
+    _say(json.dumps(data, allow_nan=False) if options.json else text)
 
 
 def _say(text: str, where: Any = None) -> None:
+    where = where or sys.stdout
+    if where is None:  # closed by whoever started this; print() would say nothing, and nothing of that
+        raise OSError("the standard output is closed")
     # At once: a stream is read as it comes, and a pipe that is closed is found out here and not at the exit.
-    print(text, file=where or sys.stdout, flush=True)
+    print(text, file=where, flush=True)
 
 
 _VERBS: dict[str, Callable[[Client, argparse.Namespace], int]] = {

@@ -8,8 +8,8 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar, overload
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from . import _many as many
 from . import _workers as workers
 from ._base import BaseClient, checked_in_flight, checked_outputs
-from ._calls import NO_HEADERS, Attempt, Effect, Flow, Parameter, Pause, Reply, Resolve
+from ._calls import NO_HEADERS, Attempt, Effect, Flow, Outputs, Parameter, Pause, Reply, Resolve, Wait
 from ._endpoint import Endpoint
 from ._errors import Origin
 from ._flows import Asked
@@ -79,7 +79,7 @@ class Client(BaseClient):
         /,
         *,
         model_version: str = "",
-        outputs: Sequence[str] | None = None,
+        outputs: Outputs | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
         parameters: Mapping[str, Parameter] | None = None,
@@ -92,7 +92,8 @@ class Client(BaseClient):
             model: Its name.
             inputs: Inputs by name; the way to pass one that is called like an argument of this method.
             model_version: A version number as a string; empty for the one that the server chooses.
-            outputs: Which outputs to get; None for all.
+            outputs: Which outputs to get; None for all. A mapping gets the best classes of an output instead of its
+                numbers: ``{"logits": 5}``, with None for an output as it is (Triton only).
             request_id: What the server's log and an error call this request; None for a generated one.
             timeout: Seconds for this call instead of the client's: the first fetch of metadata, every attempt
                 and every wait between them included. The server is told what is left of it.
@@ -104,7 +105,7 @@ class Client(BaseClient):
         Returns:
             Outputs by name, in the server's order, with the shapes and dtypes that the server sent: read-only
             views of the answer (``.copy()`` to write to one); BYTES as an object array of ``bytes``, BF16 as
-            ``ml_dtypes.bfloat16``.
+            ``ml_dtypes.bfloat16``, classes as an object array of `Class`, best first.
 
         Raises:
             InvalidInput: A name, a dtype, a shape or a batch does not fit the model, here or in the server's
@@ -126,7 +127,7 @@ class Client(BaseClient):
         *,
         max_in_flight: int = ...,
         model_version: str = ...,
-        outputs: Sequence[str] | None = ...,
+        outputs: Outputs | None = ...,
         timeout: float | None = ...,
     ) -> dict[str, Array]: ...
 
@@ -138,7 +139,7 @@ class Client(BaseClient):
         *,
         max_in_flight: int = ...,
         model_version: str = ...,
-        outputs: Sequence[str] | None = ...,
+        outputs: Outputs | None = ...,
         timeout: float | None = ...,
     ) -> list[dict[str, Array]]: ...
 
@@ -149,7 +150,7 @@ class Client(BaseClient):
         *,
         max_in_flight: int = 32,
         model_version: str = "",
-        outputs: Sequence[str] | None = None,
+        outputs: Outputs | None = None,
         timeout: float | None = None,
     ) -> dict[str, Array] | list[dict[str, Array]]:
         """Run a model on more than fits in one request, many requests at a time.
@@ -199,11 +200,12 @@ class Client(BaseClient):
         /,
         *,
         model_version: str = "",
-        outputs: Sequence[str] | None = None,
+        outputs: Outputs | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
         parameters: Mapping[str, Parameter] | None = None,
         headers: Mapping[str, str] | None = None,
+        idle_timeout: float | None = None,
         **arrays: npt.ArrayLike,
     ) -> Generator[dict[str, Array], None, None]:
         """Run a model that answers a request with any number of responses (a "decoupled" one); gRPC only.
@@ -213,6 +215,8 @@ class Client(BaseClient):
 
         Args:
             timeout: Seconds for the whole stream, to its last response.
+            idle_timeout: Seconds that it may be without a response, to the first and between two, while somebody
+                waits for one; None for no limit but the whole stream's.
             inputs, model_version, outputs, request_id, parameters, headers, arrays: As for `infer`.
 
         Yields:
@@ -220,12 +224,14 @@ class Client(BaseClient):
 
         Raises:
             NotSupported: The endpoint is HTTP.
+            DeadlineExceeded: After ``timeout``, or ``idle_timeout``; the request is cancelled on the server.
             As for `infer`, before the first response or between two of them.
         """
         asked = self._asked(model, inputs, arrays, model_version, outputs, request_id, parameters)
+        idle_s = self._idle_s(idle_timeout)
         deadline = self._deadline(timeout)
         prepared = self._run(prepare(self._flows, asked), timeout)
-        return self._streamed(Stream(self._engine, prepared, deadline, checked_headers(headers)))
+        return self._streamed(Stream(self._engine, prepared, deadline, checked_headers(headers), idle_s))
 
     def sequence(self, model: str, *, model_version: str = "", timeout: float | None = None) -> ModelSequence:
         """A sequence of requests to a model that keeps state between them; use it in a ``with`` block.
@@ -379,6 +385,8 @@ def _perform(credentials: Credentials, effect: Effect) -> Any:
         return time.sleep(effect.seconds)
     if isinstance(effect, Resolve):
         return workers.resolve(effect)
+    if isinstance(effect, Wait):
+        return wait({effect.future}, effect.timeout)
     return workers.race(effect, partial(_attempt, credentials))
 
 

@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
-from collections.abc import Generator, Mapping
-from dataclasses import replace
+from collections.abc import Generator, Hashable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from ._calls import Attempt, Call, Deadline, Effect, Flow, Operation, Outgoing, Pause, Race, Reply, Resolve, Wire
+from ._calls import (
+    Attempt,
+    Call,
+    Deadline,
+    Effect,
+    Flow,
+    Operation,
+    Outgoing,
+    Pause,
+    Race,
+    Reply,
+    Resolve,
+    Shared,
+    Wait,
+    Wire,
+)
 from ._endpoint import Endpoints, addressed
 from ._errors import (
+    DEADLINE_EXCEEDED,
     NO_CONNECTION,
     ConnectionFailed,
     DeadlineExceeded,
@@ -35,6 +53,14 @@ _RESOLVE_S = 10.0
 
 # Stands for every announcement that nobody listens to.
 _UNTOLD = RequestEvent("", "", "", "", 0)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """How a shared flow ended."""
+
+    value: Any = None
+    error: TritonkitClientError | None = None
 
 
 class Engine:
@@ -68,26 +94,77 @@ class Engine:
         self._hooks = hooks
         self._latencies = Latencies(hedge) if hedge else None
         self._refreshes = refreshes
+        self._sharing = threading.Lock()
+        self._shared: dict[Hashable, Future[_Outcome | None]] = {}
         self.resolved = not endpoints.resolve
 
     def operate(self, flow: Flow[T], deadline: Deadline, headers: Mapping[str, str]) -> Operation[T]:
         """The effects of a whole operation."""
         if not self.resolved:
             yield from self._resolve(deadline.remaining())
+        return (yield from self._drive(flow, deadline, headers))
+
+    def _drive(self, flow: Flow[T], deadline: Deadline, headers: Mapping[str, str]) -> Operation[T]:
         try:
-            call = next(flow)
+            step = next(flow)
             while True:
                 try:
-                    result = yield from self._exchange(call, deadline, headers)
+                    if isinstance(step, Shared):
+                        result = yield from self._share(step, deadline, headers)
+                    else:
+                        result = yield from self._exchange(step, deadline, headers)
                 except TritonkitClientError as error:
-                    call = flow.throw(error)
+                    step = flow.throw(error)
                 else:
-                    call = flow.send(result)
+                    step = flow.send(result)
         except StopIteration as done:
             value: T = done.value
             return value
         finally:
             flow.close()
+
+    def _share(self, shared: Shared, deadline: Deadline, headers: Mapping[str, str]) -> Operation[Any]:
+        """Run a shared flow, or wait for the one who does.
+
+        Calls with other headers may be answered otherwise: those are not waited for. Who gives up, or runs out of time,
+        hands on to the next; and what another attempt may cure, everybody tries alone, with the time that they have.
+        """
+        key = (shared.key, frozenset(headers.items()))
+        while True:
+            with self._sharing:
+                future = self._shared.get(key)
+                if future is None:
+                    own = self._shared[key] = Future()
+            if future is None:
+                return (yield from self._lead(key, own, shared, deadline, headers))
+            yield Wait(future, deadline.remaining())
+            if not future.done():
+                raise error_for(DEADLINE_EXCEEDED, deadline.reply().message, shared.origin)
+            outcome = future.result()
+            if outcome is None or isinstance(outcome.error, DeadlineExceeded):
+                continue
+            if outcome.error is None:
+                return outcome.value
+            if is_retryable(outcome.error, elsewhere=True):
+                return (yield from self._drive(shared.flow(), deadline, headers))
+            raise _repeated(outcome.error, shared.origin) from outcome.error
+
+    def _lead(
+        self, key: Hashable, future: Future[_Outcome | None], shared: Shared, deadline: Deadline,
+        headers: Mapping[str, str],
+    ) -> Operation[Any]:  # fmt: skip
+        outcome = None  # for good where the caller gives up
+        try:
+            value = yield from self._drive(shared.flow(), deadline, headers)
+            outcome = _Outcome(value)
+            return value
+        except TritonkitClientError as error:
+            outcome = _Outcome(error=error)
+            raise
+        finally:
+            with self._sharing:
+                del self._shared[key]
+            future.set_result(outcome)
 
     def watch(self) -> Operation[None]:
         """The effects of looking after the servers, without end: only where there can be more than one of them.
@@ -273,6 +350,13 @@ class Engine:
         if self._hooks.response:
             seconds = time.monotonic() - started
             Hooks.tell(self._hooks.response, ResponseEvent(event, seconds, error, cancelled))
+
+
+def _repeated(error: TritonkitClientError, origin: Origin) -> TritonkitClientError:
+    """An error that another call met, as this call's own."""
+    copy = type(error)(error.message, error.fix, replace(origin, endpoint=error.endpoint))
+    copy.attempts = error.attempts
+    return copy
 
 
 def _may_race(call: Call[Any]) -> bool:

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 NO_CONNECTION = "NO_CONNECTION"
 DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
 CLIENT_CLOSED = "CLIENT_CLOSED"
+NO_RESPONSE = "NO_RESPONSE"
 
 
 @dataclass(slots=True)
@@ -159,6 +160,11 @@ _TABLE = (
         (DEADLINE_EXCEEDED, 408, 504), "", DeadlineExceeded,
         "no answer within the timeout",
         "raise timeout=, or find out with client.statistics(model) where the server spends its time",
+    ),
+    _Row(
+        (NO_RESPONSE,), "", DeadlineExceeded,
+        "the stream has had no response for too long",
+        "raise idle_timeout=, or see in the server's log what the model is doing",
     ),
     _Row(
         (NO_CONNECTION, "UNAVAILABLE"), _CERTIFICATE_WORDS, ConnectionFailed,

@@ -8,13 +8,14 @@ from __future__ import annotations
 import itertools
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from ._calls import Call, Flow, InferRequest, Parameter, Wanted, Wire, no_parameters
+from ._calls import Call, Flow, InferRequest, Outputs, Parameter, Shared, Wire, no_parameters
+from ._classes import classified, wanted_outputs
 from ._cuda import on_host
 from ._errors import InvalidInput, ModelNotFound, NotSupported, Origin
 from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry
@@ -37,7 +38,7 @@ class Asked:
     model: str
     values: Mapping[str, npt.ArrayLike]
     version: str = ""
-    outputs: Sequence[str] | None = None
+    outputs: Outputs | None = None
     request_id: str | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=no_parameters)
     # Both of a sequence: its one server, and that a request of it may not be repeated.
@@ -90,7 +91,7 @@ class Flows:
         """What a model is; from the cache where it is there."""
         origin = self.origin(model, version)
         cached = self._metadata.get((model, version))
-        return cached if cached is not None else (yield from self._fetch(version, origin))
+        return cached if cached is not None else (yield from self._learn(version, origin))
 
     def config(self, model: str, version: str) -> Flow[dict[str, Any]]:
         """A model's configuration, as the server completed it."""
@@ -136,14 +137,14 @@ class Flows:
         metadata = self._metadata.get((asked.model, asked.version))
         fresh = metadata is None
         if metadata is None:
-            metadata = yield from self._fetch(asked.version, origin)
+            metadata = yield from self._learn(asked.version, origin)
         while True:
             try:
                 request = self.request(metadata, asked, origin)
-                if self._arena is not None and asked.idempotent:
+                if self._arena is not None and asked.idempotent and not isinstance(asked.outputs, Mapping):
                     return (yield from self._arena.infer(self.wire, metadata, request, origin))
                 answer: dict[str, Array] = yield self._call(self.carried(request), asked, origin)
-                return answer
+                return classified(answer, request.outputs, origin)
             except InvalidInput:
                 # The model may have been reloaded since; the caller is wrong only if it was not.
                 if fresh:
@@ -179,7 +180,7 @@ class Flows:
             inputs=inputs,
             outputs=()
             if asked.outputs is None
-            else tuple(Wanted(name) for name in check_outputs(metadata, asked.outputs, origin)),
+            else wanted_outputs(metadata, asked.outputs, check_outputs(metadata, asked.outputs, origin), origin),
             parameters=asked.parameters,
             plain=self._plain,
         )
@@ -212,6 +213,17 @@ class Flows:
             call.idempotent = False
             call.server = asked.server
         return call
+
+    def _learn(self, version: str, origin: Origin) -> Flow[ModelMetadata]:
+        """What a model is that is not known yet; of many who ask at once, one sends the question."""
+        key = (origin.model, version)
+
+        def fetch() -> Flow[ModelMetadata]:
+            known = self._metadata.get(key)  # by one who asked just before
+            return known if known is not None else (yield from self._fetch(version, origin))
+
+        metadata: ModelMetadata = yield Shared(key, fetch, origin)
+        return metadata
 
     def _fetch(self, version: str, origin: Origin) -> Flow[ModelMetadata]:
         described: ModelMetadata = yield self.wire.metadata(version, origin)

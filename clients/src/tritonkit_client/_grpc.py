@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import grpc
+from grpc._cython import cygrpc
 
-from ._calls import Outgoing, Reply, closed
+from ._calls import Outgoing, Reply, closed, idle
 from ._endpoint import Endpoint
-from ._interrupt import interruptible
+from ._errors import NotSupported
+from ._interrupt import IdleWatch, interruptible
 from ._security import TLS
 
 # A server of gRPC core says "too many pings" to a client that pings an idle connection more often than every
@@ -74,10 +77,38 @@ def failed(error: Any) -> Reply:
     return Reply(error.code().name, message=error.details() or "", headers=trailing)
 
 
+def _watched(call: Any, watch: IdleWatch) -> Iterator[bytes]:
+    """The messages of a call that ends where the next one does not come in time."""
+    with watch:
+        while True:
+            with watch.waiting():
+                message = next(call, None)
+            if message is None:
+                return
+            yield message
+
+
+def check_cooperation() -> None:
+    """gRPC's core waits in C: in a process that gevent has patched, nothing else would run meanwhile.
+
+    Raises:
+        NotSupported: gRPC does not know of gevent.
+    """
+    monkey = sys.modules.get("gevent.monkey")  # of whoever uses it; nothing here imports it
+    if monkey is None or not monkey.is_module_patched("threading"):
+        return
+    if not getattr(cygrpc, "g_gevent_activated", True):  # a release that does not say is left alone
+        raise NotSupported(
+            "this process is patched by gevent, and gRPC is not: every call would stop all greenlets",
+            "call grpc.experimental.gevent.init_gevent() after patching and before this, or use an http:// endpoint",
+        )
+
+
 class GrpcTransport:
     """The gRPC side of `_calls.Transport`; connects at the first call. Thread-safe, as its channel is."""
 
     def __init__(self, endpoint: Endpoint, tls: TLS | None, compression: str | None) -> None:
+        check_cooperation()
         how: dict[str, Any] = {"options": options(endpoint, tls), "compression": compression_of(compression)}
         self._channel: Any = (
             grpc.secure_channel(endpoint.authority, channel_credentials(tls), **how)
@@ -123,11 +154,13 @@ class GrpcTransport:
         rpc = self._channel.stream_stream(outgoing.target)
         body = b"".join(outgoing.body)
         call = rpc(iter((body,)), timeout=outgoing.timeout, metadata=metadata(outgoing, credentials))
+        watch = IdleWatch(outgoing.idle_s, call.cancel) if outgoing.idle_s else None
         try:
-            for message in call:
+            for message in call if watch is None else _watched(call, watch):
                 yield Reply("OK", body=message)
         except grpc.RpcError as error:
-            yield closed() if self._closed else failed(error)
+            expired = watch is not None and watch.expired
+            yield closed() if self._closed else idle(outgoing.idle_s) if expired else failed(error)
         finally:
             call.cancel()
 

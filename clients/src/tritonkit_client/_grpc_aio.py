@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from ._calls import Outgoing, Reply, closed
+from ._calls import Outgoing, Reply, closed, idle
 from ._endpoint import Endpoint
 from ._grpc import channel_credentials, compression_of, failed, metadata, options
 from ._security import TLS
@@ -50,7 +50,15 @@ class GrpcAioTransport:
         rpc = self._open().stream_stream(outgoing.target)
         call = rpc(iter((b"".join(outgoing.body),)), timeout=outgoing.timeout, metadata=metadata(outgoing, credentials))
         try:
-            async for message in call:
+            messages = aiter(call)
+            while True:
+                try:
+                    message = await asyncio.wait_for(anext(messages), outgoing.idle_s)
+                except StopAsyncIteration:
+                    return
+                except asyncio.TimeoutError:  # noqa: UP041 -- another class before Python 3.11
+                    yield closed() if self._closed else idle(outgoing.idle_s)
+                    return
                 yield Reply("OK", body=message)
         except grpc.RpcError as error:
             yield closed() if self._closed else failed(error)

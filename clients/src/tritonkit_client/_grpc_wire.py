@@ -142,7 +142,7 @@ class GrpcWire:
         if request.parameters or request.placed is not None:
             head: bytes = _infer_message(request).SerializeToString()
             return head
-        names = tuple(output.name for output in request.outputs)
+        names = tuple((output.name, output.classes) for output in request.outputs)
         look = (request.model, request.version, names, *[(t.name, t.datatype, t.shape) for t in request.inputs])
         kept = self._heads.get(look)
         if kept is None:
@@ -179,7 +179,8 @@ def _infer_message(request: InferRequest) -> Any:
         ],
     )
     for output in request.outputs:
-        message.outputs.add(name=output.name, parameters=_parameters(output.parameters))
+        classes = {"classification": output.classes} if output.classes else {}
+        message.outputs.add(name=output.name, parameters=_parameters({**output.parameters, **classes}))
     for name, parameter in _parameters(request.parameters).items():
         message.parameters[name].CopyFrom(parameter)
     return message

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from ._calls import Call, InferRequest, Memory, Region, Reply
+from ._calls import Call, InferRequest, Memory, Parameter, Region, Reply, Tensor, Wanted
 from ._errors import InvalidInput, Origin, ServerError, error_for
 from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry, TensorSpec
 from ._tensors import Array, Buffer, decode, from_json, to_json
@@ -103,6 +104,7 @@ class HttpWire:
 
     def infer(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
         """See `Wire.infer`."""
+        _check_parameters(request.parameters, origin)
         if request.plain:
             return self._infer_plain(request, origin)
         message: dict[str, Any] = {
@@ -120,8 +122,7 @@ class HttpWire:
         parameters: dict[str, Any] = dict(request.parameters)
         if request.outputs:
             message["outputs"] = [
-                {"name": output.name, "parameters": output.parameters or {"binary_data": True}}
-                for output in request.outputs
+                {"name": output.name, "parameters": output.parameters or _binary(output)} for output in request.outputs
             ]
         else:
             parameters["binary_data_output"] = True
@@ -138,14 +139,7 @@ class HttpWire:
 
     def _infer_plain(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
         """The inference with its tensors as JSON, for a server without the binary extension."""
-        try:
-            data = [to_json(one.data, one.datatype, one.shape) for one in request.inputs]
-        except UnicodeDecodeError as error:
-            raise InvalidInput(
-                f"bytes that are not text cannot be sent to this server over HTTP ({error})",
-                "use its gRPC endpoint, or send UTF-8",
-                origin,
-            ) from error
+        data = [_plain(tensor, origin) for tensor in request.inputs]
         message: dict[str, Any] = {
             "id": request.request_id,
             "inputs": [
@@ -256,6 +250,37 @@ def _repository(answer: Any) -> tuple[RepositoryEntry, ...]:
         RepositoryEntry(model["name"], model.get("version", ""), model.get("state", ""), model.get("reason", ""))
         for model in answer
     )
+
+
+def _plain(tensor: Tensor, origin: Origin) -> list[Any]:
+    try:
+        return to_json(tensor.data, tensor.datatype, tensor.shape)
+    except UnicodeDecodeError as error:
+        raise InvalidInput(
+            f"input {tensor.name!r}: bytes that are not text cannot be sent to this server over HTTP ({error})",
+            "use its gRPC endpoint, or send UTF-8",
+            origin,
+        ) from error
+    except ValueError as error:
+        raise InvalidInput(
+            f"input {tensor.name!r} cannot be sent to this server over HTTP, which takes tensors as JSON: {error}",
+            "use its gRPC endpoint, or send finite numbers",
+            origin,
+        ) from error
+
+
+def _check_parameters(parameters: Mapping[str, Parameter], origin: Origin) -> None:
+    for name, value in parameters.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InvalidInput(
+                f"parameter {name!r} is {value}, which JSON does not have",
+                "use a grpc:// endpoint, or a string",
+                origin,
+            )
+
+
+def _binary(output: Wanted) -> dict[str, bool | int]:
+    return {"binary_data": True, "classification": output.classes} if output.classes else {"binary_data": True}
 
 
 def _nothing(_reply: Reply) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 
@@ -45,6 +46,52 @@ class Interrupt:
             with self._lock:
                 # A connection goes back to its pool: it must not be ended any more.
                 self._stop = None
+
+
+class IdleWatch:
+    """Ends what a thread waits for once it has waited too long for the next part of it; a context manager.
+
+    Args:
+        limit_s: How long it may wait each time.
+        stop: Ends it.
+
+    Attributes:
+        expired: Whether it was ended.
+    """
+
+    def __init__(self, limit_s: float, stop: Callable[[], object]) -> None:
+        self.expired = False
+        self._limit_s = limit_s
+        self._stop = stop
+        self._until: float | None = None
+        self._over = threading.Event()
+
+    def __enter__(self) -> IdleWatch:
+        threading.Thread(target=self._run, name="tritonkit-client-idle", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Inside, the thread waits; outside, it takes its time."""
+        self._until = time.monotonic() + self._limit_s
+        try:
+            yield
+        finally:
+            self._until = None
+
+    def _run(self) -> None:
+        # A wait that begins while this sleeps ends no earlier than this sleep does: it needs no waking.
+        pause = self._limit_s
+        while not self._over.wait(pause):
+            until = self._until
+            pause = self._limit_s if until is None else until - time.monotonic()
+            if pause <= 0:
+                self.expired = True
+                self._stop()
+                return
 
 
 class _Current(threading.local):

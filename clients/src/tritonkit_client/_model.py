@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterable, Mapping
-from collections.abc import Sequence as Names
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy.typing as npt
 
-from ._calls import Parameter
+from ._calls import Outputs, Parameter
 from ._errors import InvalidInput, TritonkitClientError
 from ._many import Sample
 from ._metadata import ModelMetadata
@@ -47,7 +46,7 @@ class Model:
         inputs: Mapping[str, npt.ArrayLike] | None = None,
         /,
         *,
-        outputs: Names[str] | None = None,
+        outputs: Outputs | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
         parameters: Mapping[str, Parameter] | None = None,
@@ -66,12 +65,12 @@ class Model:
         samples: Mapping[str, npt.ArrayLike] | npt.NDArray[Any],
         *,
         max_in_flight: int = ...,
-        outputs: Names[str] | None = ...,
+        outputs: Outputs | None = ...,
     ) -> dict[str, Array]: ...
 
     @overload
     def many(
-        self, samples: Iterable[Sample], *, max_in_flight: int = ..., outputs: Names[str] | None = ...
+        self, samples: Iterable[Sample], *, max_in_flight: int = ..., outputs: Outputs | None = ...
     ) -> list[dict[str, Array]]: ...
 
     def many(
@@ -79,7 +78,7 @@ class Model:
         samples: Mapping[str, npt.ArrayLike] | npt.NDArray[Any] | Iterable[Sample],
         *,
         max_in_flight: int = 32,
-        outputs: Names[str] | None = None,
+        outputs: Outputs | None = None,
     ) -> dict[str, Array] | list[dict[str, Array]]:
         """Run it on one batch of any size, or on many batches; see `Client.infer_many`."""
         return self._client.infer_many(
@@ -92,17 +91,19 @@ class Model:
         inputs: Mapping[str, npt.ArrayLike] | None = None,
         /,
         *,
-        outputs: Names[str] | None = None,
+        outputs: Outputs | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
         parameters: Mapping[str, Parameter] | None = None,
         headers: Mapping[str, str] | None = None,
+        idle_timeout: float | None = None,
         **arrays: npt.ArrayLike,
     ) -> Generator[dict[str, Array], None, None]:
         """Run it for any number of responses; see `Client.stream`."""
         return self._client.stream(
             self.name, inputs, model_version=self.version, outputs=outputs, request_id=request_id,
-            timeout=self._timeout if timeout is None else timeout, parameters=parameters, headers=headers, **arrays,
+            timeout=self._timeout if timeout is None else timeout, parameters=parameters, headers=headers,
+            idle_timeout=idle_timeout, **arrays,
         )  # fmt: skip
 
 
@@ -136,7 +137,7 @@ class Sequence:
         /,
         *,
         end: bool = False,
-        outputs: Names[str] | None = None,
+        outputs: Outputs | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
         parameters: Mapping[str, Parameter] | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import replace
+from typing import Any
 
 from ._errors import InvalidInput
 from ._flows import Asked
@@ -25,6 +26,12 @@ class SequenceState:
         self._version = version
         self._last: Asked | None = None
         self.ended = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise InvalidInput(
+            f"a sequence on model {self._model} cannot be pickled: it belongs to one connection",
+            "begin one where it is used: client.sequence(model)",
+        )
 
     def next(self, asked: Asked, end: bool) -> Asked:
         """The request with its place in the sequence.

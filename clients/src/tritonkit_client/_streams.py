@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ._calls import Attempt, Call, Deadline, Flow, InferRequest, Reply
+from ._classes import classified
 from ._engine import Engine, outgoing
 from ._errors import NotSupported, TritonkitClientError
 from ._grpc_wire import STREAM, GrpcWire, read_streamed
@@ -48,7 +49,15 @@ class Stream:
     Only the beginning is tried again: once a response was handed out, a failure is the caller's.
     """
 
-    def __init__(self, engine: Engine, prepared: Prepared, deadline: Deadline, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        prepared: Prepared,
+        deadline: Deadline,
+        headers: Mapping[str, str],
+        idle_s: float | None = None,
+    ) -> None:
+        self._idle_s = idle_s
         self._engine = engine
         self._prepared = prepared
         self._deadline = deadline
@@ -66,7 +75,9 @@ class Stream:
         self._started = time.monotonic()
         self._error: TritonkitClientError | None = None
         self._complete = False
-        return Attempt(self._server, outgoing(call, self._deadline.remaining(), self._event.headers, STREAM))
+        sent = outgoing(call, self._deadline.remaining(), self._event.headers, STREAM)
+        sent.idle_s = self._idle_s
+        return Attempt(self._server, sent)
 
     def read(self, reply: Reply) -> dict[str, Array] | None:
         """The outputs in a reply; None: nothing was lost, open it again after ``wait_s`` seconds.
@@ -80,7 +91,8 @@ class Stream:
             reply = self._deadline.said(reply)
             if reply.status != "OK":
                 self._prepared.call.read(reply)
-            outputs = read_streamed(reply.body, self._prepared.request, origin)
+            request = self._prepared.request
+            outputs = classified(read_streamed(reply.body, request, origin), request.outputs, origin)
         except TritonkitClientError as error:
             self._error = error
             wait = self._engine.failed(

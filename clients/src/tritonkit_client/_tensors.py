@@ -97,13 +97,16 @@ def to_json(data: Buffer, datatype: str, shape: Sequence[int]) -> list[Any]:
     """The flat JSON list of a tensor's bytes; BYTES as text.
 
     Raises:
-        UnicodeDecodeError: An element is not UTF-8.
+        ValueError: An element is not UTF-8, or not finite: JSON has no such numbers.
     """
     array = decode(data, datatype, shape).reshape(-1)
     if datatype == BYTES:
         return [item.decode() for item in array]
-    found: list[Any] = (array.astype(np.float64) if datatype in FLOATS else array).tolist()
-    return found
+    numbers = array.astype(np.float64) if datatype in FLOATS else array
+    if datatype in FLOATS and not np.isfinite(numbers).all():
+        place = int(np.argmin(np.isfinite(numbers)))
+        raise ValueError(f"element {place} is {numbers[place]}, which JSON does not have")
+    return list(numbers.tolist())
 
 
 def from_json(data: Sequence[Any], datatype: str, shape: Sequence[int]) -> Array:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ._calls import Tensor
+from ._calls import Outputs, Tensor
 from ._device_array import DeviceArray, device_array, on_device
 from ._errors import InvalidInput, Origin
 from ._metadata import ModelMetadata, TensorSpec
@@ -70,7 +70,7 @@ def _encoded(metadata: ModelMetadata, values: Mapping[str, npt.ArrayLike], origi
     return tuple(one.encode(array) for one, array in zip(inputs, arrays, strict=True))
 
 
-def check_outputs(metadata: ModelMetadata, outputs: Sequence[str] | None, origin: Origin) -> tuple[str, ...]:
+def check_outputs(metadata: ModelMetadata, outputs: Outputs | None, origin: Origin) -> tuple[str, ...]:
     """The outputs to ask for; none means all.
 
     Raises:
@@ -151,11 +151,15 @@ class _Input:
         elif plain:
             array = self._numbers(value)
         else:
-            array = self._cast(self._read(value))
+            array = self._cast(self._read(value), self._spelled(value))
         if plain:
             array = array.reshape(_padded(array.shape, self.spec.shape))
-        self._check_shape(array)
+        self._check_shape(array, self._spelled(value))
         return array
+
+    def _spelled(self, value: object) -> str:
+        """The value as an array, in code."""
+        return self.spec.name if isinstance(value, np.ndarray) else f"np.asarray({self.spec.name})"
 
     def encode(self, array: Array | DeviceArray) -> Tensor:
         """The input as it is sent."""
@@ -183,7 +187,7 @@ class _Input:
         if not array.contiguous:
             fix = f"pass {name}.contiguous() of a PyTorch tensor, cupy.ascontiguousarray({name}) of a CuPy array"
             raise self._refuse("an array on a GPU must be C-contiguous", array, fix)
-        self._check_shape(array)
+        self._check_shape(array, name)
         return array
 
     def _read(self, value: npt.ArrayLike) -> Array:
@@ -195,14 +199,14 @@ class _Input:
         except (TypeError, RuntimeError, ValueError) as error:  # PyTorch's, for example: it requires grad
             raise self._error(f"it gives no array ({error})", type(value).__name__, "make it a numpy array") from error
 
-    def _cast(self, array: Array) -> Array:
+    def _cast(self, array: Array, spelled: str) -> Array:
         if array.dtype == self._dtype:
             return array
         if not np.can_cast(array.dtype, self._dtype, "safe"):
             raise self._refuse(
                 "the type would lose information",
                 array,
-                f"if you want that, cast it yourself: {self.spec.name}.astype({_spelled(self._dtype)})",
+                f"if you want that, cast it yourself: {spelled}.astype({_spelled(self._dtype)})",
             )
         return array.astype(self._dtype)
 
@@ -214,13 +218,15 @@ class _Input:
         if not array.size:
             return array.astype(self._dtype)
         with np.errstate(over="ignore"):
-            if array.dtype.kind not in "biuf" or not _holds(self.spec.datatype, array):
+            if array.dtype.kind in "Mm":
+                raise self._refuse_value("Triton has no type for dates and durations", value)
+            if array.dtype.kind not in "biufV" or not _holds(self.spec.datatype, array):
                 raise self._refuse_value("the values do not fit the type", value)
             return array.astype(self._dtype)
 
     def _strings(self, value: npt.ArrayLike) -> Array:
         try:
-            array = np.asarray(value) if _is_typed(value) else np.array(value, dtype=np.object_)
+            array = np.asarray(value) if _is_typed(value) else np.array(_unboxed(value), dtype=np.object_)
         except ValueError as error:
             raise self._refuse_value("the lists have different lengths", value) from error
         if array.dtype.kind not in "SUTO":
@@ -230,12 +236,12 @@ class _Input:
                 raise self._refuse_value(f"an element is a {type(item).__name__}", value)
         return array
 
-    def _check_shape(self, array: Array | DeviceArray) -> None:
+    def _check_shape(self, array: Array | DeviceArray, spelled: str) -> None:
         want, got = self.spec.shape, array.shape
         if len(want) != len(got):
             fix = f"reshape it to {len(want)} dimensions"
             if len(got) + 1 == len(want) and want[0] == -1 and _fits(got, want[1:]):
-                fix = f"add the batch dimension: {self.spec.name}[np.newaxis]"
+                fix = f"add the batch dimension: {spelled}[np.newaxis]"
             raise self._refuse(f"its rank is {len(got)}, not {len(want)}", array, fix)
         if not _fits(got, want):
             axis = next(i for i, size in enumerate(want) if size not in (-1, got[i]))
@@ -258,8 +264,25 @@ class _Input:
 
 
 def _is_typed(value: object) -> bool:
-    """Whether a value says of itself what type it is: an array, a numpy scalar, or a list of these."""
-    return hasattr(_first(value), "__array__")
+    """Whether a value says of itself what type it is: an array, or lists with one, wherever it stands.
+
+    NumPy's scalars are no arrays here but values, as Python's are: `numpy.str_` is a `str`, `numpy.float64` a `float`.
+    """
+    if not isinstance(value, (list, tuple)):
+        return hasattr(value, "__array__") and not isinstance(value, np.generic)
+    kinds = set(map(type, value))
+    if any(hasattr(kind, "__array__") and not issubclass(kind, np.generic) for kind in kinds):
+        return True
+    nested = any(issubclass(kind, (list, tuple)) for kind in kinds)
+    return nested and any(_is_typed(item) for item in value if isinstance(item, (list, tuple)))
+
+
+def _unboxed(value: Any) -> Any:
+    """Strings without NumPy's own among them: out of a `numpy.bytes_`, numpy makes an array without its last NULs."""
+    if isinstance(value, (list, tuple)):
+        return [_unboxed(item) for item in value]
+    # Not with item(), which drops them too.
+    return bytes(value) if isinstance(value, np.bytes_) else "".join((value,)) if isinstance(value, np.str_) else value
 
 
 def _first(value: object) -> object:

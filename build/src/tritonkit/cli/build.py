@@ -10,7 +10,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from tritonkit.cli.output import RECIPES, Verbs, out, print_json
+from tritonkit.cli.output import RECIPES, Verbs, make_table, out, print_json
 from tritonkit.errors import InputError, OutputError
 from tritonkit.queue_limits import QueueLimits
 from tritonkit.recipe import PRECISIONS
@@ -65,7 +65,7 @@ def _build(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"repository": str(options.repository), **asdict(built)})
         return 0
-    table = Table("model", "precision", "graph", "largest error of the export", "", box=None, pad_edge=False)
+    table = make_table("model", "precision", "graph", "largest error of the export", "")
     for name, facts in built.models.items():
         how = "exported now" if name in built.exported else "unchanged"
         shipped = facts["precision"] + (" (forced)" if facts["forced"] else " (tuned)" if facts["tuned"] else "")

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
-from rich.table import Table
 
-from tritonkit.cli.output import Verbs, out, print_json
+from tritonkit.cli.output import Verbs, make_table, out, print_json
 from tritonkit.errors import CheckFailed, InputError
 
 if TYPE_CHECKING:
@@ -165,7 +164,7 @@ def _print_preflight(
         said: dict[str, Any] = {"model": jobs[0].model, "builder": toolkit.name, "builder_version": toolkit.version}
         print_json({**said, "profiles": profiles, "verdicts": [asdict(verdict) for verdict in verdicts]})
         return
-    table = Table("precision", "gpu", "sm", "verdict", "compute layers", "plan MB", "s", box=None, pad_edge=False)
+    table = make_table("precision", "gpu", "sm", "verdict", "compute layers", "plan MB", "s")
     for verdict in verdicts:
         colour = _COLOURS[verdict.status]
         table.add_row(

@@ -6,9 +6,8 @@ import argparse
 from dataclasses import asdict
 
 from rich.markup import escape
-from rich.table import Table
 
-from tritonkit.cli.output import Verbs, out, print_json
+from tritonkit.cli.output import Verbs, make_table, out, print_json
 
 
 def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.ArgumentParser) -> None:
@@ -24,7 +23,7 @@ def _doctor(options: argparse.Namespace) -> int:
     if options.json:
         print_json([asdict(finding) for finding in findings])
     else:
-        table = Table("", "what", "", box=None, pad_edge=False)
+        table = make_table("", "what", "")
         for finding in findings:
             mark = "[green]yes[/]" if finding.present else "[red]no[/]" if finding.needed else "[yellow]no[/]"
             table.add_row(mark, finding.name, escape(finding.detail + (f"\n→ {finding.fix}" if finding.fix else "")))

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from tritonkit.cli.output import Verbs, out, print_json
+from tritonkit.cli.output import Verbs, make_table, out, print_json
 
 if TYPE_CHECKING:
     from tritonkit.publishing import Place, Published
@@ -127,7 +126,7 @@ def _versions(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"destination": str(place), "versions": [one.as_json() for one in found], "pruned": gone})
         return 0
-    table = Table("version", "published", "models", "files", "size", "", box=None, pad_edge=False)
+    table = make_table("version", "published", "models", "files", "size", "")
     for one in found:
         what = "current" if one.current else "before it" if one.previous else ""
         manifest = one.manifest

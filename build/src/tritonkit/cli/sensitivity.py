@@ -6,9 +6,10 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
-from tritonkit.cli.output import Verbs, out, print_json
+from tritonkit.cli.output import Verbs, make_table, out, print_json
 
 BAR = 36  # letters of the plot's longest bar
 
@@ -53,10 +54,10 @@ def _sensitivity(options: argparse.Namespace) -> int:
 
 
 def _ranking(nodes: list, total: int) -> Table:  # type: ignore[type-arg]
-    table = Table("node", "type", "SQNR dB, it alone in 8 bits", "of the work", box=None, pad_edge=False,
+    table = make_table("node", "type", "SQNR dB, it alone in 8 bits", "of the work",
                   title=f"The most sensitive of {total} nodes", title_justify="left", title_style="bold")  # fmt: skip
     for node in nodes:
-        table.add_row(node.name, node.op, f"{node.sqnr_db:.1f}", f"{node.share:.1%}")
+        table.add_row(escape(node.name), escape(node.op), f"{node.sqnr_db:.1f}", f"{node.share:.1%}")
     return table
 
 
@@ -66,7 +67,7 @@ def _plot(metric: str, points: list, bound: float | None) -> Table:  # type: ign
     low, high = min([*values, *([bound] if bound is not None else [])]), max(values)
     width = max(high - low, 1e-12)
     title = metric.replace("_", " ") + (f", bound {bound:g}" if bound is not None else "")
-    table = Table("in 8 bits", "nodes", title, "", box=None, pad_edge=False)
+    table = make_table("in 8 bits", "nodes", title, "")
     mark = None if bound is None else round((bound - low) / width * (BAR - 1))
     for point, value in zip(points, values, strict=True):
         filled = round((value - low) / width * (BAR - 1)) + 1

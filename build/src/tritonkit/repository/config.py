@@ -189,7 +189,9 @@ def _add_sizes(config: pb.ModelConfig, recipe: Recipe, serving: Serving) -> None
 
 
 def _add_warmup(config: pb.ModelConfig, recipe: Recipe, warmup: Sample) -> None:
-    request = config.model_warmup.add(name="real_sample", batch_size=1)  # with 0, Triton skips it
+    # With a batch of 0, Triton skips it. A count of 0 is once, as 1 is; but the JSON of a protobuf leaves a 0 out, and
+    # PyTriton's client wants one (KeyError: 'count', release 0.7.0).
+    request = config.model_warmup.add(name="real_sample", batch_size=1, count=1)
     for name, spec in recipe.inputs.items():
         tensor = request.inputs[name]
         tensor.data_type = _type(spec)

@@ -5,6 +5,7 @@ https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -87,4 +88,4 @@ def _place(report: Report, path: Path) -> dict[str, str]:
     under_checkout = whole.is_relative_to(Path.cwd())
     base = Path.cwd() if under_checkout else report.repository.absolute()
     uri = whole.relative_to(base).as_posix() if whole.is_relative_to(base) else whole.name
-    return {"uri": quote(uri), "uriBaseId": _CHECKOUT if under_checkout else _REPOSITORY}
+    return {"uri": quote(os.fsencode(uri)), "uriBaseId": _CHECKOUT if under_checkout else _REPOSITORY}
