@@ -172,10 +172,10 @@ def read_streamed(body: bytes, request: InferRequest, origin: Origin) -> dict[st
     Raises:
         TritonkitClientError: The message is a failure.
     """
-    answer = service_pb2.ModelStreamInferResponse.FromString(body)
+    answer = _parsed(lambda: service_pb2.ModelStreamInferResponse.FromString(body), origin)
     if answer.error_message:
         raise error_in_stream(answer.error_message, origin)
-    return _outputs(answer.infer_response, request)
+    return _parsed(lambda: _outputs(answer.infer_response, request), origin)
 
 
 def _infer_message(request: InferRequest) -> Any:
@@ -226,14 +226,18 @@ def _reader(answer_type: Any, parse: Callable[[Any], T], origin: Origin) -> Call
     def read(reply: Reply) -> T:
         if reply.status != "OK":
             raise error_for(reply.status, reply.message, origin)
-        try:
-            return parse(answer_type.FromString(reply.body))
-        except (DecodeError, KeyError, OverflowError, TypeError, ValueError) as error:
-            raise ServerError(
-                f"the answer is not KServe v2: {error}", "check that the address leads to a KServe v2 server", origin
-            ) from error
+        return _parsed(lambda: parse(answer_type.FromString(reply.body)), origin)
 
     return read
+
+
+def _parsed(parse: Callable[[], T], origin: Origin) -> T:
+    try:
+        return parse()
+    except (DecodeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise ServerError(
+            f"the answer is not KServe v2: {error}", "check that the address leads to a KServe v2 server", origin
+        ) from error
 
 
 def _varint(number: int) -> bytes:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-# What servers write where they do not know a tensor's type: OpenVINO Model Server of a MediaPipe graph, Triton.
-_UNKNOWN_DATATYPES = frozenset({"INVALID", "<invalid>"})
+# What OpenVINO Model Server writes where it does not know a tensor's type, as those of a MediaPipe graph.
+_UNKNOWN_DATATYPE = "INVALID"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class TensorSpec:
         """
         if not isinstance(name, str) or not isinstance(datatype, str | None):
             raise TypeError(f"a tensor is described by {name!r} and {datatype!r}")
-        known = "" if datatype is None or datatype in _UNKNOWN_DATATYPES else datatype
+        known = "" if datatype is None or datatype == _UNKNOWN_DATATYPE else datatype
         return cls(name, known, () if shape is None else tuple(map(int, shape)))
 
 

@@ -283,19 +283,18 @@ def _typed(spec: TensorSpec, value: npt.ArrayLike, origin: Origin) -> TensorSpec
 
 
 def _datatype_of_value(value: Any) -> str:
-    """The datatype that a value has by itself; plain numbers have none."""
+    """The datatype that a value has by itself; empty for plain numbers and for what is no array."""
     first = _first(value)
-    if on_device(first):
-        return datatype_of(device_array(first).dtype)
     if isinstance(first, (str, bytes)):
         return BYTES
     if isinstance(first, bool):
         return "BOOL"
-    if not _is_typed(value):
+    try:
+        if on_device(first):
+            return datatype_of(device_array(first).dtype)
+        return datatype_of(np.asarray(value).dtype) if _is_typed(value) else ""
+    except (TypeError, RuntimeError, ValueError):  # PyTorch's, for example: it requires grad
         return ""
-    array = np.asarray(value)
-    texts = array.dtype == object and array.size and all(isinstance(item, (str, bytes)) for item in array.flat)
-    return BYTES if texts else datatype_of(array.dtype)
 
 
 def _is_typed(value: object) -> bool:
