@@ -1,4 +1,4 @@
-"""One real server with a small model for each behaviour, and a client for each protocol."""
+"""Real servers with a small model for each behaviour, and a client for each protocol."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import blocking
+import kserveserver
+import mlserver as mlserver_
 import pytest
-from mlserver import MLServer, running
 from models import arithmetic_config, write_models
+from otherserver import OtherServer
 from tritonclient.grpc import InferenceServerClient
 
 from tritonkit.server import TritonServer
@@ -35,9 +37,15 @@ def server(repository: Path) -> Iterator[TritonServer]:
 
 
 @pytest.fixture(scope="session")
-def mlserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLServer]:
-    with running(tmp_path_factory.mktemp("mlserver")) as found:
-        yield found
+def mlserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OtherServer]:
+    with mlserver_.running(tmp_path_factory.mktemp("mlserver")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kserve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OtherServer]:
+    with kserveserver.running(tmp_path_factory.mktemp("kserve")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,26 @@ ORIGIN = Origin("grpc://models:8001", "m", "r1")
         ("INVALID_ARGUMENT", 400, "[request id: r1] unexpected shape for input 'x' for model 'm'", InvalidInput),
         ("UNAVAILABLE", 503, "[request id: r1] Exceeds maximum queue size", QueueFull),
         ("UNAVAILABLE", 503, "Request timeout expired", ServerBusy),
+        # KServe's own server; a status that it forgets to set over gRPC
+        ("NOT_FOUND", 404, "Model with name m does not exist.", ModelNotFound),
+        ("UNAVAILABLE", 503, "Model with name m is not ready.", ModelNotReady),
+        ("UNAVAILABLE", 503, "Models with names m,n are not ready.", ModelNotReady),
+        ("UNKNOWN", 503, "Unexpected <class 'AttributeError'>: 'ModelNotReady' object has no 'reason'", ModelNotReady),
+        ("UNIMPLEMENTED", 501, "Model versioning not supported yet.", NotSupported),
+        # MLServer
+        ("NOT_FOUND", 404, "Model m with version v9 not found", ModelNotFound),
+        ("UNKNOWN", 404, "Unexpected <class 'mlserver.errors.ModelNotFound'>: Model m not found", ModelNotFound),
+        ("INVALID_ARGUMENT", 400, "Model m is not ready yet.", ModelNotReady),
+        ("INVALID_ARGUMENT", 422, '{"detail": [{"type": "json_invalid"}]}', InvalidInput),
+        # OpenVINO Model Server
+        ("NOT_FOUND", 404, "Model with requested name is not found", ModelNotFound),
+        ("NOT_FOUND", 404, "Model with requested version is not found", ModelNotFound),
+        ("NOT_FOUND", 404, "Model with requested version is retired", ModelNotReady),
+        ("NOT_FOUND", 503, "Model with requested version is not loaded yet", ModelNotReady),
+        ("NOT_FOUND", 503, "Pipeline is not loaded yet", ModelNotReady),
+        # TorchServe
+        ("NOT_FOUND", 404, "Model not found: m", ModelNotFound),
+        ("NOT_FOUND", 404, "Model version: 2.0 does not exist for model: m", ModelNotFound),
         ("RESOURCE_EXHAUSTED", 429, "slow down", ServerBusy),
         ("RESOURCE_EXHAUSTED", 413, "Received message larger than max (5 vs. 4)", InvalidInput),
         ("RESOURCE_EXHAUSTED", 431, "received metadata size exceeds hard limit (5 vs. 4)", InvalidInput),

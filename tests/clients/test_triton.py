@@ -61,6 +61,9 @@ def test_statistics_count_samples_and_runs(client: Client) -> None:
 
 
 REFUSED: dict[str, Refusal] = {
+    "a version that is no number": (
+        InvalidInput, "'x' is not a version", lambda c: c.metadata("arithmetic", model_version="x"),
+    ),
     "statistics of an unknown model": (ModelNotFound, "absent", lambda c: c.statistics("absent")),
     "unequal batches": (
         InvalidInput, "left: 1, right: 2",

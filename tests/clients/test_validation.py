@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tritonkit_client import InvalidInput, ModelMetadata, TensorSpec
+from tritonkit_client import Client, InvalidInput, ModelMetadata, TensorSpec
 from tritonkit_client._errors import Origin
 from tritonkit_client._tensors import DTYPES, decode
 from tritonkit_client._validation import check_outputs, encode_inputs
@@ -225,3 +225,46 @@ def test_numpy_scalars_are_values_as_pythons_are(
 )  # fmt: skip
 def test_numpy_values_that_no_input_holds_are_named(value: Any, datatype: str, words: str) -> None:
     assert words in refusal(model(datatype, -1), value)
+
+
+@pytest.mark.parametrize(
+    ("value", "datatype"),
+    [
+        (np.ones(2, np.float16), "FP16"),
+        (np.arange(3), "INT64"),
+        (np.ones(2, ">f4"), "FP32"),
+        (np.float32(1), "FP32"),
+        ([np.int8(1), np.int8(2)], "INT8"),
+        ("text", "BYTES"),
+        ([["a"], [b"b"]], "BYTES"),
+        (np.array(["a", b"b"], object), "BYTES"),
+        (np.array(["a", "b"]), "BYTES"),
+        ([True, False], "BOOL"),
+    ],
+)
+def test_an_input_that_nobody_declares_has_the_type_and_shape_of_its_value(value: Any, datatype: str) -> None:
+    for metadata in (ModelMetadata("m"), ModelMetadata("m", inputs=(TensorSpec("x"),))):
+        (tensor,) = encode_inputs(metadata, {"x": value}, ORIGIN)
+        assert (tensor.datatype, tensor.shape) == (datatype, np.shape(value))
+
+
+@pytest.mark.parametrize("value", [1, 1.5, [1, 2], [], np.ones(1, complex), None, Untold()])
+def test_an_input_that_nobody_declares_needs_a_value_with_one_type(value: Any) -> None:
+    assert "np.asarray(x, np.float32), or declare the input" in refusal(ModelMetadata("m"), value)
+
+
+def test_a_declared_batch_is_checked_without_shapes_too() -> None:
+    metadata = ModelMetadata("m", inputs=(TensorSpec("x", "FP32"),), max_batch_size=2)
+    assert encoded(metadata, np.ones((2, 3), np.float32)).shape == (2, 3)
+    for value in (np.ones((3, 3), np.float32), np.float32(1)):
+        assert "expected 1 to 2" in refusal(metadata, value)
+
+
+def test_a_declaration_that_is_none_is_refused() -> None:
+    for models, words in (
+        (["m"], "models holds a str"),
+        ([ModelMetadata("m"), ModelMetadata("m")], "declared twice"),
+        ([ModelMetadata("m", inputs=(TensorSpec("x", "float32"),))], "declared as 'float32'"),
+    ):
+        with pytest.raises(InvalidInput, match=words):
+            Client("grpc://127.0.0.1:1", models=models)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,11 +20,13 @@ from ._flows import Asked, Flows
 from ._grpc_wire import GrpcWire
 from ._hedging import Hedge
 from ._http_wire import HttpWire
+from ._metadata import ModelMetadata
 from ._pickling import check_picklable, remade
 from ._retry import Retry
 from ._security import TLS, Credentials, Headers, Token, checked_headers
 from ._servers import Server, Servers
 from ._shared_memory import Arena, CudaSharedMemory, SharedMemory
+from ._tensors import DTYPES
 
 T = TypeVar("T")
 
@@ -56,6 +58,9 @@ class BaseClient:
         compression: ``gzip`` or ``deflate``; worth it for text over slow networks, hardly ever for tensors.
         shared_memory: Pass large tensors to servers on this machine through ``/dev/shm`` (`SharedMemory`) or a GPU's
             memory (`CudaSharedMemory`, which inputs may be in already); None for never.
+        models: Models that are not looked up on the server: what `ModelMetadata` declares, of every version, is checked
+            instead. A `TensorSpec` without a datatype takes that of the array, one without a shape any shape, and a
+            `ModelMetadata` without inputs any inputs.
 
     Raises:
         InvalidEndpoint: The address cannot be used.
@@ -75,6 +80,7 @@ class BaseClient:
         event_hooks: EventHooks | None = None,
         compression: str | None = None,
         shared_memory: SharedMemory | CudaSharedMemory | None = None,
+        models: Sequence[ModelMetadata] = (),
     ) -> None:
         if event_hooks is not None and not isinstance(event_hooks, Mapping):
             event_hooks = tuple(event_hooks)
@@ -91,7 +97,7 @@ class BaseClient:
         self._hooks = Hooks(event_hooks)
         wire = GrpcWire() if self._endpoints.protocol == "grpc" else HttpWire(self._endpoints.all[0].path)
         self._arena = Arena(shared_memory, self._pin) if shared_memory else None
-        self._flows = Flows(wire, self._origin.endpoint, self._arena)
+        self._flows = Flows(wire, self._origin.endpoint, self._arena, checked_models(models))
         # A name that stands for several servers becomes them at the first call.
         known = () if self._endpoints.resolve else self._endpoints.all
         # Not a method of this object: the servers are watched by a thread, which must not keep the client alive.
@@ -227,6 +233,27 @@ def checked_in_flight(number: int, origin: Origin) -> int:
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise InvalidInput(f"max_in_flight={number!r} is not a positive whole number", "use 32, say", origin)
     return number
+
+
+def checked_models(models: Iterable[ModelMetadata]) -> dict[str, ModelMetadata]:
+    """What a caller declares, by the name of the model.
+
+    Raises:
+        InvalidInput: It is no declaration of a model, or two are of the same one.
+    """
+    declared: dict[str, ModelMetadata] = {}
+    for model in models:
+        if not isinstance(model, ModelMetadata):
+            fix = "give a list of ModelMetadata(name, inputs=(TensorSpec(name, datatype, shape),))"
+            raise InvalidInput(f"models holds a {type(model).__name__}", fix)
+        if model.name in declared:
+            raise InvalidInput(f"model {model.name!r} is declared twice", "give one ModelMetadata for each name")
+        for spec in (*model.inputs, *model.outputs):
+            if spec.datatype and spec.datatype not in DTYPES:
+                fix = f"use one of {', '.join(DTYPES)}, or '' for the array's own"
+                raise InvalidInput(f"{spec.name!r} of model {model.name!r} is declared as {spec.datatype!r}", fix)
+        declared[model.name] = model
+    return declared
 
 
 def checked_outputs(outputs: Outputs | None, origin: Origin) -> Outputs | None:

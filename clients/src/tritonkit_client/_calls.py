@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+# Triton's and KServe's name for the extension of tensors in binary over HTTP.
+BINARY = "binary_tensor_data"
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 NO_PARAMETERS: Mapping[str, Any] = MappingProxyType({})
 
@@ -276,7 +278,13 @@ class Region:
 
 
 class Wire(Protocol):
-    """A protocol without its connection: every operation as a call."""
+    """A protocol without its connection: every operation as a call.
+
+    Attributes:
+        always_binary: Tensors travel as bytes whatever the server; otherwise only where it has the extension for it.
+    """
+
+    always_binary: bool
 
     def live(self, origin: Origin) -> Call[bool]:
         """Whether the server runs."""

@@ -91,7 +91,8 @@ class Client(BaseClient):
         Args:
             model: Its name.
             inputs: Inputs by name; the way to pass one that is called like an argument of this method.
-            model_version: A version number as a string; empty for the one that the server chooses.
+            model_version: A version as the server names it (Triton: a number), as a string; empty for the one that the
+                server chooses.
             outputs: Which outputs to get; None for all. A mapping gets the best classes of an output instead of its
                 numbers: ``{"logits": 5}``, with None for an output as it is (Triton only).
             request_id: What the server's log and an error call this request; None for a generated one.
@@ -251,7 +252,8 @@ class Client(BaseClient):
         return Model(self, model, model_version, timeout)
 
     def metadata(self, model: str, *, model_version: str = "", timeout: float | None = None) -> ModelMetadata:
-        """What a model is. Fetched once a model; again when the server or an input contradicts it.
+        """What a model is: as the client's `models` declare it; else fetched once, again when the server or an input
+        contradicts it.
 
         Raises:
             ModelNotFound: The server has no such model or version.

@@ -13,10 +13,11 @@
     ├── ModelNotReady          the server knows the model but cannot serve it: unloaded, or failed to load
     ├── ServerBusy             the server is there but did not take the request now
     │   └── QueueFull          the model's queue holds as many requests as its configuration allows
-    └── ServerError            the server failed, or what answered is not Triton
+    └── ServerError            the server failed, or what answered is not KServe v2
         └── NotSupported       the server, or this protocol, does not have the operation
 
-The table below knows gRPC status names, HTTP status codes and Triton's own sentences; it knows nothing of sockets.
+The table below knows gRPC status names, HTTP status codes and the sentences of Triton and of other servers; it knows
+nothing of sockets.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ NO_RESPONSE = "NO_RESPONSE"
 
 @dataclass(slots=True)
 class Origin:
-    """Which call an error belongs to: endpoint, model and request id, each empty where it does not apply."""
+    """Which call an error belongs to: endpoint, model, request id and version, each empty where it does not apply."""
 
     endpoint: str = ""
     model: str = ""
     request_id: str = ""
+    version: str = ""
 
     def __str__(self) -> str:
         named = (("model", self.model), ("request", self.request_id), ("at", self.endpoint))
@@ -117,7 +119,7 @@ class QueueFull(ServerBusy):
 
 
 class ServerError(TritonkitClientError):
-    """The server failed, or what answered is not Triton."""
+    """The server failed, or what answered is not KServe v2."""
 
 
 class NotSupported(ServerError):
@@ -145,8 +147,23 @@ _CONNECTION_WORDS = "connect|socket|resol|goaway|transport|endpoint|stream remov
 _CERTIFICATE_WORDS = "certificate|handshake|ssl routines|tlsv1|\\bssl\\b|hostname .*match|verification check"
 
 _CHECK_ADDRESS = "check address and port (Triton: 8000 for http://, 8001 for grpc://) and that the server runs"
-# The statuses with which releases of Triton and MLServer have said that a model is not there.
+# The statuses with which releases of Triton, MLServer, KServe's server and OpenVINO Model Server say that a model is
+# not there or not ready.
 _ABSENT = ("NOT_FOUND", "INVALID_ARGUMENT", "UNAVAILABLE", "UNKNOWN", 404, 400, 503)
+# Triton; MLServer and KServe (also of a whole server); OpenVINO Model Server, over gRPC and HTTP; the class of an
+# exception that a Python server did not turn into a status, as gRPC quotes it.
+_NOT_READY_WORDS = (
+    r"has no available versions|not at ready state"
+    r"|(model|models|server)\b.* (is|are) not (ready|live)\b"
+    r"|(version|pipeline|graph|mediapipe)\b.* is (retired|not loaded)"
+    r"|'ModelNotReady'|errors\.ModelNotReady"
+)
+# Triton; MLServer, OpenVINO Model Server; KServe; TorchServe.
+_NOT_FOUND_WORDS = (
+    r"unknown model|requested model .* is not available"
+    r"|(model|graph)\b.* not found"
+    r"|model with name .* does not exist|model version: .* does not exist"
+)
 
 # The first row that applies wins. Triton's sentences are those of release 24.10 (core:
 # `InferenceServer::GetModel`, the schedulers' queue policies); the two protocols carry the same ones.
@@ -188,12 +205,17 @@ _TABLE = (
         "pass token= or headers=, or a certificate with tls=",
     ),
     _Row(
-        _ABSENT, "has no available versions|not at ready state", ModelNotReady,
+        _ABSENT, _NOT_READY_WORDS, ModelNotReady,
         "the model is not ready",
         "see the server's log for why it did not load, or load it",
     ),
     _Row(
-        _ABSENT, "unknown model|requested model .* is not available|model .* not found", ModelNotFound,
+        (500,), "^error while loading a (model|network)", ModelNotReady,  # how OpenVINO Model Server is not ready
+        "the model is not ready",
+        "see the server's log for why it did not load",
+    ),
+    _Row(
+        _ABSENT, _NOT_FOUND_WORDS, ModelNotFound,
         "the server has no such model",
         "check the name and the version against the server's model repository",
     ),
@@ -229,16 +251,31 @@ _TABLE = (
         "use client.stream(model, ...) and a grpc:// endpoint",
     ),
     _Row(
-        ("INVALID_ARGUMENT", 400), "", InvalidInput,
+        ("INVALID_ARGUMENT", 400, 422), "", InvalidInput,  # 422: Python servers, of a body that is not as they want it
         "the server refused the request",
         "compare the arguments with client.metadata(model)",
     ),
     _Row(
+        (501,), "", NotSupported,
+        "the server does not have this",
+        "leave out what it names; model_version= is for servers with versions",
+    ),
+    _Row(
         ("UNIMPLEMENTED", 404, 405), "", NotSupported,
-        "what answers at this address does not serve KServe v2 there",
-        "check the port and, for http://, the path in front of /v2",
+        "what answers at this address does not have this operation of KServe v2",
+        "check the port and, for http://, the path in front of /v2; config, statistics, repository, load and unload are"
+        " Triton's own, and other servers need not have them",
     ),
     _Row((), "", ServerError, "the server failed", "see the server's log"),
+)  # fmt: skip
+
+
+# What servers whose versions are numbers say of others: Triton over gRPC and over HTTP, where no path of its has them;
+# then OpenVINO Model Server, likewise.
+_NO_VERSION = _Row(
+    ("INVALID_ARGUMENT", 400, 404), "integral value|^not found$|version format|^invalid request url", InvalidInput,
+    "is not a version",
+    "give a number as a string, or nothing for the newest: this server's versions are numbers",
 )  # fmt: skip
 
 
@@ -251,8 +288,10 @@ def error_for(status: int | str, message: str, origin: Origin) -> TritonkitClien
         message: What the server, or the network, said.
         origin: The call.
     """
-    row = next(row for row in _TABLE if _applies(row, status, message))
     said = message.strip() or f"status {status}"
+    if origin.version and not origin.version.isdigit() and _applies(_NO_VERSION, status, said):
+        return InvalidInput(f"{origin.version!r} {_NO_VERSION.says}: {said}", _NO_VERSION.fix, origin)
+    row = next(row for row in _TABLE if _applies(row, status, message))
     return row.error(f"{row.says}: {said}", row.fix, origin)
 
 

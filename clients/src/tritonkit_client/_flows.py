@@ -10,14 +10,23 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from ._calls import Call, Flow, InferRequest, Outputs, Parameter, Shared, Wire, no_parameters
+from ._calls import BINARY, Call, Flow, InferRequest, Outputs, Parameter, Shared, Wire, no_parameters
 from ._classes import classified, wanted_outputs
 from ._cuda import on_host
-from ._errors import InvalidInput, ModelNotFound, NotSupported, Origin
+from ._errors import (
+    InvalidInput,
+    ModelNotFound,
+    ModelNotReady,
+    NotSupported,
+    Origin,
+    ServerError,
+    Unauthenticated,
+)
 from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry
 from ._tensors import Array
 from ._validation import check_outputs, encode_inputs
@@ -25,10 +34,6 @@ from ._validation import check_outputs, encode_inputs
 if TYPE_CHECKING:
     from ._servers import Server
     from ._shared_memory import Arena
-
-
-# Triton's and KServe's name for tensors in binary over HTTP.
-_BINARY = "binary_tensor_data"
 
 
 @dataclass(slots=True)
@@ -55,16 +60,24 @@ class Flows:
         wire: The protocol.
         endpoint: The servers, for error messages.
         arena: Shared memory for tensors; None: they travel with the requests.
+        declared: What the caller says of models, by name: these are not looked at.
     """
 
-    def __init__(self, wire: Wire, endpoint: str, arena: Arena | None = None) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        endpoint: str,
+        arena: Arena | None = None,
+        declared: Mapping[str, ModelMetadata] = MappingProxyType({}),
+    ) -> None:
         self.wire = wire
+        self._declared = declared
         self._endpoint = endpoint
         self._arena = arena
         self._takes_device_arrays = arena is not None and arena.memory == "cuda"
         self._metadata: dict[tuple[str, str], ModelMetadata] = {}
-        # Whether tensors must travel as JSON over HTTP: known once a server without configurations was met.
-        self._plain = False
+        # Whether tensors must travel as JSON; None: not known yet.
+        self._plain: bool | None = False if wire.always_binary else None
         # Unique among the clients of a server, so that its log and an error can be matched.
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
@@ -76,21 +89,24 @@ class Flows:
 
     def ready(self) -> Flow[bool]:
         """Whether the server and its models are ready."""
-        answer: bool = yield self.wire.ready(Origin(self._endpoint))
+        try:
+            answer: bool = yield self.wire.ready(Origin(self._endpoint))
+        except ModelNotReady:  # Triton says "no" then, other servers that
+            return False
         return answer
 
     def model_ready(self, model: str, version: str) -> Flow[bool]:
         """Whether one model is ready."""
         try:
             answer: bool = yield self.wire.model_ready(version, self.origin(model, version))
-        except ModelNotFound:  # Triton says "not ready" then, other servers that
+        except (ModelNotFound, ModelNotReady):  # Triton says "not ready" then, other servers that
             return False
         return answer
 
     def metadata(self, model: str, version: str) -> Flow[ModelMetadata]:
-        """What a model is; from the cache where it is there."""
+        """What a model is: as declared, else from the cache where it is there."""
         origin = self.origin(model, version)
-        cached = self._metadata.get((model, version))
+        cached = self._known(model, version)
         return cached if cached is not None else (yield from self._learn(version, origin))
 
     def config(self, model: str, version: str) -> Flow[dict[str, Any]]:
@@ -134,10 +150,12 @@ class Flows:
     def infer(self, asked: Asked) -> Flow[dict[str, Array]]:
         """One inference; cached metadata that is in the way is fetched anew and, if it changed, used."""
         origin = self.origin(asked.model, asked.version, self.request_id(asked))
-        metadata = self._metadata.get((asked.model, asked.version))
-        fresh = metadata is None
+        metadata = self._known(asked.model, asked.version)
+        fresh = metadata is None or asked.model in self._declared
         if metadata is None:
             metadata = yield from self._learn(asked.version, origin)
+        elif self._plain is None:
+            yield from self._learn_extensions(origin)
         while True:
             try:
                 request = self.request(metadata, asked, origin)
@@ -182,7 +200,7 @@ class Flows:
             if asked.outputs is None
             else wanted_outputs(metadata, asked.outputs, check_outputs(metadata, asked.outputs, origin), origin),
             parameters=asked.parameters,
-            plain=self._plain,
+            plain=bool(self._plain),
         )
 
     def carried(self, request: InferRequest) -> InferRequest:
@@ -195,17 +213,18 @@ class Flows:
         Raises:
             InvalidInput: They cannot be a model's.
         """
-        origin = Origin(self._endpoint, model, request_id)
+        origin = Origin(self._endpoint, model, request_id, version)
         if not model or not isinstance(model, str):
             problem = f"the model's name is a {type(model).__name__}" if model else "the model has no name"
             raise InvalidInput(problem, "give the name of a model", origin)
-        if version and not (isinstance(version, str) and version.isascii() and version.isdigit()):
+        if version and not isinstance(version, str):
             raise InvalidInput(
-                f"{version!r} is not a version",
-                "give a number as a string, or nothing for the newest",
-                origin,
+                f"{version!r} is not a version", "give it as a string, or nothing for the newest", origin
             )
         return origin
+
+    def _known(self, model: str, version: str) -> ModelMetadata | None:
+        return self._declared.get(model) or self._metadata.get((model, version))
 
     def _call(self, request: InferRequest, asked: Asked, origin: Origin) -> Call[dict[str, Array]]:
         call = self.wire.infer(request, origin)
@@ -226,17 +245,34 @@ class Flows:
         return metadata
 
     def _fetch(self, version: str, origin: Origin) -> Flow[ModelMetadata]:
-        described: ModelMetadata = yield self.wire.metadata(version, origin)
+        try:
+            described: ModelMetadata = yield self.wire.metadata(version, origin)
+        except NotSupported as error:
+            if not version:
+                error.fix += f"; where the server has no metadata, declare it: models=[ModelMetadata({origin.model!r})]"
+            raise
         try:
             limits: ModelLimits = yield self.wire.limits(version, origin)
-        except NotSupported:
-            # The configuration is Triton's extension of KServe v2; other servers need not have it.
+        except (NotSupported, InvalidInput):
+            # The configuration is Triton's extension of KServe v2; other servers need not have it, and OpenVINO Model
+            # Server calls its address a bad request.
             limits = ModelLimits(0, frozenset())
-            extensions: tuple[str, ...] = yield self.wire.extensions(origin)
-            self._plain = _BINARY not in extensions
+            yield from self._learn_extensions(origin)
+        else:
+            self._plain = False  # Triton has tensors in binary over HTTP too
         metadata = described.limited(limits)
         self._metadata[origin.model, version] = metadata
         return metadata
+
+    def _learn_extensions(self, origin: Origin) -> Flow[None]:
+        """Find out whether tensors may travel in binary over HTTP; JSON is what every server takes."""
+        if self.wire.always_binary:
+            return
+        try:
+            extensions: tuple[str, ...] = yield self.wire.extensions(origin)
+        except (InvalidInput, ModelNotFound, ServerError, Unauthenticated):  # a server that does not tell
+            extensions = ()
+        self._plain = BINARY not in extensions
 
     def _forget(self, model: str) -> None:
         for key in [key for key in self._metadata if key[0] == model]:

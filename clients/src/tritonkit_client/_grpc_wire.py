@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2
 from ._calls import Call, InferRequest, Memory, Parameter, Region, Reply
 from ._errors import Origin, ServerError, error_for, error_in_stream
 from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry, TensorSpec
-from ._tensors import Array, Buffer, decode
+from ._tensors import Array, Buffer, decode, from_contents
 
 T = TypeVar("T")
 
@@ -25,6 +25,18 @@ _ID_TAG, _PARAMETERS_TAG = b"\x1a", b"\x22"
 # An entry of that map whose key (field 1) is "timeout", up to the length of its value (field 2); and the tag of
 # the value's field 2, `int64 int64_param`.
 _TIMEOUT_KEY, _INT64_TAG = b"\x0a\x07timeout\x12", b"\x10"
+# The field of InferTensorContents for each datatype, where a server does not send raw bytes. The protocol wants FP16
+# and BF16 raw; FP32 holds all of their values.
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
+    "INT64": "int64_contents",
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
+    "UINT64": "uint64_contents",
+    **dict.fromkeys(("FP16", "BF16", "FP32"), "fp32_contents"),
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
 # How the RPCs of each kind of shared memory begin.
 _SHARED: dict[Memory, str] = {"system": "SystemSharedMemory", "cuda": "CudaSharedMemory"}
 # How many kinds of request are remembered; shapes that differ every time would fill the memory.
@@ -33,6 +45,8 @@ _HEADS = 256
 
 class GrpcWire:
     """The gRPC side of `_calls.Wire`."""
+
+    always_binary = True
 
     def __init__(self) -> None:
         self._heads: dict[Any, bytes] = {}
@@ -158,10 +172,10 @@ def read_streamed(body: bytes, request: InferRequest, origin: Origin) -> dict[st
     Raises:
         TritonkitClientError: The message is a failure.
     """
-    answer = service_pb2.ModelStreamInferResponse.FromString(body)
+    answer = _parsed(lambda: service_pb2.ModelStreamInferResponse.FromString(body), origin)
     if answer.error_message:
         raise error_in_stream(answer.error_message, origin)
-    return _outputs(answer.infer_response, request)
+    return _parsed(lambda: _outputs(answer.infer_response, request), origin)
 
 
 def _infer_message(request: InferRequest) -> Any:
@@ -213,14 +227,18 @@ def _reader(answer_type: Any, parse: Callable[[Any], T], origin: Origin) -> Call
     def read(reply: Reply) -> T:
         if reply.status != "OK":
             raise error_for(reply.status, reply.message, origin)
-        try:
-            return parse(answer_type.FromString(reply.body))
-        except (DecodeError, KeyError, ValueError) as error:
-            raise ServerError(
-                f"the answer is not KServe v2: {error}", "check that the address leads to Triton", origin
-            ) from error
+        return _parsed(lambda: parse(answer_type.FromString(reply.body)), origin)
 
     return read
+
+
+def _parsed(parse: Callable[[], T], origin: Origin) -> T:
+    try:
+        return parse()
+    except (DecodeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise ServerError(
+            f"the answer is not KServe v2: {error}", "check that the address leads to a KServe v2 server", origin
+        ) from error
 
 
 def _varint(number: int) -> bytes:
@@ -241,7 +259,7 @@ def _nothing(_answer: Any) -> None:
 
 def _metadata(answer: Any) -> ModelMetadata:
     def specs(tensors: Any) -> tuple[TensorSpec, ...]:
-        return tuple(TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in tensors)
+        return tuple(TensorSpec.described(tensor.name, tensor.datatype, tensor.shape) for tensor in tensors)
 
     return ModelMetadata(
         answer.name, tuple(answer.versions), answer.platform, specs(answer.inputs), specs(answer.outputs)
@@ -274,25 +292,20 @@ def _repository(answer: Any) -> tuple[RepositoryEntry, ...]:
 
 
 def _outputs(answer: Any, request: InferRequest) -> dict[str, Array]:
+    # One entry for each output, in their order; empty for one that is elsewhere. Other servers than Triton may send
+    # none, and KServe's own sends some outputs raw and others not.
+    all_raw = len(answer.raw_output_contents) == len(answer.outputs)
     raw = iter(answer.raw_output_contents)
     elsewhere = request.elsewhere if request.placed is not None else ()
     outputs: dict[str, Array] = {}
     for tensor in answer.outputs:
-        data = _next(raw, tensor.name)  # empty for one that is elsewhere
+        typed = not all_raw and tensor.HasField("contents")
+        data = None if typed else next(raw, None)
         if request.placed is not None and tensor.name in elsewhere:
             outputs[tensor.name] = request.placed(tensor.name, tensor.datatype, tuple(tensor.shape))
+        elif data is None:
+            values = getattr(tensor.contents, _CONTENTS[tensor.datatype])
+            outputs[tensor.name] = from_contents(values, tensor.datatype, tensor.shape)
         else:
             outputs[tensor.name] = decode(data, tensor.datatype, tensor.shape)
     return outputs
-
-
-def _next(raw: Any, name: str) -> bytes:
-    """The bytes of the next output, as Triton sends them.
-
-    Raises:
-        ValueError: There are none.
-    """
-    found: bytes | None = next(raw, None)
-    if found is None:
-        raise ValueError(f"output {name!r} came without bytes")
-    return found

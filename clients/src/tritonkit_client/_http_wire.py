@@ -9,18 +9,22 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from ._calls import Call, InferRequest, Memory, Parameter, Region, Reply, Tensor, Wanted
+from ._calls import BINARY, Call, InferRequest, Memory, Parameter, Region, Reply, Tensor, Wanted
 from ._errors import InvalidInput, Origin, ServerError, error_for
 from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry, TensorSpec
-from ._tensors import Array, Buffer, decode, from_json, to_json
+from ._tensors import BYTES, Array, Buffer, decode, from_json, to_json
 
 T = TypeVar("T")
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
+# The first release of KServe's own server that takes and gives tensors in binary: it does not list the extension
+# (https://github.com/kserve/kserve/pull/3685).
+_KSERVE_BINARY = (0, 14)
 # How much of an answer that is not Triton's an error message repeats.
 _EXCERPT_CHARS = 200
 
@@ -31,6 +35,8 @@ class HttpWire:
     Args:
         path: The endpoint's own path in front of ``/v2``.
     """
+
+    always_binary = False
 
     def __init__(self, path: str = "") -> None:
         self._root = f"{path}/v2"
@@ -57,8 +63,7 @@ class HttpWire:
 
     def extensions(self, origin: Origin) -> Call[tuple[str, ...]]:
         """See `Wire.extensions`."""
-        read = _json_reader(lambda answer: tuple(answer.get("extensions", ())), origin)
-        return _get(self._root, "extensions", read, origin)
+        return _get(self._root, "extensions", _json_reader(_extensions, origin), origin)
 
     def config(self, version: str, origin: Origin) -> Call[dict[str, Any]]:
         """See `Wire.config`."""
@@ -135,7 +140,7 @@ class HttpWire:
             return (header, *raw), headers
 
         target = f"{self._model(request.version, origin)}/infer"
-        return Call(target, _reader(lambda reply: _outputs(reply, request), origin), origin, "infer", encode)
+        return Call(target, _reader(lambda reply: _outputs(reply, request, origin), origin), origin, "infer", encode)
 
     def _infer_plain(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
         """The inference with its tensors as JSON, for a server without the binary extension."""
@@ -153,7 +158,7 @@ class HttpWire:
         if request.parameters:
             message["parameters"] = dict(request.parameters)
         target = f"{self._model(request.version, origin)}/infer"
-        return _post(target, "infer", message, _reader(lambda reply: _outputs(reply, request), origin), origin)
+        return _post(target, "infer", message, _reader(lambda reply: _outputs(reply, request, origin), origin), origin)
 
     def _shared(self, memory: Memory) -> str:
         return f"{self._root}/{memory}sharedmemory"
@@ -163,7 +168,7 @@ class HttpWire:
 
     def _model(self, version: str, origin: Origin) -> str:
         path = f"{self._root}/models/{quote(origin.model, safe='')}"
-        return f"{path}/versions/{version}" if version else path
+        return f"{path}/versions/{quote(version, safe='')}" if version else path
 
 
 def _get(target: str, operation: str, read: Callable[[Reply], T], origin: Origin) -> Call[T]:
@@ -180,14 +185,23 @@ def _post(
 def _yes_or_no(origin: Origin) -> Callable[[Reply], bool]:
     def read(reply: Reply) -> bool:
         if reply.status == 200:
-            return True
+            return not _denied(reply.body)
         # Triton says 400 for "not ready" (KServe asks for any 4xx); 503 is what a proxy without a server
-        # says.
+        # says, and KServe's own server of a model with words that the table of errors knows.
         if reply.status == 400:
             return False
         raise error_for(reply.status, _failure(reply), origin)
 
     return read
+
+
+def _denied(body: bytes) -> bool:
+    """Whether a health check's body says no: ``{"ready": false}`` or ``{"live": false}``; Triton's is empty."""
+    try:
+        answer = json.loads(body) if body else {}
+    except (RecursionError, ValueError):
+        return False
+    return isinstance(answer, dict) and False in (answer.get("ready"), answer.get("live"))
 
 
 def _reader(parse: Callable[[Reply], T], origin: Origin) -> Callable[[Reply], T]:
@@ -198,8 +212,8 @@ def _reader(parse: Callable[[Reply], T], origin: Origin) -> Callable[[Reply], T]
             return parse(reply)
         except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
             raise ServerError(
-                f"the answer is not KServe v2 with binary tensors: {_excerpt(reply.body)}",
-                "check that the address and its path lead to Triton",
+                f"the answer is not KServe v2: {_excerpt(reply.body)}",
+                "check that the address and its path lead to a KServe v2 server",
                 origin,
             ) from error
 
@@ -211,7 +225,7 @@ def _json_reader(parse: Callable[[Any], T], origin: Origin) -> Callable[[Reply],
 
 
 def _failure(reply: Reply) -> str:
-    """What a failed reply says: Triton's own sentence, or the beginning of whatever else is there."""
+    """What a failed reply says: the protocol's own sentence, or the beginning of whatever else is there."""
     try:
         return str(json.loads(reply.body)["error"])
     except (KeyError, RecursionError, TypeError, ValueError):
@@ -224,15 +238,34 @@ def _excerpt(body: bytes) -> str:
 
 def _metadata(answer: Mapping[str, Any]) -> ModelMetadata:
     def specs(tensors: Any) -> tuple[TensorSpec, ...]:
-        return tuple(TensorSpec(t["name"], t["datatype"], tuple(map(int, t["shape"]))) for t in tensors)
+        return tuple(TensorSpec.described(t["name"], t.get("datatype"), t.get("shape")) for t in tensors or ())
 
+    # The protocol lets a server leave out the versions; others leave out more. Only what has a name is a model.
     return ModelMetadata(
         answer["name"],
-        tuple(answer["versions"]),
-        answer["platform"],
-        specs(answer["inputs"]),
-        specs(answer["outputs"]),
+        tuple(map(str, answer.get("versions") or ())),
+        answer.get("platform") or "",
+        specs(answer.get("inputs")),
+        specs(answer.get("outputs")),
     )
+
+
+def _has_null(data: Any) -> bool:
+    """Whether a flat or nested list holds a null, which numpy would read as NaN or False."""
+    if not isinstance(data, list) or not data:
+        return False
+    return None in data or (isinstance(data[0], list) and any(map(_has_null, data)))
+
+
+def _extensions(answer: Mapping[str, Any]) -> tuple[str, ...]:
+    extensions = tuple(answer.get("extensions") or ())
+    if answer.get("name") == "kserve" and _release(answer.get("version")) >= _KSERVE_BINARY:
+        extensions += (BINARY,)
+    return extensions
+
+
+def _release(version: object) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", str(version))[:2])
 
 
 def _limits(answer: Mapping[str, Any]) -> ModelLimits:
@@ -247,7 +280,7 @@ def _statistics(answer: Mapping[str, Any]) -> tuple[ModelStatistics, ...]:
 
 def _repository(answer: Any) -> tuple[RepositoryEntry, ...]:
     return tuple(
-        RepositoryEntry(model["name"], model.get("version", ""), model.get("state", ""), model.get("reason", ""))
+        RepositoryEntry(model["name"], *(model.get(key) or "" for key in ("version", "state", "reason")))
         for model in answer
     )
 
@@ -287,7 +320,7 @@ def _nothing(_reply: Reply) -> None:
     return None
 
 
-def _outputs(reply: Reply, request: InferRequest) -> dict[str, Array]:
+def _outputs(reply: Reply, request: InferRequest, origin: Origin) -> dict[str, Array]:
     # Without the length the whole answer is the header: that is how Triton answers when there are no bytes to
     # send.
     offset = int(reply.headers.get(_HEADER_LENGTH, len(reply.body)))
@@ -296,15 +329,20 @@ def _outputs(reply: Reply, request: InferRequest) -> dict[str, Array]:
     elsewhere = request.elsewhere
     outputs: dict[str, Array] = {}
     for tensor in header["outputs"]:
-        name, datatype, shape = tensor["name"], tensor["datatype"], tuple(tensor["shape"])
-        parameters = tensor.get("parameters", {})
+        name, datatype, shape = tensor["name"], tensor["datatype"], tuple(map(int, tensor["shape"]))
         if request.placed is not None and name in elsewhere:
             outputs[name] = request.placed(name, datatype, shape)
             continue
-        if "data" in tensor:  # the protocol without the binary extension: a server may not know it
+        if tensor.get("data") is not None:  # the protocol without the binary extension: a server may not know it
             outputs[name] = from_json(tensor["data"], datatype, shape)
+            if datatype != BYTES and _has_null(tensor["data"]):
+                raise ServerError(
+                    f"output {name!r} holds null: the server had a number that JSON has not, NaN or an infinity",
+                    "use its gRPC endpoint",
+                    origin,
+                )
             continue
-        end = offset + int(parameters["binary_data_size"])
+        end = offset + int(tensor["parameters"]["binary_data_size"])
         outputs[name] = decode(content[offset:end], datatype, shape)
         offset = end
     return outputs

@@ -1,10 +1,13 @@
-"""What a server says about a model, as values: the same whichever protocol brought them."""
+"""What a server, or the caller in its place, says about a model, as values: the same for both protocols."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+
+# What OpenVINO Model Server writes where it does not know a tensor's type, as those of a MediaPipe graph.
+_UNKNOWN_DATATYPE = "INVALID"
 
 
 @dataclass(frozen=True)
@@ -13,19 +16,32 @@ class TensorSpec:
 
     Attributes:
         name: Its name.
-        datatype: Triton's name of its type, for example ``FP32``.
+        datatype: KServe v2's name of its type, for example ``FP32``; empty where nobody declares it: an array's own
+            dtype is used then.
         shape: Its dimensions; -1 is any size. The first one is the batch where the model has a
-            `max_batch_size`.
+            `max_batch_size`. Empty for a scalar, and where nobody declares it: any shape is sent then.
         optional: An input that may be left out.
     """
 
     name: str
-    datatype: str
-    shape: tuple[int, ...]
+    datatype: str = ""
+    shape: tuple[int, ...] = ()
     optional: bool = False
 
     def __str__(self) -> str:
-        return f"{self.datatype} {list(self.shape)}"
+        return f"{self.datatype or 'any datatype'} {list(self.shape) if self.shape else 'of any shape'}"
+
+    @classmethod
+    def described(cls, name: str, datatype: str | None, shape: Iterable[Any] | None) -> TensorSpec:
+        """A tensor as a server describes it, which may leave out everything but the name.
+
+        Raises:
+            TypeError, ValueError: The name is not a string, or a dimension is not a number.
+        """
+        if not isinstance(name, str) or not isinstance(datatype, str | None):
+            raise TypeError(f"a tensor is described by {name!r} and {datatype!r}")
+        known = "" if datatype is None or datatype == _UNKNOWN_DATATYPE else datatype
+        return cls(name, known, () if shape is None else tuple(map(int, shape)))
 
 
 @dataclass(frozen=True)
@@ -45,23 +61,24 @@ class ModelLimits:
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """What a model is.
+    """What a model is: read from a server, or declared by a caller (``Client(..., models=[...])``).
 
     Attributes:
         name: Its name.
-        versions: The versions that the server has, as strings.
-        platform: What runs it, for example ``onnxruntime_onnx``.
-        inputs: Its inputs, in the order of its configuration.
+        versions: The versions that the server has, as strings; empty where it has none or does not tell.
+        platform: What runs it, for example ``onnxruntime_onnx``; empty where the server does not tell.
+        inputs: Its inputs, in the order of its configuration; empty where nobody declares them: inputs of any name
+            are sent then.
         outputs: Its outputs, likewise.
         max_batch_size: The largest batch of one request; 0 where the model does not batch.
         decoupled: Whether a request may have any number of responses; such a model is called with ``stream``.
     """
 
     name: str
-    versions: tuple[str, ...]
-    platform: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+    versions: tuple[str, ...] = ()
+    platform: str = ""
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
     max_batch_size: int = 0
     decoupled: bool = False
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -121,6 +122,30 @@ def from_json(data: Sequence[Any], datatype: str, shape: Sequence[int]) -> Array
         array[:] = [item.encode() if isinstance(item, str) else bytes(item) for item in array]
     else:
         array = np.array(data, dtype=DTYPES[datatype])
+    array = array.reshape(shape)
+    array.flags.writeable = False
+    return array
+
+
+def from_contents(values: Iterable[Any], datatype: str, shape: Sequence[int]) -> Array:
+    """The tensor in a typed field of gRPC's InferTensorContents; read-only, as from `decode`.
+
+    Raises:
+        ValueError: There are not as many values as the shape has elements, or the type does not hold them.
+        KeyError: No such datatype.
+    """
+    flat = list(values)
+    if len(flat) != math.prod(shape):
+        raise ValueError(f"{len(flat)} values came for a tensor of shape {list(shape)}")
+    if datatype == BYTES:
+        array = np.empty(len(flat), dtype=np.object_)
+        array[:] = flat
+    else:
+        # The fields of the small integers are 32 bits wide.
+        wide = np.array(flat, dtype=np.int64 if datatype in INTEGERS - {"UINT64"} else DTYPES[datatype])
+        array = wide.astype(DTYPES[datatype])
+        if datatype in INTEGERS and not np.array_equal(array, wide):
+            raise ValueError(f"a value does not fit {datatype}")
     array = array.reshape(shape)
     array.flags.writeable = False
     return array

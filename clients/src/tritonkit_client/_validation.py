@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -62,10 +63,11 @@ def _as_they_are(metadata: ModelMetadata, values: Mapping[str, npt.ArrayLike]) -
 
 def _encoded(metadata: ModelMetadata, values: Mapping[str, npt.ArrayLike], origin: Origin) -> tuple[Tensor, ...]:
     _check_names(metadata, values, origin)
-    inputs = [_Input(spec, origin) for spec in metadata.inputs if spec.name in values]
+    specs = metadata.inputs or [TensorSpec(name) for name in values]
+    inputs = [_Input(_typed(spec, values[spec.name], origin), origin) for spec in specs if spec.name in values]
     arrays = [one.array(values[one.spec.name]) for one in inputs]
     if metadata.max_batch_size:
-        sizes = {one.spec.name: array.shape[0] for one, array in zip(inputs, arrays, strict=True)}
+        sizes = {one.spec.name: (*array.shape, 0)[0] for one, array in zip(inputs, arrays, strict=True)}
         _check_batch(metadata, sizes, origin)
     return tuple(one.encode(array) for one, array in zip(inputs, arrays, strict=True))
 
@@ -84,7 +86,7 @@ def check_outputs(metadata: ModelMetadata, outputs: Outputs | None, origin: Orig
         )
     known = [spec.name for spec in metadata.outputs]
     for name in outputs:
-        if name not in known:
+        if known and name not in known:
             raise InvalidInput(f"model {origin.model} has no output {name!r}", _nearest(name, known), origin)
     return tuple(outputs)
 
@@ -92,7 +94,7 @@ def check_outputs(metadata: ModelMetadata, outputs: Outputs | None, origin: Orig
 def _check_names(metadata: ModelMetadata, values: Iterable[str], origin: Origin) -> None:
     known = [spec.name for spec in metadata.inputs]
     given = set(values)
-    for name in given.difference(known):
+    for name in given.difference(known) if known else ():
         raise InvalidInput(f"model {origin.model} has no input {name!r}", _nearest(name, known), origin)
     for spec in metadata.inputs:
         if spec.name not in given and not spec.optional:
@@ -136,7 +138,8 @@ class _Input:
             raise InvalidInput(
                 f"input {spec.name!r} of model {origin.model} has the datatype {spec.datatype}, "
                 "which is not in KServe v2",
-                "give the model an input of another type",
+                "give the model an input of another type, or declare the one that it takes:"
+                " Client(..., models=[ModelMetadata(...)])",
                 origin,
             )
         self._dtype = DTYPES[spec.datatype]
@@ -238,6 +241,8 @@ class _Input:
 
     def _check_shape(self, array: Array | DeviceArray, spelled: str) -> None:
         want, got = self.spec.shape, array.shape
+        if not want:  # a scalar, or not declared: the server knows
+            return
         if len(want) != len(got):
             fix = f"reshape it to {len(want)} dimensions"
             if len(got) + 1 == len(want) and want[0] == -1 and _fits(got, want[1:]):
@@ -261,6 +266,43 @@ class _Input:
     def _error(self, problem: str, given: str, fix: str) -> InvalidInput:
         name = f"input {self.spec.name!r} of model {self._origin.model}"
         return InvalidInput(f"{name}: {problem}; expected {self.spec}, given {given}", fix, self._origin)
+
+
+def _typed(spec: TensorSpec, value: npt.ArrayLike, origin: Origin) -> TensorSpec:
+    """The spec of an input with the datatype of its value, where nobody declares one.
+
+    Raises:
+        InvalidInput: The value has none of KServe v2's types, or could be meant as several of them.
+    """
+    if spec.datatype:
+        return spec
+    datatype = _datatype_of_value(value)
+    if datatype not in DTYPES:
+        raise InvalidInput(
+            f"input {spec.name!r} of model {origin.model} has no declared datatype, and {type(value).__name__}"
+            f"{f' of {datatype}' if datatype else ''} does not tell which one is meant",
+            f"pass an array of the dtype that the model takes, say np.asarray({spec.name}, np.float32), or declare"
+            f" the input: models=[ModelMetadata({origin.model!r}, inputs=[TensorSpec({spec.name!r}, 'FP32')])]",
+            origin,
+        )
+    return replace(spec, datatype=datatype)
+
+
+def _datatype_of_value(value: Any) -> str:
+    """The datatype that a value has by itself; empty for plain numbers and for what is no array."""
+    first = _first(value)
+    if isinstance(first, (str, bytes)):
+        return BYTES
+    if isinstance(first, bool):
+        return "BOOL"
+    if isinstance(first, np.generic):
+        return datatype_of(np.asarray(value).dtype)
+    try:
+        if on_device(first):
+            return datatype_of(device_array(first).dtype)
+        return datatype_of(np.asarray(value).dtype) if _is_typed(value) else ""
+    except (TypeError, RuntimeError, ValueError):  # PyTorch's, for example: it requires grad
+        return ""
 
 
 def _is_typed(value: object) -> bool:
