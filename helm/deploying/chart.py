@@ -114,7 +114,10 @@ def pods(objects: Sequence[Object]) -> Iterator[tuple[Object, Object]]:
 
 
 def replicas(one: Object, objects: Sequence[Object]) -> tuple[int, int]:
-    """The fewest and the most pods of an object: its autoscaler's where it has one. KEDA's own default is 0 and 100."""
+    """The fewest and the most pods of an object: its autoscaler's where it has one. KEDA's own default is 0 and 100.
+
+    1 and 1 where neither the object nor the manifest says: an autoscaler that is somebody else's.
+    """
     for scaler in objects:
         spec = scaler.get("spec", {})
         if scaler["kind"] not in _SCALERS or spec["scaleTargetRef"]["name"] != one["metadata"]["name"]:

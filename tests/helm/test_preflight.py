@@ -221,8 +221,58 @@ def test_the_first_thing_that_keeps_a_pod_from_a_node_is_named(there: list[Objec
 
 
 def test_nodes_that_an_autoscaler_adds_need_not_be_there() -> None:
-    (check,) = nodes.check("D", GPU_POD, 1, [], on_demand=True)
+    (check,) = nodes.check("D", GPU_POD | {"affinity": {}}, 1, [], on_demand=True)
     assert (check.state, "onDemand" in check.text) == ("note", True)
+
+
+def pool_pod(label: str = nodes.PRODUCT) -> Object:
+    """The rendered pods of products that ``label`` says."""
+    rule = {"key": label, "operator": "In", "values": ["l4"]}
+    required = {"nodeSelectorTerms": [{"matchExpressions": [rule]}]}
+    return GPU_POD | {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}}
+
+
+def test_a_label_that_only_a_running_node_has_starts_none() -> None:
+    (check,) = nodes.check("D", GPU_POD, 1, [], on_demand=True)
+    assert check.state == "missing"
+    assert f"no autoscaler knows {nodes.PRODUCT} of a node that does not exist yet" in check.text
+    assert "accelerator.productLabel" in check.fix
+    for label in nodes.POOL_PRODUCTS:
+        assert label in check.fix
+        (after,) = nodes.check("D", pool_pod(label), 1, [], on_demand=True)
+        assert after.state == "note"
+    (declared,) = nodes.check("D", GPU_POD, 1, [], on_demand=True, pool_labels=[nodes.PRODUCT])
+    assert declared.state == "note"
+
+
+def test_one_alternative_that_a_new_node_can_meet_is_enough() -> None:
+    late = {"matchExpressions": [{"key": nodes.PRODUCT, "operator": "Exists"}]}
+    early = {"matchExpressions": [{"key": "pool", "operator": "Exists"}]}
+    for terms, state in (([late, early], "note"), ([late], "missing")):
+        required = {"nodeSelectorTerms": terms}
+        pod = GPU_POD | {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}}
+        assert [check.state for check in nodes.check("D", pod, 1, [], on_demand=True)] == [state]
+    selector = {key: value for key, value in GPU_POD.items() if key != "affinity"} | {
+        "nodeSelector": {nodes.PRODUCT: "a"}
+    }
+    assert [check.state for check in nodes.check("D", selector, 1, [], on_demand=True)] == ["missing"]
+
+
+def test_too_few_nodes_are_no_obstacle_where_an_autoscaler_adds_some() -> None:
+    for there in ([node(gpus=1)], [node(unschedulable=True)]):
+        pods = GPU_POD | {"affinity": {}}
+        assert lines(nodes.check("D", pods, 3, there, on_demand=False), "missing")
+        found = nodes.check("D", pods, 3, there, on_demand=True)
+        assert lines(found, "missing") == []
+        assert "the autoscaler has to add" in "".join(lines(found, "note"))
+
+
+def test_nodes_whose_pool_says_the_product_lead_to_its_label() -> None:
+    pool = node(product="")
+    pool["metadata"]["labels"] = {"cloud.google.com/gke-accelerator": "nvidia-l4"}
+    (check,) = nodes.check("D", GPU_POD, 1, [pool], on_demand=False)
+    assert "1 × cloud.google.com/gke-accelerator=nvidia-l4" in check.text
+    assert "accelerator.productLabel=cloud.google.com/gke-accelerator" in check.fix
 
 
 def test_a_pod_that_wants_slices_is_told_what_nodes_offer() -> None:

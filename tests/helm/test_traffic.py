@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -22,6 +23,7 @@ GATEWAY: Document = {
     "grpc": {"hostnames": ["grpc.models.example"]},
 }
 TWO: Document = {"stable": {}, "next": {}}
+INGRESS: Document = {"enabled": True, "http": {"host": "a.example"}}
 
 
 def render(**values: Any) -> list[Document]:
@@ -165,12 +167,11 @@ def haproxy() -> str:
 
 def ask(place: Path, path: str, process: subprocess.Popen[bytes]) -> str:
     """The whole answer to a GET over the Unix socket at ``place``, once somebody listens there."""
-    while not place.exists():
-        assert process.poll() is None
-        time.sleep(0.02)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(10)
-        connection.connect(str(place))
+        while connection.connect_ex(str(place)):  # no file yet, or nobody who listens at it
+            assert process.poll() is None
+            time.sleep(0.02)
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
         with connection.makefile("rb") as answer:
             return answer.read().decode()
@@ -224,7 +225,7 @@ def reaches(spec: Document, address: str) -> set[int]:
 
 def test_models_from_a_volume_need_no_way_out() -> None:
     spec = openings(models={"uri": "", "pvc": {"claimName": "models"}})
-    assert [ports(rule) for rule in spec["egress"]] == [{53}]
+    assert [ports(rule) for rule in spec["egress"]] == [{53, 5353}]
 
 
 @pytest.mark.parametrize(
@@ -246,6 +247,155 @@ def test_the_collectors_port_is_open_when_traces_are_sent() -> None:
     assert 14318 in {port for rule in spec["egress"] for port in ports(rule)}
     spec = openings(tracing={"enabled": True, "url": "https://otel.example/v1/traces"})
     assert {443} in [ports(rule) for rule in spec["egress"]]
+
+
+@pytest.mark.parametrize(
+    ("uri", "more", "expected"),
+    [
+        ("s3://bucket/prefix", {}, {443}),
+        ("s3://http://minio.storage.svc:9000/b/p", {}, {9000, 443}),  # tokens, where no Secret is named
+        ("s3://https://minio.example:9443/b/p", {"credentials": {"existingSecret": "keys"}}, {9443}),
+        ("s3://http://minio.example/b/p", {"credentials": {"existingSecret": "keys"}}, {80}),
+        ("s3://10.0.0.2:9000/b/p", {"credentials": {"existingSecret": "keys"}}, {9000}),
+        ("gs://bucket/prefix", {"credentials": {"existingSecret": "keys"}}, {443}),
+    ],
+)
+def test_the_object_stores_ports_are_those_of_its_uri(uri: str, more: Document, expected: set[int]) -> None:
+    stores = [rule for rule in openings(models={"uri": uri, **more})["egress"] if "0.0.0.0/0" in str(rule["to"])]
+    assert [ports(rule) for rule in stores] == [expected]
+
+
+def test_a_store_in_the_cluster_is_reached_by_its_namespace_and_a_proxy_by_its_port() -> None:
+    """Some CNIs take an ipBlock for what is outside the cluster only."""
+    spec = openings(
+        models={"uri": "s3://http://minio.storage.svc.cluster.local:9000/b/p"},
+        tools={"extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"}]},
+    )
+    (store,) = [rule for rule in spec["egress"] if 9000 in ports(rule)]
+    assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "storage"}}} in store["to"]
+    assert ports(store) == {9000, 443, 3128}
+
+
+@pytest.mark.parametrize("server", ["169.254.169.254/32", "169.254.20.10/32", "kube-system", "openshift-dns"])
+def test_name_servers_of_every_platform_are_reached(server: str) -> None:
+    """GKE's metadata server answers names at 53, NodeLocal DNSCache too; OpenShift's pods listen on 5353."""
+    (names,) = [rule for rule in openings()["egress"] if server in str(rule["to"]) and 53 in ports(rule)]
+    assert ports(names) == {53, 5353}
+    assert {port["protocol"] for port in names["ports"]} == {"UDP", "TCP"}
+
+
+def test_platforms_open_what_their_own_parts_need() -> None:
+    def opened(*platforms: str) -> str:
+        return yaml.safe_dump(openings(networkPolicy={"platforms": [*platforms]}, ingress=INGRESS))
+
+    assert "35.191.0.0/16" in opened("gke")
+    assert "gmp-system" in opened("gke")
+    assert "openshift-user-workload-monitoring" in opened("openshift")
+    assert "app-routing-system" in opened("aks")
+    assert all(port in opened("istio") for port in ("15012", "15020", "15008"))
+    for words in ("169.254.7.127/32", "15008"):
+        assert words in opened("istioAmbient")
+        assert words not in opened()
+    known = yaml.safe_load((rendering.CHART / "files/platforms.yaml").read_text(encoding="utf-8"))
+    schema = rendering.CHART / "values.schema.json"
+    choices = json.loads(schema.read_text(encoding="utf-8"))["properties"]["networkPolicy"]["properties"]["platforms"]
+    assert list(known) == choices["items"]["enum"]
+
+
+def test_each_protocol_has_a_service_of_its_own_kind() -> None:
+    documents = render(
+        networkPolicy={"ingress": {"clients": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}},
+        service={
+            "annotations": {"a": "both", "b": "both"},
+            "grpc": {
+                "type": "LoadBalancer",
+                "annotations": {"b": "grpc"},
+                "loadBalancerClass": "service.k8s.aws/nlb",
+                "loadBalancerSourceRanges": ["10.0.0.0/8"],
+                "externalTrafficPolicy": "Local",
+                "nodePort": 30001,
+            },
+            "http": {"internalTrafficPolicy": "Local", "ipFamilyPolicy": "PreferDualStack"},
+        },
+    )
+    http, grpc = (one(documents, "Service", f"triton-{protocol}") for protocol in ("http", "grpc"))
+    assert http["metadata"]["annotations"] == {"a": "both", "b": "both"}
+    assert grpc["metadata"]["annotations"] == {"a": "both", "b": "grpc"}
+    assert http["spec"].items() >= {
+        "type": "ClusterIP", "internalTrafficPolicy": "Local", "ipFamilyPolicy": "PreferDualStack",
+    }.items()  # fmt: skip
+    assert grpc["spec"].items() >= {
+        "type": "LoadBalancer", "loadBalancerClass": "service.k8s.aws/nlb", "externalTrafficPolicy": "Local",
+        "loadBalancerSourceRanges": ["10.0.0.0/8"],
+    }.items()  # fmt: skip
+    assert grpc["spec"]["ports"][0]["nodePort"] == 30001
+    assert not {"loadBalancerClass", "externalTrafficPolicy"} & http["spec"].keys()
+
+
+def test_the_front_listens_on_ipv6_where_a_service_has_it(haproxy: str, tmp_path: Path) -> None:
+    """HAProxy itself, with the rendered configuration, at an address of each family."""
+    service = {"http": {"ipFamilyPolicy": "PreferDualStack"}}
+    config = str(one(render(service=service), "ConfigMap", "triton-front")["data"]["haproxy.cfg"])
+    bound = []
+    for port in (8080, 8081):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            bound.append(free.getsockname()[1])
+        assert f"bind [::]:{port} v4v6" in config
+        config = config.replace(f"[::]:{port} v4v6", f"127.0.0.1:{bound[-1]},[::1]:{bound[-1]} v6only")
+    (tmp_path / "haproxy.cfg").write_text(config)
+    done = subprocess.run([haproxy, "-c", "-f", tmp_path / "haproxy.cfg"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_each_ingress_may_have_a_certificate_of_its_own() -> None:
+    annotations = {"cert-manager.io/cluster-issuer": "le"}
+    own = {protocol: {"host": f"{protocol}.example", "annotations": annotations} for protocol in ("http", "grpc")}
+    ingress = {"enabled": True, "tlsSecretName": "web-tls", **own}
+    ingress["grpc"] = {**own["grpc"], "tlsSecretName": "web-tls-grpc"}
+    documents = render(ingress=ingress)
+    assert [one(documents, "Ingress", f"triton-{protocol}")["spec"]["tls"] for protocol in ("http", "grpc")] == [
+        [{"hosts": ["http.example"], "secretName": "web-tls"}],
+        [{"hosts": ["grpc.example"], "secretName": "web-tls-grpc"}],
+    ]
+
+
+def test_an_autoscaler_takes_metrics_and_triggers_of_ones_own() -> None:
+    kv_cache = {
+        "type": "prometheus",
+        "metricType": "AverageValue",
+        "metadata": {"serverAddress": "http://p:9090", "query": "avg(vllm:kv_cache_usage_perc)", "threshold": "0.8"},
+    }
+    scaling = {"enabled": True, "kind": "keda", "keda": {"triggers": [kv_cache]}}
+    both = one(render(autoscaling=scaling), "ScaledObject", "triton")["spec"]["triggers"]
+    assert [trigger.get("name") for trigger in both] == ["in-flight-requests", None]
+    only = one(render(autoscaling={**scaling, "signal": "none", "minReplicas": 0}), "ScaledObject", "triton")
+    assert only["spec"]["triggers"] == [kv_cache]
+    cpu = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}}
+    hpa = render(autoscaling={"enabled": True, "signal": "none", "hpa": {"metrics": [cpu]}})
+    assert one(hpa, "HorizontalPodAutoscaler", "triton")["spec"]["metrics"] == [cpu]
+
+
+def test_labels_of_everything_are_on_everything_and_select_nothing() -> None:
+    documents = render(
+        commonLabels={"team": "search", "tier": "gold"},
+        podLabels={"tier": "silver"},
+        tests={"podLabels": {"sidecar.istio.io/inject": "true"}, "podAnnotations": {"a.example/b": "c"}},
+        monitoring={"podMonitor": {"enabled": True, "labels": {"team": "monitoring"}}},
+        engineBuild={"mode": "job", "cache": {"size": "1Gi"}},
+    )
+    labels = {kube.title(document): document["metadata"]["labels"] for document in documents}
+    assert {name: found["team"] for name, found in labels.items() if found.get("team") != "search"} == {
+        "PodMonitor triton": "monitoring"
+    }
+    for pod in kube.pods(documents):
+        assert pod.labels["team"] == "search"
+        assert pod.labels["tier"] == ("gold" if pod.owner["kind"] == "Pod" else "silver")
+    selectors = [yaml.safe_dump(d["spec"].get("selector", "")) for d in documents if "spec" in d]
+    assert not any("team" in selector for selector in selectors)
+    test = one(documents, "Pod", "triton-test")["metadata"]
+    assert test["labels"]["sidecar.istio.io/inject"] == "true"
+    assert test["annotations"].items() >= {"helm.sh/hook": "test", "a.example/b": "c"}.items()
 
 
 def test_the_job_that_builds_engines_is_under_the_policy_too() -> None:
