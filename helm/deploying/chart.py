@@ -86,7 +86,9 @@ def _schemas(made: Rendered, kubernetes: str) -> Check:
     errors = validation.errors((*made.objects, *made.hooks), known)
     if errors:
         return Check("schemas", "missing", "\n".join(errors), "correct the values, extraObjects or the chart")
-    return Check("schemas", "ok", f"valid for Kubernetes {known}, no unknown field")
+    foreign = ", ".join(name(one) for one in made.objects if validation.foreign(one))
+    others = f"; of kinds that only the cluster knows: {foreign}" if foreign else ""
+    return Check("schemas", "ok", f"valid for Kubernetes {known}, no unknown field{others}")
 
 
 def split(text: str) -> Rendered:

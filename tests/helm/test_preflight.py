@@ -156,12 +156,15 @@ def test_what_may_not_be_read_is_not_held_against_the_release(api: ApiServer, cl
     """Many may deploy into their namespace and not look at nodes."""
     api.denied = {("list", "nodes")}
     api.add(thing("Namespace", "inference", metadata={"labels": {"pod-security.kubernetes.io/enforce": "baseline"}}))
-    values = {"models": {"uri": "s3://b/m"}, "autoscaling": {"enabled": True, "hpa": {"recordedElsewhere": True}},
+    cpu = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}}
+    hpa = {"recordedElsewhere": True, "metrics": [cpu]}
+    values = {"models": {"uri": "s3://b/m"}, "autoscaling": {"enabled": True, "hpa": hpa},
               "tools": {"image": {"repository": "localhost:5000/tritonkit"}}}  # fmt: skip
     found = preflight.look(cluster, ENVIRONMENT, render(values, tmp_path))
     assert any("nodes is forbidden" in line for line in lines(found, "unchecked")), found
     assert lines(found, "missing") == [
-        "metrics: HorizontalPodAutoscaler triton-tritonkit reads custom.metrics.k8s.io, which nothing serves"
+        f"metrics: HorizontalPodAutoscaler triton-tritonkit reads {group}, which nothing serves"
+        for group in ("custom.metrics.k8s.io", "metrics.k8s.io")
     ]
     assert any("inference enforces baseline; the pods pass restricted" in line for line in lines(found, "note"))
 

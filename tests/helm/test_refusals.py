@@ -216,6 +216,25 @@ def test_what_is_no_value_is_refused_by_its_name(values: Values, pointer: str) -
     assert pointer in refusal(values)
 
 
+@pytest.mark.parametrize(
+    ("values", "hint"),
+    [
+        ({"fullnameOverride": "8.Web"}, "such as triton-8-web"),
+        ({"fullnameOverride": "on"}, "such as triton-on"),
+        ({"nameOverride": "a" * 38}, f"such as demo-{'a' * 33}"),
+        (
+            {"fullnameOverride": "a" * 36, "variants": {"long-variant": {}}},
+            f"at most 33 characters, such as {'a' * 33}",
+        ),
+    ],
+)
+def test_a_name_that_cannot_be_is_refused_with_one_that_can(values: Values, hint: str) -> None:
+    said = refusal(values)
+    assert hint in said
+    name = said.partition("such as ")[2].split()[0]
+    assert rendering.text(rendering.case(values={"models": MODELS, **values, "fullnameOverride": name}))
+
+
 def test_dra_is_refused_before_its_kubernetes() -> None:
     assert "Kubernetes 1.34, and this is v1.33" in refusal({"accelerator": {"kind": "dra"}}, kubernetes="1.33")
 

@@ -333,16 +333,10 @@ def test_each_protocol_has_a_service_of_its_own_kind() -> None:
 
 
 def test_the_front_listens_on_ipv6_where_a_service_has_it(haproxy: str, tmp_path: Path) -> None:
-    """HAProxy itself, with the rendered configuration, at an address of each family."""
+    """HAProxy itself reads the rendered configuration."""
     service = {"http": {"ipFamilyPolicy": "PreferDualStack"}}
     config = str(one(render(service=service), "ConfigMap", "triton-front")["data"]["haproxy.cfg"])
-    bound = []
-    for port in (8080, 8081):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            bound.append(free.getsockname()[1])
-        assert f"bind [::]:{port} v4v6" in config
-        config = config.replace(f"[::]:{port} v4v6", f"127.0.0.1:{bound[-1]},[::1]:{bound[-1]} v6only")
+    assert all(f"bind [::]:{port} v4v6" in config for port in (8080, 8081))
     (tmp_path / "haproxy.cfg").write_text(config)
     done = subprocess.run([haproxy, "-c", "-f", tmp_path / "haproxy.cfg"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
