@@ -12,6 +12,8 @@ import schema
 import yaml
 from manifests import cases, generated, kube, rendering
 
+from deploying import show
+
 TOPS = schema.read(rendering.CHART / "values.yaml")
 CHOICES = schema.defaults_of(TOPS)["choices"].keys()
 # Between them they read nearly every value.
@@ -85,6 +87,12 @@ def test_null_replicas_leave_the_number_of_pods_to_another_autoscaler() -> None:
         "demo-tritonkit-b": 3,
     }
     assert replicas({"replicas": 0}) == {"demo-tritonkit": 0}
+
+
+def test_what_is_deployed_says_that_the_number_of_pods_is_somebody_elses() -> None:
+    documents = rendering.documents(rendering.case(values={"models": cases.MODELS, "replicas": None}))
+    (deployment,) = kube.of_kind(documents, "Deployment")
+    assert "as many pods as an autoscaler outside this manifest says" in show.described(deployment, documents)
 
 
 def test_null_of_a_choice_stays_one() -> None:

@@ -248,6 +248,23 @@ def test_a_label_that_only_a_running_node_has_starts_none() -> None:
     assert declared.state == "note"
 
 
+def test_a_rendered_release_that_starts_no_node_is_told_before_it_is_deployed(
+    api: ApiServer, cluster: Cluster, tmp_path: Path
+) -> None:
+    where = {"context": "here", "namespace": "inference", "release": "triton", "gpuNodes": "onDemand"}
+    values = {"models": {"uri": "s3://b/m"}, "rollout": {"profile": "inPlace"}, "accelerator": {"products": [A10G]}}
+    made = render(values, tmp_path)
+    pool = {"productLabel": "karpenter.k8s.aws/instance-gpu-name", "products": ["a10g"]}
+    by_pool = render({**values, "accelerator": pool}, tmp_path)
+    for rendered, more, state in (
+        (made, {}, "missing"),
+        (made, {"poolLabels": [nodes.PRODUCT]}, "note"),
+        (by_pool, {}, "note"),
+    ):
+        environment = Environment("prod", Path("prod.yaml"), Deploy.model_validate(where | more), {})
+        assert [check.state for check in preflight._nodes(cluster, environment, rendered)] == [state]
+
+
 def test_one_alternative_that_a_new_node_can_meet_is_enough() -> None:
     late = {"matchExpressions": [{"key": nodes.PRODUCT, "operator": "Exists"}]}
     early = {"matchExpressions": [{"key": "pool", "operator": "Exists"}]}
