@@ -1,4 +1,4 @@
-"""Writes ``values.schema.json`` and the README's table of values from the comments in the chart's ``values.yaml``.
+"""Writes ``values.schema.json``, ``files/defaults.json`` and the README's table from the chart's ``values.yaml``.
 
 A value is thus described once, where it stands; what templates do with it is not looked at here.
 
@@ -10,8 +10,10 @@ Directly above a key, at its indentation::
 
 A map without a description is a section: it may have the keys that stand there and no others. A map with one is a
 value: anything may stand in it. Types come from defaults; an empty list takes objects, a string is one line of text.
-``@schema`` is JSON Schema laid over that, in which ``{"is": "name"}`` stands for one of :data:`FORMS`. Which values an
-entry of ``variants`` may give is what the templates' ``tritonkit.workloadKeys`` says.
+To a value whose type has ``null`` that is a choice; else ``null``, by which helm takes a value away, is the default,
+which templates then read from ``files/defaults.json``. ``@schema`` is JSON Schema laid over that, in which
+``{"is": "name"}`` stands for one of :data:`FORMS`. Which values an entry of ``variants`` may give is what the
+templates' ``tritonkit.workloadKeys`` says.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ MARKER = "<!-- values -->"
 _DNS = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 _KEY = rf"^({_DNS}(\.{_DNS})*/)?[A-Za-z0-9]([A-Za-z0-9_.-]{{0,61}}[A-Za-z0-9])?$"
 _OWN_LABELS = [f"app.kubernetes.io/{name}" for name in ("name", "instance", "component", "version", "managed-by")]
-_OWN_LABELS += ["helm.sh/chart", "tritonkit/variant"]
+_OWN_LABELS += ["helm.sh/chart", "tritonkit/variant", "tritonkit/role", "tritonkit/service"]
 _LINES = r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$"
 _LABEL = "^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$"
 _QUANTITY = r"(0*[1-9][0-9]*(\.[0-9]+)?|0\.0*[1-9][0-9]*)"
@@ -192,11 +194,7 @@ def schema_of(values: list[Value], workload: list[str], path: Path) -> Schema:
         "$comment": "generated from values.yaml by helm/schema.py",
         "type": "object",
         "additionalProperties": False,
-        "properties": {
-            "global": {"type": "object", "description": "helm's own: what a parent chart hands to all its charts"},
-            **schemas,
-            **references,
-        },
+        "properties": {**schemas, **references},
         "definitions": definitions,
     }
 
@@ -246,6 +244,13 @@ def _closed(said: Any) -> Any:
     return closed
 
 
+def defaults_of(values: list[Value]) -> dict[str, dict[str, Any]]:
+    """What ``null`` stands for: every default by its path, those of values to which it is a choice apart."""
+    leaves = [leaf for top in values for leaf in top.leaves()]
+    choices = {leaf.name: leaf.default for leaf in leaves if "null" in leaf.said.get("type", ())}
+    return {"choices": choices, "defaults": {leaf.name: leaf.default for leaf in leaves if leaf.name not in choices}}
+
+
 def table_of(values: list[Value]) -> str:
     """The README's table: one row for each value that has a default of its own."""
     rows = ["| Value | Default | What it does |", "|---|---|---|"]
@@ -275,7 +280,11 @@ def generated(chart: Path) -> dict[Path, str]:
     """
     values = read(chart / "values.yaml")
     schema = schema_of(values, workload_keys(chart), chart / "values.yaml")
-    files = {chart / "values.schema.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n"}
+    defaults = defaults_of(values)
+    files = {
+        chart / "values.schema.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n",
+        chart / "files/defaults.json": json.dumps(defaults, indent=1, ensure_ascii=False) + "\n",
+    }
     readme = chart / "README.md"
     if readme.exists():
         head, marker, _ = readme.read_text(encoding="utf-8").partition(MARKER)
@@ -309,6 +318,7 @@ def main(arguments: list[str] | None = None) -> int:
                 raise CheckFailed("values.yaml has changed since these were generated", "run `python helm/schema.py`")
         else:
             for path, text in generated(options.chart).items():
+                path.parent.mkdir(exist_ok=True)
                 atomic.write(path, text.encode())
                 print(f"wrote {path}", file=sys.stderr)
     except TritonkitError as error:

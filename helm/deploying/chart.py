@@ -86,7 +86,9 @@ def _schemas(made: Rendered, kubernetes: str) -> Check:
     errors = validation.errors((*made.objects, *made.hooks), known)
     if errors:
         return Check("schemas", "missing", "\n".join(errors), "correct the values, extraObjects or the chart")
-    return Check("schemas", "ok", f"valid for Kubernetes {known}, no unknown field")
+    foreign = ", ".join(name(one) for one in made.objects if validation.foreign(one))
+    others = f"; of kinds that only the cluster knows: {foreign}" if foreign else ""
+    return Check("schemas", "ok", f"valid for Kubernetes {known}, no unknown field{others}")
 
 
 def split(text: str) -> Rendered:
@@ -114,7 +116,10 @@ def pods(objects: Sequence[Object]) -> Iterator[tuple[Object, Object]]:
 
 
 def replicas(one: Object, objects: Sequence[Object]) -> tuple[int, int]:
-    """The fewest and the most pods of an object: its autoscaler's where it has one. KEDA's own default is 0 and 100."""
+    """The fewest and the most pods of an object: its autoscaler's where it has one. KEDA's own default is 0 and 100.
+
+    1 and 1 where neither the object nor the manifest says: an autoscaler that is somebody else's.
+    """
     for scaler in objects:
         spec = scaler.get("spec", {})
         if scaler["kind"] not in _SCALERS or spec["scaleTargetRef"]["name"] != one["metadata"]["name"]:

@@ -35,6 +35,8 @@ class Deploy(BaseModel):
         repository: The model repository, from the project's folder.
         endpoint_url: An S3-compatible store that is not Amazon's.
         gpu_nodes: ``present``: nodes must be there now. ``onDemand``: a cluster autoscaler adds them.
+        pool_labels: Labels that else only a running node has (``nvidia.com/gpu.product``), with which the autoscaler's
+            node pools are declared.
         timeout: Longest wait of helm, such as ``45m``; reckoned from the manifest if empty.
         kubernetes: Version to render for where no cluster answers, ``1.34``.
     """
@@ -48,6 +50,7 @@ class Deploy(BaseModel):
     repository: str = "model_repository"
     endpoint_url: str = ""
     gpu_nodes: Literal["present", "onDemand"] = "present"
+    pool_labels: tuple[str, ...] = ()
     timeout: Annotated[str, Field(pattern=r"^(\d+[hms])*$")] = ""
     kubernetes: Annotated[str, Field(pattern=r"^1\.\d+$")] = "1.34"
 

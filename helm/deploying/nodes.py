@@ -6,7 +6,7 @@ Reads only; the scheduler also looks at what other pods take, which this does no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from deploying.check import Check
@@ -14,9 +14,22 @@ from deploying.check import Check
 Object = dict[str, Any]
 PRODUCT = "nvidia.com/gpu.product"
 _VENDOR = "nvidia.com/"
+_TOO_FEW = "and the nodes have room for "
+# Labels that something which runs on a node gives it (GPU feature discovery, node feature discovery): no autoscaler
+# knows them of a node that it has yet to add.
+_LATE = (_VENDOR, "feature.node.kubernetes.io/")
+# Labels that say a GPU's product and are the autoscaler's own. GKE's and Karpenter's documentation; Kubernetes'
+# well-known labels for the last, as AKS's own kubernetes.azure.com/accelerator says no more than the vendor.
+POOL_PRODUCTS = {
+    "cloud.google.com/gke-accelerator": "GKE",
+    "karpenter.k8s.aws/instance-gpu-name": "Karpenter on AWS",
+    "node.kubernetes.io/instance-type": "AKS and others",
+}
 
 
-def check(name: str, spec: Object, pods: int, nodes: Sequence[Object], on_demand: bool) -> list[Check]:
+def check(
+    name: str, spec: Object, pods: int, nodes: Sequence[Object], on_demand: bool, pool_labels: Collection[str] = ()
+) -> list[Check]:
     """GPU nodes and device plugin for the pods of one object.
 
     Args:
@@ -24,15 +37,20 @@ def check(name: str, spec: Object, pods: int, nodes: Sequence[Object], on_demand
         spec: The pods' spec.
         pods: How many there will be.
         nodes: The cluster's, as the API has them.
-        on_demand: A cluster autoscaler adds nodes: that there are none now is no obstacle.
+        on_demand: A cluster autoscaler adds nodes: that there are none now is no obstacle, unless pods ask for a label
+            that only a running node has.
+        pool_labels: Such labels that the autoscaler's node pools are declared with.
     """
+    late = _late_labels(spec, pool_labels) if on_demand else []
     labelled = [node for node in nodes if _wanted(spec, node)]
     if not labelled:
-        return [_no_node(name, spec, nodes, on_demand)]
+        return [_no_node(name, spec, nodes, on_demand, late)]
     usable = [node for node in labelled if _ready(node)]
     if not usable:
-        return [Check("nodes", "missing", f"{name}: all nodes that fit are cordoned or not ready: {_names(labelled)}",
-                      "kubectl uncordon NODE, or repair it")]  # fmt: skip
+        text = f"{name}: all nodes that fit are cordoned or not ready: {_names(labelled)}"
+        if on_demand and not late:
+            return [Check("nodes", "note", f"{text}. deploy.gpuNodes is onDemand: the autoscaler has to add one")]
+        return [Check("nodes", "missing", text, "kubectl uncordon NODE, or repair it")]
     tolerated = [node for node in usable if not _taints(spec, node)]
     if not tolerated:
         taint = _taints(spec, usable[0])[0]
@@ -40,7 +58,8 @@ def check(name: str, spec: Object, pods: int, nodes: Sequence[Object], on_demand
         return [Check("nodes", "missing", f"{name}: no toleration for the taint {said} of {_names(usable)}",
                       "add it to scheduling.tolerations")]  # fmt: skip
     found = [Check("nodes", "ok", f"{name}: {len(tolerated)} of {len(nodes)} nodes fit ({_products(tolerated)})")]
-    return found + [_devices(name, resource, count, pods, tolerated) for resource, count in asked(spec).items()]
+    devices = [_devices(name, resource, count, pods, tolerated) for resource, count in asked(spec).items()]
+    return found + [_growing(check, late) if on_demand else check for check in devices]
 
 
 def fitting(spec: Object, nodes: Sequence[Object]) -> list[Object]:
@@ -74,17 +93,73 @@ def _limits(container: Object) -> dict[str, int]:
     return {name: int(count) for name, count in limits.items() if name.startswith(_VENDOR)}
 
 
-def _no_node(name: str, spec: Object, nodes: Sequence[Object], on_demand: bool) -> Check:
+def _no_node(name: str, spec: Object, nodes: Sequence[Object], on_demand: bool, late: Sequence[str]) -> Check:
     wanted = _described(spec)
     there = _products(nodes) or "no node with a GPU that has labels"
     text = f"{name} wants {wanted}; the cluster has {there}"
+    if late:
+        text += f". deploy.gpuNodes is onDemand, and no autoscaler knows {_and(late)} of a node that does not exist yet"
+        return Check("nodes", "missing", f"{text}, so none would be added", _fix_late(late))
     if on_demand:
         return Check("nodes", "note", f"{text}. deploy.gpuNodes is onDemand: the autoscaler has to add one")
     fix = (
         "set accelerator.products to what there is, add such a node pool (deploy.gpuNodes: onDemand if an autoscaler "
         "will), or install GPU feature discovery, which sets these labels"
     )
+    if labels := [label for label in POOL_PRODUCTS if any(label in _labels(node) for node in nodes if _offers(node))]:
+        fix = f"set accelerator.productLabel={labels[0]}, with products as the nodes have them; or {fix}"
     return Check("nodes", "missing", text, fix)
+
+
+def _growing(check: Check, late: Sequence[str]) -> Check:
+    """A lack of room, where an autoscaler may make some: it copies what nodes of the pool have, if it has seen one."""
+    if _TOO_FEW not in check.text:
+        return check
+    text = f"{check.text}. deploy.gpuNodes is onDemand: the autoscaler has to add some"
+    return Check(check.name, "note", f"{text}, which Karpenter does not for {_and(late)}" if late else text)
+
+
+def _late_labels(spec: Object, pool_labels: Collection[str]) -> list[str]:
+    """The labels that pods ask for and a new node has not, if none of the alternatives does without."""
+    fixed = [key for key in spec.get("nodeSelector") or {} if _is_late(key, pool_labels)]
+    terms = [
+        [
+            rule["key"]
+            for rule in term.get("matchExpressions", [])
+            if _needs(rule) and _is_late(rule["key"], pool_labels)
+        ]
+        for term in _terms(spec)
+    ]
+    choices = terms if all(terms) else []
+    return sorted({*fixed, *(key for term in choices for key in term)})
+
+
+def _needs(rule: Object) -> bool:
+    return rule["operator"] not in {"NotIn", "DoesNotExist"}
+
+
+def _is_late(label: str, pool_labels: Collection[str]) -> bool:
+    return label.startswith(_LATE) and label not in pool_labels
+
+
+def _fix_late(labels: Sequence[str]) -> str:
+    known = "; ".join(f"{label} ({where})" for label, where in POOL_PRODUCTS.items())
+    return (
+        f"set accelerator.productLabel to a label of the node pools, and products as it says them: {known}. Where the "
+        f"pools are declared with {_and(labels)}, say so: deploy.poolLabels: [{', '.join(labels)}]"
+    )
+
+
+def _and(labels: Sequence[str]) -> str:
+    return " and ".join(labels)
+
+
+def _labels(node: Object) -> dict[str, str]:
+    return dict(node["metadata"].get("labels", {}))
+
+
+def _offers(node: Object) -> bool:
+    return any(name.startswith(_VENDOR) for name in node["status"].get("allocatable", {}))
 
 
 def _devices(name: str, resource: str, count: int, pods: int, nodes: Sequence[Object]) -> Check:
@@ -98,7 +173,7 @@ def _devices(name: str, resource: str, count: int, pods: int, nodes: Sequence[Ob
                      "(accelerator.kind, mig.profile, timeSliced.renamed)")  # fmt: skip
     if total < pods:
         return Check("device plugin", "missing",
-                     f"{name}: {pods} pods with {count} {resource} each, and the nodes have room for {total}",
+                     f"{name}: {pods} pods with {count} {resource} each, {_TOO_FEW}{total}",
                      "add nodes, or lower replicas")  # fmt: skip
     return Check("device plugin", "ok", f"{name}: {sum(have.values())} {resource}, {pods} × {count} wanted")
 
@@ -169,5 +244,12 @@ def _names(nodes: Sequence[Object]) -> str:
 
 
 def _products(nodes: Sequence[Object]) -> str:
-    found = Counter(label for node in nodes if (label := node["metadata"].get("labels", {}).get(PRODUCT)))
+    """What the nodes' GPUs are, by GPU feature discovery or by their pool."""
+    found: Counter[str] = Counter()
+    for node in nodes:
+        labels = _labels(node)
+        if product := labels.get(PRODUCT):
+            found[product] += 1
+        elif _offers(node):
+            found.update(f"{label}={labels[label]}" for label in POOL_PRODUCTS if label in labels)
     return ", ".join(f"{count} × {product}" for product, count in sorted(found.items()))

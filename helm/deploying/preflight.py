@@ -115,7 +115,8 @@ def _kinds(cluster: Cluster, made: Rendered) -> Iterator[Check]:
 
 
 def _metrics(cluster: Cluster, made: Rendered) -> Iterator[Check]:
-    groups = {"Pods": "custom.metrics.k8s.io", "Object": "custom.metrics.k8s.io", "External": "external.metrics.k8s.io"}
+    groups = {"Pods": "custom.metrics.k8s.io", "Object": "custom.metrics.k8s.io", "External": "external.metrics.k8s.io",
+              "Resource": "metrics.k8s.io", "ContainerResource": "metrics.k8s.io"}  # fmt: skip
     for one in made.objects:
         if one["kind"] != "HorizontalPodAutoscaler":
             continue
@@ -123,8 +124,9 @@ def _metrics(cluster: Cluster, made: Rendered) -> Iterator[Check]:
             if any(served.startswith(f"{group}/") for served in cluster.groups):
                 yield Check("metrics", "ok", f"{group} is served, for {chart.name(one)}")
             else:
+                server = "metrics-server" if group == "metrics.k8s.io" else "prometheus-adapter"
                 yield Check("metrics", "missing", f"{chart.name(one)} reads {group}, which nothing serves",
-                            "install prometheus-adapter, or set autoscaling.kind=keda")  # fmt: skip
+                            f"install {server}, or set autoscaling.kind=keda")  # fmt: skip
 
 
 def _rights(cluster: Cluster, made: Rendered) -> Iterator[Check]:
@@ -155,7 +157,8 @@ def _nodes(cluster: Cluster, environment: Environment, made: Rendered) -> Iterat
     listed = (cluster.get("nodes") or {"items": []})["items"]
     for one, spec in wanted:
         count, _ = chart.replicas(one, made.objects)
-        yield from nodes.check(chart.name(one), spec, count, listed, environment.deploy.gpu_nodes == "onDemand")
+        on_demand = environment.deploy.gpu_nodes == "onDemand"
+        yield from nodes.check(chart.name(one), spec, count, listed, on_demand, environment.deploy.pool_labels)
         strategy = one["spec"].get("strategy", {}).get("rollingUpdate", {})
         if strategy.get("maxSurge") not in {None, 0, "0"}:
             yield Check("surge", "note", f"{chart.name(one)} starts a new pod before an old one ends: an update needs "

@@ -100,6 +100,8 @@ def described(one: Object, objects: Sequence[Object]) -> str:
         devices = [f"{count} {resource}" for resource, count in nodes.asked(spec["template"]["spec"]).items()]
         fewest, most = chart.replicas(one, objects)
         count = _pods(most) if fewest == most else f"{fewest} to {_pods(most)}"
+        if fewest == most and "replicas" not in spec:
+            count = "as many pods as an autoscaler outside this manifest says"
         return f"{name}: {count}, {', '.join(devices) + ' each' if devices else 'no GPU'}"
     if one["kind"] == "Service":
         return f"{name}: {', '.join(str(port['port']) for port in spec['ports'])}"

@@ -25,7 +25,7 @@ Document = dict[str, Any]
 
 
 def errors(documents: Iterable[Document], kubernetes: str = VERSIONS[-1]) -> list[str]:
-    """What the schemas have against ``documents``, one sentence each; empty if nothing.
+    """What the schemas have against ``documents``, one sentence each; of foreign kinds nothing.
 
     Args:
         documents: Manifests, as parsed.
@@ -35,7 +35,15 @@ def errors(documents: Iterable[Document], kubernetes: str = VERSIONS[-1]) -> lis
         InputError: There are no schemas for that version.
         MissingError: The package with the schemas is not installed.
     """
-    return [sentence for document in documents for sentence in _errors_of(document, kubernetes)]
+    return [
+        sentence for document in documents if not foreign(document) for sentence in _errors_of(document, kubernetes)
+    ]
+
+
+def foreign(document: Document) -> bool:
+    """Whether an object is of somebody's custom group, such as OpenShift's routes: only a cluster knows its schema."""
+    group = str(document.get("apiVersion")).rpartition("/")[0]
+    return "." in group and not group.endswith(".k8s.io") and not any(CRDS.glob(f"*-{group}-*.json"))
 
 
 def _errors_of(document: Document, kubernetes: str) -> list[str]:

@@ -73,6 +73,7 @@ def test_a_changed_package_is_not_used(tmp_path: Path, monkeypatch: pytest.Monke
             {"apiVersion": "autoscaling/v2beta2", "kind": "HorizontalPodAutoscaler", "metadata": META},
             "knows no autoscaling",
         ),
+        ({"apiVersion": "keda.sh/v2", "kind": "ScaledObject", "metadata": META}, "knows no keda.sh/v2 ScaledObject"),
         ({"metadata": META}, "has kind None"),
         (
             {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": META, "spec": {"selector": {}}},
@@ -143,3 +144,9 @@ def test_kinds_belong_to_versions() -> None:
     assert "Kubernetes 1.33 knows no" in validation.errors([claim], "1.33")[0]
     with pytest.raises(InputError, match=r"no schemas for Kubernetes 1\.12"):
         validation.errors([claim], "1.12")
+
+
+def test_kinds_of_other_peoples_operators_are_left_to_the_cluster() -> None:
+    route = {"apiVersion": "route.openshift.io/v1", "kind": "Route", "metadata": META, "spec": {"x": 1}}
+    assert validation.foreign(route)
+    assert validation.errors([route]) == []

@@ -50,6 +50,11 @@ def test_a_template_makes_one_kind_and_is_named_after_it(template: Path) -> None
         assert template.stem == short or template.stem.endswith(f"-{short}")
 
 
+@pytest.mark.parametrize("template", [*TEMPLATES, CHART / "templates/NOTES.txt"], ids=lambda path: path.stem)
+def test_a_template_puts_the_default_for_null_before_it_reads_values(template: Path) -> None:
+    assert template.read_text(encoding="utf-8").startswith('{{- include "tritonkit.fill" . -}}\n')
+
+
 def test_every_value_is_used() -> None:
     sources = SOURCES + "".join(path.read_text(encoding="utf-8") for path in CHART.glob("files/*"))
 

@@ -1,4 +1,4 @@
-"""Every example on every Kubernetes, and every switch, renders to what strict schemas and all policies accept."""
+"""Every example on three Kubernetes, and every switch on one, renders to what strict schemas and all policies accept."""
 
 from __future__ import annotations
 

@@ -156,12 +156,15 @@ def test_what_may_not_be_read_is_not_held_against_the_release(api: ApiServer, cl
     """Many may deploy into their namespace and not look at nodes."""
     api.denied = {("list", "nodes")}
     api.add(thing("Namespace", "inference", metadata={"labels": {"pod-security.kubernetes.io/enforce": "baseline"}}))
-    values = {"models": {"uri": "s3://b/m"}, "autoscaling": {"enabled": True, "hpa": {"recordedElsewhere": True}},
+    cpu = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}}
+    hpa = {"recordedElsewhere": True, "metrics": [cpu]}
+    values = {"models": {"uri": "s3://b/m"}, "autoscaling": {"enabled": True, "hpa": hpa},
               "tools": {"image": {"repository": "localhost:5000/tritonkit"}}}  # fmt: skip
     found = preflight.look(cluster, ENVIRONMENT, render(values, tmp_path))
     assert any("nodes is forbidden" in line for line in lines(found, "unchecked")), found
     assert lines(found, "missing") == [
-        "metrics: HorizontalPodAutoscaler triton-tritonkit reads custom.metrics.k8s.io, which nothing serves"
+        f"metrics: HorizontalPodAutoscaler triton-tritonkit reads {group}, which nothing serves"
+        for group in ("custom.metrics.k8s.io", "metrics.k8s.io")
     ]
     assert any("inference enforces baseline; the pods pass restricted" in line for line in lines(found, "note"))
 
@@ -221,8 +224,75 @@ def test_the_first_thing_that_keeps_a_pod_from_a_node_is_named(there: list[Objec
 
 
 def test_nodes_that_an_autoscaler_adds_need_not_be_there() -> None:
-    (check,) = nodes.check("D", GPU_POD, 1, [], on_demand=True)
+    (check,) = nodes.check("D", GPU_POD | {"affinity": {}}, 1, [], on_demand=True)
     assert (check.state, "onDemand" in check.text) == ("note", True)
+
+
+def pool_pod(label: str = nodes.PRODUCT) -> Object:
+    """The rendered pods of products that ``label`` says."""
+    rule = {"key": label, "operator": "In", "values": ["l4"]}
+    required = {"nodeSelectorTerms": [{"matchExpressions": [rule]}]}
+    return GPU_POD | {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}}
+
+
+def test_a_label_that_only_a_running_node_has_starts_none() -> None:
+    (check,) = nodes.check("D", GPU_POD, 1, [], on_demand=True)
+    assert check.state == "missing"
+    assert f"no autoscaler knows {nodes.PRODUCT} of a node that does not exist yet" in check.text
+    assert "accelerator.productLabel" in check.fix
+    for label in nodes.POOL_PRODUCTS:
+        assert label in check.fix
+        (after,) = nodes.check("D", pool_pod(label), 1, [], on_demand=True)
+        assert after.state == "note"
+    (declared,) = nodes.check("D", GPU_POD, 1, [], on_demand=True, pool_labels=[nodes.PRODUCT])
+    assert declared.state == "note"
+
+
+def test_a_rendered_release_that_starts_no_node_is_told_before_it_is_deployed(
+    api: ApiServer, cluster: Cluster, tmp_path: Path
+) -> None:
+    where = {"context": "here", "namespace": "inference", "release": "triton", "gpuNodes": "onDemand"}
+    values = {"models": {"uri": "s3://b/m"}, "rollout": {"profile": "inPlace"}, "accelerator": {"products": [A10G]}}
+    made = render(values, tmp_path)
+    pool = {"productLabel": "karpenter.k8s.aws/instance-gpu-name", "products": ["a10g"]}
+    by_pool = render({**values, "accelerator": pool}, tmp_path)
+    for rendered, more, state in (
+        (made, {}, "missing"),
+        (made, {"poolLabels": [nodes.PRODUCT]}, "note"),
+        (by_pool, {}, "note"),
+    ):
+        environment = Environment("prod", Path("prod.yaml"), Deploy.model_validate(where | more), {})
+        assert [check.state for check in preflight._nodes(cluster, environment, rendered)] == [state]
+
+
+def test_one_alternative_that_a_new_node_can_meet_is_enough() -> None:
+    late = {"matchExpressions": [{"key": nodes.PRODUCT, "operator": "Exists"}]}
+    early = {"matchExpressions": [{"key": "pool", "operator": "Exists"}]}
+    for terms, state in (([late, early], "note"), ([late], "missing")):
+        required = {"nodeSelectorTerms": terms}
+        pod = GPU_POD | {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}}
+        assert [check.state for check in nodes.check("D", pod, 1, [], on_demand=True)] == [state]
+    selector = {key: value for key, value in GPU_POD.items() if key != "affinity"} | {
+        "nodeSelector": {nodes.PRODUCT: "a"}
+    }
+    assert [check.state for check in nodes.check("D", selector, 1, [], on_demand=True)] == ["missing"]
+
+
+def test_too_few_nodes_are_no_obstacle_where_an_autoscaler_adds_some() -> None:
+    for there in ([node(gpus=1)], [node(unschedulable=True)]):
+        pods = GPU_POD | {"affinity": {}}
+        assert lines(nodes.check("D", pods, 3, there, on_demand=False), "missing")
+        found = nodes.check("D", pods, 3, there, on_demand=True)
+        assert lines(found, "missing") == []
+        assert "the autoscaler has to add" in "".join(lines(found, "note"))
+
+
+def test_nodes_whose_pool_says_the_product_lead_to_its_label() -> None:
+    pool = node(product="")
+    pool["metadata"]["labels"] = {"cloud.google.com/gke-accelerator": "nvidia-l4"}
+    (check,) = nodes.check("D", GPU_POD, 1, [pool], on_demand=False)
+    assert "1 × cloud.google.com/gke-accelerator=nvidia-l4" in check.text
+    assert "accelerator.productLabel=cloud.google.com/gke-accelerator" in check.fix
 
 
 def test_a_pod_that_wants_slices_is_told_what_nodes_offer() -> None:

@@ -94,12 +94,59 @@ REFUSALS: list[tuple[Values, str, str]] = [
     ),
     ({"autoscaling": {"enabled": True}}, "autoscaling.kind", "they are off"),
     ({"service": {"type": "LoadBalancer"}}, "service.type", "LoadBalancer leads callers from outside here"),
+    ({"service": {"grpc": {"type": "NodePort"}}}, "service.grpc.type", "NodePort leads callers from outside here"),
+    (
+        {"service": {"http": {"externalTrafficPolicy": "Local"}}},
+        "service.http.externalTrafficPolicy",
+        "set, but the Service's type is ClusterIP",
+    ),
+    (
+        {"service": {"type": "NodePort", "http": {"loadBalancerClass": "a/b"}}},
+        "service.http.loadBalancerClass",
+        "type is NodePort",
+    ),
+    ({"service": {"http": {"ipFamilies": ["IPv4", "IPv6"]}}}, "service.http.ipFamilies", "two families"),
+    (
+        {"service": {"grpc": {"ipFamilies": ["IPv6"]}}, "front": {"enabled": False}},
+        "front.enabled",
+        "on which Triton does not listen",
+    ),
+    (
+        {"autoscaling": {"enabled": True, "kind": "keda", "signal": "none"}},
+        "autoscaling.signal",
+        "nothing else to scale on",
+    ),
+    (
+        {"autoscaling": {"enabled": True, "kind": "keda", "hpa": {"metrics": [{"type": "Resource"}]}}},
+        "autoscaling.hpa.metrics",
+        "set, but autoscaling.kind is keda",
+    ),
+    ({"enabled": False}, "enabled", "only a parent chart's condition"),
+    (
+        {"accelerator": {"kind": "dra", "productLabel": "a/b"}},
+        "accelerator.productLabel",
+        "not for a node's label",
+    ),
+    ({"accelerator": {"kind": "mps", "count": 2}}, "accelerator.count", "no more compute"),
+    ({"tests": {"podAnnotations": {"helm.sh/hook": "a"}}}, "tests.podAnnotations", "one of helm test"),
     ({"gateway": {"weights": {"a": 1}}, "variants": TWO}, "gateway.weights", "only a Gateway"),
     ({"gateway": {"shadow": {"variant": "a"}}, "variants": TWO}, "gateway.shadow.variant", "only a Gateway"),
     ({"variants": {"a": {}, "b": {"front": {"enabled": False}}}}, "service.headless", "whose ports differ"),
     ({"server": {"extraArgs": ["--http-address=127.0.0.1"]}}, "server.extraArgs", "set by the chart"),
     ({"ingress": {"enabled": True}}, "ingress", "without a host name"),
     ({"ingress": {"enabled": True, "http": {"host": "a"}, "grpc": {"host": "a"}}}, "ingress.grpc.host", "both serve"),
+    (
+        {
+            "ingress": {
+                "enabled": True,
+                "tlsSecretName": "web-tls",
+                "http": {"host": "a.example", "annotations": {"cert-manager.io/issuer": "le"}},
+                "grpc": {"host": "b.example", "annotations": {"cert-manager.io/issuer": "le"}},
+            }
+        },
+        "ingress.grpc.tlsSecretName",
+        "the other host name never gets a certificate",
+    ),
     (
         {"monitoring": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}},
         "monitoring.serviceMonitor.enabled",
@@ -136,7 +183,7 @@ BY_SCHEMA: list[tuple[Values, str]] = [
     ({"podAnnotations": {"a b": "c"}}, "/podAnnotations"),
     ({"monitoring": {"podMonitor": {"labels": {"app.kubernetes.io/name": "a"}}}}, "/monitoring/podMonitor/labels"),
     ({"monitoring": {"prometheusRule": {"alertLabels": {"severity": "a"}}}}, "/monitoring/prometheusRule/alertLabels"),
-    ({"networkPolicy": {"egress": {"objectStorePorts": []}}}, "/networkPolicy/egress/objectStorePorts"),
+    ({"networkPolicy": {"egress": {"dnsPorts": []}}}, "/networkPolicy/egress/dnsPorts"),
     ({"extraEnv": [{"name": "A", "value": 1}]}, "/extraEnv/0/value"),
     ({"sharedMemory": {"size": "1GB"}}, "/sharedMemory/size"),
     ({"resources": {"limits": {"memory": "0"}}}, "/resources/limits/memory"),
@@ -169,6 +216,25 @@ def test_what_is_no_value_is_refused_by_its_name(values: Values, pointer: str) -
     assert pointer in refusal(values)
 
 
+@pytest.mark.parametrize(
+    ("values", "hint"),
+    [
+        ({"fullnameOverride": "8.Web"}, "such as triton-8-web"),
+        ({"fullnameOverride": "on"}, "such as triton-on"),
+        ({"nameOverride": "a" * 38}, f"such as demo-{'a' * 33}"),
+        (
+            {"fullnameOverride": "a" * 36, "variants": {"long-variant": {}}},
+            f"at most 33 characters, such as {'a' * 33}",
+        ),
+    ],
+)
+def test_a_name_that_cannot_be_is_refused_with_one_that_can(values: Values, hint: str) -> None:
+    said = refusal(values)
+    assert hint in said
+    name = said.partition("such as ")[2].split()[0]
+    assert rendering.text(rendering.case(values={"models": MODELS, **values, "fullnameOverride": name}))
+
+
 def test_dra_is_refused_before_its_kubernetes() -> None:
     assert "Kubernetes 1.34, and this is v1.33" in refusal({"accelerator": {"kind": "dra"}}, kubernetes="1.33")
 
@@ -181,6 +247,7 @@ def test_every_refusal_in_the_templates_is_met_here() -> None:
     assert len(texts) > 40
     met = [refusal(values) for values, *_ in REFUSALS]
     met.append(refusal({"accelerator": {"kind": "dra"}}, kubernetes="1.33"))
+    met.append(refusal({"service": {"grpc": {"trafficDistribution": "PreferSameNode"}}}, kubernetes="1.33"))
     forms = {text: re.escape(text.replace('\\"', '"')) for text in texts}
     patterns = {text: re.sub(r"%[sdvq]", ".*", form) for text, form in forms.items()}
     assert [text for text, pattern in patterns.items() if not any(re.search(pattern, said) for said in met)] == []

@@ -33,6 +33,8 @@ extra: []
 # -- Grace
 # @schema {"type": ["integer", "null"]}
 grace: null
+# -- A parent chart's
+global: {}
 # -- Variants
 variants: {}
 """

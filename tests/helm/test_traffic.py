@@ -1,4 +1,4 @@
-"""Where requests go: Services and routes of variants, canary and shadow, and what the NetworkPolicy lets through."""
+"""Where requests go: Services and routes of variants, canary and shadow, certificates, and what scales and watches them."""
 
 from __future__ import annotations
 
@@ -165,97 +165,104 @@ def haproxy() -> str:
 
 def ask(place: Path, path: str, process: subprocess.Popen[bytes]) -> str:
     """The whole answer to a GET over the Unix socket at ``place``, once somebody listens there."""
-    while not place.exists():
-        assert process.poll() is None
-        time.sleep(0.02)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(10)
-        connection.connect(str(place))
+        while connection.connect_ex(str(place)):  # no file yet, or nobody who listens at it
+            assert process.poll() is None
+            time.sleep(0.02)
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
         with connection.makefile("rb") as answer:
             return answer.read().decode()
 
 
-def openings(**values: Any) -> Document:
-    spec: Document = one(render(**values), "NetworkPolicy", "triton")["spec"]
-    return spec
+def test_each_protocol_has_a_service_of_its_own_kind() -> None:
+    documents = render(
+        networkPolicy={"ingress": {"clients": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}},
+        service={
+            "annotations": {"a": "both", "b": "both"},
+            "grpc": {
+                "type": "LoadBalancer",
+                "annotations": {"b": "grpc"},
+                "loadBalancerClass": "service.k8s.aws/nlb",
+                "loadBalancerSourceRanges": ["10.0.0.0/8"],
+                "externalTrafficPolicy": "Local",
+                "nodePort": 30001,
+            },
+            "http": {"internalTrafficPolicy": "Local", "ipFamilyPolicy": "PreferDualStack"},
+        },
+    )
+    http, grpc = (one(documents, "Service", f"triton-{protocol}") for protocol in ("http", "grpc"))
+    assert http["metadata"]["annotations"] == {"a": "both", "b": "both"}
+    assert grpc["metadata"]["annotations"] == {"a": "both", "b": "grpc"}
+    assert http["spec"].items() >= {
+        "type": "ClusterIP", "internalTrafficPolicy": "Local", "ipFamilyPolicy": "PreferDualStack",
+    }.items()  # fmt: skip
+    assert grpc["spec"].items() >= {
+        "type": "LoadBalancer", "loadBalancerClass": "service.k8s.aws/nlb", "externalTrafficPolicy": "Local",
+        "loadBalancerSourceRanges": ["10.0.0.0/8"],
+    }.items()  # fmt: skip
+    assert grpc["spec"]["ports"][0]["nodePort"] == 30001
+    assert not {"loadBalancerClass", "externalTrafficPolicy"} & http["spec"].keys()
 
 
-def ports(rule: Document) -> set[int]:
-    return {port["port"] for port in rule["ports"]}
+def test_the_front_listens_on_ipv6_where_a_service_has_it(haproxy: str, tmp_path: Path) -> None:
+    """HAProxy itself reads the rendered configuration."""
+    service = {"http": {"ipFamilyPolicy": "PreferDualStack"}}
+    config = str(one(render(service=service), "ConfigMap", "triton-front")["data"]["haproxy.cfg"])
+    assert all(f"bind [::]:{port} v4v6" in config for port in (8080, 8081))
+    (tmp_path / "haproxy.cfg").write_text(config)
+    done = subprocess.run([haproxy, "-c", "-f", tmp_path / "haproxy.cfg"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
-def test_the_network_policy_denies_both_directions_but_for_what_is_named() -> None:
-    spec = openings()
-    assert spec["policyTypes"] == ["Ingress", "Egress"]
-    assert all(rule.get("from") for rule in spec["ingress"])
-    assert all(rule.get("to") for rule in spec["egress"])
-    requests, metrics = spec["ingress"]
-    assert ports(requests) == {8080, 8081}
-    assert ports(metrics) == {8002}
+def test_each_ingress_may_have_a_certificate_of_its_own() -> None:
+    annotations = {"cert-manager.io/cluster-issuer": "le"}
+    own = {protocol: {"host": f"{protocol}.example", "annotations": annotations} for protocol in ("http", "grpc")}
+    ingress = {"enabled": True, "tlsSecretName": "web-tls", **own}
+    ingress["grpc"] = {**own["grpc"], "tlsSecretName": "web-tls-grpc"}
+    documents = render(ingress=ingress)
+    assert [one(documents, "Ingress", f"triton-{protocol}")["spec"]["tls"] for protocol in ("http", "grpc")] == [
+        [{"hosts": ["http.example"], "secretName": "web-tls"}],
+        [{"hosts": ["grpc.example"], "secretName": "web-tls-grpc"}],
+    ]
 
 
-def test_only_the_front_can_be_reached_where_there_is_one() -> None:
-    """Triton's own ports stay closed: what they accept would be cut at a rollout."""
-    assert not {8000, 8001} & {port for rule in openings()["ingress"] for port in ports(rule)}
-    assert {8000, 8001} <= {port for rule in openings(front={"enabled": False})["ingress"] for port in ports(rule)}
-
-
-def test_the_proxies_of_a_gateway_or_ingress_get_in_where_there_is_one() -> None:
-    def admitted(**values: Any) -> str:
-        return str(openings(**values)["ingress"][0]["from"])
-
-    assert "ingress-nginx" not in admitted()
-    assert "ingress-nginx" in admitted(ingress={"enabled": True, "http": {"host": "a.example"}})
-    away = admitted(gateway={**GATEWAY, "parentRefs": [{"name": "public", "namespace": "edge"}]})
-    assert "edge" in away
-    assert "envoy-gateway-system" in away
-
-
-def reaches(spec: Document, address: str) -> set[int]:
-    return {
-        port
-        for rule in spec["egress"]
-        for to in rule["to"]
-        for port in ports(rule)
-        if address in str(to.get("ipBlock"))
+def test_an_autoscaler_takes_metrics_and_triggers_of_ones_own() -> None:
+    kv_cache = {
+        "type": "prometheus",
+        "metricType": "AverageValue",
+        "metadata": {"serverAddress": "http://p:9090", "query": "avg(vllm:kv_cache_usage_perc)", "threshold": "0.8"},
     }
+    scaling = {"enabled": True, "kind": "keda", "keda": {"triggers": [kv_cache]}}
+    both = one(render(autoscaling=scaling), "ScaledObject", "triton")["spec"]["triggers"]
+    assert [trigger.get("name") for trigger in both] == ["in-flight-requests", None]
+    only = one(render(autoscaling={**scaling, "signal": "none", "minReplicas": 0}), "ScaledObject", "triton")
+    assert only["spec"]["triggers"] == [kv_cache]
+    cpu = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}}
+    hpa = render(autoscaling={"enabled": True, "signal": "none", "hpa": {"metrics": [cpu]}})
+    assert one(hpa, "HorizontalPodAutoscaler", "triton")["spec"]["metrics"] == [cpu]
 
 
-def test_models_from_a_volume_need_no_way_out() -> None:
-    spec = openings(models={"uri": "", "pvc": {"claimName": "models"}})
-    assert [ports(rule) for rule in spec["egress"]] == [{53}]
-
-
-@pytest.mark.parametrize(
-    ("uri", "address", "port"), [("s3://b/p", "169.254.170.23/32", 80), ("gs://b/p", "169.254.169.252/32", 988)]
-)
-def test_workload_identity_reaches_its_agent_and_a_secret_needs_none(uri: str, address: str, port: int) -> None:
-    assert port in reaches(openings(models={"uri": uri}), address)
-    assert not reaches(openings(models={"uri": uri, "credentials": {"existingSecret": "key"}}), address)
-
-
-def test_an_object_store_cannot_be_the_metadata_service() -> None:
-    """Pods that reach 169.254.169.254 may take over the node's own identity."""
-    (store,) = [rule for rule in openings()["egress"] if ports(rule) == {443}]
-    assert store["to"] == [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}}]
-
-
-def test_the_collectors_port_is_open_when_traces_are_sent() -> None:
-    spec = openings(tracing={"enabled": True, "url": "http://otel.observability:14318/v1/traces"})
-    assert 14318 in {port for rule in spec["egress"] for port in ports(rule)}
-    spec = openings(tracing={"enabled": True, "url": "https://otel.example/v1/traces"})
-    assert {443} in [ports(rule) for rule in spec["egress"]]
-
-
-def test_the_job_that_builds_engines_is_under_the_policy_too() -> None:
-    documents = render(engineBuild={"mode": "job", "cache": {"existingClaim": "plans"}})
-    spec = one(documents, "NetworkPolicy", "triton")["spec"]["podSelector"]
-    (expression,) = spec["matchExpressions"]
+def test_labels_of_everything_are_on_everything_and_select_nothing() -> None:
+    documents = render(
+        commonLabels={"team": "search", "tier": "gold"},
+        podLabels={"tier": "silver"},
+        tests={"podLabels": {"sidecar.istio.io/inject": "true"}, "podAnnotations": {"a.example/b": "c"}},
+        monitoring={"podMonitor": {"enabled": True, "labels": {"team": "monitoring"}}},
+        engineBuild={"mode": "job", "cache": {"size": "1Gi"}},
+    )
+    labels = {kube.title(document): document["metadata"]["labels"] for document in documents}
+    assert {name: found["team"] for name, found in labels.items() if found.get("team") != "search"} == {
+        "PodMonitor triton": "monitoring"
+    }
     for pod in kube.pods(documents):
-        if pod.owner["kind"] in {"Deployment", "Job"}:
-            assert spec["matchLabels"].items() <= pod.labels.items()
-            assert pod.labels[expression["key"]] in expression["values"]
+        assert pod.labels["team"] == "search"
+        assert pod.labels["tier"] == ("gold" if pod.owner["kind"] == "Pod" else "silver")
+    selectors = [yaml.safe_dump(d["spec"].get("selector", "")) for d in documents if "spec" in d]
+    assert not any("team" in selector for selector in selectors)
+    test = one(documents, "Pod", "triton-test")["metadata"]
+    assert test["labels"]["sidecar.istio.io/inject"] == "true"
+    assert test["annotations"].items() >= {"helm.sh/hook": "test", "a.example/b": "c"}.items()
 
 
 @pytest.mark.parametrize(
@@ -300,7 +307,6 @@ def test_the_front_says_whether_engines_are_in_use() -> None:
     endpoints = one(documents, "PodMonitor", "triton")["spec"]["podMetricsEndpoints"]
     assert {"port": "http", "path": "/tritonkit/engines", "interval": "15s"} in endpoints
     assert yaml.safe_dump(one(documents, "ConfigMap", "triton-front")).count("/tritonkit/engines") == 2
-    assert 8080 in {port for rule in openings(engineBuild={"mode": "init"})["ingress"][1:] for port in ports(rule)}
 
 
 @pytest.mark.parametrize(("written", "value"), [("--model-config-name=onnxruntime\n", 1), ("--x=y\n", 0), ("", 0)])

@@ -53,6 +53,74 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "gateway": {"gateway": _GATEWAY},
     "canary": {"gateway": {**_GATEWAY, "weights": {"stable": 95, "canary": 5}}, "variants": _TWO},
     "shadow": {"gateway": {**_GATEWAY, "shadow": {"variant": "canary"}}, "variants": _TWO},
+    "own metrics": {
+        "autoscaling": {
+            "enabled": True,
+            "signal": "none",
+            "hpa": {
+                "metrics": [
+                    {
+                        "type": "Resource",
+                        "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}},
+                    }
+                ]
+            },
+        }
+    },
+    "own triggers": {
+        "autoscaling": {
+            "enabled": True,
+            "kind": "keda",
+            "keda": {
+                "triggers": [
+                    {
+                        "type": "cron",
+                        "metadata": {
+                            "timezone": "UTC",
+                            "start": "0 8 * * *",
+                            "end": "0 18 * * *",
+                            "desiredReplicas": "3",
+                        },
+                    }
+                ]
+            },
+        }
+    },
+    "own autoscaler": {
+        "replicas": None,
+        "extraObjects": [
+            {
+                "apiVersion": "autoscaling/v2",
+                "kind": "HorizontalPodAutoscaler",
+                "metadata": {
+                    "name": "mine",
+                    "labels": {f"app.kubernetes.io/{name}": "mine" for name in ("name", "instance", "managed-by")},
+                },
+                "spec": {
+                    "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "demo-tritonkit"},
+                    "minReplicas": 2,
+                    "maxReplicas": 8,
+                },
+            }
+        ],
+    },
+    "services of their own": {
+        "service": {
+            "grpc": {
+                "type": "LoadBalancer",
+                "loadBalancerClass": "service.k8s.aws/nlb",
+                "externalTrafficPolicy": "Local",
+                "ipFamilyPolicy": "PreferDualStack",
+                "ipFamilies": ["IPv4", "IPv6"],
+            },
+            "http": {"internalTrafficPolicy": "Local"},
+        },
+        "networkPolicy": {"ingress": {"clients": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}},
+    },
+    "every platform": {
+        "networkPolicy": {"platforms": ["gke", "aks", "openshift", "istio", "istioAmbient"]},
+        "commonLabels": {"team": "search"},
+    },
     "ingress": {
         "ingress": {"enabled": True, "className": "nginx", "http": {"host": "a.example"}, "grpc": {"host": "b.example"}}
     },
@@ -69,6 +137,8 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "products": {"accelerator": {"products": ["NVIDIA-A10G", "Tesla-T4"], "count": 2}},
     "mig": {"accelerator": {"kind": "mig", "mig": {"profile": "1g.10gb"}}},
     "time-sliced": {"accelerator": {"kind": "timeSliced", "timeSliced": {"renamed": True}}},
+    "mps": {"accelerator": {"kind": "mps", "products": ["NVIDIA-L4"]}},
+    "pool's label": {"accelerator": {"productLabel": "cloud.google.com/gke-accelerator", "products": ["nvidia-l4"]}},
     "dra": {"accelerator": {"kind": "dra", "products": ["NVIDIA-L4"]}},
     "cpu": {"accelerator": {"kind": "cpu"}},
     "gcs": {"models": {"uri": "gs://bucket/prefix", "credentials": {"existingSecret": "gcs", "gcsKey": "key.json"}}},
@@ -134,9 +204,10 @@ def new_enough(name: str, kubernetes: str) -> bool:
 
 
 def matrix() -> Iterator[tuple[str, Case]]:
-    """Every example on every Kubernetes, and every switch on one that has it, each version in its turn."""
-    for example in EXAMPLES:
-        for kubernetes in VERSIONS:
+    """Every example on the oldest Kubernetes, the newest and one between; every switch on one that has it: each in its turn."""
+    between = VERSIONS[1:-1]
+    for i, example in enumerate(EXAMPLES):
+        for kubernetes in (OLDEST, between[i % len(between)], NEWEST):
             yield example.stem, case(example, kubernetes=kubernetes)
     for i, switch in enumerate(SWITCHES):
         able = [kubernetes for kubernetes in VERSIONS if new_enough(switch, kubernetes)]

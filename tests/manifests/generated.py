@@ -68,7 +68,8 @@ def _objects(path: Path) -> Strategy:
 
 
 def value(path: Path, schema: dict[str, Any]) -> Strategy:
-    """What a value may be, and what it may not be but someone may write."""
+    """What a value may be, and what it may not be but someone may write; of alternatives the first."""
+    schema = schema.get("anyOf", [schema])[0]
     kinds = schema.get("type", [])
     kinds = {kinds} if isinstance(kinds, str) else set(kinds)
     choices: list[Strategy] = [st.sampled_from(schema["enum"])] * 3 if "enum" in schema else []

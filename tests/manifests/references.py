@@ -24,6 +24,8 @@ _NAMED = {
     "spec.volumeName": "PersistentVolume",
     "backend.service.name": "Service",
 }
+# Ports of the proxy that Istio puts into a pod, or before it ("Application Requirements", "Ports used by Istio")
+_MESH_PORTS = [{"containerPort": port} for port in (15008, 15020, 15090)]
 _KEYS = {"configMapKeyRef": "ConfigMap", "secretKeyRef": "Secret"}
 
 
@@ -170,7 +172,7 @@ def _watchers(document: Document, documents: list[Document], templates: list[Pod
     if document["kind"] == "NetworkPolicy":
         taken = [pod for pod in templates if matches(spec["podSelector"], pod.labels)]
         wanted = [port["port"] for rule in spec.get("ingress", []) for port in rule.get("ports", []) if "port" in port]
-        ports = [pod.ports for pod in taken]
+        ports = [[*pod.ports, *_MESH_PORTS] for pod in taken]
     elif document["kind"] == "PodMonitor":
         taken = [pod for pod in templates if matches(spec["selector"], pod.labels)]
         wanted = [endpoint["port"] for endpoint in spec["podMetricsEndpoints"]]

@@ -5,7 +5,7 @@
 {{- $a := .w.values.accelerator -}}
 {{- if eq $a.kind "gpu" -}}nvidia.com/gpu
 {{- else if eq $a.kind "mig" -}}nvidia.com/mig-{{ $a.mig.profile | replace "+" "." }}
-{{- else if eq $a.kind "timeSliced" -}}{{ ternary "nvidia.com/gpu.shared" "nvidia.com/gpu" $a.timeSliced.renamed }}
+{{- else if has $a.kind (list "timeSliced" "mps") -}}{{ ternary "nvidia.com/gpu.shared" "nvidia.com/gpu" (get $a $a.kind).renamed }}
 {{- end -}}
 {{- end -}}
 
@@ -26,7 +26,7 @@
 {{- define "tritonkit.productLabels" -}}
 {{- $a := .w.values.accelerator -}}
 {{- $products := $a.products -}}
-{{- if and (eq $a.kind "timeSliced") (not $a.timeSliced.renamed) -}}
+{{- if and (eq $a.productLabel "nvidia.com/gpu.product") (has $a.kind (list "timeSliced" "mps")) (not (dig $a.kind "renamed" false $a)) -}}
 {{- range $a.products -}}{{- $products = append $products (printf "%s-SHARED" .) -}}{{- end -}}
 {{- end -}}
 {{- toYaml $products -}}
@@ -36,8 +36,8 @@
 {{- define "tritonkit.affinity" -}}
 {{- $a := .w.values.accelerator -}}
 {{- $affinity := deepCopy .w.values.scheduling.affinity -}}
-{{- if and $a.products (has $a.kind (list "gpu" "mig" "timeSliced")) -}}
-{{- $product := dict "key" "nvidia.com/gpu.product" "operator" "In" "values" (include "tritonkit.productLabels" . | fromYamlArray) -}}
+{{- if and $a.products (has $a.kind (list "gpu" "mig" "timeSliced" "mps")) -}}
+{{- $product := dict "key" $a.productLabel "operator" "In" "values" (include "tritonkit.productLabels" . | fromYamlArray) -}}
 {{- $node := default dict $affinity.nodeAffinity -}}
 {{- $required := default dict $node.requiredDuringSchedulingIgnoredDuringExecution -}}
 {{- $terms := list -}}

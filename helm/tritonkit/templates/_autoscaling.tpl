@@ -1,3 +1,8 @@
+{{/* "true" if an autoscaler says how many pods there are: the chart's, or somebody's own. CONTEXT. */}}
+{{- define "tritonkit.scaled" -}}
+{{- if or .w.values.autoscaling.enabled (kindIs "invalid" .w.values.replicas) -}}true{{- end -}}
+{{- end -}}
+
 {{/* Name of a signal in the custom and external metrics APIs, as docs/monitoring.md sets up in prometheus-adapter. */}}
 {{- define "tritonkit.metricName" -}}
 tritonkit_{{ snakecase . }}
@@ -20,10 +25,18 @@ tritonkit_{{ snakecase . }}
 {{- if and (eq (int $a.minReplicas) 0) (ne $a.kind "keda") -}}
 {{- include "tritonkit.fail" (dict "where" (printf "%s.minReplicas" $where) "what" "an HPA does not go down to no pod" "fix" "set it to 1, or autoscaling.kind to keda") -}}
 {{- end -}}
-{{- if and (eq (int $a.minReplicas) 0) (not $a.keda.activation.query) -}}
-{{- include "tritonkit.fail" (dict "where" (printf "%s.keda.activation.query" $where) "what" "with no pod there is no metric of Triton, so nothing would ever start one" "fix" "give PromQL that is above 0 while requests arrive at the Gateway or Ingress, or set minReplicas to 1") -}}
+{{- if and (eq (int $a.minReplicas) 0) (not (or $a.keda.activation.query $a.keda.triggers)) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%s.keda.activation.query" $where) "what" "with no pod there is no metric of Triton, so nothing would ever start one" "fix" "give PromQL that is above 0 while requests arrive at the Gateway or Ingress, or a trigger of your own in keda.triggers, or set minReplicas to 1") -}}
 {{- end -}}
-{{- if and (eq $a.kind "hpa") (not .root.Values.monitoring.prometheusRule.enabled) (not $a.hpa.recordedElsewhere) -}}
+{{- if and (eq $a.kind "hpa") (ne $a.signal "none") (not .root.Values.monitoring.prometheusRule.enabled) (not $a.hpa.recordedElsewhere) -}}
 {{- include "tritonkit.fail" (dict "where" (printf "%s.kind" $where) "what" "an HPA reads the signal that the chart's recording rules make, and they are off" "fix" "set monitoring.prometheusRule.enabled, or autoscaling.kind to keda, or autoscaling.hpa.recordedElsewhere where Prometheus has the rules already") -}}
+{{- end -}}
+{{- $own := ternary "hpa.metrics" "keda.triggers" (eq $a.kind "hpa") -}}
+{{- $other := ternary "keda.triggers" "hpa.metrics" (eq $a.kind "hpa") -}}
+{{- if and (eq $a.signal "none") (not (ternary $a.hpa.metrics $a.keda.triggers (eq $a.kind "hpa"))) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%s.signal" $where) "what" "none, and nothing else to scale on" "fix" (printf "set autoscaling.%s, or name a signal" $own)) -}}
+{{- end -}}
+{{- if ternary $a.keda.triggers $a.hpa.metrics (eq $a.kind "hpa") -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%s.%s" $where $other) "what" (printf "set, but autoscaling.kind is %s" $a.kind) "fix" (printf "write it as %s, or set autoscaling.kind to the other" $own)) -}}
 {{- end -}}
 {{- end -}}

@@ -130,7 +130,9 @@ exec tritonserver "$@"
   volumeMounts:
     - {name: tmp, mountPath: /tmp}
     - {name: home, mountPath: /home/triton}
+    {{- if ne $v.accelerator.kind "mps" }}
     - {name: shm, mountPath: /dev/shm}
+    {{- end }}
     {{- if $fetches }}
     - {name: models, mountPath: /models, readOnly: true}
     {{- else }}
@@ -176,7 +178,7 @@ exec:
 {{- define "tritonkit.frontContainer" -}}
 {{- $front := .w.values.front -}}
 - name: front
-  image: {{ include "tritonkit.image" (dict "image" $front.image) | quote }}
+  image: {{ include "tritonkit.image" (dict "root" .root "image" $front.image) | quote }}
   imagePullPolicy: {{ $front.image.pullPolicy }}
   command: [haproxy]
   args: [-db, -f, /etc/front/haproxy.cfg]
@@ -203,11 +205,12 @@ exec:
     {{- end }}
 {{- end -}}
 
-{{/* haproxy.cfg without its comments, rendered with the workload's values as .Values. */}}
+{{/* haproxy.cfg without its comments, rendered with the workload's values as .Values, and where it listens as .Listen. */}}
 {{- define "tritonkit.frontConfig" -}}
 {{- $root := .root -}}
 {{- $text := regexReplaceAll "(?m)^ *#.*\n" ($root.Files.Get "files/haproxy.cfg") "" -}}
-{{- tpl $text (dict "Values" .w.values "Release" $root.Release "Chart" $root.Chart "Capabilities" $root.Capabilities "Template" $root.Template) | trim -}}
+{{- $listen := include "tritonkit.servesIPv6" $root | empty | not | ternary (dict "address" "[::]" "family" " v4v6") (dict "address" "" "family" "") -}}
+{{- tpl $text (dict "Values" .w.values "Listen" $listen "Release" $root.Release "Chart" $root.Chart "Capabilities" $root.Capabilities "Template" $root.Template) | trim -}}
 {{- end -}}
 
 {{/* A container of the tools image: CONTEXT, "name", "args", "resources", "env", "envFrom", "mounts" and, if not tritonkit, "command". */}}

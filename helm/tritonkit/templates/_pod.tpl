@@ -16,11 +16,8 @@ seccompProfile: {type: RuntimeDefault}
 serviceAccountName: {{ include "tritonkit.serviceAccountName" .root }}
 automountServiceAccountToken: false
 enableServiceLinks: false
-{{- with .root.Values.imagePullSecrets }}
-imagePullSecrets:
-  {{- range . }}
-  - name: {{ . | quote }}
-  {{- end }}
+{{- with include "tritonkit.imagePullSecrets" .root }}
+{{ . }}
 {{- end }}
 securityContext:
   {{- include "tritonkit.podSecurityContext" .root | nindent 2 }}
@@ -84,7 +81,9 @@ containers:
 volumes:
   - {name: tmp, emptyDir: {}}
   - {name: home, emptyDir: {}}
+  {{- if ne $v.accelerator.kind "mps" }}
   - {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ include "tritonkit.quantity" $v.sharedMemory.size }}}}
+  {{- end }}
   {{- with trim (include "tritonkit.modelVolumes" .) }}{{ nindent 2 . }}{{ end }}
   {{- with trim (include "tritonkit.engineVolumes" .) }}{{ nindent 2 . }}{{ end }}
   {{- if $v.front.enabled }}
@@ -136,9 +135,7 @@ template:
   metadata:
     labels:
       {{- include "tritonkit.selectorLabels" . | nindent 6 }}
-      {{- with $v.podLabels }}
-      {{- toYaml . | nindent 6 }}
-      {{- end }}
+      {{- with include "tritonkit.morePodLabels" . }}{{ nindent 6 . }}{{ end }}
     {{- with $v.podAnnotations }}
     annotations:
       {{- toYaml . | nindent 6 }}

@@ -1,9 +1,3 @@
-{{/* Port of the collector, from tracing.url. */}}
-{{- define "tritonkit.tracePort" -}}
-{{- $host := (urlParse .Values.tracing.url).host -}}
-{{- if contains ":" $host -}}{{ splitList ":" $host | last }}{{- else -}}{{ ternary 443 80 (hasPrefix "https:" .Values.tracing.url) }}{{- end -}}
-{{- end -}}
-
 {{/* Arguments of tritonserver that send spans to an OpenTelemetry collector, as a YAML list; nothing when off. CONTEXT. */}}
 {{- define "tritonkit.tracingArgs" -}}
 {{- with .root.Values.tracing -}}

@@ -34,6 +34,44 @@ tritonkit/role: live
 {{- toYaml $list -}}
 {{- end -}}
 
+{{/*
+Type, addresses and policies of a Service: takes root, protocol (http, grpc) and variant. A variant's own Services are what
+routes send to; only the release's are for the outside.
+*/}}
+{{- define "tritonkit.serviceSpec" -}}
+{{- $own := get .root.Values.service .protocol -}}
+{{- $type := empty .variant | ternary (default .root.Values.service.type $own.type) "ClusterIP" -}}
+type: {{ $type }}
+{{- range $field := list "internalTrafficPolicy" "trafficDistribution" "ipFamilyPolicy" "ipFamilies" }}
+{{- with get $own $field }}
+{{ $field }}: {{ toJson . }}
+{{- end }}
+{{- end }}
+{{- if ne $type "ClusterIP" }}
+{{- range $field := list "externalTrafficPolicy" "loadBalancerClass" "loadBalancerIP" "loadBalancerSourceRanges" }}
+{{- with get $own $field }}
+{{ $field }}: {{ toJson . }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The port on every node, for a release's Service that has one: takes root, protocol and variant. */}}
+{{- define "tritonkit.nodePort" -}}
+{{- $own := get .root.Values.service .protocol -}}
+{{- if and $own.nodePort (empty .variant) }}nodePort: {{ int $own.nodePort }}, {{ end -}}
+{{- end -}}
+
+{{/* "true" if a Service of the front has IPv6 addresses. Takes the root context. */}}
+{{- define "tritonkit.servesIPv6" -}}
+{{- $served := "" -}}
+{{- range $protocol := list "http" "grpc" -}}
+{{- $own := get $.Values.service $protocol -}}
+{{- if or (has "IPv6" $own.ipFamilies) (has $own.ipFamilyPolicy (list "PreferDualStack" "RequireDualStack")) -}}{{- $served = "true" -}}{{- end -}}
+{{- end -}}
+{{- $served -}}
+{{- end -}}
+
 {{/* What a route sends requests to: takes root, protocol (http, grpc) and port. */}}
 {{- define "tritonkit.backendRefs" -}}
 {{- $full := include "tritonkit.fullname" .root -}}

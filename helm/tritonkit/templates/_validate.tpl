@@ -1,6 +1,9 @@
 {{/* What cannot work is refused here, with where, what and the fix. */}}
 
 {{- define "tritonkit.checkRelease" -}}
+{{- if not .Values.enabled -}}
+{{- include "tritonkit.fail" (dict "where" "enabled" "what" "false, and only a parent chart's condition leaves this chart out" "fix" (printf "in the parent's Chart.yaml, give the dependency `condition: %s.enabled`; without a parent, leave it out" .Chart.Name)) -}}
+{{- end -}}
 {{- include "tritonkit.checkOutside" . -}}
 {{- include "tritonkit.checkVariants" . -}}
 {{- if and .Values.serviceAccount.annotations (not .Values.serviceAccount.create) -}}
@@ -20,10 +23,38 @@
 
 {{- /* Callers from outside come with their own address or a node's: a pod selector never matches them. */ -}}
 {{- define "tritonkit.checkOutside" -}}
+{{- range $protocol := list "http" "grpc" -}}
+{{- include "tritonkit.checkService" (dict "root" $ "protocol" $protocol) -}}
+{{- end -}}
 {{- $open := .Values.networkPolicy.ingress.extra -}}
 {{- range .Values.networkPolicy.ingress.clients -}}{{- if hasKey . "ipBlock" -}}{{- $open = append $open . -}}{{- end -}}{{- end -}}
-{{- if and (ne .Values.service.type "ClusterIP") .Values.networkPolicy.enabled (not $open) -}}
-{{- include "tritonkit.fail" (dict "where" "service.type" "what" (printf "%s leads callers from outside here, and the NetworkPolicy lets pods in only" .Values.service.type) "fix" "add their addresses (and the nodes', unless the load balancer keeps callers' own) to networkPolicy.ingress.clients: [{ipBlock: {cidr: …}}]") -}}
+{{- range $protocol := list "http" "grpc" -}}
+{{- $own := (get $.Values.service $protocol).type -}}
+{{- $type := default $.Values.service.type $own -}}
+{{- if and (ne $type "ClusterIP") $.Values.networkPolicy.enabled (not $open) -}}
+{{- include "tritonkit.fail" (dict "where" (ternary (printf "service.%s.type" $protocol) "service.type" (ne $own "")) "what" (printf "%s leads callers from outside here, and the NetworkPolicy lets pods in only" $type) "fix" "add their addresses (and the nodes', unless the load balancer keeps callers' own) to networkPolicy.ingress.clients: [{ipBlock: {cidr: …}}]") -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* What Kubernetes refuses of a Service: takes root and protocol. */ -}}
+{{- define "tritonkit.checkService" -}}
+{{- $own := get .root.Values.service .protocol -}}
+{{- $type := default .root.Values.service.type $own.type -}}
+{{- $at := printf "service.%s" .protocol -}}
+{{- range $field := list "nodePort" "externalTrafficPolicy" "loadBalancerClass" "loadBalancerIP" "loadBalancerSourceRanges" -}}
+{{- $needed := ternary (list "LoadBalancer") (list "NodePort" "LoadBalancer") (hasPrefix "loadBalancer" $field) -}}
+{{- if and (get $own $field) (not (has $type $needed)) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%s.%s" $at $field) "what" (printf "set, but the Service's type is %s" $type) "fix" (printf "set %s.type=%s, or leave it out" $at (last $needed))) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq (len $own.ipFamilies) 2) (eq (default "SingleStack" $own.ipFamilyPolicy) "SingleStack") -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%s.ipFamilies" $at) "what" "two families, and a Service has one unless its policy says otherwise" "fix" (printf "set %s.ipFamilyPolicy=PreferDualStack, or keep one" $at)) -}}
+{{- end -}}
+{{- $version := .root.Capabilities.KubeVersion.Version -}}
+{{- $least := ternary "1.31" "1.34" (eq $own.trafficDistribution "PreferClose") -}}
+{{- if and $own.trafficDistribution (semverCompare (printf "<%s.0-0" $least) $version) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%s.trafficDistribution" $at) "what" (printf "%s needs Kubernetes %s, and this is %s" $own.trafficDistribution $least $version) "fix" "use PreferClose, from 1.31 on, or leave it out") -}}
 {{- end -}}
 {{- end -}}
 
@@ -121,7 +152,7 @@
 {{- if and (eq $v.engineBuild.mode "job") (gt (len $v.accelerator.products) 1) -}}
 {{- include "tritonkit.fail" (dict "where" (printf "%saccelerator.products" .at) "what" (printf "the Job builds on one GPU, and pods on the others of %s would wait in vain" (join ", " $v.accelerator.products)) "fix" "make one variant for each product, or set engineBuild.mode=init") -}}
 {{- end -}}
-{{- $many := or (gt (int $v.replicas) 1) (dig "autoscaling" "enabled" false $v) (eq $v.engineBuild.mode "job") (eq $v.rollout.profile "surge") -}}
+{{- $many := or (gt (int $v.replicas) 1) (eq (include "tritonkit.scaled" .) "true") (eq $v.engineBuild.mode "job") (eq $v.rollout.profile "surge") -}}
 {{- if and $cache.size (eq $cache.accessMode "ReadWriteOnce") $many -}}
 {{- include "tritonkit.fail" (dict "where" (printf "%sengineBuild.cache.accessMode" .at) "what" "several pods use the cache (more replicas, a surge or a Job), and ReadWriteOnce ties it to one node" "fix" "set ReadWriteMany with a StorageClass that offers it, or rollout.profile=recreate with one replica and mode=init") -}}
 {{- end -}}
@@ -135,8 +166,11 @@
 {{- if and $a.mig.profile (ne $a.kind "mig") -}}
 {{- include "tritonkit.fail" (dict "where" (printf "%saccelerator.mig.profile" .at) "what" (printf "set, but accelerator.kind is %s" $a.kind) "fix" "set accelerator.kind=mig, or leave the profile out") -}}
 {{- end -}}
-{{- if and (eq $a.kind "timeSliced") (gt (int $a.count) 1) -}}
-{{- include "tritonkit.fail" (dict "where" (printf "%saccelerator.count" .at) "what" "two shares of time-sliced GPUs give no more compute than one, and may be of one GPU" "fix" "set 1") -}}
+{{- if and (has $a.kind (list "timeSliced" "mps")) (gt (int $a.count) 1) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%saccelerator.count" .at) "what" "two shares of shared GPUs give no more compute than one, and may be of one GPU" "fix" "set 1") -}}
+{{- end -}}
+{{- if and (eq $a.kind "dra") (ne $a.productLabel "nvidia.com/gpu.product") -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%saccelerator.productLabel" .at) "what" (printf "%s, but a claim by DRA asks for the device's product, not for a node's label" $a.productLabel) "fix" "leave it out, or name the nodes in scheduling.nodeSelector") -}}
 {{- end -}}
 {{- if and (eq $a.kind "cpu") $a.products -}}
 {{- include "tritonkit.fail" (dict "where" (printf "%saccelerator.products" .at) "what" "set, but accelerator.kind is cpu" "fix" "leave products empty (in a variant: []), or set accelerator.kind=gpu") -}}
@@ -160,7 +194,7 @@
 {{- end -}}
 {{- with dig "limits" "memory" "" $v.resources -}}
 {{- $limit := include "tritonkit.bytes" (dict "quantity" . "where" (printf "%sresources.limits.memory" $.at)) | int64 -}}
-{{- if le $limit $shm -}}
+{{- if and (le $limit $shm) (ne $v.accelerator.kind "mps") -}}
 {{- include "tritonkit.fail" (dict "where" (printf "%sresources.limits.memory" $.at) "what" (printf "%v does not exceed sharedMemory.size %v, which counts against it" . $v.sharedMemory.size) "fix" "raise the limit by what Triton and the models take, or lower sharedMemory.size") -}}
 {{- end -}}
 {{- end -}}
@@ -168,6 +202,9 @@
 
 {{- define "tritonkit.checkServer" -}}
 {{- $v := .w.values -}}
+{{- if and (include "tritonkit.servesIPv6" .root) (not $v.front.enabled) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%sfront.enabled" .at) "what" "false, and a Service has IPv6 addresses, on which Triton does not listen" "fix" "set it to true, or keep service.http and service.grpc at IPv4") -}}
+{{- end -}}
 {{- $ports := dict -}}
 {{- $names := list "server.httpPort" "server.grpcPort" "server.metricsPort" -}}
 {{- if $v.front.enabled }}{{ $names = concat $names (list "front.httpPort" "front.grpcPort") }}{{ end -}}

@@ -16,6 +16,11 @@
 {{- include "tritonkit.fail" (dict "where" (printf "%spodLabels" $.at) "what" (printf "%s is how the chart finds its pods" $label) "fix" "choose another label") -}}
 {{- end -}}
 {{- end -}}
+{{- range $annotation := list "helm.sh/hook" "helm.sh/hook-delete-policy" -}}
+{{- if hasKey $.root.Values.tests.podAnnotations $annotation -}}
+{{- include "tritonkit.fail" (dict "where" "tests.podAnnotations" "what" (printf "%s is what makes the pod one of helm test" $annotation) "fix" "leave it out") -}}
+{{- end -}}
+{{- end -}}
 {{- range $annotation := list "kubectl.kubernetes.io/default-container" "tritonkit/front-checksum" -}}
 {{- if hasKey $v.podAnnotations $annotation -}}
 {{- include "tritonkit.fail" (dict "where" (printf "%spodAnnotations" $.at) "what" (printf "%s is set by the chart" $annotation) "fix" "leave it out") -}}
