@@ -132,7 +132,11 @@ class _Maker:
         self.lengths = lengths
         self._check()
         # Samples of one shape lie in one array, twice over as far as a batch may reach: a request is then a view of it.
-        self.pool = None if wanted.shapes else samples.batch(found, len(found) + max(batches.values))
+        self.pool = (
+            None
+            if wanted.shapes
+            else samples.as_requested(wanted, samples.batch(found, len(found) + max(batches.values)))
+        )
 
     def make(self, random: np.random.Generator) -> tuple[Sample, int]:
         """One request's inputs, and how many bytes of memory they take beyond those of others."""
@@ -148,6 +152,7 @@ class _Maker:
             sizes = self._sizes(rows[0], random)
             rows = [samples.resized(row, self.recipe, sizes) for row in rows]
         inputs = samples.batch(rows, size) if self.recipe.max_batch_size else rows[0]
+        inputs = samples.as_requested(self.recipe, inputs)
         return inputs, sum(array.nbytes for array in inputs.values())
 
     def _sizes(self, sample: Sample, random: np.random.Generator) -> dict[str, int]:

@@ -71,6 +71,14 @@ def test_lengths_are_as_sampled_or_as_drawn_and_values_stay_those_of_samples(tex
     assert values.max() <= 1007
 
 
+def test_a_number_by_itself_is_sent_with_the_dimension_that_triton_expects(write_recipe: Callable[..., Path]) -> None:
+    inputs = {"x": {"dtype": "fp32", "dims": [4]}, "length": {"dtype": "int64", "dims": []}}
+    for size, shape in ((4, (3, 1)), (0, (1,))):
+        library = payloads.Library([write_recipe("numbers", inputs=inputs, max_batch_size=size, samples=None)])
+        requests = library.requests(Plan(batch_sizes="3" if size else "1"))
+        assert {request.inputs["length"].shape for request in requests} == {shape}
+
+
 def test_a_model_that_does_not_batch_gets_samples_as_they_are(write_recipe: Callable[..., Path]) -> None:
     found = payloads.Library([write_recipe("arithmetic", max_batch_size=0)]).requests(Plan())
     assert {request.inputs["left"].shape for request in found} == {(3,)}

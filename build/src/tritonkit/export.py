@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tritonkit import samples
+from tritonkit import module_outputs, samples, sources
 from tritonkit.errors import SourceError
 from tritonkit.graph import shapes_of
 from tritonkit.recipe import OutputSpec, Recipe
@@ -59,22 +59,34 @@ class Adapter(torch.nn.Module):
         return self._outputs(result)
 
     def _outputs(self, result: Any) -> tuple[torch.Tensor, ...]:
-        if isinstance(result, torch.Tensor):
-            result = (result,)
+        parts = module_outputs.by_name(result)
         if isinstance(result, Mapping):
             if missing := [name for name in self.output_names if name not in result]:
                 raise SourceError(
                     f"{self.where}: the module returns no output {missing[0]!r}; it returns: {', '.join(result)}",
                     "name the outputs like the keys that the module returns",
                 )
-            return tuple(result[name] for name in self.output_names)
-        if len(result) != len(self.output_names):
+            return self._tensors(result, {name: result[name] for name in self.output_names})
+        self._tensors(result, parts)
+        if len(parts) != len(self.output_names):
             raise SourceError(
-                f"{self.where}: the module returns {len(result)} outputs, the recipe names "
+                f"{self.where}: the module returns {len(parts)} outputs, the recipe names "
                 f"{len(self.output_names)}: {', '.join(self.output_names)}",
                 "name every output of the module, in its order",
             )
-        return tuple(result)
+        return tuple(parts.values())
+
+    def _tensors(self, result: Any, parts: Mapping[str, Any]) -> tuple[torch.Tensor, ...]:
+        problems = [problem for name, value in parts.items() if (problem := module_outputs.problem(name, value))]
+        if not parts:
+            problems = [f"the module returns a {type(result).__name__}, which has no tensors"]
+        if problems:
+            raise SourceError(
+                f"{self.where}: {'; '.join(problems)}",
+                "name a function as the source that returns a wrapper, which returns tensors by name:\n\n"
+                + module_outputs.wrapper(result, self.input_names, "load()  # what the source is now"),
+            )
+        return tuple(parts.values())
 
 
 def reference(adapter: Adapter, recipe: Recipe, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -85,7 +97,7 @@ def reference(adapter: Adapter, recipe: Recipe, inputs: Mapping[str, Array]) -> 
     """
     try:
         with torch.no_grad():
-            tensors = adapter(*(torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in recipe.inputs))
+            tensors = adapter(*(_tensor(inputs[name]) for name in recipe.inputs))
     except SourceError:
         raise
     except Exception as error:
@@ -96,10 +108,12 @@ def reference(adapter: Adapter, recipe: Recipe, inputs: Mapping[str, Array]) -> 
         ) from error
     outputs = {}
     for (name, spec), tensor in zip(recipe.outputs.items(), tensors, strict=True):
-        if not isinstance(tensor, torch.Tensor):
-            raise SourceError(f"{recipe.path}: output {name!r} is a {type(tensor).__name__}", "return tensors")
         outputs[name] = _numpy(recipe, name, spec, tensor)
     return outputs
+
+
+def _tensor(array: Array) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(array, order="C"))  # np.ascontiguousarray makes a number a row of one
 
 
 def _numpy(recipe: Recipe, name: str, spec: OutputSpec, tensor: torch.Tensor) -> Array:
@@ -123,26 +137,67 @@ def to_onnx(adapter: Adapter, recipe: Recipe, found: Sequence[samples.Sample], p
     Raises:
         SourceError: The module cannot be exported; the message has the exporter's reason.
     """
+    if half_precision(adapter) == "bf16":
+        raise SourceError(
+            f"{recipe.path}: the module has weights of bf16, which onnxruntime does not compute with on a CPU, where "
+            "graphs are checked",
+            "return module.float() from the source's function; `precisions: [fp32, bf16]` in the recipe then builds "
+            "bf16 as a variant, which is judged",
+        )
     sizes = {name: _example_size(name, recipe) for name in recipe.shapes}
     example = samples.resized(found[0], recipe, sizes)
     if recipe.max_batch_size:
         example = samples.batch([samples.resized(s, recipe, sizes) for s in found], 2)  # 1 would specialise
-    args = tuple(torch.from_numpy(np.ascontiguousarray(example[name])) for name in recipe.inputs)
+    args = tuple(_tensor(example[name]) for name in recipe.inputs)
     try:
-        with _quiet():
-            program = torch.onnx.export(
-                adapter, args, dynamo=True, opset_version=OPSET, dynamic_shapes=(_dynamic_shapes(recipe),),
-                optimize=True, verbose=False,
-            )  # fmt: skip
+        program = _exported(adapter, args, recipe)
     except Exception as error:
-        raise SourceError(
-            f"{recipe.path}: PyTorch cannot export the module: {_reason(error)}",
-            "data-dependent control flow and ops without an ONNX form must go; `--debug` shows the whole report",
-        ) from error
-    assert program is not None
+        if not _use_eager_attention(adapter):
+            raise _not_exported(recipe, error) from error
+        try:
+            program = _exported(adapter, args, recipe)
+        except Exception as again:
+            raise _not_exported(recipe, again) from again
     _name_tensors(program.model, recipe)
     weights = sum(value.const_value.nbytes for value in program.model.graph.initializers.values() if value.const_value)
     program.save(str(path), external_data=weights > EXTERNAL_DATA_BYTES)
+
+
+def _exported(adapter: Adapter, args: tuple[torch.Tensor, ...], recipe: Recipe) -> torch.onnx.ONNXProgram:
+    with _quiet():
+        program = torch.onnx.export(
+            adapter, args, dynamo=True, opset_version=OPSET, dynamic_shapes=(_dynamic_shapes(recipe),),
+            optimize=True, verbose=False,
+        )  # fmt: skip
+    assert program is not None
+    return program
+
+
+def _not_exported(recipe: Recipe, error: Exception) -> SourceError:
+    return SourceError(
+        f"{recipe.path}: PyTorch cannot export the module: {_reason(error)}",
+        "data-dependent control flow and ops without an ONNX form must go; `--debug` shows the whole report",
+    )
+
+
+def _use_eager_attention(adapter: Adapter) -> bool:
+    """Let transformers' models compute attention step by step; whether any of them did otherwise.
+
+    PyTorch cannot export its fused attention for every layout of heads (T5's), and its steps for all.
+    """
+    changed = False
+    for module in adapter.modules():
+        model: Any = module
+        if sources.is_transformers(model) and model.config._attn_implementation not in {None, "eager"}:
+            model.set_attn_implementation("eager")
+            changed = True
+    return changed
+
+
+def half_precision(module: torch.nn.Module) -> str:
+    """The half precision that a module has weights of: ``fp16``, ``bf16`` or empty."""
+    kinds = {parameter.dtype for parameter in (*module.parameters(), *module.buffers())}
+    return "bf16" if torch.bfloat16 in kinds else "fp16" if torch.float16 in kinds else ""
 
 
 def _example_size(name: str, recipe: Recipe) -> int:

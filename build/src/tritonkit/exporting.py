@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tritonkit import dependencies, graph, padding, parity, progress, samples, sources, store
-from tritonkit.errors import MissingError, SourceError
+from tritonkit.errors import CheckFailed, InputError, MissingError, SourceError
 from tritonkit.recipe import HfSource, OnnxSource, Recipe
 from tritonkit.repository import config
 
@@ -40,16 +39,19 @@ def _fill(stage: Path, recipe: Recipe, steps: progress.Steps) -> tuple[dict[str,
         steps.next("read samples")
         found = samples.load(recipe, SAMPLES_CHECKED)
         if isinstance(recipe.source, OnnxSource):
-            reference = None
+            reference, half = None, ""
             steps.next("read the graph")
             _copy_graph(recipe, recipe.source, path)
         else:
-            steps.next("load the module")
-            reference = _export_module(recipe, found, path, steps)
+            steps.next(f"load the module{_as_fp32(recipe)}")
+            reference, half = _export_module(recipe, found, path, steps)
         graph.check_against(recipe, path)
+        if reference is None:
+            graph.declare_outputs(recipe, path)
         steps.next("check the graph on real samples" if reference is None else "check against the module")
         session = graph.Session(path)
-        measured = parity.check(recipe, session, found, reference) + padding.check(recipe, session, found)
+        with _explained(half):
+            measured = parity.check(recipe, session, found, reference) + padding.check(recipe, session, found)
         steps.next("write")
         _write_labels(stage, recipe)
         _write_warmup(stage / config.WARMUP, recipe, found[0])
@@ -63,7 +65,38 @@ def _fill(stage: Path, recipe: Recipe, steps: progress.Steps) -> tuple[dict[str,
     return about, noted
 
 
-def _export_module(recipe: Recipe, found: Sequence[samples.Sample], path: Path, steps: progress.Steps) -> parity.Run:
+def _as_fp32(recipe: Recipe) -> str:
+    """What to say where the weights are loaded as another type than they have."""
+    if not isinstance(recipe.source, HfSource):
+        return ""
+    try:
+        from tritonkit import hf
+
+        precision = hf.checkpoint_precision(recipe.directory / recipe.source.hf)
+    except (ModuleNotFoundError, InputError, OSError, ValueError):
+        return ""  # loading it says what is wrong
+    return f" as fp32; its checkpoint is {precision}" if precision else ""
+
+
+@contextmanager
+def _explained(half: str) -> Iterator[None]:
+    """Say of a module that computes in half precision that this is why its graph differs."""
+    try:
+        yield
+    except CheckFailed as error:
+        if not half:
+            raise
+        raise CheckFailed(
+            f"{error.message}; the module has weights of {half}, in which rounding alone makes such differences",
+            "return module.float() from the source's function; `precisions: [fp32, fp16]` in the recipe then builds "
+            "fp16 as a variant, which is judged",
+        ) from error
+
+
+def _export_module(
+    recipe: Recipe, found: Sequence[samples.Sample], path: Path, steps: progress.Steps
+) -> tuple[parity.Run, str]:
+    """Write the module's graph; a function that runs the module, and the half precision that it computes in if so."""
     try:
         from tritonkit import export
     except ModuleNotFoundError as error:
@@ -77,7 +110,7 @@ def _export_module(recipe: Recipe, found: Sequence[samples.Sample], path: Path, 
     run(samples.batch(fitted, 2) if recipe.max_batch_size else fitted[0])
     steps.next("export to ONNX")
     export.to_onnx(adapter, recipe, found, path)
-    return run  # type: ignore[return-value]
+    return run, export.half_precision(adapter)  # type: ignore[return-value]
 
 
 def _copy_graph(recipe: Recipe, source: OnnxSource, path: Path) -> None:
@@ -112,7 +145,7 @@ def _write_warmup(directory: Path, recipe: Recipe, sample: samples.Sample) -> No
 
             (directory / config.filename(name)).write_bytes(serialize_byte_tensor(array).item())
         else:
-            (directory / config.filename(name)).write_bytes(np.ascontiguousarray(array).tobytes())
+            (directory / config.filename(name)).write_bytes(array.tobytes())
 
 
 def _known_files(recipe: Recipe) -> list[Path]:

@@ -14,9 +14,10 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
+from tritonkit import sources
 from tritonkit.dtypes import BY_ONNX
 from tritonkit.errors import GraphError, MissingError
-from tritonkit.recipe import Recipe, TensorSpec
+from tritonkit.recipe import OnnxSource, Recipe, TensorSpec
 
 Array = NDArray[Any]
 
@@ -46,6 +47,8 @@ def read_signature(path: Path) -> Signature:
         GraphError: The file is missing or no valid ONNX, or has a type that Triton does not serve.
     """
     model = _parse(path)
+    if _without_shape(model):
+        model = _with_inferred_shapes(model)
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     opset = max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
@@ -70,6 +73,11 @@ def _parse(path: Path) -> onnx.ModelProto:
                         f"copy {location} beside {path.name}",
                     )
         onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as error:
+        if not _without_shape(model):
+            raise GraphError(
+                f"{path} is not a valid ONNX model: {_first_line(error)}", "export or download it again"
+            ) from error
     except GraphError:
         raise
     except FileNotFoundError as error:
@@ -79,6 +87,23 @@ def _parse(path: Path) -> onnx.ModelProto:
             f"{path} is not a valid ONNX model: {_first_line(error)}", "export or download it again"
         ) from error
     return model
+
+
+def _with_inferred_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the shapes that follow from its nodes; the symbols that inference makes up say nothing."""
+    inferred = onnx.shape_inference.infer_shapes(model)
+    for before, after in zip(model.graph.output, inferred.graph.output, strict=True):
+        if not before.type.tensor_type.HasField("shape"):
+            for dim in after.type.tensor_type.shape.dim:
+                if dim.dim_param.startswith("unk__"):
+                    dim.Clear()
+    return inferred
+
+
+def _without_shape(model: onnx.ModelProto) -> bool:
+    """Whether an input or output has no shape, which ONNX's checker refuses and onnxruntime runs."""
+    values = (*model.graph.input, *model.graph.output)
+    return any(value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape") for value in values)
 
 
 def _tensor(path: Path, value: onnx.ValueInfoProto) -> GraphTensor:
@@ -91,7 +116,16 @@ def _tensor(path: Path, value: onnx.ValueInfoProto) -> GraphTensor:
         )
     dims: tuple[int | str | None, ...] | None = None
     if tensor.HasField("shape"):
-        dims = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in tensor.shape.dim)
+        # Some converters write -1 where a dimension moves, and onnxruntime reads it so.
+        dims = tuple(
+            dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else dim.dim_param or None
+            for dim in tensor.shape.dim
+        )
+        if 0 in dims:
+            raise GraphError(
+                f"{path}: {value.name!r} has the shape {list(dims)}; Triton has no dimension of size 0",
+                "export it with a dynamic dimension there",
+            )
     return GraphTensor(value.name, BY_ONNX[tensor.elem_type].name, dims)
 
 
@@ -102,6 +136,7 @@ def check_against(recipe: Recipe, path: Path) -> None:
         GraphError: One message with every contradiction.
     """
     signature = read_signature(path)
+    file = recipe.directory / recipe.source.onnx if isinstance(recipe.source, OnnxSource) else "the exported graph"
     problems: list[str] = []
     for kind, declared, actual in (
         ("input", recipe.inputs, signature.inputs),
@@ -112,9 +147,11 @@ def check_against(recipe: Recipe, path: Path) -> None:
             if name in actual:
                 problems += _compare(recipe, f"{kind} {name!r}", spec, actual[name])
     if problems:
+        tensors = (*signature.inputs.values(), *signature.outputs.values())
+        fixed = not recipe.max_batch_size or any(not t.dims or isinstance(t.dims[0], int) for t in tensors)
         raise GraphError(
-            f"{path} contradicts {recipe.path}:\n" + "\n".join(f"  - {problem}" for problem in problems),
-            "correct the recipe; `tritonkit init` on the graph writes one that agrees",
+            f"{file} contradicts {recipe.path}:\n" + "\n".join(f"  - {problem}" for problem in problems),
+            f"correct the recipe; this writes one that agrees:  {sources.init_command(recipe, batched=not fixed)}",
         )
 
 
@@ -154,12 +191,43 @@ def _compare(recipe: Recipe, where: str, spec: TensorSpec, actual: GraphTensor) 
     return problems
 
 
+def declare_outputs(recipe: Recipe, path: Path) -> None:
+    """Write into a graph what its recipe knows of its outputs' shapes and the graph does not say.
+
+    NVIDIA's backend takes an output without a shape for a number, and refuses a size that the configuration has and the
+    graph has not.
+
+    Args:
+        recipe: Agrees with the graph (:func:`check_against`).
+        path: The ONNX file, which is written anew if anything is missing; weights beside it stay.
+    """
+    model = onnx.load(path, load_external_data=False)
+    rows: tuple[int | str, ...] = ("batch",) if recipe.max_batch_size else ()
+    changed = False
+    for value in (*model.graph.input, *model.graph.output):
+        spec = recipe.inputs.get(value.name) or recipe.outputs.get(value.name)
+        if spec is None:
+            continue
+        dims, shape = (*rows, *spec.dims), value.type.tensor_type.shape
+        if not value.type.tensor_type.HasField("shape"):
+            changed = True
+            shape.SetInParent()
+            for dim in dims:
+                shape.dim.add(**({"dim_value": dim} if isinstance(dim, int) else {"dim_param": dim}))
+        elif value.name in recipe.outputs:
+            for dim, entry in zip(dims, shape.dim, strict=True):
+                if isinstance(dim, int) and entry.dim_value != dim:
+                    changed, entry.dim_value = True, dim
+    if changed:
+        onnx.save(model, path)
+
+
 def session_options(threads: int) -> Any:
     """onnxruntime's options for a session in this process: quiet, and with so many threads inside one operator."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what is an error is raised too
     options.intra_op_num_threads = threads
     return options
 
@@ -237,7 +305,8 @@ class Session:
         except Exception as error:
             raise GraphError(
                 f"onnxruntime cannot run the graph on {shapes_of(inputs)}: {_first_line(error)}",
-                "check `dims` and `shapes` in the recipe, and that `samples` yields what the model expects",
+                "check `dims` and `shapes` in the recipe, and let `samples` yield what the model expects: without it, "
+                "checks run on noise, with 0 and 1 for integers",
             ) from error
         return dict(zip(self.output_names, values, strict=True))
 

@@ -6,23 +6,27 @@ The recipe is meant to build as it is; its comments say what to check and what e
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import typing
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from tritonkit import dtypes, graph, sources
+from tritonkit import dtypes, onnx_tensors, probing, sources
 from tritonkit.errors import InputError, SourceError
+from tritonkit.probing import Dims
 from tritonkit.recipe import HfSource, Recipe
 
-# A dimension that moves gets this range until its user knows better.
+MAX_BATCH_SIZE = 16
+# A dimension that moves gets this range until its user knows better; a batch that cannot be batched gets few.
 RANGE = "{min: 1, opt: 64, max: 256}"
+FEW = "{min: 1, opt: 1, max: 16}"
+LONGEST = 512  # tokens, for a model that takes more: attention's cost grows with their square
 # Functions that are called so in every file, whichever model they make.
 _FUNCTIONS_OF_ANY_MODEL = {
     f"{verb}{noun}" for verb in ("load", "build", "create", "get", "make") for noun in ("", "_model", "_module", "_net")
 } | {"model", "module", "net", "main"}
-_HF_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -34,102 +38,131 @@ class Sketch:
         source: The recipe's ``source`` value, as YAML.
         inputs: Name to (dtype, dims without batch).
         outputs: Likewise.
-        batched: Whether the first dimension is a batch.
+        max_batch_size: The largest batch; 0: the first dimension is none.
         notes: Lines for the user, on what could only be guessed.
+        ranges: Dimension to its range as YAML, where it is not ``RANGE``.
     """
 
     name: str
     source: str
-    inputs: Mapping[str, tuple[str, tuple[int | str, ...]]]
-    outputs: Mapping[str, tuple[str, tuple[int | str, ...]]]
-    batched: bool
+    inputs: Mapping[str, tuple[str, Dims]]
+    outputs: Mapping[str, tuple[str, Dims]]
+    max_batch_size: int
     notes: tuple[str, ...] = ()
+    ranges: Mapping[str, str] = field(default_factory=dict)
 
 
 def sketch(
-    model: str, directory: Path, shapes: Mapping[str, tuple[str, tuple[int | str, ...]]] | None = None
+    model: str,
+    directory: Path,
+    shapes: Mapping[str, tuple[str, Dims]] | None = None,
+    max_batch_size: int = MAX_BATCH_SIZE,
 ) -> Sketch:
     """Look at a model.
 
     Args:
         model: ``model.onnx``, ``package.module:function``, ``file.py:function`` or a Hugging Face directory.
         directory: Where the recipe will lie; relative paths are written relative to it.
-        shapes: Inputs of a module (name to dtype and dims without batch), which cannot be seen in it.
+        shapes: Inputs of a module (name to dtype and dims without batch), which cannot be seen in it; or inputs of a
+            graph that are to be narrower than the graph has them.
+        max_batch_size: The largest batch. With 0, dims have everything, and requests are never batched.
 
     Raises:
         InputError: The model is none of these, or does not say enough about itself.
     """
     path = Path(model)
     if path.suffix == ".onnx":
-        return _from_graph(path, directory)
+        return _from_graph(path, directory, shapes or {}, max_batch_size)
     if path.is_dir():
-        return _from_hf(path, directory)
+        return _from_hf(path, directory, shapes or {}, max_batch_size)
     if ":" in model:
-        return _from_module(model, directory, shapes)
+        return _from_module(model, directory, shapes or {}, max_batch_size)
     raise InputError(
         f"{model} is no .onnx file, no directory, and not of the form module:function",
         "check the path, or write package.module:function",
     )
 
 
-def _from_graph(path: Path, directory: Path) -> Sketch:
-    signature = graph.read_signature(path)
-    tensors = [*signature.inputs.values(), *signature.outputs.values()]
-    batched = all(tensor.dims and not isinstance(tensor.dims[0], int) for tensor in tensors)
-    notes = () if batched else ("The graph's first dimension is fixed, so requests cannot be batched.",)
-    taken: dict[str, str] = {}
-
-    def describe(tensor: graph.GraphTensor) -> tuple[str, tuple[int | str, ...]]:
-        if tensor.dims is None:
-            raise InputError(f"{path}: {tensor.name!r} has no shape in the graph", "export it with shapes")
-        return tensor.dtype, tuple(
-            dim if isinstance(dim, int) else _dim_name(dim or f"{tensor.name}_{axis}", taken)
-            for axis, dim in enumerate(tensor.dims)
-        )[int(batched) :]
-
-    inputs = {tensor.name: describe(tensor) for tensor in signature.inputs.values()}
-    outputs = {tensor.name: describe(tensor) for tensor in signature.outputs.values()}
+def _from_graph(path: Path, directory: Path, shapes: Mapping[str, tuple[str, Dims]], max_batch_size: int) -> Sketch:
+    tensors = onnx_tensors.describe(path, shapes, batched=max_batch_size > 0)
     source = f"{{onnx: {_relative(path, directory)}}}"
-    return Sketch(_model_name(path.stem if path.stem != "model" else path.resolve().parent.name),
-                  source, inputs, outputs, batched, notes)  # fmt: skip
+    return Sketch(
+        _model_name(path.stem if path.stem != "model" else path.resolve().parent.name),
+        source, tensors.inputs, tensors.outputs, max_batch_size if tensors.batched else 0, tensors.notes,
+        ranges=dict.fromkeys(tensors.batch_dims, FEW),
+    )  # fmt: skip
 
 
-def _from_hf(path: Path, directory: Path) -> Sketch:
+def _from_hf(path: Path, directory: Path, shapes: Mapping[str, tuple[str, Dims]], max_batch_size: int) -> Sketch:
+    from tritonkit import hf
+
     recipe = Recipe.model_construct(
-        path=directory / "recipe.yaml", source=HfSource(hf=str(path.resolve())), max_batch_size=16
+        path=directory / "recipe.yaml", source=HfSource(hf=str(path.resolve())), max_batch_size=max_batch_size
     )
     module = sources.load_module(recipe)
-    names = [name for name in inspect.signature(module.forward).parameters if name in _HF_INPUTS[:2]]
-    if not names:
-        raise InputError(
-            f"{path}: its forward takes none of {', '.join(_HF_INPUTS[:2])}",
-            "write a function that returns the module, and run `tritonkit init module:function --input …`",
+    load = f"transformers.{type(module).__name__}.from_pretrained({str(path.resolve())!r}, dtype=torch.float32)"
+    origin = _Origin(str(path), load, path.resolve())
+    precision = hf.checkpoint_precision(path)
+    notes = []
+    if precision:
+        notes.append(
+            f"The checkpoint is {precision}. It is loaded as fp32, which everything is compared with; "
+            f"`precisions: [fp32, {precision}]` builds that variant."
         )
-    inputs = dict.fromkeys(names, ("int64", ("sequence",)))
-    outputs, notes = _run(module, inputs)
-    notes = ("Token ids other than 0 and 1 are only tried with `samples`: name a function that yields real ones.",
-             *notes)  # fmt: skip
-    name = path.resolve().name
-    return Sketch(_model_name(name), f"{{hf: {_relative(path, directory)}}}", inputs, outputs, True, notes)
+    name = _model_name(path.resolve().name)
+    return _of_module(origin, module, f"{{hf: {_relative(path, directory)}}}", name, shapes, max_batch_size, notes)
 
 
-def _from_module(model: str, directory: Path, shapes: Mapping[str, tuple[str, tuple[int | str, ...]]] | None) -> Sketch:
+def _from_module(model: str, directory: Path, shapes: Mapping[str, tuple[str, Dims]], max_batch_size: int) -> Sketch:
     reference = _reference(model, directory)
-    recipe = Recipe.model_construct(path=directory / "recipe.yaml", source=reference, max_batch_size=16)
+    recipe = Recipe.model_construct(path=directory / "recipe.yaml", source=reference, max_batch_size=max_batch_size)
     module = sources.load_module(recipe)
-    parameters = [
-        name
-        for name, parameter in inspect.signature(module.forward).parameters.items()
-        if parameter.default is inspect.Parameter.empty and parameter.kind.name != "VAR_POSITIONAL"
-    ]
-    if not shapes:
+    origin = _Origin(model, f"{reference.rpartition(':')[2]}()", None)
+    if not shapes and not sources.is_transformers(module):
+        parameters = _parameters(module)
         example = " ".join(f"--input {name}:fp32:3,224,224" for name in parameters or ["x"])
         raise InputError(
             f"{model}: a module does not say what it takes; its forward has: {', '.join(parameters) or '*args'}",
             f"say it:  tritonkit init {model} {example}",
         )
-    outputs, notes = _run(module, shapes)
-    return Sketch(_name_of_reference(reference), reference, shapes, outputs, True, notes)
+    return _of_module(origin, module, reference, _name_of_reference(reference), shapes, max_batch_size, [])
+
+
+def _of_module(
+    origin: _Origin,
+    module: typing.Any,
+    source: str,
+    name: str,
+    shapes: Mapping[str, tuple[str, Dims]],
+    max_batch_size: int,
+    notes: Sequence[str],
+) -> Sketch:
+    """A module's sketch; what it takes is found where transformers knows it, and what it returns by running it."""
+    ranges: dict[str, str] = {}
+    most = None
+    if not shapes:
+        from tritonkit import hf
+
+        shapes, guesses = hf.inputs_of(module, origin.directory)
+        most = hf.most_tokens(module, origin.directory)
+        notes = [*notes, *guesses]
+        if most:
+            notes = [*notes, f"The model takes up to {most} tokens."]
+            longest = min(most, LONGEST)
+            ranges[hf.TOKENS] = f"{{min: 1, opt: {min(64, longest)}, max: {longest}}}"
+    outputs, more = _run(origin, module, shapes, most, batched=max_batch_size > 0)
+    return Sketch(name, source, shapes, outputs, max_batch_size, (*notes, *more), ranges)
+
+
+def _parameters(module: typing.Any) -> list[str]:
+    """What ``forward`` must be given; where it must be given nothing, what it may be given first."""
+    named = {
+        name: parameter
+        for name, parameter in inspect.signature(module.forward).parameters.items()
+        if not parameter.kind.name.startswith("VAR_")
+    }
+    needed = [name for name, parameter in named.items() if parameter.default is inspect.Parameter.empty]
+    return needed or list(named)[:1]
 
 
 def _name_of_reference(reference: str) -> str:
@@ -139,77 +172,122 @@ def _name_of_reference(reference: str) -> str:
     return _model_name(stem if function.lower() in _FUNCTIONS_OF_ANY_MODEL else function)
 
 
+@dataclass(frozen=True)
+class _Origin:
+    """Where a module came from.
+
+    Attributes:
+        model: What the user named.
+        load: A Python expression that makes the module.
+        directory: Its Hugging Face directory, if it has one.
+    """
+
+    model: str
+    load: str
+    directory: Path | None
+
+
 def _run(
-    module: typing.Any, inputs: Mapping[str, tuple[str, tuple[int | str, ...]]]
-) -> tuple[dict[str, tuple[str, tuple[int | str, ...]]], tuple[str, ...]]:
-    """Names, dtypes and dims of a module's outputs, found by running it at two sizes of what moves."""
+    origin: _Origin, module: typing.Any, inputs: Mapping[str, tuple[str, Dims]], most: int | None, *, batched: bool
+) -> tuple[dict[str, tuple[str, Dims]], tuple[str, ...]]:
+    """Names, dtypes and dims of a module's outputs, found by running it at several sizes, and notes."""
     import torch
 
-    def call(size: int) -> dict[str, typing.Any]:
+    from tritonkit import module_outputs
+
+    results: dict[int, typing.Any] = {}  # the last result of each batch, for the wrapper of one that is no tensors
+
+    def run(batch: int, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
         tensors = {
-            name: torch.ones((2, *(size if isinstance(d, str) else d for d in dims)),
+            name: torch.ones((batch,) * batched + tuple(sizes[dim] if isinstance(dim, str) else dim for dim in dims),
                              dtype=getattr(torch, _TORCH.get(dtype, dtype)))
             for name, (dtype, dims) in inputs.items()
         }  # fmt: skip
-        parameters = inspect.signature(module.forward).parameters
         with torch.no_grad():
-            by_name = all(name in parameters for name in tensors)
-            result = module(**tensors) if by_name else module(*tensors.values())
-        if isinstance(result, torch.Tensor):
-            return {"output": result}
-        if isinstance(result, Mapping):
-            return {name: value for name, value in result.items() if isinstance(value, torch.Tensor)}
-        return {f"output_{index}": value for index, value in enumerate(result)}
+            by_keyword = all(name in inspect.signature(module.forward).parameters for name in tensors)
+            results[batch] = module(**tensors) if by_keyword else module(*tensors.values())
+        parts = module_outputs.by_name(results[batch])
+        return {name: tuple(value.shape) for name, value in parts.items() if isinstance(value, torch.Tensor)}
 
+    names = list(dict.fromkeys(dim for _, dims in inputs.values() for dim in dims if isinstance(dim, str)))
     try:
-        small, large = call(8), call(12)
+        found = probing.output_dims(run, names, batched=batched, most=most)
     except Exception as error:
-        given = ", ".join(f"{name} {dtype}{list(dims)}" for name, (dtype, dims) in inputs.items())
-        raise SourceError(
-            f"the module's forward rejects {given} (with a batch of 2): {type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else ''}",
-            "correct --input: name:dtype:dims, dims without the batch dimension",
-        ) from error
-    moving = next((d for _, dims in inputs.values() for d in dims if isinstance(d, str)), None)
-    outputs = {}
-    for name, value in small.items():
-        dims = tuple(
-            a if a == b else str(moving) if a == 8 else f"{name}_{axis}"
-            for axis, (a, b) in enumerate(zip(value.shape[1:], large[name].shape[1:], strict=True))
+        raise _rejected(origin, inputs, error, batched=batched) from error
+    parts = module_outputs.by_name(results[probing.BATCHES[0]])
+    problems = {name: module_outputs.problem(name, value) for name, value in parts.items()}
+    problems |= {name: dims.why for name, dims in found.items() if isinstance(dims, probing.NoBatch)}
+    problems = {name: why for name, why in problems.items() if why} or ({} if parts else {"": "it returns no tensors"})
+    kept = [name for name in parts if name not in problems]
+    if problems and (not kept or not isinstance(results[probing.BATCHES[0]], Mapping)):
+        batch = probing.BATCHES[1]
+        code = module_outputs.wrapper(results.get(batch), list(inputs), origin.load, batch if batched else None)
+        raise SourceError(f"{origin.model}: {'; '.join(problems.values())}", _wrapped(origin, inputs, code))
+    outputs = {name: (str(module_outputs.dtype_of(parts[name])), typing.cast("Dims", found[name])) for name in kept}
+    notes = [f"Left out: {why}." for why in problems.values()]
+    notes += ["`output` is a name of ours: call it what it is."] if kept == ["output"] else []
+    return outputs, tuple(notes)
+
+
+def _wrapped(origin: _Origin, inputs: Mapping[str, tuple[str, Dims]], code: str) -> str:
+    """How to go on with a module whose outputs are no tensors."""
+    said = " ".join(f"--input {as_argument(name, dtype, dims)}" for name, (dtype, dims) in inputs.items())
+    file, _, _ = origin.model.rpartition(":")
+    place, note = (file, "in it") if file.endswith(".py") else ("wrapper.py", "in wrapper.py, with its imports")
+    return f"return tensors by name, from a wrapper {note}, then  tritonkit init {place}:flat {said}\n\n{code}"
+
+
+def _rejected(
+    origin: _Origin, inputs: Mapping[str, tuple[str, Dims]], error: Exception, *, batched: bool
+) -> SourceError:
+    given = ", ".join(f"{name} {dtype}{list(dims)}" for name, (dtype, dims) in inputs.items())
+    reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    beside = " (with a batch of 2)" if batched else ""
+    if origin.directory is None:
+        fix = "correct --input: name:dtype:dims, " + (
+            "dims without the batch dimension" if batched else "dims with all dimensions"
         )
-        outputs[name] = (_dtype_of(str(value.dtype)), dims)
-    notes = () if list(outputs) != ["output"] else ("`output` is a name of ours: call it what it is.",)
-    return outputs, notes
+    else:
+        fix = (
+            "load it in a function of yours, in a module that takes what can be sent, and say what that is: "
+            "`tritonkit init FILE.py:load --input NAME:DTYPE:DIMS`"
+        )
+    return SourceError(f"{origin.model}: its forward rejects {given}{beside}: {reason}", fix)
 
 
 _TORCH = {"fp16": "float16", "fp32": "float32", "fp64": "float64"}
 
 
-def _dtype_of(torch_name: str) -> str:
-    name = torch_name.removeprefix("torch.")
-    return {value: key for key, value in _TORCH.items()}.get(name, name)
+def as_argument(name: str, dtype: str, dims: Dims) -> str:
+    """An input as ``--input`` takes it."""
+    return f"{name}:{dtype}:{','.join(map(str, dims))}"
 
 
-def parse_input(text: str) -> tuple[str, tuple[str, tuple[int | str, ...]]]:
+def parse_input(text: str) -> tuple[str, tuple[str, Dims]]:
     """``image:uint8:224,224,3`` → name, dtype and dims.
 
     Raises:
         InputError: It is not of that form.
     """
-    parts = text.split(":")
-    if len(parts) != 3 or parts[1] not in dtypes.BY_NAME:
+    name, dtype, dims = ([*text.rsplit(":", 2), "", ""])[:3]
+    sizes = [dim.strip() for dim in dims.split(",") if dim.strip()]
+    wrong = [
+        dim for dim in sizes if not (dim.isdigit() and int(dim)) and not re.fullmatch(r"[A-Za-z_]\w*", dim, re.ASCII)
+    ]
+    if not name or dtype not in dtypes.BY_NAME or wrong:
         raise InputError(
-            f"--input {text}: expected name:dtype:dims, for example image:uint8:224,224,3 or ids:int64:sequence",
-            f"dtypes are {', '.join(dtypes.BY_NAME)}; dims have no batch dimension",
+            f"--input {text}: " + (f"{wrong[0]!r} is no dimension" if wrong else "this is not name:dtype:dims"),
+            "for example image:uint8:224,224,3, or ids:int64:sequence where a dimension moves, or gain:fp32: for a "
+            f"number; dtypes are {', '.join(dtypes.BY_NAME)}",
         )
-    dims = tuple(int(dim) if dim.isdigit() else dim for dim in parts[2].split(",") if dim)
-    return parts[0], (parts[1], dims)
+    return name, (dtype, tuple(int(dim) if dim.isdigit() else dim for dim in sizes))
 
 
 def as_yaml(found: Sketch) -> str:
     """The recipe as text, with comments."""
     lines = [
-        "# What goes in and comes out has no batch dimension. Build it with: tritonkit build THIS_FILE",
+        "# Build it with: tritonkit build THIS_FILE",
+        "# What goes in and comes out is said without its batch dimension." if found.max_batch_size else "",
         *(f"# {note}" for note in found.notes),
         f"name: {found.name}",
         f"source: {found.source}",
@@ -218,13 +296,13 @@ def as_yaml(found: Sketch) -> str:
         "outputs:",
         *_tensor_lines(found.outputs),
     ]
-    names = {dim for _, dims in [*found.inputs.values(), *found.outputs.values()] for dim in dims}
-    if moving := sorted(dim for dim in names if isinstance(dim, str)):
+    moving = dict.fromkeys(dim for _, dims in found.inputs.values() for dim in dims if isinstance(dim, str))
+    if moving:
         lines.append("shapes:   # what each moving dimension may be; `opt` is the size to be fast at")
-        lines += [f"  {dim}: {RANGE}" for dim in moving]
+        lines += [f"  {_quoted(dim)}: {found.ranges.get(dim, RANGE)}" for dim in moving]
     lines.append(
-        "max_batch_size: 16   # the largest batch that Triton makes of waiting requests"
-        if found.batched
+        f"max_batch_size: {found.max_batch_size}   # the largest batch that Triton makes of waiting requests"
+        if found.max_batch_size
         else "max_batch_size: 0   # requests carry the whole shape"
     )
     lines += [
@@ -232,25 +310,23 @@ def as_yaml(found: Sketch) -> str:
         "# tolerance: 0.0001             # largest difference from the module, over the output's largest value",
         "# batching: {max_queue_delay_us: 1000, instances: 1}",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(line for line in lines if line) + "\n"
 
 
-def _tensor_lines(tensors: Mapping[str, tuple[str, tuple[int | str, ...]]]) -> list[str]:
+def _tensor_lines(tensors: Mapping[str, tuple[str, Dims]]) -> list[str]:
     return [
-        f"  {_quoted(name)}: {{dtype: {dtype}, dims: [{', '.join(map(str, dims))}]}}"
+        f"  {_quoted(name)}: {{dtype: {dtype}, dims: [{', '.join(map(_quoted, dims))}]}}"
         for name, (dtype, dims) in tensors.items()
     ]
 
 
-def _quoted(name: str) -> str:
-    return (
-        name if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) and name not in {"y", "n", "on", "off"} else f'"{name}"'
+def _quoted(name: str | int) -> str:
+    """A name as YAML reads it back: without quotes only where no version of YAML takes it for something else."""
+    plain = isinstance(name, int) or (
+        re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)
+        and name.lower() not in {"y", "n", "on", "off", "yes", "no", "true", "false", "null"}
     )
-
-
-def _dim_name(text: str, taken: dict[str, str]) -> str:
-    """A dimension's symbol as an identifier; equal symbols stay equal."""
-    return taken.setdefault(text, re.sub(r"\W+", "_", text).strip("_") or "dim")
+    return str(name) if plain else json.dumps(name)
 
 
 def _model_name(text: str) -> str:

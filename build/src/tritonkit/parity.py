@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tritonkit import samples
+from tritonkit import samples, sources
 from tritonkit.errors import CheckFailed
 from tritonkit.graph import Session, shapes_of
 from tritonkit.recipe import Recipe
@@ -74,7 +74,7 @@ def check(
     for measurement in sorted(measured, key=lambda m: (CHECKS.index(m.check), -m.relative)):
         allowed = recipe.tolerance * (ALONE_FACTOR if measurement.check == "alone" else 1)
         if not measurement.relative <= allowed:
-            raise CheckFailed(_refusal(recipe, measurement, allowed), _advice(measurement))
+            raise CheckFailed(_refusal(recipe, measurement, allowed), _advice(recipe, measurement))
     return measured
 
 
@@ -116,7 +116,7 @@ def _check_shapes(recipe: Recipe, inputs: Mapping[str, Array], outputs: Mapping[
     for name, spec in recipe.outputs.items():
         shape = outputs[name].shape
         rest = shape[1:] if recipe.max_batch_size else shape
-        batch = len(next(iter(inputs.values())))
+        batch = len(next(iter(inputs.values()))) if recipe.max_batch_size else 0
         fits = len(rest) == len(spec.dims) and all(
             size == (sizes.get(dim, size) if isinstance(dim, str) else dim)
             for dim, size in zip(spec.dims, rest, strict=True)
@@ -172,7 +172,10 @@ def _refusal(recipe: Recipe, worst: Measurement, allowed: float) -> str:
     )
 
 
-def _advice(worst: Measurement) -> str:
+def _advice(recipe: Recipe, worst: Measurement) -> str:
     if worst.check == "module":
         return "look for randomness or data-dependent branches in forward, or raise `tolerance` if this is close enough"
-    return "the model mixes the rows of a batch: set max_batch_size: 0, or correct the model"
+    return (
+        "the model mixes the rows of a batch: correct it, or serve it without batches, by a recipe that this writes:  "
+        + sources.init_command(recipe, batched=False)
+    )

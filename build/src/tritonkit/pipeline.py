@@ -16,7 +16,7 @@ from tritonkit.errors import CheckFailed, GraphError, InputError, RecipeError, S
 from tritonkit.graph import Session
 from tritonkit.precision import gate, metrics, variants
 from tritonkit.recipe import PRECISIONS, Precision, Recipe, Target
-from tritonkit.repository import layout, text
+from tritonkit.repository import config, layout, text
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ def build(wanted: Sequence[Recipe], repository: Path, target: Target = "cpu", op
     _check_names(wanted)
     layout.check_place(repository)
     # Before any export, so that a mistake there costs no time.
+    for recipe in wanted:
+        config.check_numbers(recipe, target)
     texts = [model for recipe in wanted for model in text.models(recipe, target)]
     exported_now: list[str] = []
     ready = []

@@ -67,6 +67,14 @@ def batch(samples: Sequence[Sample], size: int) -> Sample:
     return {name: np.stack([sample[name] for sample in chosen]) for name in chosen[0]}
 
 
+def as_requested(recipe: Recipe, inputs: Mapping[str, Array]) -> Sample:
+    """Inputs, with their batch dimension if there is one, in the shapes that a request has.
+
+    Triton allows no empty shape: a number by itself (``dims: []``) goes over the wire as ``[1]``.
+    """
+    return {name: array if recipe.inputs[name].dims else array[..., None] for name, array in inputs.items()}
+
+
 def _iterate(found: object) -> Iterable[Mapping[str, object]]:
     if not isinstance(found, Iterable):
         raise SourceError("samples: the function must return or yield dicts of arrays", "use `yield`")
@@ -113,9 +121,10 @@ def _synthetic(recipe: Recipe, seed: int) -> Sample:
         if spec.dtype == "string":
             sample[name] = np.full(shape, b"text", dtype=np.object_)
         elif spec.type.numpy.kind == "f":
-            sample[name] = random.standard_normal(shape).astype(spec.type.numpy)
+            sample[name] = np.asarray(random.standard_normal(shape), dtype=spec.type.numpy)
         else:
             values = random.integers(0, 2, shape)
-            values[..., :1] = 1  # a mask must leave something
-            sample[name] = values.astype(spec.type.numpy)
+            if shape:
+                values[..., :1] = 1  # a mask must leave something
+            sample[name] = np.asarray(values, dtype=spec.type.numpy)
     return sample

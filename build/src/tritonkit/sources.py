@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -84,6 +85,32 @@ def load_module(recipe: Recipe) -> Any:
             "return the module itself",
         )
     return module.eval()
+
+
+def is_transformers(module: Any) -> bool:
+    """Whether a module is a model of transformers, which says what it takes; transformers is not imported for this."""
+    return any(kind.__module__ == "transformers.modeling_utils" for kind in type(module).__mro__)
+
+
+def init_command(recipe: Recipe, *, batched: bool) -> str:
+    """The ``tritonkit init`` that looks at a recipe's source anew, and writes beside the recipe.
+
+    Args:
+        recipe: Whose source to look at, and whose inputs to name where a module cannot say them.
+        batched: Whether the new recipe's first dimension is to be a batch.
+    """
+    source = recipe.source
+    inputs: list[str] = []
+    if isinstance(source, str):
+        model = str(recipe.directory / source) if ".py:" in source else source
+        for name, spec in recipe.inputs.items():
+            dims = spec.dims if batched or not recipe.max_batch_size else ("batch", *spec.dims)
+            inputs += ["--input", f"{name}:{spec.dtype}:{','.join(map(str, dims))}"]
+    else:
+        model = str(recipe.directory / (source.onnx if isinstance(source, OnnxSource) else source.hf))
+    size = ["--max-batch-size", str(recipe.max_batch_size)] if batched else ["--max-batch-size", "0"]
+    output = recipe.path.with_name(f"{recipe.path.stem}_2.yaml")
+    return shlex.join(["tritonkit", "init", model, *inputs, *size, "--output", str(output)])
 
 
 def load_labels(reference: str, recipe: Recipe) -> list[str]:

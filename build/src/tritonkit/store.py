@@ -22,7 +22,7 @@ from tritonkit.dependencies import Dependencies, sha256
 ABOUT = "artifact.json"
 GRAPH = "model.onnx"
 # What an artifact is made with; a change in any of them makes a new one.
-_CODE = ("dtypes", "export", "graph", "hf", "padding", "parity", "samples", "sources")
+_CODE = ("dtypes", "export", "graph", "hf", "module_outputs", "padding", "parity", "samples", "sources")
 # How a graph is served, and what is made of it later, does not change its export.
 _NOT_EXPORTED = {"batching", "precisions", "accuracy", "calibration", "slo", "gpus", "text", "tf32"}
 _TOOLS = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch", "transformers")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from rich.table import Table
 from tritonkit.cli.output import RECIPES, Verbs, make_table, out, print_json
 from tritonkit.errors import InputError, OutputError
 from tritonkit.queue_limits import QueueLimits
-from tritonkit.recipe import PRECISIONS
+from tritonkit.recipe import MOST_BATCH, PRECISIONS
 
 
 def add(verbs: Verbs, common: argparse.ArgumentParser, report: argparse.ArgumentParser) -> None:
@@ -40,7 +41,16 @@ def add(verbs: Verbs, common: argparse.ArgumentParser, report: argparse.Argument
 
     init = verbs.add_parser("init", parents=[common], help="write a first recipe by looking at a model")
     init.add_argument("model", help="model.onnx, module:function, file.py:function, or a Hugging Face directory")
-    init.add_argument("--input", action="append", default=[], metavar="NAME:DTYPE:DIMS", help="what a module takes")
+    init.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME:DTYPE:DIMS",
+        help="what a module takes, or a graph less of",
+    )
+    init.add_argument(
+        "--max-batch-size", type=int, default=16, metavar="N", help="0: never batched; default: %(default)s"
+    )
     init.add_argument("--output", "-o", type=Path, help="default: NAME.yaml")
     init.set_defaults(command=_init)
 
@@ -158,10 +168,12 @@ def _init(options: argparse.Namespace) -> int:
 
     directory = (options.output or Path("recipe.yaml")).absolute().parent
     shapes = dict(initialise.parse_input(text) for text in options.input)
-    found = initialise.sketch(options.model, directory, shapes)
+    if not 0 <= options.max_batch_size <= MOST_BATCH:
+        raise InputError(f"--max-batch-size {options.max_batch_size} is no batch size", f"0 to {MOST_BATCH}")
+    found = initialise.sketch(options.model, directory, shapes, options.max_batch_size)
     path: Path = options.output or Path(f"{found.name}.yaml")
     if path.exists():
         raise OutputError(f"{path} exists", "name another file with --output")
     atomic.write(path, initialise.as_yaml(found).encode())
-    out.print(f"wrote {path}; next: tritonkit build {path}")
+    out.print(f"wrote {path}; next: tritonkit build {shlex.quote(str(path))}", soft_wrap=True, markup=False)
     return 0

@@ -7,6 +7,7 @@ It knows the words and their bounds. Whether the source loads, or a graph agrees
 from tritonkit.recipe.model import Recipe, as_json, holds
 from tritonkit.recipe.reading import load
 from tritonkit.recipe.sections import (
+    MOST_BATCH,
     PRECISIONS,
     Batching,
     Calibration,
@@ -24,6 +25,7 @@ from tritonkit.recipe.serving import MAX_QUEUE_SIZE, QUEUE_TIMEOUT_MS, Serving
 
 __all__ = [
     "MAX_QUEUE_SIZE",
+    "MOST_BATCH",
     "PRECISIONS",
     "QUEUE_TIMEOUT_MS",
     "Batching",

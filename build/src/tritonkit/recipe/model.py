@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from tritonkit.recipe.sections import (
+    MOST_BATCH,
     Batching,
     Calibration,
     HfSource,
@@ -35,7 +36,7 @@ class Recipe(Section):
             ``{onnx: path}``, or ``{hf: directory}``. Paths are relative to the recipe.
         inputs: In the order of the module's ``forward``, or named like its parameters.
         outputs: In the order in which the module returns them, or named like its keys.
-        shapes: Bounds of every named dimension.
+        shapes: Bounds of the inputs' named dimensions. One that only outputs have is what the model makes it.
         max_batch_size: 0 means that requests carry the whole shape and are never batched.
         samples: ``module:function`` yielding real inputs, one dict of arrays without batch dimension each.
         tolerance: Largest parity error that is accepted, relative to the output's largest magnitude.
@@ -57,7 +58,7 @@ class Recipe(Section):
     inputs: Annotated[dict[str, TensorSpec], Field(min_length=1)]
     outputs: Annotated[dict[str, OutputSpec], Field(min_length=1)]
     shapes: dict[str, Range] = Field(default={})
-    max_batch_size: Annotated[int, Field(ge=0, le=4096)] = 16
+    max_batch_size: Annotated[int, Field(ge=0, le=MOST_BATCH)] = 16
     samples: str | None = None
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     tf32: bool = True
@@ -72,9 +73,9 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _dims_are_bounded(self) -> Recipe:
-        named = {d for spec in (*self.inputs.values(), *self.outputs.values()) for d in spec.dims}
-        names = {d for d in named if isinstance(d, str)}
-        if missing := sorted(names - set(self.shapes)):
+        needed = {d for spec in self.inputs.values() for d in spec.dims if isinstance(d, str)}
+        names = needed | {d for spec in self.outputs.values() for d in spec.dims if isinstance(d, str)}
+        if missing := sorted(needed - set(self.shapes)):
             raise ValueError(
                 f"dimension {missing[0]!r} has no range; add  shapes: {{{missing[0]}: {{min: 1, opt: 16, max: 128}}}}"
             )

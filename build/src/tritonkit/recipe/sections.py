@@ -12,6 +12,7 @@ from tritonkit.dtypes import BY_NAME, Dtype
 Dim = Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$")]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
+MOST_BATCH = 4096  # the largest batch that a recipe may ask for
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Target = Literal["cpu", "cuda", "tensorrt"]
 

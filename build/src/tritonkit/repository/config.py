@@ -16,6 +16,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from tritonkit import store
+from tritonkit.errors import RecipeError
 from tritonkit.recipe import Recipe, Serving, Target, TensorSpec
 from tritonkit.samples import Sample
 
@@ -59,14 +60,30 @@ def make(
     return seal(text_format.MessageToString(config), recipe.path.name)
 
 
+def check_numbers(recipe: Recipe, target: Target) -> None:
+    """Refuse a number by itself where nothing can serve one: without batches, by TensorRT.
+
+    NVIDIA's backend compares the configuration's dims with the engine's, and no configuration has an empty shape.
+
+    Raises:
+        RecipeError: An input or output has ``dims: []``, and ``max_batch_size`` is 0.
+    """
+    for name, spec in (*recipe.inputs.items(), *recipe.outputs.items()):
+        if target == "tensorrt" and not recipe.max_batch_size and not spec.dims:
+            raise RecipeError(
+                f"{recipe.path}: {name!r} is a number by itself (dims: []), which TensorRT's backend does not serve",
+                "give it dims: [1] in the graph and in the recipe, or build for --target cuda",
+            )
+
+
 def build(recipe: Recipe, target: Target, *, sized: bool = True) -> pb.ModelConfig:
     """The configuration, but for what lies beside it: engines and the warm-up's sample."""
     config = pb.ModelConfig(name=recipe.name, backend=_BACKENDS[target] if sized else "onnxruntime")
     for name, spec in recipe.inputs.items():
-        _set_shape(config.input.add(name=name, data_type=_type(spec)), spec)
+        _set_shape(config.input.add(name=name, data_type=_type(spec)), spec, recipe)
     for name, output in recipe.outputs.items():
         labels = labels_filename(recipe, name) if output.labels else ""
-        _set_shape(config.output.add(name=name, data_type=_type(output), label_filename=labels), output)
+        _set_shape(config.output.add(name=name, data_type=_type(output), label_filename=labels), output, recipe)
     set_batching(config, recipe, target)
     if target == "cuda" and sized:
         config.default_model_filename = store.GRAPH
@@ -179,6 +196,8 @@ def _add_sizes(config: pb.ModelConfig, recipe: Recipe, serving: Serving) -> None
         parameters.pop(name, None)
     if serving.max_batch_size or not serving.batch_sizes:  # a request without batch dimension is a size by itself
         parameters["batch_sizes"].string_value = ",".join(map(str, serving.batch_sizes)) or "off"
+    elif any(not spec.dims for spec in (*recipe.inputs.values(), *recipe.outputs.values())):
+        parameters["batch_sizes"].string_value = "off"  # a prepared size has the shapes of the configuration
     parameters["cuda_graphs"].string_value = str(int(serving.cuda_graphs))
     padding = padding_of(recipe) if pads(serving) else {}
     if padding:
@@ -203,10 +222,14 @@ def _type(spec: TensorSpec) -> int:
     return int(pb.DataType.Value(spec.type.triton))
 
 
-def _set_shape(tensor: pb.ModelInput | pb.ModelOutput, spec: TensorSpec) -> None:
-    """Dims of a tensor; one number a request is ``[1]`` on the wire, as Triton allows no empty shape."""
+def _set_shape(tensor: pb.ModelInput | pb.ModelOutput, spec: TensorSpec, recipe: Recipe) -> None:
+    """Dims of a tensor; a number by itself is ``[1]`` on the wire, as Triton allows no empty shape.
+
+    Without batches the backend gives the graph its number: Triton refuses to take the dimension away by ``reshape``.
+    """
     if spec.dims:
         tensor.dims.extend(-1 if isinstance(dim, str) else dim for dim in spec.dims)
     else:
         tensor.dims.append(1)
-        tensor.reshape.SetInParent()
+        if recipe.max_batch_size:
+            tensor.reshape.SetInParent()

@@ -97,10 +97,13 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(str(error)) from error
         self.output_names = self.execution.output_names
         self.on_gpu = device is not None
+        # What an output without dimensions is called on the wire: a configuration has no empty shape.
+        self.number_shapes = {said["name"]: [int(dim) for dim in said["dims"]] for said in config["output"]}
 
     def _open_direct(self, config, session, reason):
         _check_signature(config, session)
-        self.execution = DirectExecution(session)
+        numbers = {tensor.name for tensor in session.get_inputs() if not tensor.shape and config["max_batch_size"] == 0}
+        self.execution = DirectExecution(session, numbers)
         if reason:
             pb_utils.Logger.log_info(f"{self.name}: batches run as they come: {reason}")
 
@@ -108,7 +111,7 @@ class TritonPythonModel:
         start = time.monotonic()
         cuda_options = execution_providers[0][1] if device is not None else {}
         self.execution = open_execution(
-            graph, sizes, options, device, cuda_options, inspect=lambda session: _check_signature(config, session)
+            graph, sizes, options, device, cuda_options, inspect=lambda session: _check_sized(config, session)
         )
         pb_utils.Logger.log_info(f"{self.name}: {_report(sizes, self.execution.facts, time.monotonic() - start)}")
 
@@ -144,6 +147,10 @@ class TritonPythonModel:
 
     def _response(self, request, outputs):
         names = self.output_names
+        outputs = [
+            output if output.shape else output.reshape(self.number_shapes[name])
+            for name, output in zip(names, outputs, strict=True)
+        ]
         if len(names) > 1:  # Triton refuses a request for none
             requested = request.requested_output_names()
             outputs = [output for name, output in zip(names, outputs, strict=True) if name in requested]
@@ -286,9 +293,21 @@ def _check_signature(config, session):
         raise pb_utils.TritonModelException(f"the graph's input {min(missing)!r} is not in the configuration")
 
 
+def _check_sized(config, session):
+    """As `_check_signature`; a prepared size has the configuration's shapes, and a number by itself has none."""
+    _check_signature(config, session)
+    for tensor in (*session.get_inputs(), *session.get_outputs()):
+        if not tensor.shape and config["max_batch_size"] == 0:
+            raise pb_utils.TritonModelException(
+                f"{tensor.name!r} is a number by itself, which has no prepared size; set the parameter batch_sizes: off"
+            )
+
+
 def _check_dims(key, said, shape, max_batch_size):
     dims = said["reshape"]["shape"] if "reshape" in said else said["dims"]
     full = [-1, *dims] if max_batch_size > 0 else list(dims)
+    if max_batch_size == 0 and not shape and all(int(dim) == 1 for dim in dims):
+        return  # a number by itself, which a configuration can only call [1]
     where = f"{key} {said['name']!r} has dims {dims} in the configuration, {shape} in the graph"
     if max_batch_size > 0 and shape and isinstance(shape[0], int):
         raise pb_utils.TritonModelException(f"{where}: max_batch_size > 0 needs a dynamic first dimension")

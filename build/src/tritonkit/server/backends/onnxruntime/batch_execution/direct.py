@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,14 @@ class DirectExecution:
 
     Args:
         session: onnxruntime's session.
+        numbers: Inputs that the graph takes without dimensions; on the wire they are ``[1]``.
     """
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, numbers: Container[str] = ()) -> None:
         self._session = session
         self.output_names = [output.name for output in session.get_outputs()]
         self._input_names = [entry.name for entry in session.get_inputs()]
+        self._numbers = numbers
         self._buffers: dict[str, np.ndarray] = {}
 
     def run(self, requests: Sequence[Mapping[str, Any]]) -> list[list[np.ndarray]]:
@@ -33,7 +35,7 @@ class DirectExecution:
         if missing := [name for name, arrays in columns.items() if len(arrays) < len(requests)]:
             raise ValueError(f"input {missing[0]!r} is missing; every input of the graph is needed")
         if len(requests) == 1:
-            return [self._session.run(self.output_names, {name: arrays[0] for name, arrays in columns.items()})]
+            return [self._session.run(self.output_names, {name: self._fed(name, columns[name][0]) for name in columns})]
         counts = [len(array) for array in columns[self._input_names[0]]]
         total = sum(counts)
         outputs = self._session.run(
@@ -46,6 +48,9 @@ class DirectExecution:
         return [
             [output[end - count : end] for output in outputs] for count, end in zip(counts, ends, strict=True)
         ]  # fmt: skip
+
+    def _fed(self, name: str, array: np.ndarray) -> np.ndarray:
+        return array.reshape(()) if name in self._numbers else array
 
     def device_tensor(self, capsule: Any) -> np.ndarray:
         """The host's copy of a tensor in a GPU's memory, from a DLPack capsule."""
