@@ -286,14 +286,6 @@ def test_a_server_that_ignores_signals_ends_with_its_workers(
     assert not any(one.is_running() for one in server)
 
 
-def _command(process: psutil.Process) -> str:
-    """A running process's command line; an ended one, which its parent may not have waited for yet, has none."""
-    try:
-        return " ".join(process.cmdline())
-    except (psutil.ZombieProcess, psutil.NoSuchProcess):
-        return ""
-
-
 def test_one_peer_is_served_asked_and_ended(
     fastapi: Peer, subject: Subject, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,7 +308,8 @@ def test_one_peer_is_served_asked_and_ended(
     assert other.capacity is None
     assert "no such model" in (other.problem or "")
     assert any("round 1 of 1, FastAPI" in text for text in said)
-    assert not [family for family in map(_command, psutil.Process().children(recursive=True)) if "serve.py" in family]
+    commands = [child.as_dict(["cmdline"])["cmdline"] or [] for child in psutil.Process().children(recursive=True)]
+    assert not [command for command in commands if "serve.py" in " ".join(command)]  # one that ended has none
     assert 0 < (row.ready_s or 0) < harness.STARTS_S
     if row.problem is not None:  # a busy machine
         assert "could not keep its schedule" in row.problem
