@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tritonkit import dependencies, graph, padding, parity, progress, samples, sources, store
+from tritonkit import dependencies, external_data, graph, padding, parity, progress, samples, sources, store
 from tritonkit.errors import MissingError, SourceError
 from tritonkit.recipe import HfSource, OnnxSource, Recipe
 from tritonkit.repository import config
@@ -81,13 +81,9 @@ def _export_module(recipe: Recipe, found: Sequence[samples.Sample], path: Path, 
 
 
 def _copy_graph(recipe: Recipe, source: OnnxSource, path: Path) -> None:
-    import onnx
-
     origin = recipe.directory / source.onnx
     graph.read_signature(origin)
-    model = onnx.load(origin)  # with its external weights, wherever they lie
-    big = model.ByteSize() > 2**31 - 2**20
-    onnx.save(model, path, save_as_external_data=big, location=f"{store.GRAPH}.data" if big else None)
+    external_data.copy(origin, path)
 
 
 def _write_labels(stage: Path, recipe: Recipe) -> None:

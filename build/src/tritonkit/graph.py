@@ -14,6 +14,7 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
+from tritonkit import external_data
 from tritonkit.dtypes import BY_ONNX
 from tritonkit.errors import GraphError, MissingError
 from tritonkit.recipe import Recipe, TensorSpec
@@ -61,15 +62,7 @@ def _parse(path: Path) -> onnx.ModelProto:
         model = onnx.load(path, load_external_data=False)
         if not model.graph.output:
             raise ValueError("it has no outputs")
-        for tensor in model.graph.initializer:
-            if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                location = next(entry.value for entry in tensor.external_data if entry.key == "location")
-                if not (path.parent / location).is_file():
-                    raise GraphError(
-                        f"{path}: its weights file {location} is missing",
-                        f"copy {location} beside {path.name}",
-                    )
-        onnx.checker.check_model(str(path))
+        external_data.check(model, path)
     except GraphError:
         raise
     except FileNotFoundError as error:

@@ -6,6 +6,7 @@ The recipe is meant to build as it is; its comments say what to check and what e
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import typing
 from collections.abc import Mapping
@@ -90,7 +91,7 @@ def _from_graph(path: Path, directory: Path) -> Sketch:
     inputs = {tensor.name: describe(tensor) for tensor in signature.inputs.values()}
     outputs = {tensor.name: describe(tensor) for tensor in signature.outputs.values()}
     source = f"{{onnx: {_relative(path, directory)}}}"
-    return Sketch(_model_name(path.stem if path.stem != "model" else path.resolve().parent.name),
+    return Sketch(_model_name(path.stem if path.stem != "model" else _normal(path).parent.name),
                   source, inputs, outputs, batched, notes)  # fmt: skip
 
 
@@ -109,7 +110,7 @@ def _from_hf(path: Path, directory: Path) -> Sketch:
     outputs, notes = _run(module, inputs)
     notes = ("Token ids other than 0 and 1 are only tried with `samples`: name a function that yields real ones.",
              *notes)  # fmt: skip
-    name = path.resolve().name
+    name = _normal(path).name
     return Sketch(_model_name(name), f"{{hf: {_relative(path, directory)}}}", inputs, outputs, True, notes)
 
 
@@ -258,10 +259,16 @@ def _model_name(text: str) -> str:
 
 
 def _relative(path: Path, directory: Path) -> str:
+    place = _normal(path)
     try:
-        return str(path.resolve().relative_to(directory.resolve()))
+        return str(place.relative_to(_normal(directory)))
     except ValueError:
-        return str(path.resolve())
+        return str(place)
+
+
+def _normal(path: Path) -> Path:
+    """An absolute path with its links left in: beside what a link points to, a graph's weights may have other names."""
+    return Path(os.path.normpath(path.absolute()))
 
 
 def _reference(model: str, directory: Path) -> str:

@@ -16,6 +16,7 @@ import onnx.version_converter
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from tritonkit import external_data
 from tritonkit.errors import GraphError
 
 Array = NDArray[Any]
@@ -132,7 +133,7 @@ def load(path: Path) -> OnnxGraph:
     Raises:
         GraphError: The graph has an older opset and cannot be brought to this one.
     """
-    model = onnx.load(path)
+    model = external_data.load(path)
     said = max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
     if said < NEEDED_OPSET:
         try:
