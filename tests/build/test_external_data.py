@@ -166,6 +166,44 @@ def test_a_graph_with_weights_beside_it_is_laid_out_whole_and_its_engine_can_be_
     assert (code, json.loads(out)["changed"]) == (0, False)
 
 
+SAMPLES = f"""
+import numpy as np
+
+def inputs():
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        yield {{"x": random.standard_normal({WIDTH}).astype(np.float32)}}
+"""
+
+
+@pytest.mark.parametrize(("precision", "opset"), [("fp16", 17), ("int8", 20)])
+def test_variants_of_a_large_graph_are_made_judged_and_laid_out_beside_the_fallback(
+    precision: str, opset: int, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(external_data, "LARGEST_BYTES", 512)
+    write_model(project.directory / "net/model.onnx", 0.01, opset)
+    (project.directory / "samples.py").write_text(SAMPLES)
+    project.write(
+        source={"onnx": "net/model.onnx"}, gpus=["l4"], samples="samples.py:inputs",
+        calibration={"samples": 8}, **SIGNATURE,
+    )  # fmt: skip
+    options = ("--target", "tensorrt", "--precision", precision, "--fallback")
+    code, out, error = project.build(*options, "--json")
+    assert code == 0, error
+    rows = {row["precision"]: row for row in json.loads(out)["models"]["net"]["gate"]}
+    assert rows[precision]["verdict"] == "unproven", rows[precision]["why"]  # accurate; its speed shows on a GPU
+    version = project.repository / "net/1"
+    weights = {"model.onnx.data", f"model.onnx.{precision}.data"}
+    assert {path.name for path in version.iterdir()} == {"engine.onnx", "model.onnx", *weights}
+    code, out, error = project.run("engine", project.repository / "net", "--preflight", "--json")
+    assert code == 0, error
+    (verdict,) = json.loads(out)["verdicts"]
+    assert (verdict["status"], verdict["layers"][precision]) == ("ok", 1)
+    x = {"x": np.ones((1, WIDTH), np.float32)}
+    answers = [graph.Session(version / name).run(x)["y"] for name in ("model.onnx", "engine.onnx")]
+    assert np.abs(answers[0] - answers[1]).max() < 0.01
+
+
 def test_other_weights_in_an_equal_graph_are_another_graph(large: Path, project: Project) -> None:
     hashes = []
     for factor in (1, 2):

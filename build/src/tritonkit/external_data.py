@@ -138,7 +138,7 @@ def save(model: onnx.ModelProto, path: Path, data_name: str = "") -> None:
         location = data_name or f"{path.name}{SUFFIX}"
         with path.with_name(location).open("wb") as file:
             for tensor in tensors(model):
-                if tensor.HasField("raw_data") and _numbers_bytes(tensor) >= _LEAST_BYTES:
+                if is_weight(tensor):
                     offset, length = file.tell(), file.write(tensor.raw_data)
                     tensor.ClearField("raw_data")
                     _mark_external(tensor, location, offset, length)
@@ -189,6 +189,29 @@ def graph_sha256(path: Path) -> str:
 def size_bytes(model: onnx.ModelProto) -> int:
     """What a model with its weights in memory takes as one file, nearly; without serializing it."""
     return sum(_numbers_bytes(tensor) for tensor in tensors(model))
+
+
+def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy with the shapes and types that follow from the graph; onnx infers those of less than 2 GB only.
+
+    Args:
+        model: With all weights in memory; not changed.
+    """
+    light = onnx.ModelProto()
+    light.CopyFrom(model)
+    for tensor in tensors(light):
+        if is_weight(tensor):
+            tensor.ClearField("raw_data")  # inference reads the numbers of shapes only
+    inferred = onnx.shape_inference.infer_shapes(light)
+    for bare, tensor in zip(tensors(inferred), tensors(model), strict=True):
+        if tensor.HasField("raw_data"):
+            bare.raw_data = tensor.raw_data
+    return inferred
+
+
+def is_weight(tensor: TensorProto) -> bool:
+    """Whether a tensor in memory is large enough to lie beside its graph, and is nothing that decides shapes."""
+    return tensor.HasField("raw_data") and _numbers_bytes(tensor) >= _LEAST_BYTES
 
 
 def _numbers_bytes(tensor: TensorProto) -> int:

@@ -12,6 +12,7 @@ from tritonkit.repository.lint.rules import (
     precision,
     python,
     resources,
+    sequence_graph,
     sequences,
     sizes,
     tensors,
@@ -19,6 +20,6 @@ from tritonkit.repository.lint.rules import (
 )
 
 FAMILIES = (
-    layout, files, config, tensors, graph, batching, sequences, warmup, ensembles, engines, precision, resources,
-    sizes, padding, python,
+    layout, files, config, tensors, graph, batching, sequences, sequence_graph, warmup, ensembles, engines, precision,
+    resources, sizes, padding, python,
 )  # fmt: skip

@@ -308,6 +308,12 @@ def _check_signature(config, session):
                     f"{key} {said['name']!r} is {said['data_type']} in the configuration, {tensor.type} in the graph"
                 )
             _check_dims(key, said, tensor.shape, config["max_batch_size"])
+    for control in sequences.controls:  # the C++ backend takes no other shape
+        shape = next(tensor.shape for tensor in session.get_inputs() if tensor.name == control["name"])
+        if shape[int(config["max_batch_size"] > 0) :] != [1]:
+            raise pb_utils.TritonModelException(
+                f"control input {control['name']!r} has shape {shape} in the graph; its last dimension must be 1"
+            )
     missing = {tensor.name for tensor in session.get_inputs()} - {said["name"] for said in given["input"]}
     if missing:
         raise pb_utils.TritonModelException(f"the graph's input {min(missing)!r} is not in the configuration")

@@ -34,7 +34,8 @@ class Sequences:
     """The states of all sequences of one instance.
 
     Attributes:
-        inputs: What the batcher adds to the inputs of a request, described as the configuration describes inputs.
+        controls: The control inputs, described as the configuration describes inputs.
+        inputs: All that the batcher adds to the inputs of a request: controls and states.
         outputs: What the graph answers to the batcher alone, described alike.
     """
 
@@ -44,12 +45,12 @@ class Sequences:
         self.states = [
             State(entry["input_name"], entry["output_name"], bool(entry.get("initial_state"))) for entry in states
         ]
-        controls = [
+        self.controls = [
             {"name": entry["name"], "data_type": _control_type(entry["control"][0]), "dims": [1]}
             for entry in batching.get("control_input", [])
             if entry["control"]
         ]
-        self.inputs = controls + [_described(entry, "input_name") for entry in states]
+        self.inputs = self.controls + [_described(entry, "input_name") for entry in states]
         self.outputs = [_described(entry, "output_name") for entry in states]
         idle_us = int(batching.get("max_sequence_idle_microseconds", 0))
         self._forget_s = (idle_us / 1e6 or IDLE_S) + SLACK_S
