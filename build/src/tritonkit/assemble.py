@@ -83,6 +83,7 @@ def model(ready: Ready, target: Target, repository: Path, *, fallback: bool) -> 
         )
     text = config.make(recipe, target, warmup, plan_names(recipe))
     links = layout.files_of(base, graph=fallback) | {f"{layout.VERSION}/{ENGINE_GRAPH}": shipped.graph}
+    links |= {f"{layout.VERSION}/{path.name}": path for path in shipped.weights}
     links |= _plans(repository / recipe.name, shipped)
     other = {f"configs/{FALLBACK}.pbtxt": config.make(recipe, "cuda", warmup, sized=False).encode()} if fallback else {}
     return layout.Model(recipe.name, text, passport, links, other)

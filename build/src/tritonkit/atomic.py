@@ -69,7 +69,8 @@ def sync_tree(directory: Path) -> None:
     """Make every file and directory below ``directory`` durable."""
     for root, _, names in os.walk(directory):
         for name in names:
-            _fsync(Path(root) / name)
+            if not (Path(root) / name).is_symlink():  # nothing of its own; beside its final place it may lead nowhere
+                _fsync(Path(root) / name)
         _fsync(Path(root))
 
 
@@ -109,7 +110,8 @@ def _exchange(a: Path, b: Path) -> None:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write one file whole or not at all."""
+    """Write one file whole or not at all; a link stays one, and the file that it points to is written."""
+    path = Path(os.path.realpath(path))
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f"{_STAGE}{os.getpid()}-", dir=path.parent)

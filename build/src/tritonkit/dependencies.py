@@ -96,7 +96,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
     if event == "open" and _recorders and isinstance(args[0], str | bytes | os.PathLike):
         writes = isinstance(args[1], str) and set(args[1]) & set("wax+")
         if not writes:
-            path = os.path.realpath(os.fsdecode(args[0]))
+            path = _absolute(os.fsdecode(args[0]))
             for opened in _recorders:
                 opened.add(path)
 
@@ -113,16 +113,20 @@ def collect(opened: Iterable[str], known: Iterable[Path], roots: Iterable[Path],
     """
     below = tuple(f"{root.resolve()}{os.sep}" for root in roots if str(root.resolve()) not in _SITE)
     modules = _loaded_modules()
-    paths = {os.path.realpath(path) for path in known}
+    paths = {_absolute(path) for path in known}
     paths |= {path for path in modules if path.startswith(below)}
     paths |= {path for path in opened if not path.endswith((".py", ".pyc"))}  # source is read to show it, too
     ignore = (*_VOLATILE, *_STDLIB, f"{ignored.resolve()}{os.sep}")
-    distributions = _distributions_of(modules | paths)
-    files = {
-        path for path in paths if not path.startswith(_SITE) and not path.startswith(ignore) and Path(path).is_file()
-    }
-    files |= {other for path in files for other in _weights_beside(path)}
+    real = {path: os.path.realpath(path) for path in paths}
+    distributions = _distributions_of(modules | set(real.values()))
+    files = {path for path in paths if not real[path].startswith((*_SITE, *ignore)) and Path(path).is_file()}
+    files |= {other for path in files for other in (*_weights_beside(path), *_weights_beside(real[path]))}
     return Dependencies(tuple(_note(path) for path in sorted(files)), distributions)
+
+
+def _absolute(path: str | Path) -> str:
+    """A path with its links left in: a link that is turned to another file is a change."""
+    return str(Path.cwd() / path)
 
 
 def _loaded_modules() -> set[str]:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tritonkit import module_outputs, samples, sources
+from tritonkit import external_data, module_outputs, samples, sources
 from tritonkit.errors import SourceError
 from tritonkit.graph import shapes_of
 from tritonkit.recipe import OutputSpec, Recipe
@@ -27,7 +27,6 @@ from tritonkit.recipe import OutputSpec, Recipe
 Array = NDArray[Any]
 
 OPSET = 20  # the newest that every onnxruntime since 1.17 runs, and so every Triton image since 24.03
-EXTERNAL_DATA_BYTES = 2**31 - 2**20  # a protobuf file ends at 2 GiB; the margin is for the graph itself
 BATCH = "batch"
 
 
@@ -160,7 +159,7 @@ def to_onnx(adapter: Adapter, recipe: Recipe, found: Sequence[samples.Sample], p
             raise _not_exported(recipe, again) from again
     _name_tensors(program.model, recipe)
     weights = sum(value.const_value.nbytes for value in program.model.graph.initializers.values() if value.const_value)
-    program.save(str(path), external_data=weights > EXTERNAL_DATA_BYTES)
+    program.save(str(path), external_data=weights > external_data.LARGEST_BYTES)
 
 
 def _exported(adapter: Adapter, args: tuple[torch.Tensor, ...], recipe: Recipe) -> torch.onnx.ONNXProgram:

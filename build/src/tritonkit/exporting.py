@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tritonkit import dependencies, graph, padding, parity, progress, samples, sources, store
+from tritonkit import dependencies, external_data, graph, padding, parity, progress, samples, sources, store
 from tritonkit.errors import CheckFailed, InputError, MissingError, SourceError
 from tritonkit.recipe import HfSource, OnnxSource, Recipe
 from tritonkit.repository import config
@@ -114,13 +114,9 @@ def _export_module(
 
 
 def _copy_graph(recipe: Recipe, source: OnnxSource, path: Path) -> None:
-    import onnx
-
     origin = recipe.directory / source.onnx
     graph.read_signature(origin)
-    model = onnx.load(origin)  # with its external weights, wherever they lie
-    big = model.ByteSize() > 2**31 - 2**20
-    onnx.save(model, path, save_as_external_data=big, location=f"{store.GRAPH}.data" if big else None)
+    external_data.copy(origin, path)
 
 
 def _write_labels(stage: Path, recipe: Recipe) -> None:

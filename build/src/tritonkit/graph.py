@@ -6,7 +6,9 @@ Weights are never loaded to look at a graph's signature. Making graphs is for :m
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
-from tritonkit import sources
+from tritonkit import external_data, sources
 from tritonkit.dtypes import BY_ONNX
 from tritonkit.errors import GraphError, MissingError
 from tritonkit.recipe import OnnxSource, Recipe, TensorSpec
@@ -64,15 +66,7 @@ def _parse(path: Path) -> onnx.ModelProto:
         model = onnx.load(path, load_external_data=False)
         if not model.graph.output:
             raise ValueError("it has no outputs")
-        for tensor in model.graph.initializer:
-            if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                location = next(entry.value for entry in tensor.external_data if entry.key == "location")
-                if not (path.parent / location).is_file():
-                    raise GraphError(
-                        f"{path}: its weights file {location} is missing",
-                        f"copy {location} beside {path.name}",
-                    )
-        onnx.checker.check_model(str(path))
+        external_data.check(model, path)
     except onnx.checker.ValidationError as error:
         if not _without_shape(model):
             raise GraphError(
@@ -240,11 +234,27 @@ def _providers(device: str, *, tf32: bool) -> list[Any]:
     return [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
 
 
+@contextmanager
+def _loadable(model: Path | onnx.ModelProto) -> Iterator[str | bytes]:
+    """What onnxruntime opens: a file, or a model's bytes; a model over 2 GB as files, for as long as it opens."""
+    if isinstance(model, Path):
+        yield str(model)
+    elif external_data.size_bytes(model) <= external_data.LARGEST_BYTES:
+        yield model.SerializeToString()
+    else:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        with tempfile.TemporaryDirectory(prefix="tritonkit-") as directory:
+            path = Path(directory) / "model.onnx"
+            external_data.save(copy, path)
+            yield str(path)
+
+
 class Session:
     """onnxruntime on the CPU, for checks and benchmarks in this process.
 
     Args:
-        model: An ONNX file, or a model in memory of less than 2 GB.
+        model: An ONNX file, or a model in memory.
         threads: Threads inside one operator; 0 lets onnxruntime decide.
         optimize: False runs the graph node by node, as it is written.
         without: Names of onnxruntime's optimizers to leave out.
@@ -276,11 +286,12 @@ class Session:
             onnxruntime.preload_dlls()  # CUDA's libraries, where they come from Python packages
         if not optimize:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        loaded, name = (str(model), model) if isinstance(model, Path) else (model.SerializeToString(), "the graph")
+        name = model if isinstance(model, Path) else "the graph"
         try:
-            self._session: Any = onnxruntime.InferenceSession(
-                loaded, options, providers=_providers(device, tf32=tf32), disabled_optimizers=list(without) or None
-            )
+            with _loadable(model) as loaded:
+                self._session: Any = onnxruntime.InferenceSession(
+                    loaded, options, providers=_providers(device, tf32=tf32), disabled_optimizers=list(without) or None
+                )
         except Exception as error:
             raise GraphError(f"onnxruntime cannot load {name}: {_first_line(error)}", "export it again") from error
         if device == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():

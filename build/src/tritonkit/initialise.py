@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -87,7 +88,7 @@ def _from_graph(path: Path, directory: Path, shapes: Mapping[str, tuple[str, Dim
     tensors = onnx_tensors.describe(path, shapes, batched=max_batch_size > 0)
     source = f"{{onnx: {_relative(path, directory)}}}"
     return Sketch(
-        _model_name(path.stem if path.stem != "model" else path.resolve().parent.name),
+        _model_name(path.stem if path.stem != "model" else _normal(path).parent.name),
         source, tensors.inputs, tensors.outputs, max_batch_size if tensors.batched else 0, tensors.notes,
         ranges=dict.fromkeys(tensors.batch_dims, FEW),
     )  # fmt: skip
@@ -109,7 +110,7 @@ def _from_hf(path: Path, directory: Path, shapes: Mapping[str, tuple[str, Dims]]
             f"The checkpoint is {precision}. It is loaded as fp32, which everything is compared with; "
             f"`precisions: [fp32, {precision}]` builds that variant."
         )
-    name = _model_name(path.resolve().name)
+    name = _model_name(_normal(path).name)
     return _of_module(origin, module, f"{{hf: {_relative(path, directory)}}}", name, shapes, max_batch_size, notes)
 
 
@@ -334,10 +335,16 @@ def _model_name(text: str) -> str:
 
 
 def _relative(path: Path, directory: Path) -> str:
+    place = _normal(path)
     try:
-        return str(path.resolve().relative_to(directory.resolve()))
+        return str(place.relative_to(_normal(directory)))
     except ValueError:
-        return str(path.resolve())
+        return str(place)
+
+
+def _normal(path: Path) -> Path:
+    """An absolute path with its links left in: beside what a link points to, a graph's weights may have other names."""
+    return Path(os.path.normpath(path.absolute()))
 
 
 def _reference(model: str, directory: Path) -> str:

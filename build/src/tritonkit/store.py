@@ -22,7 +22,9 @@ from tritonkit.dependencies import Dependencies, sha256
 ABOUT = "artifact.json"
 GRAPH = "model.onnx"
 # What an artifact is made with; a change in any of them makes a new one.
-_CODE = ("dtypes", "export", "graph", "hf", "module_outputs", "padding", "parity", "samples", "sources")
+_CODE = (
+    "dtypes", "export", "external_data", "graph", "hf", "module_outputs", "padding", "parity", "samples", "sources",
+)  # fmt: skip
 # How a graph is served, and what is made of it later, does not change its export.
 _NOT_EXPORTED = {"batching", "precisions", "accuracy", "calibration", "slo", "gpus", "text", "tf32"}
 _TOOLS = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch", "transformers")
@@ -48,9 +50,14 @@ class Artifact:
         return self.path / GRAPH
 
     @property
+    def weights(self) -> list[Path]:
+        """The files beside the graph that hold weights of it, under the names that it gives them."""
+        return sorted(self.path.glob(f"{GRAPH}?*"))
+
+    @property
     def graph_bytes(self) -> int:
         """Its size, with weights that lie beside it."""
-        return sum(path.stat().st_size for path in self.path.glob(f"{GRAPH}*"))
+        return sum(path.stat().st_size for path in (self.graph, *self.weights))
 
     @property
     def identity(self) -> list[str]:
@@ -91,7 +98,7 @@ def make(key: str, write: Callable[[Path], tuple[dict[str, Any], Dependencies]])
     shelf = home() / "artifacts" / key
     with atomic.staging(shelf / "artifact") as stage:
         about, dependencies = write(stage)
-        about |= {"key": key, "graph_sha256": sha256(stage / GRAPH), "dependencies": dependencies.as_json()}
+        about |= {"key": key, "graph_sha256": _graph_sha256(stage), "dependencies": dependencies.as_json()}
         about["files"] = _sizes(stage)
         (stage / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         target = shelf / hash_of(about["dependencies"])[:16]
@@ -120,10 +127,16 @@ def derive(facts: Mapping[str, object], write: Callable[[Path], dict[str, Any]])
     with atomic.staging(target) as stage:
         about = {**write(stage), "key": key, "files": _sizes(stage)}
         if (stage / GRAPH).is_file():
-            about["graph_sha256"] = sha256(stage / GRAPH)
+            about["graph_sha256"] = _graph_sha256(stage)
         (stage / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         atomic.put(stage, target)
     return Artifact(target, about), True
+
+
+def _graph_sha256(directory: Path) -> str:
+    from tritonkit import external_data  # here, as it loads onnx, which finding an artifact does not need
+
+    return external_data.graph_sha256(directory / GRAPH)
 
 
 def _sizes(directory: Path) -> dict[str, int]:

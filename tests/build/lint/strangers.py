@@ -193,7 +193,7 @@ model_warmup [ { name: "zeros" batch_size: 2 inputs { key: "input_ids" value: { 
     Stranger("business_logic", {"bls_outer": python(PAIR % ("TYPE_FP32", "-1", "TYPE_FP32", "-1"), code=BLS),
                                 "bls_inner": python(PAIR % ("TYPE_FP32", "-1", "TYPE_FP32", "-1"), code=ECHO)}),
     Stranger("stateful", {"accumulate": python(SEQUENCE, code=ECHO)}),
-    Stranger("implicit_state", {"accumulate_onnx": {"config.pbtxt": IMPLICIT_STATE, "1/model.onnx": IMPLICIT_GRAPH}}, runs=False),
+    Stranger("implicit_state", {"accumulate_onnx": {"config.pbtxt": IMPLICIT_STATE, "1/model.onnx": IMPLICIT_GRAPH}}),
     Stranger("decoupled", {"repeat_completed": {"config.pbtxt": 'backend: "python"\n', "1/model.py": REPEAT},
                            "square": python("model_transaction_policy { decoupled: True }\n"
                                             + PAIR % ("TYPE_INT32", "1", "TYPE_INT32", "1"), code=REPEAT.split("    @static")[0]

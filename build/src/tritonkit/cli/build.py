@@ -36,7 +36,7 @@ def add(verbs: Verbs, common: argparse.ArgumentParser, report: argparse.Argument
         action="store_true",
         help="tensorrt: also lay out fp32 on onnxruntime, for nodes that no engine fits",
     )
-    build.add_argument("--overwrite", action="store_true", help="replace configurations that were edited by hand")
+    build.add_argument("--overwrite", action="store_true", help="replace configurations edited by hand, and links")
     build.set_defaults(command=_build)
 
     init = verbs.add_parser("init", parents=[common], help="write a first recipe by looking at a model")

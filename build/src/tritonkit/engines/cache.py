@@ -20,9 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-import onnx
-
-from tritonkit import atomic
+from tritonkit import atomic, external_data
 from tritonkit.engines import builder, passport
 from tritonkit.engines.jobs import Job
 from tritonkit.errors import InputError
@@ -66,7 +64,7 @@ class Key:
         facts: dict[str, object] = {
             "format": _FORMAT,
             "model": job.model,
-            "graph": {name: passport.sha256_of(path) for name, path in _graph_files(job.graph).items()},
+            "graph": _hashes(job.graph),
             "precision": job.precision,
             "profiles": [{name: asdict(shapes) for name, shapes in profile.items()} for profile in job.profiles],
             "tensorrt": tensorrt,
@@ -81,13 +79,11 @@ class Key:
         return cls(f"{job.model}-{job.precision}-sm{capability[0]}{capability[1]}-{digest[:24]}", facts)
 
 
-def _graph_files(graph: Path) -> dict[str, Path]:
-    """The graph, and the files beside it that hold its weights."""
-    model = onnx.load(graph, load_external_data=False)
-    held = {
-        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
-    }
-    return {"": graph} | {name: graph.parent / name for name in sorted(held)}
+def _hashes(graph: Path) -> dict[str, str]:
+    """The SHA-256 of the graph, and of the files beside it that hold its weights, by their names."""
+    _, *weights = external_data.files(graph)
+    named = {"": graph} | {path.relative_to(graph.parent).as_posix(): path for path in weights}
+    return {name: passport.sha256_of(path) for name, path in named.items()}
 
 
 class Cache:

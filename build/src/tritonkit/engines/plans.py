@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tritonkit import __version__, atomic
+from tritonkit import __version__, atomic, external_data
 from tritonkit.engines import builder, node, passport, proof
 from tritonkit.engines.gpus import FP8_SINCE, Gpu, by_product
 from tritonkit.engines.jobs import Job
@@ -128,7 +128,7 @@ def describe(
         model=job.model,
         plan_sha256=hashlib.sha256(plan.data).hexdigest(),
         plan_bytes=len(plan.data),
-        graph_sha256=passport.sha256_of(job.graph),
+        graph_sha256=external_data.graph_sha256(job.graph),
         precision=job.precision,
         layers=network.counts,
         builder=network.toolkit.name,

@@ -17,7 +17,7 @@ from typing import Literal
 
 from google.protobuf import text_format
 
-from tritonkit import progress
+from tritonkit import external_data, progress
 from tritonkit.engines import builder, check, jobs, node, passport, plans
 from tritonkit.engines.cache import Absent, Cache, Key, why_read_only
 from tritonkit.engines.gpus import Gpu, by_product
@@ -160,7 +160,7 @@ def _fits(plan: Path, job: Job, here: node.Node) -> bool:
     if not plan.is_file() or check.check_plan(plan, here):
         return False
     said = passport.read(plan)
-    return said.graph_sha256 == passport.sha256_of(job.graph) and said.precision == job.precision
+    return said.graph_sha256 == external_data.graph_sha256(job.graph) and said.precision == job.precision
 
 
 def _get(wanted: _Wanted, cache: Cache, options: builder.Options, here: node.NodeGpu) -> Outcome:

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from tritonkit import external_data
 from tritonkit.errors import GraphError
 from tritonkit.graph import Session
 from tritonkit.precision import onnxgraph
@@ -42,7 +43,7 @@ def make(
     """
     kept: list[str] = []
     while True:
-        onnx.save(convert(model, kept), path)
+        external_data.save(convert(model, kept), path)
         try:
             opens(path)
         except GraphError as error:
@@ -74,13 +75,12 @@ def convert(model: onnx.ModelProto, kept: Sequence[str] = ()) -> onnx.ModelProto
         for attribute in node.attribute
         if attribute.name == "value" and attribute.t.data_type == TensorProto.FLOAT
     }
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of what fp16 cannot hold, and bf16 can
         halved: onnx.ModelProto = float16.convert_float_to_float16(
-            copy, keep_io_types=True, op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, *kept], disable_shape_infer=False
-        )
+            external_data.infer_shapes(model), keep_io_types=True, disable_shape_infer=True,
+            op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, *kept],
+        )  # fmt: skip
     for tensor in halved.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT16:
             tensor.CopyFrom(_bf16(weights.get(tensor.name, tensor), tensor.name))

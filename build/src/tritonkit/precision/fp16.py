@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from tritonkit import samples
+from tritonkit import external_data, samples
 from tritonkit.graph import Session
 from tritonkit.precision import onnxgraph
 from tritonkit.precision.onnxgraph import Array, OnnxGraph
@@ -124,8 +124,8 @@ def convert(model: onnx.ModelProto, kept: Sequence[str]) -> onnx.ModelProto:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of each weight that becomes zero or is clipped
         converted: onnx.ModelProto = float16.convert_float_to_float16(
-            model, keep_io_types=True, node_block_list=list(kept), min_positive_val=SMALLEST, max_finite_val=LARGEST,
-            disable_shape_infer=False,
+            external_data.infer_shapes(model), keep_io_types=True, node_block_list=list(kept),
+            min_positive_val=SMALLEST, max_finite_val=LARGEST, disable_shape_infer=True,
         )  # fmt: skip
     _rejoin(converted)
     onnxgraph.sort(converted)  # the library puts the casts of inputs last
@@ -162,7 +162,7 @@ def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
     Args:
         model: Changed in place.
     """
-    inferred = onnx.shape_inference.infer_shapes(model).graph
+    inferred = external_data.infer_shapes(model).graph
     half = {value.name for value in inferred.value_info if value.type.tensor_type.elem_type == TensorProto.FLOAT16}
     nodes = []
     for node in model.graph.node:

@@ -13,9 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import onnx
-
-from tritonkit import parity, progress, samples, sized_session, store
+from tritonkit import external_data, parity, progress, samples, sized_session, store
 from tritonkit.engines import node
 from tritonkit.errors import CheckFailed, GraphError
 from tritonkit.graph import Session
@@ -285,7 +283,7 @@ def _accuracies(
         if name in prepared:
             session = prepared[name]
         elif emulated and name != "fp32":
-            session = Session(fp16.emulated(onnx.load(artifact.graph)), optimize=False)
+            session = Session(fp16.emulated(external_data.load(artifact.graph)), optimize=False)
         else:
             session = Session(artifact.graph, without=_CRASHES if name == "fp16" else ())
         outputs = search.evaluate(session, recipe, judged)

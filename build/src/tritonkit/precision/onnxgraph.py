@@ -16,6 +16,7 @@ import onnx.version_converter
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from tritonkit import external_data
 from tritonkit.errors import GraphError
 
 Array = NDArray[Any]
@@ -132,11 +133,11 @@ def load(path: Path) -> OnnxGraph:
     Raises:
         GraphError: The graph has an older opset and cannot be brought to this one.
     """
-    model = onnx.load(path)
+    model = external_data.load(path)
     said = max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
     if said < NEEDED_OPSET:
         try:
-            model = onnx.version_converter.convert_version(model, OPSET)
+            model = _converted(model)
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise GraphError(
@@ -145,6 +146,30 @@ def load(path: Path) -> OnnxGraph:
             ) from error
         model.ir_version = max(model.ir_version, IR_VERSION)
     return OnnxGraph(model)
+
+
+def _converted(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in the newer opset; onnx converts less than 2 GB, and so a larger one without its weights."""
+    if external_data.size_bytes(model) <= external_data.LARGEST_BYTES:
+        return onnx.version_converter.convert_version(model, OPSET)
+    light = onnx.ModelProto()
+    light.CopyFrom(model)
+    weights = [tensor for tensor in model.graph.initializer if external_data.is_weight(tensor)]
+    names = {tensor.name for tensor in weights} - {value.name for value in model.graph.input}
+    kept = [tensor for tensor in light.graph.initializer if not external_data.is_weight(tensor)]
+    del light.graph.initializer[:]
+    light.graph.initializer.extend(kept)
+    light.graph.input.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in weights
+        if tensor.name in names
+    )
+    converted: onnx.ModelProto = onnx.version_converter.convert_version(light, OPSET)
+    inputs = [value for value in converted.graph.input if value.name not in names]
+    del converted.graph.input[:]
+    converted.graph.input.extend(inputs)
+    converted.graph.initializer.extend(weights)
+    return converted
 
 
 def _constant(node: onnx.NodeProto) -> Array | None:

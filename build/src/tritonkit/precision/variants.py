@@ -12,10 +12,10 @@ from typing import Any
 
 import onnx
 
-from tritonkit import exporting, progress, samples, store
+from tritonkit import exporting, external_data, progress, samples, store
 from tritonkit import recipe as recipes
 from tritonkit.engines import gpus, node
-from tritonkit.errors import GraphError, InputError, SourceError
+from tritonkit.errors import InputError, SourceError
 from tritonkit.graph import Session
 from tritonkit.precision import bf16, calibration, cpu, fp16, metrics, onnxgraph, qdq, search, sensitivity, tensorrt
 from tritonkit.recipe import PRECISIONS, Precision, Recipe, Target
@@ -23,7 +23,6 @@ from tritonkit.recipe import PRECISIONS, Precision, Recipe, Target
 EVALUATED = 256  # samples at most that the gate judges on
 SELECTED = 32  # samples that searches compare by
 LEAST = 8  # fewer samples in all cannot be split in three
-LARGEST_BYTES = 2**31 - 2**20  # a graph is rewritten in memory, where protobuf ends at 2 GiB
 # Why a target has no use for a precision.
 _NOT_FOR: dict[tuple[Target, Precision], str] = {
     ("cpu", "fp8"): "onnxruntime's CPU kernels have no fp8",
@@ -131,28 +130,24 @@ def graphs(recipe: Recipe, target: Target, precisions: Sequence[Precision] = PRE
 
 def _fill(stage: Path, recipe: Recipe, base: store.Artifact, target: Target, precision: Precision) -> dict[str, Any]:
     start = time.monotonic()
-    size = base.graph_bytes
-    if precision == "fp32" and (size > LARGEST_BYTES or not _applies(target, base.graph)):
+    if precision == "fp32" and not _applies(target, base.graph):
         shutil.copytree(base.path, stage, copy_function=os.link, ignore=lambda *_: [store.ABOUT], dirs_exist_ok=True)
         return {"model": recipe.name, "precision": precision, "target": target, "seconds": base.about["seconds"]}
-    if size > LARGEST_BYTES:
-        raise GraphError(
-            f"{recipe.path}: the graph has {size / 1e9:.1f} GB; variants are made in memory, up to 2 GB",
-            "leave the recipe at fp32",
-        )
     with progress.task(f"{recipe.name}: {precision} for {target}") as step:
         if precision == "bf16":
             step("cast, and ask onnxruntime which operators have kernels")
-            about: dict[str, Any] = {"kept_fp32": bf16.make(onnx.load(base.graph), stage / store.GRAPH)}
+            about: dict[str, Any] = {"kept_fp32": bf16.make(external_data.load(base.graph), stage / store.GRAPH)}
         else:
             model, about = _make_model(recipe, base, target, precision, step)
-            onnx.save(model, stage / store.GRAPH)
+            # A name of its own: beside an engine's graph there may be the fallback's.
+            external_data.save(model, stage / store.GRAPH, f"{store.GRAPH}.{precision}{external_data.SUFFIX}")
     for path in base.path.iterdir():
         if path.name != store.ABOUT and not path.name.startswith(store.GRAPH):
             _link(path, stage / path.name)
+    size = sum(path.stat().st_size for path in stage.glob(f"{store.GRAPH}*"))
     return {
         "model": recipe.name, "precision": precision, "target": target, **about,
-        "graph_bytes": (stage / store.GRAPH).stat().st_size, "seconds": round(time.monotonic() - start, 1),
+        "graph_bytes": size, "seconds": round(time.monotonic() - start, 1),
     }  # fmt: skip
 
 

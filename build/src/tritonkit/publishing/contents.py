@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,15 +47,25 @@ class Contents:
     Attributes:
         sources: In the order of their paths.
         skipped: Files at the top of the repository, which belong to no model.
+        foreign: Files that are taken from outside the repository, by links: ``path -> where it lies``.
     """
 
     sources: tuple[Source, ...]
     skipped: tuple[str, ...] = field(default=())
+    foreign: tuple[str, ...] = field(default=())
 
     @property
     def size(self) -> int:
         """Of all files, in bytes."""
         return sum(source.size for source in self.sources)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of them."""
+        if not self.foreign:
+            return ()
+        more = f" and {len(self.foreign) - 5} more" if len(self.foreign) > 5 else ""
+        return (f"links lead out of the repository, to what is published too: {', '.join(self.foreign[:5])}{more}",)
 
 
 def read(repository: Path) -> Contents:
@@ -73,7 +83,15 @@ def read(repository: Path) -> Contents:
             skipped.append(entry.name)
     if not sources:
         raise OutputError(f"{repository} holds no model", "name a model repository; `tritonkit build` makes one")
-    return Contents(tuple(sorted(sources, key=lambda source: source.path)), tuple(skipped))
+    sources.sort(key=lambda source: source.path)
+    return Contents(tuple(sources), tuple(skipped), tuple(_foreign(sources, repository.resolve())))
+
+
+def _foreign(sources: Sequence[Source], repository: Path) -> Iterator[str]:
+    for source in sources:
+        place = source.origin.resolve() if source.origin else repository
+        if not place.is_relative_to(repository):
+            yield f"{source.path} -> {place}"
 
 
 def _entries(directory: Path) -> list[Path]:

@@ -146,7 +146,7 @@ class _Visit:
         return Fetched(self.manifest, len(sizes), sum(sizes))
 
     def _check_strangers(self) -> None:
-        """A model in the folder that no fetch brought would be served, too."""
+        """A model in the folder that no fetch brought would be served, too; and a link would be lost."""
         known = self.recorded_models | set(self.manifest.models) | {"lost+found"}
         strange = [path.name for path in self.directory.iterdir() if path.is_dir() and path.name not in known]
         strange = sorted(name for name in strange if not name.startswith("."))
@@ -154,6 +154,14 @@ class _Visit:
             raise OutputError(
                 f"{self.directory} holds what no fetch brought: {', '.join(strange[:5])}", "name an empty folder"
             )
+        for name in sorted(known):
+            path = self.directory / name
+            if path.is_symlink():
+                raise OutputError(
+                    f"{path} is a link ({path.readlink()}): the fetch would replace it, and leave what it points to as "
+                    "it is",
+                    "remove the link, or name an empty folder",
+                )
 
     def _is_there(self, file: File, meter: Meter) -> bool:
         found = _same(self.directory / file.path, file)

@@ -211,5 +211,6 @@ class _Transfer:
         previous = self.pointer.version if self.pointer and self.pointer.version != self.version else ""
         return Published(
             self.known or self.manifest, previous, **by_kind,
-            uploaded_bytes=sum(sizes[path] for path in by_kind["uploaded"]), skipped=self.found.skipped, notes=notes,
+            uploaded_bytes=sum(sizes[path] for path in by_kind["uploaded"]), skipped=self.found.skipped,
+            notes=(*self.found.notes, *notes),
         )  # fmt: skip

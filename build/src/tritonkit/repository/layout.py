@@ -75,12 +75,18 @@ def check_place(repository: Path) -> None:
     """Refuse a place that cannot hold a repository, before any work is done.
 
     Raises:
-        OutputError: It is not a directory, or cannot be written.
+        OutputError: It is not a directory, is a link to nothing, or cannot be written.
     """
+    if repository.is_symlink() and not repository.exists():
+        raise OutputError(
+            f"{repository} is a link to nothing ({repository.readlink()})",
+            "make the folder that it points to, or remove the link",
+        )
+    repository = repository.resolve()  # a link stays, and the folder behind it is written
     if repository.exists() and not repository.is_dir():
         raise OutputError(f"{repository} is not a directory", "name a directory for the model repository")
-    nearest = next(place for place in (repository, *repository.absolute().parents) if place.exists())
-    holder = repository.absolute().parent if repository.exists() else nearest
+    nearest = next(place for place in (repository, *repository.parents) if place.exists())
+    holder = repository.parent if repository.exists() else nearest
     for place in (nearest, holder):
         if not os.access(place, os.W_OK | os.X_OK) or _read_only(place):
             raise OutputError(f"{place} is read-only", "choose another place with --repository")
@@ -94,18 +100,19 @@ def write(repository: Path, models: Sequence[Model], *, overwrite: bool) -> None
     """Put ``models`` into ``repository`` in one step.
 
     Args:
-        repository: The directory; made if it does not exist.
+        repository: The directory, made if it does not exist; a link to one stays a link to it.
         models: What to put there; everything else in it stays.
-        overwrite: Replace a model's directory even if its configuration was edited by hand.
+        overwrite: Replace a model's directory even if its configuration was edited by hand, or links are in it.
 
     Raises:
-        OutputError: A configuration was edited by hand, or the place cannot be written.
+        OutputError: A configuration was edited by hand, a link would be lost, or the place cannot be written.
         MissingError: The disk is full.
     """
     if not overwrite:
         for model in models:
+            _check_links(repository / model.name)
             _check_unedited(repository / model.name / CONFIG, model)
-    repository = repository.absolute()
+    repository = repository.resolve()
     with atomic.staging(repository) as stage:
         new = stage / repository.name
         new.mkdir()
@@ -115,6 +122,16 @@ def write(repository: Path, models: Sequence[Model], *, overwrite: bool) -> None
         for model in models:
             _write_model(new / model.name, model)
         atomic.put(new, repository)
+
+
+def _check_links(directory: Path) -> None:
+    """A link would become a folder or file of the repository's own, and what it points to stay as it was."""
+    for path in (directory, *sorted(directory.rglob("*"))):
+        if path.is_symlink():
+            raise OutputError(
+                f"{path} is a link ({path.readlink()}): the build would replace it, and leave what it points to",
+                "remove the link, or give --overwrite to have it replaced",
+            )
 
 
 def _check_unedited(path: Path, model: Model) -> None:

@@ -13,6 +13,7 @@ from tritonkit.repository.lint.rules import (
     python,
     queues,
     resources,
+    sequence_graph,
     sequences,
     sizes,
     tensors,
@@ -20,6 +21,6 @@ from tritonkit.repository.lint.rules import (
 )
 
 FAMILIES = (
-    layout, files, config, tensors, graph, batching, sequences, warmup, ensembles, engines, precision, resources,
-    sizes, padding, python, queues,
+    layout, files, config, tensors, graph, batching, sequences, sequence_graph, warmup, ensembles, engines, precision,
+    resources, sizes, padding, python, queues,
 )  # fmt: skip

@@ -21,7 +21,7 @@ import onnxruntime as ort  # noqa: E402
 import triton_python_backend_utils as pb_utils  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # Triton puts the model's folder there, not the backend's
-from batch_execution import DirectExecution, open_execution, read_sizes  # noqa: E402
+from batch_execution import DirectExecution, Sequences, open_execution, read_sizes  # noqa: E402
 
 # onnxruntime's names of the tensor types that Triton has.
 TRITON_TYPES = {
@@ -74,10 +74,14 @@ class TritonPythonModel:
             config.set_max_batch_size(size)
             if "sequence_batching" not in said and "ensemble_scheduling" not in said:
                 config.set_dynamic_batching()
+        sequences = Sequences(said.get("sequence_batching", {}))
+        of_batcher = {entry["name"] for entry in (*sequences.inputs, *sequences.outputs)}
         for tensor in session.get_inputs():
-            config.add_input(_described(tensor, batched=size > 0))
+            if tensor.name not in of_batcher:
+                config.add_input(_described(tensor, batched=size > 0))
         for tensor in session.get_outputs():
-            config.add_output(_described(tensor, batched=size > 0))
+            if tensor.name not in of_batcher:
+                config.add_output(_described(tensor, batched=size > 0))
         return config
 
     def initialize(self, args):
@@ -87,6 +91,7 @@ class TritonPythonModel:
         graph = Path(args["model_repository"], args["model_version"], graph_file(config))
         device = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
         options, execution_providers = session_options(config), providers(config, device)
+        self.sequences = Sequences(config["sequence_batching"]) if "sequence_batching" in config else None
         try:
             sizes = read_sizes(config, on_gpu=device is not None)
             if isinstance(sizes, str):
@@ -117,6 +122,14 @@ class TritonPythonModel:
 
     def execute(self, requests):
         """Run one batch; a request that the graph rejects fails by itself."""
+        if self.sequences is None:
+            return self._answers(requests)
+        # Those of no sequence, that ask for nothing, only fill the slots that are free, with chance for inputs.
+        filling = [not request.correlation_id() and not request.requested_output_names() for request in requests]
+        answers = iter(self._answers([request for request, fills in zip(requests, filling, strict=True) if not fills]))
+        return [pb_utils.InferenceResponse([]) if fills else next(answers) for fills in filling]
+
+    def _answers(self, requests):
         try:
             return self._run(requests)
         except Exception as error:
@@ -125,13 +138,25 @@ class TritonPythonModel:
         return [self._run_alone(request) for request in requests]
 
     def _run(self, requests):
-        answers = self.execution.run([self._inputs(request) for request in requests])
+        answers = self._outputs(requests)
         return [self._response(request, outputs) for request, outputs in zip(requests, answers, strict=True)]
+
+    def _outputs(self, requests):
+        inputs = [self._inputs(request) for request in requests]
+        if self.sequences is None:
+            return self.execution.run(inputs)
+        of_sequence = [(request.correlation_id(), request.flags()) for request in requests]
+        for tensors, (sequence, flags) in zip(inputs, of_sequence, strict=True):
+            tensors |= self.sequences.before(sequence, flags, tensors)
+        answers = self.execution.run(inputs) if inputs else []
+        for outputs, (sequence, flags) in zip(answers, of_sequence, strict=True):
+            self.sequences.after(sequence, flags, dict(zip(self.output_names, outputs, strict=True)))
+        return answers
 
     def _run_alone(self, request):
         """One request's answer, in memory that those of the others leave alone: all are sent together."""
         try:
-            answers = self.execution.run([self._inputs(request)])
+            answers = self._outputs([request])
         except Exception as error:
             return _refusal(error)
         return self._response(request, [output.copy() for output in answers[0]])
@@ -275,9 +300,11 @@ def _described(tensor, batched):
 
 def _check_signature(config, session):
     """Refuse a configuration that the graph contradicts, at load time as the C++ backend does."""
+    sequences = Sequences(config.get("sequence_batching", {}))
+    given = {"input": [*config["input"], *sequences.inputs], "output": [*config["output"], *sequences.outputs]}
     for key, tensors in (("input", session.get_inputs()), ("output", session.get_outputs())):
         known = {tensor.name: tensor for tensor in tensors}
-        for said in config[key]:
+        for said in given[key]:
             tensor = known.get(said["name"])
             if tensor is None:
                 raise pb_utils.TritonModelException(
@@ -288,7 +315,13 @@ def _check_signature(config, session):
                     f"{key} {said['name']!r} is {said['data_type']} in the configuration, {tensor.type} in the graph"
                 )
             _check_dims(key, said, tensor.shape, config["max_batch_size"])
-    missing = {tensor.name for tensor in session.get_inputs()} - {said["name"] for said in config["input"]}
+    for control in sequences.controls:  # the C++ backend takes no other shape
+        shape = next(tensor.shape for tensor in session.get_inputs() if tensor.name == control["name"])
+        if shape[int(config["max_batch_size"] > 0) :] != [1]:
+            raise pb_utils.TritonModelException(
+                f"control input {control['name']!r} has shape {shape} in the graph; its last dimension must be 1"
+            )
+    missing = {tensor.name for tensor in session.get_inputs()} - {said["name"] for said in given["input"]}
     if missing:
         raise pb_utils.TritonModelException(f"the graph's input {min(missing)!r} is not in the configuration")
 

@@ -8,6 +8,7 @@ small kernels one by one. So each prepared size is run once when the model loads
     rows       requests as rows, grouped by length
     sized      rows into pieces, pieces through a runner, and the answers back
     direct     batches as they come
+    sequences  their states, kept between requests
     cpu, cuda  the runners: a session, its prepared sizes, and the memory that they read and write
     convolutions  what decides whether sizes share a session on a GPU
     memory     CUDA memory, streams and driver, through NVIDIA's own Python bindings
@@ -17,7 +18,11 @@ imports it too, so that what is judged is what is served.
 """
 
 from .direct import DirectExecution
+from .sequences import Sequences
 from .settings import Padding, SettingsError, Sizes, read_sizes
 from .sized import SizedExecution, open_execution
 
-__all__ = ["DirectExecution", "Padding", "SettingsError", "SizedExecution", "Sizes", "open_execution", "read_sizes"]
+__all__ = [
+    "DirectExecution", "Padding", "Sequences", "SettingsError", "SizedExecution", "Sizes", "open_execution",
+    "read_sizes",
+]  # fmt: skip

@@ -151,6 +151,8 @@ def _switch(name: str, text: str) -> bool:
 
 def _unsuitable(config: Mapping[str, Any], padding: Sequence[Padding]) -> str:
     """Why a model cannot run at prepared sizes; empty if it can."""
+    if "sequence_batching" in config:
+        return "requests of a sequence bring control inputs and states, which have no place in prepared memory"
     for tensor in (*config["input"], *config["output"]):
         if tensor["data_type"] not in NUMPY:
             return f"{tensor['name']!r} is {tensor['data_type']}, which has no place in prepared memory"
