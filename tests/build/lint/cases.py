@@ -7,6 +7,7 @@ from . import (
     cases_ensembles,
     cases_graph,
     cases_layout,
+    cases_releases,
     cases_sizes,
     cases_tensorrt,
     cases_tensors,
@@ -23,4 +24,5 @@ CASES: list[Case] = [
     *cases_ensembles.CASES,
     *cases_tensorrt.CASES,
     *cases_sizes.CASES,
+    *cases_releases.CASES,
 ]

@@ -14,15 +14,20 @@ from tritonkit.errors import TritonkitError
 
 def add(verbs: Verbs, common: argparse.ArgumentParser, _report: argparse.ArgumentParser) -> None:
     """Say the arguments of ``serve`` and ``install-server``."""
-    serve = verbs.add_parser("serve", parents=[common], help="run a real Triton on a repository")
-    serve.add_argument("repository", type=Path, nargs="?", default=Path("model_repository"))
+    serve = verbs.add_parser(
+        "serve", parents=[common], help="run a real Triton on a repository",
+        usage="tritonkit serve [OPTION ...] [REPOSITORY] [-- TRITON_OPTION ...]",
+        epilog="What follows `--` goes to tritonserver as it is, for example: -- --exit-on-error=false",
+    )  # fmt: skip
+    serve.add_argument(
+        "repository", type=Path, nargs="?", default=Path("model_repository"), help="default: %(default)s"
+    )
     serve.add_argument("--http-port", type=int, default=8000, help="0 takes a free one; default: %(default)s")
     serve.add_argument("--grpc-port", type=int, default=8001, help="default: %(default)s")
     serve.add_argument("--metrics-port", type=int, default=8002, help="default: %(default)s")
     serve.add_argument("--timeout", type=float, default=120, help="seconds until ready; default: %(default)s")
     serve.add_argument("--log", type=Path, help="keep Triton's own log in this file")
-    serve.add_argument("triton", nargs="*", metavar="-- ARG", help="more of tritonserver's own arguments")
-    serve.set_defaults(command=_serve)
+    serve.set_defaults(command=_serve, rest=[])
 
     install = verbs.add_parser("install-server", parents=[common], help="install the embedded Triton")
     install.add_argument("--device", choices=["cpu", "cuda"], help="default: what this machine has")
@@ -35,7 +40,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     server = TritonServer(
         options.repository, http_port=options.http_port, grpc_port=options.grpc_port, log=options.log,
-        metrics_port=options.metrics_port, timeout_s=options.timeout, arguments=options.triton,
+        metrics_port=options.metrics_port, timeout_s=options.timeout, arguments=options.rest,
     )  # fmt: skip
     signal.signal(signal.SIGTERM, _interrupt)
     with progress.steps("Triton", 1) as steps:

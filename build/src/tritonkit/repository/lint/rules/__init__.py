@@ -8,10 +8,13 @@ from tritonkit.repository.lint.rules import (
     files,
     graph,
     layout,
+    operators,
     padding,
     precision,
     python,
+    releases,
     resources,
+    schema,
     sequences,
     sizes,
     tensors,
@@ -20,5 +23,5 @@ from tritonkit.repository.lint.rules import (
 
 FAMILIES = (
     layout, files, config, tensors, graph, batching, sequences, warmup, ensembles, engines, precision, resources,
-    sizes, padding, python,
+    sizes, padding, python, releases, schema, operators,
 )  # fmt: skip
