@@ -34,7 +34,7 @@ export ORT_DISABLE_TELEMETRY := 1
 targeted = --target $(call quoted,$(TARGET)) --repository $(call quoted,$(REPOSITORY))
 quoted = '$(subst ','\'',$(1))'# for the shell, whatever is in it
 
-.PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-client bench-generator bench-tuning bench-gpu bench-drain bench-autoscaler test lint clean
+.PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-client bench-generator bench-tuning bench-gpu bench-drain bench-autoscaler bench-lint test lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -121,6 +121,9 @@ bench-drain: setup ## ONLY=restart|parts|cost: rendered pods restarted under loa
 bench-autoscaler: setup ## days of traffic against autoscaler settings; MEASURE=1 times a pod of TARGET and MODEL first, KEEP=1 keeps both; writes reports/autoscaler
 	@PYTHONPATH=helm:loadtests $(BIN)/python -m proofs.bench_autoscaler \
 	  $(if $(MEASURE),--measure --target $(call quoted,$(TARGET)) --model $(call quoted,$(MODEL))) $(if $(KEEP),--keep)
+
+bench-lint: setup ## ONLY='plain: input' …: every field of a configuration changed, lint beside the real server; minutes; writes reports/lint
+	@$(BIN)/python -m tests.build.lint.sweep $(if $(ONLY),$(call quoted,$(ONLY)))
 
 test: setup ## the whole test suite, on as many cores as there are, then what needs the machine to itself
 	@beside=0; $(BIN)/python -m pytest tests -m 'not alone' -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder || beside=$$?; \

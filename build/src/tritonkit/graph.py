@@ -6,6 +6,7 @@ Weights are never loaded to look at a graph's signature. Making graphs is for :m
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,16 @@ from tritonkit.errors import GraphError, MissingError
 from tritonkit.recipe import OnnxSource, Recipe, TensorSpec
 
 Array = NDArray[Any]
+# Words of onnxruntime's refusals (1.24 to 1.32) and what leads on; the first that fits counts.
+_ADVICE = {
+    r"registered function/op|No Op registered|No opset import": "export it with operators that onnxruntime has: a "
+    "newer opset, or without those of a library or of TensorRT's plugins; `tritonkit lint` names them",
+    r"escapes model directory|External data path: .* \(resolved path": "copy the file of weights into the graph's "
+    "folder: onnxruntime reads no weights from elsewhere, links followed",
+    r"External data path does not exist|out of bounds or can not be read": "copy the whole file of weights beside the "
+    "graph, under the name that the graph has for it",
+    r"IR version|guarantees support|official support for domain": "export it with a lower opset",
+}
 
 
 @dataclass(frozen=True)
@@ -293,7 +304,7 @@ class Session:
                     loaded, options, providers=_providers(device, tf32=tf32), disabled_optimizers=list(without) or None
                 )
         except Exception as error:
-            raise GraphError(f"onnxruntime cannot load {name}: {_first_line(error)}", "export it again") from error
+            raise GraphError(f"onnxruntime cannot load {name}: {_first_line(error)}", _advice(str(error))) from error
         if device == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
             raise MissingError("onnxruntime's CUDA provider did not start", "`tritonkit doctor` says what is missing")
         self.output_names: list[str] = [value.name for value in self._session.get_outputs()]
@@ -325,6 +336,14 @@ class Session:
 def shapes_of(inputs: Mapping[str, Array]) -> str:
     """Inputs as a reader wants them in a message: ``image uint8[2, 224, 224, 3]``."""
     return ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in inputs.items())
+
+
+def _advice(words: str) -> str:
+    """What to do about onnxruntime's refusal of a graph, by its own words (1.32)."""
+    for sign, fix in _ADVICE.items():
+        if re.search(sign, words):
+            return fix
+    return "export it again"
 
 
 def _first_line(error: Exception) -> str:

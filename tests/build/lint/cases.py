@@ -7,6 +7,7 @@ from . import (
     cases_ensembles,
     cases_graph,
     cases_layout,
+    cases_releases,
     cases_sequences,
     cases_sizes,
     cases_tensorrt,
@@ -25,4 +26,5 @@ CASES: list[Case] = [
     *cases_tensorrt.CASES,
     *cases_sizes.CASES,
     *cases_sequences.CASES,
+    *cases_releases.CASES,
 ]

@@ -86,6 +86,8 @@ CASES = [
          "instance_group { count: 1 kind: KIND_CPU gpus: [0] }\n"}, python(), "has kind KIND_CPU but specifies"),
     Case("TK022", python() | {"config.pbtxt": f'backend: "python"\n{BATCHED}{XY}instance_group {{ count: 0 }}\n'}, python()),
     Case("TK023", python() | {"passport.json": '{"target": "cuda"}'}, python() | {"passport.json": '{"target": "cpu"}'}),
+    Case("TK025", onnx_model(BATCHED + XY + parameter("enable_mem_arena", "2")), onnx_model(BATCHED + XY + parameter("enable_mem_arena", "on")),
+         "neither 1 nor 0", "arena"),
     Case("TK025", onnx_model(BATCHED + XY + parameter("intra_op_thread_count", "two")),
          onnx_model(BATCHED + XY + parameter("intra_op_thread_count", "2")), "not a whole number"),
     Case("TK026", onnx_model(BATCHED + XY + 'optimization { execution_accelerators { gpu_execution_accelerator { '

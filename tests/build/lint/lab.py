@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -16,9 +18,10 @@ from urllib.parse import quote
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper
 
-from tritonkit.repository.lint import RULES, Options
+from tritonkit.repository.lint import RULES, Options, registry
 from tritonkit.server import TritonServer
 
 
@@ -46,6 +49,8 @@ class TritonPythonModel:
 """
 F = TensorProto.FLOAT
 SERVERS = 6
+NO_ANSWER = "no answer"
+DIED = "the server died of it"
 _STARTING = Lock()
 
 
@@ -61,9 +66,11 @@ class Case:
         label: What this case of the rule is about.
         runs: Whether the server here can load ``good``.
         hangs: Whether the load may also never end, which is a refusal too.
+        ends: Whether the load may also end the server, which is a refusal too.
         requests: Whether Triton loads ``bad`` and fails its requests.
         severity: What is found in ``bad`` where it is milder than the rule.
         options: What lint is told.
+        good_options: The same of ``good``; as ``options`` if not given.
     """
 
     rule: str
@@ -73,14 +80,27 @@ class Case:
     label: str = ""
     runs: bool = True
     hangs: bool = False
+    ends: bool = False
     requests: bool = False
     severity: str = ""
     options: Options = field(default_factory=Options)
+    good_options: Options | None = None
 
     @property
     def name(self) -> str:
         """For pytest, and for the model's folder."""
         return f"{self.rule}_{self.label}".strip("_").lower()
+
+    @property
+    def core_alone(self) -> bool:
+        """Whether Triton's core judges both models, whatever their backend says."""
+        text = str(self.bad) + str(self.good)
+        if "config.pbtxt" not in self.good:
+            return False  # the backend completes it
+        judged = RULES[self.rule].enforced_by in {registry.CORE, registry.ADVICE}
+        return (
+            judged and not self.hangs and not any(word in text for word in (".onnx", "onnxruntime", "part_completed"))
+        )
 
     @property
     def advised(self) -> bool:
@@ -223,48 +243,97 @@ def load(server: TritonServer, name: str, timeout_s: float) -> str:
     Raises:
         ConnectionError: The server died of it.
     """
-    url = f"{server.http_url}/v2/repository/models/{quote(name)}/load"
+    return _control(server, name, "load", timeout_s)
+
+
+def not_ready(server: TritonServer, name: str) -> str:
+    """Why a model is not ready although its load was reported as done; empty if it is."""
+    try:
+        urllib.request.urlopen(f"{server.http_url}/v2/models/{quote(name)}/ready", timeout=10).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+        return "loaded, and not ready"
+    return ""
+
+
+def unload(server: TritonServer, name: str) -> None:
+    """Unload one model, so that its process ends."""
+    _control(server, name, "unload", 10)
+
+
+def _control(server: TritonServer, name: str, verb: str, timeout_s: float) -> str:
+    url = f"{server.http_url}/v2/repository/models/{quote(name)}/{verb}"
     try:
         urllib.request.urlopen(urllib.request.Request(url, data=b"{}", method="POST"), timeout=timeout_s).close()
     except urllib.error.HTTPError as error:
         with error:
             return str(json.load(error)["error"])
     except TimeoutError:
-        return "no answer"
+        return NO_ANSWER
     return ""
 
 
-def ask(repository: Path, timeouts_s: Mapping[str, float], logs: Path) -> dict[str, str]:
+def core_only(folder: Path) -> list[str]:
+    """The argument that gives a server a backend ``python`` that runs nothing, so that only the core judges a model.
+
+    A load takes milliseconds then; with the real one it takes a Python process, or two. Skips the test where there is
+    no C compiler.
+    """
+    if not shutil.which("cc"):
+        pytest.skip("no C compiler (cc)")
+    (folder / "python").mkdir(parents=True)
+    library = folder / "python/libtriton_python.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, Path(__file__).with_name("backend.c")], check=True)
+    return [f"--backend-directory={folder}"]
+
+
+def ask(
+    repository: Path, timeouts_s: Mapping[str, float], logs: Path, arguments: Sequence[str] = (), servers: int = SERVERS
+) -> dict[str, str]:
     """All that Triton says when each model is loaded, in its answer and in its log; empty if it loads.
 
     Several servers share the models, each loading one at a time: Triton 24.10 waits a second after each Python model
-    that fails, and now and then dies of several that fail side by side.
+    that fails, and now and then dies of several that fail side by side. A model that does load is unloaded again.
+
+    Args:
+        repository: The models.
+        timeouts_s: Names of those to load, each with the seconds after which a load counts as one that never ends.
+        logs: A folder for the servers' logs.
+        arguments: More of the server's own.
+        servers: How many.
     """
-    groups = [list(timeouts_s)[start::SERVERS] for start in range(SERVERS)]
-    with ThreadPoolExecutor(SERVERS) as pool:
+    groups = [group for start in range(servers) if (group := list(timeouts_s)[start::servers])]
+    words = ["--model-control-mode=explicit", *arguments]
+    with ThreadPoolExecutor(servers) as pool:
         answers = [
-            pool.submit(_ask, repository, {name: timeouts_s[name] for name in group}, logs / f"{number}.log")
+            pool.submit(_ask, repository, {name: timeouts_s[name] for name in group}, logs / f"{number}.log", words)
             for number, group in enumerate(groups)
         ]
         return {name: said for answer in answers for name, said in answer.result().items()}
 
 
-def _ask(repository: Path, timeouts_s: Mapping[str, float], log: Path) -> dict[str, str]:
+def _ask(repository: Path, timeouts_s: Mapping[str, float], log: Path, arguments: list[str]) -> dict[str, str]:
     """One server's share; one that dies is started again."""
     said: dict[str, str] = {}
     left = list(timeouts_s)
     while left:
         before = len(left)
         with _STARTING:  # a free port is chosen first and bound later
-            server = TritonServer(repository, arguments=["--model-control-mode=explicit"], log=log, exit_timeout_s=0)
+            server = TritonServer(repository, arguments=arguments, log=log, exit_timeout_s=0)
             server.start()
         with ExitStack() as stack, suppress(ConnectionError, urllib.error.URLError):
             stack.callback(server.stop)
             while left:
-                said[left[0]] = load(server, left[0], timeouts_s[left[0]])
+                name = left[0]
+                said[name] = load(server, name, timeouts_s[name]) or not_ready(server, name)
+                if not said[name]:
+                    unload(server, name)
                 left.pop(0)
+                if said[name] == NO_ANSWER:  # what comes next might wait for it
+                    break
         _add_log(said, log)
-        assert len(left) < before, f"Triton dies of {left[0]}"
+        if len(left) == before:
+            said[left.pop(0)] = DIED
     return said
 
 

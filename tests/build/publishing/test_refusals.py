@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from s3fs import S3FileSystem  # type: ignore[import-untyped]
@@ -46,9 +48,46 @@ def refused(said: tuple[int, str, str], code: int, *words: str) -> None:
 
 
 def test_wrong_keys(run: Run, repository: Path, guarded: Bucket, tmp_path: Path) -> None:
-    words = ("s3://models/prod at http://127.0.0.1", "refuses access", "s3:PutObject")
+    words = ("s3://models/prod at http://127.0.0.1", "refuses access", "correct the access key")
     refused(run("publish", repository, "s3://models/prod"), 2, *words)
     refused(run("fetch", "s3://models/prod", tmp_path / "models"), 2, *words)
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence", "fix"),
+    [
+        ("RequestTimeTooSkewed", "The difference between the request time and the current time is too large.", "clock"),
+        ("ExpiredToken", "The provided token has expired.", "log in again"),
+        ("SignatureDoesNotMatch", "The request signature we calculated does not match.", "correct the secret key"),
+    ],
+)
+def test_a_403_that_is_not_about_rights_does_not_send_for_rights(
+    code: str, sentence: str, fix: str, project: Project, repository: Path, bucket: Bucket, fresh: None
+) -> None:
+    """A store that answers every request as S3 does for that code."""
+    body = f"<Error><Code>{code}</Code><Message>{sentence}</Message></Error>".encode()
+
+    class Store(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(403)
+            self.send_header("Content-Type", "application/xml")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_HEAD = do_PUT = do_POST = do_GET  # noqa: N815
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Store) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+        said = project.run("publish", repository, "s3://models/prod", "--endpoint-url", endpoint)
+        server.shutdown()
+    refused(said, 2, "refuses access", fix)
+    assert "s3:PutObject" not in said[2]
 
 
 def test_no_keys(run: Run, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: None) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from tritonkit import __version__
 from tritonkit.cli import build, engine, lint, machine, prepare, publish, sensitivity, serve
+from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 
 COMMANDS = (build, lint, sensitivity, engine, prepare, publish, serve, machine)
@@ -28,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     report = argparse.ArgumentParser(add_help=False, parents=[common])
     report.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser = argparse.ArgumentParser("tritonkit", description="One road from a PyTorch model to GPU nodes.")
+    parser = Parser("tritonkit", description="One road from a PyTorch model to GPU nodes.")
     parser.add_argument("--version", action="version", version=f"tritonkit {__version__}")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in COMMANDS:

@@ -14,8 +14,14 @@ from tritonkit.errors import TritonkitError
 
 def add(verbs: Verbs, common: argparse.ArgumentParser, _report: argparse.ArgumentParser) -> None:
     """Say the arguments of ``serve`` and ``install-server``."""
-    serve = verbs.add_parser("serve", parents=[common], help="run a real Triton on a repository")
-    serve.add_argument("repository", type=Path, nargs="?", default=Path("model_repository"))
+    serve = verbs.add_parser(
+        "serve", parents=[common], help="run a real Triton on a repository",
+        usage="tritonkit serve [OPTION ...] [REPOSITORY] [-- TRITON_OPTION ...]",
+        epilog="What follows `--` goes to tritonserver as it is, for example: -- --exit-on-error=false",
+    )  # fmt: skip
+    serve.add_argument(
+        "repository", type=Path, nargs="?", default=Path("model_repository"), help="default: %(default)s"
+    )
     serve.add_argument("--http-port", type=int, default=8000, help="0 takes a free one; default: %(default)s")
     serve.add_argument("--grpc-port", type=int, default=8001, help="default: %(default)s")
     serve.add_argument("--metrics-port", type=int, default=8002, help="default: %(default)s")
@@ -25,8 +31,7 @@ def add(verbs: Verbs, common: argparse.ArgumentParser, _report: argparse.Argumen
         "--keep-queue-bounds", action="store_true",
         help="serve bounded queues as they are configured, though this Triton release stalls with them now and then",
     )  # fmt: skip
-    serve.add_argument("triton", nargs="*", metavar="-- ARG", help="more of tritonserver's own arguments")
-    serve.set_defaults(command=_serve)
+    serve.set_defaults(command=_serve, rest=[])
 
     install = verbs.add_parser("install-server", parents=[common], help="install the embedded Triton")
     install.add_argument("--device", choices=["cpu", "cuda"], help="default: what this machine has")
@@ -40,7 +45,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     server = TritonServer(
         options.repository, http_port=options.http_port, grpc_port=options.grpc_port, log=options.log,
-        metrics_port=options.metrics_port, timeout_s=options.timeout, arguments=options.triton,
+        metrics_port=options.metrics_port, timeout_s=options.timeout, arguments=options.rest,
         keep_queue_bounds=options.keep_queue_bounds,
     )  # fmt: skip
     signal.signal(signal.SIGTERM, _interrupt)

@@ -37,6 +37,15 @@ _RIGHTS = {
     "az": "use an identity with the role Storage Blob Data Contributor on it",
     "file": "give yourself the right to write there, or choose another place",
 }
+# Words of a refusal that is not about rights, and what leads on: codes and sentences of S3, Azure and Google.
+_CAUSES = (
+    (("RequestTimeTooSkewed", "request time and the current time", "date header too old", "reasonable timeframe"),
+     "set this machine's clock: stores refuse what is minutes early or late; `timedatectl` shows it"),
+    (("ExpiredToken", "token has expired", "token is expired"), "log in again: the credentials have expired"),
+    (("SignatureDoesNotMatch", "signature you provided does not match", "does not match the signature"),
+     "correct the secret key: it is not that of the access key"),
+    (("InvalidAccessKeyId", "Key Id you provided does not exist"), "correct the access key: nobody has it"),
+)  # fmt: skip
 
 
 @contextmanager
@@ -67,6 +76,10 @@ def _translated(error: Exception, place: Place) -> TritonkitError | None:
     names = {type(one).__name__ for one in chain}
     where = f"{place}{f' at {place.endpoint}' if place.endpoint else ''}"
     said = _sentence(error)
+    told = " ".join(str(one) for one in chain)
+    for signs, fix in _CAUSES:
+        if any(sign in told for sign in signs):
+            return OutputError(f"{where} refuses access: {said}", fix)
     if names & _NO_CREDENTIALS:
         return MissingError(f"no credentials for {where}: {said}", _LOGIN[place.scheme])
     numbers = {one.errno for one in chain if isinstance(one, OSError)}

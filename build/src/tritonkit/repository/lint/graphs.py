@@ -28,7 +28,10 @@ Dims = tuple[int, ...]
 class Tensor:
     """An input or output: Triton's dtype (empty if it serves none such) and dims, -1 where they may vary.
 
-    ``inferred`` is an output's dims after shape inference, as onnxruntime does it too, where the file leaves some open.
+    Attributes:
+        inferred: An output's dims after shape inference with propagated values, where the file leaves some open;
+            onnxruntime may find the same.
+        certain: The same by the shapes alone, which onnxruntime finds too.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Tensor:
     dims: Dims | None
     kind: str
     inferred: Dims | None = None
+    certain: Dims | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Graph:
         precisions: Which of fp16, bf16, int8, fp8 occur in it.
         weight_bytes: Size of the file and of its external weights.
         convolutions: How many nodes are convolutions, also inside loops, branches and functions.
+        operators: Domain and type of each node, without those that are functions of the file itself.
+        opsets: Version of each domain's operators.
     """
 
     path: Path
@@ -75,6 +81,8 @@ class Graph:
     precisions: frozenset[str]
     weight_bytes: int
     convolutions: int
+    operators: frozenset[tuple[str, str]]
+    opsets: dict[str, int]
 
 
 def read(path: Path) -> Graph | str:
@@ -119,7 +127,21 @@ def _summary(path: Path, model: onnx.ModelProto) -> Graph:
         frozenset(_precisions(graph)),
         path.stat().st_size + sum(entry.path.stat().st_size for entry in externals if entry.path.is_file()),
         sum(node.op_type in _CONVOLUTIONS for node in _nodes(model)),
+        frozenset(_operators(model)),
+        {_domain(entry.domain): entry.version for entry in model.opset_import},
     )
+
+
+def _domain(name: str) -> str:
+    """ONNX's own domain has two names."""
+    return "" if name == "ai.onnx" else name
+
+
+def _operators(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
+    own = {(function.domain, function.name) for function in model.functions}
+    for node in _nodes(model):
+        if (node.domain, node.op_type) not in own:
+            yield _domain(node.domain), str(node.op_type)
 
 
 def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
@@ -142,13 +164,18 @@ def _outputs(model: onnx.ModelProto) -> Iterator[Tensor]:
         if len(tensor.raw_data) > _SHAPE_BYTES:
             tensor.ClearField("raw_data")  # weights; inference needs the numbers of shapes only
     try:
-        model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        plain, propagated = (
+            {
+                value.name: _tensor(value).dims
+                for value in onnx.shape_inference.infer_shapes(model, data_prop=far).graph.output
+            }
+            for far in (False, True)
+        )
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):  # a graph that it does not understand
         yield from outputs
         return
-    inferred = {value.name: _tensor(value).dims for value in model.graph.output}
     for output in outputs:
-        yield replace(output, inferred=inferred.get(output.name))
+        yield replace(output, inferred=propagated.get(output.name), certain=plain.get(output.name))
 
 
 def _tensor(value: onnx.ValueInfoProto) -> Tensor:

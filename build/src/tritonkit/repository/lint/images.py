@@ -1,26 +1,32 @@
 """What NVIDIA's Triton images carry, and what that can read.
 
-Both tables are bounds: an image between two known ones has at least the older one's onnxruntime and at most the
-newer one's.
+Every release from 22.12 to 26.09 is known, of the last only that it has at least 26.08's onnxruntime. So has a newer
+one; of an older one nothing is known. Either is a finding (TK150).
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 Image = tuple[int, int]
 
-# Image → onnxruntime (release notes and build.py of triton-inference-server/server). 26.06 has 1.24 in one variant and
-# 1.26 in another.
+# From this image on → onnxruntime's least and greatest minor release (build.py of triton-inference-server/server at
+# each release's branch, and the table in its docs/introduction/compatibility.md, which differ for 24.08; 26.06 has
+# 1.24 in one variant and 1.26 in another).
 _ONNXRUNTIME: dict[Image, tuple[str, str]] = {
-    (24, 10): ("1.19", "1.19"),
-    (26, 4): ("1.24", "1.24"),
-    (26, 6): ("1.24", "1.26"),
-    (26, 8): ("1.28", "1.28"),
-}
+    (22, 12): ("1.13", "1.13"), (23, 3): ("1.14", "1.14"), (23, 5): ("1.15", "1.15"), (23, 9): ("1.16", "1.16"),
+    (24, 3): ("1.17", "1.17"), (24, 5): ("1.18", "1.18"), (24, 8): ("1.18", "1.19"), (24, 9): ("1.19", "1.19"),
+    (24, 12): ("1.20", "1.20"), (25, 3): ("1.21", "1.21"), (25, 5): ("1.22", "1.22"), (25, 8): ("1.23", "1.23"),
+    (26, 2): ("1.24", "1.24"), (26, 6): ("1.24", "1.26"), (26, 7): ("1.27", "1.27"), (26, 8): ("1.28", "1.28"),
+    (26, 9): ("1.28", "1.31"),
+}  # fmt: skip
+OLDEST: Image = min(_ONNXRUNTIME)
+NEWEST: Image = max(_ONNXRUNTIME)
 # onnxruntime → newest file format (IR) and newest opset that it loads: a Relu stamped with each was given to each
 # release from PyPI (the last patch of every minor).
 _LIMITS: dict[str, tuple[int, int]] = {
+    "1.13": (8, 17), "1.14": (8, 18), "1.15": (9, 19),
     "1.16": (9, 19), "1.17": (9, 20), "1.18": (10, 21), "1.19": (10, 21), "1.20": (10, 21), "1.21": (10, 22),
     "1.22": (10, 22), "1.23": (11, 23), "1.24": (13, 25), "1.25": (13, 26), "1.26": (13, 26), "1.27": (13, 26),
     "1.28": (13, 26), "1.29": (13, 26), "1.30": (13, 26), "1.31": (13, 26),
@@ -29,6 +35,26 @@ _LIMITS: dict[str, tuple[int, int]] = {
 BATCHER_FIXED: Image = (26, 8)
 # The first image whose TensorRT has no precision flags.
 TENSORRT_11: Image = (26, 6)
+# Triton's gRPC front end sees that a caller cancelled, or that its deadline passed, from 23.10 on; up to 24.11 one that
+# meets the answer can end the server (server#7368, fixed by #7840 in 24.12), and up to 25.03 one that meets the start
+# of a request (server#8034, fixed by #8078 in 25.04). Releases from the branches that contain each change.
+CANCELLATION: Image = (23, 10)
+CANCELLATION_ANSWER_FIXED: Image = (24, 12)
+CANCELLATION_FIXED: Image = (25, 4)
+# Fields of the configuration, as message.field, and the first image whose schema has them (model_config.proto of
+# triton-inference-server/common at each release's branch). Fields without an entry are in every known image.
+FIELDS: dict[str, Image] = {
+    "ModelEnsembling.Step.model_namespace": (23, 3),
+    "ModelSequenceBatching.StrategyOldest.preserve_ordering": (23, 8),
+    "ModelSequenceBatching.iterative_sequence": (23, 11),
+    "ModelSequenceBatching.State.use_same_buffer_for_input_output": (23, 11),
+    "ModelSequenceBatching.State.use_growable_memory": (23, 11),
+    "ModelConfig.runtime": (24, 1),
+    "ModelInput.is_non_linear_format_io": (24, 8),
+    "ModelOutput.is_non_linear_format_io": (24, 8),
+    "ModelConfig.model_metrics": (24, 11),
+    "ModelEnsembling.max_inflight_requests": (25, 11),
+}
 
 
 @dataclass(frozen=True)
@@ -52,9 +78,15 @@ OWN = Limits("1.31", _LIMITS["1.31"], _LIMITS["1.31"])
 
 def limits(image: Image) -> Limits:
     """The bounds for one image."""
-    older = [_ONNXRUNTIME[known][0] for known in sorted(_ONNXRUNTIME) if known <= image]
-    newer = [_ONNXRUNTIME[known][1] for known in sorted(_ONNXRUNTIME) if known >= image]
-    low = older[-1] if older else ""
-    high = newer[0] if newer else ""
-    release = low if low == high else f"{low or 'older'} to {high or 'newer'}"
-    return Limits(release, _LIMITS.get(low), _LIMITS.get(high))
+    known = sorted(_ONNXRUNTIME)
+    if image < OLDEST:
+        return Limits("", None, None)
+    low, high = _ONNXRUNTIME[known[bisect_right(known, image) - 1]]
+    if image > NEWEST:
+        return Limits(f"{low} or newer", _LIMITS[low], None)
+    return Limits(low if low == high else f"{low} to {high}", _LIMITS[low], _LIMITS[high])
+
+
+def name(image: Image) -> str:
+    """``26.08`` of an image."""
+    return f"{image[0]}.{image[1]:02}"

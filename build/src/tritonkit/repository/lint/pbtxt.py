@@ -147,6 +147,7 @@ def _read_fields(tokens: _Tokens, node: Node, end: str) -> None:
         tokens.next()
         tokens.take(":")
         if tokens.take("["):
+            node.fields.setdefault(name, [])
             while tokens.kind and not tokens.take("]"):
                 if not tokens.take(","):
                     node.fields.setdefault(name, []).append(_read_value(tokens))

@@ -8,11 +8,14 @@ from tritonkit.repository.lint.rules import (
     files,
     graph,
     layout,
+    operators,
     padding,
     precision,
     python,
     queues,
+    releases,
     resources,
+    schema,
     sequence_graph,
     sequences,
     sizes,
@@ -22,5 +25,5 @@ from tritonkit.repository.lint.rules import (
 
 FAMILIES = (
     layout, files, config, tensors, graph, batching, sequences, sequence_graph, warmup, ensembles, engines, precision,
-    resources, sizes, padding, python, queues,
+    resources, sizes, padding, python, queues, releases, schema, operators,
 )  # fmt: skip

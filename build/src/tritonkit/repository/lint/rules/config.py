@@ -131,7 +131,8 @@ def parameter_value(model: Model, _: Context) -> Iterator[Problem]:
     if level not in _GRAPH_LEVELS:
         yield Problem(
             f"optimization.graph.level is {level}", "give -1 (basic), 1 (extended) or 2 (none)",
-            model.line("optimization", "graph", "level"), severity="warning",
+            model.line("optimization", "graph", "level"),
+            severity=None if model.served.backend == backends.TRITONKIT_ONNXRUNTIME else "warning",
         )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,9 +106,15 @@ def weights_missing(model: Model, _: Context) -> Iterator[Problem]:
                 )  # fmt: skip
 
 
-@rule("TK014", "labels-missing", "error", "label_filename names no file", enforced_by=CORE)
+@rule("TK014", "labels-missing", "error", "label_filename names no file, or one output has two", enforced_by=CORE)
 def labels_missing(model: Model, _: Context) -> Iterator[Problem]:
-    """`label_filename` is relative to the model's folder, not to the version's. Triton refuses the model without it."""
+    """`label_filename` is relative to the model's folder, not to the version's. Triton refuses the model without it,
+    and one with two files for the same output.
+    """
+    labelled = Counter(output.name for output in model.config.output if output.label_filename)
+    for name, count in labelled.items():
+        if count > 1:
+            yield Problem(f"output {name!r} has {count} files of labels", "keep one", model.line("output"))
     for index, output in enumerate(model.config.output):
         if output.label_filename and not is_file(model.directory / output.label_filename):
             yield Problem(

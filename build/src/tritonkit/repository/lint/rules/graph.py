@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tritonkit.errors import InputError
 from tritonkit.repository.lint import backends, graphs, images
 from tritonkit.repository.lint.contents import Model
-from tritonkit.repository.lint.findings import Problem, parse_image
+from tritonkit.repository.lint.findings import Problem
 from tritonkit.repository.lint.registry import ONNXRUNTIME, ONNXRUNTIME_CPP, Context, rule
+from tritonkit.repository.lint.rules.releases import image_of
 from tritonkit.repository.lint.rules.tensors import declared
 
 _AUTO = "docs/user_guide/model_configuration.md, Auto-Generated Model Configuration"
@@ -124,14 +124,16 @@ def _name(value: int) -> str:
 def dims_differ(model: Model, _: Context) -> Iterator[Problem]:
     """With max_batch_size above 0 the graph's first dimension is the batch and `dims` are the rest; with 0 `dims` are
     all of them. A fixed size in the graph must be said as that size, not as -1. Where the graph's input varies, the
-    configuration may fix it. `reshape`, if given, is what is compared.
+    configuration may fix it. Of an output that the file leaves open counts what onnxruntime infers from the nodes
+    before it. `reshape`, if given, is what is compared.
     """
     ragged = _flattened(model)
     for graph, kind, index, entry, tensor in _pairs(model):
         said = list(entry.reshape.shape) if entry.HasField("reshape") else list(entry.dims)
         if tensor.dims is None or not said or entry.name in ragged or _fixed_batch(model, tensor):
             continue
-        expected = list(tensor.dims[1:] if model.config.max_batch_size > 0 else tensor.dims)
+        dims = tensor.certain if kind == "output" and tensor.certain else tensor.dims
+        expected = list(dims[1:] if model.config.max_batch_size > 0 else dims)
         if not tensor.dims:
             fits = all(dim == 1 for dim in said)  # a scalar: any number of ones
             expected = [1]
@@ -234,7 +236,7 @@ def type_not_served(model: Model, _: Context) -> Iterator[Problem]:
     "error",
     "an opset or file format that the image's onnxruntime does not load",
     enforced_by="onnxruntime of that image",
-    source="onnxruntime 1.16 to 1.31 from PyPI, tried with each opset and format",
+    source="onnxruntime 1.13 to 1.31 from PyPI, tried with each opset and format",
 )
 def opset_too_new(model: Model, context: Context) -> Iterator[Problem]:
     """An exporter stamps the newest opset it knows; an older onnxruntime refuses it. Checked only where the image is
@@ -242,11 +244,11 @@ def opset_too_new(model: Model, context: Context) -> Iterator[Problem]:
     is an error above the upper bound and a warning between them. `tritonkit_onnxruntime` has an onnxruntime of its own,
     the same in every image.
     """
-    image = context.options.image or _stated(model)
+    image = image_of(model, context)
     if model.served.backend == backends.TRITONKIT_ONNXRUNTIME:
         where, limits, newer = backends.TRITONKIT_ONNXRUNTIME, images.OWN, ""
     elif image is not None:
-        where, limits, newer = f"image {image[0]}.{image[1]:02}", images.limits(image), ", or use a newer image"
+        where, limits, newer = f"image {images.name(image)}", images.limits(image), ", or use a newer image"
     else:
         return
     for graph in model.graphs:
@@ -257,20 +259,20 @@ def opset_too_new(model: Model, context: Context) -> Iterator[Problem]:
             yield Problem(
                 f"the graph has opset {graph.opset} and IR version {graph.ir}; {where} has onnxruntime "
                 f"{limits.release}, which {'loads' if over else 'surely loads'} up to {opset} and {ir}",
-                f"export it with a lower opset{newer}",
+                f"{_older(graph, opset, ir)}{newer}",
                 path=graph.path, severity=None if over else "warning",
             )  # fmt: skip
 
 
+def _older(graph: graphs.Graph, opset: int, ir: int) -> str:
+    """How to make a graph that a runtime of these limits loads; the format alone is one number in the file."""
+    if graph.opset > opset:
+        return f"export it with opset {opset}"
+    return f"set model.ir_version = {ir} with the package onnx and save it: the opset fits"
+
+
 def _above(found: tuple[int, int], limit: tuple[int, int]) -> bool:
     return found[0] > limit[0] or found[1] > limit[1]
-
-
-def _stated(model: Model) -> tuple[int, int] | None:
-    try:
-        return parse_image(str(model.passport.said["image"]))
-    except (KeyError, InputError):
-        return None
 
 
 @rule(

@@ -13,7 +13,7 @@ _PARSER = "TensorRT's ONNX parser"
 _LOWER = {"fp16", "bf16", "int8", "fp8"}
 
 
-def _accelerated(model: Model) -> Iterator[tuple[int, dict[str, str]]]:
+def accelerated(model: Model) -> Iterator[tuple[int, dict[str, str]]]:
     """Index and parameters of each tensorrt accelerator; `tritonkit_onnxruntime` has none (TK026)."""
     if model.served.backend == backends.TRITONKIT_ONNXRUNTIME:
         return
@@ -39,7 +39,7 @@ def quantized_asymmetrically(model: Model, _: Context) -> Iterator[Problem]:
     is a warning.
     """
     targeted = model.passport.said.get("target") == "tensorrt"
-    if not targeted and not any(_accelerated(model)):
+    if not targeted and not any(accelerated(model)):
         return
     for graph in model.graphs:
         if graph.asymmetric:
@@ -86,7 +86,7 @@ def precision_flag(model: Model, context: Context) -> Iterator[Problem]:
     image = context.options.image
     if image is not None and image < images.TENSORRT_11:
         return
-    for index, parameters in _accelerated(model):
+    for index, parameters in accelerated(model):
         mode = parameters.get("precision_mode", "").lower()
         if mode in {"fp16", "int8"} and not all(mode in graph.precisions for graph in model.graphs):
             place = ("optimization", "execution_accelerators", ("gpu_execution_accelerator", index))

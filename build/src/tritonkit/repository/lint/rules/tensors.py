@@ -189,7 +189,7 @@ def batch_tensor(model: Model, _: Context) -> Iterator[Problem]:
     """Ragged batching adds inputs that describe the batch. Each is made from one declared input (`source_input`) and is
     TYPE_INT32 or TYPE_FP32; a `batch_output` scatters declared outputs.
     """
-    completed = model.served.backend == backends.TENSORRT or not model.config.input
+    completed = model.served.backend == backends.TENSORRT or (not model.config.input and not _plain(model))
     for index, entry in enumerate(model.config.batch_input):
         if entry.data_type not in {pb.TYPE_INT32, pb.TYPE_FP32}:
             line = model.line(("batch_input", index), "data_type")
@@ -199,6 +199,11 @@ def batch_tensor(model: Model, _: Context) -> Iterator[Problem]:
             if len(entry.source_input) != 1:
                 line = model.line((field, index), "source_input")
                 yield Problem(f"{field} {index} has {len(entry.source_input)} source_input", "name one input", line)
+    for index, entry in enumerate(model.config.batch_output):
+        for name, count in Counter(entry.target_name).items():
+            if count > 1:
+                line = model.line(("batch_output", index), "target_name")
+                yield Problem(f"batch_output {index} names {name!r} twice", "name it once", line)
     if not completed:
         yield from _unknown_names(model)
 

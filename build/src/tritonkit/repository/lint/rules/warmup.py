@@ -13,14 +13,10 @@ from tritonkit.repository.lint import backends, graphs
 from tritonkit.repository.lint.contents import Model, Signature, is_file
 from tritonkit.repository.lint.findings import Problem
 from tritonkit.repository.lint.registry import CORE, Context, rule
+from tritonkit.repository.lint.widths import WIDTHS
 
 _DOCS = "docs/user_guide/model_configuration.md, Model Warmup"
 _BACKEND = "the model's backend"
-_WIDTHS = {
-    pb.TYPE_BOOL: 1, pb.TYPE_UINT8: 1, pb.TYPE_INT8: 1, pb.TYPE_UINT16: 2, pb.TYPE_INT16: 2, pb.TYPE_FP16: 2,
-    pb.TYPE_BF16: 2, pb.TYPE_UINT32: 4, pb.TYPE_INT32: 4, pb.TYPE_FP32: 4, pb.TYPE_UINT64: 8, pb.TYPE_INT64: 8,
-    pb.TYPE_FP64: 8,
-}  # fmt: skip
 _LENGTH_BYTES = 4  # before each string
 
 
@@ -124,8 +120,8 @@ def warmup_file(model: Model, _: Context) -> Iterator[Problem]:
                     f"warmup/{tensor.input_data_file} does not hold {prod(tensor.dims)} strings",
                     "write each as 4 bytes of length and its bytes (tritonclient's serialize_byte_tensor)", line,
                 )  # fmt: skip
-        elif tensor.data_type in _WIDTHS:
-            yield from _compare_size(path, prod(tensor.dims) * _WIDTHS[tensor.data_type], line)
+        elif tensor.data_type in WIDTHS:
+            yield from _compare_size(path, prod(tensor.dims) * WIDTHS[tensor.data_type], line)
 
 
 def _compare_size(path: Path, wanted: int, line: int | None) -> Iterator[Problem]:

@@ -40,6 +40,7 @@ TRITON_TYPES = {
     "tensor(string)": "TYPE_STRING",
 }
 # `optimization.graph.level` as the C++ backend reads it; unset means all.
+BOOLEANS = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
 GRAPH_LEVELS = {
     -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
@@ -217,8 +218,8 @@ def session_options(config):
     options.inter_op_num_threads = _integer(said, "inter_op_thread_count")
     if _integer(said, "execution_mode") == 1:
         options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
-    options.enable_cpu_mem_arena = bool(_integer(said, "enable_mem_arena", 1))
-    options.enable_mem_pattern = bool(_integer(said, "enable_mem_pattern", 1))
+    options.enable_cpu_mem_arena = _boolean(said, "enable_mem_arena")
+    options.enable_mem_pattern = _boolean(said, "enable_mem_pattern")
     level = config.get("optimization", {}).get("graph", {}).get("level", 0)
     if level:
         if level not in GRAPH_LEVELS:
@@ -279,6 +280,14 @@ def _integer(said, name, default=0):
         return int(said.get(name, default))
     except ValueError:
         raise pb_utils.TritonModelException(f"parameter {name} is {said[name]!r}, not a whole number") from None
+
+
+def _boolean(said, name):
+    """A parameter that is on unless it says otherwise, in the C++ backend's words."""
+    value = said.get(name, "1").lower()
+    if value not in BOOLEANS:
+        raise pb_utils.TritonModelException(f"parameter {name} is {said[name]!r}, neither 1 nor 0")
+    return BOOLEANS[value]
 
 
 def _graph_of_this_stub(said):
