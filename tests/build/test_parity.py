@@ -15,8 +15,8 @@ from tritonkit import parity
     ("forward", "messages"),
     [
         ("self.linear(x) + torch.rand(1) * 0.1", ["differs from the module it came from", "tolerance"]),
-        ("self.linear(x - x.mean(0, keepdim=True))", ["beside other rows", "max_batch_size: 0"]),
-        ("self.linear(x) / x.shape[0]", ["one at a time", "max_batch_size: 0"]),
+        ("self.linear(x - x.mean(0, keepdim=True))", ["beside other rows", "--max-batch-size 0"]),
+        ("self.linear(x) / x.shape[0]", ["one at a time", "--max-batch-size 0"]),
     ],
     ids=["random numbers", "mixes the rows of a batch", "depends on the batch's size"],
 )
