@@ -48,9 +48,9 @@ def refused(said: tuple[int, str, str], code: int, *words: str) -> None:
 
 
 def test_wrong_keys(run: Run, repository: Path, guarded: Bucket, tmp_path: Path) -> None:
-    words = ("s3://models/prod at http://127.0.0.1", "refuses access", "correct the access key")
-    refused(run("publish", repository, "s3://models/prod"), 2, *words)
-    refused(run("fetch", "s3://models/prod", tmp_path / "models"), 2, *words)
+    words = ("s3://models/prod at http://127.0.0.1", "refuses access")
+    refused(run("publish", repository, "s3://models/prod"), 2, *words, "correct the access key")
+    refused(run("fetch", "s3://models/prod", tmp_path / "models"), 2, *words, "s3:GetObject", "look at the key itself")
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ _CAUSES = (
      "correct the secret key: it is not that of the access key"),
     (("InvalidAccessKeyId", "Key Id you provided does not exist"), "correct the access key: nobody has it"),
 )  # fmt: skip
+_UNTOLD = "Forbidden"  # all that an answer without a body says, as to HEAD
 
 
 @contextmanager
@@ -76,9 +77,9 @@ def _translated(error: Exception, place: Place) -> TritonkitError | None:
     names = {type(one).__name__ for one in chain}
     where = f"{place}{f' at {place.endpoint}' if place.endpoint else ''}"
     said = _sentence(error)
-    told = " ".join(str(one) for one in chain)
+    words = " ".join(str(link) for link in chain)
     for signs, fix in _CAUSES:
-        if any(sign in told for sign in signs):
+        if any(sign in words for sign in signs):
             return OutputError(f"{where} refuses access: {said}", fix)
     if names & _NO_CREDENTIALS:
         return MissingError(f"no credentials for {where}: {said}", _LOGIN[place.scheme])
@@ -86,7 +87,10 @@ def _translated(error: Exception, place: Place) -> TritonkitError | None:
     if numbers & {errno.ENOSPC, errno.EDQUOT}:
         return MissingError(f"no space left at {where}", "free some space, or choose another place")
     if numbers & {errno.EROFS, errno.EACCES, errno.EPERM} or names & _REFUSED or _is_refusal(chain):
-        return OutputError(f"{where} refuses access: {said}", _RIGHTS[place.scheme])
+        reason_untold = (
+            "; if it has these, look at the key itself and at this machine's clock" if said == _UNTOLD else ""
+        )
+        return OutputError(f"{where} refuses access: {said}", _RIGHTS[place.scheme] + reason_untold)
     if names & _UNREACHABLE:
         return MissingError(f"{where} cannot be reached: {said}", "check the endpoint, the network and the proxy")
     if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _LIBRARIES:
