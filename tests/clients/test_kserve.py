@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from otherserver import OtherServer
 from tensorsamples import SAMPLES, assert_identical
 
 from tritonkit_client import Client, InvalidInput, ModelMetadata, ModelNotReady, NotSupported, ServerError, TensorSpec
+from tritonkit_client._cli import main
 
 Connect = Callable[..., Client]
 PAIR = np.array([[1.5, -2.0]], np.float32)
@@ -35,6 +37,24 @@ def test_inputs_that_nobody_declares_are_sent_as_they_are(client: Client) -> Non
     assert outputs["out_b"].tolist() == [b"text"]
     with pytest.raises(InvalidInput, match="no declared datatype"):
         client.infer("undeclared", in_a=[1.5])
+
+
+def test_the_command_takes_the_type_of_an_input_that_nobody_declares(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = ["in_a:FP32=[[1.5, -2]]", 'in_b:BYTES=["text"]']
+    assert main(["infer", url, "undeclared", *said, "--json"]) == 0
+    outputs = json.loads(capsys.readouterr().out)
+    assert (outputs["out_a"], outputs["out_b"]) == ([[1.5, -2.0]], ["text"])
+    for wrong, words in (
+        ("in_a=[[1.5]]", "in_a:FP32="),
+        ("in_a:FP33=1", "in_a:FP32="),
+        ("in_a:INT8=[300]", "is no INT8"),
+    ):
+        assert main(["infer", url, "undeclared", wrong]) == 2
+        assert words in capsys.readouterr().err
+    assert main(["metadata", url, "undeclared"]) == 0
+    assert capsys.readouterr().out.startswith("undeclared\n")
 
 
 @pytest.mark.parametrize("datatype", [name for name in DATATYPES if name != "FP16"])

@@ -83,7 +83,8 @@ def _parser() -> argparse.ArgumentParser:
         "infer", parents=[common], help="run a model",
         description="An input is NAME=VALUE, where VALUE is JSON or text, or NAME=@FILE: .npy, .json, .txt, or an image"
         " (needs Pillow), which is turned upright and resized to what the model wants. A missing batch dimension is"
-        " added. Several of them, or NAME=@'*.jpg', are one batch.",
+        " added. Several of them, or NAME=@'*.jpg', are one batch. Where the server does not say what its models take,"
+        " it is NAME:DATATYPE=VALUE.",
     )  # fmt: skip
     add.add_argument("model")
     add.add_argument("inputs", nargs="*", metavar="NAME=VALUE")
@@ -126,7 +127,8 @@ def _models(client: Client, options: argparse.Namespace) -> int:
 
 def _metadata(client: Client, options: argparse.Namespace) -> int:
     model = client.metadata(options.model)
-    lines = [f"{model.name}, versions {', '.join(model.versions)}, {model.platform}"]
+    parts = [model.name, f"versions {', '.join(model.versions)}" if model.versions else "", model.platform]
+    lines = [", ".join(filter(None, parts))]
     lines.append(f"max_batch_size {model.max_batch_size}" + (", decoupled" if model.decoupled else ""))
     for kind, specs in (("input", model.inputs), ("output", model.outputs)):
         lines += [f"{kind} {spec.name}: {spec}{', optional' if spec.optional else ''}" for spec in specs]

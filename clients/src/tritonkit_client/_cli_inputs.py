@@ -28,15 +28,45 @@ def read_inputs(metadata: ModelMetadata, arguments: Sequence[tuple[str, str]]) -
         InvalidInput: There is no such input, its file is something else, or it cannot be given several times.
     """
     given: dict[str, list[Any]] = {}
+    specs: dict[str, TensorSpec] = {}
     for name, text in arguments:
+        spec = _spec(metadata, name)
+        specs[spec.name] = spec
+        values = given.setdefault(spec.name, [])
+        if metadata.inputs:
+            values += [_fitted(value, spec, bool(metadata.max_batch_size)) for value in _values(spec, text)]
+        else:
+            values += [_typed(value, spec) for value in _values(spec, text)]
+    return {name: values[0] if len(values) == 1 else _joined(values, specs[name]) for name, values in given.items()}
+
+
+def _spec(metadata: ModelMetadata, name: str) -> TensorSpec:
+    """The input of this name, or of ``name:DATATYPE`` where the server declares no inputs."""
+    if metadata.inputs:
         spec = next((spec for spec in metadata.inputs if spec.name == name), None)
         if spec is None:
             known = ", ".join(spec.name for spec in metadata.inputs)
             raise InvalidInput(f"model {metadata.name} has no input {name!r}", f"it has {known}")
-        values = given.setdefault(name, [])
-        values += [_fitted(value, spec, bool(metadata.max_batch_size)) for value in _values(spec, text)]
-    specs = {spec.name: spec for spec in metadata.inputs}
-    return {name: values[0] if len(values) == 1 else _joined(values, specs[name]) for name, values in given.items()}
+        return spec
+    plain, _, datatype = name.rpartition(":")
+    if not plain or datatype not in DTYPES:
+        raise InvalidInput(
+            f"the server does not say what model {metadata.name} takes",
+            f"say it in front of the value: {plain or name}:FP32=[[1, 2]], with one of {', '.join(DTYPES)}",
+        )
+    return TensorSpec(plain, datatype)
+
+
+def _typed(value: Any, spec: TensorSpec) -> Any:
+    """Plain numbers as an array of the type that was given for them."""
+    if spec.datatype == BYTES or isinstance(value, np.ndarray):
+        return value
+    try:
+        return np.asarray(value, DTYPES[spec.datatype])
+    except (OverflowError, TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"input {spec.name!r} is no {spec.datatype}: {error}", "give numbers of that type"
+        ) from error
 
 
 def _values(spec: TensorSpec, text: str) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import urllib.error
@@ -280,7 +281,7 @@ def core_only(folder: Path) -> list[str]:
     no C compiler.
     """
     if not shutil.which("cc"):
-        pytest.skip("no C compiler (cc)")
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("no C compiler (cc)")
     (folder / "python").mkdir(parents=True)
     library = folder / "python/libtriton_python.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, Path(__file__).with_name("backend.c")], check=True)
