@@ -55,7 +55,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
                 if mine[name] == name:
                     write(folder / "repository" / name, files)
             arguments = [*settings, *(core_only(folder / "backends") if alone else [])]
-            server = TritonServer(folder / "repository", arguments=arguments, timeout_s=200, exit_timeout_s=0)
+            server = TritonServer(
+                folder / "repository", arguments=arguments, timeout_s=200, exit_timeout_s=0, keep_queue_bounds=True
+            )
             stack.enter_context(server)
             same |= mine
             reasons |= states(server)
