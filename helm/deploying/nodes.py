@@ -18,11 +18,14 @@ _TOO_FEW = "and the nodes have room for "
 # Labels that something which runs on a node gives it (GPU feature discovery, node feature discovery): no autoscaler
 # knows them of a node that it has yet to add.
 _LATE = (_VENDOR, "feature.node.kubernetes.io/")
-# Labels that say a GPU's product and are the autoscaler's own. GKE's and Karpenter's documentation; Kubernetes'
-# well-known labels for the last, as AKS's own kubernetes.azure.com/accelerator says no more than the vendor.
+# Labels that say a GPU's product and are the autoscaler's own: of kubernetes/autoscaler (GPULabel for GCE), Karpenter's
+# "Scheduling", EKS's "Create a node pool for EKS Auto Mode", AKS's "Configure node pools for node auto-provisioning".
+# The last one every node has: AKS's own kubernetes.azure.com/accelerator says no more than the vendor.
 POOL_PRODUCTS = {
     "cloud.google.com/gke-accelerator": "GKE",
     "karpenter.k8s.aws/instance-gpu-name": "Karpenter on AWS",
+    "eks.amazonaws.com/instance-gpu-name": "EKS Auto Mode",
+    "karpenter.azure.com/sku-gpu-name": "AKS, node auto-provisioning",
     "node.kubernetes.io/instance-type": "AKS and others",
 }
 

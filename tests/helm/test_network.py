@@ -123,9 +123,11 @@ def test_a_store_in_the_cluster_is_reached_by_its_namespace_and_a_proxy_by_its_p
     assert ports(store) == {9000, 443, 3128}
 
 
-@pytest.mark.parametrize("server", ["169.254.169.254/32", "169.254.20.10/32", "kube-system", "openshift-dns"])
+@pytest.mark.parametrize(
+    "server", ["169.254.169.254/32", "169.254.20.10/32", "169.254.10.0/24", "kube-system", "openshift-dns"]
+)
 def test_name_servers_of_every_platform_are_reached(server: str) -> None:
-    """GKE's metadata server answers names at 53, NodeLocal DNSCache too; OpenShift's pods listen on 5353."""
+    """GKE's metadata server answers names at 53, NodeLocal DNSCache and AKS's LocalDNS too; OpenShift's pods at 5353."""
     (names,) = [rule for rule in openings()["egress"] if server in str(rule["to"]) and 53 in ports(rule)]
     assert ports(names) == {53, 5353}
     assert {port["protocol"] for port in names["ports"]} == {"UDP", "TCP"}
@@ -139,7 +141,7 @@ def test_platforms_open_what_their_own_parts_need() -> None:
     assert "gmp-system" in opened("gke")
     assert "openshift-user-workload-monitoring" in opened("openshift")
     assert "app-routing-system" in opened("aks")
-    assert all(port in opened("istio") for port in ("15012", "15020", "15008"))
+    assert all(word in opened("istio") for word in ("15012", "15020", "15008", "aks-istio-system"))
     for words in ("169.254.7.127/32", "15008"):
         assert words in opened("istioAmbient")
         assert words not in opened()
