@@ -1,10 +1,10 @@
 """`make bench-overload`: what a server answers in time when more arrives than it can serve.
 
 The same graph behind two queues, in turn: the one that follows from the SLO and measured service times
-(`tritonkit.queue_limits`), and the one without an SLO, 256 requests and 2 s. First the capacity of each; then
-multiples of the first one's, over each protocol, from callers that retry and that do not; then a spike, and how
-long after it the server is itself again. Exit code: 0 measured, 1 the SLO cannot be met, 2 bad input, 3 something is
-missing.
+(`tritonkit.queue_limits`), and the one without an SLO, 256 requests and 2 s. First the capacity, where
+everybody may wait; then multiples of it, over each protocol, from callers that retry and that do not; then a spike,
+and how long after it the server is itself again. Exit code: 0 measured, 1 the SLO cannot be met, 2 bad input, 3
+something is missing.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +31,7 @@ from tuning.asking import Asker
 from tuning.cores import Cores, divide
 
 from tritonkit import atomic, pipeline, progress, recipe
-from tritonkit.errors import TritonkitError
+from tritonkit.errors import CheckFailed, TritonkitError
 from tritonkit.queue_limits import QueueLimits
 from tritonkit.recipe import Batching, Recipe, Slo
 from tritonkit.server import TritonServer
@@ -88,17 +86,15 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     target = targets.supported(options.target)
     slo = slo_of(wanted, options.slo)
     cores = divide(target=target)
-    count = 2 + len(USERS) * (len(TIMES) + 1) * options.rounds * 2
+    count = 1 + len(USERS) * (len(TIMES) + 1) * options.rounds * 2
     with (
         tempfile.TemporaryDirectory(prefix="tritonkit-overload-") as directory,
         progress.steps(f"overload of {wanted.name}", count) as steps,
     ):
         place = Path(directory)
         said = _built(wanted, slo, target, cores, place)
-        capacity = {}
-        for queue in QUEUES:
-            steps.next(f"{queue}, capacity")
-            capacity[queue] = _capacity(wanted, slo, place / queue, cores, options.seconds)
+        steps.next("capacity, without bounds")
+        capacity = _capacity(wanted, slo, place / BOUNDED, cores, options.seconds)
         runs: list[Run] = []
         for turn in range(options.rounds):
             for queue in QUEUES[:: 1 if turn % 2 == 0 else -1]:
@@ -108,7 +104,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
                             for times in (*TIMES, SPIKE):
                                 what = f"{times:g} times capacity" if times else "a spike"
                                 steps.next(f"{queue}, {callers}, {what}, round {turn + 1} of {options.rounds}")
-                                plan = _plan(times, capacity[BOUNDED], options.seconds, turn)
+                                plan = _plan(times, capacity, options.seconds, turn)
                                 found = _run(generator, plan, times, slo, place)
                                 runs.append(Run(queue, callers, times, *found))
     return {
@@ -117,22 +113,29 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _built(wanted: Recipe, slo: Slo, target: targets.Target, cores: Cores, place: Path) -> dict[str, Any] | None:
-    """A repository for each queue, under its name; the limits of the first."""
+def _built(wanted: Recipe, slo: Slo, target: targets.Target, cores: Cores, place: Path) -> dict[str, Any]:
+    """A repository for each queue, under its name; the limits of the first.
+
+    Raises:
+        CheckFailed: No limits follow from the SLO.
+    """
     own = wanted.batching if wanted.batching.target in {None, target} else Batching()
     plain = own.model_copy(update={"preferred_batch_size": None, "max_queue_size": None, "queue_timeout_ms": None})
     bounded = wanted.model_copy(update={"slo": slo, "batching": plain})
-    recipes = {BOUNDED: bounded, USUAL: bounded.model_copy(update={"slo": None})}
+    by_hand = plain.model_copy(update={"max_queue_size": 256, "queue_timeout_ms": 2000})
+    recipes = {BOUNDED: bounded, USUAL: bounded.model_copy(update={"slo": None, "batching": by_hand})}
     with on_core(*cores.server):  # limits are for the cores that the server will have
         facts = {queue: pipeline.build([one], place / queue, target).models[one.name] for queue, one in recipes.items()}
     limits: dict[str, Any] | None = facts[BOUNDED]["queue"]
+    if limits is None:
+        raise CheckFailed(
+            f"no queue limits follow from {slo.latency_ms:g} ms: one request takes longer", "loosen the SLO"
+        )
     return limits
 
 
-@contextmanager
-def _server(repository: Path, cores: Cores) -> Iterator[TritonServer]:
-    with TritonServer(repository, cores=cores.server, exit_timeout_s=1, keep_queue_bounds=True) as server:
-        yield server
+def _server(repository: Path, cores: Cores, *, bounded: bool = True) -> TritonServer:
+    return TritonServer(repository, cores=cores.server, exit_timeout_s=1, keep_queue_bounds=bounded)
 
 
 def _generator(server: TritonServer, callers: str, wanted: Recipe, cores: Cores) -> Generator:
@@ -143,8 +146,8 @@ def _generator(server: TritonServer, callers: str, wanted: Recipe, cores: Cores)
 
 
 def _capacity(wanted: Recipe, slo: Slo, repository: Path, cores: Cores, seconds: float) -> float:
-    """Requests a second that meet the SLO, over gRPC."""
-    with _server(repository, cores) as server, _generator(server, "grpc", wanted, cores) as generator:
+    """Requests a second that meet the SLO, over gRPC, where everybody may wait: refusals are no part of it."""
+    with _server(repository, cores, bounded=False) as server, _generator(server, "grpc", wanted, cores) as generator:
         ask = Asker(generator, slo, Plan(duration_s=seconds, warm_up_s=1.0), lenient=True)
         return limit.capacity(ask).rate
 
@@ -166,25 +169,25 @@ def _run(
     rows = recording.read_rows(rows_of)
     slo_ms = slo.latency_ms or 0.0
     found = overload.served(rows, plan.duration_s, slo_ms)
-    recovered = None if times else overload.recovery_s(rows, SPIKE_AT_S + SPIKE_S, slo_ms)
+    recovered = None if times else overload.recovery_s(rows, SPIKE_AT_S, SPIKE_AT_S + SPIKE_S, slo_ms)
     return found, recovered, result.generator.valid
 
 
 def _print(result: dict[str, Any]) -> None:
     out = Console(highlight=False, width=120)
-    if limits := result["limits"]:
-        out.print(f"{BOUNDED}: {QueueLimits(**limits)}", markup=False)
-    said = ", ".join(f"{queue}: {rate:.0f} requests/s" for queue, rate in result["capacity"].items())
-    out.print(f"capacity at {result['slo_ms']:g} ms: {said}", markup=False)
-    table = Table("queue", "callers", "offered : capacity", "in time : capacity", "late %", "refused %", "failed %",
-                  "p99 ms", "refused in ms, p50", "p99", "recovers in s", box=None, pad_edge=False)  # fmt: skip
-    base = result["capacity"][BOUNDED]
+    out.print(f"{BOUNDED}: {QueueLimits(**result['limits'])}", markup=False)
+    out.print(f"capacity at {result['slo_ms']:g} ms: {result['capacity']:.0f} requests/s", markup=False)
+    base = result["capacity"]
     for queue in QUEUES:
+        table = Table("callers", "load", "in time : capacity", "late %", "refused %", "failed %", "p99 ms",
+                      "refusal ms, p50", "p99", "recovers in s", title=f"queue: {queue}", title_justify="left",
+                      title_style="bold", box=None, pad_edge=False)  # fmt: skip
         for callers in USERS:
             for times in (*TIMES, SPIKE):
                 runs = [run for run in result["runs"] if (run.queue, run.callers, run.times) == (queue, callers, times)]
-                table.add_row(queue, callers, f"{times:g}" if times else "spike", *_cells(runs, base))
-    out.print(table)
+                table.add_row(callers, f"{times:g} x" if times else "spike", *_cells(runs, base))
+        out.print()
+        out.print(table)
     late = sum(not run.on_schedule for run in result["runs"])
     out.print(f"medians of {len(runs)} rounds of {result['seconds']:g} s; {result['cores']}", markup=False)
     if late:

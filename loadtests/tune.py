@@ -230,10 +230,18 @@ def _written(wanted: Wanted, result: TuningResult, found: Final) -> list[str]:
     elif wanted.recipe.batching.target not in {None, wanted.target}:
         before = wanted.recipe.batching.target
         said.append(f"Its batching section held for {before} and now holds for {wanted.target}: {before} has defaults.")
+    if wanted.recipe.slo is None:
+        said.append(
+            f"The recipe has no slo, so its queue keeps its usual bounds; add one:  slo: {{{_slo(wanted.slo)}}}"
+        )
     if 0 < found.winner.settings.max_batch_size < found.current.settings.max_batch_size:
         most = found.winner.settings.max_batch_size
         said.append(f"Requests of more than {most} sample{'s' if most > 1 else ''} are refused from now on.")
     return said
+
+
+def _slo(slo: Slo) -> str:
+    return ", ".join(f"{name}: {value:g}" for name, value in slo.model_dump(exclude_none=True).items())
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import numpy as np
 
 from load.recording import Row
 
+WINDOW_S = 0.5
+MARGIN = 0.1
 REFUSED = "ServerBusy", "QueueFull"  # the client's errors for requests that were not run
 
 
@@ -65,10 +67,30 @@ def served(rows: Sequence[Row], seconds: float, slo_ms: float) -> Served:
     )
 
 
-def recovery_s(rows: Sequence[Row], end_s: float, slo_ms: float) -> float:
-    """Seconds from a spike's end to the last request after it that was late, refused or failed; 0: there was none."""
-    bad = [due for due, latency, _, _, error in rows if due > end_s and (error or latency > slo_ms)]
-    return max(bad) - end_s if bad else 0.0
+def recovery_s(rows: Sequence[Row], begin_s: float, end_s: float, slo_ms: float) -> float | None:
+    """Seconds from a spike's end until as many requests are answered in time as before it.
+
+    Counted in windows of half a second: the end of the last one in which the share is more than a tenth lower. A short
+    queue refuses a few requests at any load, which is no part of a spike.
+
+    Args:
+        rows: Every measured request.
+        begin_s: When the spike began.
+        end_s: When it ended.
+        slo_ms: The latency that was promised.
+
+    Returns:
+        None where no request was due before the spike, or after it.
+    """
+    good = np.array([not error and latency <= slo_ms for _, latency, _, _, error in rows])
+    due = np.array([row[0] for row in rows])
+    before, after = due < begin_s, due >= end_s
+    if not before.any() or not after.any():
+        return None
+    share = good[before].mean() - MARGIN
+    windows = ((due - end_s) // WINDOW_S).astype(int)
+    bad = [window for window in set(windows[after]) if good[windows == window].mean() < share]
+    return float(WINDOW_S * (max(bad) + 1)) if bad else 0.0
 
 
 def _percentile(values: Sequence[float], share: float) -> float | None:

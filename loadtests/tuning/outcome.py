@@ -92,6 +92,7 @@ def figures(
         "load": load,
         "settings": winner.settings.as_json(),
         "capacity": round(winner.capacity, 1),
+        "throughput": None if found.throughput is None else round(found.throughput, 1),
         "rounds": [round(limit, 1) for limit in winner.limits],
         "p50_ms": _rounded(winner.at_limit.p50_ms if winner.at_limit else None),
         "p99_ms": _rounded(winner.at_limit.p99_ms if winner.at_limit else None),

@@ -20,13 +20,15 @@ from load.generator import Generator
 from load.plan import Plan
 from load.target import Target
 
-from tritonkit import exporting, pipeline, store
+from tritonkit import exporting, pipeline, queue_limits, store
 from tritonkit.errors import CheckFailed
 from tritonkit.precision import variants
+from tritonkit.queue_limits import QueueLimits
 from tritonkit.recipe import Precision, Recipe, Slo
 from tritonkit.repository import config, layout
 from tritonkit.server import TritonServer
 from tritonkit_client import Client, TritonkitClientError
+from tuning import space
 from tuning.asking import Asker
 from tuning.cores import Cores
 from tuning.limit import Probe
@@ -47,6 +49,7 @@ class Built:
         chosen: The precision that the gate finds fastest.
         accurate: Those that are near enough to fp32, each with the samples a second that the gate measured, if it did.
         graphs: SHA-256 of each one's graph.
+        limits: Of the queue, as what is served now has them.
     """
 
     recipe: Recipe
@@ -55,6 +58,7 @@ class Built:
     chosen: Precision
     accurate: Mapping[Precision, float | None]
     graphs: Mapping[Precision, str]
+    limits: QueueLimits | None = None
 
 
 @contextlib.contextmanager
@@ -70,7 +74,8 @@ def built(recipe: Recipe, target: Target = "cpu") -> Iterator[Built]:
         for precision, artifact in made.items():
             _place(artifact, precision, repository / recipe.name / layout.VERSION)
         graphs = {precision: str(artifact.about["graph_sha256"]) for precision, artifact in made.items()}
-        yield Built(plain, repository, target, said["precision"], accurate, graphs)
+        limits = QueueLimits(**said["queue"]) if said["queue"] else None
+        yield Built(plain, repository, target, said["precision"], accurate, graphs, limits)
 
 
 def _place(artifact: store.Artifact, precision: Precision, version: Path) -> None:
@@ -147,7 +152,10 @@ class Rig:
     def _configuration(self, settings: Settings) -> dict[str, object]:
         recipe, target = self.made.recipe, self.made.target
         said = config.parse((self.made.repository / recipe.name / layout.CONFIG).read_text(encoding="utf-8"))
-        wanted = recipe.model_copy(update={"batching": settings.batching(recipe, self.made.chosen, target)})
+        if settings == space.of_recipe(recipe, self.made.chosen, target):
+            wanted = queue_limits.applied(recipe, target, self.made.limits)  # with the batches that its SLO prefers
+        else:
+            wanted = recipe.model_copy(update={"batching": settings.batching(recipe, self.made.chosen, target)})
         config.set_batching(said, wanted, target)
         if said.HasField("dynamic_batching"):
             # Bounds follow from what is measured here, and make the embedded Triton stall (docs/decisions/0003).

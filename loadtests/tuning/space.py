@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from tritonkit import queue_limits
 from tritonkit.recipe import Batching, Precision, Recipe, Target
 
 # Microseconds. More than a fifth of a tight SLO of 50 ms only to wait would be hard to win back; on a GPU most batches
@@ -178,10 +179,7 @@ def of_recipe(recipe: Recipe, chosen: Precision, target: Target = "cpu") -> Sett
 
 def queue_bounds(recipe: Recipe, target: Target = "cpu") -> dict[str, Any]:
     """What a recipe says of its queue by name, which tuning leaves as it is; the rest follows from the SLO."""
-    if recipe.batching.target not in {None, target}:
-        return {}
-    named = {"preferred_batch_size", "max_queue_size", "queue_timeout_ms"}
-    return recipe.batching.model_dump(include=named, exclude_none=True)
+    return queue_limits.by_name(recipe, target)
 
 
 def tritons_default(recipe: Recipe, cores: int, target: Target = "cpu") -> Settings:

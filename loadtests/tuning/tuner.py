@@ -30,6 +30,7 @@ Say = Callable[[str], None]
 PROBES = 3  # that a final round takes, roughly
 QUALIFIERS = 3  # trials that are measured again: the estimate that put one of them first is partly luck
 CHOOSING_RUNS = 13  # that `choose` takes, at most as a rule
+OVERLOAD = 1.5  # times its capacity keep the winner busy, without a backlog that takes long to serve
 LEAST_SHARE = 1 / 3  # of the budget for the search, however short it is
 
 
@@ -81,12 +82,14 @@ class Final:
         current: What the recipe says now.
         default: Triton's ``dynamic_batching {}`` with one instance.
         others: The other finalists.
+        throughput: Requests a second that the winner answered when it was never idle.
     """
 
     winner: Measured
     current: Measured
     default: Measured
     others: tuple[Measured, ...]
+    throughput: float | None = None
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,10 @@ def final(rig: Rig, search: Search, held: References, effort: Effort, say: Say =
     if not winner.capacity:
         raise CheckFailed("no configuration met the SLO when it was measured again", "loosen it")
     others = tuple(one for settings, one in measured.items() if settings not in {held.current, held.default})
-    return Final(winner, measured[held.current], measured[held.default], others)
+    say("the winner, never idle")
+    rig.configure(winner.settings)
+    throughput = max(winner.capacity, ask(OVERLOAD * winner.capacity).served)
+    return Final(winner, measured[held.current], measured[held.default], others, throughput)
 
 
 def choose(rig: Configurable, search: Search, say: Say = lambda _: None) -> list[Measured]:

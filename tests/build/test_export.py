@@ -10,7 +10,7 @@ import onnx
 import pytest
 from support import NET, Project
 
-from tritonkit import graph, hf
+from tritonkit import external_data, graph, hf
 
 X = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
 
@@ -109,9 +109,7 @@ def test_one_number_a_request_is_an_output_without_dims(project: Project) -> Non
 def test_weights_past_the_limit_go_beside_the_graph_and_into_the_repository(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tritonkit import export
-
-    monkeypatch.setattr(export, "EXTERNAL_DATA_BYTES", 32)
+    monkeypatch.setattr(external_data, "LARGEST_BYTES", 32)
     project.write(NET.replace("Linear(4, 3)", "Linear(4, 300)"), outputs={"y": {"dtype": "fp32", "dims": [300]}})
     path = built(project)
     assert {file.name for file in path.parent.iterdir()} == {"model.onnx", "model.onnx.data"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,9 +23,9 @@ CPU = ServiceTimes(10.0, 80.0, 8)  # a batch costs what its samples cost one by 
 GPU = ServiceTimes(2.0, 9.0, 8)
 
 
-def limits_of(slo_ms: float, times: ServiceTimes, **other: float) -> QueueLimits:
-    said = {"largest_batch": 64, "instances": 2, "at_once": 1} | other
-    found = derive(slo_ms, times, **said)  # type: ignore[arg-type]
+def limits_of(slo_ms: float, times: ServiceTimes, **other: Any) -> QueueLimits:
+    said: dict[str, Any] = {"largest_batch": 64, "instances": 2, "at_once": 1} | other
+    found = derive(slo_ms, times, **said)
     assert found is not None
     return found
 
@@ -95,9 +96,17 @@ def test_a_measured_rate_counts_more_than_the_estimated_one() -> None:
 
 
 def test_an_slo_that_one_request_alone_misses_gives_no_limits() -> None:
-    assert derive(15, CPU, largest_batch=8, instances=2, at_once=1) is None
-    tight = limits_of(20, CPU)
-    assert (tight.preferred_batch_size, tight.max_queue_size, tight.queue_timeout_ms) == (1, 1, 1)
+    assert derive(9, CPU, largest_batch=8, instances=2, at_once=1) is None
+    for slo_ms in (15, 20):  # one request alone keeps it: let as few wait as there can
+        tight = limits_of(slo_ms, CPU)
+        assert (tight.preferred_batch_size, tight.max_queue_size, tight.queue_timeout_ms) == (1, 1, 1)
+    assert limits_of(20, CPU, requests_per_s=35.0).max_queue_size == 1
+
+
+def test_a_gpu_prefers_a_batch_that_it_is_prepared_for_and_a_timeout_outlasts_the_delay() -> None:
+    assert limits_of(60, GPU, sizes=(1, 64)).preferred_batch_size == 1
+    assert limits_of(500, GPU, sizes=(1, 24, 64)).preferred_batch_size == 24
+    assert limits_of(20, CPU, delay_ms=10.0).queue_timeout_ms == 11
 
 
 def test_a_build_with_an_slo_bounds_the_queue_by_what_the_gate_measured_and_says_so(project: Project) -> None:
@@ -106,7 +115,7 @@ def test_a_build_with_an_slo_bounds_the_queue_by_what_the_gate_measured_and_says
     assert status == 0
     model = project.repository / "net"
     passport = json.loads((model / "passport.json").read_text(encoding="utf-8"))
-    limits = QueueLimits(**{key: value for key, value in passport["queue"].items() if key != "cores"})
+    limits = QueueLimits(**{key: value for key, value in passport["queue"].items() if key != "at_once"})
     assert str(limits).split(":")[0] in " ".join(out.split())
     said = text_format.Parse((model / "config.pbtxt").read_text(encoding="utf-8"), pb.ModelConfig()).dynamic_batching
     policy = said.default_queue_policy
@@ -121,8 +130,12 @@ def test_a_build_with_an_slo_bounds_the_queue_by_what_the_gate_measured_and_says
 
 def test_what_a_recipe_says_by_name_stays_and_lint_says_when_it_is_more_than_the_slo_allows(project: Project) -> None:
     by_name = {"max_queue_size": 100_000, "queue_timeout_ms": 0}
-    project.write(slo={"p99_ms": 0.2}, max_batch_size=8, batching=by_name)
-    assert project.build()[0] == 0
+    project.write(slo={"p99_ms": 100}, max_batch_size=8, batching=by_name)
+    status, out, _ = project.build()
+    assert status == 0
+    assert "the recipe says max_queue_size 100000, queue_timeout_ms 0; from its SLO would follow" in " ".join(
+        out.split()
+    )
     text = (project.repository / "net/config.pbtxt").read_text(encoding="utf-8")
     policy = text_format.Parse(text, pb.ModelConfig()).dynamic_batching.default_queue_policy
     assert (policy.max_queue_size, policy.default_timeout_microseconds) == (100_000, 0)

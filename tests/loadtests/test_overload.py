@@ -1,4 +1,4 @@
-"""What an overloaded server did with its requests, and the benchmark end to end on a small model."""
+"""What an overloaded server did with its requests, and what the benchmark makes of that."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bench_overload
+import pytest
 from load import overload
+
+from tritonkit.queue_limits import QueueLimits
 
 
 def test_answers_count_when_they_are_in_time_and_refusals_from_when_they_were_sent() -> None:
@@ -22,15 +26,44 @@ def test_answers_count_when_they_are_in_time_and_refusals_from_when_they_were_se
     assert (nothing.goodput, nothing.p50_ms, nothing.refusal_p99_ms) == (0.0, None, None)
 
 
-def test_recovery_ends_with_the_last_request_that_was_late_or_refused_after_the_spike() -> None:
-    rows = [
-        (1.0, 500.0, 1.0, "m", ""),
-        (2.5, 5.0, 5.0, "m", "QueueFull"),
-        (2.75, 120.0, 9.0, "m", ""),
-        (3.0, 5.0, 5.0, "m", ""),
+def test_recovery_ends_with_the_last_half_second_that_is_worse_than_before_the_spike() -> None:
+    def requests(
+        begin: float, end: float, error: str = "", latency: float = 5.0
+    ) -> list[tuple[float, float, float, str, str]]:
+        return [(begin + index / 100, latency, 1.0, "m", error) for index in range(round((end - begin) * 100))]
+
+    calm, spike = requests(0, 2), requests(2, 6, "QueueFull")
+    assert overload.recovery_s([*calm, *spike, *requests(6, 9)], 2, 6, 100.0) == 0.0
+    late = requests(6, 7.2, latency=150.0)
+    assert overload.recovery_s([*calm, *spike, *late, *requests(7.2, 9)], 2, 6, 100.0) == 1.5
+    some = [*requests(6, 8.9), (8.95, 5.0, 1.0, "m", "QueueFull")]  # as before the spike
+    assert overload.recovery_s([*calm, (1.9, 5.0, 1.0, "m", "QueueFull"), *spike, *some], 2, 6, 100.0) == 0.0
+    assert overload.recovery_s([*calm, *spike], 2, 6, 100.0) is None
+
+
+def test_the_table_has_a_line_for_each_queue_caller_and_load(capsys: pytest.CaptureFixture[str]) -> None:
+    found = overload.Served(200.0, 95.0, 0.0, 0.5, 0.0, 20.0, 80.0, 1.0, 4.0)
+    runs = [
+        bench_overload.Run(queue, callers, times, found, None if times else 0.5, on_schedule=True)
+        for queue in bench_overload.QUEUES
+        for callers in bench_overload.USERS
+        for times in (*bench_overload.TIMES, bench_overload.SPIKE)
     ]
-    assert overload.recovery_s(rows, 2.0, 100.0) == 0.75
-    assert overload.recovery_s(rows, 2.9, 100.0) == 0.0
+    limits = QueueLimits(1, 6, 60, 100.0, 100.0, 20.0).as_json()
+    bench_overload._print(
+        {
+            "limits": limits,
+            "capacity": 100.0,
+            "slo_ms": 100.0,
+            "runs": runs,
+            "seconds": 5.0,
+            "cores": "server on core 0",
+        }
+    )
+    said = capsys.readouterr().out
+    assert said.count("0.95 (0.95 to 0.95)") == 24
+    assert said.count("spike") == 8
+    assert "6 requests may wait, 60 ms at most" in said
 
 
 def test_a_model_that_is_not_there_is_bad_input(root: Path, tmp_path: Path) -> None:

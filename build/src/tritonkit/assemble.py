@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,12 +39,13 @@ class Ready:
     def limits(self, target: Target) -> queue_limits.QueueLimits | None:
         """How many requests may wait within the SLO, by what the gate measured; None without one of these.
 
-        The rate is what `make tune` measured on this machine; where it did not, that of as many CPU cores as this
-        build may use.
+        The rate is what `make tune` saw on this machine; where it did not, that of as many CPU cores as this build may
+        use.
         """
-        cores = len(os.sched_getaffinity(0))
         figures = tuned.find(self.recipe, self.shipped.about["graph_sha256"], target) or {}
-        return queue_limits.of_recipe(self.recipe, target, self.service_times, cores, figures.get("capacity"))
+        rate = figures.get("throughput") if figures.get("load", {}).get("batch_sizes") == "1" else None
+        cores = queue_limits.usable_cores()
+        return queue_limits.of_recipe(self.recipe, target, self.service_times, cores, rate)
 
     @property
     def service_times(self) -> queue_limits.ServiceTimes | None:
@@ -129,7 +129,8 @@ def _passport(ready: Ready, target: Target, *, fallback: bool) -> Mapping[str, A
     if decision.rows and target != "tensorrt":
         said["gate"]["machine"] = gate.machine()
     if limits := ready.limits(target):
-        said["queue"] = limits.as_json() | {"cores": len(os.sched_getaffinity(0))}
+        cores = queue_limits.usable_cores()
+        said["queue"] = limits.as_json() | {"at_once": queue_limits.at_once(ready.recipe, target, cores)}
     if figures := tuned.find(ready.recipe, shipped.about["graph_sha256"], target):
         said["tuning"] = figures
     if target == "cuda":

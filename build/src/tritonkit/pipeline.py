@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tritonkit import assemble, exporting, store
+from tritonkit import assemble, exporting, queue_limits, store
 from tritonkit.assemble import Ready
 from tritonkit.errors import CheckFailed, GraphError, InputError, RecipeError, SourceError
 from tritonkit.graph import Session
@@ -112,7 +112,8 @@ def _ready(recipe: Recipe, base: store.Artifact, target: Target, options: Option
     made, absent = _variants(recipe, base, target, options, asked)
     # On a GPU fp32 alone is worth a look too: what memory it takes, and what TF32 costs.
     # Where there is an SLO, service times say how long the queue may be.
-    judged = len(asked) > 1 or recipe.slo is not None or (target == "cuda" and Session.has_cuda())
+    promised = target == "cpu" and recipe.slo is not None and recipe.slo.latency_ms is not None
+    judged = len(asked) > 1 or promised or (target == "cuda" and Session.has_cuda())
     decision = gate.decide(recipe, base, target, made, absent) if judged else gate.Decision("fp32", [])
     chosen = recipe.serving(target).precision
     if chosen and target != "tensorrt" and options.precisions is None:
@@ -162,5 +163,6 @@ def _facts(ready: Ready, target: Target) -> dict[str, Any]:
         "slo_ms": ready.recipe.slo.latency_ms if ready.recipe.slo else None,
         "alone_ms": times.of(1) if (times := ready.service_times) else None,
         "queue": limits.as_json() if (limits := ready.limits(target)) else None,
+        "queue_by_name": queue_limits.by_name(ready.recipe, target),
         "gate": [asdict(row) for row in ready.decision.rows],
     }

@@ -6,7 +6,11 @@ whoever is let in is answered within the SLO, and everybody else is refused at o
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from tritonkit.recipe import Batching, Recipe, Target
@@ -79,6 +83,8 @@ def derive(
     largest_batch: int,
     instances: int,
     at_once: int,
+    sizes: Sequence[int] = (),
+    delay_ms: float = 0.0,
     requests_per_s: float | None = None,
 ) -> QueueLimits | None:
     """The limits for one model.
@@ -92,28 +98,31 @@ def derive(
         largest_batch: Up to which batches may go.
         instances: Copies of the model that work at the same time.
         at_once: How many of them can work at full speed: CPU cores over threads, or 1 for the instances of a GPU.
-        requests_per_s: What was measured under load; estimated from ``times`` if not given.
+        sizes: The batches that a GPU is prepared for; doublings if there are none.
+        delay_ms: How long a request may wait for others: a timeout is longer, or Triton refuses every lone request.
+        requests_per_s: What the server was seen to answer when it was never idle; estimated if not given.
 
     Returns:
         None where not even one request alone keeps the SLO.
     """
+    if times.of(1) > slo_ms:
+        return None
     slowed = max(instances / max(at_once, 1), 1.0)
     if requests_per_s:  # it is slower than alone: fewer cores, or work beside the model
         slowed *= max(1000 * instances / (times.of(1) * slowed) / requests_per_s, 1.0)
     planned = slo_ms * PLANNED
-    if times.of(1) * slowed > slo_ms:
-        return None
+    candidates = [size for size in sizes if size <= largest_batch] or _doubled(largest_batch)
     # The batch before and its own.
-    sizes = [size for size in _doubled(largest_batch) if 2 * times.of(size) * slowed <= planned] or [1]
-    most = max(size / times.of(size) for size in sizes)
-    size = next(size for size in sizes if size / times.of(size) * WORTH >= most)
+    fitting = [size for size in candidates if 2 * times.of(size) * slowed <= planned] or candidates[:1]
+    most = max(size / times.of(size) for size in fitting)
+    size = next(size for size in fitting if size / times.of(size) * WORTH >= most)
     service_ms = times.of(size) * slowed
     rate = requests_per_s or 1000 * instances * size / service_ms
     waits_ms = max(planned - service_ms, 0.0)
     return QueueLimits(
         preferred_batch_size=size,
         max_queue_size=max(int(rate * waits_ms / 1000), size),
-        queue_timeout_ms=max(round(waits_ms), 1),
+        queue_timeout_ms=max(round(waits_ms), int(delay_ms) + 1),
         requests_per_s=rate,
         slo_ms=slo_ms,
         service_ms=service_ms,
@@ -130,7 +139,7 @@ def of_recipe(
         target: Where it is served.
         times: Of the variant that is served, as the gate measured them; None: not measured.
         cores: CPU cores that the server has.
-        requests_per_s: What was measured under load; estimated if not given.
+        requests_per_s: What the server was seen to answer when it was never idle; estimated if not given.
 
     Returns:
         None where there is no SLO or no measurement, or the SLO cannot be kept at all.
@@ -139,21 +148,48 @@ def of_recipe(
     slo_ms = recipe.slo.latency_ms if recipe.slo else None
     if slo_ms is None or times is None:
         return None
-    at_once = 1 if target == "cuda" else max(cores // serving.threads, 1)
     return derive(
-        slo_ms, times, largest_batch=max(serving.max_batch_size, 1), instances=serving.instances, at_once=at_once,
-        requests_per_s=requests_per_s,
+        slo_ms, times, largest_batch=max(serving.max_batch_size, 1), instances=serving.instances,
+        at_once=at_once(recipe, target, cores), sizes=serving.batch_sizes, requests_per_s=requests_per_s,
+        delay_ms=serving.max_queue_delay_us / 1000,
     )  # fmt: skip
 
 
+def at_once(recipe: Recipe, target: Target, cores: int) -> int:
+    """How many of a model's instances can work at full speed on so many CPU cores, or on one GPU."""
+    serving = recipe.serving(target)
+    return 1 if target == "cuda" else max(min(cores // serving.threads, serving.instances), 1)
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use: those it may run on, or what its control group allows if that is less."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError, ZeroDivisionError):  # "max": no limit; or an older kernel
+        return cores
+
+
 def applied(recipe: Recipe, target: Target, limits: QueueLimits | None) -> Recipe:
-    """The recipe with what its ``batching`` leaves open taken from the limits; what it says by name stays."""
+    """The recipe with what its ``batching`` leaves open taken from the limits; what it says by name stays.
+
+    Where it names the largest batch or the delay, batches were chosen (by `make tune`, say) and none is preferred.
+    """
     if limits is None:
         return recipe
     section = recipe.batching if recipe.batching.target in {None, target} else Batching()
-    names = ("preferred_batch_size", "max_queue_size", "queue_timeout_ms")
+    chosen = section.max_batch_size is not None or section.max_queue_delay_us is not None
+    names = (*(() if chosen else ("preferred_batch_size",)), "max_queue_size", "queue_timeout_ms")
     derived = {name: getattr(limits, name) for name in names if getattr(section, name) is None}
     return recipe.model_copy(update={"batching": section.model_copy(update=derived)})
+
+
+def by_name(recipe: Recipe, target: Target) -> dict[str, int]:
+    """What a recipe's ``batching`` says of the queue, which no limits replace."""
+    section = recipe.batching if recipe.batching.target in {None, target} else Batching()
+    names = ("preferred_batch_size", "max_queue_size", "queue_timeout_ms")
+    return {name: value for name in names if (value := getattr(section, name)) is not None}
 
 
 def _doubled(most: int) -> list[int]:

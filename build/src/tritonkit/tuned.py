@@ -35,7 +35,7 @@ def find(recipe: Recipe, graph_sha256: str, target: Target) -> dict[str, Any] | 
         figures: dict[str, Any] = json.loads(_place(recipe, graph_sha256, target).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return figures
+    return figures if isinstance(figures, dict) else None
 
 
 def _place(recipe: Recipe, graph_sha256: str, target: Target) -> Path:

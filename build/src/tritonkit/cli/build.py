@@ -96,7 +96,9 @@ def _build(options: argparse.Namespace) -> int:
 def _queue(facts: dict[str, Any]) -> str:
     """How long the queue is and why; empty where nothing follows from an SLO."""
     if facts["queue"]:
-        return str(QueueLimits(**facts["queue"]))
+        text = str(QueueLimits(**facts["queue"]))
+        named = ", ".join(f"{name} {value}" for name, value in facts["queue_by_name"].items())
+        return f"the recipe says {named}; from its SLO would follow: {text}" if named else text
     if not facts["slo_ms"] or not facts["alone_ms"]:
         return ""
     return (

@@ -27,7 +27,7 @@ import psutil
 from tritonkit import atomic
 from tritonkit.errors import CheckFailed, InputError, OutputError
 from tritonkit.server import queue_bounds
-from tritonkit.server.runtime import BACKEND_FOLDERS, Runtime, find
+from tritonkit.server.runtime import BACKEND_FOLDERS, RELEASE, Runtime, find
 
 HOST = "127.0.0.1"
 # Makes the kernel end the server when the process that started it dies, however it dies (prctl(2),
@@ -178,7 +178,7 @@ class TritonServer:
         assert self._work is not None
         # Triton's Python backend starts its stub through a shell without quoting, and hangs on a path with a space.
         place = self._work / _LINK
-        if self.keep_queue_bounds:
+        if self.keep_queue_bounds or queue_bounds.STALLS_BEFORE <= RELEASE:
             place.symlink_to(self.repository.absolute())
         else:
             self.unbounded = queue_bounds.lift(self.repository, place, self.arguments)

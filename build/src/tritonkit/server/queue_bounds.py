@@ -13,6 +13,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 CONFIG = "config.pbtxt"
+STALLS_BEFORE = "26.08"
 # These read configurations later, or other ones: a copy made now would be out of date or pass them by.
 _READS_LATER = ("--model-control-mode", "--model-config-name", "--repository-poll-secs")
 
@@ -29,12 +30,13 @@ def lift(repository: Path, place: Path, arguments: Sequence[str] = ()) -> list[s
         Models whose bounds were lifted.
     """
     later = any(argument.partition("=")[0] in _READS_LATER for argument in arguments)
-    lifted = {} if later else {folder.name: text for folder in _folders(repository) if (text := _unbounded(folder))}
+    origin = repository.resolve()  # one version of it, though a link is turned meanwhile
+    lifted = {} if later else {folder.name: text for folder in origin.iterdir() if (text := _unbounded(folder))}
     if not lifted:
-        place.symlink_to(repository.absolute())
+        place.symlink_to(origin)
         return []
     place.mkdir()
-    for entry in repository.absolute().iterdir():
+    for entry in origin.iterdir():
         if entry.name not in lifted:
             (place / entry.name).symlink_to(entry)
             continue
@@ -45,10 +47,6 @@ def lift(repository: Path, place: Path, arguments: Sequence[str] = ()) -> list[s
                 (model / inner.name).symlink_to(inner)
         (model / CONFIG).write_text(lifted[entry.name], encoding="utf-8")
     return sorted(lifted)
-
-
-def _folders(repository: Path) -> list[Path]:
-    return [entry for entry in repository.iterdir() if entry.is_dir()]
 
 
 def _unbounded(folder: Path) -> str:

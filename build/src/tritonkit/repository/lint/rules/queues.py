@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pydantic import TypeAdapter, ValidationError
+
 from tritonkit.queue_limits import QueueLimits
+from tritonkit.repository.lint import images
 from tritonkit.repository.lint.contents import Model
 from tritonkit.repository.lint.findings import Problem
 from tritonkit.repository.lint.registry import Context, rule
+from tritonkit.repository.lint.rules.batching import instances
 
 
 @rule(
@@ -17,22 +21,23 @@ from tritonkit.repository.lint.registry import Context, rule
     "a queue that holds more work than the SLO leaves time for",
     source="docs/decisions/0015",
 )
-def queue_beyond_slo(model: Model, _: Context) -> Iterator[Problem]:
+def queue_beyond_slo(model: Model, context: Context) -> Iterator[Problem]:
     """The passport has the SLO, and what the build measured: who waits behind a full queue for longer than that is
     answered too late, and so is everybody else until the load ends. The build's own limits are in the passport under
     `queue`; the recipe's `batching` had others by name, or the configuration was edited.
     """
-    said = model.passport.said.get("queue")
-    config = model.config
-    if not isinstance(said, dict) or not config.HasField("dynamic_batching"):
+    limits = _limits(model.passport.said.get("queue"))
+    fixed = context.options.image is not None and context.options.image >= images.BATCHER_FIXED
+    if limits is None or model.config.HasField("sequence_batching"):
         return
-    try:
-        limits = QueueLimits(**{name: said[name] for name in QueueLimits.__dataclass_fields__})
-        full_ms = 1000 * config.dynamic_batching.default_queue_policy.max_queue_size / limits.requests_per_s
-    except (KeyError, TypeError, ZeroDivisionError):  # another version's, or damaged
-        return
-    policy = config.dynamic_batching.default_queue_policy
+    policy = model.config.dynamic_batching.default_queue_policy
+    bounded = policy.max_queue_size or policy.default_timeout_microseconds
+    if not bounded and instances(model) == 1 and not fixed:
+        return  # TK053 is against bounds there
     timeout_ms = policy.default_timeout_microseconds / 1000
+    if 0 < policy.max_queue_size <= limits.max_queue_size or 0 < timeout_ms <= limits.queue_timeout_ms:
+        return
+    full_ms = 1000 * policy.max_queue_size / limits.requests_per_s
     waits_ms = min(full_ms or float("inf"), timeout_ms or float("inf"))
     if waits_ms + limits.service_ms <= limits.slo_ms:
         return
@@ -44,3 +49,12 @@ def queue_beyond_slo(model: Model, _: Context) -> Iterator[Problem]:
         "leave max_queue_size and queue_timeout_ms out of the recipe's batching",
         model.line("dynamic_batching"),
     )
+
+
+def _limits(said: object) -> QueueLimits | None:
+    """What the passport says of the queue; None where it says nothing, or is another version's or damaged."""
+    try:
+        found = TypeAdapter(QueueLimits).validate_python(said)
+    except ValidationError:
+        return None
+    return found if found.requests_per_s > 0 else None
