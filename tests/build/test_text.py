@@ -115,7 +115,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def server(repository: Path) -> Iterator[TritonServer]:
-    with TritonServer(repository) as running:
+    with TritonServer(repository, keep_queue_bounds=True) as running:
         yield running
 
 
