@@ -31,7 +31,7 @@ def test_every_example_runs(
     issued.cert_chain_pems[0].write_to_path("app.pem")
     issued.private_key_pem.write_to_path("app.key")
     examples = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(examples) == 14
+    assert len(examples) == 15
     address = server.grpc_url if protocol == "grpc" else server.http_url
     port = server.ports[protocol]
     names: dict[str, Any] = {}
