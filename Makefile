@@ -36,7 +36,7 @@ TESTERS := $(shell cores=$$(nproc); echo $$((cores < 4 ? cores + 1 : 5)))
 targeted = --target $(call quoted,$(TARGET)) --repository $(call quoted,$(REPOSITORY))
 quoted = '$(subst ','\'',$(1))'# for the shell, whatever is in it
 
-.PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-client bench-generator bench-tuning bench-gpu bench-drain bench-autoscaler bench-lint test lint clean
+.PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-client bench-generator bench-tuning bench-gpu bench-drain bench-autoscaler bench-lint bench-overload test lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
