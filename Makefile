@@ -128,7 +128,7 @@ bench-lint: setup ## ONLY='plain: input' …: every field of a configuration cha
 	@$(BIN)/python -m tests.build.lint.sweep $(if $(ONLY),$(call quoted,$(ONLY)))
 
 test: setup ## the whole test suite, in several processes, then what needs the machine to itself
-	@beside=0; $(BIN)/python -m pytest tests -m 'not alone' -n $(TESTERS) --dist loadgroup --no-loadscope-reorder || beside=$$?; \
+	@beside=0; $(BIN)/python -m pytest tests -m 'not alone' -n $(TESTERS) --dist loadscope --no-loadscope-reorder || beside=$$?; \
 	  $(BIN)/python -m pytest tests -m alone && exit $$beside
 
 lint: $(STAMP) ## ruff, mypy, and what is generated from the chart's values
