@@ -21,6 +21,7 @@ from typing import Any
 
 import gevent
 from gevent.event import Event
+from locust import runners
 from locust.env import Environment
 from locust.runners import STATE_MISSING, STATE_RUNNING, LocalRunner, MasterRunner, WorkerRunner
 
@@ -42,6 +43,9 @@ LOCAL_AHEAD_S = 0.1
 WORKERS_AHEAD_S = 1.0  # from the order to the start: a worker makes its requests in between
 BEGINS_S = 5.0  # Locust's start of its users
 TIMER_S = 0.5  # by which Locust's timer may be ahead of the test's beginning
+# Without a word from a worker. Locust's own 3 s are soon over on a machine that is busy, and a pause is no death: what
+# it made late is judged as lateness.
+SILENT_S = 15
 LONGEST_PREPARED_S = 120.0  # the first requests, sent one after the other, and the answers at the end
 logger = logging.getLogger("tritonkit.load")
 
@@ -139,6 +143,7 @@ class Conductor:
         events.test_stopping.add_listener(self.stop)
         events.quitting.add_listener(self.stop)
         if isinstance(environment.runner, MasterRunner):
+            runners.HEARTBEAT_LIVENESS = SILENT_S
             environment.runner.register_message(FINISHED, self._finished)
             events.worker_report.add_listener(self._reported)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 import time
@@ -70,6 +71,8 @@ def prepare(plan: Plan, library: Library, caller: ModelUser, *, probe: bool = Tr
             f"the server at {caller.host} does not take a first request: {type(error).__name__}: {message}",
             fix or "start the server with the model, and give the recipe that the model was built from",
         ) from error
+    gc.collect()
+    gc.freeze()  # a full collection over everything that was loaded would make the first requests late
     return Prepared(plan, requests, times, caller, alone_ms, weights)
 
 

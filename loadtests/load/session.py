@@ -88,8 +88,8 @@ class Session:
 
     def run(self) -> None:
         """Send the whole plan and wait for the answers; `drain` has what was noted."""
-        gc.collect()
-        gc.freeze()  # a full collection over everything that was loaded would be a pause of many milliseconds
+        if self._watch is not None and not self._plan.warm_up_s:
+            self._watch.begin()  # now, or the first requests would wait for it
         gevent.spawn(self._measure)
         if self._plan.open:
             self._dispatch()
@@ -213,7 +213,7 @@ class Session:
         """Begin to measure when the warm-up is over."""
         if self._sleep_until(self._zero_s):
             self._began = time.process_time(), time.perf_counter()
-            if self._watch is not None:
+            if self._watch is not None and self._plan.warm_up_s:
                 self._watch.begin()
 
     def _note_cpu(self) -> None:

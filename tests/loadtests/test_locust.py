@@ -123,6 +123,29 @@ def test_a_worker_that_dies_makes_the_run_invalid_and_ends_it(
     assert found.load.duration_s < 30
 
 
+def test_a_worker_that_pauses_is_late_and_not_dead(
+    root: Path, server: TritonServer, write_recipe: Recipes, tmp_path: Path
+) -> None:
+    recipe, result, port = write_recipe("arithmetic"), tmp_path / "result.json", str(free_port())
+    link = ("--master-port", port, "--master-host", "127.0.0.1")
+    main = ("--master", "--master-bind-port", port, "--master-bind-host", "127.0.0.1", "--expect-workers", "1",
+            "--headless", "--host", server.grpc_url, "--run-time", "8", "--warm-up", "0", "--arrivals", ARRIVALS,
+            "--result", str(result), "--only-summary")  # fmt: skip
+    with (
+        locust(root, recipe, *main) as master,
+        locust(root, recipe, "--worker", *link, "--host", server.grpc_url) as paused,
+    ):
+        wait_for_load(server)
+        os.kill(paused.pid, signal.SIGSTOP)
+        time.sleep(4.5)
+        os.kill(paused.pid, signal.SIGCONT)
+        said, _ = master.communicate(timeout=40)
+    found = read(result)
+    assert "died" not in said
+    assert any("after their time" in why for why in found.generator.why), found.generator.why
+    assert found.load.duration_s == 8
+
+
 def test_the_web_page_takes_a_schedule_and_refuses_a_bad_one(
     root: Path, server: TritonServer, write_recipe: Recipes, tmp_path: Path
 ) -> None:
