@@ -31,8 +31,6 @@ MEASURE ?=
 KEEP ?=
 export ORT_DISABLE_TELEMETRY := 1
 
-# Half of what tests do is wait for servers to start.
-TESTERS := $(shell cores=$$(nproc); echo $$((cores < 4 ? cores + 1 : 5)))
 targeted = --target $(call quoted,$(TARGET)) --repository $(call quoted,$(REPOSITORY))
 quoted = '$(subst ','\'',$(1))'# for the shell, whatever is in it
 
@@ -128,7 +126,7 @@ bench-lint: setup ## ONLY='plain: input' …: every field of a configuration cha
 	@$(BIN)/python -m tests.build.lint.sweep $(if $(ONLY),$(call quoted,$(ONLY)))
 
 test: setup ## the whole test suite, in several processes, then what needs the machine to itself
-	@beside=0; $(BIN)/python -m pytest tests -m 'not alone' -n $(TESTERS) --dist loadscope --no-loadscope-reorder || beside=$$?; \
+	@beside=0; $(BIN)/python -m pytest tests -m 'not alone' -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder || beside=$$?; \
 	  $(BIN)/python -m pytest tests -m alone && exit $$beside
 
 lint: $(STAMP) ## ruff, mypy, and what is generated from the chart's values

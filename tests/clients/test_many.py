@@ -50,6 +50,7 @@ def test_lists_and_single_arrays_are_samples_too(client: Client) -> None:
         client.infer_many("arithmetic", np.zeros((6, 3), np.float32))
 
 
+@pytest.mark.alone
 def test_requests_run_beside_each_other_but_never_more_than_allowed(client: Client) -> None:
     """Three requests of 0.3 s on a model with three instances."""
     client.infer_many("sleep3", [{"timeout": [[0.0]]}])

@@ -199,7 +199,7 @@ def test_ctrl_c_ends_a_build_and_leaves_no_plan(minilm: Path, tmp_path: Path) ->
     assert process.wait(timeout=30) == 130
     rest = process.stderr.read()
     process.stderr.close()
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60  # it would take minutes
     assert "Traceback" not in rest
     assert "[2/3]" not in rest
     assert not output.exists()

@@ -314,9 +314,9 @@ def ask(
 
 
 def _ask(repository: Path, timeouts_s: Mapping[str, float], log: Path, arguments: list[str]) -> dict[str, str]:
-    """One server's share; one that dies is started again."""
+    """One server's share; one that dies is started again. A model that two fresh ones in a row die of is what they die of."""
     said: dict[str, str] = {}
-    left = list(timeouts_s)
+    left, deaths = list(timeouts_s), 0
     while left:
         before = len(left)
         with _STARTING:  # a free port is chosen first and bound later
@@ -333,8 +333,9 @@ def _ask(repository: Path, timeouts_s: Mapping[str, float], log: Path, arguments
                 if said[name] == NO_ANSWER:  # what comes next might wait for it
                     break
         _add_log(said, log)
-        if len(left) == before:
-            said[left.pop(0)] = DIED
+        deaths = deaths + 1 if len(left) == before else 0
+        if deaths == 2:
+            said[left.pop(0)], deaths = DIED, 0
     return said
 
 
