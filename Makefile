@@ -100,7 +100,7 @@ chart: $(STAMP) ## what is generated from the chart's values and templates: sche
 bench: setup build ## served throughput over in-process onnxruntime, for both models
 	@$(BIN)/python loadtests/bench_serving.py
 
-bench-overload: setup ## MODEL=… SLO=p99_ms=100: what is answered in time at 1, 2 and 5 times the capacity, over both protocols; 25 minutes
+bench-overload: setup ## MODEL=… SLO=p99_ms=100: what is answered in time at 1, 2 and 5 times the capacity, over both protocols; many minutes
 	@$(BIN)/python loadtests/bench_overload.py --target $(call quoted,$(TARGET)) $(if $(SLO),--slo $(call quoted,$(SLO))) --model $(call quoted,$(MODEL))
 
 bench-client: setup ## the client beside raw tritonclient, and through killed, restarted and silent servers

@@ -32,8 +32,8 @@ from tuning.cores import Cores, divide
 
 from tritonkit import atomic, pipeline, progress, recipe
 from tritonkit.errors import CheckFailed, TritonkitError
-from tritonkit.queue_limits import QueueLimits
-from tritonkit.recipe import Batching, Recipe, Slo
+from tritonkit.queue_limits import NAMES, QueueLimits
+from tritonkit.recipe import Recipe, Slo
 from tritonkit.server import TritonServer
 
 USERS = {
@@ -119,8 +119,7 @@ def _built(wanted: Recipe, slo: Slo, target: targets.Target, cores: Cores, place
     Raises:
         CheckFailed: No limits follow from the SLO.
     """
-    own = wanted.batching if wanted.batching.target in {None, target} else Batching()
-    plain = own.model_copy(update={"preferred_batch_size": None, "max_queue_size": None, "queue_timeout_ms": None})
+    plain = wanted.batching.on(target).model_copy(update=dict.fromkeys(NAMES))
     bounded = wanted.model_copy(update={"slo": slo, "batching": plain})
     by_hand = plain.model_copy(update={"max_queue_size": 256, "queue_timeout_ms": 2000})
     recipes = {BOUNDED: bounded, USUAL: bounded.model_copy(update={"slo": None, "batching": by_hand})}

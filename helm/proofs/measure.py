@@ -116,8 +116,7 @@ def _pod(wanted: Recipe, target: Target) -> Recipe:
     """The recipe with one instance; on a GPU all else is as the recipe says."""
     one = recipe.Batching(instances=1, threads=1, max_batch_size=min(MAX_BATCH, wanted.max_batch_size) or None)
     if target == "cuda":
-        tuned = wanted.batching if wanted.batching.target in {None, target} else recipe.Batching()
-        one = tuned.model_copy(update={"instances": 1, "precision": None})
+        one = wanted.batching.on(target).model_copy(update={"instances": 1, "precision": None})
     return wanted.model_copy(update={"batching": one, "slo": None})  # without the bounds that follow from it
 
 

@@ -69,7 +69,7 @@ class Settings:
             return None
         if not self.by_size:
             return ()
-        own = recipe.batching.batch_sizes if recipe.batching.target in {None, target} else None
+        own = recipe.batching.on(target).batch_sizes
         return (*(size for size in own if size < self.max_batch_size), self.max_batch_size) if own else None
 
     def words(self) -> dict[str, str]:

@@ -98,20 +98,28 @@ def test_headless_over_two_processes_sends_the_whole_schedule_once(
     assert found.load.duration_s == RUN_S - WARM_UP_S
 
 
+@contextlib.contextmanager
+def swarm(
+    root: Path, recipe: Path, server: TritonServer, result: Path, workers: int, *arguments: str
+) -> Iterator[tuple[subprocess.Popen[str], subprocess.Popen[str]]]:
+    """A master and its workers, each a `locust` of its own, under load; the master and the last worker."""
+    port = str(free_port())
+    link = ("--master-port", port, "--master-host", "127.0.0.1", "--host", server.grpc_url)
+    main = ("--master", "--master-bind-port", port, "--master-bind-host", "127.0.0.1", "--expect-workers", str(workers),
+            "--headless", "--host", server.grpc_url, "--arrivals", ARRIVALS, "--result", str(result),
+            "--only-summary")  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        master = stack.enter_context(locust(root, recipe, *main, *arguments))
+        *_, last = [stack.enter_context(locust(root, recipe, "--worker", *link)) for _ in range(workers)]
+        wait_for_load(server)
+        yield master, last
+
+
 def test_a_worker_that_dies_makes_the_run_invalid_and_ends_it(
     root: Path, server: TritonServer, write_recipe: Recipes, tmp_path: Path
 ) -> None:
-    recipe, result, port = write_recipe("arithmetic"), tmp_path / "result.json", str(free_port())
-    link = ("--master-port", port, "--master-host", "127.0.0.1")
-    main = ("--master", "--master-bind-port", port, "--master-bind-host", "127.0.0.1", "--expect-workers", "2",
-            "--headless", "--host", server.grpc_url, "--run-time", "60", "--warm-up", "0.5", "--arrivals", ARRIVALS,
-            "--result", str(result), "--only-summary")  # fmt: skip
-    with (
-        locust(root, recipe, *main) as master,
-        locust(root, recipe, "--worker", *link, "--host", server.grpc_url),
-        locust(root, recipe, "--worker", *link, "--host", server.grpc_url) as victim,
-    ):
-        wait_for_load(server)
+    recipe, result = write_recipe("arithmetic"), tmp_path / "result.json"
+    with swarm(root, recipe, server, result, 2, "--run-time", "60", "--warm-up", "0.5") as (master, victim):
         victim.kill()
         said, _ = master.communicate(timeout=40)
     assert master.returncode == 1, said
@@ -126,16 +134,8 @@ def test_a_worker_that_dies_makes_the_run_invalid_and_ends_it(
 def test_a_worker_that_pauses_is_late_and_not_dead(
     root: Path, server: TritonServer, write_recipe: Recipes, tmp_path: Path
 ) -> None:
-    recipe, result, port = write_recipe("arithmetic"), tmp_path / "result.json", str(free_port())
-    link = ("--master-port", port, "--master-host", "127.0.0.1")
-    main = ("--master", "--master-bind-port", port, "--master-bind-host", "127.0.0.1", "--expect-workers", "1",
-            "--headless", "--host", server.grpc_url, "--run-time", "8", "--warm-up", "0", "--arrivals", ARRIVALS,
-            "--result", str(result), "--only-summary")  # fmt: skip
-    with (
-        locust(root, recipe, *main) as master,
-        locust(root, recipe, "--worker", *link, "--host", server.grpc_url) as paused,
-    ):
-        wait_for_load(server)
+    recipe, result = write_recipe("arithmetic"), tmp_path / "result.json"
+    with swarm(root, recipe, server, result, 1, "--run-time", "8", "--warm-up", "0") as (master, paused):
         os.kill(paused.pid, signal.SIGSTOP)
         time.sleep(4.5)
         os.kill(paused.pid, signal.SIGCONT)

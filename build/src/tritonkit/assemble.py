@@ -69,10 +69,11 @@ def model(ready: Ready, target: Target, repository: Path, *, fallback: bool) -> 
         RecipeError: The target is TensorRT and the recipe names no GPUs.
     """
     base, shipped = ready.base, ready.shipped
-    recipe = queue_limits.applied(ready.recipe, target, ready.limits(target))
+    limits = ready.limits(target)
+    recipe = queue_limits.applied(ready.recipe, target, limits)
     shapes = base.about["warmup_shapes"]
     warmup = {name: np.empty(shape, dtype=recipe.inputs[name].type.numpy) for name, shape in shapes.items()}
-    passport = json.dumps(_passport(ready, target, fallback=fallback), indent=2) + "\n"
+    passport = json.dumps(_passport(ready, target, limits, fallback=fallback), indent=2) + "\n"
     if target != "tensorrt":
         text = config.make(recipe, target, warmup)
         return layout.Model(recipe.name, text, passport, layout.files_of(shipped))
@@ -109,7 +110,9 @@ def _plans(directory: Path, shipped: store.Artifact) -> dict[str, Path]:
     return found
 
 
-def _passport(ready: Ready, target: Target, *, fallback: bool) -> Mapping[str, Any]:
+def _passport(
+    ready: Ready, target: Target, limits: queue_limits.QueueLimits | None, *, fallback: bool
+) -> Mapping[str, Any]:
     """Who made this, from what, how it was judged, and what a node needs to run it."""
     base, shipped, decision = ready.base, ready.shipped, ready.decision
     said: dict[str, Any] = {
@@ -128,7 +131,7 @@ def _passport(ready: Ready, target: Target, *, fallback: bool) -> Mapping[str, A
     }
     if decision.rows and target != "tensorrt":
         said["gate"]["machine"] = gate.machine()
-    if limits := ready.limits(target):
+    if limits:
         cores = queue_limits.usable_cores()
         said["queue"] = limits.as_json() | {"at_once": queue_limits.at_once(ready.recipe, target, cores)}
     if figures := tuned.find(ready.recipe, shipped.about["graph_sha256"], target):

@@ -13,7 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tritonkit.recipe import Batching, Recipe, Target
+from tritonkit.recipe import Recipe, Target
+from tritonkit.recipe.serving import default_batch_sizes
+
+PREFERRED = "preferred_batch_size"
+# What limits and a recipe's ``batching`` both have.
+NAMES = (PREFERRED, "max_queue_size", "queue_timeout_ms")
 
 # The share of the SLO that is planned with. The rest is for what the model's own times do not have: reading requests,
 # the network, and service times that vary (docs/decisions/0015).
@@ -111,7 +116,7 @@ def derive(
     if requests_per_s:  # it is slower than alone: fewer cores, or work beside the model
         slowed *= max(1000 * instances / (times.of(1) * slowed) / requests_per_s, 1.0)
     planned = slo_ms * PLANNED
-    candidates = [size for size in sizes if size <= largest_batch] or _doubled(largest_batch)
+    candidates = [size for size in sizes if size <= largest_batch] or [*default_batch_sizes(largest_batch)]
     # The batch before and its own.
     fitting = [size for size in candidates if 2 * times.of(size) * slowed <= planned] or candidates[:1]
     most = max(size / times.of(size) for size in fitting)
@@ -178,19 +183,14 @@ def applied(recipe: Recipe, target: Target, limits: QueueLimits | None) -> Recip
     """
     if limits is None:
         return recipe
-    section = recipe.batching if recipe.batching.target in {None, target} else Batching()
+    section = recipe.batching.on(target)
     chosen = section.max_batch_size is not None or section.max_queue_delay_us is not None
-    names = (*(() if chosen else ("preferred_batch_size",)), "max_queue_size", "queue_timeout_ms")
-    derived = {name: getattr(limits, name) for name in names if getattr(section, name) is None}
+    left_open = {name for name in NAMES if getattr(section, name) is None} - ({PREFERRED} if chosen else set())
+    derived = {name: getattr(limits, name) for name in NAMES if name in left_open}
     return recipe.model_copy(update={"batching": section.model_copy(update=derived)})
 
 
 def by_name(recipe: Recipe, target: Target) -> dict[str, int]:
     """What a recipe's ``batching`` says of the queue, which no limits replace."""
-    section = recipe.batching if recipe.batching.target in {None, target} else Batching()
-    names = ("preferred_batch_size", "max_queue_size", "queue_timeout_ms")
-    return {name: value for name in names if (value := getattr(section, name)) is not None}
-
-
-def _doubled(most: int) -> list[int]:
-    return sorted({most, *(2**power for power in range(13) if 2**power < most)})
+    section = recipe.batching.on(target)
+    return {name: value for name in NAMES if (value := getattr(section, name)) is not None}

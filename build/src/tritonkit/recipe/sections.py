@@ -150,6 +150,10 @@ class Batching(Section):
     batch_sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(max_length=32)] | None = None
     cuda_graphs: bool = True
 
+    def on(self, target: Target) -> Batching:
+        """What this says of a target: nothing where it was measured for another one."""
+        return self if self.target in {None, target} else Batching()
+
     @model_validator(mode="after")
     def _sizes_rise(self) -> Batching:
         if self.batch_sizes and list(self.batch_sizes) != sorted(set(self.batch_sizes)):

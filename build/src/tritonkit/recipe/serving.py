@@ -60,8 +60,7 @@ def resolve(batching: Batching, max_batch_size: int, target: Target) -> Serving:
         max_batch_size: The recipe's own, up to which the graph is checked.
         target: Where the model runs; a section that was measured for another target says nothing here.
     """
-    if batching.target not in {None, target}:
-        batching = Batching()
+    batching = batching.on(target)
     largest = batching.max_batch_size or max_batch_size
     instances = batching.instances or INSTANCES[target]
     preferred = batching.preferred_batch_size or 0
