@@ -133,7 +133,7 @@ def _searched(
 
             def more() -> bool:
                 say(f"{max(end - time.monotonic(), 0):.0f} s of the search left")
-                return time.monotonic() < end
+                return time.monotonic() < end or not held.tried(search)
 
             try:
                 tuner.search_for(rig, search, wanted.effort.probe_s, more, say)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tritonkit import store
+from tritonkit import atomic, store
 from tritonkit_client import Client, TritonkitClientError
 
 Tensors = Iterable[tuple[str, str, list[int]]]  # name, datatype, shape
@@ -39,24 +39,32 @@ def environment(name: str) -> Path:
     """
     folder = store.home() / "peers" / f"{name}-py{sys.version_info.major}.{sys.version_info.minor}"
     requirements = Path(__file__).with_name(f"requirements-{name}.txt")
-    wanted = requirements.read_text(encoding="utf-8")
-    done = folder / "requirements.txt"
-    if not done.is_file() or done.read_text(encoding="utf-8") != wanted:
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-            # The list is complete, so nothing is to be resolved; most of it is never imported, so nothing to be compiled.
-            options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile", "-r", str(requirements)]
-            command = [str(folder / "bin/python"), "-m", "pip", "install", *options]
-            subprocess.run(command, capture_output=True, text=True, timeout=280, check=True)
-        except (subprocess.SubprocessError, OSError) as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            said = getattr(error, "stderr", None) if isinstance(error, subprocess.CalledProcessError) else None
-            reason = (said or str(error)).strip().splitlines()[-1]
-            refuse = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-            refuse(f"the environment of {requirements.name} cannot be made: {reason}")
-        done.write_text(wanted, encoding="utf-8")
+    with atomic.alone(folder):  # the suite runs in several processes
+        if not _has(folder, requirements):
+            _make(folder, requirements)
     return folder / "bin"
+
+
+def _has(folder: Path, requirements: Path) -> bool:
+    kept = folder / "requirements.txt"
+    return kept.is_file() and kept.read_bytes() == requirements.read_bytes()
+
+
+def _make(folder: Path, requirements: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        # The list is complete, so nothing is to be resolved; most of it is never imported, so nothing to be compiled.
+        options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile", "-r", str(requirements)]
+        command = [str(folder / "bin/python"), "-m", "pip", "install", *options]
+        subprocess.run(command, capture_output=True, text=True, timeout=280, check=True)
+    except (subprocess.SubprocessError, OSError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        stderr = getattr(error, "stderr", None) if isinstance(error, subprocess.CalledProcessError) else None
+        reason = (stderr or str(error)).strip().splitlines()[-1]
+        refuse = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        refuse(f"the environment of {requirements.name} cannot be made: {reason}")
+    shutil.copyfile(requirements, folder / "requirements.txt")
 
 
 def free_ports(count: int) -> list[int]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from load.target import Target
 
 from peers.catalog import Peer
-from tritonkit import store
+from tritonkit import atomic, store
 from tritonkit.errors import MissingError
 from tritonkit.server import runtime
 from tritonkit.server.runtime import Interpreter
@@ -52,8 +52,12 @@ def install(peer: Peer, target: Target = "cpu") -> None:
         MissingError: A package cannot be had.
     """
     home = _home(peer, target)
-    if installed(peer, target):
-        return
+    with atomic.alone(home):  # an environment cannot be moved once it is made
+        if not installed(peer, target):
+            _install(peer, target, home)
+
+
+def _install(peer: Peer, target: Target, home: Path) -> None:
     shutil.rmtree(home, ignore_errors=True)
     _run(peer, interpreter().executable, "-m", "venv", "--without-pip", str(home))
     with tempfile.TemporaryDirectory(prefix="tritonkit-peer-") as directory:

@@ -142,34 +142,41 @@ class Search:
 
     def tell(self, settings: Settings, outcome: Outcome) -> Trial:
         """What came of the last proposal."""
-        asked, self._pending = self._pending, None
-        assert asked is not None
-        asked.set_user_attr("outcome", asdict(outcome))
-        if outcome.estimate is None:
-            self._study.tell(asked, state=TrialState.FAIL)
-        elif outcome.status == "pruned":
-            asked.report(outcome.estimate, step=1)
-            self._study.tell(asked, state=TrialState.PRUNED)
-        else:
-            self._study.tell(asked, outcome.estimate)
+        proposal, self._pending = self._pending, None
+        assert proposal is not None
         trial = Trial(len(self.trials), settings, outcome)
-        self.trials.append(trial)
+        self.trials.append(trial)  # first, as an interruption may come at any line
+        proposal.set_user_attr("outcome", asdict(outcome))
+        if outcome.status == "pruned" and outcome.estimate is not None:
+            proposal.report(outcome.estimate, step=1)
+        self._conclude(proposal.number, outcome)
         return trial
+
+    def _conclude(self, number: int, outcome: Outcome) -> None:
+        """Tell the sampler what came of one of its trials."""
+        if outcome.estimate is None:
+            self._study.tell(number, state=TrialState.FAIL)
+        elif outcome.status == "pruned":
+            self._study.tell(number, state=TrialState.PRUNED)
+        else:
+            self._study.tell(number, outcome.estimate)
 
     @property
     def _known(self) -> set[Settings]:
         return {trial.settings for trial in self.trials}
 
     def _kept(self) -> list[Trial]:
-        """The journal's trials. One that was running when the process ended will never be told."""
-        found: list[Trial] = []
+        """The journal's trials. One that was running when the process ended counts if its outcome was written."""
+        trials: list[Trial] = []
         for kept in self._study.get_trials(deepcopy=False):
-            if kept.state == TrialState.RUNNING:
+            if "outcome" in kept.user_attrs:
+                outcome = Outcome(**kept.user_attrs["outcome"])
+                trials.append(Trial(len(trials), Settings(**kept.user_attrs["settings"]), outcome))
+                if kept.state == TrialState.RUNNING:
+                    self._conclude(kept.number, outcome)
+            elif kept.state == TrialState.RUNNING:
                 self._study.tell(kept.number, state=TrialState.FAIL)
-            elif "outcome" in kept.user_attrs:
-                settings = Settings(**kept.user_attrs["settings"])
-                found.append(Trial(len(found), settings, Outcome(**kept.user_attrs["outcome"])))
-        return found
+        return trials
 
     def _enqueue_step(self) -> None:
         if self.best is None:

@@ -99,6 +99,11 @@ class References:
     current: Settings
     default: Settings
 
+    def tried(self, search: Search) -> bool:
+        """Whether the search has measured both, as far as its space has them: short of that, no budget is enough."""
+        wanted = {settings.normal() for settings in (self.current, self.default) if search.space.holds(settings)}
+        return wanted <= {trial.settings.normal() for trial in search.trials}
+
 
 def references(made: Built, cores: Cores) -> References:
     """Of a recipe, on this many cores."""

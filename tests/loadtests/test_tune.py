@@ -153,7 +153,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
         patch.setattr(summary, "LATEST_MS", 1000.0)  # others use the machine, too
         recipe = recipes.load(folder / "heavy.yaml")
         wanted = tune.Wanted(
-            recipe, recipe.slo or Slo(), Plan(), 60.0, folder / "model_repository", folder / "reports", BRIEF
+            recipe, recipe.slo or Slo(), Plan(), 600.0, folder / "model_repository", folder / "reports", BRIEF
         )
         with interrupted_after(folder / "reports" / tune.JOURNAL, outcomes=2):
             interrupted, nothing = tune.run(wanted)

@@ -157,6 +157,25 @@ def test_it_begins_anew_and_says_why_where_what_trials_depend_on_has_changed(tmp
     assert (after.resumed, after.changed) == (0, ["graph"])
 
 
+def test_an_interruption_between_the_journal_and_the_sampler_loses_no_trial(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.log"
+    search = Search(SPACE, OPENING, journal=journal, identity={})
+    settings = search.propose()
+    assert settings is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search._study, "tell", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            search.tell(settings, Outcome("measured", 7.0, 7.0))
+    assert [trial.settings for trial in search.trials] == [settings]
+    after = Search(SPACE, OPENING, journal=journal, identity={})
+    assert [(trial.settings, trial.outcome.estimate) for trial in after.trials] == [(settings, 7.0)]
+    assert after.propose() != settings
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_line_that_a_killed_process_left_unfinished_costs_one_trial_and_not_the_journal(tmp_path: Path) -> None:
     journal = tmp_path / "journal.log"
     measured_in(journal, 4)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -55,6 +56,21 @@ def staging(target: Path) -> Iterator[Path]:
             yield stage
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+@contextmanager
+def alone(target: Path) -> Iterator[None]:
+    """Hold the lock that goes with ``target``, for what cannot be built beside it: other processes wait their turn.
+
+    Where a filesystem has no locks, nobody waits. The lock's file stays beside ``target``.
+    """
+    with explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = target.with_name(f"{target.name}.lock").open("w")
+    with lock:
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def sweep(directory: Path, prefix: str = _STAGE) -> None:
