@@ -118,3 +118,16 @@ def test_every_command_and_option_that_an_advice_names_exists(root: Path, instal
                 wrong.append(f"{place}: tritonkit {verb}")
     assert wrong == []
     assert checked > 20
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_every_command_shows_its_help_with_its_operands(
+    name: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main([name, option])
+    assert left.value.code == 0
+    shown = capsys.readouterr().out
+    for action in commands()[name]._get_positional_actions():
+        assert action.dest in shown.lower() or str(action.metavar).lower() in shown.lower()

@@ -40,6 +40,8 @@ class Parser(argparse.ArgumentParser):
         return options, []
 
     def _mixed(self, words: list[str], namespace: Any) -> tuple[argparse.Namespace, list[str]]:
+        if not {"-h", "--help"}.isdisjoint(words):  # while options are mixed, operands are hidden and have no defaults
+            return super().parse_known_args(words, namespace)
         self._mixing = True
         try:
             return self.parse_known_intermixed_args(words, namespace)
