@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import itertools
 import math
 import time
@@ -71,6 +72,7 @@ def prepare(plan: Plan, library: Library, caller: ModelUser, *, probe: bool = Tr
             f"the server at {caller.host} does not take a first request: {type(error).__name__}: {message}",
             fix or "start the server with the model, and give the recipe that the model was built from",
         ) from error
+    inspect.stack()  # as Locust does when its timer rings: the first time reads the source of every module, for 50 ms
     gc.collect()
     gc.freeze()  # a full collection over everything that was loaded would make the first requests late
     return Prepared(plan, requests, times, caller, alone_ms, weights)

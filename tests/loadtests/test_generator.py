@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import bench_generator
 import psutil
 import pytest
 from bench_generator import paused
@@ -25,6 +28,27 @@ from tritonkit.server import TritonServer
 Recipes = Callable[..., Path]
 OPEN = Plan("poisson:100", duration_s=1.2, warm_up_s=0.3, batch_sizes="1:0.5,3:0.5")
 CLOSED = Plan(users=3, duration_s=0.7, warm_up_s=0.2)
+
+
+PREPARED = """
+import inspect, sys
+from pathlib import Path
+from locust.env import Environment
+from load.payloads import Library
+from load.plan import Plan
+from load.prepare import prepare
+from load.users import Answer, ModelUser
+
+class Caller(ModelUser):
+    def connect(self):
+        pass
+
+    def call(self, request):
+        return Answer()
+
+prepare(Plan(users=1, duration_s=1.0), Library([Path(sys.argv[1])]), Caller(Environment()))
+assert "locust.runners" in inspect.modulesbyfile.values()
+"""
 
 
 @contextlib.contextmanager
@@ -234,3 +258,9 @@ def test_what_cannot_be_tested_is_refused_before_the_test(server: TritonServer, 
 def test_a_user_class_that_is_none_is_refused(server: TritonServer, write_recipe: Recipes, user: str) -> None:
     with pytest.raises(InputError, match=r"ModelUser|no user class"), Generator(server.grpc_url, user, []):
         pass
+
+
+def test_what_locust_reads_when_its_timer_rings_is_read_before_the_first_request(write_recipe: Recipes) -> None:
+    path = [str(Path(bench_generator.__file__).parent), *filter(None, sys.path)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONWARNINGS": "ignore"}
+    subprocess.run([sys.executable, "-c", PREPARED, write_recipe("arithmetic")], env=environment, check=True)
