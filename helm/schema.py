@@ -31,6 +31,7 @@ from typing import Any
 import yaml
 
 from tritonkit import atomic
+from tritonkit.cli.output import ended
 from tritonkit.errors import CheckFailed, InputError, TritonkitError
 
 CHART = Path(__file__).parent / "tritonkit"
@@ -328,4 +329,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -27,6 +27,7 @@ from bench_serving import on_core
 from rich.console import Console
 from rich.table import Table
 
+from tritonkit.cli.output import ended
 from tritonkit.server import TritonServer
 from tritonkit_client import AsyncClient, Client, SharedMemory
 
@@ -229,4 +230,4 @@ def _footprint(report: Report) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tritonkit import progress
+from tritonkit.cli.output import ended
 from tritonkit.errors import InputError, TritonkitError
 from tritonkit.server import TritonServer
 
@@ -168,4 +169,4 @@ def _table(title: str, *columns: str) -> Table:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

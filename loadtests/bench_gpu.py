@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tritonkit import atomic, progress
+from tritonkit.cli.output import ended
 from tritonkit.errors import InputError, TritonkitError
 
 PARTS = ("build", "inprocess", "served", "scaling", "page")
@@ -223,4 +224,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

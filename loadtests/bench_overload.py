@@ -31,6 +31,7 @@ from tuning.asking import Asker
 from tuning.cores import Cores, divide
 
 from tritonkit import atomic, pipeline, progress, recipe
+from tritonkit.cli.output import ended
 from tritonkit.errors import CheckFailed, TritonkitError
 from tritonkit.queue_limits import NAMES, QueueLimits
 from tritonkit.recipe import Recipe, Slo
@@ -221,4 +222,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

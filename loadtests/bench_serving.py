@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tritonkit import graph, pipeline, progress, recipe, samples
+from tritonkit.cli.output import ended
 from tritonkit.errors import InputError, TritonkitError
 from tritonkit.server import TritonServer
 from tritonkit_client import Client
@@ -166,4 +167,4 @@ def _print(results: Sequence[Result]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -33,6 +33,7 @@ from tuning.trial import timed
 from tuning.tuner import Effort
 
 from tritonkit import atomic, progress, recipe
+from tritonkit.cli.output import ended
 from tritonkit.errors import CheckFailed, TritonkitError
 
 LEAST_GAIN = 1.5  # on one of the models
@@ -280,4 +281,4 @@ def _words(ratio: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

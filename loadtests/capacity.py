@@ -29,6 +29,7 @@ from tuning.cores import divide
 from tuning.limit import Capacity, Probe
 
 from tritonkit import atomic, progress, recipe
+from tritonkit.cli.output import ended
 from tritonkit.errors import InputError, TritonkitError
 from tritonkit.recipe import Recipe, Slo
 from tritonkit.server import TritonServer
@@ -204,4 +205,4 @@ def _ms(value: float | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

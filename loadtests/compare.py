@@ -45,6 +45,7 @@ from tuning.cores import Cores, divide
 
 import tritonkit
 from tritonkit import atomic, graph, pipeline, progress, recipe, samples
+from tritonkit.cli.output import ended
 from tritonkit.errors import InputError, MissingError, TritonkitError
 from tritonkit.recipe import Precision, Recipe
 from tritonkit.repository import config, layout
@@ -376,4 +377,4 @@ def _print(result: ComparisonResult) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tritonkit import atomic, pipeline, progress, recipe
+from tritonkit.cli.output import ended
 from tritonkit.errors import CheckFailed, TritonkitError
 from tritonkit.server import TritonServer, runtime
 from tritonkit.zoo import photographs
@@ -234,4 +235,4 @@ def _chosen(export: Summary) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -24,6 +24,7 @@ from reporting import junit, loadpage
 from rich.console import Console
 
 from tritonkit import atomic, progress, recipe
+from tritonkit.cli.output import ended
 from tritonkit.errors import InputError, TritonkitError
 from tritonkit.server import TritonServer
 
@@ -170,4 +171,4 @@ def _seconds(name: str, text: str, *, least: float) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

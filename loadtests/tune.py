@@ -31,6 +31,7 @@ from tuning.search import Search
 from tuning.tuner import Effort, Final
 
 from tritonkit import atomic, progress, recipe
+from tritonkit.cli.output import ended
 from tritonkit.errors import InputError, TritonkitError
 from tritonkit.recipe import Recipe, Slo
 
@@ -245,4 +246,4 @@ def _slo(slo: Slo) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

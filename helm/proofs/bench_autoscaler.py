@@ -21,6 +21,7 @@ from rich.table import Table
 
 from proofs import choice, measure, page, service, steady
 from tritonkit import atomic, progress
+from tritonkit.cli.output import ended
 from tritonkit.errors import TritonkitError
 
 REPORT = Path("reports/autoscaler")
@@ -106,4 +107,4 @@ def _print(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -19,6 +19,7 @@ from proofs import cost, drain
 from proofs.pods import Manifest, deployment, haproxy
 from proofs.rendered import render
 from tritonkit import progress
+from tritonkit.cli.output import ended
 from tritonkit.errors import MissingError, TritonkitError
 
 # A ready pod is one probe away, so a short period only shortens the bench.
@@ -180,4 +181,4 @@ def _cost_table(costs: Sequence[cost.Cost]) -> Table:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

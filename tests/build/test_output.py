@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tritonkit import cli
-from tritonkit.cli.output import make_table, out, print_json
+from tritonkit.cli.output import ended, make_table, out, print_json
+from tritonkit.errors import CheckFailed
 
 
 def strict(text: str) -> Any:
@@ -75,3 +76,48 @@ def test_output_that_cannot_be_written_is_an_error(odd_repository: Path, where: 
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (
+            TypeError("Inferred elem type differs\nfrom it"),
+            70,
+            ["TypeError: Inferred elem type differs (in test_output.py"],
+        ),
+        (OSError("no space"), 2, ["no space"]),
+        (CheckFailed("it is slower", "leave it"), 1, ["it is slower", "fix: leave it"]),
+    ],
+)
+def test_an_error_is_a_line_and_a_traceback_only_for_who_wants_it(
+    error: Exception, code: int, words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRITONKIT_DEBUG", raising=False)
+
+    def command() -> int:
+        raise error
+
+    for debug, switch in ((None, "TRITONKIT_DEBUG=1"), (False, "--debug")):
+        assert ended(command, debug=debug) == code
+        printed = capsys.readouterr().err
+        assert "Traceback" not in printed
+        assert all(word in printed for word in words)
+        assert code != 70 or switch in printed, "the fix leads on to the traceback"
+    with pytest.raises(type(error)):
+        ended(command, debug=True)
+    monkeypatch.setenv("TRITONKIT_DEBUG", "1")
+    with pytest.raises(type(error)):
+        ended(command)
+
+
+# A GPU machine gets this file alone; the other is a child that Locust's users are kept by.
+_ALONE = {"measure_gpu.py", "keeper.py"}
+
+
+def test_no_script_shows_a_traceback_unasked(root: Path) -> None:
+    places = [path for folder in ("loadtests", "helm") for path in (root / folder).rglob("*.py")]
+    scripts = [path for path in places if "sys.exit(main" in (text := path.read_text()) or "sys.exit(ended" in text]
+    assert len(scripts) > 10
+    bare = [path.name for path in scripts if "ended(" not in path.read_text()]
+    assert set(bare) == _ALONE

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 import onnx
 from onnx import TensorProto, helper
+from onnx.shape_inference import InferenceError
 
 from tritonkit.dependencies import sha256
 from tritonkit.errors import GraphError
@@ -194,19 +195,43 @@ def size_bytes(model: onnx.ModelProto) -> int:
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy with the shapes and types that follow from the graph; onnx infers those of less than 2 GB only.
 
+    What a graph notes of its tensors (``value_info``) helps where nothing can be inferred, and may be wrong: exporters
+    and converters change a tensor and not its note, which onnx then refuses and onnxruntime does not read.
+
     Args:
         model: With all weights in memory; not changed.
+
+    Raises:
+        GraphError: The types of its operators contradict each other.
     """
     light = onnx.ModelProto()
     light.CopyFrom(model)
     for tensor in tensors(light):
         if is_weight(tensor):
             tensor.ClearField("raw_data")  # inference reads the numbers of shapes only
-    inferred = onnx.shape_inference.infer_shapes(light)
+    stored = {tensor.name for tensor in light.graph.initializer}
+    notes = [value for value in light.graph.value_info if value.name not in stored]  # an initializer has its type
+    try:
+        inferred = _inferred(light, notes)
+    except InferenceError:
+        try:
+            inferred = _inferred(light, [])
+        except InferenceError as error:
+            raise GraphError(
+                f"onnx cannot tell the types of the graph's tensors: {str(error).strip().splitlines()[0]}",
+                "the operators around the tensor that it names take other types: cast it there, and export again; fp32 "
+                "needs no such types (`--precision fp32`)",
+            ) from error
     for bare, tensor in zip(tensors(inferred), tensors(model), strict=True):
         if tensor.HasField("raw_data"):
             bare.raw_data = tensor.raw_data
     return inferred
+
+
+def _inferred(model: onnx.ModelProto, notes: Sequence[onnx.ValueInfoProto]) -> onnx.ModelProto:
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(notes)
+    return onnx.shape_inference.infer_shapes(model)
 
 
 def is_weight(tensor: TensorProto) -> bool:

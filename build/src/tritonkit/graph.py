@@ -96,7 +96,10 @@ def _parse(path: Path) -> onnx.ModelProto:
 
 def _with_inferred_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with the shapes that follow from its nodes; the symbols that inference makes up say nothing."""
-    inferred = onnx.shape_inference.infer_shapes(model)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model)
+    except onnx.shape_inference.InferenceError:  # what onnxruntime makes of it, its session says
+        return model
     for before, after in zip(model.graph.output, inferred.graph.output, strict=True):
         if not before.type.tensor_type.HasField("shape"):
             for dim in after.type.tensor_type.shape.dim:

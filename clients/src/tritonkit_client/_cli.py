@@ -44,6 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"error: {error}", sys.stderr)
     except KeyboardInterrupt:
         return 130  # what a shell expects of a command that was interrupted: 128 + SIGINT
+    except Exception as error:
+        if os.environ.get("TRITONKIT_DEBUG"):
+            raise
+        _say(
+            f"error: {type(error).__name__}: {error}\n  fix: this is a mistake of tritonkit-client's; "
+            "TRITONKIT_DEBUG=1 before the command shows the traceback, for a report",
+            sys.stderr,
+        )
+        return 70  # EX_SOFTWARE of sysexits.h
     return 2
 
 

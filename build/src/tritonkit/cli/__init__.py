@@ -1,7 +1,8 @@
 """The ``tritonkit`` command: finds the command's module, runs it, turns errors into exit codes.
 
 Each module here has one command or one family of them: ``add`` says its arguments, the rest calls and prints.
-Exit codes: 0 done, 1 a check said no, 2 bad input, 3 something is missing on this machine.
+Exit codes: 0 done, 1 a check said no, 2 bad input, 3 something is missing on this machine,
+70 a mistake of tritonkit's own.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
@@ -21,37 +22,57 @@ from tritonkit.errors import TritonkitError
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 out = Console(highlight=False)
 RECIPES = Path("build/recipes")
+DEBUG = "TRITONKIT_DEBUG"  # set: scripts without --debug show tracebacks
+UNEXPECTED = 70  # EX_SOFTWARE of sysexits.h
 
 
-def ended(command: Callable[[], int], *, debug: bool = False) -> int:
+def ended(command: Callable[[], int], *, debug: bool | None = None) -> int:
     """Run a command line's work; its exit code, with an error said on standard error and not as a traceback.
 
+    Args:
+        command: The work.
+        debug: Whether errors leave this function, as tracebacks; None for a script without ``--debug``, where
+            ``TRITONKIT_DEBUG`` decides.
+
     Raises:
-        TritonkitError, OSError: With ``debug``.
+        Exception: With ``debug``, whatever went wrong.
     """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names that are no text, and terminals of few letters
+    hint = f"{DEBUG}=1 before the command" if debug is None else "--debug"
+    raised = bool(os.environ.get(DEBUG)) if debug is None else debug
     try:
         code = command()
         if sys.stdout is not None:
             sys.stdout.flush()  # what cannot be written shows here, and not after the exit code
         return code
-    except TritonkitError as error:
-        if debug:
-            raise
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
-        return error.exit_code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         # The reader has seen enough; what is left of the buffer would be written, and fail, at the exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # a full disk under the output, say
-        if debug:
+    except Exception as error:
+        if raised:
             raise
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
-        return 2
+        if isinstance(error, TritonkitError):
+            text, code = str(error), error.exit_code
+        elif isinstance(error, OSError):  # a full disk under the output, say
+            text, code = str(error), 2
+        else:
+            text, code = _unexpected(error, hint), UNEXPECTED
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(text)}")
+        return code
+
+
+def _unexpected(error: Exception, hint: str) -> str:
+    """What to say of an error that nobody foresaw: its first line, and the place of ours that it left."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
+    place = f" (in {Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    reason = f": {lines[0].strip()}" if lines else ""
+    fix = f"this is a mistake of tritonkit's; {hint} shows the traceback, for a report"
+    return f"{type(error).__name__}{reason}{place}\n  fix: {fix}"
 
 
 def make_table(*headers: str, **options: Any) -> Table:
