@@ -10,8 +10,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 # What models run on: cuda where this machine has an NVIDIA driver. A build for it has a folder of its own, not in git.
 TARGET ?= $(if $(wildcard /dev/nvidiactl),cuda,cpu)
-REPOSITORY ?= model_repository$(if $(filter cuda,$(TARGET)),.cuda)
-MODEL ?= efficientnet_lite0
+REPOSITORY ?=
+# A recipe's file, wherever it lies, or its name in build/recipes: every verb takes it, and those that measure
+# serve that model alone.
+MODEL ?=
 USERS ?= 8
 ARRIVALS ?=
 DURATION ?= 20s
@@ -22,6 +24,7 @@ SLO ?=
 BUDGET ?= 10m
 PEERS ?=
 MODELS ?=
+OPTIONS ?=
 QUICK ?=
 ENV ?= dev
 APPLY ?=
@@ -31,7 +34,12 @@ MEASURE ?=
 KEEP ?=
 export ORT_DISABLE_TELEMETRY := 1
 
-targeted = --target $(call quoted,$(TARGET)) --repository $(call quoted,$(REPOSITORY))
+repository = $(or $(REPOSITORY),model_repository$(if $(filter cuda,$(TARGET)),.cuda))
+targeted = --target $(call quoted,$(TARGET)) --repository $(call quoted,$(repository))
+# Verbs that only measure build what they serve in a temporary place, unless a repository is named.
+measured = --target $(call quoted,$(TARGET)) $(if $(REPOSITORY),--repository $(call quoted,$(REPOSITORY)))
+model = $(call quoted,$(or $(MODEL),efficientnet_lite0))
+recipe = $(if $(MODEL),$(call quoted,$(if $(or $(findstring /,$(MODEL)),$(filter %.yaml %.yml,$(MODEL))),$(MODEL),build/recipes/$(MODEL).yaml)),--all)
 quoted = '$(subst ','\'',$(1))'# for the shell, whatever is in it
 
 .PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-client bench-generator bench-tuning bench-gpu bench-drain bench-autoscaler bench-lint bench-overload test lint clean
@@ -61,30 +69,30 @@ $(STAMP): constraints.txt pyproject.toml build/pyproject.toml clients/pyproject.
 demo: setup ## both models from PyTorch to a live, load-tested Triton; writes reports/demo
 	@$(BIN)/python loadtests/demo.py $(targeted)
 
-build: $(STAMP) ## TARGET=cpu or cuda: export and check every recipe, lay out model_repository/ or model_repository.cuda/
-	@echo "target: $(TARGET), repository: $(REPOSITORY)"
-	$(BIN)/tritonkit build --all $(targeted)
+build: $(STAMP) ## TARGET=cpu or cuda: export and check every recipe, or MODEL=… alone; lay out model_repository/ or model_repository.cuda/
+	@echo "target: $(TARGET), repository: $(repository)"
+	$(BIN)/tritonkit build $(recipe) $(targeted)
 
-serve: setup build ## TARGET=…: run Triton on the repository until Ctrl-C
-	@$(BIN)/tritonkit serve $(call quoted,$(REPOSITORY))
+serve: setup build ## TARGET=…: run Triton on the repository until Ctrl-C; OPTIONS='--model-control-mode=poll' are tritonserver's
+	@$(BIN)/tritonkit serve $(call quoted,$(repository)) $(if $(OPTIONS),-- $(OPTIONS))
 
-loadtest: setup build ## MODEL=… ARRIVALS=poisson:100 or USERS=8, DURATION=20s SLO=p99_ms=50; writes reports/loadtest
-	@$(BIN)/python loadtests/run.py $(targeted) --model $(call quoted,$(MODEL)) \
+loadtest: setup ## MODEL=… ARRIVALS=poisson:100 or USERS=8, DURATION=20s SLO=p99_ms=50; writes reports/loadtest
+	@$(BIN)/python loadtests/run.py $(measured) --model $(model) \
 	  $(if $(ARRIVALS),--arrivals $(call quoted,$(ARRIVALS)),--users $(call quoted,$(USERS))) \
 	  --duration $(call quoted,$(DURATION)) --warm-up $(call quoted,$(WARM_UP)) --protocol $(call quoted,$(PROTOCOL)) \
 	  --processes $(call quoted,$(PROCESSES)) $(if $(SLO),--slo $(call quoted,$(SLO)))
 
-capacity: setup build ## MODEL=… SLO=p99_ms=50: the highest rate that meets the SLO; writes reports/capacity
-	@$(BIN)/python loadtests/capacity.py $(targeted) --model $(call quoted,$(MODEL)) $(if $(SLO),--slo $(call quoted,$(SLO)))
+capacity: setup ## MODEL=… SLO=p99_ms=50: the highest rate that meets the SLO; writes reports/capacity
+	@$(BIN)/python loadtests/capacity.py $(measured) --model $(model) $(if $(SLO),--slo $(call quoted,$(SLO)))
 
 tune: setup ## MODEL=… BUDGET=10m SLO=…: the best configuration, into recipe, config.pbtxt and passport; writes reports/tune
-	@echo "target: $(TARGET), repository: $(REPOSITORY)"
-	$(BIN)/python loadtests/tune.py $(targeted) --model $(call quoted,$(MODEL)) --budget $(call quoted,$(BUDGET)) \
+	@echo "target: $(TARGET), repository: $(repository)"
+	$(BIN)/python loadtests/tune.py $(targeted) --model $(model) --budget $(call quoted,$(BUDGET)) \
 	  $(if $(SLO),--slo $(call quoted,$(SLO)))
 
-compare: setup build ## PEERS=… MODELS=… SLO=… QUICK=1: beside FastAPI, LitServe, BentoML, MLServer, PyTriton; writes reports/compare
-	@$(BIN)/python loadtests/compare.py $(targeted) $(if $(PEERS),--peers $(call quoted,$(PEERS))) \
-	  $(if $(MODELS),--models $(call quoted,$(MODELS))) $(if $(SLO),--slo $(call quoted,$(SLO))) \
+compare: setup ## PEERS=… MODELS=… SLO=… QUICK=1: beside FastAPI, LitServe, BentoML, MLServer, PyTriton; writes reports/compare
+	@$(BIN)/python loadtests/compare.py $(measured) $(if $(PEERS),--peers $(call quoted,$(PEERS))) \
+	  $(if $(or $(MODELS),$(MODEL)),--models $(call quoted,$(or $(MODELS),$(MODEL)))) $(if $(SLO),--slo $(call quoted,$(SLO))) \
 	  $(if $(QUICK),--quick)
 
 deploy: $(STAMP) ## ENV=dev: lint, render, validate, show what would change; APPLY=1 publishes, upgrades and tests
@@ -97,11 +105,11 @@ chart: $(STAMP) ## what is generated from the chart's values and templates: sche
 	@$(BIN)/python helm/schema.py
 	UPDATE_GOLDENS=1 $(BIN)/python -m pytest -q tests/helm/test_goldens.py tests/helm/test_upgrade.py
 
-bench: setup build ## served throughput over in-process onnxruntime, for both models
-	@$(BIN)/python loadtests/bench_serving.py
+bench: setup ## MODEL=…: served throughput over in-process onnxruntime; both models if none is named
+	@$(BIN)/python loadtests/bench_serving.py $(if $(MODEL),--model $(model))
 
 bench-overload: setup ## MODEL=… SLO=p99_ms=100: what is answered in time at 1, 2 and 5 times the capacity, over both protocols; many minutes
-	@$(BIN)/python loadtests/bench_overload.py --target $(call quoted,$(TARGET)) $(if $(SLO),--slo $(call quoted,$(SLO))) --model $(call quoted,$(MODEL))
+	@$(BIN)/python loadtests/bench_overload.py --target $(call quoted,$(TARGET)) $(if $(SLO),--slo $(call quoted,$(SLO))) --model $(model)
 
 bench-client: setup ## the client beside raw tritonclient, and through killed, restarted and silent servers
 	@$(BIN)/python loadtests/bench_client.py
@@ -109,8 +117,8 @@ bench-client: setup ## the client beside raw tritonclient, and through killed, r
 bench-generator: setup ## how much load a generator makes, how late it is, and what a closed loop hides
 	@$(BIN)/python loadtests/bench_generator.py
 
-bench-tuning: setup ## QUICK=1: what tuning wins over Triton's defaults, and how little of a grid it measures; 45 minutes
-	@$(BIN)/python loadtests/bench_tuning.py $(if $(QUICK),--quick)
+bench-tuning: setup ## MODEL=… QUICK=1: what tuning wins over Triton's defaults, and how little of a grid it measures; 45 minutes
+	@$(BIN)/python loadtests/bench_tuning.py $(if $(MODEL),--model $(model)) $(if $(QUICK),--quick)
 
 bench-gpu: setup ## ONLY=inprocess,served,scaling MODELS=…: in process and served on a GPU, with spreads; writes reports/gpu
 	@$(BIN)/python loadtests/bench_gpu.py $(if $(ONLY),--only $(call quoted,$(ONLY))) $(if $(MODELS),--models $(call quoted,$(MODELS)))
@@ -120,7 +128,7 @@ bench-drain: setup ## ONLY=restart|parts|cost: rendered pods restarted under loa
 
 bench-autoscaler: setup ## days of traffic against autoscaler settings; MEASURE=1 times a pod of TARGET and MODEL first, KEEP=1 keeps both; writes reports/autoscaler
 	@PYTHONPATH=helm:loadtests $(BIN)/python -m proofs.bench_autoscaler \
-	  $(if $(MEASURE),--measure --target $(call quoted,$(TARGET)) --model $(call quoted,$(MODEL))) $(if $(KEEP),--keep)
+	  $(if $(MEASURE),--measure --target $(call quoted,$(TARGET)) --model $(model)) $(if $(KEEP),--keep)
 
 bench-lint: setup ## ONLY='plain: input' …: every field of a configuration changed, lint beside the real server; minutes; writes reports/lint
 	@$(BIN)/python -m tests.build.lint.sweep $(if $(ONLY),$(call quoted,$(ONLY)))

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from bench_serving import on_core
-from capacity import path_of, slo_of
-from load import environment, overload, recording
+from capacity import slo_of
+from load import environment, models, overload, recording
 from load import target as targets
 from load.generator import Generator
 from load.plan import Plan
@@ -83,7 +83,7 @@ def main() -> int:
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
-    wanted = recipe.load(path_of(options.model))
+    wanted = recipe.load(models.recipe_path(options.model))
     target = targets.supported(options.target)
     slo = slo_of(wanted, options.slo)
     cores = divide(target=target)
@@ -211,7 +211,7 @@ def _cells(runs: list[Run], base: float) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="efficientnet_lite0", help="a recipe's name in build/recipes, or its file")
+    parser.add_argument("--model", default="efficientnet_lite0", help=models.HELP)
     parser.add_argument("--slo", default="", help="p99_ms=100; the recipe's where it is not given")
     parser.add_argument("--seconds", type=float, default=5.0, help="of a run; default: %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")

@@ -7,6 +7,7 @@ disturbs both; what counts is the median of the rounds' ratios.
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import sys
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from load import models
 from rich.console import Console
 from rich.table import Table
 
@@ -28,7 +30,6 @@ from tritonkit.errors import InputError, TritonkitError
 from tritonkit.server import TritonServer
 from tritonkit_client import Client
 
-RECIPES = Path("build/recipes")
 SERVER_CORE, LOAD_CORE = 0, 1
 IN_FLIGHT = 8
 ROUNDS, ROUND_S = 7, 3.0
@@ -52,19 +53,22 @@ class Result:
 
 
 def main() -> int:
-    """Measure both models and print one table."""
+    """Measure the models and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", action="append", help=f"{models.HELP}; all of that folder if not given")
+    options = parser.parse_args()
     try:
         if len(os.sched_getaffinity(0)) < 2:
             raise InputError("the benchmark needs two CPU cores, one for the server and one for the load", "use two")
-        _print(_measure())
+        _print(_measure([models.recipe_path(model) for model in options.model or ()] or models.shipped()))
     except TritonkitError as error:
         Console(stderr=True, highlight=False).print(f"error: {error}", markup=False)
         return error.exit_code
     return 0
 
 
-def _measure() -> list[Result]:
-    recipes = [recipe.load(path) for path in sorted(RECIPES.glob("*.yaml"))]
+def _measure(paths: Sequence[Path]) -> list[Result]:
+    recipes = [recipe.load(path) for path in paths]
     one_each = recipe.Batching(instances=1, threads=1)
     recipes = [wanted.model_copy(update={"batching": one_each}) for wanted in recipes]
     with tempfile.TemporaryDirectory(prefix="tritonkit-bench-") as directory:

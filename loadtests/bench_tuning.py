@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from capacity import INTERRUPTED, RECIPES, path_of, slo_of
+from capacity import INTERRUPTED, slo_of
+from load import models
 from load.plan import Plan
 from reporting.tuning_result import Ratio
 from rich.console import Console
@@ -62,22 +63,22 @@ FULL, QUICK = Size(), Size(15, 3, Effort(probe_s=1.0, final_s=2.0, rounds=1))
 def main() -> int:
     """Measure, print, and say with the exit code whether the promises were kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", action="append", help=f"a recipe's name in {RECIPES}, or its file; all if not given")
+    parser.add_argument("--model", action="append", help=f"{models.HELP}; all of that folder if not given")
     parser.add_argument("--part", choices=["defaults", "grid"], action="append", help="only that")
     parser.add_argument("--quick", action="store_true", help="shorter runs and fewer of them")
     parser.add_argument("--reports", type=Path, default=Path("reports/bench-tuning"))
     options = parser.parse_args()
-    models = options.model or [path.stem for path in sorted(RECIPES.glob("*.yaml"))]
     size, folder = (QUICK, options.reports / "quick") if options.quick else (FULL, options.reports)
     parts = options.part or ["defaults", "grid"]
     said: dict[str, Any] = {}
     try:
-        for model in models:
-            with Bench(path_of(model), folder, size) as bench:
+        paths = [models.recipe_path(model) for model in options.model or ()] or models.shipped()
+        for path in paths:
+            with Bench(path, folder, size) as bench:
                 if "defaults" in parts:
-                    said[model] = bench.against_defaults()
-                if "grid" in parts and model == models[-1]:
-                    said[f"grid, {model}"] = bench.against_grid()
+                    said[bench.recipe.name] = bench.against_defaults()
+                if "grid" in parts and path == paths[-1]:
+                    said[f"grid, {bench.recipe.name}"] = bench.against_grid()
         atomic.write(folder / "result.json", (json.dumps(said, indent=2) + "\n").encode())
     except KeyboardInterrupt:
         print(f"interrupted; what was measured is kept in {folder}, and the same command continues", file=sys.stderr)

@@ -16,6 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from load import models
 from load import slo as slos
 from load import target as targets
 from load.generator import Generator
@@ -36,7 +37,6 @@ from tritonkit.server import TritonServer
 
 __all__ = ["Capacity", "capacity", "main", "slo_of"]
 
-RECIPES = Path("build/recipes")
 INTERRUPTED = 130  # as shells say it
 
 
@@ -118,11 +118,6 @@ def slo_of(wanted: Recipe, text: str) -> Slo:
     return slo
 
 
-def path_of(model: str) -> Path:
-    """A recipe by its name in ``build/recipes``, or by its file."""
-    return Path(model) if model.endswith(".yaml") else RECIPES / f"{model}.yaml"
-
-
 def lines(found: Capacity, result: Result) -> list[str]:
     """What a person wants to know."""
     (name,) = result.models
@@ -161,21 +156,21 @@ def write(folder: Path, result: Result) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help=f"a recipe's name in {RECIPES}, or its file")
+    parser.add_argument("--model", required=True, help=models.HELP)
     parser.add_argument("--slo", default="", help="p99_ms=50,error_rate=0.001; the recipe's where it is not given")
     parser.add_argument("--duration", default="10s", help="measured seconds of every run")
     parser.add_argument("--warm-up", default="1s", help="seconds before them")
     parser.add_argument("--batch-sizes", default="1", help="samples a request: 4, 1-8, or 1:0.7,8:0.3")
     parser.add_argument("--lengths", default=AS_SAMPLED, help="sizes of the dynamic dimension, likewise")
     parser.add_argument("--host", help="a running server, grpc://HOST:PORT; else one is started")
-    targets.add_options(parser, "what is served")
+    targets.add_options(parser)
     parser.add_argument("--reports", type=Path, default=Path("reports/capacity"))
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     return parser
 
 
 def _run(options: argparse.Namespace) -> tuple[Capacity, Result]:
-    wanted = recipe.load(path_of(options.model))
+    wanted = recipe.load(models.recipe_path(options.model))
     slo = slo_of(wanted, options.slo)
     plan = Plan(
         duration_s=seconds("DURATION", options.duration), warm_up_s=seconds("WARM_UP", options.warm_up, least=0),
@@ -186,11 +181,12 @@ def _run(options: argparse.Namespace) -> tuple[Capacity, Result]:
             with Generator(options.host, recipes=[wanted.path]) as generator:
                 found, result = capacity(generator, slo, plan=plan, say=say)
         else:
-            target = targets.resolve(options)
+            target = targets.supported(options.target)
             cores = divide(target=target)
-            say(f"start Triton on {options.repository} for target {target}: {cores}")
+            say(f"start Triton for target {target}: {cores}")
             with (
-                TritonServer(options.repository, cores=cores.server) as server,
+                models.repository_of([wanted], options.repository, target) as repository,
+                TritonServer(repository, cores=cores.server) as server,
                 Generator(
                     server.grpc_url, recipes=[wanted.path], core=cores.generator[0], processes=len(cores.generator)
                 ) as generator,

@@ -9,16 +9,14 @@ noisy machine disturbs all of them alike. Prints a table a model and writes ``re
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shlex
 import signal
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -28,6 +26,7 @@ from typing import Any
 from bench_serving import on_core
 from google.protobuf import json_format
 from load import environment, payloads
+from load import models as named
 from load import slo as slos
 from load import target as targets
 from peers import contest, lines
@@ -44,14 +43,13 @@ from tuning import space
 from tuning.cores import Cores, divide
 
 import tritonkit
-from tritonkit import atomic, graph, pipeline, progress, recipe, samples
+from tritonkit import atomic, graph, progress, recipe, samples
 from tritonkit.cli.output import ended
 from tritonkit.errors import InputError, MissingError, TritonkitError
 from tritonkit.recipe import Precision, Recipe
 from tritonkit.repository import config, layout
 from tritonkit.samples import Sample
 
-RECIPES = Path("build/recipes")
 SERVER_CORE, LOAD_CORE = 0, 1
 PASSES = 3  # over the samples, for the graph alone
 BATCHES = 20  # for the graph alone on a GPU; the first quarter warms up
@@ -86,31 +84,31 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", default="", help=f"some of {','.join(peer.key for peer in PEERS)}; all if not given")
-    parser.add_argument("--models", default="", help=f"recipes of {RECIPES} by name, or files; all if none")
+    parser.add_argument("--models", default="", help=f"each {named.HELP}; all of that folder if none is given")
     parser.add_argument("--quick", action="store_true", help="one short round: does everything work?")
     parser.add_argument("--seconds", type=float, help=f"of one run; {Effort.seconds:g} if not given")
     parser.add_argument("--rounds", type=int, help=f"searches for each capacity; {Effort.rounds} if not given")
     parser.add_argument("--slo", default="", help="p99_ms=20,error_rate=0.001; the recipes' where it is not given")
-    targets.add_options(parser, "whose graphs are served")
+    targets.add_options(parser)
     parser.add_argument("--reports", type=Path, default=Path("reports/compare"))
     return parser
 
 
 def _run(options: argparse.Namespace) -> ComparisonResult:
     effort = _effort(options)
-    stage = _stage(targets.resolve(options))
+    stage = _stage(targets.supported(options.target))
     peers = _peers(options.peers)
     recipes = [_recipe(path, options.slo) for path in _paths(options.models)]
     models: dict[str, tuple[Row, ...]] = {}
     ceiling: dict[str, float] = {}
     partial = False
-    with _served(recipes, options.repository, stage.target) as repositories:
-        subjects = {wanted.name: _subject(wanted, repositories[wanted.name], stage.target) for wanted in recipes}
+    with named.repository_of(recipes, options.repository, stage.target) as repository:
+        subjects = {wanted.name: _subject(wanted, repository, stage.target) for wanted in recipes}
         peers, problems = _installed(peers, stage.target)
         with on_core(*stage.cores.generator), progress.task(f"compare on {stage.target}") as tell:
             try:
                 for wanted in recipes:
-                    subject, repository = subjects[wanted.name], repositories[wanted.name]
+                    subject = subjects[wanted.name]
                     before = _ceiling(wanted, subject, stage)
                     entries = [_ours(wanted, subject, repository, stage)]
                     entries += [_theirs(peer, subject, stage, problems.get(peer.key)) for peer in peers]
@@ -148,24 +146,6 @@ def _recipe(path: Path, slo: str) -> Recipe:
     return wanted.model_copy(update={"slo": slos.parse(slo) or wanted.slo})
 
 
-@contextlib.contextmanager
-def _served(recipes: Sequence[Recipe], repository: Path, target: targets.Target) -> Iterator[dict[str, Path]]:
-    """Each model's repository: the one that was named for a recipe of ours, a temporary build for one from elsewhere.
-
-    Raises:
-        InputError: A recipe of ours is not in the repository.
-    """
-    elsewhere = [wanted for wanted in recipes if wanted.path.parent != RECIPES]
-    for wanted in recipes:
-        if wanted not in elsewhere and not (repository / wanted.name / layout.CONFIG).is_file():
-            raise InputError(f"{repository} has no model {wanted.name}", f"`make build TARGET={target}`")
-    with tempfile.TemporaryDirectory(prefix="tritonkit-compare-") as directory:
-        built = Path(directory, "model_repository")
-        if elsewhere:
-            pipeline.build(elsewhere, built, target)
-        yield {wanted.name: built if wanted in elsewhere else repository for wanted in recipes}
-
-
 def _effort(options: argparse.Namespace) -> Effort:
     plain = QUICK if options.quick else Effort()
     seconds = plain.seconds if options.seconds is None else options.seconds
@@ -188,8 +168,8 @@ def _peers(text: str) -> list[Peer]:
 def _paths(text: str) -> list[Path]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        return sorted(RECIPES.glob("*.yaml"))
-    return [Path(name) if name.endswith(".yaml") else RECIPES / f"{name}.yaml" for name in dict.fromkeys(names)]
+        return named.shipped()
+    return [named.recipe_path(name) for name in dict.fromkeys(names)]
 
 
 def _subject(wanted: Recipe, repository: Path, target: targets.Target) -> Subject:
@@ -200,7 +180,7 @@ def _subject(wanted: Recipe, repository: Path, target: targets.Target) -> Subjec
     served = config.parse((folder / layout.CONFIG).read_text(encoding="utf-8"))
     path = folder / layout.VERSION / (served.default_model_filename or "model.onnx")
     if not path.is_file():
-        raise InputError(f"{path} is not there", f"`make build TARGET={target}`")
+        raise InputError(f"{path} is not there", f"build it again: `tritonkit build {wanted.path} --target {target}`")
     inputs = tuple(samples.batch([sample], 1) for sample in samples.load(wanted, CHECKED))
     session = graph.Session(path, threads=1)
     expected = tuple(next(iter(session.run(one).values())).reshape(-1) for one in inputs)

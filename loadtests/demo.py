@@ -21,6 +21,7 @@ import numpy as np
 from load import environment
 from load import target as targets
 from load.generator import Generator, Plan
+from load.models import recipe_path
 from load.recording import read_rows
 from load.result import ModelResult
 from reporting import demopage
@@ -34,7 +35,6 @@ from tritonkit.server import TritonServer, runtime
 from tritonkit.zoo import photographs
 from tritonkit_client import Client
 
-RECIPES = Path("build/recipes")
 IMAGE_MODEL, TEXT_MODEL = "efficientnet_lite0", "all_minilm_l6_v2"
 STRINGS = "sentence_embedding"  # the ensemble that puts a tokenizer in front of the text model
 USERS = (1, 2, 4, 8)
@@ -73,7 +73,7 @@ def main() -> int:
 
 def _run(repository: Path, target: targets.Target, step_s: float) -> Summary:
     start = time.monotonic()
-    wanted = {name: recipe.load(RECIPES / f"{name}.yaml") for name in (IMAGE_MODEL, TEXT_MODEL)}
+    wanted = {name: recipe.load(recipe_path(name)) for name in (IMAGE_MODEL, TEXT_MODEL)}
     built = pipeline.build(list(wanted.values()), repository, target)
     seconds = {"build": time.monotonic() - start}
     summary: Summary = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "command": "make demo"}
@@ -150,7 +150,7 @@ def _load_test(server: TritonServer, name: str, step_s: float) -> Summary:
     curve, rows = [], []
     with tempfile.TemporaryDirectory(prefix="tritonkit-demo-") as directory:
         record = Path(directory, "requests.csv")
-        with Generator(server.grpc_url, recipes=[RECIPES / f"{name}.yaml"]) as generator:
+        with Generator(server.grpc_url, recipes=[recipe_path(name)]) as generator:
             for index, users in enumerate(USERS):
                 plan = Plan(users=users, duration_s=step_s, warm_up_s=WARM_UP_S)
                 curve.append({"users": users} | _step(name, generator.run(plan, record=record).model))

@@ -12,11 +12,11 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from load import arrivals, headless, payloads, printed, slo
+from load import arrivals, headless, models, payloads, printed, slo
 from load import target as targets
 from load.plan import AS_SAMPLED, Plan
 from load.result import Result
@@ -28,7 +28,6 @@ from tritonkit.cli.output import ended
 from tritonkit.errors import InputError, TritonkitError
 from tritonkit.server import TritonServer
 
-RECIPES = Path("build/recipes")
 USERS = {"grpc": "TritonGrpcUser", "http": "TritonHttpUser", "stream": "TritonStreamUser"}
 
 
@@ -58,7 +57,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True,
-                        help=f"a recipe's name in {RECIPES}, or its file; a mix with weights: a:3,b:1")  # fmt: skip
+                        help=f"{models.HELP}; a mix with weights: a:3,b:1")  # fmt: skip
     loop = parser.add_mutually_exclusive_group()
     loop.add_argument("--users", type=int, default=8, help="closed loop: callers, each with one request at a time")
     loop.add_argument("--arrivals", help=f"open loop: {arrivals.FORMS}")
@@ -72,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of the schedule and of every choice")
     parser.add_argument("--host", help="a running server, grpc://HOST:PORT or http://HOST:PORT; else one is started")
     parser.add_argument("--metrics-url", default="", help="its metrics, for the GPU's figures")
-    targets.add_options(parser, "what is served")
+    targets.add_options(parser)
     parser.add_argument("--record", type=Path, help="write every request to this CSV file, which can be replayed")
     parser.add_argument("--reports", type=Path, default=Path("reports/loadtest"))
     return parser
@@ -82,12 +81,13 @@ def _run(options: argparse.Namespace) -> Result:
     paths = _recipes(options)
     plan = _plan(options, paths)
     _check(plan, options)
-    environment = {} if options.host else {"target": targets.resolve(options)}
+    target = None if options.host else targets.supported(options.target)
+    environment = {"target": target} if target else {}
     how = plan.arrivals or f"{plan.users} users"
     long = f"{plan.warm_up_s + plan.duration_s:g} s" if plan.duration_s else "as long as it was"
     with progress.steps(f"load test of {', '.join(plan.models)}", 2) as steps:
-        steps.next(f"ask {options.host}" if options.host else f"start Triton on {options.repository}")
-        with _server(options) as (host, metrics_url):
+        steps.next(f"ask {options.host}" if options.host else f"start Triton with {', '.join(plan.models)}")
+        with _server(options, list(paths.values()), target) as (host, metrics_url):
             steps.next(f"{how} over {options.protocol}, {long}")
             arguments = headless.command(
                 plan, host, USERS[options.protocol], list(paths.values()), processes=options.processes,
@@ -104,7 +104,7 @@ def _run(options: argparse.Namespace) -> Result:
 def _recipes(options: argparse.Namespace) -> dict[str, Path]:
     """The recipe's file of each model that was named."""
     named = payloads.mix(options.model)
-    return {name: Path(name) if name.endswith(".yaml") else RECIPES / f"{name}.yaml" for name in named}
+    return {name: models.recipe_path(name) for name in named}
 
 
 def _plan(options: argparse.Namespace, paths: Mapping[str, Path]) -> Plan:
@@ -136,12 +136,15 @@ def _check(plan: Plan, options: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _server(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
+def _server(
+    options: argparse.Namespace, paths: Sequence[Path], target: targets.Target | None
+) -> Iterator[tuple[str, str]]:
     """A server's address and metrics: the one that was named, or one that runs as long as the block."""
-    if options.host:
+    if target is None:
         yield options.host, options.metrics_url
         return
-    with TritonServer(options.repository) as server:
+    recipes = [recipe.load(path) for path in paths]
+    with models.repository_of(recipes, options.repository, target) as repository, TritonServer(repository) as server:
         yield server.http_url if options.protocol == "http" else server.grpc_url, server.metrics_url
 
 

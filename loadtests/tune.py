@@ -15,8 +15,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from capacity import INTERRUPTED, RECIPES, path_of, slo_of
-from load import environment, payloads
+from capacity import INTERRUPTED, slo_of
+from load import environment, models, payloads
 from load import target as targets
 from load.plan import AS_SAMPLED, Plan
 from reporting import tunepage
@@ -156,7 +156,7 @@ def _begins(search: Search, cores: Cores) -> str:
 
 
 def _wanted(options: argparse.Namespace) -> Wanted:
-    found = recipe.load(path_of(options.model))
+    found = recipe.load(models.recipe_path(options.model))
     target = targets.resolve(options)
     if options.repository.exists() and not options.repository.is_dir():
         raise InputError(f"{options.repository} is not a directory", "name a model repository")
@@ -174,7 +174,7 @@ def _wanted(options: argparse.Namespace) -> Wanted:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help=f"a recipe's name in {RECIPES}, or its file")
+    parser.add_argument("--model", required=True, help=models.HELP)
     parser.add_argument("--budget", default="10m", help="how long, for example 10m")
     parser.add_argument("--slo", default="", help="p99_ms=50,error_rate=0.001; the recipe's where it is not given")
     parser.add_argument("--batch-sizes", default="1", help="samples a request: 4, 1-8, or 1:0.7,8:0.3")

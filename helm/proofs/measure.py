@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 from load import environment
 from load.generator import Generator
+from load.models import recipe_path
 from load.plan import Plan
 from load.result import ModelResult, ServerSide
 from load.target import Target
@@ -27,7 +28,7 @@ from tuning.cores import divide
 
 from proofs.service import Service
 from tritonkit import atomic, pipeline, recipe
-from tritonkit.errors import CheckFailed, InputError
+from tritonkit.errors import CheckFailed
 from tritonkit.recipe import Recipe
 from tritonkit.server import TritonServer
 
@@ -75,9 +76,7 @@ def measure(model: str, say: Callable[[str], None], target: Target = "cpu") -> d
         InputError: There is no such recipe, or only one core.
         CheckFailed: The server does not start.
     """
-    path = Path(model) if model.endswith(".yaml") else Path("build/recipes", f"{model}.yaml")
-    if not path.is_file():
-        raise InputError(f"there is no recipe {path}", "MODEL=efficientnet_lite0")
+    path = recipe_path(model)
     cores = divide(target=target)
     pod = _pod(recipe.load(path), target)
     server_cores, senders = (

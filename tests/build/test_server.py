@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import pytest
 
 from tritonkit.errors import CheckFailed, MissingError
 from tritonkit.server import TritonServer, runtime
+from tritonkit_client import Client
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +74,6 @@ def test_stopping_lets_a_request_in_flight_finish_and_leaves_nothing(repository:
 
     import numpy as np
 
-    from tritonkit_client import Client
-
     answers: list[object] = []
     before = regions()
     with TritonServer(repository) as server:
@@ -113,6 +114,34 @@ def test_serve_ends_with_its_server_however_it_is_ended(repository: Path, number
     assert process.returncode == (-9 if number == signal.SIGKILL else 0)
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
+
+
+def test_serve_hands_polling_to_triton_as_its_help_shows_it(repository: Path, tmp_path: Path) -> None:
+    """What follows `--` is no directory: a model that is added while the server runs is loaded."""
+    tritonkit = str(Path(sys.executable).with_name("tritonkit"))
+    help_ = subprocess.run([tritonkit, "serve", "--help"], capture_output=True, text=True, check=True).stdout
+    shown = re.sub(r"-\s+", "-", help_.partition("tritonkit serve -- ")[2]).split()
+    ports = [word for name in ("http", "grpc", "metrics") for word in (f"--{name}-port", "0")]
+    (tmp_path / "model_repository").mkdir()
+    process = subprocess.Popen(
+        [tritonkit, "serve", *ports, "--", *shown], stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        url = re.fullmatch(r"ready: (\S+)  .*\n", process.stdout.readline())
+        assert url
+        with Client(url[1], retry=None) as client:
+            assert not client.model_ready("sleepy")
+            shutil.copytree(repository / "sleepy", tmp_path / "new/sleepy")
+            (tmp_path / "new/sleepy").rename(tmp_path / "model_repository/sleepy")
+            end = time.monotonic() + 30
+            while not client.model_ready("sleepy"):
+                assert time.monotonic() < end
+                time.sleep(0.1)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode == 0
 
 
 def alive(process: psutil.Process) -> bool:

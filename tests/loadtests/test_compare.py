@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 import psutil
 import pytest
+from load import models
 from peers import contest, environment, harness, keeper, lines, turns
 from peers.catalog import PEERS, Peer
 from peers.contest import Candidate, Effort, Entry, Stage
@@ -125,23 +126,23 @@ def test_a_peers_files_are_there_and_whole_and_bind_loopback(peer: Peer) -> None
     assert {name for name in files if "__pycache__" not in name} == named | {"requirements.txt"}
 
 
-def test_a_recipe_from_elsewhere_is_built_and_one_of_ours_must_be(
-    project: Path, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where the repository has a model of that name: it is another one."""
+def test_a_recipe_is_built_for_the_occasion_and_served_alone_or_as_a_repository_has_it(project: Path) -> None:
     tiny = recipe.load(project / "tiny.yaml")
-    with compare._served([tiny], project / "model_repository", "cpu") as repositories:
-        assert repositories["tiny"] != project / "model_repository"
-        assert (repositories["tiny"] / "tiny/1/model.onnx").is_file()
-        assert compare._subject(tiny, repositories["tiny"], "cpu").graph.is_absolute()
-    assert not repositories["tiny"].exists()
-    monkeypatch.chdir(root)
-    ours = recipe.load(compare.RECIPES / "efficientnet_lite0.yaml")
-    with (
-        pytest.raises(InputError, match="has no model efficientnet_lite0"),
-        compare._served([ours], project / "nowhere", "cuda"),
-    ):
-        pass
+    with models.repository_of([tiny], None, "cpu") as repository:
+        assert [path.name for path in repository.iterdir()] == ["tiny"]
+        assert compare._subject(tiny, repository, "cpu").graph.is_absolute()
+    assert not repository.exists()
+    other = project / "more"
+    other.mkdir()
+    for name in ("tiny", "broken"):
+        (other / name).symlink_to(project / "model_repository/tiny")
+    with models.repository_of([tiny], other, "cpu") as repository:
+        assert [path.name for path in repository.iterdir()] == ["tiny"]
+        assert (repository / "tiny").resolve() == (project / "model_repository/tiny").resolve()
+    missing = tiny.model_copy(update={"name": "absent"})
+    for given, words in ((other, "has no model absent"), (project / "nowhere", "is not a directory")):
+        with pytest.raises(InputError, match=words), models.repository_of([missing], given, "cuda"):
+            pass
 
 
 def test_peers_have_our_options_of_the_cuda_provider(project: Path, tmp_path: Path) -> None:
@@ -378,11 +379,11 @@ def test_ctrl_c_leaves_a_partial_report_and_no_process(
     ("arguments", "said"),
     [
         (["--peers", "flask"], "there is no peer 'flask'"),
-        (["--models", "none"], "none.yaml"),
+        (["--models", "none"], "there is no recipe build/recipes/none.yaml"),
         (["--seconds", "0"], "--seconds is 0"),
         (["--rounds", "0"], "--rounds is 0"),
         (["--models", "{project}/no_slo.yaml"], "has no SLO"),
-        (["--models", "efficientnet_lite0", "--repository", "{project}/nowhere"], "has no model efficientnet_lite0"),
+        (["--models", "efficientnet_lite0", "--repository", "{project}/nowhere"], "nowhere is not a directory"),
         (["--models", "{project}/tiny.yaml", "--slo", "p99=20"], "p99"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -15,7 +15,6 @@ import run
 import yaml
 from load import arrivals, headless, recording
 from load.slo import Slo
-from load.target import REPOSITORIES
 
 from tritonkit.server import TritonServer
 
@@ -49,7 +48,7 @@ def test_the_verbs_arguments_are_those_of_a_load_test(root: Path, monkeypatch: p
         targeted.append((options.target, options.repository))
     assert [plan.arrivals for plan in plans] == ["poisson:100", None, None]
     assert [plan.users for plan in plans][1:] == [8, 64]
-    assert targeted[2] == ("cuda", REPOSITORIES["cuda"])
+    assert targeted[2] == ("cuda", None)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +61,8 @@ def test_the_verbs_arguments_are_those_of_a_load_test(root: Path, monkeypatch: p
         ("capacity", {"MODEL": "my models/it's.yaml", "SLO": "p99_ms=5, p50_ms=1"}),
         ("tune", {"MODEL": "my models/it's.yaml", "BUDGET": "10 m"}),
         ("compare", {"PEERS": "fastapi, mlserver", "MODELS": "a, b"}),
+        ("bench", {"MODEL": "my models/it's.yaml"}),
+        ("bench-tuning", {"MODEL": "my models/it's.yaml"}),
     ],
 )
 def test_the_verbs_take_values_with_spaces_and_quotes(root: Path, verb: str, given: dict[str, str]) -> None:

@@ -16,11 +16,11 @@ import demo
 import pytest
 import run
 import tune
-from load import environment, target
+from load import environment, models, target
 from load.generator import Generator
 from load.plan import Plan
 
-from tritonkit.errors import MissingError
+from tritonkit.errors import InputError, MissingError
 from tritonkit.server import TritonServer, runtime
 
 Recipes = Callable[..., Path]
@@ -44,6 +44,7 @@ def dry_run(root: Path, *words: str) -> str:
 def test_every_verb_of_the_front_door_follows_the_target(root: Path, verb: str, kind: target.Target) -> None:
     lines = dry_run(root, verb, f"TARGET={kind}").splitlines()
     repository = str(target.REPOSITORIES[kind])
+    measures = verb in {"loadtest", "capacity", "compare"}  # these build what they serve for the occasion
     commands = [shlex.split(line) for line in lines if re.search(r"loadtests/\w+\.py|tritonkit (build|serve)", line)]
     assert commands
     for words in commands:
@@ -51,8 +52,10 @@ def test_every_verb_of_the_front_door_follows_the_target(root: Path, verb: str, 
             assert words[-1] == repository
         else:
             assert words[words.index("--target") + 1] == kind
-            assert words[words.index("--repository") + 1] == repository
-    if verb != "demo":
+            assert measures or words[words.index("--repository") + 1] == repository
+    assert ("--repository" in dry_run(root, verb, f"TARGET={kind}")) is not measures
+    assert "--repository 'mine'" in dry_run(root, verb, f"TARGET={kind}", "REPOSITORY=mine")
+    if verb != "demo" and not measures:
         assert f"target: {kind}, repository: {repository}" in "\n".join(lines)
 
 
@@ -63,10 +66,36 @@ def test_the_target_is_the_cpu_where_there_is_no_driver(root: Path) -> None:
 @pytest.mark.parametrize("module", [run, capacity, tune], ids=lambda module: module.__name__)
 def test_a_verb_called_without_make_has_the_same_target_and_repository(module: ModuleType) -> None:
     options = module._parser().parse_args(["--model", "net"])
-    assert target.resolve(options) == runtime.detect_device()
+    assert options.repository is None
+    assert target.resolve(options) == target.supported(None) == runtime.detect_device()
     assert options.repository == target.REPOSITORIES[runtime.detect_device()]
     named = module._parser().parse_args(["--model", "net", "--target", "cpu", "--repository", "mine"])
     assert (target.resolve(named), named.repository) == ("cpu", Path("mine"))
+
+
+MEASURING = ("loadtest", "capacity", "tune", "compare", "bench", "bench-tuning", "bench-overload")
+
+
+@pytest.mark.parametrize("verb", MEASURING)
+def test_every_verb_that_measures_takes_a_recipe_file_and_builds_nothing_else(root: Path, verb: str) -> None:
+    said = dry_run(root, verb, "MODEL=my models/net.yaml")
+    assert "'my models/net.yaml'" in said
+    assert "tritonkit build" not in said
+
+
+def test_build_and_serve_take_one_too_and_serve_hands_options_to_triton(root: Path) -> None:
+    said = dry_run(root, "serve", "MODEL=nets/net.yaml", "OPTIONS=--model-control-mode=poll --repository-poll-secs=1")
+    assert "tritonkit build 'nets/net.yaml' " in said
+    assert "tritonkit serve 'model_repository' -- --model-control-mode=poll --repository-poll-secs=1" in said
+    assert "tritonkit build 'build/recipes/net.yaml' " in dry_run(root, "build", "MODEL=net")
+
+
+def test_what_is_no_recipe_is_said_with_those_that_are(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    for named, path in (("clf", "build/recipes/clf.yaml"), ("a/clf", "a/clf"), ("clf.yml", "clf.yml")):
+        with pytest.raises(InputError, match=f"there is no recipe {path}\n.*MODEL=path/to.yaml.*efficientnet_lite0"):
+            models.recipe_path(named)
+    assert models.recipe_path("efficientnet_lite0") == models.RECIPES / "efficientnet_lite0.yaml"
 
 
 def test_a_cuda_target_without_a_driver_is_refused_before_anything_runs(

@@ -17,7 +17,8 @@ def add(verbs: Verbs, common: argparse.ArgumentParser, _report: argparse.Argumen
     serve = verbs.add_parser(
         "serve", parents=[common], help="run a real Triton on a repository",
         usage="tritonkit serve [OPTION ...] [REPOSITORY] [-- TRITON_OPTION ...]",
-        epilog="What follows `--` goes to tritonserver as it is, for example: -- --exit-on-error=false",
+        epilog="What follows `--` goes to tritonserver as it is. To take models that are added, rebuilt or removed: "
+        "tritonkit serve -- --model-control-mode=poll --repository-poll-secs=1",
     )  # fmt: skip
     serve.add_argument(
         "repository", type=Path, nargs="?", default=Path("model_repository"), help="default: %(default)s"

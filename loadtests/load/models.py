@@ -1,0 +1,82 @@
+"""Finds the recipes that a verb is given, and lays out a repository with their models and nothing else.
+
+Every verb names a model in the same way: by a recipe's file, wherever it lies, or by its name in ``build/recipes``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from load.target import Target
+from tritonkit import pipeline
+from tritonkit.errors import InputError
+from tritonkit.recipe import Recipe
+from tritonkit.repository import layout, text
+
+RECIPES = Path("build/recipes")
+HELP = f"a recipe's file, or its name in {RECIPES}"
+
+
+def recipe_path(model: str) -> Path:
+    """The file of a recipe that is named by it, or by its name in ``build/recipes``.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    by_file = model.endswith((".yaml", ".yml")) or os.sep in model
+    path = Path(model) if by_file else RECIPES / f"{model}.yaml"
+    if not path.is_file():
+        known = ", ".join(path.stem for path in shipped()) or "none here"
+        raise InputError(
+            f"there is no recipe {path}",
+            f"name a recipe's file (MODEL=path/to.yaml), or a recipe in {RECIPES}: {known}",
+        )
+    return path
+
+
+def shipped() -> list[Path]:
+    """The files of all recipes in ``build/recipes``."""
+    return sorted(RECIPES.glob("*.yaml"))
+
+
+@contextlib.contextmanager
+def repository_of(recipes: Sequence[Recipe], repository: Path | None, target: Target) -> Iterator[Path]:
+    """A repository with the models of these recipes alone, for as long as the block.
+
+    Args:
+        recipes: Whose models are to be served.
+        repository: Where they lie, built already. If None they are built, in a temporary place: what was exported and
+            measured before comes from the store.
+        target: What they run on.
+
+    Raises:
+        InputError: A model is not in the repository, or that is no directory.
+        TritonkitError: A recipe cannot be built.
+    """
+    with tempfile.TemporaryDirectory(prefix="tritonkit-models-") as directory:
+        place = Path(directory, "model_repository")
+        if repository is None:
+            pipeline.build(recipes, place, target)
+        else:
+            place.mkdir()
+            _link_models(recipes, repository, place, target)
+        yield place
+
+
+def _link_models(recipes: Sequence[Recipe], repository: Path, place: Path, target: Target) -> None:
+    if not repository.is_dir():
+        raise InputError(f"{repository} is not a directory", "name a model repository; `tritonkit build` makes one")
+    for recipe in recipes:
+        if not (repository / recipe.name / layout.CONFIG).is_file():
+            raise InputError(
+                f"{repository} has no model {recipe.name}",
+                f"`tritonkit build {recipe.path} --target {target} --repository {repository}`, "
+                "or leave --repository (REPOSITORY) out: the model is then built for the occasion",
+            )
+        for name in sorted(text.names(recipe)):
+            if (repository / name).exists():
+                (place / name).symlink_to((repository / name).resolve())
