@@ -7,6 +7,7 @@ disturbs both; what counts is the median of the rounds' ratios.
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import sys
@@ -23,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tritonkit import graph, pipeline, progress, recipe, samples
+from tritonkit.cli.arguments import Parser
 from tritonkit.errors import InputError, TritonkitError
 from tritonkit.server import TritonServer
 from tritonkit_client import Client
@@ -52,6 +54,7 @@ class Result:
 
 def main() -> int:
     """Measure both models and print one table."""
+    _parser().parse_args()
     try:
         if len(os.sched_getaffinity(0)) < 2:
             raise InputError("the benchmark needs two CPU cores, one for the server and one for the load", "use two")
@@ -60,6 +63,13 @@ def main() -> int:
         Console(stderr=True, highlight=False).print(f"error: {error}", markup=False)
         return error.exit_code
     return 0
+
+
+def _parser() -> Parser:
+    return Parser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=["python loadtests/bench_serving.py"],
+    )  # fmt: skip
 
 
 def _measure() -> list[Result]:

@@ -45,6 +45,7 @@ from tuning.cores import Cores, divide
 
 import tritonkit
 from tritonkit import atomic, graph, pipeline, progress, recipe, samples
+from tritonkit.cli.arguments import Parser
 from tritonkit.errors import InputError, MissingError, TritonkitError
 from tritonkit.recipe import Precision, Recipe
 from tritonkit.repository import config, layout
@@ -82,8 +83,11 @@ def main() -> int:
     return int(any(row.problem for found in result.models.values() for row in found))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser() -> Parser:
+    parser = Parser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=["python loadtests/compare.py --models efficientnet_lite0 --peers fastapi,litserve --quick"],
+    )  # fmt: skip
     parser.add_argument("--peers", default="", help=f"some of {','.join(peer.key for peer in PEERS)}; all if not given")
     parser.add_argument("--models", default="", help=f"recipes of {RECIPES} by name, or files; all if none")
     parser.add_argument("--quick", action="store_true", help="one short round: does everything work?")

@@ -19,6 +19,7 @@ from proofs import cost, drain
 from proofs.pods import Manifest, deployment, haproxy
 from proofs.rendered import render
 from tritonkit import progress
+from tritonkit.cli.arguments import Parser
 from tritonkit.errors import MissingError, TritonkitError
 
 # A ready pod is one probe away, so a short period only shortens the bench.
@@ -84,11 +85,7 @@ PARTS = (
 
 def main() -> int:
     """Measure what was asked for and print it; 1 if a request was lost that should not be."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=20_000, help="at least so many in the first restart")
-    parser.add_argument("--profile", choices=("surge", "inPlace"), default="surge", help="the chart's rollout.profile")
-    parser.add_argument("--only", choices=("restart", "parts", "cost"), help="one of the three")
-    arguments = parser.parse_args()
+    arguments = _parser().parse_args()
     console = Console(highlight=False, width=130)
     try:
         if haproxy() is None:
@@ -97,6 +94,17 @@ def main() -> int:
     except TritonkitError as error:
         Console(stderr=True, highlight=False).print(str(error), markup=False)
         return error.exit_code
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        description=__doc__,
+        examples=["PYTHONPATH=helm python -m proofs.bench_drain --only restart"],
+    )  # fmt: skip
+    parser.add_argument("--requests", type=int, default=20_000, help="at least so many in the first restart")
+    parser.add_argument("--profile", choices=("surge", "inPlace"), default="surge", help="the chart's rollout.profile")
+    parser.add_argument("--only", choices=("restart", "parts", "cost"), help="one of the three")
+    return parser
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> int:

@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tritonkit.cli.arguments import Parser
 from tritonkit.errors import TritonkitError
 
-Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
 out = Console(highlight=False)
 RECIPES = Path("build/recipes")
 

@@ -17,7 +17,8 @@ def add(verbs: Verbs, common: argparse.ArgumentParser, _report: argparse.Argumen
     serve = verbs.add_parser(
         "serve", parents=[common], help="run a real Triton on a repository",
         usage="tritonkit serve [OPTION ...] [REPOSITORY] [-- TRITON_OPTION ...]",
-        epilog="What follows `--` goes to tritonserver as it is, for example: -- --exit-on-error=false",
+        epilog="What follows `--` goes to tritonserver as it is.",
+        examples=["tritonkit serve", "tritonkit serve my_repository --http-port 9000 -- --exit-on-error=false"],
     )  # fmt: skip
     serve.add_argument(
         "repository", type=Path, nargs="?", default=Path("model_repository"), help="default: %(default)s"
@@ -33,7 +34,9 @@ def add(verbs: Verbs, common: argparse.ArgumentParser, _report: argparse.Argumen
     )  # fmt: skip
     serve.set_defaults(command=_serve, rest=[])
 
-    install = verbs.add_parser("install-server", parents=[common], help="install the embedded Triton")
+    install = verbs.add_parser(
+        "install-server", parents=[common], help="install the embedded Triton", examples=["tritonkit install-server"]
+    )
     install.add_argument("--device", choices=["cpu", "cuda"], help="default: what this machine has")
     install.set_defaults(command=_install)
 
