@@ -38,7 +38,7 @@ def commands() -> dict[str, Parser]:
     parser = cli._parser()
     assert parser._subparsers is not None
     (verbs,) = parser._subparsers._group_actions
-    return {"": parser, **dict(verbs.choices or {})}  # type: ignore[arg-type]
+    return {"": parser, **dict(verbs.choices or {})}
 
 
 def words_of(example: str) -> list[str]:
@@ -151,9 +151,9 @@ def test_make_help_has_an_example_for_every_verb_that_takes_variables_and_each_i
             if example:
                 examples[verb[1]] = example
     assert len(examples) > 10
-    for verb, example in examples.items():
+    for name, example in examples.items():
         words = shlex.split(example)
-        assert words[:2] == ["make", verb]
+        assert words[:2] == ["make", name]
         done = make(root, "--dry-run", *words[1:])
         assert done.returncode == 0, done.stderr
 

@@ -69,7 +69,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
         epilog="A bearer token is taken from the environment: TRITONKIT_CLIENT_TOKEN.",
         examples=[_example("health"), _example("infer", "my_model features='[0.1, 0.2, 0.3]'")],
     )
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("endpoint", help="grpc://host[:port], http://host[:port], grpcs://, https://, ...")
     common.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="for each call (default 30)")
     common.add_argument("--header", action="append", default=[], metavar="NAME:VALUE", help="to send along")

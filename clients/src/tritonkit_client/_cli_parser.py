@@ -22,8 +22,9 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *arguments: Any, examples: Sequence[str] = (), **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.examples = tuple(examples)
-        version = f"tritonkit-client {metadata.version('tritonkit-client')}"
-        self.add_argument("--version", action="version", version=version)
+        if self.add_help:  # and not the parent of others
+            version = f"tritonkit-client {metadata.version('tritonkit-client')}"
+            self.add_argument("--version", action="version", version=version)
 
     def format_help(self) -> str:
         """As argparse's own, with the examples below, unfolded, so that they can be copied."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from tritonkit.cli import build, completion, engine, lint, machine, prepare, publish, sensitivity, serve
 from tritonkit.cli.arguments import Parser
-from tritonkit.cli.output import ended
+from tritonkit.cli.output import Verbs, ended
 
 COMMANDS = (build, lint, sensitivity, engine, prepare, publish, serve, machine)
 
@@ -33,7 +33,7 @@ def _parser() -> Parser:
         epilog="`tritonkit COMMAND --help` says more of a command, with examples.",
         examples=["tritonkit doctor", "tritonkit build my_model.yaml", "tritonkit serve"],
     )  # fmt: skip
-    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+    verbs: Verbs = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     for module in COMMANDS:
         module.add(verbs, common, report)
     completion.add(verbs, common, _parser)

@@ -6,12 +6,11 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import Verbs
 from tritonkit.errors import MissingError
 
 
-def add(verbs: Verbs, common: argparse.ArgumentParser, parser: Callable[[], Parser]) -> None:
+def add(verbs: Verbs, common: argparse.ArgumentParser, parser: Callable[[], argparse.ArgumentParser]) -> None:
     """Say the arguments of ``completion``; ``parser`` makes the whole command line, which is what is completed."""
     completion = verbs.add_parser(
         "completion", parents=[common], help="print what a shell needs to complete commands, options and files",

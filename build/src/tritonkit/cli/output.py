@@ -16,10 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tritonkit.cli.arguments import Parser
 from tritonkit.errors import TritonkitError
 
-Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 out = Console(highlight=False)
 RECIPES = Path("build/recipes")
 
