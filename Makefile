@@ -41,11 +41,27 @@ measured = --target $(call quoted,$(TARGET)) $(if $(REPOSITORY),--repository $(c
 model = $(call quoted,$(or $(MODEL),efficientnet_lite0))
 recipe = $(if $(MODEL),$(call quoted,$(if $(or $(findstring /,$(MODEL)),$(filter %.yaml %.yml,$(MODEL))),$(MODEL),build/recipes/$(MODEL).yaml)),--all)
 quoted = '$(subst ','\'',$(1))'# for the shell, whatever is in it
+# Ends with what a misspelt name was probably meant to be: $(call suggest,what it is,the name,those that there are)
+suggest = $(PYTHON) -c 'import difflib, sys; kind, name, *known = sys.argv[1:]; near = difflib.get_close_matches(name, known, 1); \
+  print("there is no", kind, name + (("; did you mean %s?" % near[0]) if near else "; `make help` lists what there is"))' \
+  $(call quoted,$(1)) $(call quoted,$(2)) $(3)
+named = $(shell sed -nE 's/$(1)/\1/p' $(firstword $(MAKEFILE_LIST)))
+
+# A variable that no verb reads would be taken for none.
+given := $(foreach name,$(.VARIABLES),$(if $(findstring command,$(origin $(name))),$(name)))
+unknown := $(firstword $(if $(given),$(filter-out SHELL $(call named,^([A-Z]+) [?:]?=.*),$(given))))
+ifneq ($(unknown),)
+  $(error $(shell $(call suggest,variable,$(unknown),$(call named,^([A-Z]+) [?]=.*))))
+endif
 
 .PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-client bench-generator bench-tuning bench-gpu bench-drain bench-autoscaler bench-lint bench-overload test lint clean
 
-help: ## list the verbs
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
+help: ## list the verbs, each with an example below where it takes variables
+	@grep -hE '^([a-z-]+:.*##|#: )' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/; s/^#: /\t$$ /' | expand -t 26
+
+.DEFAULT:
+	@echo "error: $$($(call suggest,verb,$@,$(call named,^([a-z-]+):.*##.*)))" >&2
+	exit 2
 
 setup: $(STAMP) ## install everything into .venv and the embedded Triton into the user's cache
 	@$(BIN)/tritonkit install-server
@@ -67,38 +83,47 @@ $(STAMP): constraints.txt pyproject.toml build/pyproject.toml clients/pyproject.
 	touch $@
 
 demo: setup ## both models from PyTorch to a live, load-tested Triton; writes reports/demo
+#: make demo TARGET=cpu
 	@$(BIN)/python loadtests/demo.py $(targeted)
 
 build: $(STAMP) ## TARGET=cpu or cuda: export and check every recipe, or MODEL=… alone; lay out model_repository/ or model_repository.cuda/
+#: make build TARGET=cuda
 	@echo "target: $(TARGET), repository: $(repository)"
 	$(BIN)/tritonkit build $(recipe) $(targeted)
 
 serve: setup build ## TARGET=…: run Triton on the repository until Ctrl-C; OPTIONS='--model-control-mode=poll' are tritonserver's
+#: make serve TARGET=cpu
 	@$(BIN)/tritonkit serve $(call quoted,$(repository)) $(if $(OPTIONS),-- $(OPTIONS))
 
 loadtest: setup ## MODEL=… ARRIVALS=poisson:100 or USERS=8, DURATION=20s SLO=p99_ms=50; writes reports/loadtest
+#: make loadtest MODEL=all_minilm_l6_v2 ARRIVALS=poisson:100 DURATION=30s SLO=p99_ms=50
 	@$(BIN)/python loadtests/run.py $(measured) --model $(model) \
 	  $(if $(ARRIVALS),--arrivals $(call quoted,$(ARRIVALS)),--users $(call quoted,$(USERS))) \
 	  --duration $(call quoted,$(DURATION)) --warm-up $(call quoted,$(WARM_UP)) --protocol $(call quoted,$(PROTOCOL)) \
 	  --processes $(call quoted,$(PROCESSES)) $(if $(SLO),--slo $(call quoted,$(SLO)))
 
 capacity: setup ## MODEL=… SLO=p99_ms=50: the highest rate that meets the SLO; writes reports/capacity
+#: make capacity MODEL=all_minilm_l6_v2 SLO=p99_ms=50
 	@$(BIN)/python loadtests/capacity.py $(measured) --model $(model) $(if $(SLO),--slo $(call quoted,$(SLO)))
 
 tune: setup ## MODEL=… BUDGET=10m SLO=…: the best configuration, into recipe, config.pbtxt and passport; writes reports/tune
+#: make tune MODEL=all_minilm_l6_v2 BUDGET=10m
 	@echo "target: $(TARGET), repository: $(repository)"
 	$(BIN)/python loadtests/tune.py $(targeted) --model $(model) --budget $(call quoted,$(BUDGET)) \
 	  $(if $(SLO),--slo $(call quoted,$(SLO)))
 
 compare: setup ## PEERS=… MODELS=… SLO=… QUICK=1: beside FastAPI, LitServe, BentoML, MLServer, PyTriton; writes reports/compare
+#: make compare PEERS=fastapi,litserve MODELS=efficientnet_lite0 QUICK=1
 	@$(BIN)/python loadtests/compare.py $(measured) $(if $(PEERS),--peers $(call quoted,$(PEERS))) \
 	  $(if $(or $(MODELS),$(MODEL)),--models $(call quoted,$(or $(MODELS),$(MODEL)))) $(if $(SLO),--slo $(call quoted,$(SLO))) \
 	  $(if $(QUICK),--quick)
 
 deploy: $(STAMP) ## ENV=dev: lint, render, validate, show what would change; APPLY=1 publishes, upgrades and tests
+#: make deploy ENV=prod APPLY=1
 	@$(BIN)/python helm/deploy.py deploy $(call quoted,$(ENV)) $(if $(APPLY),--apply=$(call quoted,$(APPLY)))
 
 rollback: $(STAMP) ## ENV=prod: the revision before, and its models; REVISION=3 names one
+#: make rollback ENV=prod REVISION=3
 	@$(BIN)/python helm/deploy.py rollback $(call quoted,$(ENV)) $(if $(REVISION),--revision $(REVISION))
 
 chart: $(STAMP) ## what is generated from the chart's values and templates: schema, README table, goldens
@@ -109,6 +134,7 @@ bench: setup ## MODEL=…: served throughput over in-process onnxruntime; both m
 	@$(BIN)/python loadtests/bench_serving.py $(if $(MODEL),--model $(model))
 
 bench-overload: setup ## MODEL=… SLO=p99_ms=100: what is answered in time at 1, 2 and 5 times the capacity, over both protocols; many minutes
+#: make bench-overload MODEL=efficientnet_lite0 SLO=p99_ms=100
 	@$(BIN)/python loadtests/bench_overload.py --target $(call quoted,$(TARGET)) $(if $(SLO),--slo $(call quoted,$(SLO))) --model $(model)
 
 bench-client: setup ## the client beside raw tritonclient, and through killed, restarted and silent servers
@@ -118,19 +144,24 @@ bench-generator: setup ## how much load a generator makes, how late it is, and w
 	@$(BIN)/python loadtests/bench_generator.py
 
 bench-tuning: setup ## MODEL=… QUICK=1: what tuning wins over Triton's defaults, and how little of a grid it measures; 45 minutes
+#: make bench-tuning QUICK=1
 	@$(BIN)/python loadtests/bench_tuning.py $(if $(MODEL),--model $(model)) $(if $(QUICK),--quick)
 
 bench-gpu: setup ## ONLY=inprocess,served,scaling MODELS=…: in process and served on a GPU, with spreads; writes reports/gpu
+#: make bench-gpu ONLY=inprocess,served MODELS=bert_base
 	@$(BIN)/python loadtests/bench_gpu.py $(if $(ONLY),--only $(call quoted,$(ONLY))) $(if $(MODELS),--models $(call quoted,$(MODELS)))
 
 bench-drain: setup ## ONLY=restart|parts|cost: rendered pods restarted under load; what each part of the drain is worth and costs; 6 minutes
+#: make bench-drain ONLY=restart
 	@PYTHONPATH=helm $(BIN)/python -m proofs.bench_drain $(if $(ONLY),--only $(ONLY))
 
 bench-autoscaler: setup ## days of traffic against autoscaler settings; MEASURE=1 times a pod of TARGET and MODEL first, KEEP=1 keeps both; writes reports/autoscaler
+#: make bench-autoscaler MEASURE=1 TARGET=cpu MODEL=efficientnet_lite0
 	@PYTHONPATH=helm:loadtests $(BIN)/python -m proofs.bench_autoscaler \
 	  $(if $(MEASURE),--measure --target $(call quoted,$(TARGET)) --model $(model)) $(if $(KEEP),--keep)
 
 bench-lint: setup ## ONLY='plain: input' …: every field of a configuration changed, lint beside the real server; minutes; writes reports/lint
+#: make bench-lint ONLY='plain: input'
 	@$(BIN)/python -m tests.build.lint.sweep $(if $(ONLY),$(call quoted,$(ONLY)))
 
 test: setup ## the whole test suite, in several processes, then what needs the machine to itself

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from deploying import commands
+from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import InputError
 
@@ -21,7 +22,20 @@ PROJECT = Path(__file__).parents[1]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the process's exit code."""
-    parser = argparse.ArgumentParser("deploy.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    if options.command == "rollback":
+        return ended(lambda: commands.rollback(options.environment, options.revision))
+    return ended(lambda: commands.deploy(options.environment, options.project, apply=wanted(options.apply)))
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "deploy.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter,
+        examples=["python helm/deploy.py deploy dev",
+                  "python helm/deploy.py deploy my-environment.yaml --apply",
+                  "python helm/deploy.py rollback prod --revision 3"],
+    )  # fmt: skip
     parser.add_argument("command", choices=["deploy", "rollback"])
     parser.add_argument("environment", help="a name in helm/environments, or a file")
     parser.add_argument(
@@ -29,11 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--revision", type=int, default=0, help="rollback: to this one; default: the one before")
     parser.add_argument("--project", type=Path, default=PROJECT, help="folder of model_repository and reports")
-    options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
-    if options.command == "rollback":
-        return ended(lambda: commands.rollback(options.environment, options.revision))
-    return ended(lambda: commands.deploy(options.environment, options.project, apply=wanted(options.apply)))
+    return parser
 
 
 def wanted(said: str) -> bool:

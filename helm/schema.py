@@ -18,7 +18,6 @@ templates' ``tritonkit.workloadKeys`` says.
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import json
 import re
@@ -31,6 +30,7 @@ from typing import Any
 import yaml
 
 from tritonkit import atomic
+from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import CheckFailed, InputError, TritonkitError
 
@@ -308,10 +308,7 @@ def drift(chart: Path) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the files, or with ``--check`` say what would change."""
-    parser = argparse.ArgumentParser(description="values.yaml → values.schema.json and the README's table")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 and show a diff if something would")
-    parser.add_argument("--chart", type=Path, default=CHART, help="the chart's folder")
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     try:
         if options.check:
             if changes := drift(options.chart):
@@ -326,6 +323,16 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        description="values.yaml → values.schema.json and the README's table",
+        examples=["python helm/schema.py --check"],
+    )  # fmt: skip
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 and show a diff if something would")
+    parser.add_argument("--chart", type=Path, default=CHART, help="the chart's folder")
+    return parser
 
 
 if __name__ == "__main__":

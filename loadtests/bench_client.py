@@ -6,6 +6,7 @@ them; what counts are medians of ratios. The server has one core and the client 
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import random
 import statistics
@@ -27,6 +28,7 @@ from bench_serving import on_core
 from rich.console import Console
 from rich.table import Table
 
+from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.server import TritonServer
 from tritonkit_client import AsyncClient, Client, SharedMemory
@@ -68,6 +70,7 @@ class Report:
 
 def main() -> int:
     """Measure everything and print one table."""
+    _parser().parse_args()
     report = Report()
     with tempfile.TemporaryDirectory(prefix="tritonkit-bench-client-") as directory:
         repository = Path(directory)
@@ -86,6 +89,13 @@ def main() -> int:
         table.add_row(*row)
     Console(highlight=False, width=130).print(table)
     return 1 if report.missed else 0
+
+
+def _parser() -> Parser:
+    return Parser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=["python loadtests/bench_client.py"],
+    )  # fmt: skip
 
 
 def _latency(server: TritonServer, report: Report) -> None:

@@ -7,6 +7,7 @@ well it keeps a schedule; the third pauses the server for two seconds, once unde
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import signal
@@ -24,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tritonkit import progress
+from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import InputError, TritonkitError
 from tritonkit.server import TritonServer
@@ -46,6 +48,7 @@ PAUSED_S, PAUSED_RATE, PAUSED_USERS, PAUSED_TEST_S = 2.0, 100, 4, 10.0
 
 def main() -> int:
     """Measure, and print three tables."""
+    _parser().parse_args()
     try:
         if len(os.sched_getaffinity(0)) < 2:
             raise InputError("the benchmark needs two CPU cores, one for the server and one for the load", "use two")
@@ -61,6 +64,13 @@ def main() -> int:
         console.print(table)
         console.print()
     return 0
+
+
+def _parser() -> Parser:
+    return Parser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=["python loadtests/bench_generator.py"],
+    )  # fmt: skip
 
 
 def write_identity(directory: Path) -> Path:

@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tritonkit import atomic, progress
+from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import InputError, TritonkitError
 
@@ -41,7 +42,7 @@ WIDE = 260  # of a log, where no row should be folded
 
 def main() -> int:
     """Measure what was chosen, write the page and print the tables."""
-    options = _arguments()
+    options = _parser().parse_args()
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = WIDE
@@ -210,8 +211,11 @@ def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser() -> Parser:
+    parser = Parser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=["python loadtests/bench_gpu.py --only inprocess --models bert_base"],
+    )  # fmt: skip
     parser.add_argument("--only", default="", metavar="PART,…", help=f"some of {', '.join(PARTS)}; all that measure")
     parser.add_argument("--models", default="", metavar="NAME,…", help=f"some of {', '.join(models.VARIANTS)}")
     parser.add_argument("--instances", default="1,2,4,6", help="numbers of instances; empty: the built one only")
@@ -220,7 +224,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="of everything; default: %(default)s")
     parser.add_argument("--callers", type=int, default=8, help="processes that send; default: %(default)s")
     parser.add_argument("--reports", type=Path, default=Path("reports/gpu"), help="default: %(default)s")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

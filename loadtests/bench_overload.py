@@ -31,6 +31,7 @@ from tuning.asking import Asker
 from tuning.cores import Cores, divide
 
 from tritonkit import atomic, pipeline, progress, recipe
+from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import CheckFailed, TritonkitError
 from tritonkit.queue_limits import NAMES, QueueLimits
@@ -209,8 +210,11 @@ def _cells(runs: list[Run], base: float) -> list[str]:
     ]  # fmt: skip
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser() -> Parser:
+    parser = Parser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=["python loadtests/bench_overload.py --model efficientnet_lite0 --slo p99_ms=100 --rounds 1"],
+    )  # fmt: skip
     parser.add_argument("--model", default="efficientnet_lite0", help=models.HELP)
     parser.add_argument("--slo", default="", help="p99_ms=100; the recipe's where it is not given")
     parser.add_argument("--seconds", type=float, default=5.0, help="of a run; default: %(default)s")

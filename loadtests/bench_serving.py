@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tritonkit import graph, pipeline, progress, recipe, samples
+from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import InputError, TritonkitError
 from tritonkit.server import TritonServer
@@ -54,9 +55,7 @@ class Result:
 
 def main() -> int:
     """Measure the models and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", action="append", help=f"{models.HELP}; all of that folder if not given")
-    options = parser.parse_args()
+    options = _parser().parse_args()
     try:
         if len(os.sched_getaffinity(0)) < 2:
             raise InputError("the benchmark needs two CPU cores, one for the server and one for the load", "use two")
@@ -65,6 +64,15 @@ def main() -> int:
         Console(stderr=True, highlight=False).print(f"error: {error}", markup=False)
         return error.exit_code
     return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=["python loadtests/bench_serving.py", "python loadtests/bench_serving.py --model efficientnet_lite0"],
+    )  # fmt: skip
+    parser.add_argument("--model", action="append", help=f"{models.HELP}; all of that folder if not given")
+    return parser
 
 
 def _measure(paths: Sequence[Path]) -> list[Result]:

@@ -34,6 +34,7 @@ from tuning.trial import timed
 from tuning.tuner import Effort
 
 from tritonkit import atomic, progress, recipe
+from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import CheckFailed, TritonkitError
 
@@ -62,12 +63,7 @@ FULL, QUICK = Size(), Size(15, 3, Effort(probe_s=1.0, final_s=2.0, rounds=1))
 
 def main() -> int:
     """Measure, print, and say with the exit code whether the promises were kept."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", action="append", help=f"{models.HELP}; all of that folder if not given")
-    parser.add_argument("--part", choices=["defaults", "grid"], action="append", help="only that")
-    parser.add_argument("--quick", action="store_true", help="shorter runs and fewer of them")
-    parser.add_argument("--reports", type=Path, default=Path("reports/bench-tuning"))
-    options = parser.parse_args()
+    options = _parser().parse_args()
     size, folder = (QUICK, options.reports / "quick") if options.quick else (FULL, options.reports)
     parts = options.part or ["defaults", "grid"]
     said: dict[str, Any] = {}
@@ -87,6 +83,18 @@ def main() -> int:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
         return error.exit_code
     return _print(said)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=["python loadtests/bench_tuning.py --model efficientnet_lite0 --part defaults --quick"],
+    )  # fmt: skip
+    parser.add_argument("--model", action="append", help=f"{models.HELP}; all of that folder if not given")
+    parser.add_argument("--part", choices=["defaults", "grid"], action="append", help="only that")
+    parser.add_argument("--quick", action="store_true", help="shorter runs and fewer of them")
+    parser.add_argument("--reports", type=Path, default=Path("reports/bench-tuning"))
+    return parser
 
 
 class Bench:

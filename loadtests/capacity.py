@@ -30,6 +30,7 @@ from tuning.cores import divide
 from tuning.limit import Capacity, Probe
 
 from tritonkit import atomic, progress, recipe
+from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import InputError, TritonkitError
 from tritonkit.recipe import Recipe, Slo
@@ -154,8 +155,11 @@ def write(folder: Path, result: Result) -> None:
         atomic.put(made, folder)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser() -> Parser:
+    parser = Parser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=["python loadtests/capacity.py --model efficientnet_lite0 --slo p99_ms=50"],
+    )  # fmt: skip
     parser.add_argument("--model", required=True, help=models.HELP)
     parser.add_argument("--slo", default="", help="p99_ms=50,error_rate=0.001; the recipe's where it is not given")
     parser.add_argument("--duration", default="10s", help="measured seconds of every run")

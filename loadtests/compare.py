@@ -44,6 +44,7 @@ from tuning.cores import Cores, divide
 
 import tritonkit
 from tritonkit import atomic, graph, progress, recipe, samples
+from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import InputError, MissingError, TritonkitError
 from tritonkit.recipe import Precision, Recipe
@@ -81,8 +82,11 @@ def main() -> int:
     return int(any(row.problem for found in result.models.values() for row in found))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser() -> Parser:
+    parser = Parser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=["python loadtests/compare.py --models efficientnet_lite0 --peers fastapi,litserve --quick"],
+    )  # fmt: skip
     parser.add_argument("--peers", default="", help=f"some of {','.join(peer.key for peer in PEERS)}; all if not given")
     parser.add_argument("--models", default="", help=f"each {named.HELP}; all of that folder if none is given")
     parser.add_argument("--quick", action="store_true", help="one short round: does everything work?")

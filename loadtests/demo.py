@@ -5,7 +5,6 @@ Prints a table, and writes ``reports/demo/summary.json`` and ``reports/demo/inde
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 import json
@@ -29,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tritonkit import atomic, pipeline, progress, recipe
+from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import CheckFailed, TritonkitError
 from tritonkit.server import TritonServer, runtime
@@ -54,11 +54,7 @@ Summary = dict[str, Any]
 
 def main() -> int:
     """Run the demo; 1 if anything did not agree, 3 if something is missing."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--step-s", type=float, default=5.0, help="seconds with each number of users")
-    targets.add_options(parser, "what is built and served")
-    parser.add_argument("--reports", type=Path, default=Path("reports/demo"))
-    options = parser.parse_args()
+    options = _parser().parse_args()
     try:
         target = targets.resolve(options)
         summary = _run(options.repository, target, options.step_s)
@@ -69,6 +65,17 @@ def main() -> int:
         return error.exit_code
     _print(summary, options.reports / "index.html")
     return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        description=__doc__,
+        examples=["python loadtests/demo.py --target cpu --step-s 2"],
+    )  # fmt: skip
+    parser.add_argument("--step-s", type=float, default=5.0, help="seconds with each number of users")
+    targets.add_options(parser, "what is built and served")
+    parser.add_argument("--reports", type=Path, default=Path("reports/demo"))
+    return parser
 
 
 def _run(repository: Path, target: targets.Target, step_s: float) -> Summary:

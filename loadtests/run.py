@@ -24,6 +24,7 @@ from reporting import junit, loadpage
 from rich.console import Console
 
 from tritonkit import atomic, progress, recipe
+from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import InputError, TritonkitError
 from tritonkit.server import TritonServer
@@ -54,8 +55,12 @@ def main() -> int:
     return slo.exit_code(result)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser() -> Parser:
+    parser = Parser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=["python loadtests/run.py --model efficientnet_lite0 --arrivals poisson:100 --slo p99_ms=50",
+                  "python loadtests/run.py --model my_model.yaml --users 8 --host grpc://127.0.0.1:8001"],
+    )  # fmt: skip
     parser.add_argument("--model", required=True,
                         help=f"{models.HELP}; a mix with weights: a:3,b:1")  # fmt: skip
     loop = parser.add_mutually_exclusive_group()

@@ -31,6 +31,7 @@ from tuning.search import Search
 from tuning.tuner import Effort, Final
 
 from tritonkit import atomic, progress, recipe
+from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import InputError, TritonkitError
 from tritonkit.recipe import Recipe, Slo
@@ -172,8 +173,12 @@ def _wanted(options: argparse.Namespace) -> Wanted:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser() -> Parser:
+    parser = Parser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=["python loadtests/tune.py --model efficientnet_lite0 --budget 10m",
+                  "python loadtests/tune.py --model efficientnet_lite0 --budget 2m --dry-run"],
+    )  # fmt: skip
     parser.add_argument("--model", required=True, help=models.HELP)
     parser.add_argument("--budget", default="10m", help="how long, for example 10m")
     parser.add_argument("--slo", default="", help="p99_ms=50,error_rate=0.001; the recipe's where it is not given")

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from deploying import misspelt
 from deploying.check import Check
 from kubetools import validation
 
@@ -71,14 +72,19 @@ def _lint(done: subprocess.CompletedProcess[str]) -> Check:
     if done.returncode == 0:
         return Check("lint", "ok", "helm lint --strict has nothing against chart and values")
     said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if "[ERROR]" in line or "[WARN" in line]
-    return Check("lint", "missing", "; ".join(said) or _reason(done.stderr), "correct the values or the chart")
+    return Check(
+        "lint",
+        "missing",
+        "; ".join(misspelt.explain(line, CHART) for line in said) or _reason(done.stderr),
+        "correct the values or the chart",
+    )
 
 
 def _reason(said: str) -> str:
     """What the chart's own refusals say, without helm's wrapping."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("Error: execution error", "Use --debug"))]
-    return "\n".join(kept) or said.strip()
+    return "\n".join(misspelt.explain(line, CHART) for line in kept) or said.strip()
 
 
 def _schemas(made: Rendered, kubernetes: str) -> Check:

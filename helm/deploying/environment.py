@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tritonkit.cli.arguments import closest, did_you_mean
 from tritonkit.errors import InputError
 
 FOLDER = Path(__file__).parents[1] / "environments"
@@ -91,13 +92,15 @@ def load(name: str) -> Environment:
     try:
         said = _File.model_validate(data if data is not None else {})
     except ValidationError as error:
-        first = error.errors()[0]
+        first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")  # may be what is missing
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         known = ", ".join(_camel(key) for key in Deploy.model_fields)
         fix = f"it has `deploy:` with {known}, and `values:` with the chart's values"
         if first["type"] == "string_type":
             fix = f'write it in quotes, as kubernetes: "1.34"; {fix}'
-        raise InputError(f"{path}: {where}: {first['msg']}", fix) from error
+        keys = [_camel(key) for key in Deploy.model_fields] if len(first["loc"]) > 1 else list(_File.model_fields)
+        near = closest(str(first["loc"][-1]), keys) if first["type"] == "extra_forbidden" else ""
+        raise InputError(f"{path}: {where}: {first['msg']}{did_you_mean([near] if near else [])}", fix) from error
     return Environment(path.stem, path, said.deploy, said.values or {})
 
 

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from proofs import choice, measure, page, service, steady
 from tritonkit import atomic, progress
+from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import TritonkitError
 
@@ -30,19 +31,26 @@ KINDS: dict[targets.Target, str] = {"cpu": "cpu", "cuda": "gpu"}  # of pod, by t
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure if asked to, replay, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked = _parser().parse_args(arguments)
+    try:
+        return _run(asked)
+    except TritonkitError as error:
+        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False)
+        return error.exit_code
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=["PYTHONPATH=helm:loadtests python -m proofs.bench_autoscaler --measure --target cpu --keep"],
+    )  # fmt: skip
     parser.add_argument("--measure", action="store_true", help="measure a pod on this machine first, 2 minutes")
     parser.add_argument(
         "--target", choices=list(KINDS), help="what that pod runs on; cuda where there is an NVIDIA driver"
     )
     parser.add_argument("--model", default="efficientnet_lite0", help="whose recipe is measured: its name, or its file")
     parser.add_argument("--keep", action="store_true", help="keep measurement and result beside the code")
-    asked = parser.parse_args(arguments)
-    try:
-        return _run(asked)
-    except TritonkitError as error:
-        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False)
-        return error.exit_code
+    return parser
 
 
 def _run(asked: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from proofs import cost, drain
 from proofs.pods import Manifest, deployment, haproxy
 from proofs.rendered import render
 from tritonkit import progress
+from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import MissingError, TritonkitError
 
@@ -85,11 +86,7 @@ PARTS = (
 
 def main() -> int:
     """Measure what was asked for and print it; 1 if a request was lost that should not be."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=20_000, help="at least so many in the first restart")
-    parser.add_argument("--profile", choices=("surge", "inPlace"), default="surge", help="the chart's rollout.profile")
-    parser.add_argument("--only", choices=("restart", "parts", "cost"), help="one of the three")
-    arguments = parser.parse_args()
+    arguments = _parser().parse_args()
     console = Console(highlight=False, width=130)
     try:
         if haproxy() is None:
@@ -98,6 +95,17 @@ def main() -> int:
     except TritonkitError as error:
         Console(stderr=True, highlight=False).print(str(error), markup=False)
         return error.exit_code
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        description=__doc__,
+        examples=["PYTHONPATH=helm python -m proofs.bench_drain --only restart"],
+    )  # fmt: skip
+    parser.add_argument("--requests", type=int, default=20_000, help="at least so many in the first restart")
+    parser.add_argument("--profile", choices=("surge", "inPlace"), default="surge", help="the chart's rollout.profile")
+    parser.add_argument("--only", choices=("restart", "parts", "cost"), help="one of the three")
+    return parser
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> int:
@@ -147,9 +155,9 @@ def _restart_table(result: drain.Result) -> Table:
 def _story(result: drain.Result, manifests: Sequence[Manifest]) -> str:
     grace_s = _spec(manifests)["terminationGracePeriodSeconds"]
     lines = []
-    for number, ended in enumerate(result.ended, 1):
-        gone = ", ".join(f"{name} gone after {took:.1f} s" for name, took in sorted(ended.containers.items()))
-        lines.append(f"pod {number}: {gone} of {grace_s} s grace; killed: {', '.join(ended.killed) or 'none'}")
+    for number, pod in enumerate(result.ended, 1):
+        gone = ", ".join(f"{name} gone after {took:.1f} s" for name, took in sorted(pod.containers.items()))
+        lines.append(f"pod {number}: {gone} of {grace_s} s grace; killed: {', '.join(pod.killed) or 'none'}")
     lines += [f"lost by {one.kind}: {lost[2]}" for one in result.accounts for lost in one.lost[:3]]
     return "\n".join(lines) + "\n"
 

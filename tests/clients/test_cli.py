@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from PIL import Image
 
 from tritonkit.server import TritonServer
 from tritonkit_client import Client
-from tritonkit_client._cli import main
+from tritonkit_client._cli import _parser, main
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -189,3 +191,46 @@ def test_an_interrupted_command_ends_quietly(server: TritonServer, tmp_path: Pat
         running.send_signal(signal.SIGINT)
         _, said = running.communicate(timeout=20)
     assert (running.returncode, said) == (130, "")
+
+
+@pytest.mark.parametrize("verb", ["health", "models", "metadata", "config", "stats", "infer", "completion"])
+def test_every_verb_has_examples_that_it_understands_and_those_without_inputs_run(
+    verb: str, server: TritonServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser, verbs = _parser()
+    assert set(verbs) >= {verb}
+    assert verbs[verb].examples
+    shown = verbs[verb].format_help()
+    for example in verbs[verb].examples:
+        assert f"\n  {example}\n" in shown
+        words = shlex.split(example.removeprefix('eval "$(').removesuffix(')"'))
+        assert words[:2] == ["tritonkit-client", verb]
+        parser.parse_args(words[1:])
+        if verb not in ("infer", "completion"):
+            here = {"grpc://127.0.0.1:8001": server.grpc_url, "my_model": "arithmetic"}
+            code, _, err = run(capsys, *[here.get(word, word) for word in words[1:]])
+            assert code == 0, err
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("helth grpc://h", "; did you mean health?"),
+        ("health --jsno", "--jsno; did you mean --json?"),
+        ("infer grpc://h m --stream x=1 --tpo 3", "tritonkit-client infer: error: unrecognized arguments: --tpo; did you mean --top?"),
+        ("--json health grpc://h", "--json; the options of a verb stand after it"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_word_is_answered_with_the_nearest_that_there_is(
+    line: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(shlex.split(line))
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["--version", "infer --version"])
+def test_the_version_is_that_of_the_package(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(shlex.split(line))
+    assert capsys.readouterr().out == f"tritonkit-client {metadata.version('tritonkit-client')}\n"

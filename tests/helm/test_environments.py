@@ -92,3 +92,35 @@ def test_the_page_has_every_key_of_an_environment_and_every_line_of_preflight() 
     assert len(lines) > 12
     table = page.partition("| line | missing if |")[2].partition("\n\n")[0] + "lint, render, schemas"
     assert all(line in table for line in lines), lines
+
+
+def test_values_that_the_chart_does_not_have_are_answered_with_those_that_were_meant(tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    wrong = {"modles": {}, "uri": "s3://a/b", "qqqq": 1, "autoscaling": {"maxReplica": 3}, "variants": {"a": {"replcas": 1}},
+             "service": {"http": {"nodeprot": 1}}}  # fmt: skip
+    values.write_text(yaml.safe_dump(wrong), encoding="utf-8")
+    (check,), made = chart.prove(binaries.helm(), "r", "n", [values], "1.34")
+    assert made is None
+    meant = {
+        name
+        for line in check.text.splitlines()
+        for name in line.partition("; did you mean ")[2].rstrip("?").split(", ")
+    }
+    assert meant == {
+        "",
+        "models",
+        "models.uri",
+        "autoscaling.maxReplicas",
+        "variants.a.replicas",
+        "service.http.nodePort",
+    }
+
+
+def test_a_misspelt_key_of_an_environment_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("deploy: {contxt: a, namespace: b}\n", encoding="utf-8")
+    with pytest.raises(InputError, match="did you mean context"):
+        environment.load(str(path))
+    path.write_text("deploi: {context: a, namespace: b}\n", encoding="utf-8")
+    with pytest.raises(InputError, match="did you mean deploy"):
+        environment.load(str(path))

@@ -18,6 +18,7 @@ from ._calls import Outputs
 from ._classes import has_classes
 from ._cli_inputs import read_inputs
 from ._cli_outputs import as_json, as_text, save
+from ._cli_parser import Parser
 from ._client import Client
 from ._errors import InvalidInput, TritonkitClientError
 from ._security import TLS
@@ -27,6 +28,8 @@ from ._tensors import Array
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status."""
     options = _options(arguments)
+    if options.verb == "completion":
+        return _completion(options.shell)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a server's words in a terminal that has other letters
     try:
@@ -57,23 +60,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _parser()
+    parser, verbs = _parser()
     options, rest = parser.parse_known_args(arguments)
     # argparse takes all inputs where it meets the model: those behind a further option are left over.
     if rest and (options.verb != "infer" or any(text.startswith("-") for text in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        verbs[options.verb].refuse(rest)
     if rest:
         options.inputs += rest
     return options
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> tuple[Parser, dict[str, Parser]]:
+    """The whole command line, and the parser of each verb."""
+    parser = Parser(
         "tritonkit-client",
         description="Ask a Triton server, or any other that speaks KServe v2.",
         epilog="A bearer token is taken from the environment: TRITONKIT_CLIENT_TOKEN.",
+        examples=[_example("health"), _example("infer", "my_model features='[0.1, 0.2, 0.3]'")],
     )
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("endpoint", help="grpc://host[:port], http://host[:port], grpcs://, https://, ...")
     common.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="for each call (default 30)")
     common.add_argument("--header", action="append", default=[], metavar="NAME:VALUE", help="to send along")
@@ -82,18 +87,26 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--key", metavar="FILE", help="its key (PEM)")
     common.add_argument("--json", action="store_true", help="machine-readable output")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    add = verbs.add_parser("health", parents=[common], help="whether the server (or a model) is ready; exits 1 if not")
+    add = verbs.add_parser(
+        "health", parents=[common], help="whether the server (or a model) is ready; exits 1 if not",
+        examples=[_example("health"), _example("health", "my_model")],
+    )  # fmt: skip
     add.add_argument("model", nargs="?")
-    verbs.add_parser("models", parents=[common], help="what the server's repository holds")
+    verbs.add_parser(
+        "models", parents=[common], help="what the server's repository holds", examples=[_example("models")]
+    )
     for verb, text in (("metadata", "a model's inputs and outputs"), ("config", "its whole configuration"),
                        ("stats", "what the server counted for it")):  # fmt: skip
-        verbs.add_parser(verb, parents=[common], help=text).add_argument("model")
+        add = verbs.add_parser(verb, parents=[common], help=text, examples=[_example(verb, "my_model")])
+        add.add_argument("model")
     add = verbs.add_parser(
         "infer", parents=[common], help="run a model",
         description="An input is NAME=VALUE, where VALUE is JSON or text, or NAME=@FILE: .npy, .json, .txt, or an image"
         " (needs Pillow), which is turned upright and resized to what the model wants. A missing batch dimension is"
         " added. Several of them, or NAME=@'*.jpg', are one batch. Where the server does not say what its models take,"
         " it is NAME:DATATYPE=VALUE.",
+        examples=[_example("infer", "my_model features='[0.1, 0.2, 0.3]'"),
+                  _example("infer", "my_model picture=@cat.jpg --top 5")],
     )  # fmt: skip
     add.add_argument("model")
     add.add_argument("inputs", nargs="*", metavar="NAME=VALUE")
@@ -105,7 +118,16 @@ def _parser() -> argparse.ArgumentParser:
         " FOLDER/000000/NAME.npy and so on",
     )  # fmt: skip
     add.add_argument("--stream", action="store_true", help="print every response of a decoupled model")
-    return parser
+    add = verbs.add_parser(
+        "completion", help="print what a shell needs to complete verbs and options",
+        examples=['eval "$(tritonkit-client completion bash)"'],
+    )  # fmt: skip
+    add.add_argument("shell", choices=["bash", "zsh", "fish"])
+    return parser, dict(verbs.choices)
+
+
+def _example(verb: str, rest: str = "") -> str:
+    return f"tritonkit-client {verb} grpc://127.0.0.1:8001 {rest}".rstrip()
 
 
 def _positive(text: str) -> int:
@@ -113,6 +135,16 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return number
+
+
+def _completion(shell: str) -> int:
+    try:
+        import shtab
+    except ImportError:
+        _say("error: the package shtab is not installed\n  fix: pip install 'tritonkit-client[completion]'", sys.stderr)
+        return 2
+    _say(shtab.complete(_parser()[0], shell))
+    return 0
 
 
 def _health(client: Client, options: argparse.Namespace) -> int:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
-from tritonkit import __version__
-from tritonkit.cli import build, engine, lint, machine, prepare, publish, sensitivity, serve
+from tritonkit.cli import build, completion, engine, lint, machine, prepare, publish, sensitivity, serve
 from tritonkit.cli.arguments import Parser
-from tritonkit.cli.output import ended
+from tritonkit.cli.output import Verbs, ended
 
 COMMANDS = (build, lint, sensitivity, engine, prepare, publish, serve, machine)
 
@@ -25,14 +24,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return ended(lambda: command(options), debug=options.debug)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     report = argparse.ArgumentParser(add_help=False, parents=[common])
     report.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser = Parser("tritonkit", description="One road from a PyTorch model to GPU nodes.")
-    parser.add_argument("--version", action="version", version=f"tritonkit {__version__}")
-    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser = Parser(
+        "tritonkit", description="One road from a PyTorch model to GPU nodes.",
+        epilog="`tritonkit COMMAND --help` says more of a command, with examples.",
+        examples=["tritonkit doctor", "tritonkit build my_model.yaml", "tritonkit serve"],
+    )  # fmt: skip
+    verbs: Verbs = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     for module in COMMANDS:
         module.add(verbs, common, report)
+    completion.add(verbs, common, _parser)
+    for listed in verbs._choices_actions:
+        verbs.choices[listed.dest].description = f"tritonkit {listed.dest}: {listed.help}."
     return parser

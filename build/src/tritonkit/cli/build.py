@@ -19,7 +19,10 @@ from tritonkit.recipe import MOST_BATCH, PRECISIONS
 
 def add(verbs: Verbs, common: argparse.ArgumentParser, report: argparse.ArgumentParser) -> None:
     """Say the arguments of ``build`` and ``init``."""
-    build = verbs.add_parser("build", parents=[report], help="export, check and lay out models")
+    build = verbs.add_parser(
+        "build", parents=[report], help="export, check and lay out models",
+        examples=["tritonkit build my_model.yaml", "tritonkit build my_model.yaml --precision fp32,int8 --target cuda"],
+    )  # fmt: skip
     build.add_argument("recipes", nargs="*", type=Path, metavar="RECIPE", help="recipe files")
     build.add_argument("--all", action="store_true", help=f"every recipe in {RECIPES}")
     build.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: %(default)s")
@@ -39,7 +42,10 @@ def add(verbs: Verbs, common: argparse.ArgumentParser, report: argparse.Argument
     build.add_argument("--overwrite", action="store_true", help="replace configurations edited by hand, and links")
     build.set_defaults(command=_build)
 
-    init = verbs.add_parser("init", parents=[common], help="write a first recipe by looking at a model")
+    init = verbs.add_parser(
+        "init", parents=[common], help="write a first recipe by looking at a model",
+        examples=["tritonkit init model.onnx", "tritonkit init my_model.py:load --input picture:fp32:3,224,224"],
+    )  # fmt: skip
     init.add_argument("model", help="model.onnx, module:function, file.py:function, or a Hugging Face directory")
     init.add_argument(
         "--input",

@@ -28,7 +28,11 @@ _WORDS = {"unchecked": "not checked", "limit": "preflight limit"}
 
 def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.ArgumentParser) -> None:
     """Say the arguments of ``engine`` and ``passport``."""
-    engine = verbs.add_parser("engine", parents=[report], help="build TensorRT engines, or check without a GPU")
+    engine = verbs.add_parser(
+        "engine", parents=[report], help="build TensorRT engines, or check without a GPU",
+        examples=["tritonkit engine my_model.yaml --preflight --gpu t4,a10g,l4",
+                  "tritonkit engine model.onnx --max-batch-size 16 --shapes time=1:64:512 --gpu l4"],
+    )  # fmt: skip
     engine.add_argument("model", type=Path, help="a recipe, an ONNX file, or a model's directory in a repository")
     engine.add_argument("--gpu", metavar="NAME,…", help="for example t4,a10g,l4,a100; default: the recipe's")
     engine.add_argument("--precision", metavar="WORD,…", help="fp32, fp16, int8, fp8; default: what the model has")
@@ -67,7 +71,10 @@ def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.Argumen
     )
     engine.set_defaults(command=_engine)
 
-    passport = verbs.add_parser("passport", parents=[report], help="who made a model, from what; may it run here")
+    passport = verbs.add_parser(
+        "passport", parents=[report], help="who made a model, from what; may it run here",
+        examples=["tritonkit passport", "tritonkit passport my_model --check --image 26.09-py3"],
+    )  # fmt: skip
     passport.add_argument("models", nargs="*", metavar="MODEL", help="directories or names; default: all")
     passport.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: %(default)s")
     passport.add_argument("--check", action="store_true", help="compare with this node; exit 1 on a mismatch")

@@ -10,7 +10,11 @@ from tritonkit.cli.output import Verbs, out, print_json
 
 def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.ArgumentParser) -> None:
     """Say the arguments of ``lint``."""
-    lint = verbs.add_parser("lint", parents=[report], help="find what is wrong with a model repository")
+    lint = verbs.add_parser(
+        "lint", parents=[report], help="find what is wrong with a model repository",
+        examples=["tritonkit lint", "tritonkit lint model_repository --image 26.09-py3 --gpu l4",
+                  "tritonkit lint --explain TK100"],
+    )  # fmt: skip
     lint.add_argument("repository", type=Path, nargs="?", default=Path("model_repository"), help="default: %(default)s")
     lint.add_argument(
         "--image",

@@ -12,7 +12,10 @@ from tritonkit.cli.output import Verbs, make_table, out, print_json
 
 def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.ArgumentParser) -> None:
     """Say the arguments of ``doctor``."""
-    doctor = verbs.add_parser("doctor", parents=[report], help="what this machine can do, what is missing")
+    doctor = verbs.add_parser(
+        "doctor", parents=[report], help="what this machine can do, what is missing",
+        examples=["tritonkit doctor", "tritonkit doctor --json"],
+    )  # fmt: skip
     doctor.set_defaults(command=_doctor)
 
 

@@ -25,7 +25,10 @@ _MOST_GIB = 2**20  # more memory than any GPU will have
 
 def add(verbs: Verbs, common: argparse.ArgumentParser, _report: argparse.ArgumentParser) -> None:
     """Say the arguments of ``prepare``."""
-    prepare = verbs.add_parser("prepare", parents=[common], help="on a GPU node, before Triton: plans, then a check")
+    prepare = verbs.add_parser(
+        "prepare", parents=[common], help="on a GPU node, before Triton: plans, then a check",
+        examples=["tritonkit prepare --repository /models --cache /plans --server-args /args/server"],
+    )  # fmt: skip
     prepare.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: %(default)s")
     prepare.add_argument("--cache", type=Path, required=True, metavar="DIR", help="plans that pods share")
     prepare.add_argument(

@@ -36,7 +36,10 @@ def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.Argumen
     values = argparse.ArgumentParser(add_help=False, parents=[place])
     values.add_argument("--values", type=Path, metavar="FILE", help="write the Helm values that name the version")
 
-    publish = verbs.add_parser("publish", parents=[values], help="upload a repository as a new version, switch to it")
+    publish = verbs.add_parser(
+        "publish", parents=[values], help="upload a repository as a new version, switch to it",
+        examples=["tritonkit publish model_repository s3://my-models/prod --values version.yaml"],
+    )  # fmt: skip
     publish.add_argument(
         "repository", type=Path, nargs="?", default=Path("model_repository"), help="default: %(default)s"
     )
@@ -44,7 +47,10 @@ def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.Argumen
     publish.add_argument("--dry-run", action="store_true", help="say what would be uploaded, write nothing")
     publish.set_defaults(command=_publish)
 
-    versions = verbs.add_parser("versions", parents=[place], help="list published versions, remove old ones")
+    versions = verbs.add_parser(
+        "versions", parents=[place], help="list published versions, remove old ones",
+        examples=["tritonkit versions s3://my-models/prod", "tritonkit versions s3://my-models/prod --prune 5"],
+    )  # fmt: skip
     versions.add_argument("destination", help=_DESTINATION)
     versions.add_argument(
         "--prune", type=int, metavar="KEEP", help="remove all but the KEEP newest and the current one"
@@ -57,12 +63,18 @@ def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.Argumen
     )
     versions.set_defaults(command=_versions)
 
-    rollback = verbs.add_parser("rollback", parents=[values], help="make an older version current again")
+    rollback = verbs.add_parser(
+        "rollback", parents=[values], help="make an older version current again",
+        examples=["tritonkit rollback s3://my-models/prod"],
+    )  # fmt: skip
     rollback.add_argument("destination", help=_DESTINATION)
     rollback.add_argument("version", nargs="?", default="", help="default: the one that was current before")
     rollback.set_defaults(command=_rollback)
 
-    fetch = verbs.add_parser("fetch", parents=[place], help="download a published version, verified, into a folder")
+    fetch = verbs.add_parser(
+        "fetch", parents=[place], help="download a published version, verified, into a folder",
+        examples=["tritonkit fetch s3://my-models/prod model_repository"],
+    )  # fmt: skip
     fetch.add_argument("uri", help="DESTINATION/versions/VERSION, or a destination for its current version")
     fetch.add_argument("directory", type=Path)
     fetch.set_defaults(command=_fetch)

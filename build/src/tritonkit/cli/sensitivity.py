@@ -16,7 +16,10 @@ BAR = 36  # letters of the plot's longest bar
 
 def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.ArgumentParser) -> None:
     """Say the arguments of ``sensitivity``."""
-    verb = verbs.add_parser("sensitivity", parents=[report], help="which nodes lose most in 8 bits")
+    verb = verbs.add_parser(
+        "sensitivity", parents=[report], help="which nodes lose most in 8 bits",
+        examples=["tritonkit sensitivity my_model.yaml --target cpu --top 5"],
+    )  # fmt: skip
     verb.add_argument("recipe", type=Path, metavar="RECIPE")
     verb.add_argument("--target", choices=["cpu", "tensorrt"], default="tensorrt", help="default: %(default)s")
     verb.add_argument("--precision", choices=["int8", "fp8"], default="int8", help="default: %(default)s")

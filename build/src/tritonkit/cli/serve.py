@@ -17,8 +17,12 @@ def add(verbs: Verbs, common: argparse.ArgumentParser, _report: argparse.Argumen
     serve = verbs.add_parser(
         "serve", parents=[common], help="run a real Triton on a repository",
         usage="tritonkit serve [OPTION ...] [REPOSITORY] [-- TRITON_OPTION ...]",
-        epilog="What follows `--` goes to tritonserver as it is. To take models that are added, rebuilt or removed: "
-        "tritonkit serve -- --model-control-mode=poll --repository-poll-secs=1",
+        epilog="What follows `--` goes to tritonserver as it is.",
+        examples=[
+            "tritonkit serve",
+            "tritonkit serve my_repository --http-port 9000 -- --exit-on-error=false",
+            "tritonkit serve -- --model-control-mode=poll --repository-poll-secs=1",
+        ],
     )  # fmt: skip
     serve.add_argument(
         "repository", type=Path, nargs="?", default=Path("model_repository"), help="default: %(default)s"
@@ -34,7 +38,9 @@ def add(verbs: Verbs, common: argparse.ArgumentParser, _report: argparse.Argumen
     )  # fmt: skip
     serve.set_defaults(command=_serve, rest=[])
 
-    install = verbs.add_parser("install-server", parents=[common], help="install the embedded Triton")
+    install = verbs.add_parser(
+        "install-server", parents=[common], help="install the embedded Triton", examples=["tritonkit install-server"]
+    )
     install.add_argument("--device", choices=["cpu", "cuda"], help="default: what this machine has")
     install.set_defaults(command=_install)
 

@@ -63,7 +63,9 @@ def _explain(path: Path, node: yaml.Node | None, error: ValidationError) -> Reci
 
 def _is_union_branch(part: int | str) -> bool:
     """Pydantic puts the branch of a union it tried into an error's location; a reader has no use for it."""
-    return isinstance(part, str) and (part in {"str", "int", "OnnxSource", "HfSource"} or "[" in part)
+    return isinstance(part, str) and (
+        part in {"str", "constrained-str", "int", "OnnxSource", "HfSource"} or "[" in part
+    )
 
 
 def _known_keys(parents: Sequence[int | str]) -> list[str]:
