@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 # What models run on: cuda where this machine has an NVIDIA driver. A build for it has a folder of its own, not in git.
 TARGET ?= $(if $(wildcard /dev/nvidiactl),cuda,cpu)
-REPOSITORY ?= model_repository$(if $(filter cuda,$(TARGET)),.cuda)
+REPOSITORY ?= model_repository$(if $(filter-out cpu,$(TARGET)),.$(TARGET))
 MODEL ?= efficientnet_lite0
 USERS ?= 8
 ARRIVALS ?=
@@ -61,7 +61,7 @@ $(STAMP): constraints.txt pyproject.toml build/pyproject.toml clients/pyproject.
 demo: setup ## both models from PyTorch to a live, load-tested Triton; writes reports/demo
 	@$(BIN)/python loadtests/demo.py $(targeted)
 
-build: $(STAMP) ## TARGET=cpu or cuda: export and check every recipe, lay out model_repository/ or model_repository.cuda/
+build: $(STAMP) ## TARGET=cpu, cuda or tensorrt: export and check every recipe, lay out model_repository/ or model_repository.TARGET/
 	@echo "target: $(TARGET), repository: $(REPOSITORY)"
 	$(BIN)/tritonkit build --all $(targeted)
 
