@@ -77,7 +77,7 @@ def _manifest(shelf: Shelf, version: str) -> Manifest:
             shelf.check()
             raise OutputError(
                 f"nothing is published at {shelf.place}",
-                "`tritonkit publish` does that; with engineBuild.checkPassports=false the chart serves what else lies there",
+                "`tritonkit publish` does that; the chart serves what else lies there with checkPassports=false",
             )
         version = pointer.version
     found = shelf.manifest(version)
