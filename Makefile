@@ -34,7 +34,7 @@ MEASURE ?=
 KEEP ?=
 export ORT_DISABLE_TELEMETRY := 1
 
-repository = $(or $(REPOSITORY),model_repository$(if $(filter cuda,$(TARGET)),.cuda))
+repository = $(or $(REPOSITORY),model_repository$(if $(filter-out cpu,$(TARGET)),.$(TARGET)))
 targeted = --target $(call quoted,$(TARGET)) --repository $(call quoted,$(repository))
 # Verbs that only measure build what they serve in a temporary place, unless a repository is named.
 measured = --target $(call quoted,$(TARGET)) $(if $(REPOSITORY),--repository $(call quoted,$(REPOSITORY)))
@@ -86,7 +86,7 @@ demo: setup ## both models from PyTorch to a live, load-tested Triton; writes re
 #: make demo TARGET=cpu
 	@$(BIN)/python loadtests/demo.py $(targeted)
 
-build: $(STAMP) ## TARGET=cpu or cuda: export and check every recipe, or MODEL=… alone; lay out model_repository/ or model_repository.cuda/
+build: $(STAMP) ## TARGET=cpu, cuda or tensorrt: export and check every recipe, or MODEL=… alone; lay out model_repository/ or model_repository.TARGET/
 #: make build TARGET=cuda
 	@echo "target: $(TARGET), repository: $(repository)"
 	$(BIN)/tritonkit build $(recipe) $(targeted)

@@ -64,7 +64,7 @@ FORMS: dict[str, dict[str, Any]] = {
         "pattern": "^([^/\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*)?$",
         "not": {"pattern": r"(^|/)\.\.(/|$)"},
     },
-    "imageRepository": {"pattern": "^[A-Za-z0-9]([A-Za-z0-9._/:-]*[A-Za-z0-9])?$"},
+    "imageRepository": {"pattern": "^([A-Za-z0-9]([A-Za-z0-9._/:-]*[A-Za-z0-9])?)?$"},
     "imageTag": {"pattern": "^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$", "not": {"const": "latest"}},
     "quantity": {"type": ["string", "integer"], "pattern": rf"^({_QUANTITY}(k|[KMGTPE]i|[MGTPE])?)?$", "minimum": 1},
     "labels": _map_of({"type": "string", "pattern": _LABEL}),

@@ -1,34 +1,89 @@
-"""What models of ``--target cuda`` need of a deployment: an image with their backend, and drivers for CUDA 13."""
+"""What models need of their pods: a GPU or none, an image that has what they load, and drivers for CUDA 13."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from deploying import chart, nodes
+from deploying import chart, environment, nodes
 from deploying.chart import Rendered
 from deploying.check import Check, State
 from deploying.cluster import Cluster, Forbidden, Unreachable
 from deploying.environment import Environment
 from tritonkit.engines import cuda
-from tritonkit.repository.lint import Options, backends, contents
-from tritonkit.repository.lint.findings import parse_origin
+from tritonkit.recipe import Target
+from tritonkit.repository.lint import Options, backends, contents, needs
+from tritonkit.repository.lint.contents import Model, Repository
 
 Object = dict[str, Any]
 _SERVER = "triton"  # the container's name in the chart's pods
+_PASSPORTS = "passports"
+_ENGINES = "engines"
 _LOAD = "--load-model="
 
 
+def devices(environment: Environment, project: Path, made: Rendered) -> Iterator[Check]:
+    """Hold the models that each Deployment loads against its pods: whether they ask for a GPU."""
+    for workload, spec, container, models in _servers(environment, project, made):
+        name = chart.name(workload)
+        by_device = {
+            device: [model.name for model in models if needs.device(model) == device] for device in ("cpu", "gpu")
+        }
+        on_cpu, on_gpu = ", ".join(by_device["cpu"]), ", ".join(by_device["gpu"])
+        if not _has_gpu(container):
+            if on_gpu:
+                text = f"GPU models on CPU pods: {on_gpu}; {name} asks for no GPU, and Triton does not load them so"
+                yield Check("accelerator", "missing", text, _rebuild("cpu", "another accelerator.kind"))
+        elif on_cpu and not on_gpu:
+            text = f"CPU models on GPU nodes: {on_cpu}; pods of {name} ask for a GPU that no model would use"
+            yield Check("accelerator", "missing", text, _rebuild(_gpu_target(spec), "accelerator.kind: cpu"))
+        elif on_cpu:
+            text = f"CPU models on GPU nodes: {on_cpu}; only {on_gpu} would use the GPU of {name}"
+            yield Check("accelerator", "note", text, f"`make build TARGET={_gpu_target(spec)}` builds for it")
+
+
+def _rebuild(target: Target, otherwise: str) -> str:
+    folder = environment.REPOSITORIES[target]
+    return f"`make build TARGET={target}`, and deploy.repository: {folder}; or {otherwise}"
+
+
+def _gpu_target(spec: Object) -> Target:
+    """What pods with a GPU run models by: TensorRT where they wait for engines."""
+    return "tensorrt" if any(container["name"] == _ENGINES for container in spec.get("initContainers", [])) else "cuda"
+
+
+def _has_gpu(container: Object) -> bool:
+    resources = container.get("resources") or {}
+    return bool(resources.get("claims")) or any(
+        name.startswith("nvidia.com/") for name in resources.get("limits") or {}
+    )
+
+
 def images(environment: Environment, project: Path, made: Rendered) -> Iterator[Check]:
-    """Hold the models of the repository that is published against the image of each Deployment that loads them."""
-    for workload, _, container, names in _servers(environment, project, made):
-        yield _judge(chart.name(workload), str(container["image"]), names)
+    """Say which models need more than NVIDIA's image has, and whether the image of their Deployment has it.
+
+    The chart refuses NVIDIA's image for them, and takes that of the tools where none is named.
+    """
+    for workload, spec, container, models in _servers(environment, project, made):
+        image, name = str(container["image"]), chart.name(workload)
+        wanted = [(model.name, words) for model in models if (words := needs.beyond_nvidias_image(model))]
+        if not wanted:
+            continue
+        text = "; ".join(f"{model} needs {', '.join(words)}" for model, words in wanted)
+        tools = {str(other["image"]) for other in spec.get("initContainers", []) if other["name"] == _PASSPORTS}
+        if image in tools:
+            yield Check("image", "ok", f"{text}: {name} runs {image}, as the tools do")
+        else:
+            yield Check("image", "unchecked", f"{text}: {image} of {name} has to have that, as build/Dockerfile's has")
 
 
 def drivers(cluster: Cluster, environment: Environment, project: Path, made: Rendered) -> Iterator[Check]:
-    """Hold them against the nodes on which their pods may run, as far as those are labelled."""
-    for workload, spec, _, names in _servers(environment, project, made):
+    """Hold models of our backend against the nodes on which their pods may run, as far as those are labelled."""
+    for workload, spec, _, models in _servers(environment, project, made):
+        names = [model.name for model in models if model.served.backend == backends.TRITONKIT_ONNXRUNTIME]
+        if not names:
+            continue
         try:
             listed = (cluster.get("nodes") or {"items": []})["items"]
         except (Forbidden, Unreachable) as error:
@@ -47,38 +102,25 @@ def drivers(cluster: Cluster, environment: Environment, project: Path, made: Ren
             yield Check("driver", state, f"{', '.join(names)} cannot run on {count}: on {name} {text}", fix)
 
 
-def _servers(
-    environment: Environment, project: Path, made: Rendered
-) -> Iterator[tuple[Object, Object, Object, list[str]]]:
-    """Each object whose pods serve such models: itself, the pods' spec, Triton's container, and the models' names."""
-    if not environment.deploy.publish:
+def _servers(where: Environment, project: Path, made: Rendered) -> Iterator[tuple[Object, Object, Object, list[Model]]]:
+    """Each object whose pods serve models of the repository: itself, the pods' spec, Triton's container, the models."""
+    if not where.deploy.publish:
         return
-    repository = contents.read(project / environment.deploy.repository, Options())
-    ours = [
-        model.name for model in repository.models.values() if model.served.backend == backends.TRITONKIT_ONNXRUNTIME
-    ]
+    repository = contents.read(project / environment.repository(where), Options())
     for workload, spec in chart.pods(made.objects):
         for container in spec["containers"]:
-            names = _loaded(container, ours) if container["name"] == _SERVER else []
-            if names:
-                yield workload, spec, container, names
+            if container["name"] == _SERVER:
+                yield workload, spec, container, _loaded(container, repository)
 
 
-def _loaded(container: Object, ours: Sequence[str]) -> list[str]:
-    """Those of our backend's models that a server loads."""
+def _loaded(container: Object, repository: Repository) -> list[Model]:
+    """The models that a server loads: those that it names with the steps of its ensembles, or all."""
     words = [str(word) for word in (*container.get("command", []), *container.get("args", []))]
-    named = {word.removeprefix(_LOAD) for word in words if word.startswith(_LOAD)}
-    return [name for name in ours if not named or name in named]
-
-
-def _judge(workload: str, image: str, names: Sequence[str]) -> Check:
-    backend = backends.TRITONKIT_ONNXRUNTIME
-    need = f"{', '.join(names)} {'needs' if len(names) == 1 else 'need'} the backend {backend}"
-    if parse_origin(image) == "nvidia":
-        return Check(
-            "backend",
-            "missing",
-            f"{need}, and {image} of {workload} is NVIDIA's image, which has no such backend",
-            "build build/Dockerfile, push it, and name it in image.repository and image.tag, as in tools.image",
-        )
-    return Check("backend", "unchecked", f"{need}: {image} of {workload} has to be an image of build/Dockerfile")
+    waiting = [word.removeprefix(_LOAD) for word in words if word.startswith(_LOAD)] or list(repository.models)
+    loaded: dict[str, Model] = {}
+    while waiting:
+        name = waiting.pop(0)
+        if name in repository.models and name not in loaded and not name.startswith("."):
+            loaded[name] = repository.models[name]
+            waiting += [step.model_name for step in loaded[name].config.ensemble_scheduling.step]
+    return list(loaded.values())

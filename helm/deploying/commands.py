@@ -135,6 +135,7 @@ def _look(said: Environment, found: Models, tools: _Tools, files: list[Path], pr
         say("lint the models, ask the object store")
         checks += models.repository(said, project)
         if made:
+            checks += backends.devices(said, project, made)
             checks += backends.images(said, project, made)
             checks += backends.drivers(tools.cluster, said, project, made) if tools.cluster and answers else []
         checks.append(models.bucket(found))

@@ -15,8 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tritonkit.cli.arguments import closest, did_you_mean
 from tritonkit.errors import InputError
+from tritonkit.recipe import Target
 
 FOLDER = Path(__file__).parents[1] / "environments"
+# Where `make build TARGET=…` puts models.
+REPOSITORIES: dict[Target, str] = {
+    "cpu": "model_repository", "cuda": "model_repository.cuda", "tensorrt": "model_repository.tensorrt"
+}  # fmt: skip
+Object = dict[str, Any]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?$")]  # helm: 53 characters of a DNS label
 
 
@@ -33,7 +39,7 @@ class Deploy(BaseModel):
         namespace: Namespace of the release; it has to exist.
         release: Name of the release.
         publish: Where the repository is published; empty where `values.models` names models that are there already.
-        repository: The model repository, from the project's folder.
+        repository: The model repository, from the project's folder; that of :func:`target` if empty.
         endpoint_url: An S3-compatible store that is not Amazon's.
         gpu_nodes: ``present``: nodes must be there now. ``onDemand``: a cluster autoscaler adds them.
         pool_labels: Labels that else only a running node has (``nvidia.com/gpu.product``), with which the autoscaler's
@@ -48,7 +54,7 @@ class Deploy(BaseModel):
     namespace: Name
     release: Name
     publish: str = ""
-    repository: str = "model_repository"
+    repository: str = ""
     endpoint_url: str = ""
     gpu_nodes: Literal["present", "onDemand"] = "present"
     pool_labels: tuple[str, ...] = ()
@@ -102,6 +108,44 @@ def load(name: str) -> Environment:
         near = closest(str(first["loc"][-1]), keys) if first["type"] == "extra_forbidden" else ""
         raise InputError(f"{path}: {where}: {first['msg']}{did_you_mean([near] if near else [])}", fix) from error
     return Environment(path.stem, path, said.deploy, said.values or {})
+
+
+def target(environment: Environment) -> Target:
+    """What the environment's pods run models by, so what models are to be built for.
+
+    Raises:
+        InputError: Its variants differ in that, so one repository of one target is not theirs.
+    """
+    values = environment.values
+    variants = values.get("variants") or {"": None}
+    targets = {_target(values, variant or {}) for variant in variants.values()}
+    if len(targets) > 1:
+        raise InputError(
+            f"{environment.path}: its variants run models of different targets: {', '.join(sorted(targets))}",
+            "set deploy.repository to a repository that has them all, and models.names in each variant",
+        )
+    return targets.pop()
+
+
+def _target(values: Object, variant: Object) -> Target:
+    def chosen(section: str, key: str, default: str) -> str:
+        layers = (layer.get(section) for layer in (variant, values))
+        named = (layer.get(key) for layer in layers if isinstance(layer, dict))  # the chart's schema judges the rest
+        return str(next((value for value in named if value), default))
+
+    if chosen("accelerator", "kind", "gpu") == "cpu":
+        return "cpu"
+    # Unquoted, `off` is YAML's word for false.
+    return "cuda" if chosen("engineBuild", "mode", "off") == "off" else "tensorrt"
+
+
+def repository(environment: Environment) -> str:
+    """The folder of models, from the project's: the one that is named, or that which `make build` makes of the target.
+
+    Raises:
+        InputError: None is named, and its variants need models of different targets.
+    """
+    return environment.deploy.repository or REPOSITORIES[target(environment)]
 
 
 def _hint(name: str) -> str:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploying import environment as environments
 from deploying.check import Check
 from deploying.environment import Environment
+from deploying.environment import repository as folder
 from tritonkit import cli, progress
 from tritonkit.errors import InputError, TritonkitError
 from tritonkit.publishing import contents, keeping, manifest, places, refusals
 from tritonkit.publishing.meter import Meter, human
-from tritonkit.publishing.publish import ensembles
+from tritonkit.publishing.publish import facts
 from tritonkit.publishing.shelf import THREADS, Shelf
 from tritonkit.repository import lint
 
@@ -60,11 +62,22 @@ def find(environment: Environment, project: Path) -> Models:
             "remove one of them",
         )
     place = places.parse(said.publish, said.endpoint_url or None)
-    repository = project / said.repository
+    repository = project / folder(environment)
     if not repository.is_dir():
-        raise InputError(f"there is no model repository {repository}", "`make build`, or correct deploy.repository")
+        raise InputError(*_no_repository(environment, repository))
     version, text = _version(repository)
-    return Models(f"{text}, from {said.repository}", place.values(version, ensembles(repository)), version, place)
+    values = place.values(version, *facts(repository))
+    return Models(f"{text}, from {folder(environment)}", values, version, place)
+
+
+def _no_repository(environment: Environment, repository: Path) -> tuple[str, str]:
+    if environment.deploy.repository:
+        return f"there is no model repository {repository}", "build one there, or correct deploy.repository"
+    target = environments.target(environment)
+    return (
+        f"there is no model repository {repository}, and {environment.name}'s pods run models of the target {target}",
+        f"`make build TARGET={target}`; or set values.accelerator.kind, or deploy.repository where they lie elsewhere",
+    )
 
 
 def _named(environment: Environment) -> dict[str, Any]:
@@ -95,14 +108,14 @@ def repository(environment: Environment, project: Path) -> list[Check]:
     """What `tritonkit publish` would refuse of the repository."""
     if not environment.deploy.publish:
         return []
-    found = lint.check(project / environment.deploy.repository)
+    found = lint.check(project / folder(environment))
     errors = [one for one in found.findings if one.severity == "error" and not one.model.startswith(".")]
     if errors:
         said = "\n".join(f"{one.model}: {one.message}" for one in errors[:_MOST_ERRORS])
         more = f"\nand {len(errors) - _MOST_ERRORS} more" if len(errors) > _MOST_ERRORS else ""
-        fix = f"`make build` makes the weights; `tritonkit lint {environment.deploy.repository}` says more"
+        fix = f"`make build` makes the weights; `tritonkit lint {folder(environment)}` says more"
         return [Check("models", "missing", said + more, fix)]
-    return [Check("models", "ok", f"lint has no errors in {environment.deploy.repository}")]
+    return [Check("models", "ok", f"lint has no errors in {folder(environment)}")]
 
 
 def bucket(models: Models) -> Check:
@@ -124,7 +137,7 @@ def publish(environment: Environment, project: Path, values: Path) -> int:
     """Publish the repository, with `tritonkit publish`; ``values`` gets what names the version. The exit code."""
     said = environment.deploy
     endpoint = ["--endpoint-url", said.endpoint_url] if said.endpoint_url else []
-    return cli.main(["publish", str(project / said.repository), said.publish, "--values", str(values), *endpoint])
+    return cli.main(["publish", str(project / folder(environment)), said.publish, "--values", str(values), *endpoint])
 
 
 def version_in(values: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Renders the chart for the proofs: ``helm template`` with a claim as the source of models.
 
-A claim needs no init container; what others render, and whether it is right, is proved in ``tests/helm``.
+A claim without the check of passports needs no init container, and none is run here; what others render, and whether it
+is right, is proved in ``tests/helm``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from tritonkit.errors import CheckFailed
 
 CHART = Path(__file__).parents[1] / "tritonkit"
 
+_NO_INIT: dict[str, Any] = {
+    "models": {"pvc": {"claimName": "models"}}, "engineBuild": {"checkPassports": False}
+}  # fmt: skip
+
 
 def render(values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     """Every document that the chart renders with these values.
@@ -28,7 +33,7 @@ def render(values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         MissingError: There is no helm 4.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump({"models": {"pvc": {"claimName": "models"}}} | dict(values or {}), file)
+        json.dump(_NO_INIT | dict(values or {}), file)
         file.flush()
         done = subprocess.run(
             [str(binaries.helm()), "template", "drain", str(CHART), "--values", file.name],

@@ -146,6 +146,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(
                 {"openapi": "3.0.0", "info": {"title": "", "version": ""}, "paths": _operations(self.state, api)}
             )
+        elif path.endswith("/exec"):
+            self._refuse(501, "NotImplemented", "no container runs here")
         elif path.endswith("/log"):
             self._send({"said": "a line of the pod's log"})
         elif found := self._parsed():
@@ -205,6 +207,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def do_POST(self) -> None:
+        if urlsplit(self.path).path.endswith("/exec"):
+            self._refuse(501, "NotImplemented", "no container runs here")
+            return
         body = self._body()
         found = self._parsed()
         if not found:

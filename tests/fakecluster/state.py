@@ -18,6 +18,7 @@ VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
 BUILT_IN: dict[str, list[tuple[str, str, bool]]] = {
     "v1": [
         ("namespaces", "Namespace", False), ("nodes", "Node", False), ("pods", "Pod", True),
+        ("events", "Event", True),
         ("services", "Service", True), ("secrets", "Secret", True), ("configmaps", "ConfigMap", True),
         ("serviceaccounts", "ServiceAccount", True), ("persistentvolumeclaims", "PersistentVolumeClaim", True),
     ],
@@ -159,7 +160,8 @@ class ApiServer:
                 ],
             }  # fmt: skip
         elif one["kind"] == "Pod":
-            one["status"] = {"phase": "Succeeded" if self.test_passes else "Failed"}
+            serves = one["metadata"].get("labels", {}).get("tritonkit/role") == "live"  # a Deployment's own
+            one["status"] = {"phase": "Running" if serves else "Succeeded" if self.test_passes else "Failed"}
         elif one["kind"] == "Job":
             one["status"] = {"succeeded": 1, "conditions": [{"type": "Complete", "status": "True"}]}
         elif one["kind"] == "PersistentVolumeClaim":

@@ -1,4 +1,4 @@
-"""Models of `--target cuda` and the image that is to serve them: `make deploy` says before anything is sent."""
+"""Models and the pods that are to serve them, GPU and image: `make deploy` says before anything is sent."""
 
 from __future__ import annotations
 
@@ -10,68 +10,171 @@ import deploy
 import pytest
 import yaml
 
-from deploying import backends, chart, environment, nodes
+from deploying import backends, chart, environment, models, nodes
+from deploying.chart import Rendered
+from deploying.environment import Environment
 from kubetools import binaries
+from tritonkit.repository.lint import images as lint_images
 
 CONFIG = """
-backend: "%s" max_batch_size: 8 instance_group { kind: KIND_GPU }
+backend: "%s" max_batch_size: 8 instance_group { kind: KIND_%s }
 input { name: "x" data_type: TYPE_FP32 dims: 4 } output { name: "y" data_type: TYPE_FP32 dims: 4 }
 """
+TOKENIZER = """
+from tokenizers import Tokenizer
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return []
+"""
 TOOLS = {"image": {"repository": "registry.example.com/tritonkit"}}
+OURS = "registry.example.com/tritonkit:26.09"
+NEEDS = {"net": ["tritonkit_onnxruntime"]}
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with a model of each backend, and no cluster."""
+    """A repository with a model of each backend on GPUs, and no cluster."""
     tools = f"{binaries.helm().parent}:{binaries.kubectl().parent}"  # found before HOME is another one
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "300")
-    for name, backend in (("net", "tritonkit_onnxruntime"), ("other", "onnxruntime")):
-        place = tmp_path / "model_repository" / name
-        (place / "1").mkdir(parents=True)
-        (place / "1/model.onnx").write_bytes(b"")
-        (place / "config.pbtxt").write_text(CONFIG % backend, encoding="utf-8")
+    add_model(tmp_path, "net", "tritonkit_onnxruntime")
+    add_model(tmp_path, "other", "onnxruntime")
     return tmp_path
 
 
-def write(project: Path, values: dict[str, Any]) -> str:
+def add_model(
+    project: Path, name: str, backend: str, kind: str = "GPU", file: str = "model.onnx", code: str = ""
+) -> None:
+    """One model of the repository that GPU pods serve."""
+    place = project / "model_repository.cuda" / name
+    (place / "1").mkdir(parents=True, exist_ok=True)
+    (place / "1" / file).write_text(code, encoding="utf-8")
+    (place / "config.pbtxt").write_text(CONFIG % (backend, kind), encoding="utf-8")
+
+
+def write(project: Path, values: dict[str, Any], **deployed: str) -> str:
     """An environment's file."""
     said = {"context": "here", "namespace": "inference", "release": "triton", "publish": f"file://{project}/store"}
     models = {"pvc": {"claimName": "models"}} | values.pop("models", {})
-    text = yaml.safe_dump({"deploy": said, "values": {"tools": TOOLS, "models": models} | values})
+    text = yaml.safe_dump({"deploy": said | deployed, "values": {"tools": TOOLS, "models": models} | values})
     (project / "prod.yaml").write_text(text, encoding="utf-8")
     return str(project / "prod.yaml")
 
 
+def render(project: Path, values: dict[str, Any], **deployed: str) -> tuple[Environment, Rendered | None, str]:
+    """The environment, its manifest with what publishing says of the models, and why there is none."""
+    said = environment.load(write(project, dict(values), **deployed))
+    files = [project / "values.yaml", project / "models.yaml"]
+    for file, content in zip(files, (said.values, models.find(said, project).values), strict=True):
+        file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    proved, made = chart.prove(binaries.helm(), "triton", "inference", files, "1.34")
+    return said, made, "" if made else proved[0].text
+
+
+def triton_images(made: Rendered) -> list[str]:
+    return [
+        container["image"]
+        for _, spec in chart.pods(made.objects)
+        for container in spec["containers"]
+        if container["name"] == "triton"
+    ]
+
+
 @pytest.mark.parametrize(
-    ("values", "expected"),
+    ("values", "image", "state"),
     [
-        ({}, [("missing", "nvcr.io/nvidia/tritonserver:26.09-py3 of Deployment triton-tritonkit is NVIDIA's image")]),
-        ({"image": {"digest": f"sha256:{'1' * 64}"}}, [("missing", "is NVIDIA's image, which has no such backend")]),
-        ({"image": TOOLS["image"] | {"tag": "26.09"}},
-         [("unchecked", "registry.example.com/tritonkit:26.09 of Deployment triton-tritonkit has to be an image of build/D")]),
-        ({"models": {"names": ["other"]}}, []),
-        ({"variants": {"a": {"accelerator": {"products": ["NVIDIA-L4"]}}, "b": {"models": {"names": ["other"]}}}},
-         [("missing", "of Deployment triton-tritonkit-a is NVIDIA's image")]),
+        ({}, OURS, "ok"),
+        ({"image": TOOLS["image"] | {"tag": "1.2"}}, "registry.example.com/tritonkit:1.2", "unchecked"),
+        ({"models": {"names": ["other"]}}, "nvcr.io/nvidia/tritonserver:26.09-py3", ""),
     ],
-    ids=["stock", "digest", "own", "not loaded", "variants"],
-)  # fmt: skip
-def test_a_model_of_our_backend_needs_an_image_that_has_it(
-    project: Path, values: dict[str, Any], expected: list[tuple[str, str]]
+    ids=["stock", "own", "not loaded"],
+)
+def test_a_model_that_needs_more_than_nvidias_image_gets_the_tools_image_or_the_users(
+    project: Path, values: dict[str, Any], image: str, state: str
 ) -> None:
-    said = environment.load(write(project, dict(values)))
-    values_file = project / "values.yaml"
-    values_file.write_text(yaml.safe_dump(said.values), encoding="utf-8")
-    proved, made = chart.prove(binaries.helm(), "triton", "inference", [values_file], "1.34")
-    assert made is not None, [check.text for check in proved]
+    said, made, reason = render(project, values)
+    assert made is not None, reason
+    assert triton_images(made) == [image]
     found = list(backends.images(said, project, made))
-    assert [check.state for check in found] == [state for state, _ in expected]
-    for check, (state, words) in zip(found, expected, strict=True):
-        assert check.text.startswith("net needs the backend tritonkit_onnxruntime")
-        assert words in check.text
-        assert ("build build/Dockerfile" in check.fix) == (state == "missing")
+    assert [check.state for check in found] == ([state] if state else [])
+    assert all(check.text.startswith("net needs tritonkit_onnxruntime: ") for check in found)
+
+
+def test_what_an_ensemble_loads_needs_its_image_too(project: Path) -> None:
+    add_model(project, "tok", "python", "CPU", "model.py", TOKENIZER)
+    ensemble = project / "model_repository.cuda/whole"
+    (ensemble / "1").mkdir(parents=True)
+    (ensemble / "1/keep").touch()
+    maps = "input_map { key: 'x' value: 'x' } output_map { key: 'y' value: 'y' }"
+    step = f"ensemble_scheduling {{ step {{ model_name: 'tok' model_version: -1 {maps} }} }}"
+    text = 'platform: "ensemble" max_batch_size: 8' + CONFIG[CONFIG.index("\ninput") :] + step
+    (ensemble / "config.pbtxt").write_text(text, encoding="utf-8")
+    said, made, reason = render(project, {"models": {"names": ["whole"]}})
+    assert made is not None, reason
+    assert triton_images(made) == [OURS]
+    (check,) = backends.images(said, project, made)
+    assert check.text.startswith("tok needs tokenizers: ")
+
+
+@pytest.mark.parametrize(
+    ("module", "values", "words"),
+    [
+        ("", {"image": {"digest": f"sha256:{'1' * 64}"}}, "net needs tritonkit_onnxruntime (models.needs), which nvcr.io/nvidia/tritonserver@"),
+        ("", {"image": {"repository": "mirror.example.com/nvidia/tritonserver"}}, "so that tools.image serves, or name an image"),
+        ("transformers", {}, "pre needs transformers, which neither NVIDIA's image nor that of build/Dockerfile has"),
+    ],
+    ids=["digest", "mirror", "module"],
+)  # fmt: skip
+def test_an_image_that_is_known_to_lack_it_is_refused_by_name(
+    project: Path, module: str, values: dict[str, Any], words: str
+) -> None:
+    if module:
+        add_model(project, "pre", "python", "CPU", "model.py", TOKENIZER.replace("tokenizers", module))
+    _, made, reason = render(project, values)
+    assert made is None
+    assert words in reason
+    assert "fix: " in reason
+    _, made, reason = render(project, {"image": {"repository": "registry.example.com/mine"}})
+    assert made is not None, f"an image of the user's own is the way out: {reason}"
+
+
+def test_the_chart_and_the_dockerfile_have_what_lint_says_they_have() -> None:
+    text = (chart.CHART / "templates/_helpers.tpl").read_text(encoding="utf-8")
+    listed = text.partition('define "tritonkit.toolsHas"')[2].partition("\n")[2].partition("\n")[0]
+    assert set(yaml.safe_load(listed)) == {*lint_images.TOOLS_MODULES, "tritonkit_onnxruntime"}
+    dockerfile = (chart.CHART.parents[1] / "build/Dockerfile").read_text(encoding="utf-8")
+    installed = dockerfile.partition("PIP_CONSTRAINT=/opt/tritonkit/constraints.txt \\\n && python3 -m pip install ")[2]
+    assert set(installed.split("\n")[0].split()) >= lint_images.TOOLS_MODULES
+
+
+@pytest.mark.parametrize(
+    ("kinds", "values", "state", "words"),
+    [
+        ({"other": "GPU"}, {}, "", ""),
+        ({"net": "CPU", "other": "CPU"}, {}, "missing", "CPU models on GPU nodes: net, other; pods of Deployment triton-tritonkit"),
+        ({"other": "CPU"}, {}, "note", "CPU models on GPU nodes: other; only net would use the GPU"),
+        ({"other": "CPU"}, {"models": {"names": ["other"]}}, "missing", "CPU models on GPU nodes: other; pods of"),
+        ({}, {"accelerator": {"kind": "cpu"}}, "missing", "GPU models on CPU pods: net, other; Deployment triton-tritonkit asks"),
+        ({"net": "CPU", "other": "CPU"}, {"accelerator": {"kind": "cpu"}}, "", ""),
+        ({"other": "CPU"}, {"accelerator": {"kind": "dra"}, "models": {"names": ["other"]}}, "missing", "CPU models on GPU nodes"),
+    ],
+    ids=["gpu", "cpu on gpu", "one of two", "the one loaded", "gpu on cpu", "cpu", "dra"],
+)  # fmt: skip
+def test_models_for_another_device_than_their_pods_are_told(
+    project: Path, kinds: dict[str, str], values: dict[str, Any], state: str, words: str
+) -> None:
+    for name, kind in kinds.items():
+        add_model(project, name, "onnxruntime" if name == "other" else "tritonkit_onnxruntime", kind)
+    said, made, reason = render(project, values, repository="model_repository.cuda")
+    assert made is not None, reason
+    found = list(backends.devices(said, project, made))
+    assert [check.state for check in found] == ([state] if state else [])
+    for check in found:
+        assert check.text.startswith(words)
+        assert "make build TARGET=" in check.fix
 
 
 class Cluster:
@@ -111,11 +214,8 @@ VOLTA = NEW | {"nvidia.com/gpu.compute.major": "7", "nvidia.com/gpu.compute.mino
 def test_nodes_need_a_driver_for_cuda_13(
     project: Path, labels: list[dict[str, str]], expected: list[tuple[str, str]]
 ) -> None:
-    said = environment.load(write(project, {"accelerator": {"products": ["NVIDIA-L4"]}}))
-    values_file = project / "values.yaml"
-    values_file.write_text(yaml.safe_dump(said.values), encoding="utf-8")
-    _, made = chart.prove(binaries.helm(), "triton", "inference", [values_file], "1.34")
-    assert made is not None
+    said, made, reason = render(project, {"accelerator": {"products": ["NVIDIA-L4"]}})
+    assert made is not None, reason
     found = list(backends.drivers(Cluster(*labels), said, project, made))  # type: ignore[arg-type]
     assert [check.state for check in found] == [state for state, _ in expected]
     for check, (_, words) in zip(found, expected, strict=True):
@@ -123,11 +223,23 @@ def test_nodes_need_a_driver_for_cuda_13(
         assert check.fix
 
 
-def test_nothing_is_deployed_with_an_image_that_has_not_the_backend(
+def test_nothing_is_deployed_whose_models_are_for_another_device(
     project: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """As it was until the accelerator decided: the CPU's repository, published to GPU pods."""
+    (project / "model_repository.cuda").rename(project / "model_repository")
     code = deploy.main(["deploy", write(project, {}), "--project", str(project), "--apply"])
     said = capfd.readouterr()
+    assert code == 2
+    assert "model_repository.cuda, and prod's pods run models of the target cuda" in said.err
+    assert "`make build TARGET=cuda`" in said.err
+    place = project / "model_repository"
+    for name in ("net", "other"):
+        (place / name / "config.pbtxt").write_text(CONFIG % ("onnxruntime", "CPU"), encoding="utf-8")
+    path = write(project, {}, repository="model_repository")
+    code = deploy.main(["deploy", path, "--project", str(project), "--apply"])
+    said = capfd.readouterr()
     assert code == 1
-    assert "net needs the backend tritonkit_onnxruntime" in said.out
-    assert "nothing was changed: missing are context, models, backend" in said.err
+    assert "CPU models on GPU nodes: net, other" in said.out
+    assert "nothing was changed: missing are context, models, accelerator" in said.err
+    assert not (project / "store").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,40 @@ def test_a_misspelt_key_of_an_environment_is_answered_with_the_nearest(tmp_path:
     path.write_text("deploi: {context: a, namespace: b}\n", encoding="utf-8")
     with pytest.raises(InputError, match="did you mean deploy"):
         environment.load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("values", "target", "repository"),
+    [
+        ({}, "cuda", "model_repository.cuda"),
+        ({"accelerator": {"kind": "cpu"}}, "cpu", "model_repository"),
+        ({"accelerator": {"kind": "mig"}, "engineBuild": {"mode": False}}, "cuda", "model_repository.cuda"),
+        ({"engineBuild": {"mode": "init"}}, "tensorrt", "model_repository.tensorrt"),
+        ({"variants": {"a": {"accelerator": {"kind": "cpu"}}, "b": {"accelerator": {"kind": "cpu"}}}}, "cpu", "model_repository"),
+        ({"accelerator": {"kind": "cpu"}, "variants": {"a": {"accelerator": {"products": []}}}}, "cpu", "model_repository"),
+    ],
+)  # fmt: skip
+def test_the_accelerator_decides_what_is_built(values: dict[str, Any], target: str, repository: str) -> None:
+    deployed = environment.Deploy(context="c", namespace="n", release="r")
+    mine = environment.Environment("mine", Path("mine.yaml"), deployed, values)
+    assert (environment.target(mine), environment.repository(mine)) == (target, repository)
+
+
+def test_variants_of_two_targets_need_a_repository_by_name() -> None:
+    values = {"variants": {"a": {"accelerator": {"kind": "cpu"}}, "b": {}}}
+    deployed = environment.Deploy(context="c", namespace="n", release="r")
+    mine = environment.Environment("mine", Path("mine.yaml"), deployed, values)
+    with pytest.raises(InputError, match="different targets: cpu, cuda") as caught:
+        environment.repository(mine)
+    assert "deploy.repository" in caught.value.fix
+    named = environment.Deploy(context="c", namespace="n", release="r", repository="both")
+    assert environment.repository(environment.Environment("mine", Path("mine.yaml"), named, values)) == "both"
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda", "tensorrt"])
+def test_the_makefile_builds_into_the_folder_that_is_deployed(target: str) -> None:
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        ["make", "-n", "build", f"TARGET={target}"], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert f"--repository '{environment.REPOSITORIES[target]}'" in done.stdout  # type: ignore[index]

@@ -55,9 +55,10 @@ def test_no_kubernetes_before_the_oldest_is_deployed_to() -> None:
         rendering.documents(rendering.case(values=cases.values_of("default"), kubernetes="1.29"))
 
 
-def test_the_default_manifest_fits_in_400_lines() -> None:
+def test_the_default_manifest_fits_in_450_lines() -> None:
+    """Two init containers among them, which copy the models and check them."""
     text = rendering.text(rendering.case(values={"models": cases.MODELS}))
-    assert len(text.splitlines()) < 400
+    assert len(text.splitlines()) < 450
 
 
 @pytest.mark.parametrize("switch", ["default", "engines in init", "engines by job"])

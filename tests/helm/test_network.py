@@ -40,7 +40,8 @@ def test_the_network_policy_denies_both_directions_but_for_what_is_named() -> No
     assert all(rule.get("to") for rule in spec["egress"])
     requests, metrics = spec["ingress"]
     assert ports(requests) == {8080, 8081}
-    assert ports(metrics) == {8002}
+    assert ports(metrics) == {8002, 8080}, "Triton's, and what the front says of engines"
+    assert ports(openings(engineBuild={"checkPassports": False})["ingress"][1]) == {8002}
 
 
 def test_only_the_front_can_be_reached_where_there_is_one() -> None:

@@ -32,8 +32,15 @@ REFUSALS: list[tuple[Values, str, str]] = [
     ),
     ({"models": {**MODELS, "names": ["a"], "ready": ["b"]}}, "models.ready", "never loaded"),
     ({"models": {"image": {"reference": "a/b:1"}}}, "models.image.reference", "Kubernetes 1.35"),
-    ({"models": {**MODELS, "fetch": False}, "engineBuild": {"mode": "init"}}, "models.fetch", "work on a copy"),
-    ({"engineBuild": {"mode": "init"}, "accelerator": {"kind": "cpu"}}, "engineBuild", "engines are of GPUs"),
+    (
+        {"models": {**MODELS, "fetch": False}, "engineBuild": {"mode": "init"}},
+        "models.fetch",
+        "engines are built on a copy",
+    ),
+    ({"models": {**MODELS, "fetch": False}}, "models.fetch", "passports are checked on a copy"),
+    ({"models": {**MODELS, "needs": {"a": ["tokenizers"]}}, "image": {"tag": "26.09-py3"}}, "image", "does not have"),
+    ({"models": {**MODELS, "needs": {"a": ["transformers"]}}}, "models.needs", "which neither NVIDIA's image nor"),
+    ({"engineBuild": {"mode": "init"}, "accelerator": {"kind": "cpu"}}, "engineBuild.mode", "engines are of GPUs"),
     (
         {"engineBuild": {"mode": "init", "cache": {"existingClaim": "a", "size": "1Gi"}}},
         "engineBuild.cache",

@@ -262,9 +262,13 @@ exec:
 {{- include "tritonkit.toolsContainer" (merge (dict "name" "engines" "args" $args "resources" $resources "env" "" "envFrom" "" "mounts" $mounts) .) -}}
 {{- end -}}
 
+{{/* Checks the models that are loaded, in the copy or where a claim, NFS export or image is mounted. */}}
 {{- define "tritonkit.passportsContainer" -}}
-{{- $command := list "/bin/sh" "-ec" "tritonkit passport --repository /models --print-server-args > /args/server" -}}
+{{- $fetches := include "tritonkit.fetches" . -}}
+{{- $names := ternary "" (printf " -- %s" (join " " .w.values.models.names)) (empty .w.values.models.names) -}}
+{{- $command := list "/bin/sh" "-ec" (printf "tritonkit passport --repository %s --print-server-args%s > /args/server" (include "tritonkit.repository" .) $names) -}}
 {{- $resources := include "tritonkit.gpuResources" (merge (dict "resources" .w.values.tools.resources) .) -}}
-{{- $mounts := "\n- {name: models, mountPath: /models}\n- {name: args, mountPath: /args}" -}}
-{{- include "tritonkit.toolsContainer" (merge (dict "name" "passports" "command" $command "args" list "resources" $resources "env" "" "envFrom" "" "mounts" $mounts) .) -}}
+{{- $mounts := printf "%s\n- {name: args, mountPath: /args}" (ternary "- {name: models, mountPath: /models}" (trim (include "tritonkit.sourceMounts" .)) (eq $fetches "true")) -}}
+{{- $env := ternary "- {name: NVIDIA_VISIBLE_DEVICES, value: void}" "" (eq .w.values.accelerator.kind "cpu") -}}
+{{- include "tritonkit.toolsContainer" (merge (dict "name" "passports" "command" $command "args" list "resources" $resources "env" $env "envFrom" "" "mounts" $mounts) .) -}}
 {{- end -}}

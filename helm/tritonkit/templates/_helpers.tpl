@@ -159,8 +159,30 @@ imagePullSecrets:
 {{- end -}}
 {{- end -}}
 
+{{/* Triton's image: the user's, else NVIDIA's, else the tools' where a model that is loaded needs more. CONTEXT. */}}
 {{- define "tritonkit.tritonImage" -}}
-{{- include "tritonkit.image" (dict "root" .root "image" .w.values.image "tag" (printf "%s-py3" .root.Chart.AppVersion)) -}}
+{{- $image := .w.values.image -}}
+{{- if and (include "tritonkit.needs" . | fromYaml) (not (or $image.repository $image.tag $image.digest)) -}}
+{{- include "tritonkit.toolsImage" . -}}
+{{- else -}}
+{{- $image = merge (dict "repository" (default "nvcr.io/nvidia/tritonserver" $image.repository)) $image -}}
+{{- include "tritonkit.image" (dict "root" .root "image" $image "tag" (printf "%s-py3" .root.Chart.AppVersion)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* models.needs of the models that are loaded, as a YAML map. CONTEXT. */}}
+{{- define "tritonkit.needs" -}}
+{{- $m := .w.values.models -}}
+{{- $needs := dict -}}
+{{- range $model, $words := $m.needs -}}
+{{- if and $words (or (not $m.names) (has $model $m.names)) -}}{{- $_ := set $needs $model $words -}}{{- end -}}
+{{- end -}}
+{{- toYaml $needs -}}
+{{- end -}}
+
+{{/* What the image of build/Dockerfile has more than NVIDIA's, as models.needs calls it. */}}
+{{- define "tritonkit.toolsHas" -}}
+[tokenizers, tritonkit_onnxruntime]
 {{- end -}}
 
 {{- define "tritonkit.toolsImage" -}}

@@ -4,7 +4,7 @@
 {{- define "tritonkit.fetches" -}}
 {{- $v := .w.values -}}
 {{- $azureIdentity := and (hasPrefix "as://" $v.models.uri) (not $v.models.credentials.existingSecret) -}}
-{{- $needed := or (ne $v.engineBuild.mode "off") $v.engineBuild.checkPassports $azureIdentity -}}
+{{- $needed := or (ne $v.engineBuild.mode "off") (and $v.engineBuild.checkPassports $v.models.uri) $azureIdentity -}}
 {{- if eq (toString $v.models.fetch) "auto" }}{{ if $needed }}true{{ end }}{{ else if eq (toString $v.models.fetch) "true" }}true{{ end -}}
 {{- end -}}
 

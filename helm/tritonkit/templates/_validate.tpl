@@ -80,6 +80,7 @@
 {{- $at := ternary (printf "variants.%s." .w.variant) "" (ne .w.variant "") -}}
 {{- $c := merge (dict "at" $at) . -}}
 {{- include "tritonkit.checkModels" $c -}}
+{{- include "tritonkit.checkImage" $c -}}
 {{- include "tritonkit.checkEngines" $c -}}
 {{- include "tritonkit.checkAccelerator" $c -}}
 {{- include "tritonkit.checkMemory" $c -}}
@@ -125,6 +126,24 @@
 {{- if $m.image.reference -}}{{- include "tritonkit.checkImageVolume" . -}}{{- end -}}
 {{- end -}}
 
+{{- /* Models that need what their image is known not to have: NVIDIA's, or the tools', which stands in for it. */ -}}
+{{- define "tritonkit.checkImage" -}}
+{{- $needs := include "tritonkit.needs" . | fromYaml -}}
+{{- $image := include "tritonkit.tritonImage" . -}}
+{{- $stock := regexMatch "(^|/)nvidia/tritonserver[:@]" $image -}}
+{{- range $model, $words := $needs -}}
+{{- if $stock -}}
+{{- $fix := "leave image.repository, tag and digest empty, so that tools.image serves" -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%simage" $.at) "what" (printf "%s needs %s (models.needs), which %s does not have" $model (join ", " $words) $image) "fix" (printf "%s, or name an image of yours that has it" $fix)) -}}
+{{- end -}}
+{{- range $word := $words -}}
+{{- if and (not $.w.values.image.repository) (not (has $word (include "tritonkit.toolsHas" $ | fromYamlArray))) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%smodels.needs" $.at) "what" (printf "%s needs %s, which neither NVIDIA's image nor that of build/Dockerfile has" $model $word) "fix" (printf "make an image (FROM that of build/Dockerfile, RUN python3 -m pip install %s) and name it in image.repository and image.tag" $word)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "tritonkit.checkImageVolume" -}}
 {{- $version := .root.Capabilities.KubeVersion.Version -}}
 {{- $least := ternary "1.33" "1.35" .w.values.models.image.allowBeta -}}
@@ -135,12 +154,13 @@
 
 {{- define "tritonkit.checkEngines" -}}
 {{- $v := .w.values -}}
-{{- $needed := or (ne $v.engineBuild.mode "off") $v.engineBuild.checkPassports -}}
-{{- if and $needed (eq $v.accelerator.kind "cpu") -}}
-{{- include "tritonkit.fail" (dict "where" (printf "%sengineBuild" .at) "what" "engines are of GPUs, and accelerator.kind is cpu" "fix" "set engineBuild.mode=off and checkPassports=false, or another accelerator.kind") -}}
+{{- $builds := ne $v.engineBuild.mode "off" -}}
+{{- if and $builds (eq $v.accelerator.kind "cpu") -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%sengineBuild.mode" .at) "what" (printf "%s, but engines are of GPUs, and accelerator.kind is cpu" $v.engineBuild.mode) "fix" "set engineBuild.mode=off, or another accelerator.kind") -}}
 {{- end -}}
-{{- if and $needed (eq (toString $v.models.fetch) "false") -}}
-{{- include "tritonkit.fail" (dict "where" (printf "%smodels.fetch" .at) "what" "false, but building engines and checking passports work on a copy of the repository" "fix" "leave it auto") -}}
+{{- if and (or $builds (and $v.engineBuild.checkPassports $v.models.uri)) (eq (toString $v.models.fetch) "false") -}}
+{{- $fix := ternary "leave it auto" "leave it auto, or set engineBuild.checkPassports=false" $builds -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%smodels.fetch" .at) "what" (printf "false, but %s on a copy of the repository" (ternary "engines are built" "passports are checked" $builds)) "fix" $fix) -}}
 {{- end -}}
 {{- $cache := $v.engineBuild.cache -}}
 {{- if and $cache.existingClaim $cache.size -}}

@@ -7,7 +7,7 @@ from onnx import helper
 from tritonkit.repository.lint import Options
 
 from .cases_layout import external
-from .lab import BATCHED, XY, Case, Files, Link, graph, onnx_model, python, tensor
+from .lab import BATCHED, IDENTITY, ONE, XY, Case, Files, Link, graph, onnx_model, python, tensor
 
 EMBEDDED = Options(image=(24, 10))
 INITIAL = 'name: "i" data_type: TYPE_FP32 dims: 4 zero_data: true'
@@ -36,6 +36,18 @@ def operator(name: str, domain: str = "", opset: int = 17) -> bytes:
     )
 
 
+def importing(lines: str, helper: str = "") -> Files:
+    """A Python model whose file begins with these lines, and a file beside it."""
+    return python(code=lines + IDENTITY) | {"1/helper.py": helper}
+
+
+ON_GPU: Files = {"config.pbtxt": f'backend: "onnxruntime"\n{ONE.replace("CPU", "GPU")}{BATCHED}{XY}'}
+NVIDIA = Options(image=(26, 9), origin="nvidia", variant="py3")
+TAG = Options(image=(26, 9))
+OWN = Options(image=(26, 9), origin="other")
+ABSENT = "import absent_from_images\n"
+TOLERANT = "try:\n    import absent_from_images\nexcept ImportError:\n    pass\n"
+INSIDE = "def later():\n    import absent_from_images\n"
 GOOD = state(INITIAL)
 TWICE = INITIAL + " } initial_state { " + INITIAL.replace('"i"', '"j"')
 OPEN = graph([helper.make_node("Flatten", ["x"], ["y"], axis=1)], [tensor("x", "N", 2, 2)], [tensor("y", "N", "M")])
@@ -73,4 +85,14 @@ CASES = [
          "escapes model directory"),
     Case("TK154", python(BATCHED + XY + 'metric_tags { key: "a-b" value: "c" }\n'),
          python(BATCHED + XY + 'metric_tags { key: "a_b" value: "c" }\n'), "the server died of it", ends=True),
+    Case("TK155", onnx_model(), onnx_model() | ON_GPU, options=Options(has_gpu=True), runs=False),
+    Case("TK155", onnx_model() | {"passport.json": '{"target": "cpu", "precision": "int8"}'}, python(), label="built",
+         options=Options(has_gpu=True)),
+    Case("TK156", onnx_model() | ON_GPU, onnx_model(), options=Options(has_gpu=False), runs=False),
+    Case("TK157", importing(ABSENT), importing("import numpy\n"), "absent_from_images", "module", options=NVIDIA),
+    Case("TK157", importing("from helper import x\n", ABSENT + "x = 1\n"),
+         importing("from helper import x\n", "x = 1\n"), "absent_from_images", "beside", options=NVIDIA),
+    Case("TK157", importing(ABSENT), importing(TOLERANT), "absent_from_images", "tag", severity="info", options=TAG),
+    Case("TK157", importing(ABSENT), importing(ABSENT.replace("absent_from_images", "numpy.linalg")), "absent_from_images",
+         "own", runs=False, options=NVIDIA, good_options=OWN),
 ]  # fmt: skip

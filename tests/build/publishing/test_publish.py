@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,17 +24,37 @@ from support import Project
 from tritonkit import publishing
 from tritonkit.errors import CheckFailed
 from tritonkit.publishing import keeping
+from tritonkit.repository import lint, text
 from tritonkit.server import TritonServer, runtime
 from tritonkit_client import Client
 
 Run = Callable[..., tuple[int, str, str]]
 HERE = "s3://models/prod"
+TOKENIZER = Path(text.__file__).with_name("tokenizer_model.py")
 
 
 def published(run: Run, repository: Path, *more: str) -> dict[str, object]:
     code, said, error = run("publish", repository, HERE, "--json", *more)
     assert code == 0, error
     return dict(json.loads(said))
+
+
+def test_values_say_what_models_need_that_nvidias_image_lacks(run: Run, repository: Path) -> None:
+    """The shipped tokenizer's own file, in front of a model of our backend; an ensemble needs what its steps need."""
+    tensors = (repository / "double/config.pbtxt").read_text().partition("\n")[2]
+    for name, backend, file in (("tok", "python", "model.py"), ("net", "tritonkit_onnxruntime", "model.onnx")):
+        (repository / name / "1").mkdir(parents=True)
+        (repository / name / "config.pbtxt").write_text(f'backend: "{backend}"\n{tensors}')
+        (repository / name / "1" / file).write_bytes(TOKENIZER.read_bytes())
+    whole = repository / "whole/config.pbtxt"
+    whole.write_text(whole.read_text().replace("'double'", "'tok'"))
+    found = lint.contents.read(repository, lint.Options())
+    assert lint.needs.of_image(found) == {
+        "net": ("tritonkit_onnxruntime",), "tok": ("tokenizers",), "whole": ("tokenizers",)
+    }  # fmt: skip
+    shutil.rmtree(repository / "net")
+    said = published(run, repository)
+    assert said["values"]["models"]["needs"] == {"tok": ["tokenizers"], "whole": ["tokenizers"]}  # type: ignore[index]
 
 
 def test_a_version_holds_nothing_but_models_and_the_manifest_lies_beside_it(

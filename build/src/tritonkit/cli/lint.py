@@ -21,7 +21,7 @@ def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.Argumen
         metavar="TAG",
         help="the image that will serve it, such as 26.08-py3, nvcr.io/nvidia/tritonserver:26.08-py3 or your own",
     )
-    lint.add_argument("--gpu", metavar="NAME", help="the GPU of the nodes, for example l4")
+    lint.add_argument("--gpu", metavar="NAME", help="the GPU of the nodes: l4, any, none")
     lint.add_argument(
         "--server-arg", action="append", metavar="--FLAG=VALUE", help="a flag that tritonserver will get; repeatable"
     )
@@ -33,7 +33,6 @@ def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.Argumen
 
 
 def _lint(options: argparse.Namespace) -> int:
-    from tritonkit.engines import gpus
     from tritonkit.repository import lint
     from tritonkit.repository.lint import findings, registry, report, sarif
 
@@ -43,10 +42,13 @@ def _lint(options: argparse.Namespace) -> int:
     if options.rules:
         report.print_rules(registry.in_order(), out)
         return 0
+    gpu, has_gpu = findings.parse_gpu(options.gpu) if options.gpu else (None, None)
     known = findings.Options(
         image=findings.parse_image(options.image) if options.image else None,
         origin=findings.parse_origin(options.image or ""),
-        gpu=gpus.find(options.gpu) if options.gpu else None,
+        variant=findings.parse_variant(options.image or ""),
+        gpu=gpu,
+        has_gpu=has_gpu,
         server=findings.join_flags(options.server_arg) if options.server_arg else None,
     )
     found = lint.check(options.repository, known)

@@ -195,7 +195,7 @@ def _fetch(options: argparse.Namespace) -> int:
 
 def _named(place: Place, manifest: Manifest) -> dict[str, Any]:
     version = manifest.version
-    values = place.values(version, manifest.ensembles)
+    values = place.values(version, manifest.ensembles, manifest.needs)
     return {"version": version, "destination": str(place), "uri": place.uri(version), "values": values}
 
 
@@ -262,7 +262,7 @@ def _write_values(path: Path, place: Place, manifest: Manifest) -> None:
 
     from tritonkit import atomic
 
-    values = yaml.safe_dump(place.values(manifest.version, manifest.ensembles), sort_keys=False)
+    values = yaml.safe_dump(place.values(manifest.version, manifest.ensembles, manifest.needs), sort_keys=False)
     text = f"# Written by tritonkit: version {manifest.version} at {place}.\n{values}"
     atomic.write(path, text.encode())
 

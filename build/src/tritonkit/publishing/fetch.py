@@ -75,7 +75,10 @@ def _manifest(shelf: Shelf, version: str) -> Manifest:
         pointer = shelf.pointer()
         if pointer is None:
             shelf.check()
-            raise OutputError(f"nothing is published at {shelf.place}", "`tritonkit publish` does that")
+            raise OutputError(
+                f"nothing is published at {shelf.place}",
+                "`tritonkit publish` does that; the chart serves what else lies there with checkPassports=false",
+            )
         version = pointer.version
     found = shelf.manifest(version)
     if found is None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 
 from pydantic import TypeAdapter, ValidationError
@@ -42,6 +43,7 @@ class Manifest:
         published: When it was complete, in ISO 8601, UTC.
         files: In the order of their paths.
         ensembles: Names of the models that are ensembles of others; the chart's metrics count them apart.
+        needs: Of each model, what it loads that NVIDIA's image lacks: a backend, or modules of Python.
         tritonkit: The release that wrote it.
     """
 
@@ -49,6 +51,7 @@ class Manifest:
     published: str
     files: tuple[File, ...]
     ensembles: tuple[str, ...] = ()
+    needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tritonkit: str = __version__
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
@@ -67,19 +68,23 @@ class Place:
             return f"as://{self.account}/{folder}"
         return folder if self.scheme == "file" else f"{self.scheme}://{folder}"
 
-    def values(self, version: str, ensembles: tuple[str, ...] = ()) -> dict[str, Any]:
-        """The chart's values that name a version, and which of its models are ensembles.
+    def values(
+        self, version: str, ensembles: tuple[str, ...] = (), needs: Mapping[str, Sequence[str]] | None = None
+    ) -> dict[str, Any]:
+        """The chart's values that name a version, which of its models are ensembles, and what they need of an image.
 
         For a folder, ``subPath`` counts from the mount point that holds it, which is the claim's root; where nothing
         is mounted, from the folder itself.
         """
         more = {"autoscaling": {"ensembles": list(ensembles)}} if ensembles else {}
+        needed = {"needs": {name: list(words) for name, words in needs.items()}} if needs else {}
         if self.scheme != "file":
-            return {"models": {"uri": self.uri(version)}} | more
+            return {"models": {"uri": self.uri(version)} | needed} | more
         folder = Path(self.root)
         mount = next(place for place in (folder, *folder.parents) if place.is_mount())
         base = folder if mount == Path("/") else mount
-        return {"models": {"pvc": {"subPath": (folder / VERSIONS / version).relative_to(base).as_posix()}}} | more
+        path = (folder / VERSIONS / version).relative_to(base).as_posix()
+        return {"models": {"pvc": {"subPath": path}} | needed} | more
 
 
 def parse(text: str, endpoint_url: str | None = None) -> Place:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tritonkit.errors import CheckFailed, OutputError
@@ -71,7 +71,8 @@ def publish(repository: Path, place: Place, say: Say = lambda _text: None, *, dr
     with refusals.explained(place), ThreadPoolExecutor(THREADS) as pool:
         shelf.check(make=True)
         files = contents.digest(found, pool, Meter(say, "hash", len(found.sources), found.size))
-        transfer = _Transfer(shelf, Manifest(version_of(files), now(), files, ensembles(repository)), found, pool)
+        manifest = Manifest(version_of(files), now(), files, *facts(repository))
+        transfer = _Transfer(shelf, manifest, found, pool)
         return transfer.plan() if dry_run else transfer.run(say)
 
 
@@ -87,10 +88,16 @@ def _lint(repository: Path) -> None:
         )
 
 
-def ensembles(repository: Path) -> tuple[str, ...]:
-    """Names of the repository's ensembles, whose requests Triton counts once more for every step."""
+def facts(repository: Path) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """What the chart has to know of a repository beside its place.
+
+    Returns:
+        Names of its ensembles, whose requests Triton counts once more for every step, and of each model what it needs
+        that NVIDIA's image lacks.
+    """
     found = lint.contents.read(repository, lint.Options())
-    return tuple(name for name, model in found.models.items() if model.ensemble and not name.startswith("."))
+    names = tuple(name for name, model in found.models.items() if model.ensemble and not name.startswith("."))
+    return names, lint.needs.of_image(found)
 
 
 def _check_apart(repository: Path, place: Place) -> None:
@@ -209,8 +216,9 @@ class _Transfer:
         }
         sizes = {file.path: file.size for file in self.manifest.files}
         previous = self.pointer.version if self.pointer and self.pointer.version != self.version else ""
+        named = replace(self.known, needs=self.manifest.needs) if self.known else self.manifest  # older ones lack it
         return Published(
-            self.known or self.manifest, previous, **by_kind,
+            named, previous, **by_kind,
             uploaded_bytes=sum(sizes[path] for path in by_kind["uploaded"]), skipped=self.found.skipped,
             notes=(*self.found.notes, *notes),
         )  # fmt: skip

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tritonkit.errors import OutputError
-from tritonkit.repository.lint import contents, pbtxt, registry, rules
+from tritonkit.repository.lint import contents, needs, pbtxt, registry, rules
 from tritonkit.repository.lint.contents import Model
 from tritonkit.repository.lint.findings import SEVERITIES, Finding, Options, Problem, Report
 from tritonkit.repository.lint.registry import RULES, Context, Rule, rule
 
-__all__ = ["RULES", "Finding", "Options", "Report", "Rule", "check"]
+__all__ = ["RULES", "Finding", "Options", "Report", "Rule", "check", "needs"]
 assert rules.FAMILIES  # importing them registers their rules
 STRAY = "TK001"
 UNREADABLE = "TK016"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tritonkit.engines import gpus
 from tritonkit.engines.gpus import Gpu
 from tritonkit.errors import InputError
 
@@ -62,6 +63,8 @@ class Options:
         origin: Whether it is NVIDIA's own image or another made of it, such as that of build/Dockerfile; empty where
             only its release is known.
         gpu: The GPU of the nodes; None where unknown.
+        variant: What follows the release in the image's tag, ``py3``; empty where unknown.
+        has_gpu: Whether the nodes have a GPU, where it is not known which; None where unknown.
         server: Flags of ``tritonserver``, such as ``--cache-config=local,size=1048576``; None where unknown.
     """
 
@@ -69,6 +72,13 @@ class Options:
     gpu: Gpu | None = None
     server: tuple[str, ...] | None = None
     origin: Origin = ""
+    variant: str = ""
+    has_gpu: bool | None = None
+
+    @property
+    def on_gpu(self) -> bool | None:
+        """Whether the nodes have a GPU; None where unknown."""
+        return True if self.gpu else self.has_gpu
 
     def flag(self, name: str) -> list[str]:
         """The values of a server flag, given without its dashes."""
@@ -101,6 +111,22 @@ def parse_image(text: str) -> tuple[int, int]:
     if match is None or not 1 <= int(match[2]) <= 12:
         raise InputError(f"{text!r} is no tag of an NGC Triton image", "give one such as 26.08 or 26.08-py3")
     return int(match[1]), int(match[2])
+
+
+def parse_variant(text: str) -> str:
+    """``py3`` of an NGC tag; empty where it says none."""
+    match = re.fullmatch(r"(?:.*:)?\d{2}\.\d{2}-([\w.-]+)", text.strip())
+    return match[1] if match else ""
+
+
+def parse_gpu(text: str) -> tuple[Gpu | None, bool | None]:
+    """The GPU of the nodes and whether they have one: ``l4``, ``any`` for one that is not known, ``none``.
+
+    Raises:
+        InputError: There is no such GPU.
+    """
+    word = text.strip().lower()
+    return (None, word == "any") if word in {"any", "none"} else (gpus.find(text), True)
 
 
 def parse_origin(text: str) -> Origin:

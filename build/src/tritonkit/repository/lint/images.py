@@ -56,6 +56,13 @@ FIELDS: dict[str, Image] = {
     "ModelEnsembling.max_inflight_requests": (25, 11),
 }
 
+PLAIN = "py3"  # the variant that has every backend but those of language models
+# What it has for Python models beside the standard library: build.py of triton-inference-server/server installs numpy,
+# setuptools and wheel by pip where the Python backend is built in.
+PYTHON_MODULES = frozenset({"numpy", "pip", "pkg_resources", "setuptools", "wheel"})
+# What the image of build/Dockerfile adds to it for Python models.
+TOOLS_MODULES = frozenset({"tokenizers"})
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -90,3 +97,13 @@ def limits(image: Image) -> Limits:
 def name(image: Image) -> str:
     """``26.08`` of an image."""
     return f"{image[0]}.{image[1]:02}"
+
+
+def where(module: str) -> str:
+    """How a Python model gets a module that NVIDIA's image lacks: what to do, as a sentence."""
+    if module in TOOLS_MODULES:
+        return f"serve it with the image of build/Dockerfile, which has {module}"
+    return (
+        f"add {module} to an image of your own (FROM that of build/Dockerfile, RUN python3 -m pip install) and serve it"
+        " with that, or give the model an EXECUTION_ENV_PATH"
+    )

@@ -3,6 +3,7 @@
 from tritonkit.repository.lint.rules import (
     batching,
     config,
+    devices,
     engines,
     ensembles,
     files,
@@ -26,4 +27,5 @@ from tritonkit.repository.lint.rules import (
 FAMILIES = (
     layout, files, config, tensors, graph, batching, sequences, sequence_graph, warmup, ensembles, engines, precision,
     resources, sizes, padding, python, queues, releases, schema, operators,
+    devices,
 )  # fmt: skip

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from tritonkit.repository.lint import backends
-from tritonkit.repository.lint.contents import Model, is_file
-from tritonkit.repository.lint.findings import Problem
+from tritonkit.repository.lint import images, imports
+from tritonkit.repository.lint.contents import Model
+from tritonkit.repository.lint.findings import Problem, Severity
 from tritonkit.repository.lint.registry import PYTHON, REQUESTS, Context, rule
 
 _DOCS = "README of triton-inference-server/python_backend, Usage"
@@ -21,22 +20,8 @@ _NEWER = re.compile(r"\b[ft]r?[\"']|^\s*type\s+\w|^\s*(async\s+)?(def|class)\s+\
 
 
 def _sources(model: Model) -> Iterator[tuple[Path, str]]:
-    if model.served.backend != backends.PYTHON:
-        return
-    for number in model.loaded:
-        path = model.version(number) / model.served.filename
-        if is_file(path) and path.suffix == ".py":
-            yield path, path.read_bytes().decode("utf-8", errors="replace")
-
-
-def _parse(text: str) -> ast.Module | SyntaxError:
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of the model's own code
-            return ast.parse(text)
-    except SyntaxError as error:
-        return error
-    except (ValueError, RecursionError, MemoryError) as error:  # null bytes, nesting
-        return SyntaxError(str(error))
+    for path in imports.sources(model):
+        yield path, path.read_bytes().decode("utf-8", errors="replace")
 
 
 @rule("TK120", "python-syntax", "error", "model.py is no Python", enforced_by=PYTHON, source=_DOCS)
@@ -45,7 +30,7 @@ def python_syntax(model: Model, _: Context) -> Iterator[Problem]:
     older than the image's; where the line could be newer syntax, it only warns.
     """
     for path, text in _sources(model):
-        tree = _parse(text)
+        tree = imports.parse(text)
         if isinstance(tree, SyntaxError):
             line = (tree.text or "").rstrip()
             yield Problem(
@@ -58,7 +43,7 @@ def python_syntax(model: Model, _: Context) -> Iterator[Problem]:
 def python_class(model: Model, _: Context) -> Iterator[Problem]:
     """The backend looks for a class of exactly this name. One that is imported, assigned or made at run time counts."""
     for path, text in _sources(model):
-        tree = _parse(text)
+        tree = imports.parse(text)
         if isinstance(tree, ast.Module) and CLASS not in text and not _imports_everything(tree):
             yield Problem(f"there is no class {CLASS}", f"call the model's class {CLASS}", path=path)
 
@@ -74,7 +59,7 @@ def python_execute(model: Model, _: Context) -> Iterator[Problem]:
     object may inherit `execute`, so it is not judged.
     """
     for path, text in _sources(model):
-        tree = _parse(text)
+        tree = imports.parse(text)
         if not isinstance(tree, ast.Module):
             continue
         for node in tree.body:
@@ -91,3 +76,31 @@ def _lacks_execute(node: ast.ClassDef) -> bool:
     names = {child.name for child in node.body if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)}
     simple = all(isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Expr | ast.Pass) for child in node.body)
     return simple and "execute" not in names
+
+
+@rule(
+    "TK157",
+    "import-not-in-image",
+    "error",
+    "a Python model imports what its image does not have",
+    enforced_by=PYTHON,
+    source=_DOCS,
+)
+def import_not_in_image(model: Model, context: Context) -> Iterator[Problem]:
+    """NVIDIA's `-py3` images have numpy for Python models, and little else; the image of build/Dockerfile adds
+    `tokenizers`. A model that imports another module does not load there. Checked only with `--image`; of an image of
+    your own, and of NVIDIA's other variants, nothing is known. Where `--image` names a release only, it may be either,
+    so this is a remark; where the import stands in a function or a condition, a warning. A model with
+    `EXECUTION_ENV_PATH` brings its environment along.
+    """
+    options = context.options
+    if options.image is None or options.origin == "other" or options.variant not in {"", images.PLAIN}:
+        return
+    for entry in imports.foreign(model):
+        if entry.module in images.PYTHON_MODULES:
+            continue
+        severity: Severity | None = "info" if not options.origin else None if entry.certain else "warning"
+        yield Problem(
+            f"{entry.path.name} imports {entry.module}, and NVIDIA's images do not have it",
+            images.where(entry.module), entry.line, entry.path, severity,
+        )  # fmt: skip

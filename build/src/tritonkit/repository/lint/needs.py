@@ -1,0 +1,53 @@
+"""What a model needs of where it runs: a CPU or a GPU, and what NVIDIA's own image does not have.
+
+Read from configurations, passports and Python files. Lint's rules, `tritonkit publish` and `make deploy` use it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tritonclient.grpc import model_config_pb2 as pb
+
+from tritonkit.repository.lint import backends, images, imports
+from tritonkit.repository.lint.contents import Model, Repository
+
+Device = Literal["cpu", "gpu", ""]
+_GROUP = pb.ModelInstanceGroup
+# Backends whose work a GPU would do. A Python model decides for itself, and before or after another a CPU is usual.
+_COMPUTES = frozenset({*backends.ONNX, backends.TENSORRT, backends.PYTORCH, backends.OPENVINO, backends.TENSORFLOW})
+
+
+def device(model: Model) -> Device:
+    """Where a model's work is done; empty where that depends on the node, or is nothing for a GPU."""
+    kinds = {group.kind for group in model.config.instance_group}
+    if _GROUP.KIND_GPU in kinds or model.served.backend == backends.TENSORRT:
+        return "gpu"
+    return "cpu" if kinds == {_GROUP.KIND_CPU} and model.served.backend in _COMPUTES else ""
+
+
+def beyond_nvidias_image(model: Model) -> tuple[str, ...]:
+    """Names of what a model loads that NVIDIA's `-py3` image lacks: a backend, or modules of Python."""
+    if model.served.backend == backends.TRITONKIT_ONNXRUNTIME:
+        return (backends.TRITONKIT_ONNXRUNTIME,)
+    modules = {entry.module for entry in imports.foreign(model) if entry.certain}
+    return tuple(sorted(modules - images.PYTHON_MODULES))
+
+
+def of_image(repository: Repository) -> dict[str, tuple[str, ...]]:
+    """What each model of a repository needs so; models that need nothing are left out.
+
+    An ensemble needs what its steps need: Triton loads them with it.
+    """
+    models = {name: model for name, model in repository.models.items() if not name.startswith(".")}
+    needs = {name: _with_steps(name, models, frozenset()) for name in models}
+    return {name: tuple(sorted(words)) for name, words in needs.items() if words}
+
+
+def _with_steps(name: str, models: dict[str, Model], above: frozenset[str]) -> set[str]:
+    if name not in models or name in above:  # TK082 and TK083 say so
+        return set()
+    words = set(beyond_nvidias_image(models[name]))
+    for step in models[name].config.ensemble_scheduling.step:
+        words |= _with_steps(step.model_name, models, above | {name})
+    return words
