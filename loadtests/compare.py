@@ -197,7 +197,7 @@ def _subject(wanted: Recipe, repository: Path, target: targets.Target) -> Subjec
         raise InputError(f"{wanted.path} has no SLO to find a capacity for", "add  slo: {p99_ms: 50}, or --slo")
     folder = repository / wanted.name
     served = config.parse((folder / layout.CONFIG).read_text(encoding="utf-8"))
-    path = folder / layout.VERSION / (served.default_model_filename or "model.onnx")
+    path = folder / str(wanted.number) / (served.default_model_filename or "model.onnx")
     if not path.is_file():
         raise InputError(f"{path} is not there", f"`make build TARGET={target}`")
     inputs = tuple(samples.batch([sample], 1) for sample in samples.load(wanted, CHECKED))

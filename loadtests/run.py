@@ -42,7 +42,7 @@ def main() -> int:
         result = _run(options)
         # First, as the disk for the report may be full.
         Console(highlight=False, soft_wrap=True).print("\n".join(printed.lines(result)), markup=False)
-        folder = options.reports / "+".join(result.models)
+        folder = options.reports / "+".join(name.replace("/", "-") for name in result.models)  # clf/2 is one folder
         _write(folder, result)
     except KeyboardInterrupt:
         print("error: interrupted before there was a report", file=sys.stderr)
@@ -57,7 +57,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True,
-                        help=f"a recipe's name in {RECIPES}, or its file; a mix with weights: a:3,b:1")  # fmt: skip
+                        help=f"recipe's name in {RECIPES}, or file; a mix: a:3,b:1; versions: a/1:9,a/2:1")  # fmt: skip
     loop = parser.add_mutually_exclusive_group()
     loop.add_argument("--users", type=int, default=8, help="closed loop: callers, each with one request at a time")
     loop.add_argument("--arrivals", help=f"open loop: {arrivals.FORMS}")
@@ -89,7 +89,7 @@ def _run(options: argparse.Namespace) -> Result:
         with _server(options) as (host, metrics_url):
             steps.next(f"{how} over {options.protocol}, {long}")
             arguments = headless.command(
-                plan, host, USERS[options.protocol], list(paths.values()), processes=options.processes,
+                plan, host, USERS[options.protocol], list(dict.fromkeys(paths.values())), processes=options.processes,
                 slo=options.slo, metrics_url=metrics_url, record=options.record,
             )  # fmt: skip
             result = headless.run(arguments)
@@ -103,7 +103,8 @@ def _run(options: argparse.Namespace) -> Result:
 def _recipes(options: argparse.Namespace) -> dict[str, Path]:
     """The recipe's file of each model that was named."""
     named = payloads.mix(options.model)
-    return {name: Path(name) if name.endswith(".yaml") else RECIPES / f"{name}.yaml" for name in named}
+    bases = {name: payloads.split_version(name)[0] for name in named}
+    return {name: Path(of) if of.endswith(".yaml") else RECIPES / f"{of}.yaml" for name, of in bases.items()}
 
 
 def _plan(options: argparse.Namespace, paths: Mapping[str, Path]) -> Plan:
@@ -115,10 +116,16 @@ def _plan(options: argparse.Namespace, paths: Mapping[str, Path]) -> Plan:
         warm_up_s=_seconds("WARM_UP", options.warm_up, least=0),
         users=options.users,
         seed=options.seed,
-        models={recipe.load(path).name: weights[name] for name, path in paths.items()},
+        models={_named(name, path): weights[name] for name, path in paths.items()},
         batch_sizes=options.batch_sizes,
         lengths=options.lengths,
     )
+
+
+def _named(name: str, path: Path) -> str:
+    """A model as requests name it: by its recipe's name, with the version that was asked for."""
+    version = payloads.split_version(name)[1]
+    return recipe.load(path).name + (f"/{version}" if version else "")
 
 
 def _check(plan: Plan, options: argparse.Namespace) -> None:
