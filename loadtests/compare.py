@@ -345,12 +345,7 @@ def _write(folder: Path, result: ComparisonResult) -> None:
         "result.json": json.dumps(result.to_json(), indent=2) + "\n",
         "index.html": comparepage.render(result),
     }
-    with atomic.explained(folder), atomic.staging(folder) as stage:
-        made = stage / folder.name
-        made.mkdir()
-        for name, text in files.items():
-            (made / name).write_text(text, encoding="utf-8")
-        atomic.put(made, folder)
+    atomic.put_files(folder, files)
 
 
 def _print(result: ComparisonResult) -> None:

@@ -158,12 +158,7 @@ def _write(folder: Path, result: Result) -> None:
         "junit.xml": junit.render(result),
         "index.html": loadpage.render(result),
     }
-    with atomic.staging(folder) as stage:
-        made = stage / folder.name
-        made.mkdir()
-        for name, text in files.items():
-            (made / name).write_text(text, encoding="utf-8")
-        atomic.put(made, folder)
+    atomic.put_files(folder, files)
 
 
 def _seconds(name: str, text: str, *, least: float) -> float:

@@ -125,7 +125,8 @@ def test_the_page_from_the_first_version_to_the_rollback(reader: Reader) -> None
         folder = reader.directory / "reports/loadtest/classifier-1+classifier-2"
         models = json.loads((folder / "result.json").read_text(encoding="utf-8"))["models"]
         assert set(models) == {"classifier/1", "classifier/2"}
-        assert models["classifier/1"]["completed"] > 3 * models["classifier/2"]["completed"] > 0
+        assert models["classifier/1"]["requests"] > 3 * models["classifier/2"]["requests"] > 0
+        assert models["classifier/1"]["server"]["requests"] > 3 * models["classifier/2"]["server"]["requests"] > 0
 
         reader.types()  # half of the callers; Triton loads the model again, and counts anew
         half = reader.runs(split)
