@@ -156,6 +156,23 @@ def test_traffic_that_cannot_be_served_is_refused_and_nothing_is_written(
     assert project.files() == before
 
 
+def test_a_node_is_checked_for_every_version_that_is_served_and_for_no_other(project: Project) -> None:
+    from tritonkit.engines import check
+    from tritonkit.engines.node import Node
+
+    old, new = two(project)
+    assert project.run("build", old, new, "--repository", project.repository)[0] == 0
+    passport = project.repository / "classifier/1/passport.json"
+    content = json.loads(passport.read_text(encoding="utf-8"))
+    passport.write_text(json.dumps(content | {"cpu_features": ["avx512_vnni"]}), encoding="utf-8")
+    here = Node((), None, None)
+    problems = check.check_model(project.repository / "classifier", here).problems
+    assert [problem.kind for problem in problems] == ["cpu"]
+    new.write_text(new.read_text(encoding="utf-8").replace("1: 90, 2: 10", "2: 1"), encoding="utf-8")
+    assert project.run("build", new, "--repository", project.repository)[0] == 0
+    assert not check.check_model(project.repository / "classifier", here).problems
+
+
 def test_two_recipes_of_one_version_are_refused(project: Project) -> None:
     old, new = two(project, "max_batch_size: 4")
     new.write_text(new.read_text(encoding="utf-8").replace("version: 2", "version: 1"), encoding="utf-8")
