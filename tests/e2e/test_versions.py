@@ -20,7 +20,7 @@ from google.protobuf.json_format import MessageToDict
 from onnxmodels import write_linear, write_recipe
 
 from tritonkit.repository import config
-from tritonkit_client import Client, Traffic, TritonkitClientError
+from tritonkit_client import Client, ModelNotFound, ModelNotReady, Traffic
 
 FEATURES = np.ones((1, 4), np.float32)
 
@@ -137,7 +137,7 @@ def test_the_page_from_the_first_version_to_the_rollback(reader: Reader) -> None
         reader.types()  # rollback
         assert reader.runs(split)["traffic"].shares == {"1": 1}
         assert client.infer("classifier", x=FEATURES)["scores"][0, 0] == 4
-        with pytest.raises(TritonkitClientError):
+        with pytest.raises((ModelNotFound, ModelNotReady)):
             client.infer("classifier", x=FEATURES, model_version="2")
 
     _, _, promoted, rolled_back = (printed for printed in reader.types() if printed)
