@@ -173,6 +173,13 @@ def test_a_node_is_checked_for_every_version_that_is_served_and_for_no_other(pro
     assert not check.check_model(project.repository / "classifier", here).problems
 
 
+def test_several_versions_for_tensorrt_are_refused_as_a_node_builds_engines_of_one(project: Project) -> None:
+    code, _, error = project.run("build", *two(project), "--target", "tensorrt", "--repository", project.repository)
+    assert code == 2
+    assert "engines are built on a node for one of them" in error
+    assert not project.files()
+
+
 def test_two_recipes_of_one_version_are_refused(project: Project) -> None:
     old, new = two(project, "max_batch_size: 4")
     new.write_text(new.read_text(encoding="utf-8").replace("version: 2", "version: 1"), encoding="utf-8")

@@ -75,8 +75,15 @@ def check(repository: Path, recipe: Recipe, target: Target, beside: Sequence[Rec
         beside: Recipes of other versions that are built with it.
 
     Raises:
-        RecipeError: ``traffic`` names a version that is not there, or one that takes or gives something else.
+        RecipeError: ``traffic`` names a version that is not there, or one that takes or gives something else;
+            or several, for TensorRT.
     """
+    if target == "tensorrt" and len(recipe.served) > 1:
+        raise RecipeError(
+            f"{recipe.path}: traffic names {len(recipe.served)} versions, and engines are built on a node for one of "
+            "them",
+            "build for --target cuda, or give the second version a recipe with a name of its own",
+        )
     for other in beside:
         _check_tensors(recipe, target, config.build(other, target), other.number)
     directory = repository / recipe.name
