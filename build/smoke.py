@@ -1,5 +1,7 @@
 """Sends one inference to every model of a deployment, over every endpoint: what ``helm test`` runs in a pod.
 
+Where several versions of a model are served, each gets one.
+
 Inputs that are not given are the smallest that a model takes: zeros, or the word "text". Whether answers are right is
 for the build's parity check; here they must come, and have the shapes that the model states.
 
@@ -86,28 +88,38 @@ def _zeros(spec: TensorSpec) -> np.ndarray[Any, Any]:
 def _test(url: str, models: Sequence[str], inputs: Mapping[str, Inputs], timeout_s: float) -> int:
     failed = 0
     with Client(url, timeout=timeout_s) as client:
-        for name in models:
+        for name, version in [(model, version) for model in models for version in _versions(client, model)]:
             begun = time.perf_counter()
+            label = f"{name}/{version}" if version else name
             try:
-                said = _infer(client, url, name, inputs.get(name, {}))
+                said = _infer(client, url, name, version, inputs.get(name, {}))
             except (TritonkitClientError, Unexpected) as error:
                 failed = 1
-                _say(f"FAILED {url} {name}: {error}")
+                _say(f"FAILED {url} {label}: {error}")
                 if name not in inputs:
                     _say(f"  fix: if zeros are no input for {name}, give it one: tests.inputs.{name}")
                 continue
-            _say(f"ok     {url} {name}: {said} in {(time.perf_counter() - begun) * 1000:.1f} ms")
+            _say(f"ok     {url} {label}: {said} in {(time.perf_counter() - begun) * 1000:.1f} ms")
     return failed
 
 
-def _infer(client: Client, url: str, name: str, given: Inputs) -> str:
-    model = client.metadata(name)
+def _versions(client: Client, name: str) -> list[str]:
+    """The versions of a model that are served, where there are several; else the one that the server chooses, empty."""
+    try:
+        served = sorted(counts.version for counts in client.statistics(name))
+    except TritonkitClientError:  # the inference says what is wrong
+        served = []
+    return served if len(served) > 1 else [""]
+
+
+def _infer(client: Client, url: str, name: str, version: str, given: Inputs) -> str:
+    model = client.metadata(name, model_version=version)
     inputs = smallest(model, given)
     if model.decoupled and not url.startswith("grpc"):
         return "decoupled, which HTTP does not serve; not asked"
     if model.decoupled:
-        return f"{sum(1 for _ in client.stream(name, inputs))} responses"
-    outputs = _call(client, name, inputs)
+        return f"{sum(1 for _ in client.stream(name, inputs, model_version=version))} responses"
+    outputs = _call(client, name, version, inputs)
     if not outputs:
         raise Unexpected("an answer without outputs")
     for spec in model.outputs:
@@ -119,10 +131,10 @@ def _infer(client: Client, url: str, name: str, given: Inputs) -> str:
     return ", ".join(f"{key} {value.dtype} {list(value.shape)}" for key, value in outputs.items())
 
 
-def _call(client: Client, name: str, inputs: Inputs) -> Mapping[str, np.ndarray[Any, Any]]:
-    if "sequence_batching" not in client.config(name):
-        return client.infer(name, inputs)
-    with client.sequence(name) as sequence:  # leaving it ends the sequence on the server
+def _call(client: Client, name: str, version: str, inputs: Inputs) -> Mapping[str, np.ndarray[Any, Any]]:
+    if "sequence_batching" not in client.config(name, model_version=version):
+        return client.infer(name, inputs, model_version=version)
+    with client.sequence(name, model_version=version) as sequence:  # leaving it ends the sequence on the server
         return sequence(inputs)
 
 

@@ -147,12 +147,8 @@ def as_json(found: Capacity, result: Result) -> dict[str, Any]:
 
 def write(folder: Path, result: Result) -> None:
     """The page and the figures, both or neither."""
-    with atomic.staging(folder) as stage:
-        made = stage / folder.name
-        made.mkdir()
-        (made / "result.json").write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
-        (made / "index.html").write_text(loadpage.render(result), encoding="utf-8")
-        atomic.put(made, folder)
+    files = {"result.json": json.dumps(result.to_json(), indent=2) + "\n", "index.html": loadpage.render(result)}
+    atomic.put_files(folder, files)
 
 
 def _parser() -> Parser:

@@ -182,7 +182,7 @@ def _subject(wanted: Recipe, repository: Path, target: targets.Target) -> Subjec
         raise InputError(f"{wanted.path} has no SLO to find a capacity for", "add  slo: {p99_ms: 50}, or --slo")
     folder = repository / wanted.name
     served = config.parse((folder / layout.CONFIG).read_text(encoding="utf-8"))
-    path = folder / layout.VERSION / (served.default_model_filename or "model.onnx")
+    path = folder / str(wanted.number) / (served.default_model_filename or "model.onnx")
     if not path.is_file():
         raise InputError(f"{path} is not there", f"build it again: `tritonkit build {wanted.path} --target {target}`")
     inputs = tuple(samples.batch([sample], 1) for sample in samples.load(wanted, CHECKED))
@@ -330,12 +330,7 @@ def _write(folder: Path, result: ComparisonResult) -> None:
         "result.json": json.dumps(result.to_json(), indent=2) + "\n",
         "index.html": comparepage.render(result),
     }
-    with atomic.explained(folder), atomic.staging(folder) as stage:
-        made = stage / folder.name
-        made.mkdir()
-        for name, text in files.items():
-            (made / name).write_text(text, encoding="utf-8")
-        atomic.put(made, folder)
+    atomic.put_files(folder, files)
 
 
 def _print(result: ComparisonResult) -> None:

@@ -43,7 +43,7 @@ def main() -> int:
         result = _run(options)
         # First, as the disk for the report may be full.
         Console(highlight=False, soft_wrap=True).print("\n".join(printed.lines(result)), markup=False)
-        folder = options.reports / "+".join(result.models)
+        folder = options.reports / "+".join(name.replace("/", "-") for name in result.models)  # clf/2 is one folder
         _write(folder, result)
     except KeyboardInterrupt:
         print("error: interrupted before there was a report", file=sys.stderr)
@@ -62,7 +62,7 @@ def _parser() -> Parser:
                   "python loadtests/run.py --model my_model.yaml --users 8 --host grpc://127.0.0.1:8001"],
     )  # fmt: skip
     parser.add_argument("--model", required=True,
-                        help=f"{models.HELP}; a mix with weights: a:3,b:1")  # fmt: skip
+                        help=f"{models.HELP}; a mix with weights: a:3,b:1; of versions: a/1:9,a/2:1")  # fmt: skip
     loop = parser.add_mutually_exclusive_group()
     loop.add_argument("--users", type=int, default=8, help="closed loop: callers, each with one request at a time")
     loop.add_argument("--arrivals", help=f"open loop: {arrivals.FORMS}")
@@ -95,7 +95,7 @@ def _run(options: argparse.Namespace) -> Result:
         with _server(options, list(paths.values()), target) as (host, metrics_url):
             steps.next(f"{how} over {options.protocol}, {long}")
             arguments = headless.command(
-                plan, host, USERS[options.protocol], list(paths.values()), processes=options.processes,
+                plan, host, USERS[options.protocol], list(dict.fromkeys(paths.values())), processes=options.processes,
                 slo=options.slo, metrics_url=metrics_url, record=options.record,
             )  # fmt: skip
             result = headless.run(arguments)
@@ -109,7 +109,8 @@ def _run(options: argparse.Namespace) -> Result:
 def _recipes(options: argparse.Namespace) -> dict[str, Path]:
     """The recipe's file of each model that was named."""
     named = payloads.mix(options.model)
-    return {name: models.recipe_path(name) for name in named}
+    bases = {name: payloads.split_version(name)[0] for name in named}
+    return {name: models.recipe_path(of) for name, of in bases.items()}
 
 
 def _plan(options: argparse.Namespace, paths: Mapping[str, Path]) -> Plan:
@@ -121,10 +122,16 @@ def _plan(options: argparse.Namespace, paths: Mapping[str, Path]) -> Plan:
         warm_up_s=_seconds("WARM_UP", options.warm_up, least=0),
         users=options.users,
         seed=options.seed,
-        models={recipe.load(path).name: weights[name] for name, path in paths.items()},
+        models={_named(name, path): weights[name] for name, path in paths.items()},
         batch_sizes=options.batch_sizes,
         lengths=options.lengths,
     )
+
+
+def _named(name: str, path: Path) -> str:
+    """A model as requests name it: by its recipe's name, with the version that was asked for."""
+    version = payloads.split_version(name)[1]
+    return recipe.load(path).name + (f"/{version}" if version else "")
 
 
 def _check(plan: Plan, options: argparse.Namespace) -> None:
@@ -160,12 +167,7 @@ def _write(folder: Path, result: Result) -> None:
         "junit.xml": junit.render(result),
         "index.html": loadpage.render(result),
     }
-    with atomic.staging(folder) as stage:
-        made = stage / folder.name
-        made.mkdir()
-        for name, text in files.items():
-            (made / name).write_text(text, encoding="utf-8")
-        atomic.put(made, folder)
+    atomic.put_files(folder, files)
 
 
 def _seconds(name: str, text: str, *, least: float) -> float:

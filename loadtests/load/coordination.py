@@ -322,7 +322,9 @@ class Conductor:
             host=host,
             processes=self.processes,
             weights=prepared.weights,
-            slos={name: given or self.library.recipes[name].slo for name in prepared.weights},
+            slos={
+                name: given or self.library.recipes[payloads.split_version(name)[0]].slo for name in prepared.weights
+            },
             environment=environments.machine() | environments.triton(host, tuple(prepared.weights)),
             command=" ".join(["locust", *sys.argv[1:]]),
             alone_ms=prepared.alone_ms,

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from load.payloads import split_version
 from load.plan import Plan
 from load.result import Result
 from tritonkit.errors import CheckFailed, InputError, MissingError
@@ -38,13 +39,20 @@ def command(
         "--arrivals": plan.arrivals or "",
         "--users": "" if plan.open else str(plan.users), "--spawn-rate": "" if plan.open else str(plan.spawn_rate),
         "--processes": str(processes) if processes > 1 else "", "--seed": str(plan.seed) if plan.seed else "",
-        "--mix": ",".join(f"{name}:{weight:g}" for name, weight in plan.models.items()) if len(plan.models) > 1 else "",
+        "--mix": _mix(plan),
         "--batch-sizes": plan.batch_sizes, "--lengths": plan.lengths, "--slo": slo, "--metrics-url": metrics_url,
         "--record": str(record or ""),
     }  # fmt: skip
     flags = [word for name, value in said.items() if value for word in (name, value)]
     named = [word for path in recipes for word in ("--recipe", str(path))]
     return ["-f", str(LOCUSTFILE), *named, "--headless", *flags, *(_meeting() if processes > 1 else ()), user]
+
+
+def _mix(plan: Plan) -> str:
+    """The models with their weights, where the recipes alone do not say what is sent: several, or a version of one."""
+    if len(plan.models) > 1 or any(split_version(name)[1] for name in plan.models):
+        return ",".join(f"{name}:{weight:g}" for name, weight in plan.models.items())
+    return ""
 
 
 def _meeting() -> list[str]:

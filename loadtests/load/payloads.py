@@ -28,10 +28,18 @@ MOST_BYTES = 256_000_000  # of one process, for models whose samples have many s
 
 @dataclass(frozen=True)
 class Request:
-    """One request: a model and its inputs, with their batch dimension where the model has one."""
+    """One request: a model and its inputs, with their batch dimension where the model has one.
+
+    ``model`` is a name, or ``NAME/VERSION``.
+    """
 
     model: str
     inputs: Sample
+
+    @property
+    def target(self) -> tuple[str, str]:
+        """The model's name, and the version; empty where the server chooses it."""
+        return split_version(self.model)
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ class Library:
             InputError: The plan names a model that no recipe has.
         """
         for name, weight in plan.models.items():
-            if name not in self.recipes or not weight > 0:
+            if split_version(name)[0] not in self.recipes or not weight > 0:
                 raise InputError(
                     f"{name!r} with weight {weight:g} cannot be part of the mix",
                     f"weights above 0 of {', '.join(self.recipes)}",
@@ -106,7 +114,8 @@ class Library:
         weights = self.weights(plan)
         batches = distribution(plan.batch_sizes, "batch sizes")
         lengths = None if plan.lengths == AS_SAMPLED else distribution(plan.lengths, "lengths")
-        makers = {name: _Maker(self.recipes[name], self.samples[name], batches, lengths) for name in weights}
+        bases = {name: split_version(name)[0] for name in weights}
+        makers = {name: _Maker(self.recipes[of], self.samples[of], batches, lengths) for name, of in bases.items()}
         random = np.random.default_rng(plan.seed)
         share = np.array(list(weights.values())) / sum(weights.values())
         found: list[Request] = []
@@ -188,8 +197,14 @@ class _Maker:
             )
 
 
+def split_version(model: str) -> tuple[str, str]:
+    """``NAME/VERSION`` as name and version; the version is empty where none is named. A file of a recipe is a name."""
+    name, _, version = model.rpartition("/")
+    return (name, version) if name and version.isdecimal() else (model, "")
+
+
 def mix(text: str) -> dict[str, float]:
-    """Weights of models, written ``a:3,b:1``; empty for empty.
+    """Weights of models, or of versions of one, written ``a:3,b:1`` and ``a/1:9,a/2:1``; empty for empty.
 
     Raises:
         InputError: It is no such list.

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import gevent
 
+from load.payloads import split_version
 from load.result import ServerSide
 from tritonkit_client import Client, Duration, ModelStatistics, TritonkitClientError
 
@@ -63,7 +64,8 @@ class Watch:
         found = {}
         for model in self._models:
             try:
-                versions = self._client.statistics(model, timeout=5)
+                name, version = split_version(model)
+                versions = self._client.statistics(name, model_version=version, timeout=5)
             except TritonkitClientError:
                 continue  # another server than Triton, or one that has just died: there is nothing to tell of it
             if versions:

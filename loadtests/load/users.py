@@ -101,7 +101,8 @@ class TritonUser(ModelUser):
 
     def call(self, request: Request) -> Answer:
         """One inference."""
-        outputs = self.client.infer(request.model, request.inputs)
+        name, version = request.target
+        outputs = self.client.infer(name, request.inputs, model_version=version)
         return Answer(sum(array.nbytes for array in outputs.values()))
 
     def close(self) -> None:
@@ -149,7 +150,8 @@ class TritonStreamUser(TritonUser):
     def call(self, request: Request) -> Answer:
         """One stream, to its end."""
         size, first_s = 0, None
-        for outputs in self.client.stream(request.model, request.inputs):
+        name, version = request.target
+        for outputs in self.client.stream(name, request.inputs, model_version=version):
             first_s = first_s or time.perf_counter()
             size += sum(array.nbytes for array in outputs.values())
         return Answer(size, first_s)

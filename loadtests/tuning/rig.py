@@ -64,7 +64,8 @@ class Built:
 @contextlib.contextmanager
 def built(recipe: Recipe, target: Target = "cpu") -> Iterator[Built]:
     """Build a recipe into a temporary repository that has the graphs of all its accurate variants."""
-    plain = recipe.model_copy(update={"batching": recipe.batching.model_copy(update={"precision": None})})
+    alone = {"batching": recipe.batching.model_copy(update={"precision": None}), "traffic": {}}
+    plain = recipe.model_copy(update=alone)
     with tempfile.TemporaryDirectory(prefix="tritonkit-tune-") as directory:
         repository = Path(directory, "model_repository")
         said = pipeline.build([plain], repository, target).models[recipe.name]
@@ -72,7 +73,7 @@ def built(recipe: Recipe, target: Target = "cpu") -> Iterator[Built]:
         base = exporting.exported(plain)[0]
         made = {precision: variants.make(plain, base, target, precision)[0] for precision in accurate}
         for precision, artifact in made.items():
-            _place(artifact, precision, repository / recipe.name / layout.VERSION)
+            _place(artifact, precision, repository / recipe.name / str(recipe.number))
         graphs = {precision: str(artifact.about["graph_sha256"]) for precision, artifact in made.items()}
         limits = QueueLimits(**said["queue"]) if said["queue"] else None
         yield Built(plain, repository, target, said["precision"], accurate, graphs, limits)

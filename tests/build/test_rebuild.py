@@ -297,6 +297,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
+def test_files_of_a_folder_are_written_together_and_others_in_it_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    atomic.put_files(folder, {"index.html": "1", "result.json": "1"})
+    (folder / "NOTES.md").write_text("mine")
+    (folder / "before").mkdir()
+    (folder / "before/index.html").write_text("copied away")
+    atomic.put_files(folder, {"index.html": "2", "result.json": "2"})
+    files = {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    assert files == {"index.html": "2", "result.json": "2", "NOTES.md": "mine", "before/index.html": "copied away"}
+
+
 def test_arrays_of_samples_are_cut_and_continued_to_the_sizes_wanted(project: Project) -> None:
     from tritonkit import recipe, samples
 

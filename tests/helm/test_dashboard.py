@@ -172,6 +172,8 @@ def test_the_labels_that_rules_choose_by_are_those_of_the_real_server(running: T
     asked = {reason for e in expressions() for reason in re.findall(r'reason!?="([A-Z]+)"', e)}
     assert asked == {"CANCELED", "REJECTED"}
     assert asked <= reasons
+    assert any(re.match(r'nv_inference_request_success\{.*version="1"', line) for line in lines)
+    assert any("by (model, version" in expression for expression in expressions())
 
 
 def test_an_ensembles_time_is_that_of_its_steps_again_and_it_has_no_queue(running: TritonServer) -> None:

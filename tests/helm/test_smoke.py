@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,7 +34,10 @@ def smoke() -> ModuleType:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, installed_server: Runtime) -> Iterator[TritonServer]:
     repository = tmp_path_factory.mktemp("repository")
-    models.write_models(repository, "arithmetic", "writer", "sum", "identity")
+    models.write_models(repository, "arithmetic", "writer", "sum", "identity", "photo")
+    shutil.copytree(repository / "photo/1", repository / "photo/2")
+    with (repository / "photo/config.pbtxt").open("a") as configuration:
+        configuration.write("\nversion_policy { all {} }\n")
     flags = [f"--http-restricted-api={RESTRICTED}", f"--grpc-restricted-protocol={RESTRICTED}"]
     with TritonServer(repository, runtime=installed_server, arguments=flags) as running:
         yield running
@@ -57,6 +61,12 @@ def test_without_names_every_loaded_model_is_asked(run: Run, capsys: pytest.Capt
     run()
     said = capsys.readouterr().out
     assert all(said.count(f" {name}: ") >= 2 for name in ("arithmetic", "writer", "sum", "identity"))
+
+
+def test_every_version_that_is_served_is_asked(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--model=photo") == 0
+    said = capsys.readouterr().out
+    assert all(said.count(f" photo/{version}: ") == 2 for version in (1, 2))
 
 
 def test_given_inputs_are_sent(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,6 +54,23 @@ def test_an_slo_that_is_not_met_is_exit_code_1_in_all_three_files(
     assert "poisson:30" in (folder / "index.html").read_text(encoding="utf-8")
 
 
+def test_a_version_of_a_model_is_tested_by_itself(
+    server: TritonServer, write_recipe: Recipes, script: Script, tmp_path: Path
+) -> None:
+    recipe = write_recipe("arithmetic")
+    load = ("--host", server.grpc_url, "--duration", "1s", "--warm-up", "0s", "--users", "1")
+    code, out, error = script("--model", f"{recipe}/1", *load)
+    assert code in {0, 1}, out + error  # 1 where this machine made the run invalid
+    folder = tmp_path / "reports/arithmetic-1"
+    found = Result.from_json(json.loads((folder / "result.json").read_text(encoding="utf-8")))
+    assert list(found.models) == ["arithmetic/1"]
+    assert not found.models["arithmetic/1"].failed
+    code, _, error = script("--model", f"{recipe}/7", *load)
+    assert code == 2
+    assert "fix:" in error
+    assert "ModelNotFound" in error
+
+
 def test_a_full_disk_is_said_and_leaves_the_report_of_before(
     server: TritonServer, write_recipe: Recipes, script: Script, mounted: Callable[[str], Path]
 ) -> None:

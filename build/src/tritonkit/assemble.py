@@ -68,7 +68,7 @@ def model(ready: Ready, target: Target, repository: Path, *, fallback: bool) -> 
     Raises:
         RecipeError: The target is TensorRT and the recipe names no GPUs.
     """
-    base, shipped = ready.base, ready.shipped
+    base, shipped, version = ready.base, ready.shipped, ready.recipe.number
     limits = ready.limits(target)
     recipe = queue_limits.applied(ready.recipe, target, limits)
     shapes = base.about["warmup_shapes"]
@@ -76,18 +76,18 @@ def model(ready: Ready, target: Target, repository: Path, *, fallback: bool) -> 
     passport = json.dumps(_passport(ready, target, limits, fallback=fallback), indent=2) + "\n"
     if target != "tensorrt":
         text = config.make(recipe, target, warmup)
-        return layout.Model(recipe.name, text, passport, layout.files_of(shipped))
+        return layout.Model(recipe.name, text, passport, version, layout.files_of(shipped, version))
     if not recipe.gpus:
         raise RecipeError(
             f"{recipe.path}: the target tensorrt has one engine a GPU, and the recipe names no `gpus`",
             f"add  gpus: [t4, a10g]; known are {', '.join(gpus.BY_NAME)}",
         )
     text = config.make(recipe, target, warmup, plan_names(recipe))
-    links = layout.files_of(base, graph=fallback) | {f"{layout.VERSION}/{ENGINE_GRAPH}": shipped.graph}
-    links |= {f"{layout.VERSION}/{path.name}": path for path in shipped.weights}
-    links |= _plans(repository / recipe.name, shipped)
+    links = layout.files_of(base, version, graph=fallback) | {f"{version}/{ENGINE_GRAPH}": shipped.graph}
+    links |= {f"{version}/{path.name}": path for path in shipped.weights}
+    links |= _plans(repository / recipe.name, version, shipped)
     other = {f"configs/{FALLBACK}.pbtxt": config.make(recipe, "cuda", warmup, sized=False).encode()} if fallback else {}
-    return layout.Model(recipe.name, text, passport, links, other)
+    return layout.Model(recipe.name, text, passport, version, links, other)
 
 
 def plan_names(recipe: Recipe) -> dict[str, str]:
@@ -96,17 +96,17 @@ def plan_names(recipe: Recipe) -> dict[str, str]:
     return {gpu.compute: f"model_{gpu.sm}.plan" for gpu in wanted}
 
 
-def _plans(directory: Path, shipped: store.Artifact) -> dict[str, Path]:
+def _plans(directory: Path, version: int, shipped: store.Artifact) -> dict[str, Path]:
     """Engines, with their passports, that were built from the very graph that ships."""
     found: dict[str, Path] = {}
-    for path in sorted(directory.glob(f"{layout.VERSION}/*.plan")):
+    for path in sorted(directory.glob(f"{version}/*.plan")):
         passport = path.with_name(f"{path.name}.json")
         try:
             said = json.loads(passport.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         if said.get("graph_sha256") == shipped.about["graph_sha256"]:
-            found |= {f"{layout.VERSION}/{one.name}": one for one in (path, passport)}
+            found |= {f"{version}/{one.name}": one for one in (path, passport)}
     return found
 
 
@@ -118,6 +118,7 @@ def _passport(
     said: dict[str, Any] = {
         "tritonkit": __version__,
         "model": ready.recipe.name,
+        "version": ready.recipe.number,
         "target": target,
         "precision": decision.precision,
         "forced": decision.forced,

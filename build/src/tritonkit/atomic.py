@@ -11,7 +11,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -110,6 +110,21 @@ def put(new: Path, target: Path) -> None:
     else:
         _exchange(new, target)
     _fsync(target.parent)
+
+
+def put_files(target: Path, files: Mapping[str, str]) -> None:
+    """Write text files into the folder ``target`` in one step, all of them or none; whatever else is in it stays."""
+    with explained(target), staging(target) as stage:
+        new = stage / target.name
+        if target.is_dir():
+            shutil.copytree(
+                target, new, symlinks=True, ignore=lambda folder, _: set(files) if folder == str(target) else set()
+            )
+        else:
+            new.mkdir()
+        for name, text in files.items():
+            (new / name).write_text(text, encoding="utf-8")
+        put(new, target)
 
 
 def _exchange(a: Path, b: Path) -> None:

@@ -5,8 +5,8 @@ Each step is another module's; this one only puts them in order and says how far
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from tritonkit.errors import CheckFailed, GraphError, InputError, RecipeError, S
 from tritonkit.graph import Session
 from tritonkit.precision import gate, metrics, variants
 from tritonkit.recipe import PRECISIONS, Precision, Recipe, Target
-from tritonkit.repository import config, layout, text
+from tritonkit.repository import config, layout, text, versions
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,15 @@ class Built:
         models: Name to facts: key, parity, size in bytes, seconds of the export, precision and the gate's rows.
         exported: Names of the models that were exported now; the others came from the store.
         changed: Whether the repository was written.
+        kept: Paths in the repository of what tritonkit did not write and left where it was.
+        beside: Name of each model that has several versions, to what there is of it and what is served.
     """
 
     models: dict[str, dict[str, Any]]
     exported: list[str]
     changed: bool
+    kept: tuple[str, ...] = ()
+    beside: dict[str, versions.Versions] = field(default_factory=dict)
 
 
 def build(wanted: Sequence[Recipe], repository: Path, target: Target = "cpu", options: Options = DEFAULTS) -> Built:
@@ -71,28 +75,43 @@ def build(wanted: Sequence[Recipe], repository: Path, target: Target = "cpu", op
     Raises:
         TritonkitError: Whatever is wrong; the repository is then as it was.
     """
-    _check_names(wanted)
+    leaders = versions.leading(wanted)
+    _check_names(leaders)
     layout.check_place(repository)
     # Before any export, so that a mistake there costs no time.
     for recipe in wanted:
         config.check_numbers(recipe, target)
-    texts = [model for recipe in wanted for model in text.models(recipe, target)]
+    others = {name: [one for one in wanted if one.name == name and one is not of] for name, of in leaders.items()}
+    for recipe in leaders.values():
+        versions.check(repository, recipe, target, others[recipe.name])
+    texts = [model for recipe in leaders.values() for model in text.models(recipe, target)]
+    labels = {id(one): f"{one.name}/{one.number}" if others[one.name] else one.name for one in wanted}
     exported_now: list[str] = []
     ready = []
     for recipe in wanted:
         base, now = exporting.exported(recipe)
-        exported_now += [recipe.name] if now else []
+        exported_now += [labels[id(recipe)]] if now else []
         ready.append(_ready(recipe, base, target, options))
-    models = [assemble.model(one, target, repository, fallback=options.fallback) for one in ready] + texts
+    single = {id(one.recipe): assemble.model(one, target, repository, fallback=options.fallback) for one in ready}
+    models = []
+    for name, recipe in leaders.items():
+        beside = [single[id(other)] for other in others[name]]
+        versions.check_labels(repository, recipe, single[id(recipe)], beside)
+        models.append(versions.merged(single[id(recipe)], beside))
+    models += texts
     changed = not layout.is_current(repository, models)
     if changed:
         layout.write(repository, models, overwrite=options.overwrite)
-    return Built({one.recipe.name: _facts(one, target) for one in ready}, exported_now, changed)
+    several = {of.name: found for of in leaders.values() if len((found := versions.look(repository, of)).present) > 1}
+    return Built(
+        {labels[id(one.recipe)]: _facts(one, target) for one in ready}, exported_now, changed,
+        layout.foreign(repository, models), several,
+    )  # fmt: skip
 
 
-def _check_names(wanted: Sequence[Recipe]) -> None:
+def _check_names(leaders: Mapping[str, Recipe]) -> None:
     owner: dict[str, Recipe] = {}
-    for recipe in wanted:
+    for recipe in leaders.values():
         for name in text.names(recipe):
             if name in owner:
                 raise RecipeError(

@@ -27,6 +27,7 @@ from ._model import Model, Sequence
 from ._retry import Retry
 from ._security import TLS
 from ._shared_memory import CudaSharedMemory, SharedMemory
+from ._traffic import Traffic
 
 __all__ = [
     "TLS",
@@ -61,6 +62,7 @@ __all__ = [
     "ServerError",
     "SharedMemory",
     "TensorSpec",
+    "Traffic",
     "TritonkitClientError",
     "Unauthenticated",
 ]

@@ -140,6 +140,26 @@ def test_engines_built_beside_stay_on_a_restart_and_go_with_another_version(
     assert not plan.exists()
 
 
+def test_what_somebody_put_into_a_models_folder_is_not_replaced_by_another_version(
+    place: Place, repository: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "models"
+    publishing.fetch(place, target)
+    theirs = target / "double/2/model.py"
+    theirs.parent.mkdir()
+    theirs.write_text("theirs")
+    publishing.fetch(place, target)  # the same version takes nothing away
+    (repository / "double/labels.txt").write_text("new")
+    publishing.publish(repository, place)
+    with pytest.raises(OutputError, match=r"double/2/model\.py: no fetch brought it"):
+        publishing.fetch(place, target)
+    assert theirs.read_text() == "theirs"
+    assert not (target / "double/labels.txt").exists()
+    theirs.rename(tmp_path / "model.py")  # the fix
+    publishing.fetch(place, target)
+    assert (target / "double/labels.txt").exists()
+
+
 def test_models_that_a_version_no_longer_has_are_removed_and_a_strangers_are_refused(
     place: Place, repository: Path, tmp_path: Path
 ) -> None:

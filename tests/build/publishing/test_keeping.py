@@ -80,6 +80,33 @@ def test_pruning_keeps_the_newest_and_the_current_even_if_it_is_the_oldest(place
         publishing.prune(Shelf(place), 0)
 
 
+def test_pruning_removes_no_file_that_was_not_published(place: Place) -> None:
+    third, second, first = names(place)
+    theirs = Path(place.root, "versions", first, "double/2/model.py")
+    theirs.parent.mkdir()
+    theirs.write_text("theirs")
+    with pytest.raises(OutputError, match=f"not published with version {first}") as caught:
+        publishing.prune(Shelf(place), 1)
+    assert caught.value.fix
+    assert theirs.read_text() == "theirs"
+    assert names(place) == [third, second, first]
+    theirs.unlink()
+    assert publishing.prune(Shelf(place), 1) == [second, first]
+
+
+def test_a_values_file_of_the_users_own_is_not_replaced(place: Place, project: Project, tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text("replicas: 3\n")
+    third = current(place)
+    code, _, error = project.run("rollback", str(place), "--values", values)
+    assert code == 2
+    assert f"--values {values} is a file that tritonkit did not write" in error
+    assert values.read_text() == "replicas: 3\n"
+    assert current(place) == third
+    for _ in range(2):  # its own it does replace
+        assert project.run("rollback", str(place), "--values", tmp_path / "version.yaml")[0] == 0
+
+
 def test_an_upload_under_way_stays_and_one_given_up_goes(place: Place) -> None:
     half = Path(place.root, "versions", "0" * 16, "double/1/model.py")
     half.parent.mkdir(parents=True)

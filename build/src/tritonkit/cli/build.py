@@ -6,7 +6,7 @@ import argparse
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -15,6 +15,9 @@ from tritonkit.cli.output import RECIPES, Verbs, make_table, out, print_json
 from tritonkit.errors import InputError, OutputError
 from tritonkit.queue_limits import QueueLimits
 from tritonkit.recipe import MOST_BATCH, PRECISIONS
+
+if TYPE_CHECKING:
+    from tritonkit.pipeline import Built
 
 
 def add(verbs: Verbs, common: argparse.ArgumentParser, report: argparse.ArgumentParser) -> None:
@@ -93,10 +96,25 @@ def _build(options: argparse.Namespace) -> int:
             out.print(gate_table(name, facts))
         if text := _queue(facts):
             out.print(f"{name}: {text}", markup=False)
+    _print_beside(built)
     out.print(
         f"\n{options.repository} is {'written' if built.changed else 'up to date'}; next: {_next(options.target)}"
     )
     return 0
+
+
+def _print_beside(built: Built) -> None:
+    """What else lies in the models' directories: files of the user's own, and other versions."""
+    if built.kept:
+        out.print(
+            f"\nleft as it is, as tritonkit did not write it: {', '.join(built.kept)}", soft_wrap=True, markup=False
+        )
+    for name, versions in built.beside.items():
+        text = f"{name}: versions {', '.join(map(str, versions.present))} are there"
+        text += f"; served: {', '.join(map(str, versions.served))}"
+        if not versions.chosen and versions.built not in versions.served:
+            text += f", the highest, and not {versions.built} (the recipe serves it with  version: {versions.built})"
+        out.print(text, soft_wrap=True, markup=False)
 
 
 def _queue(facts: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tritonkit.publishing.manifest import Manifest
 
 _MOST_MINUTES = 60 * 24 * 365 * 10
+_VALUES_HEADER = "# Written by tritonkit:"
 _DESTINATION = "s3://bucket/folder, gs://…, az://container/…, file:///folder, or a path"
 
 
@@ -214,6 +215,11 @@ def _check_values(path: Path | None) -> None:
         return
     if path.is_dir():
         raise OutputError(f"--values {path} is a folder", "name a file in it, for example version.yaml")
+    if path.is_file() and not path.read_bytes().startswith(_VALUES_HEADER.encode()):
+        raise OutputError(
+            f"--values {path} is a file that tritonkit did not write, and would be lost",
+            "name another file: helm takes several, -f values.yaml -f version.yaml",
+        )
     with atomic.explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
@@ -263,7 +269,7 @@ def _write_values(path: Path, place: Place, manifest: Manifest) -> None:
     from tritonkit import atomic
 
     values = yaml.safe_dump(place.values(manifest.version, manifest.ensembles, manifest.needs), sort_keys=False)
-    text = f"# Written by tritonkit: version {manifest.version} at {place}.\n{values}"
+    text = f"{_VALUES_HEADER} version {manifest.version} at {place}.\n{values}"
     atomic.write(path, text.encode())
 
 

@@ -21,8 +21,8 @@ from tritonkit.engines.builder import AMPERE
 from tritonkit.engines.node import Node, NodeGpu
 from tritonkit.engines.passport import EnginePassport
 from tritonkit.errors import InputError
-from tritonkit.repository import config
-from tritonkit.repository.layout import CONFIG, PASSPORT
+from tritonkit.repository import config, ownership
+from tritonkit.repository.ownership import CONFIG, PASSPORT
 
 Kind = Literal[
     "builder", "compute_capability", "config", "cpu", "driver", "gpu", "image", "memory", "passport", "plan", "tensorrt"
@@ -173,7 +173,11 @@ def check_model(directory: Path, node: Node) -> ModelCheck:
         InputError: It is no model directory, or its ``passport.json`` cannot be read.
     """
     said = read_model(directory)
-    problems = [*_cpu(said, node), *_cuda(said, directory, node)]
+    versions = _served_passports(directory, said)
+    problems = [
+        *(problem for passport in versions for problem in _cpu(passport, node)),
+        *_cuda(versions, directory, node),
+    ]
     notes: list[str] = []
     plans = _plans(directory, node, problems)
     for plan, nodes in plans.items():
@@ -233,9 +237,18 @@ def _cpu(said: dict[str, Any], node: Node) -> Iterator[Problem]:
         )
 
 
-def _cuda(said: dict[str, Any], directory: Path, node: Node) -> Iterator[Problem]:
-    """What a model that was built for onnxruntime on CUDA needs of each GPU."""
-    if said.get("target") != "cuda":
+def _served_passports(directory: Path, last: dict[str, Any]) -> list[dict[str, Any]]:
+    """The passports of the versions that Triton loads; that of the version built last where they have none."""
+    configuration = _configuration(directory / CONFIG)
+    folders = [path for path in directory.iterdir() if path.is_dir() and path.name.isdigit()]
+    known = ownership.passports(directory)
+    served = [int(path.name) for path in _served(folders, configuration)] if configuration else []
+    return [known[version] for version in served if version in known] or [last]
+
+
+def _cuda(versions: Sequence[dict[str, Any]], directory: Path, node: Node) -> Iterator[Problem]:
+    """What a model that was built for onnxruntime on CUDA needs of each GPU, for all versions that are served."""
+    if not any(said.get("target") == "cuda" for said in versions):
         return
     if not node.gpus:
         yield Problem(
@@ -245,7 +258,7 @@ def _cuda(said: dict[str, Any], directory: Path, node: Node) -> Iterator[Problem
         )
     configuration = _configuration(directory / CONFIG)
     instances = sum(max(group.count, 1) for group in configuration.instance_group) if configuration else 1
-    needed = instances * cuda.instance_bytes(said)
+    needed = instances * sum(map(cuda.instance_bytes, versions))
     for gpu in node.gpus:
         if problem := cuda.obstacle(gpu.driver, gpu.capability):
             new = gpu.capability >= cuda.CAPABILITY_SINCE

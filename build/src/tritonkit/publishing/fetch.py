@@ -24,7 +24,7 @@ from tritonkit.errors import CheckFailed, MissingError, OutputError
 from tritonkit.publishing import refusals
 from tritonkit.publishing.contents import CHUNK_BYTES
 from tritonkit.publishing.keeping import check_whole
-from tritonkit.publishing.manifest import File, Manifest
+from tritonkit.publishing.manifest import File, Manifest, is_version
 from tritonkit.publishing.meter import Meter, human
 from tritonkit.publishing.places import Place, split_version
 from tritonkit.publishing.shelf import THREADS, Shelf
@@ -119,19 +119,21 @@ class _Visit:
         self.shelf, self.manifest, self.directory, self.say = shelf, manifest, directory, say
         self.stage = directory / _STAGE / manifest.version
         self.stopped = threading.Event()
-        self.recorded_version, self.recorded_models = self._record()
+        self.recorded_version, self.recorded_models, self.recorded_files = self._record()
 
-    def _record(self) -> tuple[str, set[str]]:
-        """Version and models of the last fetch into this folder."""
+    def _record(self) -> tuple[str, set[str], set[str] | None]:
+        """Version, models and files of the last fetch into this folder; None: it did not note its files."""
         try:
             said = json.loads((self.directory / RECORD).read_text(encoding="utf-8"))
-            return str(said["version"]), set(said["models"])
+            files = set(map(str, said["files"])) if "files" in said else None
+            return str(said["version"]), set(said["models"]), files
         except (OSError, ValueError, KeyError, TypeError):
-            return "", set()
+            return "", set(), None
 
     def run(self) -> Fetched:
         """Do it."""
         self._check_strangers()
+        self._check_foreign()
         meter = Meter(self.say, "check", len(self.manifest.files), self.manifest.size)
         with ThreadPoolExecutor(THREADS) as pool:
             there = pool.map(lambda one: self._is_there(one, meter), self.manifest.files)
@@ -165,6 +167,29 @@ class _Visit:
                     "it is",
                     "remove the link, or name an empty folder",
                 )
+
+    def _check_foreign(self) -> None:
+        """Another version takes a model's whole folder: what somebody put there would be gone."""
+        if self.recorded_version == self.manifest.version or self.recorded_files is None:
+            return
+        ours = self.recorded_files | {file.path for file in self.manifest.files}
+        for stage in (self.directory / _STAGE).glob("*"):  # a fetch killed between two models left some of that version
+            begun = self.shelf.manifest(stage.name) if is_version(stage.name) else None
+            ours |= {file.path for file in begun.files} if begun else set()
+        foreign = [
+            path
+            for model in sorted(self.recorded_models)
+            for path in sorted((self.directory / model).rglob("*"))
+            if (path.is_symlink() or not path.is_dir())
+            and path.relative_to(self.directory).as_posix() not in ours
+            and not _is_made_here(path)
+        ]
+        if foreign:
+            more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+            raise OutputError(
+                f"{foreign[0]}{more}: no fetch brought it, and version {self.manifest.version} would replace it",
+                "move it out of there, or name an empty folder",
+            )
 
     def _is_there(self, file: File, meter: Meter) -> bool:
         found = _same(self.directory / file.path, file)
@@ -242,7 +267,10 @@ class _Visit:
                 _link(self.directory / file.path, self.stage / file.path)
         for model in sorted(models):
             atomic.put(self.stage / model, self.directory / model)
-        record = {"version": self.manifest.version, "models": list(self.manifest.models)}
+        record = {
+            "version": self.manifest.version, "models": list(self.manifest.models),
+            "files": [file.path for file in self.manifest.files],
+        }  # fmt: skip
         atomic.write(self.directory / RECORD, json.dumps(record).encode())
         for name in sorted(self.recorded_models - set(self.manifest.models)):
             shutil.rmtree(self.directory / name, ignore_errors=True)
@@ -257,6 +285,11 @@ class _Visit:
         for path in sorted(self.stage.rglob("*"), reverse=True):
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
+
+
+def _is_made_here(path: Path) -> bool:
+    """Engines that were built on the node, and bytecode: the next version makes its own."""
+    return path.name.endswith((".plan", ".plan.json")) or path.parent.name == "__pycache__"
 
 
 def _model(file: File) -> str:

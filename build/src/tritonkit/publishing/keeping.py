@@ -149,6 +149,7 @@ def prune(
 
     Raises:
         InputError: ``keep`` is less than 1.
+        OutputError: A version that would go has a file that was not published with it; nothing is removed then.
     """
     if keep < 1:
         raise InputError(f"cannot keep {keep} versions: the current one always stays", "say 1 or more")
@@ -163,6 +164,8 @@ def prune(
         room = keep - (len(others) < len(published))
         gone = []
         for one in others[room:]:
+            _check_foreign(shelf, one)
+        for one in others[room:]:
             say(f"remove {one.version}, {len(one.files)} files")
             if _remove(shelf, one):
                 gone.append(one.version)
@@ -175,6 +178,16 @@ def prune(
                 gone.append(version)
         shelf.sweep(before)
         return gone
+
+
+def _check_foreign(shelf: Shelf, manifest: Manifest) -> None:
+    foreign = sorted(shelf.files(manifest.version).keys() - {file.path for file in manifest.files})
+    if foreign:
+        raise OutputError(
+            f"{shelf.file(manifest.version, foreign[0])} was not published with version {manifest.version}, and would "
+            "go with it; nothing was removed",
+            "move it away, and prune again",
+        )
 
 
 def _remove(shelf: Shelf, manifest: Manifest) -> bool:

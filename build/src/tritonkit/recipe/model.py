@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from tritonkit.recipe.sections import (
     MOST_BATCH,
+    MOST_VERSION,
     Batching,
     Calibration,
     HfSource,
@@ -34,6 +35,10 @@ class Recipe(Section):
         name: The model's name in Triton and its directory's name in the repository.
         source: ``module:function`` or ``file.py:function`` returning a ``torch.nn.Module``,
             ``{onnx: path}``, or ``{hf: directory}``. Paths are relative to the recipe.
+        version: The number of the version that the recipe is built into, and served as, where others of the model stay
+            beside it (docs/versions.md). 1 if not given, and Triton then serves the highest that there is.
+        traffic: Version to share, for every version that is to be served. Only ``version`` if not given. Callers
+            choose by it (:meth:`tritonkit_client.Client.traffic`); one that names no version gets the highest.
         inputs: In the order of the module's ``forward``, or named like its parameters.
         outputs: In the order in which the module returns them, or named like its keys.
         shapes: Bounds of the inputs' named dimensions. One that only outputs have is what the model makes it.
@@ -55,6 +60,10 @@ class Recipe(Section):
 
     name: Name
     source: str | OnnxSource | HfSource
+    version: Annotated[int, Field(ge=1, le=MOST_VERSION)] | None = None
+    traffic: dict[Annotated[int, Field(ge=1, le=MOST_VERSION)], Annotated[float, Field(ge=0, allow_inf_nan=False)]] = (
+        Field(default={})
+    )
     inputs: Annotated[dict[str, TensorSpec], Field(min_length=1)]
     outputs: Annotated[dict[str, OutputSpec], Field(min_length=1)]
     shapes: dict[str, Range] = Field(default={})
@@ -101,6 +110,17 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _traffic_fits(self) -> Recipe:
+        if self.traffic and not sum(self.traffic.values()) > 0:
+            raise ValueError(f"traffic gives no version a share; for example  traffic: {{{self.number}: 1}}")
+        if self.text and len(self.traffic) > 1:
+            raise ValueError(
+                f"traffic names {len(self.traffic)} versions, and the ensemble {self.text.name!r} calls only the "
+                "highest; give the second one a recipe with a name and a text.name of its own"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _batching_fits(self) -> Recipe:
         said = self.batching
         if said.max_batch_size is not None and said.max_batch_size > self.max_batch_size:
@@ -126,6 +146,16 @@ class Recipe(Section):
     def largest_batch(self) -> int:
         """The largest batch that Triton makes: what ``batching`` says, else ``max_batch_size``."""
         return self.batching.max_batch_size or self.max_batch_size
+
+    @property
+    def number(self) -> int:
+        """The version that the recipe is built into."""
+        return self.version or 1
+
+    @property
+    def served(self) -> tuple[int, ...]:
+        """The versions that are served; empty where the recipe names none, which leaves it to Triton."""
+        return tuple(sorted(self.traffic)) or ((self.version,) if self.version else ())
 
     @property
     def directory(self) -> Path:

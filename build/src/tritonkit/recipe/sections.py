@@ -13,6 +13,7 @@ Dim = Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^[A-Za-z_][A-
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$")]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 MOST_BATCH = 4096  # the largest batch that a recipe may ask for
+MOST_VERSION = 2**53 - 1  # what every reader of JSON holds exactly; Triton's own limit is 2**63 - 1
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Target = Literal["cpu", "cuda", "tensorrt"]
 

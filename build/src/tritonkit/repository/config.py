@@ -30,6 +30,7 @@ CONV_SEARCH = "HEURISTIC"
 # EfficientNet-Lite0's sizes (docs/decisions/0014).
 ARENA = "kSameAsRequested"
 LABELS = "labels.txt"
+TRAFFIC = "traffic"  # the parameter by which clients choose a version: "1:90,2:10"; Triton does not read it
 WARMUP = "warmup"
 _HEADER = "# Written by tritonkit from the recipe {recipe}; change that, not this.\n# sha256 of the rest: {digest}\n"
 _HEADER_PATTERN = re.compile(r"\A# Written by tritonkit .*\n# sha256 of the rest: ([0-9a-f]{64})\n")
@@ -85,6 +86,11 @@ def build(recipe: Recipe, target: Target, *, sized: bool = True) -> pb.ModelConf
         labels = labels_filename(recipe, name) if output.labels else ""
         _set_shape(config.output.add(name=name, data_type=_type(output), label_filename=labels), output, recipe)
     set_batching(config, recipe, target)
+    if recipe.served:
+        config.version_policy.specific.versions.extend(recipe.served)
+    if recipe.traffic:
+        shares = ",".join(f"{version}:{share:g}" for version, share in sorted(recipe.traffic.items()))
+        config.parameters[TRAFFIC].string_value = shares
     if target == "cuda" and sized:
         config.default_model_filename = store.GRAPH
         # Tensors in a client's CUDA shared memory reach the backend where they are.

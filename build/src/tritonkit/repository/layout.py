@@ -1,25 +1,29 @@
 """Lays out a model repository: every model's directory built beside, then the whole swapped in by one rename.
 
-Models in the repository that are not being built stay as they are (hard links, so no byte is copied).
+Models in the repository that are not being built stay as they are (hard links, so no byte is copied), and so do other
+versions of one that is, and whatever in its directory tritonkit did not write (:mod:`tritonkit.repository.ownership`).
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tritonkit import atomic
+from tritonkit.dependencies import sha256
 from tritonkit.errors import OutputError
-from tritonkit.repository import config
+from tritonkit.repository import config, ownership
+from tritonkit.repository.ownership import FILES, Survey
 from tritonkit.store import ABOUT, GRAPH, Artifact
 
-CONFIG = "config.pbtxt"
-VERSION = "1"
-PASSPORT = "passport.json"
+CONFIG, PASSPORT = ownership.CONFIG, ownership.PASSPORT
+VERSION = str(ownership.FIRST)
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class Model:
     Attributes:
         name: The directory's name, and the model's.
         config: The text of ``config.pbtxt``.
-        passport: The text of ``passport.json``.
+        passport: The text of ``passport.json``, to which the hashes of all files are added.
+        version: Which version of the model the passport is of; versions that are not written stay as they are.
         links: Files that exist elsewhere: path in the directory to their place.
         files: Files to be written: path in the directory to content.
     """
@@ -37,37 +42,43 @@ class Model:
     name: str
     config: str
     passport: str
+    version: int = ownership.FIRST
     links: Mapping[str, Path] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
 
+    @property
+    def content(self) -> dict[str, Path | bytes]:
+        """Every file to be: path in the directory to content, or to the file that has it."""
+        written = {CONFIG: self.config.encode(), PASSPORT: self.passport.encode()}
+        return {**self.links, **self.files, **written}
+
 
 def is_current(repository: Path, models: Sequence[Model]) -> bool:
-    """Whether the repository already holds exactly these models."""
+    """Whether the repository already holds exactly these models, whatever else lies beside them."""
     return all(_is_current(repository / model.name, model) for model in models)
 
 
 def _is_current(directory: Path, model: Model) -> bool:
-    linked = model.links
-    written = _written(model)
+    content = model.content
     try:
-        found = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if _is_ours(path)}
-        return (
-            found == {*linked, *written}
-            and all((directory / name).read_bytes() == content for name, content in written.items())
-            and all((directory / name).samefile(origin) or _same_size(directory / name, origin)
-                    for name, origin in linked.items())
-        )  # fmt: skip
+        return not ownership.left_over(directory, content) and all(
+            _is_same(directory / path, origin) for path, origin in content.items()
+        )
     except OSError:
         return False
 
 
-def _is_ours(path: Path) -> bool:
-    """A file, and not the bytecode that Python leaves beside a ``model.py`` which a server runs."""
-    return path.is_file() and path.parent.name != "__pycache__"
+def _is_same(path: Path, origin: Path | bytes) -> bool:
+    if isinstance(origin, Path):
+        return path.samefile(origin) or _same_size(path, origin)
+    if path.name != PASSPORT:
+        return path.read_bytes() == origin
+    passport = ownership.read_passport(path)
+    return passport.pop(FILES, None) is not None and passport == json.loads(origin)
 
 
 def _same_size(a: Path, b: Path) -> bool:
-    """Enough beside an equal passport, which has the graph's hash: it tells a truncated copy."""
+    """Enough beside an equal passport, which has its hash: it tells a truncated copy."""
     return a.stat().st_size == b.stat().st_size
 
 
@@ -101,17 +112,21 @@ def write(repository: Path, models: Sequence[Model], *, overwrite: bool) -> None
 
     Args:
         repository: The directory, made if it does not exist; a link to one stays a link to it.
-        models: What to put there; everything else in it stays.
-        overwrite: Replace a model's directory even if its configuration was edited by hand, or links are in it.
+        models: What to put there; everything else in it stays, in their own directories too.
+        overwrite: Replace files that were edited by hand, or that tritonkit did not write, and links, where a model
+            has to be written.
 
     Raises:
-        OutputError: A configuration was edited by hand, a link would be lost, or the place cannot be written.
+        OutputError: What tritonkit did not write is in the way, or the place cannot be written.
         MissingError: The disk is full.
     """
+    surveys = {model.name: ownership.survey(repository / model.name, model.content) for model in models}
     if not overwrite:
         for model in models:
-            _check_links(repository / model.name)
+            survey = surveys[model.name]
+            _check_links(repository / model.name, survey)
             _check_unedited(repository / model.name / CONFIG, model)
+            _check_free(repository / model.name, survey)
     repository = repository.resolve()
     with atomic.staging(repository) as stage:
         new = stage / repository.name
@@ -121,17 +136,37 @@ def write(repository: Path, models: Sequence[Model], *, overwrite: bool) -> None
             _link_others(repository, new, {model.name for model in models})
         for model in models:
             _write_model(new / model.name, model)
+            _keep(repository / model.name, new / model.name, model, surveys[model.name])
         atomic.put(new, repository)
 
 
-def _check_links(directory: Path) -> None:
+def foreign(repository: Path, models: Sequence[Model]) -> tuple[str, ...]:
+    """Paths in the repository of what lies in the directories of ``models``, and tritonkit did not write."""
+    return tuple(
+        f"{model.name}/{path}"
+        for model in models
+        for path in ownership.survey(repository / model.name, model.content).foreign
+    )
+
+
+def _check_links(directory: Path, survey: Survey) -> None:
     """A link would become a folder or file of the repository's own, and what it points to stay as it was."""
-    for path in (directory, *sorted(directory.rglob("*"))):
+    for path in (directory, *(directory / path for path in survey.in_the_way)):
         if path.is_symlink():
             raise OutputError(
                 f"{path} is a link ({path.readlink()}): the build would replace it, and leave what it points to",
                 "remove the link, or give --overwrite to have it replaced",
             )
+
+
+def _check_free(directory: Path, survey: Survey) -> None:
+    if not survey.in_the_way:
+        return
+    more = f" and {len(survey.in_the_way) - 1} more" if len(survey.in_the_way) > 1 else ""
+    raise OutputError(
+        f"{directory / survey.in_the_way[0]}{more}: not as tritonkit wrote it, and would be lost",
+        "move it away to keep it, or give --overwrite to have it replaced",
+    )
 
 
 def _check_unedited(path: Path, model: Model) -> None:
@@ -166,11 +201,12 @@ def _link(source: str | Path, target: str | Path) -> None:
         shutil.copy2(source, target, follow_symlinks=False)
 
 
-def files_of(artifact: Artifact, *, graph: bool = True) -> dict[str, Path]:
+def files_of(artifact: Artifact, version: int, *, graph: bool = True) -> dict[str, Path]:
     """Where each of an artifact's files goes in a model's directory.
 
     Args:
         artifact: An export, or a variant of one.
+        version: Which version of the model it is.
         graph: Whether to serve its graph too, or only take labels and warm-up data.
     """
     placed = {}
@@ -180,20 +216,43 @@ def files_of(artifact: Artifact, *, graph: bool = True) -> dict[str, Path]:
             if not name.startswith(GRAPH):
                 placed[name] = path
             elif graph:
-                placed[f"{VERSION}/{name}"] = path
+                placed[f"{version}/{name}"] = path
     return placed
-
-
-def _written(model: Model) -> dict[str, bytes]:
-    """The contents of all other files."""
-    return {**model.files, CONFIG: model.config.encode(), PASSPORT: model.passport.encode()}
 
 
 def _write_model(directory: Path, model: Model) -> None:
     directory.mkdir()
-    for name, origin in model.links.items():
+    hashes = {}
+    for name, content in model.content.items():
         (directory / name).parent.mkdir(exist_ok=True)
-        _link(origin, directory / name)
-    for name, content in _written(model).items():
-        (directory / name).parent.mkdir(exist_ok=True)
-        (directory / name).write_bytes(content)
+        if isinstance(content, Path):
+            _link(content, directory / name)
+        else:
+            (directory / name).write_bytes(content)
+        hashes[name] = sha256(directory / name)
+    for name, content in model.content.items():
+        if name.endswith(PASSPORT) and isinstance(content, bytes):
+            below = name.removesuffix(PASSPORT)
+            listed = {path: digest for path, digest in hashes.items() if path.startswith(below) and path != name}
+            _write_passport(directory / name, json.loads(content), listed)
+
+
+def _write_passport(path: Path, passport: dict[str, Any], hashes: Mapping[str, str]) -> None:
+    path.write_text(json.dumps(passport | {FILES: dict(sorted(hashes.items()))}, indent=2) + "\n", encoding="utf-8")
+
+
+def _keep(old: Path, new: Path, model: Model, survey: Survey) -> None:
+    """Take over what stays of a model's directory; the version that was built last before keeps its passport."""
+    for path in survey.kept:
+        (new / path).parent.mkdir(parents=True, exist_ok=True)
+        if (old / path).is_dir() and not (old / path).is_symlink():
+            (new / path).mkdir(exist_ok=True)
+        else:
+            _link(old / path, new / path)
+    last = ownership.read_passport(old / PASSPORT)
+    version = ownership.version_of(last)
+    place = f"{version}/{PASSPORT}"
+    if last and version != model.version and place not in model.content and (new / str(version)).is_dir():
+        (new / place).unlink(missing_ok=True)
+        hashes = {path: digest for path, digest in ownership.files_of(last).items() if path.startswith(f"{version}/")}
+        _write_passport(new / place, last, hashes)

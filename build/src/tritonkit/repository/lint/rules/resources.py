@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as pb
 
 from tritonkit.engines import cuda
+from tritonkit.repository import ownership
 from tritonkit.repository.lint import backends
 from tritonkit.repository.lint.contents import Model
 from tritonkit.repository.lint.findings import Problem
@@ -21,7 +23,7 @@ def gpu_bytes(model: Model) -> int:
     """What a model needs on one GPU at least: its weights once an instance, and a plan's working memory.
 
     Of `tritonkit_onnxruntime` it is what the build measured on a GPU, if it did: each instance is a process with a
-    session, prepared sizes and a CUDA context of its own.
+    session, prepared sizes and a CUDA context of its own. Versions that are served together add up.
     A plan's weights are counted once, as instances may share an engine, and so are those of onnxruntime with
     ``share_session_between_instances``.
     """
@@ -30,17 +32,19 @@ def gpu_bytes(model: Model) -> int:
         return 0
     count = instances(model)
     if model.served.backend == backends.TRITONKIT_ONNXRUNTIME:
-        return count * (cuda.instance_bytes(model.passport.said) or sum(graph.weight_bytes for graph in model.graphs))
+        known = ownership.passports(model.directory)
+        measured = [cuda.instance_bytes(known.get(version, model.passport.said)) for version in model.loaded]
+        return count * (sum(measured) if all(measured) else sum(graph.weight_bytes for graph in model.graphs))
     if model.served.backend == backends.ONNXRUNTIME:
         shared = model.config.parameters["share_session_between_instances"].string_value.lower() if (
             "share_session_between_instances" in model.config.parameters) else ""  # fmt: skip
         return sum(graph.weight_bytes for graph in model.graphs) * (1 if shared in {"true", "1", "on"} else count)
     if model.served.backend == backends.TENSORRT:
-        sizes = [
-            path.stat().st_size + count * _whole(passport.said.get("memory_bytes"))
-            for path, passport in model.plans.items()
-        ]
-        return max(sizes, default=0)  # a node opens one of them
+        largest: dict[Path, int] = {}  # of each version, as a node opens one plan of it
+        for path, passport in model.plans.items():
+            size = path.stat().st_size + count * _whole(passport.said.get("memory_bytes"))
+            largest[path.parent] = max(size, largest.get(path.parent, 0))
+        return sum(largest.values())
     return 0
 
 

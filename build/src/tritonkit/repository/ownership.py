@@ -1,0 +1,174 @@
+"""Which files in a model's directory tritonkit wrote, and so may replace and remove; all others stay.
+
+A passport has the SHA-256 of every file that was written with it. What it does not list is somebody else's, and so
+is what it lists with another content: such a file is never lost without a word.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tritonkit.dependencies import sha256
+
+PASSPORT = "passport.json"
+CONFIG = "config.pbtxt"
+FILES = "files"
+FIRST = 1  # the version of passports that name none
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a build finds in a model's directory.
+
+    Attributes:
+        kept: Paths of what goes along as it is: other versions, and what tritonkit did not write.
+        foreign: Those of them that tritonkit did not write.
+        in_the_way: Paths at which the build has to write, and which hold what it did not write.
+    """
+
+    kept: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+    in_the_way: tuple[str, ...] = ()
+
+
+def read_passport(path: Path) -> dict[str, Any]:
+    """The passport in a file; empty where there is none that tritonkit could have written."""
+    try:
+        passport = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return passport if isinstance(passport, dict) and "model" in passport else {}
+
+
+def version_of(passport: Mapping[str, Any]) -> int:
+    """The version that a passport is of."""
+    version = passport.get("version", FIRST)
+    return version if isinstance(version, int) else FIRST
+
+
+def files_of(passport: Mapping[str, Any]) -> dict[str, str]:
+    """Path to SHA-256 of what was written with a passport; empty for one of tritonkit up to 0.1, which lists none."""
+    files = passport.get(FILES)
+    return {str(path): str(digest) for path, digest in files.items()} if isinstance(files, dict) else {}
+
+
+def passports(directory: Path) -> dict[int, dict[str, Any]]:
+    """The passport of each version that tritonkit built into a model's directory.
+
+    The version that was built last has its own beside ``config.pbtxt``, the others in their folders.
+    """
+    found = {
+        int(path.parent.name): passport
+        for path in directory.glob(f"*/{PASSPORT}")
+        if is_version(path.parent.name) and (passport := read_passport(path))
+    }
+    latest = read_passport(directory / PASSPORT)
+    return found | ({version_of(latest): latest} if latest else {})
+
+
+def is_version(name: str) -> bool:
+    """Whether Triton takes a folder of this name for a version."""
+    return name.isdecimal() and name.isascii() and (name == "0" or not name.startswith("0"))
+
+
+def survey(directory: Path, new: Mapping[str, Path | bytes]) -> Survey:
+    """Look at what lies in a model's directory before ``new`` is written there.
+
+    Args:
+        directory: The model's; it need not exist.
+        new: What will be written: path to content, or to the file that has it.
+    """
+    if directory.is_symlink():
+        return Survey()
+    known = passports(directory)
+    latest = read_passport(directory / PASSPORT)
+    written = _written(known)
+    built = _versions(new)
+    unlisted = bool(latest) and FILES not in latest  # of tritonkit up to 0.1: it replaced whatever it came upon
+    folders = {parent.as_posix() for path in new for parent in Path(path).parents}
+    kept, foreign, in_the_way = [], [], []
+    for path in _entries(directory):
+        place = directory / path
+        empty = place.is_dir() and not place.is_symlink()
+        ours = path in written and not empty and not place.is_symlink() and sha256(place) == written[path]
+        if path in new and not empty:
+            if not (ours or unlisted or path == CONFIG or _is_passport(path) or _holds(place, new[path])):
+                in_the_way.append(path)
+        elif path in folders or any(parent.as_posix() in new for parent in Path(path).parents):
+            if not (ours or empty):
+                in_the_way.append(path)
+        elif _of_other_version(path, built):
+            kept.append(path)
+            if int(path.partition("/")[0]) not in known:
+                foreign.append(path)
+        elif not (ours or _is_passport(path) or _is_engine(place)):
+            kept.append(path)
+            foreign.append(path)
+    return Survey(tuple(kept), tuple(foreign), tuple(in_the_way))
+
+
+def left_over(directory: Path, new: Collection[str]) -> bool:
+    """Whether something lies in a model's directory that an earlier build wrote and this one does not."""
+    built = _versions(new)
+    written = {path for path in _written(passports(directory)) if not _of_other_version(path, built)}
+    engines = (
+        path.relative_to(directory).as_posix()
+        for version in built
+        for path in directory.glob(f"{version}/*.plan")
+        if _is_engine(path)
+    )
+    return any((directory / path).is_file() for path in written - set(new)) or any(path not in new for path in engines)
+
+
+def _written(known: Mapping[int, Mapping[str, Any]]) -> dict[str, str]:
+    return {path: digest for passport in known.values() for path, digest in files_of(passport).items()}
+
+
+def _versions(paths: Collection[str]) -> set[str]:
+    """The version folders that some of the paths are in."""
+    return {folder for path in paths if is_version(folder := path.partition("/")[0])}
+
+
+def _of_other_version(path: str, built: Collection[str]) -> bool:
+    folder = path.partition("/")[0]
+    return is_version(folder) and folder not in built
+
+
+def _is_passport(path: str) -> bool:
+    """Whether it is where a passport of a model or of one of its versions belongs."""
+    folder, _, name = path.rpartition("/")
+    return name == PASSPORT and (not folder or is_version(folder))
+
+
+def _entries(directory: Path) -> Iterator[str]:
+    """Files, links and empty folders, but for the bytecode that Python leaves beside a ``model.py`` that ran."""
+    for path in sorted(directory.rglob("*")):
+        if "__pycache__" in path.relative_to(directory).parts:
+            continue
+        if path.is_symlink() or not path.is_dir() or not any(path.iterdir()):
+            yield path.relative_to(directory).as_posix()
+
+
+def _holds(place: Path, content: Path | bytes) -> bool:
+    if place.is_symlink() or not place.is_file():
+        return False
+    if isinstance(content, bytes):
+        return place.read_bytes() == content
+    return place.samefile(content) or (
+        place.stat().st_size == content.stat().st_size and sha256(place) == sha256(content)
+    )
+
+
+def _is_engine(place: Path) -> bool:
+    """A plan that `tritonkit engine` built, or the passport beside it."""
+    passport = place if place.name.endswith(".plan.json") else place.with_name(f"{place.name}.json")
+    if not passport.name.endswith(".plan.json"):
+        return False
+    try:
+        return bool(json.loads(passport.read_text(encoding="utf-8")).get("kind") == "engine")
+    except (OSError, ValueError, AttributeError):
+        return False
