@@ -16,7 +16,7 @@ from tritonkit.errors import CheckFailed, GraphError, InputError, RecipeError, S
 from tritonkit.graph import Session
 from tritonkit.precision import gate, metrics, variants
 from tritonkit.recipe import PRECISIONS, Precision, Recipe, Target
-from tritonkit.repository import config, layout, text
+from tritonkit.repository import config, layout, python_models, text
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,17 @@ def build(wanted: Sequence[Recipe], repository: Path, target: Target = "cpu", op
     # Before any export, so that a mistake there costs no time.
     for recipe in wanted:
         config.check_numbers(recipe, target)
-    texts = [model for recipe in wanted for model in text.models(recipe, target)]
+    beside = [
+        model for recipe in wanted for model in (*text.models(recipe, target), *python_models.models(recipe, target))
+    ]
     exported_now: list[str] = []
     ready = []
     for recipe in wanted:
         base, now = exporting.exported(recipe)
         exported_now += [recipe.name] if now else []
+        python_models.check(recipe, base.graph)
         ready.append(_ready(recipe, base, target, options))
-    models = [assemble.model(one, target, repository, fallback=options.fallback) for one in ready] + texts
+    models = [assemble.model(one, target, repository, fallback=options.fallback) for one in ready] + beside
     changed = not layout.is_current(repository, models)
     if changed:
         layout.write(repository, models, overwrite=options.overwrite)
@@ -93,7 +96,7 @@ def build(wanted: Sequence[Recipe], repository: Path, target: Target = "cpu", op
 def _check_names(wanted: Sequence[Recipe]) -> None:
     owner: dict[str, Recipe] = {}
     for recipe in wanted:
-        for name in text.names(recipe):
+        for name in text.names(recipe) | python_models.names(recipe):
             if name in owner:
                 raise RecipeError(
                     f"{owner[name].path}, {recipe.path}: two recipes have the name {name!r}", "rename one of them"

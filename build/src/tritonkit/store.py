@@ -26,7 +26,7 @@ _CODE = (
     "dtypes", "export", "external_data", "graph", "hf", "module_outputs", "padding", "parity", "samples", "sources",
 )  # fmt: skip
 # How a graph is served, and what is made of it later, does not change its export.
-_NOT_EXPORTED = {"batching", "precisions", "accuracy", "calibration", "slo", "gpus", "text", "tf32"}
+_NOT_EXPORTED = {"batching", "precisions", "accuracy", "calibration", "slo", "gpus", "text", "python", "tf32"}
 _TOOLS = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch", "transformers")
 
 

@@ -102,7 +102,7 @@ def _print_servers(repository: Path, recipes: Sequence[Recipe]) -> None:
     from tritonkit.server import neighbours
 
     for neighbour in neighbours.find(repository):
-        names = [recipe.text.name if recipe.text else recipe.name for recipe in recipes]
+        names = [recipe.entry for recipe in recipes]
         out.print(neighbour.advice(names), soft_wrap=True, markup=False)
 
 

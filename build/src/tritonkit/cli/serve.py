@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from tritonkit.cli.output import Verbs, out
-from tritonkit.errors import TritonkitError
+from tritonkit.errors import OutputError, TritonkitError
 
 if TYPE_CHECKING:
     from tritonkit.server import TritonServer
@@ -44,6 +44,7 @@ def add(verbs: Verbs, common: argparse.ArgumentParser, _report: argparse.Argumen
     serve.set_defaults(command=_serve, rest=[])
 
     install = verbs.add_parser("install-server", parents=[common], help="install the embedded Triton")
+    install.add_argument("repository", type=Path, nargs="?", help="also install what its Python models import")
     install.add_argument("--device", choices=["cpu", "cuda"], help="default: what this machine has")
     install.set_defaults(command=_install)
 
@@ -114,9 +115,16 @@ def _lines(change: Change) -> Iterator[str]:
 
 
 def _install(options: argparse.Namespace) -> int:
-    from tritonkit.server import install
+    from tritonkit.server import install, runtime
 
-    out.print(f"Triton is in {install(options.device).path}")
+    installed = install(options.device)
+    out.print(f"Triton is in {installed.path}")
+    if options.repository is not None:
+        if not options.repository.is_dir():
+            raise OutputError(f"{options.repository} is not a directory", "name a model repository")
+        packages = runtime.packages_of(options.repository)
+        runtime.install_packages(installed, packages)
+        out.print(f"its Python models have {', '.join(sorted(packages)) or 'all that they need'}", soft_wrap=True)
     return 0
 
 

@@ -17,6 +17,7 @@ from tritonkit.recipe.sections import (
     OnnxSource,
     OutputSpec,
     Precision,
+    Python,
     Range,
     Section,
     Slo,
@@ -49,6 +50,7 @@ class Recipe(Section):
         slo: See :class:`Slo`.
         gpus: What engines are built for (:mod:`tritonkit.engines.gpus`).
         text: See :class:`Text`.
+        python: See :class:`Python`.
         batching: See :class:`Batching`.
         path: The file this recipe was read from.
     """
@@ -68,6 +70,7 @@ class Recipe(Section):
     slo: Slo | None = None
     gpus: tuple[str, ...] = ()
     text: Text | None = None
+    python: Python | None = None
     batching: Batching = Batching()
     path: Annotated[Path, Field(exclude=True)] = Path("recipe.yaml")
 
@@ -99,6 +102,18 @@ class Recipe(Section):
         if both := sorted(set(self.inputs) & set(self.outputs)):
             raise ValueError(f"{both[0]!r} is an input and an output; ONNX needs two names")
         return self
+
+    @model_validator(mode="after")
+    def _one_ensemble(self) -> Recipe:
+        if self.text and self.python:
+            raise ValueError("a recipe has `text` or `python`, not both: tokenize in python.before")
+        return self
+
+    @property
+    def entry(self) -> str:
+        """The model that callers use: the ensemble, where the recipe makes one."""
+        section = self.text or self.python
+        return section.name if section else self.name
 
     @model_validator(mode="after")
     def _batching_fits(self) -> Recipe:

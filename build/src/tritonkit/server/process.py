@@ -27,7 +27,7 @@ import psutil
 from tritonkit import atomic
 from tritonkit.errors import CheckFailed, InputError, OutputError
 from tritonkit.server import neighbours, queue_bounds, reload
-from tritonkit.server.runtime import BACKEND_FOLDERS, RELEASE, Runtime, find
+from tritonkit.server.runtime import BACKEND_FOLDERS, RELEASE, Runtime, find, packages_of
 
 HOST = "127.0.0.1"
 # Makes the kernel end the server when the process that started it dies, however it dies (prctl(2),
@@ -130,6 +130,7 @@ class TritonServer:
 
     def start(self) -> TritonServer:
         """Start and wait until every model is ready."""
+        self.runtime = self.runtime.with_packages(packages_of(self.repository))
         self.ports = _choose_ports(self._wanted_ports)
         atomic.sweep(Path(tempfile.gettempdir()), neighbours.WORK)
         self._work = Path(tempfile.mkdtemp(prefix=f"{neighbours.WORK}{os.getpid()}-"))
