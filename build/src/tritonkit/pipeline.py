@@ -16,7 +16,7 @@ from tritonkit.errors import CheckFailed, GraphError, InputError, RecipeError, S
 from tritonkit.graph import Session
 from tritonkit.precision import gate, metrics, variants
 from tritonkit.recipe import PRECISIONS, Precision, Recipe, Target
-from tritonkit.repository import config, layout, text, versions
+from tritonkit.repository import config, layout, python_models, text, versions
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,18 @@ def build(wanted: Sequence[Recipe], repository: Path, target: Target = "cpu", op
     others = {name: [one for one in wanted if one.name == name and one is not of] for name, of in leaders.items()}
     for recipe in leaders.values():
         versions.check(repository, recipe, target, others[recipe.name])
-    texts = [model for recipe in leaders.values() for model in text.models(recipe, target)]
+    of_python = [
+        model
+        for recipe in leaders.values()
+        for model in (*text.models(recipe, target), *python_models.models(recipe, target))
+    ]
     labels = {id(one): f"{one.name}/{one.number}" if others[one.name] else one.name for one in wanted}
     exported_now: list[str] = []
     ready = []
     for recipe in wanted:
         base, now = exporting.exported(recipe)
         exported_now += [labels[id(recipe)]] if now else []
+        python_models.check(recipe, base.graph)
         ready.append(_ready(recipe, base, target, options))
     single = {id(one.recipe): assemble.model(one, target, repository, fallback=options.fallback) for one in ready}
     models = []
@@ -98,7 +103,7 @@ def build(wanted: Sequence[Recipe], repository: Path, target: Target = "cpu", op
         beside = [single[id(other)] for other in others[name]]
         versions.check_labels(repository, recipe, single[id(recipe)], beside)
         models.append(versions.merged(single[id(recipe)], beside))
-    models += texts
+    models += of_python
     changed = not layout.is_current(repository, models)
     if changed:
         layout.write(repository, models, overwrite=options.overwrite)
@@ -112,7 +117,7 @@ def build(wanted: Sequence[Recipe], repository: Path, target: Target = "cpu", op
 def _check_names(leaders: Mapping[str, Recipe]) -> None:
     owner: dict[str, Recipe] = {}
     for recipe in leaders.values():
-        for name in text.names(recipe):
+        for name in text.names(recipe) | python_models.names(recipe):
             if name in owner:
                 raise RecipeError(
                     f"{owner[name].path}, {recipe.path}: two recipes have the name {name!r}", "rename one of them"

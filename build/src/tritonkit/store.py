@@ -27,7 +27,7 @@ _CODE = (
 )  # fmt: skip
 # How a graph is served, and what is made of it later, does not change its export.
 _NOT_EXPORTED = {
-    "batching", "precisions", "accuracy", "calibration", "slo", "gpus", "text", "tf32", "version", "traffic",
+    "batching", "precisions", "accuracy", "calibration", "slo", "gpus", "text", "python", "tf32", "version", "traffic",
 }  # fmt: skip
 _TOOLS = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch", "transformers")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from rich.table import Table
 from tritonkit.cli.output import RECIPES, Verbs, make_table, out, print_json
 from tritonkit.errors import InputError, OutputError
 from tritonkit.queue_limits import QueueLimits
-from tritonkit.recipe import MOST_BATCH, PRECISIONS
+from tritonkit.recipe import MOST_BATCH, PRECISIONS, Recipe
 
 if TYPE_CHECKING:
     from tritonkit.pipeline import Built
@@ -80,7 +81,8 @@ def _build(options: argparse.Namespace) -> int:
         precisions=PRECISIONS if options.all_variants else options.precision, force=options.force,
         fallback=options.fallback, overwrite=options.overwrite,
     )  # fmt: skip
-    built = pipeline.build([recipe.load(path) for path in paths], options.repository, options.target, asked)
+    recipes = [recipe.load(path) for path in paths]
+    built = pipeline.build(recipes, options.repository, options.target, asked)
     if options.json:
         print_json({"repository": str(options.repository), **asdict(built)})
         return 0
@@ -100,6 +102,8 @@ def _build(options: argparse.Namespace) -> int:
     out.print(
         f"\n{options.repository} is {'written' if built.changed else 'up to date'}; next: {_next(options.target)}"
     )
+    if built.changed:
+        _print_servers(options.repository, recipes)
     return 0
 
 
@@ -115,6 +119,15 @@ def _print_beside(built: Built) -> None:
         if not versions.chosen and versions.built not in versions.served:
             text += f", the highest, and not {versions.built} (the recipe serves it with  version: {versions.built})"
         out.print(text, soft_wrap=True, markup=False)
+
+
+def _print_servers(repository: Path, recipes: Sequence[Recipe]) -> None:
+    """How each server that runs on the repository comes to serve what was built."""
+    from tritonkit.server import neighbours
+
+    for neighbour in neighbours.find(repository):
+        names = [recipe.entry for recipe in recipes]
+        out.print(neighbour.advice(names), soft_wrap=True, markup=False)
 
 
 def _queue(facts: dict[str, Any]) -> str:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from tritonkit.cli.output import Verbs, out
-from tritonkit.errors import TritonkitError
+from tritonkit.errors import OutputError, TritonkitError
+
+if TYPE_CHECKING:
+    from tritonkit.server import TritonServer
+    from tritonkit.server.reload import Change
 
 
 def add(verbs: Verbs, common: argparse.ArgumentParser, _report: argparse.ArgumentParser) -> None:
@@ -36,11 +42,17 @@ def add(verbs: Verbs, common: argparse.ArgumentParser, _report: argparse.Argumen
         "--keep-queue-bounds", action="store_true",
         help="serve bounded queues as they are configured, though this Triton release stalls with them now and then",
     )  # fmt: skip
+    serve.add_argument(
+        "--watch", action="store_true",
+        help="take up what changes in the repository, without losing a request: rebuilt, new and removed models",
+    )  # fmt: skip
     serve.set_defaults(command=_serve, rest=[])
 
     install = verbs.add_parser(
-        "install-server", parents=[common], help="install the embedded Triton", examples=["tritonkit install-server"]
-    )
+        "install-server", parents=[common], help="install the embedded Triton",
+        examples=["tritonkit install-server", "tritonkit install-server my_repository"],
+    )  # fmt: skip
+    install.add_argument("repository", type=Path, nargs="?", help="also install what its Python models import")
     install.add_argument("--device", choices=["cpu", "cuda"], help="default: what this machine has")
     install.set_defaults(command=_install)
 
@@ -53,7 +65,7 @@ def _serve(options: argparse.Namespace) -> int:
     server = TritonServer(
         options.repository, http_port=options.http_port, grpc_port=options.grpc_port, log=options.log,
         metrics_port=options.metrics_port, timeout_s=options.timeout, arguments=options.rest,
-        keep_queue_bounds=options.keep_queue_bounds,
+        keep_queue_bounds=options.keep_queue_bounds, watch=options.watch,
     )  # fmt: skip
     signal.signal(signal.SIGTERM, _interrupt)
     with progress.steps("Triton", 1) as steps:
@@ -66,9 +78,11 @@ def _serve(options: argparse.Namespace) -> int:
                 f"without queue bounds: {', '.join(server.unbounded)}; Triton {RELEASE} stalls with them "
                 "(--keep-queue-bounds)", soft_wrap=True,
             )  # fmt: skip
+        if options.watch:
+            out.print(f"watching {options.repository}: a change is served as soon as it is loaded", soft_wrap=True)
         out.print("Ctrl-C stops it")
         sys.stdout.flush()
-        status = server.wait()
+        status = _watch(server) if options.watch else server.wait()
     except KeyboardInterrupt:
         out.print("stopping")
         return 0
@@ -77,10 +91,48 @@ def _serve(options: argparse.Namespace) -> int:
     raise TritonkitError(f"tritonserver ended by itself with status {status}", "start it with --log to keep its log")
 
 
-def _install(options: argparse.Namespace) -> int:
-    from tritonkit.server import install
+def _watch(server: TritonServer) -> int:
+    """Take up changes until the server ends; its exit status."""
+    from tritonkit.server import reload
 
-    out.print(f"Triton is in {install(options.device).path}")
+    while (status := server.wait(reload.LOOK_EVERY_S)) is None:
+        try:
+            change = server.take_up()
+        except OSError:
+            continue  # the server is ending, as the next wait sees
+        except TritonkitError as error:
+            out.print(f"not reloaded: {error}", soft_wrap=True, markup=False)
+            continue
+        if change is not None:
+            for line in _lines(change):
+                out.print(line, soft_wrap=True, markup=False)
+            sys.stdout.flush()
+    return status
+
+
+def _lines(change: Change) -> Iterator[str]:
+    """What was taken up, in words."""
+    if change.loaded:
+        yield f"reloaded: {', '.join(change.loaded)}"
+    if change.unloaded:
+        yield f"unloaded: {', '.join(change.unloaded)}"
+    for name in change.reconnected:
+        yield f"{name}: its steps hand on other tensors than before; requests to it could fail while it was reloaded"
+    for name, reason in change.failed.items():
+        yield f"not reloaded: {name}: {reason}\n  fix: build it again; what it served before, it still serves"
+
+
+def _install(options: argparse.Namespace) -> int:
+    from tritonkit.server import install, runtime
+
+    installed = install(options.device)
+    out.print(f"Triton is in {installed.path}")
+    if options.repository is not None:
+        if not options.repository.is_dir():
+            raise OutputError(f"{options.repository} is not a directory", "name a model repository")
+        packages = runtime.packages_of(options.repository)
+        runtime.install_packages(installed, packages)
+        out.print(f"its Python models have {', '.join(sorted(packages)) or 'all that they need'}", soft_wrap=True)
     return 0
 
 

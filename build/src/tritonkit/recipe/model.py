@@ -18,6 +18,7 @@ from tritonkit.recipe.sections import (
     OnnxSource,
     OutputSpec,
     Precision,
+    Python,
     Range,
     Section,
     Slo,
@@ -54,6 +55,7 @@ class Recipe(Section):
         slo: See :class:`Slo`.
         gpus: What engines are built for (:mod:`tritonkit.engines.gpus`).
         text: See :class:`Text`.
+        python: See :class:`Python`.
         batching: See :class:`Batching`.
         path: The file this recipe was read from.
     """
@@ -77,6 +79,7 @@ class Recipe(Section):
     slo: Slo | None = None
     gpus: tuple[str, ...] = ()
     text: Text | None = None
+    python: Python | None = None
     batching: Batching = Batching()
     path: Annotated[Path, Field(exclude=True)] = Path("recipe.yaml")
 
@@ -113,12 +116,24 @@ class Recipe(Section):
     def _traffic_fits(self) -> Recipe:
         if self.traffic and not sum(self.traffic.values()) > 0:
             raise ValueError(f"traffic gives no version a share; for example  traffic: {{{self.number}: 1}}")
-        if self.text and len(self.traffic) > 1:
+        if (section := self.text or self.python) and len(self.traffic) > 1:
             raise ValueError(
-                f"traffic names {len(self.traffic)} versions, and the ensemble {self.text.name!r} calls only the "
-                "highest; give the second one a recipe with a name and a text.name of its own"
+                f"traffic names {len(self.traffic)} versions, and the ensemble {section.name!r} calls only the "
+                "highest; give the second one a recipe with names of its own"
             )
         return self
+
+    @model_validator(mode="after")
+    def _one_ensemble(self) -> Recipe:
+        if self.text and self.python:
+            raise ValueError("a recipe has `text` or `python`, not both: tokenize in python.before")
+        return self
+
+    @property
+    def entry(self) -> str:
+        """The model that callers use: the ensemble, where the recipe makes one."""
+        section = self.text or self.python
+        return section.name if section else self.name
 
     @model_validator(mode="after")
     def _batching_fits(self) -> Recipe:

@@ -11,7 +11,17 @@ from pydantic import BaseModel, ValidationError
 
 from tritonkit.errors import RecipeError
 from tritonkit.recipe.model import Recipe
-from tritonkit.recipe.sections import Batching, Calibration, OnnxSource, OutputSpec, Range, Slo, TensorSpec, Text
+from tritonkit.recipe.sections import (
+    Batching,
+    Calibration,
+    OnnxSource,
+    OutputSpec,
+    Python,
+    Range,
+    Slo,
+    TensorSpec,
+    Text,
+)
 
 
 def load(path: Path) -> Recipe:
@@ -77,6 +87,7 @@ def _known_keys(parents: Sequence[int | str]) -> list[str]:
         "calibration": Calibration,
         "slo": Slo,
         "text": Text,
+        "python": Python,
         "source": OnnxSource,
     }
     model = sections.get(str(parents[0]), Recipe) if parents else Recipe

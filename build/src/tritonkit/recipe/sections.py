@@ -219,3 +219,65 @@ class Text(Section):
     input: Name = "text"
     max_tokens: Annotated[int, Field(ge=2, le=1_000_000)] = 256
     pad_to: Annotated[int, Field(ge=1, le=4096)] = 16
+
+
+class Before(Section):
+    """What a Python function makes a model's inputs of.
+
+    Attributes:
+        function: Its name in the section's file. It gets each of ``inputs`` by name and returns a dict of the model's
+            inputs, for one sample at a time.
+        inputs: What the ensemble takes.
+    """
+
+    function: str
+    inputs: Annotated[dict[str, TensorSpec], Field(min_length=1)]
+
+
+class After(Section):
+    """What a Python function makes of a model's outputs.
+
+    Attributes:
+        function: Its name in the section's file. Its parameters are outputs of the model, by name; it returns a dict of
+            ``outputs``, for one sample at a time.
+        outputs: What the ensemble gives.
+    """
+
+    function: str
+    outputs: Annotated[dict[str, TensorSpec], Field(min_length=1)]
+
+
+class Python(Section):
+    """Python functions before and after the model, and an ensemble of them all.
+
+    Attributes:
+        name: The ensemble's name in Triton.
+        file: A Python file, relative to the recipe, which goes into the repository; it imports no file beside it.
+        before: See :class:`Before`.
+        after: See :class:`After`.
+        sample: The function in ``file`` that returns one request's inputs: what the build tries ``before`` with.
+        packages: What the functions import beyond the standard library and numpy, each ``name==version``.
+    """
+
+    name: Name
+    file: str
+    before: Before | None = None
+    after: After | None = None
+    sample: str | None = None
+    packages: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+$")], ...] = ()
+
+    @model_validator(mode="after")
+    def _whole(self) -> Python:
+        if self.before is None and self.after is None:
+            raise ValueError("say what runs: before, after or both")
+        if self.before is not None and self.sample is None:
+            raise ValueError(
+                "the build tries `before` with a request; name a function that returns one:  sample: FUNCTION"
+            )
+        specs = [
+            *(self.before.inputs if self.before else {}).values(),
+            *(self.after.outputs if self.after else {}).values(),
+        ]
+        if any(isinstance(dim, str) for spec in specs for dim in spec.dims):
+            raise ValueError("dims here are numbers; bytes, text and JSON of any length are one string: dims: []")
+        return self

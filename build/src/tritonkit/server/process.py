@@ -26,14 +26,13 @@ import psutil
 
 from tritonkit import atomic
 from tritonkit.errors import CheckFailed, InputError, OutputError
-from tritonkit.server import queue_bounds
-from tritonkit.server.runtime import BACKEND_FOLDERS, RELEASE, Runtime, find
+from tritonkit.server import neighbours, queue_bounds, reload
+from tritonkit.server.runtime import BACKEND_FOLDERS, RELEASE, Runtime, find, packages_of
 
 HOST = "127.0.0.1"
 # Makes the kernel end the server when the process that started it dies, however it dies (prctl(2),
 # PR_SET_PDEATHSIG = 1). It is set in between, as code between fork and exec may not be Python in a threaded process.
 _TRAMPOLINE = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1, {signal}); os.execv(sys.argv[1], sys.argv[1:])"
-_WORK = "tritonkit-server-"
 _LINK = "model_repository"
 _PROBLEM = re.compile(r"^[EWF]\d{4} \S+ \d+ (\S+)\] (.*)$")
 # Said by every start on a machine without a GPU; neither is a problem.
@@ -58,10 +57,11 @@ class TritonServer:
         cores: CPU cores to stay on; all of them if not given.
         keep_queue_bounds: Serve configurations whose queues have bounds as they are, though this release stalls with
             them now and then (:mod:`tritonkit.server.queue_bounds`).
+        watch: Serve a copy of the repository, and take up what changes in it at each :meth:`take_up`.
 
     Raises:
         OutputError: ``repository`` is not a directory.
-        InputError: A port is in use.
+        InputError: A port is in use, or ``watch`` meets a ``--model-control-mode`` of the caller's own.
         MissingError: The server is not installed.
         CheckFailed: A model did not load, or readiness did not come in time.
     """
@@ -80,14 +80,20 @@ class TritonServer:
         exit_timeout_s: int = 5,
         cores: Sequence[int] = (),
         keep_queue_bounds: bool = False,
+        watch: bool = False,
     ) -> None:
         self.repository = Path(repository)
         if not self.repository.is_dir():
             raise OutputError(
                 f"{repository} is not a directory", "name a model repository; `tritonkit build` makes one"
             )
+        self.watch = watch
+        if watch and any(argument.startswith("--model-control-mode") for argument in arguments):
+            raise InputError(
+                "--watch loads models by itself, and --model-control-mode says who else does", "leave one of them out"
+            )
         self.runtime = runtime or find()
-        self.arguments = tuple(arguments)
+        self.arguments = (*arguments, *reload.ARGUMENTS) if watch else tuple(arguments)
         self.timeout_s = timeout_s
         self.exit_timeout_s = exit_timeout_s
         self.cores = tuple(cores)
@@ -98,6 +104,7 @@ class TritonServer:
         self.log = log
         self._work: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._reloader: reload.Reloader | None = None
 
     @property
     def http_url(self) -> str:
@@ -123,9 +130,10 @@ class TritonServer:
 
     def start(self) -> TritonServer:
         """Start and wait until every model is ready."""
+        self.runtime = self.runtime.with_packages(packages_of(self.repository))
         self.ports = _choose_ports(self._wanted_ports)
-        atomic.sweep(Path(tempfile.gettempdir()), _WORK)
-        self._work = Path(tempfile.mkdtemp(prefix=f"{_WORK}{os.getpid()}-"))
+        atomic.sweep(Path(tempfile.gettempdir()), neighbours.WORK)
+        self._work = Path(tempfile.mkdtemp(prefix=f"{neighbours.WORK}{os.getpid()}-"))
         self.log = self.log or self._work / "triton.log"
         try:
             with self.log.open("wb") as output:
@@ -134,6 +142,7 @@ class TritonServer:
         except BaseException:
             self.stop()
             raise
+        neighbours.record(self._work, self.repository, self.http_url, self.arguments, watch=self.watch)
         return self
 
     def stop(self) -> None:
@@ -149,14 +158,34 @@ class TritonServer:
                 self._kill_group(process)
                 for region in regions:
                     region.unlink(missing_ok=True)
+        if self._reloader is not None:
+            self._reloader.close()
+            self._reloader = None
         if self._work is not None:
             shutil.rmtree(self._work, ignore_errors=True)
             self._work = None
 
-    def wait(self) -> int:
-        """Block until the server ends by itself; its exit status."""
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Block until the server ends by itself; its exit status, or None if it still runs after ``timeout_s``."""
         assert self._process is not None
-        return self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(timeout_s)
+        return None
+
+    def take_up(self) -> reload.Change | None:
+        """Load what has changed in the repository and settled since the last call; None where nothing has.
+
+        A server that is started with ``watch`` needs a call every :data:`tritonkit.server.reload.LOOK_EVERY_S` seconds.
+
+        Raises:
+            OutputError: The repository changes faster than it can be copied.
+            OSError: The server cannot be reached.
+        """
+        if self._reloader is None:
+            raise RuntimeError("the server does not run, or was not started with watch=True")
+        change = self._reloader.look(self.http_url, self.timeout_s)
+        self.unbounded = self._reloader.unbounded
+        return change
 
     def problems(self) -> list[str]:
         """What Triton's log says of errors and warnings, without its standard complaints about missing GPUs."""
@@ -178,7 +207,11 @@ class TritonServer:
         assert self._work is not None
         # Triton's Python backend starts its stub through a shell without quoting, and hangs on a path with a space.
         place = self._work / _LINK
-        if self.keep_queue_bounds or queue_bounds.STALLS_BEFORE <= RELEASE:
+        bounded = self.keep_queue_bounds or queue_bounds.STALLS_BEFORE <= RELEASE
+        if self.watch:
+            self._reloader = reload.Reloader(self.repository, place, bounded=bounded)
+            self.unbounded = self._reloader.unbounded
+        elif bounded:
             place.symlink_to(self.repository.absolute())
         else:
             self.unbounded = queue_bounds.lift(self.repository, place, self.arguments)

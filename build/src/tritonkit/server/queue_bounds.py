@@ -6,6 +6,7 @@ With any bound, Triton before 26.08 can miss the wake-up of an idle instance and
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,9 +30,11 @@ def lift(repository: Path, place: Path, arguments: Sequence[str] = ()) -> list[s
     Returns:
         Models whose bounds were lifted.
     """
-    later = any(argument.partition("=")[0] in _READS_LATER for argument in arguments)
+    if any(argument.partition("=")[0] in _READS_LATER for argument in arguments):
+        place.symlink_to(repository.absolute())  # whatever that is when it is read
+        return []
     origin = repository.resolve()  # one version of it, though a link is turned meanwhile
-    lifted = {} if later else {folder.name: text for folder in origin.iterdir() if (text := _unbounded(folder))}
+    lifted = {folder.name: text for folder in origin.iterdir() if (text := _unbounded(folder))}
     if not lifted:
         place.symlink_to(origin)
         return []
@@ -47,6 +50,22 @@ def lift(repository: Path, place: Path, arguments: Sequence[str] = ()) -> list[s
                 (model / inner.name).symlink_to(inner)
         (model / CONFIG).write_text(lifted[entry.name], encoding="utf-8")
     return sorted(lifted)
+
+
+def lift_in(copy: Path) -> list[str]:
+    """Take the bounds out of a copy of a repository; files there may be hard links, so they are replaced.
+
+    Returns:
+        Models whose bounds were lifted.
+    """
+    lifted = {folder: text for folder in sorted(copy.iterdir()) if (text := _unbounded(folder))}
+    for folder, text in lifted.items():
+        path = folder / CONFIG
+        about = path.stat()
+        path.unlink()
+        path.write_text(text, encoding="utf-8")
+        os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    return [folder.name for folder in lifted]
 
 
 def _unbounded(folder: Path) -> str:

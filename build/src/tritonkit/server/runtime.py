@@ -14,7 +14,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -50,11 +51,41 @@ class Interpreter:
 
 @dataclass(frozen=True)
 class Runtime:
-    """An installed embedded server, for one device and one interpreter."""
+    """An installed embedded server, for one device and one interpreter.
+
+    Attributes:
+        path: Its folder.
+        interpreter: What its Python models run in.
+        device: What onnxruntime is installed for.
+        packages: What its Python models may import beyond that, each ``name==version``.
+    """
 
     path: Path
     interpreter: Interpreter
     device: Device
+    packages: tuple[str, ...] = ()
+
+    @property
+    def python_environment(self) -> Path:
+        """The environment of its Python models: the server's own, or one over it with ``packages``."""
+        if not self.packages:
+            return self.path / "env"
+        key = hashlib.sha256("\n".join(self.packages).encode()).hexdigest()[:12]
+        return self.path.with_name(f"{self.path.name}-packages-{key}")
+
+    def with_packages(self, packages: Iterable[str]) -> Runtime:
+        """The same server, whose Python models find these packages.
+
+        Raises:
+            MissingError: They are not installed for it.
+        """
+        equipped = replace(self, packages=tuple(sorted(set(packages))))
+        if not equipped.python_environment.is_dir():
+            raise MissingError(
+                f"Python models here need {', '.join(equipped.packages)}, which the Triton server does not have",
+                "run `tritonkit install-server REPOSITORY` with this repository",
+            )
+        return equipped
 
     @property
     def binary(self) -> Path:
@@ -79,7 +110,7 @@ class Runtime:
             "LD_LIBRARY_PATH": os.pathsep.join([*libraries, *filter(None, [variables.get("LD_LIBRARY_PATH")])]),
             # The stub's interpreter ignores PYTHONPATH and PYTHONHOME (it starts isolated), but finds its packages
             # as any Python does: from the pyvenv.cfg beside the first python3 on the PATH.
-            "PATH": os.pathsep.join([str(self.path / "env/bin"), variables.get("PATH", os.defpath)]),
+            "PATH": os.pathsep.join([str(self.python_environment / "bin"), variables.get("PATH", os.defpath)]),
             "ORT_DISABLE_TELEMETRY": "1",
         }
 
@@ -144,6 +175,38 @@ def install(device: Device | None = None) -> Runtime:
         stage.chmod(0o755)
         atomic.put(stage, target)
     return runtime
+
+
+def install_packages(runtime: Runtime, packages: Iterable[str]) -> Runtime:
+    """Install what Python models import, in an environment over the server's own; what is there already stays.
+
+    Raises:
+        MissingError: A package cannot be had.
+    """
+    equipped = replace(runtime, packages=tuple(sorted(set(packages))))
+    if equipped.python_environment.is_dir():
+        return equipped
+    requirements = Path(__file__).with_name(f"requirements-{runtime.device}.txt")
+    own = runtime.path / f"env/lib/python{runtime.interpreter.version}/site-packages"
+    with progress.steps("packages", 1) as steps, atomic.staging(equipped.python_environment) as stage:
+        steps.next(f"install {', '.join(equipped.packages)}")
+        place = _make_environment(stage, runtime.interpreter)
+        _pip(runtime.interpreter, "--target", str(place), "-c", str(requirements), *equipped.packages)
+        (place / "tritonkit-server.pth").write_text(f"{own}\n", encoding="utf-8")
+        stage.chmod(0o755)
+        atomic.put(stage, equipped.python_environment)
+    return equipped
+
+
+def packages_of(repository: Path) -> set[str]:
+    """What the Python models of a repository import, as their passports say: each ``name==version``."""
+    packages: set[str] = set()
+    for path in repository.glob("*/passport.json"):
+        try:
+            packages.update(map(str, json.loads(path.read_text(encoding="utf-8")).get("packages", ())))
+        except (OSError, ValueError, AttributeError, TypeError):
+            continue  # a stranger's file of that name
+    return packages
 
 
 def detect_device() -> Device:

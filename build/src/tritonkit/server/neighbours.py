@@ -1,0 +1,66 @@
+"""Which servers of this machine run on a repository, so that whoever changes it can say how they take that up.
+
+Only servers that tritonkit started for this user are known: each leaves a record in its own folder, and takes it along.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+WORK = "tritonkit-server-"  # and the id of the process that started the server
+_RECORD = "serving.json"
+Control = Literal["watch", "poll", "explicit", "none"]
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A running server.
+
+    Attributes:
+        url: Its address for HTTP.
+        control: What makes it load a changed model: ``watch`` (``tritonkit serve --watch``), Triton's own ``poll`` or
+            ``explicit``, or nothing.
+    """
+
+    url: str
+    control: Control
+
+    def advice(self, names: Sequence[str]) -> str:
+        """How this server comes to serve new files of these models."""
+        if self.control in {"watch", "poll"}:
+            return f"the server at {self.url} takes it up by itself"
+        if self.control == "explicit":
+            calls = "\n".join(f"  curl -X POST {self.url}/v2/repository/models/{name}/load" for name in names)
+            return f"the server at {self.url} takes it up when told to:\n{calls}"
+        return (
+            f"the server at {self.url} still serves what it loaded: start it again; "
+            "`tritonkit serve --watch` takes up the next change by itself"
+        )
+
+
+def record(work: Path, repository: Path, url: str, arguments: Sequence[str], *, watch: bool) -> None:
+    """Say in a server's folder what it runs on."""
+    mode = next((argument.partition("=")[2] for argument in arguments if "--model-control-mode=" in argument), "none")
+    about = {"repository": str(repository.resolve()), "url": url, "control": "watch" if watch else mode}
+    (work / _RECORD).write_text(json.dumps(about), encoding="utf-8")
+
+
+def find(repository: Path) -> list[Neighbour]:
+    """The servers that run on a repository."""
+    neighbours = []
+    for path in sorted(Path(tempfile.gettempdir()).glob(f"{WORK}*/{_RECORD}")):
+        owner = path.parent.name.removeprefix(WORK).partition("-")[0]
+        try:
+            about = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if owner.isdigit() and psutil.pid_exists(int(owner)) and about["repository"] == str(repository.resolve()):
+            neighbours.append(Neighbour(about["url"], about["control"]))
+    return neighbours
