@@ -131,6 +131,7 @@ chart: $(STAMP) ## what is generated from the chart's values and templates: sche
 	UPDATE_GOLDENS=1 $(BIN)/python -m pytest -q tests/helm/test_goldens.py tests/helm/test_upgrade.py
 
 bench: setup ## MODEL=…: served throughput over in-process onnxruntime; both models if none is named
+#: make bench MODEL=all_minilm_l6_v2
 	@$(BIN)/python loadtests/bench_serving.py $(if $(MODEL),--model $(model))
 
 bench-overload: setup ## MODEL=… SLO=p99_ms=100: what is answered in time at 1, 2 and 5 times the capacity, over both protocols; many minutes
