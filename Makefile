@@ -34,7 +34,7 @@ export ORT_DISABLE_TELEMETRY := 1
 targeted = --target $(call quoted,$(TARGET)) --repository $(call quoted,$(REPOSITORY))
 quoted = '$(subst ','\'',$(1))'# for the shell, whatever is in it
 
-.PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-client bench-generator bench-tuning bench-gpu bench-drain bench-autoscaler bench-lint bench-overload test lint clean
+.PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-client bench-generator bench-tuning bench-gpu bench-drain bench-autoscaler bench-lint bench-overload test modules lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -128,6 +128,9 @@ bench-lint: setup ## ONLY='plain: input' …: every field of a configuration cha
 test: setup ## the whole test suite, in several processes, then what needs the machine to itself
 	@beside=0; $(BIN)/python -m pytest tests -m 'not alone' -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder || beside=$$?; \
 	  $(BIN)/python -m pytest tests -m alone && exit $$beside
+
+modules: setup ## modules of forty kinds with random weights, for every target in every precision; minutes
+	@ALL_MODULES=1 $(BIN)/python -m pytest tests/build/precision/test_modules.py -q
 
 lint: $(STAMP) ## ruff, mypy, and what is generated from the chart's values
 	@$(BIN)/ruff check .

@@ -52,11 +52,13 @@ class Built:
         models: Name to facts: key, parity, size in bytes, seconds of the export, precision and the gate's rows.
         exported: Names of the models that were exported now; the others came from the store.
         changed: Whether the repository was written.
+        written: Names of the models whose folders in the repository are new or other than they were.
     """
 
     models: dict[str, dict[str, Any]]
     exported: list[str]
     changed: bool
+    written: list[str]
 
 
 def build(wanted: Sequence[Recipe], repository: Path, target: Target = "cpu", options: Options = DEFAULTS) -> Built:
@@ -84,10 +86,11 @@ def build(wanted: Sequence[Recipe], repository: Path, target: Target = "cpu", op
         exported_now += [recipe.name] if now else []
         ready.append(_ready(recipe, base, target, options))
     models = [assemble.model(one, target, repository, fallback=options.fallback) for one in ready] + texts
-    changed = not layout.is_current(repository, models)
-    if changed:
+    other = {model.name for model in models if not layout.is_current(repository, [model])}
+    if other:
         layout.write(repository, models, overwrite=options.overwrite)
-    return Built({one.recipe.name: _facts(one, target) for one in ready}, exported_now, changed)
+    written = [recipe.name for recipe in wanted if other.intersection(text.names(recipe))]
+    return Built({one.recipe.name: _facts(one, target) for one in ready}, exported_now, bool(other), written)
 
 
 def _check_names(wanted: Sequence[Recipe]) -> None:
