@@ -185,7 +185,8 @@ class Masked(nn.Module):
 
     def forward(self, x: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         scores = self.linear(x).masked_fill(~keep, torch.finfo(torch.float32).min)
-        return scores.softmax(-1) * keep.logical_or(x > 0)
+        weights: torch.Tensor = scores.softmax(-1) * keep.logical_or(x > 0)
+        return weights
 
 
 @kind({"x": "fp32:16", "keep": "bool:16"})

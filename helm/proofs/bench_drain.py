@@ -147,9 +147,9 @@ def _restart_table(result: drain.Result) -> Table:
 def _story(result: drain.Result, manifests: Sequence[Manifest]) -> str:
     grace_s = _spec(manifests)["terminationGracePeriodSeconds"]
     lines = []
-    for number, ended in enumerate(result.ended, 1):
-        gone = ", ".join(f"{name} gone after {took:.1f} s" for name, took in sorted(ended.containers.items()))
-        lines.append(f"pod {number}: {gone} of {grace_s} s grace; killed: {', '.join(ended.killed) or 'none'}")
+    for number, pod in enumerate(result.ended, 1):
+        gone = ", ".join(f"{name} gone after {took:.1f} s" for name, took in sorted(pod.containers.items()))
+        lines.append(f"pod {number}: {gone} of {grace_s} s grace; killed: {', '.join(pod.killed) or 'none'}")
     lines += [f"lost by {one.kind}: {lost[2]}" for one in result.accounts for lost in one.lost[:3]]
     return "\n".join(lines) + "\n"
 
