@@ -129,7 +129,7 @@ test: setup ## the whole test suite, in several processes, then what needs the m
 	@beside=0; $(BIN)/python -m pytest tests -m 'not alone' -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder || beside=$$?; \
 	  $(BIN)/python -m pytest tests -m alone && exit $$beside
 
-modules: setup ## modules of forty kinds with random weights, for every target in every precision; minutes
+modules: setup ## modules of more than thirty kinds with random weights, for every target in every precision; minutes
 	@ALL_MODULES=1 $(BIN)/python -m pytest tests/build/precision/test_modules.py -q
 
 lint: $(STAMP) ## ruff, mypy, and what is generated from the chart's values

@@ -229,3 +229,19 @@ def test_numpy_helper_is_what_constants_are_stored_with() -> None:
     graph.set_constant("s", np.float32(2))  # type: ignore[arg-type]
     (stored,) = graph.model.graph.initializer
     assert numpy_helper.to_array(stored).shape == ()
+
+
+def test_all_prints_tables_of_what_is_new_or_changed_and_names_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipes = tmp_path / "build/recipes"
+    recipes.mkdir(parents=True)
+    path = recipe_of(recipes, matmul(), precisions=["fp32", "fp16"])
+    monkeypatch.chdir(tmp_path)
+    for arguments, shown in ((["--all"], True), (["--all"], False), ([path], True)):
+        code, out, err = run(capsys, "build", *arguments)
+        assert code == 0, err
+        assert ("largest error of the export" in out, "hard: accuracy on" in out) == (shown, shown)
+        assert ("unchanged: hard" in out) is not shown
+    _, out, _ = run(capsys, "build", "--all", "--json")
+    assert json.loads(out)["written"] == []
