@@ -14,7 +14,7 @@ import pytest
 import torch
 from support import NET, Project
 
-from tritonkit import atomic, graph
+from tritonkit import atomic, environment, graph
 from tritonkit.errors import OutputError
 
 WITH_FILES = """
@@ -49,6 +49,51 @@ def test_an_unchanged_rebuild_exports_nothing_and_changes_nothing(project: Proje
     before = {path: path.stat().st_mtime_ns for path in project.repository.rglob("*")}
     assert exported(project) == []
     assert {path: path.stat().st_mtime_ns for path in project.repository.rglob("*")} == before
+
+
+WITH_VARIABLES = NET.replace(
+    "return Net()",
+    """net = Net()
+    net.linear.weight.data *= float(os.environ.get("NET_SCALE", "1"))
+    subprocess.run(["true"], env=os.environ | {"CHILD": "1"}, check=True)
+    return net""",
+).replace("import torch", "import os, subprocess, torch")
+
+
+def test_a_variable_that_the_users_code_reads_is_a_dependency_and_others_are_not(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NET_SCALE", raising=False)
+    project.write(WITH_VARIABLES)
+    assert exported(project) == ["net"]
+    (about,) = project.artifacts()
+    assert json.loads(about.read_text())["dependencies"]["variables"] == {"NET_SCALE": ""}
+    monkeypatch.setenv("SOMETHING_ELSE", "1")
+    assert exported(project) == []
+    monkeypatch.setenv("NET_SCALE", "2.53125")
+    assert exported(project) == ["net"]
+    assert "2.53125" not in "".join(path.read_text() for path in project.artifacts()), "a value may be a secret"
+    monkeypatch.delenv("NET_SCALE")
+    assert exported(project) == []
+
+
+def test_variables_are_noted_however_they_are_read_and_not_those_that_libraries_read(tmp_path: Path) -> None:
+    code = (
+        "import os\n"
+        "os.getenv('A')\n'B' in os.environ\nos.environ.get('C', '')\nos.environ.setdefault('D', '')\n"
+        "dict(os.environ), list(os.environ.items())\ndel os.environ['D']\n"
+    )
+    library = tmp_path / "lib/site-packages/package.py"
+    library.parent.mkdir(parents=True)
+    library.write_text(code.replace("'A'", "'OF_A_LIBRARY'"))
+    with environment.noting() as reads:
+        exec(compile(code, str(tmp_path / "net.py"), "exec"), {})
+        exec(compile(library.read_text(), str(library), "exec"), {})
+    assert {"A", "B", "C", "D"} <= reads.of([])
+    assert not {"OF_A_LIBRARY", "PATH"} & reads.of([])
+    assert "OF_A_LIBRARY" in reads.of([library.parent]), "a package that the recipe names is the user's code"
+    os.getenv("AFTER")
+    assert "AFTER" not in reads.of([tmp_path, Path(__file__).parent])
 
 
 def test_an_unchanged_rebuild_does_not_import_torch(project: Project) -> None:

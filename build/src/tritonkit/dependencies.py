@@ -12,12 +12,14 @@ import hashlib
 import os
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from tritonkit import environment
 
 WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".data", ".npz", ".npy"}
 _STDLIB = tuple({os.path.realpath(sysconfig.get_path("stdlib")), os.path.realpath(sysconfig.get_path("platstdlib"))})
@@ -48,15 +50,24 @@ class FileDependency:
 
 @dataclass(frozen=True)
 class Dependencies:
-    """Everything outside the recipe that an export depended on."""
+    """Everything outside the recipe that an export depended on.
+
+    Attributes:
+        files: Those outside installed distributions.
+        distributions: Name to version.
+        variables: Environment variables that the user's code read; name to :func:`environment.digest`.
+    """
 
     files: tuple[FileDependency, ...]
     distributions: dict[str, str]
+    variables: dict[str, str]
 
     def hold(self) -> bool:
         """Whether nothing of it has changed."""
-        return all(_version(name) == version for name, version in self.distributions.items()) and all(
-            file.holds() for file in self.files
+        return (
+            all(_version(name) == version for name, version in self.distributions.items())
+            and all(environment.digest(name) == digest for name, digest in self.variables.items())
+            and all(file.holds() for file in self.files)
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -66,7 +77,8 @@ class Dependencies:
     @staticmethod
     def from_json(data: dict[str, Any]) -> Dependencies:
         """The inverse of :meth:`as_json`."""
-        return Dependencies(tuple(FileDependency(**file) for file in data["files"]), dict(data["distributions"]))
+        files = tuple(FileDependency(**file) for file in data["files"])
+        return Dependencies(files, dict(data["distributions"]), dict(data["variables"]))
 
 
 def sha256(path: Path) -> str:
@@ -75,14 +87,23 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@dataclass(frozen=True)
+class Recording:
+    """The paths of files that Python code opened for reading, and what it read of the environment."""
+
+    opened: set[str]
+    variables: environment.Reads
+
+
 @contextmanager
-def recording() -> Iterator[set[str]]:
-    """The paths of all files that Python code opens for reading inside the ``with`` block."""
+def recording() -> Iterator[Recording]:
+    """What Python code reads inside the ``with`` block."""
     _install_hook()
     opened: set[str] = set()
     _recorders.append(opened)
     try:
-        yield opened
+        with environment.noting() as variables:
+            yield Recording(opened, variables)
     finally:
         _recorders.remove(opened)
 
@@ -101,11 +122,11 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
                 opened.add(path)
 
 
-def collect(opened: Iterable[str], known: Iterable[Path], roots: Iterable[Path], ignored: Path) -> Dependencies:
-    """Sort what was read into distributions and files.
+def collect(read: Recording, known: Iterable[Path], roots: Sequence[Path], ignored: Path) -> Dependencies:
+    """Sort what was read into distributions, files and environment variables.
 
     Args:
-        opened: From :func:`recording`.
+        read: From :func:`recording`.
         known: Files that matter whether they were seen or not.
         roots: Every loaded Python module below one of these counts: Python imports a module once, so a
             recording cannot see what an earlier export of the same process has imported.
@@ -115,13 +136,14 @@ def collect(opened: Iterable[str], known: Iterable[Path], roots: Iterable[Path],
     modules = _loaded_modules()
     paths = {_absolute(path) for path in known}
     paths |= {path for path in modules if path.startswith(below)}
-    paths |= {path for path in opened if not path.endswith((".py", ".pyc"))}  # source is read to show it, too
+    paths |= {path for path in read.opened if not path.endswith((".py", ".pyc"))}  # source is read to show it, too
     ignore = (*_VOLATILE, *_STDLIB, f"{ignored.resolve()}{os.sep}")
     real = {path: os.path.realpath(path) for path in paths}
     distributions = _distributions_of(modules | set(real.values()))
     files = {path for path in paths if not real[path].startswith((*_SITE, *ignore)) and Path(path).is_file()}
     files |= {other for path in files for other in (*_weights_beside(path), *_weights_beside(real[path]))}
-    return Dependencies(tuple(_note(path) for path in sorted(files)), distributions)
+    variables = {name: environment.digest(name) for name in sorted(read.variables.of(roots))}
+    return Dependencies(tuple(_note(path) for path in sorted(files)), distributions, variables)
 
 
 def _absolute(path: str | Path) -> str:

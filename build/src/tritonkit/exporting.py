@@ -35,7 +35,7 @@ def _fill(stage: Path, recipe: Recipe, steps: progress.Steps) -> tuple[dict[str,
     start = time.monotonic()
     path = stage / store.GRAPH
     sources.forget()
-    with dependencies.recording() as opened:
+    with dependencies.recording() as read:
         steps.next("read samples")
         found = samples.load(recipe, SAMPLES_CHECKED)
         if isinstance(recipe.source, OnnxSource):
@@ -55,7 +55,7 @@ def _fill(stage: Path, recipe: Recipe, steps: progress.Steps) -> tuple[dict[str,
         steps.next("write")
         _write_labels(stage, recipe)
         _write_warmup(stage / config.WARMUP, recipe, found[0])
-    noted = dependencies.collect(opened, _known_files(recipe), _code_roots(recipe), ignored=stage)
+    noted = dependencies.collect(read, _known_files(recipe), _code_roots(recipe), ignored=stage)
     about = {
         "model": recipe.name,
         "seconds": round(time.monotonic() - start, 1),

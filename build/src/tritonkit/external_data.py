@@ -195,8 +195,8 @@ def size_bytes(model: onnx.ModelProto) -> int:
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy with the shapes and types that follow from the graph; onnx infers those of less than 2 GB only.
 
-    What a graph notes of its tensors (``value_info``) helps where nothing can be inferred, and may be wrong: exporters
-    and converters change a tensor and not its note, which onnx then refuses and onnxruntime does not read.
+    What a graph notes of its tensors (``value_info``) helps where nothing can be inferred, and may be wrong: converters
+    change a tensor and not its note, which onnx then refuses.
 
     Args:
         model: With all weights in memory; not changed.

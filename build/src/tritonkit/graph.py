@@ -157,9 +157,15 @@ def check_against(recipe: Recipe, path: Path) -> None:
     if problems:
         tensors = (*signature.inputs.values(), *signature.outputs.values())
         fixed = not recipe.max_batch_size or any(not t.dims or isinstance(t.dims[0], int) for t in tensors)
+        fix = f"correct the recipe; this writes one that agrees:  {sources.init_command(recipe, batched=not fixed)}"
+        if not isinstance(recipe.source, OnnxSource) and any("the recipe says dynamic" in text for text in problems):
+            fix = (
+                "PyTorch's exporter took that size for a constant. Write the module so that it moves (recurrent "
+                "layers: LSTM or GRU, several of one layer in a row in place of num_layers), or give the size as a "
+                "number in dims"
+            )
         raise GraphError(
-            f"{file} contradicts {recipe.path}:\n" + "\n".join(f"  - {problem}" for problem in problems),
-            f"correct the recipe; this writes one that agrees:  {sources.init_command(recipe, batched=not fixed)}",
+            f"{file} contradicts {recipe.path}:\n" + "\n".join(f"  - {problem}" for problem in problems), fix
         )
 
 

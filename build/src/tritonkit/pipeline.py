@@ -52,6 +52,7 @@ class Built:
         models: Name to facts: key, parity, size in bytes, seconds of the export, precision and the gate's rows.
         exported: Names of the models that were exported now; the others came from the store.
         changed: Whether the repository was written.
+        written: Names of the models whose folders in the repository are new or other than they were.
         kept: Paths in the repository of what tritonkit did not write and left where it was.
         beside: Name of each model that has several versions, to what there is of it and what is served.
     """
@@ -59,6 +60,7 @@ class Built:
     models: dict[str, dict[str, Any]]
     exported: list[str]
     changed: bool
+    written: list[str]
     kept: tuple[str, ...] = ()
     beside: dict[str, versions.Versions] = field(default_factory=dict)
 
@@ -104,14 +106,18 @@ def build(wanted: Sequence[Recipe], repository: Path, target: Target = "cpu", op
         versions.check_labels(repository, recipe, single[id(recipe)], beside)
         models.append(versions.merged(single[id(recipe)], beside))
     models += of_python
-    changed = not layout.is_current(repository, models)
-    if changed:
+    new = {model.name for model in models if not layout.is_current(repository, [model])}
+    if new:
         layout.write(repository, models, overwrite=options.overwrite)
     several = {of.name: found for of in leaders.values() if len((found := versions.look(repository, of)).present) > 1}
     return Built(
-        {labels[id(one.recipe)]: _facts(one, target) for one in ready}, exported_now, changed,
-        layout.foreign(repository, models), several,
-    )  # fmt: skip
+        models={labels[id(one.recipe)]: _facts(one, target) for one in ready},
+        exported=exported_now,
+        changed=bool(new),
+        written=[labels[id(one)] for one in wanted if new & (text.names(one) | python_models.names(one))],
+        kept=layout.foreign(repository, models),
+        beside=several,
+    )
 
 
 def _check_names(leaders: Mapping[str, Recipe]) -> None:

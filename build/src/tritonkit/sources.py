@@ -191,6 +191,8 @@ def _user_code(key: str) -> Iterator[None]:
     except TritonkitError:
         raise
     except ModuleNotFoundError as error:
+        if error.name is None:  # a library's own words, and nothing that pip knows
+            raise SourceError(f"{key} failed: {error}", "run the function by itself to see its traceback") from error
         raise MissingError(
             f"{key}: the package {error.name!r} is not installed", f"pip install {error.name}"
         ) from error

@@ -17,7 +17,7 @@ from tritonkit import store
 from tritonkit.engines import node as node_facts
 from tritonkit.precision import variants
 
-from .conftest import graph_of
+from .conftest import graph_of, value
 from .test_gate import build, recipe_with, run
 
 EYE = np.eye(8, dtype=np.float32)
@@ -71,7 +71,39 @@ def slashes() -> onnx.ModelProto:
     return graph_of([node("MatMul", ["x", "w"], ["inner/y"]), node("Relu", ["inner/y"], ["y"])], w=W).model
 
 
+def note_of_a_constant() -> onnx.ModelProto:
+    """What PyTorch's exporter makes of `torch.clamp(x, min=1)`: the constant's type is noted beside it."""
+    model = graph_of(
+        [node("MatMul", ["x", "w"], ["a"]), node("Max", ["a", "low"], ["y"])], w=W, low=np.float32(-100)
+    ).model
+    model.graph.value_info.append(helper.make_tensor_value_info("low", TensorProto.FLOAT, []))
+    return model
+
+
+def branch() -> onnx.ModelProto:
+    """Bodies that read an activation, a weight that others read too, and one of their own, from around them."""
+    bodies = [
+        helper.make_graph([node("MatMul", ["a", weight], [out])], out, [], [value(out, "batch", 8)])
+        for weight, out in (("w", "yes"), ("v", "no"))
+    ]
+    nodes = [
+        node("MatMul", ["x", "w"], ["a"], "first"), node("Shape", ["x"], ["shape"]),
+        node("Gather", ["shape", "last"], ["width"]), node("Less", ["width", "many"], ["narrow"]),
+        node("If", ["narrow"], ["b"], "either", then_branch=bodies[0], else_branch=bodies[1]),
+        node("Add", ["b", "a"], ["y"]),
+    ]  # fmt: skip
+    return graph_of(nodes, w=W, v=-W, last=np.array(1), many=np.array(9)).model
+
+
+def kernel_without_fp16() -> onnx.ModelProto:
+    nodes = [node("MatMul", ["x", "w"], ["a"]), node("Shape", ["a"], ["s"]), node("Expand", ["zero", "s"], ["at"]),
+             node("ScatterElements", ["a", "at", "a"], ["y"], axis=1, reduction="add")]  # fmt: skip
+    return graph_of(nodes, w=W, zero=np.array([0])).model
+
+
 GRAPHS = {
+    "a constant's note": note_of_a_constant, "branch": branch,
+    "a kernel without fp16": kernel_without_fp16,
     "opset 11": opset(11), "opset 13": opset(13), "opset 17": opset(17), "constant nodes": constant_nodes,
     "initializer as input": initializer_as_input, "constant times constant": constant_times_constant,
     "bias of one row": bias_row, "stacked weights": stacked_weights, "names with slashes": slashes,
@@ -197,3 +229,19 @@ def test_numpy_helper_is_what_constants_are_stored_with() -> None:
     graph.set_constant("s", np.float32(2))  # type: ignore[arg-type]
     (stored,) = graph.model.graph.initializer
     assert numpy_helper.to_array(stored).shape == ()
+
+
+def test_all_prints_tables_of_what_is_new_or_changed_and_names_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipes = tmp_path / "build/recipes"
+    recipes.mkdir(parents=True)
+    path = recipe_of(recipes, matmul(), precisions=["fp32", "fp16"])
+    monkeypatch.chdir(tmp_path)
+    for arguments, shown in ((["--all"], True), (["--all"], False), ([path], True)):
+        code, out, err = run(capsys, "build", *arguments)
+        assert code == 0, err
+        assert ("largest error of the export" in out, "hard: accuracy on" in out) == (shown, shown)
+        assert ("unchanged: hard" in out) is not shown
+    _, out, _ = run(capsys, "build", "--all", "--json")
+    assert json.loads(out)["written"] == []

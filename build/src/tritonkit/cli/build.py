@@ -86,25 +86,36 @@ def _build(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"repository": str(options.repository), **asdict(built)})
         return 0
+    # With --all nobody named a model: what is as it was needs no table.
+    shown = [name for name in built.models if options.recipes or name in {*built.written, *built.exported}]
+    _print_models(built, shown)
+    if rest := [name for name in built.models if name not in shown]:
+        out.print(f"unchanged: {', '.join(rest)}", markup=False)
+    _print_beside(built)
+    state = "written" if built.changed else "up to date"
+    out.print(f"{chr(10) if shown else ''}{options.repository} is {state}; next: {_next(options.target)}")
+    if built.changed:
+        _print_servers(options.repository, recipes)
+    return 0
+
+
+def _print_models(built: Built, names: Sequence[str]) -> None:
+    """What each of these models is, and what the gate measured of it."""
     table = make_table("model", "precision", "graph", "largest error of the export", "")
-    for name, facts in built.models.items():
+    for name in names:
+        facts = built.models[name]
         how = "exported now" if name in built.exported else "unchanged"
         shipped = facts["precision"] + (" (forced)" if facts["forced"] else " (tuned)" if facts["tuned"] else "")
         table.add_row(name, shipped, f"{facts['graph_bytes'] / 1e6:.1f} MB", _worst(facts["worst_parity"]), how)
-    out.print(table)
-    for name, facts in built.models.items():
+    if names:
+        out.print(table)
+    for name in names:
+        facts = built.models[name]
         if facts["gate"]:
             out.print()
             out.print(gate_table(name, facts))
         if text := _queue(facts):
             out.print(f"{name}: {text}", markup=False)
-    _print_beside(built)
-    out.print(
-        f"\n{options.repository} is {'written' if built.changed else 'up to date'}; next: {_next(options.target)}"
-    )
-    if built.changed:
-        _print_servers(options.repository, recipes)
-    return 0
 
 
 def _print_beside(built: Built) -> None:
@@ -157,6 +168,8 @@ def _precisions(text: str) -> tuple[str, ...]:
 
 def gate_table(name: str, facts: dict[str, Any]) -> Table:
     """What the gate found, a variant a line."""
+    from tritonkit.precision import work
+
     rows = facts["gate"]
     metrics = list(dict.fromkeys(metric for row in rows for metric in row["accuracy"]))
     batch = max((row["batch"] for row in rows), default=0)
@@ -172,6 +185,9 @@ def gate_table(name: str, facts: dict[str, Any]) -> Table:
         "1 sample, ms": [_number(row["single_ms"], ".2f") for row in rows],
         f"{batch} samples, ms": [_number(row["batched_ms"], ".2f") for row in rows],
         "samples/s": [_number(row["throughput"], ".1f") for row in rows],
+        "not in 8 bits, of the work": [
+            escape(work.describe((row["notes"] or {}).get("not_quantized", {}))) for row in rows
+        ],
         "made in, s": [_number(row["seconds"], ".1f") for row in rows],
         "verdict": [f"[{_COLOURS[row['verdict']]}]{row['verdict']}[/]" for row in rows],
         "": [escape(row["why"]) for row in rows],

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
 
 from tritonkit.cli.output import Verbs, make_table, out, print_json
+
+if TYPE_CHECKING:
+    from tritonkit.precision.search import Search
 
 BAR = 36  # letters of the plot's longest bar
 
@@ -39,10 +43,12 @@ def _sensitivity(options: argparse.Namespace) -> int:
         choice = search.best().choice
         ranked = sensitivity.rank(search, choice)
         points = sensitivity.curve(search, choice, ranked)
+    missing = search.work.missing(search.all)
     if options.json:
         print_json({
             "model": wanted.name, "target": options.target, "precision": options.precision, "choice": asdict(choice),
             "nodes": [asdict(node) for node in ranked], "curve": [asdict(point) for point in points], "bounds": bounds,
+            "not_quantized": missing, "not_counted": list(search.work.uncounted),
         })  # fmt: skip
         return 0
     out.print(_ranking(ranked[::-1][: options.top], len(ranked)))
@@ -53,7 +59,23 @@ def _sensitivity(options: argparse.Namespace) -> int:
         f"\n“In 8 bits”: share of the work of {len(ranked)} nodes, the least sensitive first; ┃ is the recipe's bound."
     )
     out.print(f"Measured on {len(search.selecting)} samples; {choice.method}, smoothing {choice.alpha or 'off'}.")
+    for line in _uncovered(missing, search):
+        out.print(line, markup=False)
     return 0
+
+
+def _uncovered(missing: dict[str, float], search: Search) -> list[str]:
+    """What the shares above are not shares of."""
+    from tritonkit.precision import work
+
+    lines = []
+    if missing:
+        lines.append(f"Never in 8 bits, of all the work: {work.describe(missing)}.")
+        reasons = {work.no_8_bits(kind, search.scheme): kind for kind in reversed(missing)}
+        lines += [f"{kind}: {reason}." for reason, kind in reversed(reasons.items()) if reason]
+    if search.work.uncounted:
+        lines.append(f"Not counted: what runs inside {', '.join(search.work.uncounted)}.")
+    return lines
 
 
 def _ranking(nodes: list, total: int) -> Table:  # type: ignore[type-arg]

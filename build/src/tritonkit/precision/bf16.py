@@ -18,7 +18,7 @@ from onnx import TensorProto, numpy_helper
 from tritonkit import external_data
 from tritonkit.errors import GraphError
 from tritonkit.graph import Session
-from tritonkit.precision import onnxgraph
+from tritonkit.precision import fp16, onnxgraph
 
 SINCE = (8, 0)  # compute capability of the first GPUs with bf16 (NVIDIA Ampere)
 # What onnxruntime says of a node that no provider can run.
@@ -79,8 +79,9 @@ def convert(model: onnx.ModelProto, kept: Sequence[str] = ()) -> onnx.ModelProto
         warnings.simplefilter("ignore")  # it warns of what fp16 cannot hold, and bf16 can
         halved: onnx.ModelProto = float16.convert_float_to_float16(
             external_data.infer_shapes(model), keep_io_types=True, disable_shape_infer=True,
-            op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, *kept],
+            op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, *onnxgraph.CONTROL, *kept],
         )  # fmt: skip
+    fp16.cast_for_bodies(halved)
     for tensor in halved.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT16:
             tensor.CopyFrom(_bf16(weights.get(tensor.name, tensor), tensor.name))

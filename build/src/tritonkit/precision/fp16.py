@@ -21,11 +21,15 @@ from tritonkit.precision.onnxgraph import Array, OnnxGraph
 
 LARGEST = float(np.finfo(np.float16).max)  # 65504
 SMALLEST = 2.0**-24  # the smallest subnormal
+HALF = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
 TOO_LARGE = f"which fp16 cannot hold (it ends at {LARGEST:.0f})"
 OWN_ERROR = 1e-2  # relative error that a node may add to those of its inputs; fp16 rounds to 5e-4
 LOOKED_AT = 16  # samples; each is run with every tensor as an output
 # What a kernel sums up inside, where fp16 would overflow though the result is small.
 _SUMS_SQUARES = {"LayerNormalization", "ReduceL2", "ReduceSumSquare", "LpNormalization", "InstanceNormalization"}
+# onnxruntime 1.32 ends the process while it optimizes fp16 for a CPU: an LSTM's output that is squeezed, transposed and
+# multiplied.
+CRASHES = ("MatmulTransposeFusion",)
 _MASKED = {"Add", "Where", "Expand", "Sum"}
 _SUMS = {"ReduceSum", "ReduceMean", "ReduceL1", "GlobalAveragePool"}
 
@@ -121,15 +125,53 @@ def convert(model: onnx.ModelProto, kept: Sequence[str]) -> onnx.ModelProto:
     """
     from onnxruntime.transformers import float16
 
+    inner = [node.name for node in model.graph.node if node.op_type in onnxgraph.CONTROL]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of each weight that becomes zero or is clipped
         converted: onnx.ModelProto = float16.convert_float_to_float16(
-            external_data.infer_shapes(model), keep_io_types=True, node_block_list=list(kept),
+            external_data.infer_shapes(model), keep_io_types=True, node_block_list=[*kept, *inner],
             min_positive_val=SMALLEST, max_finite_val=LARGEST, disable_shape_infer=True,
         )  # fmt: skip
+    cast_for_bodies(converted)
     _rejoin(converted)
     onnxgraph.sort(converted)  # the library puts the casts of inputs last
     return converted
+
+
+def cast_for_bodies(model: onnx.ModelProto) -> None:
+    """Let the graphs inside If, Loop and Scan, which stay in fp32, read what is around them in fp32.
+
+    The library casts a kept node's inputs, and not what the graphs inside it read by name.
+
+    Args:
+        model: Converted, with control nodes kept; changed in place.
+    """
+    half = {tensor.name for tensor in model.graph.initializer if tensor.data_type in HALF}
+    half |= {value.name for value in model.graph.value_info if value.type.tensor_type.elem_type in HALF}
+    half |= {node.output[0] for node in model.graph.node if node.op_type == "Cast" and _to(node) in HALF}
+    casts: dict[str, onnx.NodeProto] = {}
+    for node in [node for node in model.graph.node if node.op_type in onnxgraph.CONTROL]:
+        around = (set(onnxgraph.reads(node)) - set(node.input)) & half
+        for name in around:
+            casts[name] = helper.make_node(
+                "Cast", [name], [f"{name}__fp32"], f"{name}__fp32_cast", to=TensorProto.FLOAT
+            )
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                _rename_reads(body, {name: f"{name}__fp32" for name in around})
+    model.graph.node.extend(casts.values())
+
+
+def _rename_reads(body: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Let a graph inside a node, and those inside its nodes, read other tensors from around it."""
+    for node in body.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = names.get(name, name)
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                _rename_reads(inner, names)
+    for value in body.output:  # a body may hand out a tensor from around it
+        value.name = names.get(value.name, value.name)
 
 
 def _rejoin(model: onnx.ModelProto) -> None:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tritonkit import external_data, parity, progress, samples, sized_session, store
+from tritonkit import parity, progress, samples, sized_session, store
 from tritonkit.engines import node
 from tritonkit.errors import CheckFailed, GraphError
 from tritonkit.graph import Session
@@ -273,19 +273,12 @@ def _accuracies(
     What only a GPU runs is emulated where there is none, node by node: onnxruntime's optimizer breaks some. On a GPU
     ``largest_error`` is added: the largest difference, over the largest magnitude; for fp32 it is what TF32 costs.
     """
-    emulated = target != "cpu" and not prepared
     truth = search.evaluate(Session(base.graph), recipe, judged)
     if prepared:  # only what is served is answered there
         truth = [{name: outputs[name] for name in recipe.outputs} for outputs in truth]
     found = {}
     for name, artifact in made.items():
-        session: speed.Runnable
-        if name in prepared:
-            session = prepared[name]
-        elif emulated and name != "fp32":
-            session = Session(fp16.emulated(external_data.load(artifact.graph)), optimize=False)
-        else:
-            session = Session(artifact.graph, without=_CRASHES if name == "fp16" else ())
+        session: speed.Runnable = prepared[name] if name in prepared else variants.session(artifact.graph, target, name)
         outputs = search.evaluate(session, recipe, judged)
         found[str(name)] = metrics.measure(recipe, truth, outputs)
         if prepared:
@@ -315,7 +308,7 @@ def _times(
         return {}
     threads = recipe.serving(target).threads
     sessions = {
-        str(name): Session(artifact.graph, threads, without=_CRASHES if name == "fp16" else ())
+        str(name): Session(artifact.graph, threads, without=fp16.CRASHES if name == "fp16" else ())
         for name, artifact in made.items()
     }
     return speed.measure(recipe, sessions, judged, step)
@@ -333,11 +326,8 @@ def _row(name: Precision, artifact: store.Artifact, accuracy: dict[str, float], 
     )  # fmt: skip
 
 
-# onnxruntime 1.32 ends the process while it optimizes fp16 for a CPU: an LSTM's output that is squeezed, transposed and
-# multiplied.
-_CRASHES = ("MatmulTransposeFusion",)
 _CODE = ("fp16", "gate", "metrics", "speed")
 _NOTES = {
     "choice", "tried", "quantized_nodes", "kept_nodes", "kept_fp32", "clipped_masks", "work_share", "calibrated_on",
-    "cpu_features",
+    "cpu_features", "not_quantized",
 }  # fmt: skip

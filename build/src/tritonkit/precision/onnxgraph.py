@@ -24,6 +24,8 @@ NEEDED_OPSET = 19  # fp16 scales, and fp8, in QuantizeLinear
 OPSET, IR_VERSION = 20, 9  # what exports have; onnxruntime 1.17 and newer run it
 COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # what precision is about: nearly all of a network's work
 
+CONTROL = ("If", "Loop", "Scan")  # nodes with graphs inside, which read tensors around them by name
+
 
 class OnnxGraph:
     """One graph, indexed; :meth:`refresh` after nodes were added or removed."""

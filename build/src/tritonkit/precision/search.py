@@ -18,6 +18,7 @@ from tritonkit import samples
 from tritonkit.errors import CheckFailed
 from tritonkit.graph import Session
 from tritonkit.precision import calibration, metrics, onnxgraph, qdq, refine, speed
+from tritonkit.precision import work as works
 from tritonkit.precision.calibration import METHODS, Method, Statistics
 from tritonkit.precision.onnxgraph import OnnxGraph
 from tritonkit.precision.qdq import Scheme
@@ -152,32 +153,17 @@ class Search:
         return self._observed[alpha]
 
     @functools.cached_property
-    def work(self) -> dict[str, float]:
-        """Multiplications and additions of every compute node for one sample, weights constant or not.
-
-        A product of (…, m, k) and (k, n) takes 2 k for each number that comes out; a convolution 2 for each weight of
-        its channel.
-        """
-        nodes = self.graph.compute_nodes()
-        sample = self.selecting[0]
-        inputs = samples.batch([sample], 1) if self.recipe.max_batch_size else sample
-        wanted = [name for node in nodes for name in (node.output[0], node.input[0]) if name not in self.graph.inputs]
-        made = Session(self.graph.with_outputs(dict.fromkeys(wanted))).run(inputs) | dict(inputs)
-        found = {}
-        for node in nodes:
-            weight = self.graph.weight(node)
-            conv = node.op_type.startswith("Conv") and weight is not None
-            each = weight[0].size if conv and weight is not None else made[node.input[0]].shape[-1]
-            found[node.name] = 2.0 * made[node.output[0]].size * each
-        return found
+    def work(self) -> works.Work:
+        """The work of one sample."""
+        return works.measure(self.graph, self.selecting[0], batched=self.recipe.max_batch_size > 0)
 
     def share(self, nodes: Set[str]) -> float:
         """How much of the work of nodes with constant weights is done in these nodes."""
-        return sum(self.work[name] for name in nodes) / self.total_work()
+        return sum(self.work.operations[name] for name in nodes) / self.total_work()
 
     def total_work(self) -> float:
         """The work of all nodes with constant weights."""
-        work = self.work
+        work = self.work.operations
         return sum(work[node.name] for node in self.graph.compute_nodes() if self.graph.weight(node) is not None)
 
     def narrow(self, count: int) -> None:
@@ -206,8 +192,12 @@ def eligible(graph: OnnxGraph, scheme: Scheme) -> set[str]:
         if node.op_type != "ConvTranspose" and not _unfit_for_tensor_cores(node, weight, scheme):
             found.add(node.name)
     if not found:
+        recurrent = sorted({node.op_type for node in graph.nodes if node.op_type in works.RECURRENT})
+        beside = f"; {works.no_8_bits(recurrent[0], scheme)}" if recurrent else ""
+        if inside := sorted({node.op_type for node in graph.nodes if node.op_type in onnxgraph.CONTROL}):
+            beside += f"; what runs inside {', '.join(inside)} stays as it is"
         raise CheckFailed(
-            "the graph has no convolution or matrix product with constant weights that 8 bits could speed up",
+            f"the graph has no convolution or matrix product with constant weights that 8 bits could speed up{beside}",
             "leave int8 and fp8 out of the recipe's `precisions`",
         )
     return found

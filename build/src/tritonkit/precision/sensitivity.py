@@ -45,7 +45,7 @@ def rank(searching: Search, choice: Choice) -> list[Node]:
     searching.narrow(RANKED_BY)
     try:
         ops = {node.name: node.op_type for node in searching.graph.nodes}
-        work = searching.work
+        work = searching.work.operations
         total = searching.total_work()
         found = []
         for index, name in enumerate(sorted(searching.all)):

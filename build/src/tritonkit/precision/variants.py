@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import onnx
 from tritonkit import exporting, external_data, progress, samples, store
 from tritonkit import recipe as recipes
 from tritonkit.engines import gpus, node
-from tritonkit.errors import InputError, SourceError
+from tritonkit.errors import GraphError, InputError, SourceError
 from tritonkit.graph import Session
 from tritonkit.precision import bf16, calibration, cpu, fp16, metrics, onnxgraph, qdq, search, sensitivity, tensorrt
 from tritonkit.recipe import PRECISIONS, Precision, Recipe, Target
@@ -36,6 +37,8 @@ _SCHEMES = {
     ("tensorrt", "int8"): qdq.TENSORRT_INT8,
     ("tensorrt", "fp8"): qdq.TENSORRT_FP8,
 }
+# How onnxruntime (1.32) names the operator that it cannot run: when it loads a graph, and when it runs it.
+_FAILED = re.compile(r"(?:implementation for |while running )(\w+)(?:\(| node)")
 # onnxruntime multiplies uint8 by int8 exactly with these instructions; without them 16-bit sums may saturate.
 CPU_FEATURES = ["avx512_vnni", "avx_vnni", "amx_int8"]
 
@@ -141,6 +144,12 @@ def _fill(stage: Path, recipe: Recipe, base: store.Artifact, target: Target, pre
             model, about = _make_model(recipe, base, target, precision, step)
             # A name of its own: beside an engine's graph there may be the fallback's.
             external_data.save(model, stage / store.GRAPH, f"{store.GRAPH}.{precision}{external_data.SUFFIX}")
+        if precision != "bf16":
+            step("run it")  # what does not run is not built, and says why
+            sample = samples.load(recipe, 1)[0]
+            session(stage / store.GRAPH, target, precision).run(
+                samples.batch([sample], 1) if recipe.max_batch_size else sample
+            )
     for path in base.path.iterdir():
         if path.name != store.ABOUT and not path.name.startswith(store.GRAPH):
             _link(path, stage / path.name)
@@ -149,6 +158,19 @@ def _fill(stage: Path, recipe: Recipe, base: store.Artifact, target: Target, pre
         "model": recipe.name, "precision": precision, "target": target, **about,
         "graph_bytes": size, "seconds": round(time.monotonic() - start, 1),
     }  # fmt: skip
+
+
+def session(path: Path, target: Target, precision: Precision) -> Session:
+    """A variant as accuracy is judged without a GPU: what only a GPU runs is emulated, node by node.
+
+    onnxruntime's optimizer breaks some graphs that are emulated.
+
+    Raises:
+        GraphError: onnxruntime cannot load it.
+    """
+    if target == "cpu" or precision == "fp32":
+        return Session(path, without=fp16.CRASHES if precision == "fp16" else ())
+    return Session(fp16.emulated(external_data.load(path)), optimize=False)
 
 
 def _prepared(target: Target, path: Path) -> onnxgraph.OnnxGraph:
@@ -175,18 +197,37 @@ def _make_model(
     graph = _prepared(target, base.graph)
     if precision == "fp32":
         return graph.model, {}
-    return _halved(recipe, graph, samples.load(recipe, fp16.LOOKED_AT), step)
+    return _halved(recipe, graph, target, samples.load(recipe, fp16.LOOKED_AT), step)
 
 
 def _halved(
-    recipe: Recipe, graph: onnxgraph.OnnxGraph, found: Sequence[samples.Sample], step: Callable[[str], None]
+    recipe: Recipe,
+    graph: onnxgraph.OnnxGraph,
+    target: Target,
+    found: Sequence[samples.Sample],
+    step: Callable[[str], None],
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     step("find the nodes that fp16 endangers")
     clipped = fp16.clip_masks(graph)
     kept = fp16.dangers(graph, found, batched=recipe.max_batch_size > 0)
-    step("cast")
-    about = {"kept_fp32": [asdict(danger) for danger in kept], "clipped_masks": clipped}
-    return fp16.convert(graph.model, [danger.node for danger in kept]), about
+    while True:
+        step("cast")
+        model = fp16.convert(graph.copy().model, [danger.node for danger in kept])
+        operator = _without_kernel(recipe, model, found[0]) if target == "cpu" else ""
+        more = [node for node in graph.nodes if node.op_type == operator and not any(d.node == node.name for d in kept)]
+        if not more:
+            return model, {"kept_fp32": [asdict(danger) for danger in kept], "clipped_masks": clipped}
+        kept += [fp16.Danger(node.name, operator, "onnxruntime's CPU kernel of it has no fp16") for node in more]
+
+
+def _without_kernel(recipe: Recipe, model: onnx.ModelProto, sample: samples.Sample) -> str:
+    """The operator that onnxruntime's CPU provider cannot run in fp16, as it says; empty if it runs all."""
+    try:
+        Session(model, without=fp16.CRASHES).run(samples.batch([sample], 1) if recipe.max_batch_size else sample)
+    except GraphError as error:
+        match = _FAILED.search(error.message)
+        return match.group(1) if match else ""
+    return ""
 
 
 def searching(
@@ -224,6 +265,7 @@ def _quantized(
         "quantized_nodes": len(found.quantized),
         "kept_nodes": found.kept,
         "work_share": round(found_by.share(set(found.quantized)), 4),
+        "not_quantized": found_by.work.missing(set(found.quantized)),
         "calibrated_on": len(found_by.calibrating),
     }
     if target == "cpu":
