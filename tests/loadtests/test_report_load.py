@@ -249,7 +249,7 @@ def test_every_page_says_what_to_do_next_and_which_setting_answers_what_was_seen
     ],
 )
 def test_an_invalid_run_says_how_it_is_cured_and_nothing_else(health: dict[str, Any], cure: str) -> None:
-    bad = {"valid": False, "lateness_p99_ms": 0.1, "cpu": 0.1, "capped": 0, "why": ("so",)} | health
+    bad: dict[str, Any] = {"valid": False, "lateness_p99_ms": 0.1, "cpu": 0.1, "capped": 0, "why": ("so",)} | health
     (text,) = advice.after_load(replace(USUAL, generator=replace(USUAL.generator, **bad)))
     assert cure in text
 
