@@ -1,14 +1,16 @@
 """`make capacity`: the highest rate of requests at which a model meets its SLO, with an interval.
 
 It asks the served model for one rate after another in an open loop: one request a second, then twice as many until the
-SLO is missed, then halves what lies between, and at the end asks for the rate that it found again and again. Exit code:
-0 found, 1 the SLO is not met at one request a second or the generator could not keep its schedule, 2 bad input.
+SLO is missed, then halves what lies between, and at the end asks for the rate that it found again and again. What
+was proved is kept where a search has to end early: Ctrl-C, or a generator that can send no more. Exit code: 0 found, 1
+the SLO is not met at one request a second or the generator could not send even that, 2 bad input, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import sys
 from collections.abc import Callable
@@ -21,13 +23,13 @@ from load import slo as slos
 from load import target as targets
 from load.generator import Generator
 from load.plan import AS_SAMPLED, Plan
-from load.result import Result
-from reporting import loadpage
+from load.result import Limit, Result
+from reporting import loadpage, words
 from rich.console import Console
 from tuning import limit
 from tuning.asking import Asker, at_least, bounds, point, seconds
 from tuning.cores import divide
-from tuning.limit import Capacity, Probe
+from tuning.limit import Capacity, Probe, finite
 
 from tritonkit import atomic, progress, recipe
 from tritonkit.cli.arguments import Parser
@@ -54,14 +56,14 @@ def main() -> int:
         folder = options.reports / next(iter(result.models))
         write(folder, result)  # last, as the disk for it may be full
     except KeyboardInterrupt:
-        print("interrupted: no capacity was found", file=sys.stderr)
+        print("interrupted before anything was proved", file=sys.stderr)
         return INTERRUPTED
     except TritonkitError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
         return error.exit_code
     if not options.json:
         print(f"Report: {folder / 'index.html'}")
-    return 0
+    return INTERRUPTED if found.interrupted else 0
 
 
 def capacity(
@@ -73,7 +75,6 @@ def capacity(
     resolution: float = 1.05,
     times: int = 3,
     say: Callable[[str], None] = lambda _: None,
-    lenient: bool = False,
 ) -> tuple[Capacity, Result]:
     """The highest rate that meets an SLO, and the run at it with the whole curve.
 
@@ -85,17 +86,24 @@ def capacity(
         resolution: Factor between rates that are told apart.
         times: Runs that confirm the rate.
         say: Is told of every run.
-        lenient: A rate that the generator cannot keep counts as missed, and the result's environment says so.
+
+    Returns:
+        What was found, and the run. Where a search had to end early or the generator could not send more, that is what
+        was proved until then.
 
     Raises:
-        CheckFailed: The SLO is not met at one request a second, or the generator could not keep its schedule.
+        CheckFailed: The SLO is not met at one request a second, or the generator could not even keep that.
     """
-    ask = Asker(generator, slo, plan, say, lenient=lenient)
+    ask = Asker(generator, slo, plan, say, lenient=True)
     found = limit.capacity(ask, start_rate, resolution=resolution, times=times)
-    at_rate = [result for result, probe in zip(ask.results, found.points, strict=True) if probe.rate == found.rate][-1]
+    runs = zip(ask.results, found.points, strict=False)  # an interruption may come between the two
+    at_rate = [result for result, probe in runs if probe is found.at_rate][-1]
     if late := at_least(ask.late_at):
         at_rate = replace(at_rate, environment=at_rate.environment | {"generator": late})
-    return found, replace(at_rate, curve=tuple(map(point, merged(found.points))))
+    return found, replace(
+        at_rate, curve=tuple(map(point, merged(found.points))), partial=found.interrupted,
+        capacity=Limit(found.rate, found.low, finite(found.high), found.confirmed, found.at_least),
+    )  # fmt: skip
 
 
 def merged(points: tuple[Probe, ...]) -> list[Probe]:
@@ -103,7 +111,10 @@ def merged(points: tuple[Probe, ...]) -> list[Probe]:
     by_rate: dict[float, Probe] = {}
     for found in sorted(points, key=lambda one: one.rate):
         before = by_rate.get(found.rate)
-        by_rate[found.rate] = replace(found, met=found.met and (before is None or before.met))
+        if before is None or (found.kept and not before.kept):
+            by_rate[found.rate] = found
+        elif found.kept:  # a run that the generator could not send says nothing beside one that it could
+            by_rate[found.rate] = replace(found, met=found.met and before.met)
     return list(by_rate.values())
 
 
@@ -125,14 +136,15 @@ def lines(found: Capacity, result: Result) -> list[str]:
     at_rate, slo = found.at_rate, result.slo
     return [
         *(
-            f"  {one.rate:8.1f}/s  {'met' if one.met else 'missed':6}  p50 {_ms(one.p50_ms)}  p99 {_ms(one.p99_ms)}"
+            f"  {one.rate:8.1f}/s  {_fate(one):6}  p50 {_ms(one.p50_ms)}  p99 {_ms(one.p99_ms)}"
             for one in sorted(found.points, key=lambda one: one.rate)
         ),
-        f"{name}: {found.rate:.1f} requests/s at {bounds(slo) if slo else ''} "
-        f"(95 % interval {found.low:.1f} to {found.high:.1f})",
-        f"  met in each of {found.confirmed} runs of {result.load.duration_s:g} s at that rate, "
+        f"{name}: {'at least ' * found.at_least}{found.rate:.1f} requests/s at {bounds(slo) if slo else ''} "
+        f"(95 % interval {found.low:.1f} {_upwards(found.high)})",
+        f"  met in {words.times_met(found.confirmed)} of {result.load.duration_s:g} s at that rate, "
         f"p50 {_ms(at_rate.p50_ms)}, p99 {_ms(at_rate.p99_ms)} in the last of them",
         f"  the interval is where nine of ten such runs meet the SLO: a logistic curve through all {len(found.points)}",
+        *(["  interrupted: it may be higher"] if found.interrupted else []),
         *([f"  the generator {late}"] if (late := result.environment.get("generator")) else []),
     ]
 
@@ -140,7 +152,8 @@ def lines(found: Capacity, result: Result) -> list[str]:
 def as_json(found: Capacity, result: Result) -> dict[str, Any]:
     """All of it as plain data."""
     return {
-        "capacity": found.rate, "low": found.low, "high": found.high, "confirmed": found.confirmed,
+        "capacity": found.rate, "low": found.low, "high": finite(found.high), "confirmed": found.confirmed,
+        "at_least": found.at_least, "interrupted": found.interrupted,
         "points": [asdict(point(one)) for one in found.points], "result": result.to_json(),
     }  # fmt: skip
 
@@ -191,9 +204,17 @@ def _run(options: argparse.Namespace) -> tuple[Capacity, Result]:
                     server.grpc_url, recipes=[wanted.path], core=cores.generator[0], processes=len(cores.generator)
                 ) as generator,
             ):
-                found, result = capacity(generator, slo, plan=plan, say=say, lenient=target == "cuda")
+                found, result = capacity(generator, slo, plan=plan, say=say)
                 result = replace(result, environment=result.environment | {"target": target, "divided": str(cores)})
     return found, replace(result, command=shlex.join(["python", "loadtests/capacity.py", *sys.argv[1:]]))
+
+
+def _fate(found: Probe) -> str:
+    return "met" if found.met else "missed" if found.kept else "unsent"
+
+
+def _upwards(high: float) -> str:
+    return f"to {high:.1f}" if math.isfinite(high) else "upwards"
 
 
 def _ms(value: float | None) -> str:

@@ -12,6 +12,7 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +24,12 @@ from reporting import tunepage
 from reporting.tuning_result import TuningResult
 from rich.console import Console
 from rich.table import Table
-from tuning import comparison, outcome, tuner, writeback
+from tuning import outcome, tuner, writeback
 from tuning.asking import at_least, bounds, seconds
 from tuning.cores import Cores, divide
 from tuning.rig import Built, Rig, built
 from tuning.search import Search
+from tuning.space import Settings
 from tuning.tuner import Effort, Final
 
 from tritonkit import atomic, progress, recipe
@@ -39,6 +41,8 @@ from tritonkit.recipe import Recipe, Slo
 JOURNAL = "journal.log"
 SHOWN = 10  # trials in the table
 LEAST_BUDGET_S = 10.0
+OVERRUN = 1.1  # times the budget; a little more is no news
+WRITES_S = 3.0  # for recipe, repository and page, roughly
 DEFAULTS = Effort()
 
 
@@ -87,6 +91,7 @@ def run(wanted: Wanted) -> tuple[TuningResult, Final | None]:
     Raises:
         CheckFailed: No configuration meets the SLO, or the generator could not keep its schedule. Trials are kept.
     """
+    began = time.monotonic()
     if wanted.write:
         writeback.check_writable(wanted.recipe.path)
     cores = divide(target=wanted.target)
@@ -95,25 +100,29 @@ def run(wanted: Wanted) -> tuple[TuningResult, Final | None]:
     with built(wanted.recipe, wanted.target) as made, progress.task(title) as say:
         held = tuner.references(made, cores)
         whole = tuner.all_settings(made, cores, held, smallest)
+        opening = tuner.opening(made, held, whole)
         search = Search(
             whole,
-            tuner.opening(made, held, whole),
+            opening,
             journal=wanted.folder / JOURNAL,
             identity=tuner.identity(made, wanted.slo, cores, wanted.load, wanted.effort),
         )
         say(_begins(search, cores))
         late_at: list[float] = []
-        found = _searched(wanted, made, search, held, cores, say, late_at)
+        # What the first build of a recipe takes counts, but never for more than half.
+        end = max(began + wanted.budget_s, time.monotonic() + wanted.budget_s / 2) - WRITES_S
+        found = _searched(wanted, made, search, held, cores, say, late_at, end)
         where = environment.machine() | {"target": wanted.target, "divided": str(cores)}
         where |= {"generator": text} if (text := at_least(late_at)) else {}
         written: tuple[str, ...] = ()
         if found is not None and wanted.write:
             say("write the winner")
             figures = outcome.figures(found, search, wanted.slo, where, wanted.load)
-            written = outcome.write(wanted.recipe, made, found, wanted.repository, figures)
+            written = outcome.write(wanted.recipe, made, found, wanted.repository, figures, wanted.slo)
         result = outcome.result(
             wanted.recipe, search, held, found, slo=wanted.slo, budget_s=wanted.budget_s, environment=where,
             command=shlex.join(["python", "loadtests/tune.py", *sys.argv[1:]]), written=written,
+            took_s=time.monotonic() - began, notes=_notes(search, opening, wanted.budget_s, time.monotonic() - began),
         )  # fmt: skip
     atomic.write(wanted.folder / "result.json", (json.dumps(result.to_json(), indent=2) + "\n").encode())
     atomic.write(wanted.folder / "index.html", tunepage.render(result).encode())
@@ -122,30 +131,51 @@ def run(wanted: Wanted) -> tuple[TuningResult, Final | None]:
 
 def _searched(
     wanted: Wanted, made: Built, search: Search, held: tuner.References, cores: Cores, say: tuner.Say,
-    late_at: list[float],
+    late_at: list[float], end: float,
 ) -> Final | None:  # fmt: skip
-    """The final; None if a person interrupted it or the search before it. Rates that were late are added."""
+    """The final; None if a person interrupted it or the search before it. Rates that were late are added.
+
+    No measurement begins after ``end`` (``time.monotonic()``), but for what a result cannot do without.
+    """
     plan = Plan(
         duration_s=wanted.effort.probe_s, warm_up_s=wanted.effort.warm_up_s, batch_sizes=wanted.plan.batch_sizes,
         lengths=wanted.plan.lengths,
     )  # fmt: skip
     try:
         with Rig(made, wanted.slo, plan, cores) as rig:
-            end = time.monotonic() + wanted.effort.search_s(wanted.budget_s)
+            search_end = time.monotonic() + wanted.effort.search_s(max(end - time.monotonic(), 0.0))
 
             def more() -> bool:
-                say(f"{max(end - time.monotonic(), 0):.0f} s of the search left")
-                return time.monotonic() < end or not held.tried(search)
+                say(f"{max(search_end - time.monotonic(), 0):.0f} s of the search left")
+                return time.monotonic() < search_end or not held.tried(search)
 
             try:
-                tuner.search_for(rig, search, wanted.effort.probe_s, more, say)
-                return tuner.final(rig, search, held, wanted.effort, say)
+                needed = {held.current, held.default}
+                tuner.search_for(rig, search, wanted.effort.probe_s, more, say, search_end, needed)
+                return tuner.final(rig, search, held, wanted.effort, say, end)
             finally:
                 late_at += rig.late_at
     except KeyboardInterrupt:
         if not search.trials:
             raise
         return None
+
+
+def _notes(search: Search, opening: Sequence[Settings], budget_s: float, took_s: float) -> tuple[str, ...]:
+    """What a reader must know of a search: that it had no time to propose anything, say."""
+    found = []
+    tried = {trial.settings for trial in search.trials}
+    if tried <= set(opening):
+        found.append(
+            f"Nothing was searched: there was time for {len(tried)} of the {len(opening)} configurations that every "
+            "search begins with. The same command with a larger BUDGET goes on."
+        )
+    if took_s > OVERRUN * budget_s:
+        found.append(
+            f"It took {took_s:.0f} s and not {budget_s:.0f}: what is served now, Triton's default and one round side "
+            "by side are measured in any case. A busy machine, or a first build, makes that long."
+        )
+    return tuple(found)
 
 
 def _begins(search: Search, cores: Cores) -> str:
@@ -208,23 +238,18 @@ def _print(wanted: Wanted, result: TuningResult, found: Final | None) -> None:
         out.print(f"Interrupted. {len(result.trials)} trials are kept; recipe and repository are as they were.")
         out.print(f"The same command continues.\n{page}", markup=False)
         return
-    out.print("\n".join([*_said(found), *_written(wanted, result, found), page]), markup=False)
+    out.print("\n".join([*_said(result, found), *_written(wanted, result, found), page]), markup=False)
 
 
-def _said(found: Final) -> list[str]:
-    said = [f"{found.winner.settings}: {found.winner.capacity:.0f} requests/s within the SLO"]
-    for what, other in (("what was served before", found.current), ("Triton's default", found.default)):
-        if other.settings == found.winner.settings:
-            said.append(f"  it is {what}")
-        elif ratio := comparison.ratio(found.winner, other):
-            rounds = len(found.winner.limits)
-            said.append(
-                f"  {ratio.median:.2f} times {what} ({other.settings}: {other.capacity:.0f}/s); "
-                f"{ratio.low:.2f} to {ratio.high:.2f} in {rounds} rounds side by side"
-            )
-        else:
-            said.append(f"  {what} ({other.settings}) does not meet the SLO at any rate")
-    return said
+def _said(result: TuningResult, found: Final) -> list[str]:
+    """What was found, in the same words as on the page."""
+    capacity = tunepage.served(result) or f"{found.capacity:.0f}"
+    spent = f"{result.took_s or 0:.0f} of {result.budget_s:.0f} s"
+    return [
+        f"{found.winner.settings}: {capacity} requests/s within the SLO, after {spent}",
+        *(f"  {text}" for text in tunepage.gains(result)),
+        *result.notes,
+    ]
 
 
 def _written(wanted: Wanted, result: TuningResult, found: Final) -> list[str]:
@@ -236,18 +261,12 @@ def _written(wanted: Wanted, result: TuningResult, found: Final) -> list[str]:
     elif wanted.recipe.batching.target not in {None, wanted.target}:
         before = wanted.recipe.batching.target
         said.append(f"Its batching section held for {before} and now holds for {wanted.target}: {before} has defaults.")
-    if wanted.recipe.slo is None:
-        said.append(
-            f"The recipe has no slo, so its queue keeps its usual bounds; add one:  slo: {{{_slo(wanted.slo)}}}"
-        )
+    if wanted.recipe.slo is None and str(wanted.recipe.path) in result.written:
+        said.append("The recipe had no slo: it has the one measured by now, and its queue's bounds follow from it.")
     if 0 < found.winner.settings.max_batch_size < found.current.settings.max_batch_size:
         most = found.winner.settings.max_batch_size
         said.append(f"Requests of more than {most} sample{'s' if most > 1 else ''} are refused from now on.")
     return said
-
-
-def _slo(slo: Slo) -> str:
-    return ", ".join(f"{name}: {value:g}" for name, value in slo.model_dump(exclude_none=True).items())
 
 
 if __name__ == "__main__":

@@ -251,6 +251,24 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """The highest rate that meets an SLO, requests a second.
+
+    Attributes:
+        rate: It met the SLO in each of ``confirmed`` runs.
+        low, high: Where the limit lies with a probability of 95 %; ``high`` is None where nothing was missed.
+        confirmed: Runs at ``rate`` that met it.
+        at_least: The limit may be higher: the generator could not send more, or the search was ended.
+    """
+
+    rate: float
+    low: float
+    high: float | None
+    confirmed: int
+    at_least: bool = False
+
+
+@dataclass(frozen=True)
 class Result:
     """One load test.
 
@@ -261,6 +279,7 @@ class Result:
         environment: cpu, cores, gpu, python, triton, onnxruntime, locust.
         load, models, series, generator, verdict: See there.
         curve: Where the rate was stepped; else empty.
+        capacity: Where it was searched for; the run is then the last one at that rate.
     """
 
     created: str
@@ -273,6 +292,7 @@ class Result:
     generator: GeneratorHealth
     verdict: Verdict
     curve: tuple[Point, ...] = ()
+    capacity: Limit | None = None
 
     @property
     def slo(self) -> Slo | None:

@@ -56,6 +56,28 @@ class Linear:
         return [(value, written(value, self.reach)) for value in ticks(self.reach)]
 
 
+@dataclass(frozen=True)
+class Clock:
+    """Seconds, with zero where the measurement begins; a warm-up lies before that."""
+
+    start: float
+    reach: float
+
+    @classmethod
+    def over(cls, values: Iterable[float]) -> Self:
+        """From the first value, or zero, to a little more than the largest."""
+        known = [*values]
+        return cls(min([0.0, *known]), Linear.over(known).reach)
+
+    def part(self, value: float) -> float:
+        """In proportion."""
+        return (value - self.start) / (self.reach - self.start)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Round numbers from zero."""
+        return Linear(self.reach).ticks()
+
+
 class Whole(Linear):
     """From zero, for what is counted: ticks are whole numbers."""
 

@@ -113,7 +113,7 @@ def draw(
     edges = [max(widths, default=0.0) + mark.step / 2 for mark in marks if isinstance(mark, Bars)]
     seen = level is not None and level.value <= FAR * max(heights, default=level.value)
     plot = _Plot(
-        x.scale.over([*widths, *edges, *(band.end for band in bands)]),
+        x.scale.over([*widths, *edges, *(edge for band in bands for edge in (band.start, band.end))]),
         y.scale.over([*heights, *([level.value] if level and seen else [])]),
         TOP + (NAMED if any(band.label for band in bands) else 0),
     )

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 
 from hdrh.histogram import HdrHistogram
+from load import arrivals
 from load.result import Load, ModelResult, Percentiles, Point, Second, ServerSide
 
 from reporting import chart, rows
-from reporting.axis import NINES, Axis, Linear, Percentile, Whole, fitting
+from reporting.axis import NINES, Axis, Clock, Linear, Percentile, Whole, fitting
 from reporting.page import counted, short
 from tritonkit.recipe import Slo
 
@@ -17,7 +18,7 @@ LITTLE = 0.005  # of a mean latency: less is not worth a line
 FEW = 10  # requests: with fewer, a percentile curve shows chance
 STEPS = 240  # of a line over time; more are a brush
 SHARES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
-TIME = Axis("seconds since the start", Linear)
+TIME = Axis("seconds since the warm-up, as in ARRIVALS", Clock)
 PARTS = {  # what a mean latency is made of, in the order in which a request meets it
     "late": "before it was sent", "network": "network and client", "queue": "queue", "compute": "compute",
     "rest": "rest of the server",
@@ -107,7 +108,7 @@ def batches(name: str, server: ServerSide) -> str:
 def rates(series: Sequence[Second], load: Load) -> str:
     """Offered, completed and failed in each second."""
     steps, _ = merged(series)
-    times = _times(steps, load)
+    times = [step.t_s for step in steps]
     marks = [
         chart.Line("offered", [*zip(times, (step.offered for step in steps), strict=True)]),
         chart.Line("completed", [*zip(times, (step.completed for step in steps), strict=True)]),
@@ -119,19 +120,19 @@ def rates(series: Sequence[Second], load: Load) -> str:
         f"In {counted(len(series), 'second')}: {sum(second.offered for second in series):,} requests were due, "
         f"{sum(second.completed for second in series):,} were answered, {failed:,} failed"
     )
-    return chart.draw("Requests over time", said, TIME, Axis("requests per second", Whole), marks, _warm_up(load))
+    return chart.draw("Requests over time", said, TIME, Axis("requests per second", Whole), marks, _bands(load))
 
 
 def latencies(series: Sequence[Second], load: Load, slo: Slo | None) -> str:
     """p50 and p99 of the requests that were due in each second."""
     steps, _ = merged(series)
-    times = _times(steps, load)
+    times = [step.t_s for step in steps]
     p50, p99 = [_or_nan(step.p50_ms) for step in steps], [_or_nan(step.p99_ms) for step in steps]
     marks = [chart.Line("p99", [*zip(times, p99, strict=True)]), chart.Line("p50", [*zip(times, p50, strict=True)])]
     worst = max((value for value in p99 if math.isfinite(value)), default=math.nan)
     said = f"The largest p99 of a second is {short(worst)} ms"
     return chart.draw(
-        "Latency over time", said, TIME, fitting("latency, ms", [*p50, *p99]), marks, _warm_up(load), _limit(slo)
+        "Latency over time", said, TIME, fitting("latency, ms", [*p50, *p99]), marks, _bands(load), _limit(slo)
     )
 
 
@@ -139,9 +140,9 @@ def waiting(series: Sequence[Second], load: Load) -> str:
     """Requests without an answer at the end of each second."""
     steps, _ = merged(series)
     found = [step.in_flight for step in steps]
-    marks = [chart.Line("queue", [*zip(_times(steps, load), found, strict=True)])]
+    marks = [chart.Line("queue", [*zip((step.t_s for step in steps), found, strict=True)])]
     said = f"At most {counted(max(found, default=0), 'request')} without an answer at the end of a second"
-    return chart.draw("Requests without an answer", said, TIME, Axis("requests", Whole), marks, _warm_up(load))
+    return chart.draw("Requests without an answer", said, TIME, Axis("requests", Whole), marks, _bands(load))
 
 
 def merged(series: Sequence[Second]) -> tuple[Sequence[Second], int]:
@@ -190,12 +191,13 @@ def _limit(slo: Slo | None) -> chart.Level | None:
     return chart.Level("limit", slo.p99_ms, f"SLO, p99 {slo.p99_ms:g} ms")
 
 
-def _times(series: Sequence[Second], load: Load) -> list[float]:
-    return [second.t_s + load.warm_up_s for second in series]
-
-
-def _warm_up(load: Load) -> list[chart.Band]:
-    return [chart.Band(0, load.warm_up_s, "warm-up", shaded=True)] if load.warm_up_s > 0 else []
+def _bands(load: Load) -> list[chart.Band]:
+    """The warm-up, before zero, and a spike, when its schedule says."""
+    found = [chart.Band(-load.warm_up_s, 0, "warm-up", shaded=True)] if load.warm_up_s > 0 else []
+    if load.arrivals and load.arrivals.strip().startswith("spike:"):
+        start_s, long_s = arrivals.parse(load.arrivals).spike
+        found.append(chart.Band(start_s, start_s + long_s, "spike"))
+    return found
 
 
 def _or_nan(value: float | None) -> float:

@@ -13,7 +13,7 @@ from load.result import Check, Load, ModelResult, Result, ServerSide
 from load.summary import BUSIEST, LATEST_MS
 from markupsafe import Markup
 
-from reporting import loadcharts, page, words
+from reporting import advice, loadcharts, page, words
 from reporting.page import counted, figure, listed, percent, short
 
 ROWS = {"mean": "mean", "p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99", "p999": "p99.9", "max": "largest"}
@@ -60,7 +60,8 @@ def render(result: Result) -> str:
             )
         ]
     return page.render(
-        "load.html.j2", result=result, headline=words.headline(result), models=models, over_time=over_time,
+        "load.html.j2", advice=advice.after_load(result), result=result,
+        headline=words.headline(result), models=models, over_time=over_time,
         every=loadcharts.merged(series)[1], of=listed(result.models),
         curve=Markup(loadcharts.curve(result.curve, result.slo)) if result.curve else None,
         missed={check.model for check in result.verdict.checks if not check.met}, rows=ROWS, parts=loadcharts.PARTS,
@@ -165,7 +166,7 @@ def _warm_up(load: Load) -> str:
         return f"No warm-up: every figure covers the whole {load.duration_s:,.3g} s."
     return (
         f"Figures cover {load.duration_s:,.3g} s; the {load.warm_up_s:,.3g} s of warm-up before them are excluded, "
-        "and only shaded in the charts over time."
+        "and only shaded in the charts over time, whose clock begins after it."
     )
 
 

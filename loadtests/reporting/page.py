@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jinja2
+from markupsafe import Markup, escape
 
 NOTHING = "–"  # where there is no figure to show
 NAMES = {"cpu": "processor", "gpu": "GPU", "python": "Python", "triton": "Triton", "torch": "PyTorch",
@@ -42,7 +43,7 @@ def render(template: str, **values: Any) -> str:
     )  # fmt: skip
     environment.filters |= {
         "figure": figure, "short": short, "percent": percent, "bar": bar, "when": when, "named": named, "tied": tied,
-        "counted": counted,
+        "coded": coded, "counted": counted,
     }  # fmt: skip
     page = environment.get_template(template).render(values | {"nan": math.nan})
     return page.encode("utf-8", "replace").decode()
@@ -88,6 +89,12 @@ def when(iso: str) -> str:
 def named(key: str) -> str:
     """A key of an environment as a person writes it."""
     return NAMES.get(key, key)
+
+
+def coded(words: str) -> Markup:
+    """Text with what stands between backticks as code; everything is escaped."""
+    parts = [escape(part) for part in words.split("`")]
+    return Markup("").join(Markup("<code>{}</code>").format(part) if at % 2 else part for at, part in enumerate(parts))
 
 
 def tied(words: str) -> str:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from reporting import chart, page
+from reporting import advice, chart, page, words
 from reporting.axis import Axis, Linear, Whole, fitting
 from reporting.page import Headline, counted, short
 from reporting.tuning_result import Ratio, Trial, TuningResult
 
+BEFORE, DEFAULT = "what was served before", "Triton's default"
 FATES = {"measured": "measured", "pruned": "stopped early", "failed": "failed"}
 
 
@@ -21,7 +22,8 @@ def render(result: TuningResult) -> str:
     settings = list(dict.fromkeys(name for trial in result.trials for name in trial.settings))
     trials = sorted(result.trials, key=lambda trial: (-_or(trial.capacity, -1.0), trial.number))
     return page.render(
-        "tune.html.j2", result=result, headline=headline(result), best=best, default=default, settings=settings,
+        "tune.html.j2", advice=advice.after_tuning(result), result=result,
+        headline=headline(result), best=best, default=default, settings=settings,
         trials=trials, fates=FATES, spent=_spent(result), front={trial.number for trial in front(result.trials)},
         pareto=Markup(_pareto(result, best, default)), progress=Markup(_progress(result.trials)),
         facts={"SLO": result.slo} | result.environment,
@@ -34,17 +36,48 @@ def headline(result: TuningResult) -> Headline:
     cut = ("The search was interrupted.",) if result.partial else ()
     if best is None or best.capacity is None:
         return Headline("bad", "No configuration meets the SLO", (f"Wanted: {result.slo}.", *cut))
-    why = f"{short(best.capacity)} requests a second at {result.slo}"
+    capacity = served(result) or short(best.capacity)
+    why = f"{capacity} requests a second at {result.slo}"
     if default is not None and default.capacity is not None:
         why += f"; Triton's default, dynamic_batching {{}} with one instance, serves {short(default.capacity)}"
     elif default is not None:
         why += "; Triton's default, dynamic_batching {} with one instance, does not meet it at any rate"
+    reasons = (why + ".", *map(words.sentence, gains(result)), *result.notes, *cut)
     if result.ratio is None:
-        return Headline("unsure", f"{short(best.capacity)} requests a second within the SLO", (why + ".", *cut))
-    ratio = result.ratio
-    between = f"{ratio.median:.2f}, between {ratio.low:.2f} and {ratio.high:.2f}"
-    why += f". Measured again side by side, the ratio is {between}."
-    return Headline("unsure" if cut else _tone(ratio), _won(ratio), (why, *cut))
+        return Headline("unsure", f"{capacity} requests a second within the SLO", reasons)
+    return Headline("unsure" if cut else _tone(result.ratio), _won(result.ratio, DEFAULT), reasons)
+
+
+def served(result: TuningResult) -> str:
+    """The best's capacity and its interval, as further runs have confirmed it; empty if none did."""
+    limit = result.capacity
+    if limit is None:
+        return ""
+    between = f"95 % interval {short(limit.low)} " + (f"to {short(limit.high)}" if limit.high else "upwards")
+    return f"{'at least ' if limit.at_least else ''}{short(limit.rate)} ({between})"
+
+
+def gains(result: TuningResult) -> tuple[str, ...]:
+    """What was won over each reference, as console and page say it: a gain only if its whole interval is above 1."""
+    if result.partial or result.best is None:
+        return ()
+    found = []
+    for what, number, ratio in (
+        (BEFORE, result.current, result.over_current), (DEFAULT, result.default, result.ratio)
+    ):  # fmt: skip
+        other = _numbered(result, number)
+        if number == result.best:
+            found.append(f"the best is {what}")
+        elif ratio is not None:
+            found.append(
+                f"{_won(ratio, what)}: measured side by side, the ratio is {ratio.median:.2f}, "
+                f"between {ratio.low:.2f} and {ratio.high:.2f}"
+            )
+        elif other is not None and other.capacity is None:
+            found.append(f"{what} does not meet the SLO at any rate")
+        else:
+            found.append(f"no gain over {what} is claimed: there was no time for enough rounds side by side")
+    return tuple(found)
 
 
 def front(trials: Sequence[Trial]) -> list[Trial]:
@@ -57,12 +90,12 @@ def front(trials: Sequence[Trial]) -> list[Trial]:
     return found[::-1]
 
 
-def _won(ratio: Ratio) -> str:
+def _won(ratio: Ratio, over: str) -> str:
     if ratio.low > 1:
-        return f"{ratio.median:.2f} times the capacity of Triton's default"
+        return f"{ratio.median:.2f} times the capacity of {over}"
     if ratio.high < 1:
-        return f"Only {ratio.median:.2f} times the capacity of Triton's default"
-    return "No clear gain over Triton's default"
+        return f"Only {ratio.median:.2f} times the capacity of {over}"
+    return f"No clear gain over {over}"
 
 
 def _tone(ratio: Ratio) -> page.Tone:
@@ -72,8 +105,8 @@ def _tone(ratio: Ratio) -> page.Tone:
 def _spent(result: TuningResult) -> str:
     """How much was tried, and in what time."""
     fates = [trial.status for trial in result.trials]
-    each = [f"{fates.count(fate):,} {words}" for fate, words in FATES.items() if fate in fates]
-    seconds = sum(trial.seconds for trial in result.trials)
+    each = [f"{fates.count(fate):,} {name}" for fate, name in FATES.items() if fate in fates]
+    seconds = sum(trial.seconds for trial in result.trials) if result.took_s is None else result.took_s
     return (
         f"{counted(len(fates), 'configuration')} in {seconds / 60:.1f} of {result.budget_s / 60:g} minutes"
         f"{': ' if each else ''}{', '.join(each)}."

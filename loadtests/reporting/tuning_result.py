@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from load.result import Limit
 from pydantic import TypeAdapter
 
 Json = dict[str, Any]
@@ -12,7 +13,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio of two capacities over repeated rounds, and the interval around it."""
+    """A ratio of two capacities over repeated rounds, and the interval that holds it with a probability of 95 %."""
 
     median: float
     low: float
@@ -62,6 +63,11 @@ class TuningResult:
         ratio: The best's capacity over the default's, both measured again side by side; None if that was not done.
         partial: The search was interrupted.
         written: Files the winner was written to.
+        current: The number of what was served before; None if it was not measured.
+        over_current: As ``ratio``, over what was served before.
+        capacity: The best's, confirmed in further runs as `make capacity` does it; None if there was no time for that.
+        took_s: Seconds of the whole command, build included; None if not known.
+        notes: What a reader must know of the search, a sentence each.
     """
 
     model: str
@@ -77,6 +83,11 @@ class TuningResult:
     ratio: Ratio | None
     partial: bool
     written: tuple[str, ...] = ()
+    current: int | None = None
+    over_current: Ratio | None = None
+    capacity: Limit | None = None
+    took_s: float | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> Json:
         """Plain data for json.dumps."""

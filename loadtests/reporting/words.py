@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from load.result import Check, Result
+from load.result import Check, Limit, Result
 
+from reporting import page
 from reporting.page import NAMES, NOTHING, Headline, counted
 
 MOST = 4  # bounds that do not hold and are told one by one
@@ -21,6 +22,8 @@ SAID = {
 
 def headline(result: Result) -> Headline:
     """What the run found, in one line and its reasons."""
+    if result.capacity is not None:
+        return _capacity(result, result.capacity)
     verdict, alone = result.verdict, len(result.models) == 1
     note = (sentence(verdict.note),) if verdict.note else ()
     if not result.generator.valid or not (verdict.valid or result.partial):
@@ -39,6 +42,23 @@ def headline(result: Result) -> Headline:
         )
     held = f"All {counted(len(verdict.checks), 'bound')} of {counted(len(result.models), 'model')} hold."
     return Headline("good", "The SLO is met", (held, *note))
+
+
+def _capacity(result: Result, limit: Limit) -> Headline:
+    """The rate that was searched for, and its interval."""
+    rate = f"{page.short(limit.rate)} requests a second"
+    between = f"between {page.short(limit.low)} and {page.short(limit.high)}" if limit.high else "or more"
+    why = [f"The SLO was met in {times_met(limit.confirmed)} of {result.load.duration_s:,.3g} s at that rate."]
+    if limit.high:
+        why.append(f"With a probability of 95 %, the limit lies between {page.short(limit.low)} and "
+                   f"{page.short(limit.high)} requests a second.")  # fmt: skip
+    if result.partial:
+        why.append("The search was interrupted: the limit may be higher.")
+    if late := result.environment.get("generator"):
+        why.append(sentence(f"the generator {late}"))
+    if limit.at_least:
+        return Headline("unsure", f"At least {rate} within the SLO", tuple(why))
+    return Headline("good", f"{rate} within the SLO, {between}", tuple(why))
 
 
 def _until(result: Result) -> str:
@@ -100,6 +120,11 @@ def _valued(name: str, value: float, digits: int) -> str:
 def _rounded(value: float, digits: int) -> str:
     """Significant digits without an exponent, and never fewer than its whole part has."""
     return f"{float(f'{value:.{digits}g}') if abs(value) < 10**digits else round(value):,.12g}"
+
+
+def times_met(count: int) -> str:
+    """How often a rate has met the SLO: "one run", "each of 3 runs"."""
+    return "one run" if count == 1 else f"each of {count} runs"
 
 
 def sentence(words: str) -> str:

@@ -20,10 +20,8 @@ LEAST_ARRIVALS = 3  # that a run should have: it is longer where the rate is low
 # Times the SLO's latency: what waits in a shorter run has no time to become as late as the SLO forbids.
 LEAST_LONG = 5
 # Seconds before another try of a run in which the generator could not keep its schedule: somebody used its core.
-PAUSES_S = (0.0, 2.0, 5.0, 10.0, 20.0)
-
-
-# The same of a lenient one: where nobody else uses the machine, waiting does not help.
+PAUSES_S = (0.0, 2.0, 5.0)
+# The same of a lenient one from its second such rate on: where nobody else uses the machine, waiting does not help.
 FEW_PAUSES_S = (0.0, 2.0)
 
 
@@ -44,9 +42,10 @@ class Asker:
         plan: All but the rate: seconds, warm-up, batch sizes, lengths.
         say: Is told of each run before it begins.
         results: Every run that counts, in order.
-        lenient: A rate that the generator cannot keep is one that is not met, and noted in ``late_at``, instead of an
-            error: a GPU may serve more than this machine can send, and what is then found is a lower bound.
+        lenient: A rate that the generator cannot keep is one that is not met and not kept, and noted in ``late_at``,
+            instead of an error: what is found below it is a lower bound.
         late_at: Rates that the generator could not keep.
+        pauses_s: Seconds before each further try of such a rate; None: as many as a command has that has no budget.
     """
 
     generator: Runs
@@ -57,6 +56,7 @@ class Asker:
     seed: int = 0
     lenient: bool = False
     late_at: list[float] = field(default_factory=list)
+    pauses_s: tuple[float, ...] | None = None
 
     def __call__(self, rate: float) -> Probe:
         """Run one rate.
@@ -65,7 +65,9 @@ class Asker:
             CheckFailed: The generator could not keep its schedule, which says nothing about the server; not if lenient.
         """
         self.say(f"{rate:.0f} requests/s" if rate >= 10 else f"{rate:.3g} requests/s")
-        for pause_s in (*(FEW_PAUSES_S if self.lenient else PAUSES_S), None):
+        patient = not self.lenient or not self.late_at
+        pauses_s = self.pauses_s if self.pauses_s is not None else PAUSES_S if patient else FEW_PAUSES_S
+        for pause_s in (*pauses_s, None):
             self.seed += 1
             latency_s = (self.slo.latency_ms or 0.0) / 1000
             long_s = max(self.plan.duration_s, LEAST_ARRIVALS / rate, LEAST_LONG * latency_s)
@@ -82,7 +84,7 @@ class Asker:
             self.late_at.append(rate)
             self.results.append(result)
             why = f"the generator could not keep its schedule: {'; '.join(result.generator.why)}"
-            return Probe(rate, met=False, served=rate, p50_ms=None, p99_ms=None, said=why)
+            return Probe(rate, met=False, served=rate, p50_ms=None, p99_ms=None, said=why, kept=False)
         raise CheckFailed(
             f"the generator could not keep its schedule at {rate:.0f} requests/s: {'; '.join(result.generator.why)}",
             "leave its cores to it: end what else runs on this machine, or use one with more cores",
@@ -138,7 +140,7 @@ def bounds(slo: Slo) -> str:
 
 def point(found: Probe) -> Point:
     """As load tests' reports draw it."""
-    return Point(found.rate, found.served, found.p50_ms, found.p99_ms, found.error_rate, valid=True, met=found.met)
+    return Point(found.rate, found.served, found.p50_ms, found.p99_ms, found.error_rate, found.kept, found.met)
 
 
 def _strain(check: Check) -> float:

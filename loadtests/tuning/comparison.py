@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from reporting.tuning_result import Ratio
 
-from tuning.limit import Ask, Probe, bracket
+from tritonkit.errors import CheckFailed
+from tuning.limit import Ask, Bracket, Ended, Probe, bracket
 from tuning.space import Settings
 
 STRIDE = 1.1
 # Less than this is a tie: it is what a round of such steps can tell apart.
 TIE = 1.03
+# Rounds from which on a ratio has an interval: two of them say next to nothing of how much they vary.
+LEAST_ROUNDS = 3
+# Student's t for a two-sided probability of 95 %, by the number of rounds (any statistics table; degrees of freedom are
+# one fewer); with more rounds it is smaller, and the last is used.
+STUDENT = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447}
 
 
 @dataclass(frozen=True)
@@ -59,21 +66,35 @@ def rounds(
         guesses: The configurations, each with a rate to begin at.
         count: Of rounds.
         say: Is told what is measured.
+
+    Raises:
+        Ended: ``ask`` ended the measurement within the first round; of later ones, those that are whole count.
+        CheckFailed: Likewise, where the generator could not keep a rate.
     """
     limits: dict[Settings, list[float]] = {settings: [] for settings in guesses}
     best: dict[Settings, Probe | None] = dict.fromkeys(guesses)
     runs = dict.fromkeys(guesses, 0)
     around = dict(guesses)
+
+    def limit_of(settings: Settings) -> Bracket:
+        def counted(rate: float) -> Probe:
+            runs[settings] += 1
+            return ask(rate)
+
+        configure(settings)
+        return bracket(counted, around[settings], stride=STRIDE, resolution=STRIDE * 1.001)
+
     for turn in range(count):
-        for settings in list(guesses)[:: 1 if turn % 2 == 0 else -1]:
-            say(f"round {turn + 1} of {count}: {settings}")
-            configure(settings)
-
-            def counted(rate: float, settings: Settings = settings) -> Probe:
-                runs[settings] += 1
-                return ask(rate)
-
-            found = bracket(counted, around[settings], stride=STRIDE, resolution=STRIDE * 1.001)
+        whole: dict[Settings, Bracket] = {}
+        try:
+            for settings in list(guesses)[:: 1 if turn % 2 == 0 else -1]:
+                say(f"round {turn + 1} of {count}: {settings}")
+                whole[settings] = limit_of(settings)
+        except (Ended, CheckFailed):
+            if turn == 0:
+                raise
+            break
+        for settings, found in whole.items():
             limits[settings].append(found.limit)
             around[settings] = found.limit or around[settings]
             before = best[settings]
@@ -83,19 +104,23 @@ def rounds(
 
 
 def ratio(ours: Measured, theirs: Measured) -> Ratio | None:
-    """How many times the capacity: the median of the rounds, and the lowest and highest of them.
+    """How many times the capacity: the median of the rounds, and where the mean lies with a probability of 95 %.
 
-    None where the other one meets the SLO at no rate.
+    The interval is Student's, of the ratios' logarithms. None where one of the two meets the SLO at no rate in a round,
+    and of fewer than :data:`LEAST_ROUNDS` rounds.
     """
-    if not all(theirs.limits):
+    if not all(theirs.limits) or not all(ours.limits) or len(ours.limits) < LEAST_ROUNDS:
         return None
-    found = [a / b for a, b in zip(ours.limits, theirs.limits, strict=True)]
-    return Ratio(statistics.median(found), min(found), max(found))
+    found = [math.log(a / b) for a, b in zip(ours.limits, theirs.limits, strict=True)]
+    count, middle, mean = len(found), statistics.median(found), statistics.mean(found)
+    width = STUDENT[min(count, max(STUDENT))] * statistics.stdev(found) / math.sqrt(count)
+    low, high = min(mean - width, middle), max(mean + width, middle)
+    return Ratio(math.exp(middle), math.exp(low), math.exp(high))
 
 
 def beats(ours: Measured, theirs: Measured) -> bool:
-    """Whether it is better in every round, and by more than a tie in the middle one."""
-    if not all(theirs.limits):
+    """Whether the whole interval of their ratio is above 1, and the middle round is better by more than a tie."""
+    if not theirs.capacity:
         return ours.capacity > theirs.capacity
     found = ratio(ours, theirs)
     return found is not None and found.low > 1 and found.median >= TIE

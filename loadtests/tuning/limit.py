@@ -21,6 +21,8 @@ SURE = 0.9  # of the runs at a capacity must meet the SLO
 LEVEL = 0.95
 # A run in this many fails, or passes, whatever the rate: somebody else used the machine.
 LAPSE = 0.02
+# Rates that the generator could not keep, until a search ends with what it has proved: each costs some runs.
+MOST_LATE = 6
 # How fast a probability falls from 3/4 to 1/4 around the limit, as a part of the rate: all that is plausible.
 SLOPES = np.geomspace(0.002, 0.2, 25)
 
@@ -39,6 +41,7 @@ class Probe:
         strain: The SLO's latency that is nearest to its bound, over that; 1 is the limit. NaN if it names none.
         said: What was missed, in words.
         offered: Arrivals a second that there really were, as chance had it; the rate if not given.
+        kept: Whether the generator kept the rate; if not, the run says nothing of the server.
     """
 
     rate: float
@@ -50,6 +53,7 @@ class Probe:
     strain: float = math.nan
     said: str = ""
     offered: float | None = None
+    kept: bool = True
 
     @property
     def overloaded(self) -> bool:
@@ -58,6 +62,10 @@ class Probe:
 
 
 Ask = Callable[[float], Probe]
+
+
+class Ended(Exception):
+    """A search has to end with what it knows: its time is up, or the generator can send no more."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,8 @@ class Capacity:
         high: Of the interval.
         confirmed: How many runs there were at ``rate``.
         points: All runs, in order.
+        at_least: The limit may be higher: the generator could not send more, or the search was ended.
+        interrupted: A person ended it.
     """
 
     rate: float
@@ -134,18 +144,21 @@ class Capacity:
     high: float
     confirmed: int
     points: tuple[Probe, ...]
+    at_least: bool = False
+    interrupted: bool = False
 
     @property
     def at_rate(self) -> Probe:
-        """The last run at ``rate``."""
-        return [point for point in self.points if point.rate == self.rate][-1]
+        """The last run at ``rate`` that met the SLO."""
+        return [point for point in self.points if point.rate == self.rate and point.met][-1]
 
 
 def capacity(ask: Ask, start: float | None = None, *, resolution: float = 1.05, times: int = 3) -> Capacity:
     """The limit, from nothing: one request a second, a bracket, halving, and then the same rate again and again.
 
     A rate counts when it has met the SLO in ``times`` further runs and the next higher one has not; where one run
-    misses it, the next lower rate is tried.
+    misses it, the next lower rate is tried. A search that has to end early (Ctrl-C, :class:`Ended`, a generator that
+    kept several rates not) comes to the highest rate that was met and above which nothing is proved: at least that.
 
     Args:
         ask: Runs one rate.
@@ -154,32 +167,70 @@ def capacity(ask: Ask, start: float | None = None, *, resolution: float = 1.05, 
         times: Runs that confirm a rate.
 
     Raises:
-        CheckFailed: One request a second does not meet the SLO.
+        CheckFailed: One request a second does not meet the SLO, or the generator cannot send even that.
     """
     points: list[Probe] = []
 
     def note(rate: float) -> Probe:
         points.append(ask(rate))
+        if sum(not point.kept for point in points) >= MOST_LATE:
+            raise Ended
         return points[-1]
 
-    first = note(LEAST)
-    if not first.met and not (first := note(LEAST)).met:  # a second time: it may have been the machine
-        raise _hopeless(first)
-    found = bracket(note, start or 1000 / max(first.p50_ms or 1.0, 0.1), resolution=resolution)
-    rate = found.low.rate if found.low else LEAST
+    interrupted = False
+    try:
+        first = note(LEAST)
+        if not first.met and not (first := note(LEAST)).met:  # a second time: it may have been the machine
+            raise _hopeless(first)
+        found = bracket(note, start or 1000 / max(first.p50_ms or 1.0, 0.1), resolution=resolution)
+        rate = confirm(note, found.low.rate if found.low else LEAST, resolution=resolution, times=times)
+    except (Ended, KeyboardInterrupt) as end:
+        interrupted = isinstance(end, KeyboardInterrupt)
+        rate = proved(points)
+        if not rate:
+            raise _hopeless(points[-1]) if points and not interrupted else end from None
+    return of_points(points, rate, interrupted=interrupted)
+
+
+def confirm(ask: Ask, rate: float, *, resolution: float = 1.05, times: int = 3) -> float:
+    """The rate near this one that meets the SLO in each of some runs, while the next higher one does not.
+
+    Raises:
+        CheckFailed: Not even one request a second does.
+    """
+    last: Probe | None = None
 
     def confirmed(rate: float) -> bool:
-        return all(note(rate).met for _ in range(times))
+        nonlocal last
+        return all((last := ask(rate)).met for _ in range(times))
 
     if confirmed(rate):
         while confirmed(rate * resolution):  # what was missed before may have been the machine
             rate *= resolution
-    else:
-        while not confirmed(rate := max(LEAST, rate / resolution)):
-            if rate <= LEAST:
-                raise _hopeless(points[-1])
-    low, high = interval(points)
-    return Capacity(rate, low, high, sum(point.rate == rate for point in points), tuple(points))
+        return rate
+    while not confirmed(rate := max(LEAST, rate / resolution)):
+        if rate <= LEAST and last is not None:
+            raise _hopeless(last)
+    return rate
+
+
+def of_points(points: Sequence[Probe], rate: float, *, interrupted: bool = False) -> Capacity:
+    """What some runs say of a limit, of which one rate is known to meet the SLO."""
+    kept = [point for point in points if point.kept]
+    low, high = interval(kept)
+    missed = min((point.rate for point in kept if not point.met and point.rate > rate), default=math.inf)
+    late = min((point.rate for point in points if not point.kept and point.rate > rate), default=math.inf)
+    at_least = interrupted or math.isinf(missed) or late < missed
+    if math.isinf(missed):
+        high = math.inf  # no run is evidence of one
+    runs = sum(point.rate == rate and point.met for point in points)
+    return Capacity(rate, min(low, rate), max(high, rate), runs, tuple(points), at_least, interrupted)
+
+
+def proved(points: Sequence[Probe]) -> float:
+    """The highest rate that was met, below all that were missed; 0 if there is none."""
+    missed = min((point.rate for point in points if point.kept and not point.met), default=math.inf)
+    return max((point.rate for point in points if point.met and point.rate < missed), default=0.0)
 
 
 def interval(points: Sequence[Probe], sure: float = SURE, level: float = LEVEL) -> tuple[float, float]:
@@ -208,7 +259,17 @@ def interval(points: Sequence[Probe], sure: float = SURE, level: float = LEVEL) 
     return float(low), float(high)
 
 
+def finite(value: float) -> float | None:
+    """None for what JSON cannot say: no upper end."""
+    return round(value, 2) if math.isfinite(value) else None
+
+
 def _hopeless(found: Probe) -> CheckFailed:
+    if not found.kept:
+        return CheckFailed(
+            f"nothing is proved: at {found.rate:g} requests/s {found.said}",
+            "leave its cores to it: end what else runs on this machine, or use one with more cores",
+        )
     return CheckFailed(
         f"the SLO is not met at {found.rate:g} request a second: {found.said or 'it was missed'}",
         "loosen the SLO, or make the model faster: no rate will meet it as it is",

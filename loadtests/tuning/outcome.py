@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from load.result import Limit
 from reporting import tuning_result
 from reporting.tuning_result import TuningResult
 
@@ -15,6 +16,7 @@ from tritonkit.repository import layout
 from tuning import comparison, writeback
 from tuning.asking import bounds
 from tuning.comparison import Measured
+from tuning.limit import Capacity, finite
 from tuning.rig import Built
 from tuning.search import Search, Trial
 from tuning.space import Settings
@@ -32,6 +34,8 @@ def result(
     environment: dict[str, str],
     command: str,
     written: tuple[str, ...] = (),
+    took_s: float | None = None,
+    notes: tuple[str, ...] = (),
 ) -> TuningResult:
     """The whole search as the page shows it; without a final it was interrupted."""
     best = found.winner.settings if found else search.best.settings if search.best else None
@@ -51,14 +55,22 @@ def result(
         ratio=ratio,
         partial=found is None,
         written=written,
+        current=_number(search, held.current),
+        over_current=comparison.ratio(found.winner, found.current) if found else None,
+        capacity=_limit(found.confirmed) if found else None,
+        took_s=took_s,
+        notes=notes,
     )
 
 
-def write(recipe: Recipe, made: Built, found: Final, repository: Path, figures: dict[str, Any]) -> tuple[str, ...]:
+def write(
+    recipe: Recipe, made: Built, found: Final, repository: Path, figures: dict[str, Any], slo: Slo
+) -> tuple[str, ...]:
     """Put the winner into the recipe, ``config.pbtxt`` and the passport; names of the files.
 
     The repository comes first: where a configuration was edited by hand, the recipe stays as it is, too. The recipe is
-    not touched either where what it says now has won.
+    not touched either where what it says now has won. A recipe without an SLO gets the one that the winner was measured
+    by: its queue's bounds follow from that, and without it one instance would have a queue without an end.
 
     Raises:
         TritonkitError: One of them cannot be written.
@@ -66,17 +78,17 @@ def write(recipe: Recipe, made: Built, found: Final, repository: Path, figures: 
     settings = found.winner.settings
     same = settings == found.current.settings
     batching = recipe.batching if same else settings.batching(recipe, made.chosen, made.target)
-    wanted = recipe if same else writeback.checked(recipe, batching)
+    wanted = recipe if same else writeback.checked(recipe, batching, slo)
     tuned.keep(wanted, made.graphs[settings.precision], made.target, figures)
     built = pipeline.build([wanted], repository, made.target).models[recipe.name]
     if built["precision"] != settings.precision:  # the gate measured anew, and chose another one: name it
         batching = batching.model_copy(update={"precision": settings.precision})
-        wanted, same = writeback.checked(recipe, batching), False
+        wanted, same = writeback.checked(recipe, batching, slo), False
         tuned.keep(wanted, made.graphs[settings.precision], made.target, figures)
         pipeline.build([wanted], repository, made.target)
     files = [repository / recipe.name / layout.CONFIG, repository / recipe.name / layout.PASSPORT]
     if not same:
-        writeback.write(recipe, batching)
+        writeback.write(recipe, batching, slo)
         files.insert(0, recipe.path)
     return tuple(map(str, files))
 
@@ -91,7 +103,8 @@ def figures(
         "slo": slo.model_dump(exclude_none=True),
         "load": load,
         "settings": winner.settings.as_json(),
-        "capacity": round(winner.capacity, 1),
+        "capacity": round(found.capacity, 1),
+        "interval": [round(found.confirmed.low, 1), finite(found.confirmed.high)] if found.confirmed else None,
         "throughput": None if found.throughput is None else round(found.throughput, 1),
         "rounds": [round(limit, 1) for limit in winner.limits],
         "p50_ms": _rounded(winner.at_limit.p50_ms if winner.at_limit else None),
@@ -115,6 +128,12 @@ def _trial(trial: Trial, again: Measured | None) -> tuning_result.Trial:
     return tuning_result.Trial(
         trial.number, trial.settings.words(), status, capacity, p50_ms, p99_ms, outcome.seconds, why
     )
+
+
+def _limit(found: Capacity | None) -> Limit | None:
+    if found is None:
+        return None
+    return Limit(found.rate, found.low, finite(found.high), found.confirmed, found.at_least)
 
 
 def _number(search: Search, settings: Settings | None) -> int | None:

@@ -34,6 +34,7 @@ from tuning.cores import Cores
 from tuning.limit import Probe
 from tuning.space import Settings
 
+PAUSES_S = (0.0, 1.0)  # before another try of a rate that the generator could not keep: time is short
 LOAD_S = 120.0  # for a model to be loaded
 SETTLES_S = 10.0  # for the processes of the model before to end
 
@@ -118,7 +119,7 @@ class Rig:
                     processes=len(self._cores.generator),
                 )
             )  # fmt: skip
-            self._asker = Asker(generator, self.slo, self._plan, lenient=self.made.target == "cuda")
+            self._asker = Asker(generator, self.slo, self._plan, lenient=self.made.target == "cuda", pauses_s=PAUSES_S)
             self._stack = stack.pop_all()
         return self
 
@@ -127,7 +128,7 @@ class Rig:
 
     @property
     def late_at(self) -> list[float]:
-        """Rates that the generator could not keep; on a CPU that is an error instead."""
+        """Rates that the generator could not keep; on a CPU that is an error instead, and a trial without a result."""
         return self._asker.late_at
 
     def configure(self, settings: Settings) -> None:

@@ -47,13 +47,15 @@ def explore(ask: Ask, best: float | None, start: float) -> Outcome:
 def timed(
     configure: Callable[[Settings], None], ask: Ask, settings: Settings, best: float | None, start: float
 ) -> Outcome:
-    """Configure the server and :func:`explore`; a configuration that does not load is an outcome, too."""
+    """Configure the server and :func:`explore`; one that does not load is an outcome, too, and so is a rate
+    that the generator could not keep: it says nothing of the configuration.
+    """
     began = time.monotonic()
     try:
         configure(settings)
+        outcome = explore(ask, best, start)
     except CheckFailed as error:
         return Outcome("failed", seconds=round(time.monotonic() - began, 1), why=error.message)
-    outcome = explore(ask, best, start)
     return replace(outcome, seconds=round(time.monotonic() - began, 1))
 
 

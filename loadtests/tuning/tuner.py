@@ -5,7 +5,10 @@ It says what won; :mod:`tuning.outcome` writes it down.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import math
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -15,10 +18,10 @@ from tritonkit.errors import CheckFailed
 from tritonkit.precision import gate
 from tritonkit.recipe import Slo
 from tritonkit.server import runtime
-from tuning import comparison, space
+from tuning import comparison, limit, space
 from tuning.comparison import Measured
 from tuning.cores import Cores
-from tuning.limit import Ask, Probe
+from tuning.limit import Ask, Capacity, Ended, Probe
 from tuning.rig import Built, Rig
 from tuning.search import Search, Trial
 from tuning.space import Settings, Space
@@ -31,7 +34,10 @@ PROBES = 3  # that a final round takes, roughly
 QUALIFIERS = 3  # trials that are measured again: the estimate that put one of them first is partly luck
 CHOOSING_RUNS = 13  # that `choose` takes, at most as a rule
 OVERLOAD = 1.5  # times its capacity keep the winner busy, without a backlog that takes long to serve
-LEAST_SHARE = 1 / 3  # of the budget for the search, however short it is
+LEAST_SHARE = 0.4  # of the budget for the search, however short it is
+QUALIFYING, COMPARING = 0.2, 0.75  # of the final's time have passed when the best are measured again, and compared
+CONFIRMS_S = 10.0  # a run of `make capacity`, which the winner has to stand
+NEARLY = 0.95  # of the winner's limit: half of the runs meet the SLO at a limit, and nearly all a little below
 
 
 @dataclass(frozen=True)
@@ -42,14 +48,14 @@ class Effort:
         probe_s: Measured seconds of a trial's runs.
         final_s: Of the final's runs.
         warm_up_s: Seconds before either.
-        rounds: Of the final.
+        rounds: Of the final, at most: it ends with its time, and claims no gain of fewer than three.
         finalists: How many trials take part in it, beside what is served now and Triton's default.
     """
 
     probe_s: float = 2.0
     final_s: float = 4.0
     warm_up_s: float = 0.5
-    rounds: int = 3
+    rounds: int = 5
     finalists: int = 2
 
     @property
@@ -83,6 +89,7 @@ class Final:
         default: Triton's ``dynamic_batching {}`` with one instance.
         others: The other finalists.
         throughput: Requests a second that the winner answered when it was never idle.
+        confirmed: The winner's capacity as `make capacity` measures it; None where there was no time for that.
     """
 
     winner: Measured
@@ -90,6 +97,12 @@ class Final:
     default: Measured
     others: tuple[Measured, ...]
     throughput: float | None = None
+    confirmed: Capacity | None = None
+
+    @property
+    def capacity(self) -> float:
+        """The winner's: the rate that stood further runs, or the median of its rounds."""
+        return self.confirmed.rate if self.confirmed else self.winner.capacity
 
 
 @dataclass(frozen=True)
@@ -153,8 +166,21 @@ def identity(made: Built, slo: Slo, cores: Cores, load: dict[str, Any], effort: 
     }
 
 
-def search_for(rig: Rig, search: Search, probe_s: float, more: Callable[[], bool], say: Say = lambda _: None) -> None:
-    """Try configurations for as long as ``more`` says, or until everything was tried."""
+def search_for(
+    rig: Rig, search: Search, probe_s: float, more: Callable[[], bool], say: Say = lambda _: None,
+    end: float = math.inf, needed: Collection[Settings] = (),
+) -> None:  # fmt: skip
+    """Try configurations for as long as ``more`` says, or until everything was tried.
+
+    Args:
+        rig: Serves them.
+        search: Proposes them, and keeps what came of them.
+        probe_s: Measured seconds of a run.
+        more: Whether another one should be tried.
+        say: Is told which.
+        end: By ``time.monotonic()``: a trial that is not whole by then is dropped.
+        needed: What is measured to its end all the same.
+    """
     start = rig.made.accurate[rig.made.chosen] or FIRST_RATE
     while more():
         settings = search.propose()
@@ -163,12 +189,33 @@ def search_for(rig: Rig, search: Search, probe_s: float, more: Callable[[], bool
             return
         best = search.best
         say(f"trial {len(search.trials) + 1}: {settings}{_so_far(best)}")
-        limit = best.outcome.estimate if best else None
-        search.tell(settings, timed(rig.configure, lambda rate: rig.ask(rate, probe_s), settings, limit, start))
+        best_so_far = best.outcome.estimate if best else None
+        last = math.inf if settings in needed else end
+
+        def ask(rate: float, last: float = last) -> Probe:
+            if time.monotonic() + probe_s > last:
+                raise Ended
+            return rig.ask(rate, probe_s)
+
+        try:
+            outcome = timed(rig.configure, ask, settings, best_so_far, start)
+        except Ended:
+            return
+        search.tell(settings, outcome)
 
 
-def final(rig: Rig, search: Search, held: References, effort: Effort, say: Say = lambda _: None) -> Final:
+def final(
+    rig: Rig, search: Search, held: References, effort: Effort, say: Say = lambda _: None, end: float = math.inf
+) -> Final:
     """Measure the best trials again, in turn with the references, and say which one wins.
+
+    Args:
+        rig: Serves them.
+        search: Has the trials.
+        held: The references.
+        effort: How much each measurement is worth.
+        say: Is told what is measured.
+        end: By ``time.monotonic()``: no run begins later, but for those of one whole round.
 
     Raises:
         CheckFailed: No configuration meets the SLO.
@@ -177,30 +224,70 @@ def final(rig: Rig, search: Search, held: References, effort: Effort, say: Say =
         why = next((trial.outcome.why for trial in search.trials if trial.outcome.why), "nothing was tried")
         raise CheckFailed(f"none of {len(search.trials)} configurations meets the SLO: {why}", "loosen it")
 
+    left_s = max(end - time.monotonic(), 0.0)
+
     def ask(rate: float) -> Probe:
         return rig.ask(rate, effort.final_s)
 
-    best = qualified(rig.configure, ask, search, say)[: effort.finalists]
+    def until(share: float) -> Ask:
+        last = end - (1 - share) * left_s if left_s < math.inf else math.inf
+
+        def in_time(rate: float) -> Probe:
+            if time.monotonic() + effort.final_s > last:
+                raise Ended
+            return ask(rate)
+
+        return in_time
+
+    best = qualified(rig.configure, until(QUALIFYING), search, say)[: effort.finalists]
     entrants = _entrants(held, [one.settings for one in best])
     highest = best[0].capacity or FIRST_RATE
     known = {trial.settings: trial.outcome.estimate or highest for trial in search.trials}
     known |= {one.settings: one.capacity or highest for one in best}
     guesses = {settings: known.get(settings, highest) for settings in entrants}
-    measured = comparison.rounds(
-        rig.configure,
-        ask,
-        guesses,
-        effort.rounds,
-        lambda text: say(f"final, {text}"),
-    )
+    measured = comparison.rounds(rig.configure, ask, guesses, 1, lambda text: say(f"final, first {text}"))
+    if effort.rounds > 1:
+        guesses = {settings: one.capacity or guesses[settings] for settings, one in reversed(measured.items())}
+        with contextlib.suppress(Ended, CheckFailed):
+            later = comparison.rounds(
+                rig.configure, until(COMPARING), guesses, effort.rounds - 1, lambda text: say(f"final, next {text}")
+            )
+            measured = {settings: one.and_then(later[settings]) for settings, one in measured.items()}
     winner = comparison.winner(list(measured.values()))
     if not winner.capacity:
         raise CheckFailed("no configuration met the SLO when it was measured again", "loosen it")
     others = tuple(one for settings, one in measured.items() if settings not in {held.current, held.default})
     say("the winner, never idle")
     rig.configure(winner.settings)
-    throughput = max(winner.capacity, ask(OVERLOAD * winner.capacity).served)
-    return Final(winner, measured[held.current], measured[held.default], others, throughput)
+    throughput = winner.capacity
+    with contextlib.suppress(CheckFailed):  # the generator cannot send as much
+        throughput = max(throughput, ask(OVERLOAD * winner.capacity).served)
+    seconds = CONFIRMS_S if left_s == math.inf else min(CONFIRMS_S, max(effort.final_s, left_s * (1 - COMPARING) / 5))
+
+    def confirming(rate: float) -> Probe:
+        if time.monotonic() + seconds > end:
+            raise Ended
+        return rig.ask(rate, seconds)
+
+    say("the winner, once more as `make capacity` does")
+    confirmed = _confirmed(confirming, NEARLY * winner.capacity)
+    return Final(winner, measured[held.current], measured[held.default], others, throughput, confirmed)
+
+
+def _confirmed(ask: Ask, rate: float) -> Capacity | None:
+    """The capacity near a rate, by further runs; None if there was no time for it, or nothing near it holds."""
+    points: list[Probe] = []
+
+    def note(rate: float) -> Probe:
+        points.append(ask(rate))
+        return points[-1]
+
+    try:
+        rate = limit.confirm(note, rate)
+        return limit.of_points(points, rate)
+    except (Ended, CheckFailed):
+        proved = limit.proved(points)
+        return limit.of_points(points, proved) if proved else None
 
 
 def choose(rig: Configurable, search: Search, say: Say = lambda _: None) -> list[Measured]:
@@ -217,8 +304,13 @@ def qualified(
 ) -> list[Measured]:
     """The best trials, each measured once more; the best first. Their own estimates count as a round."""
     known = {trial.settings: trial.outcome.estimate or FIRST_RATE for trial in search.ranked()[:QUALIFIERS]}
-    again = comparison.rounds(configure, ask, known, 1, lambda text: say(f"once more, {text}"))
-    both = [Measured(settings, (guess,), None, 0).and_then(again[settings]) for settings, guess in known.items()]
+    both = []
+    for settings, guess in known.items():
+        once = Measured(settings, (guess,), None, 0)
+        with contextlib.suppress(Ended, CheckFailed):
+            again = comparison.rounds(configure, ask, {settings: guess}, 1, lambda text: say(f"once more, {text}"))
+            once = once.and_then(again[settings])
+        both.append(once)
     return sorted(both, key=lambda one: -one.capacity)
 
 

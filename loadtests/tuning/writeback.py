@@ -19,7 +19,7 @@ from ruamel.yaml.error import YAMLError
 from tritonkit import atomic
 from tritonkit import recipe as recipes
 from tritonkit.errors import OutputError, RecipeError
-from tritonkit.recipe import Batching, Recipe
+from tritonkit.recipe import Batching, Recipe, Slo
 
 KEY = "batching"
 # Always written, so that what was measured does not change with the defaults.
@@ -37,31 +37,33 @@ def check_writable(path: Path) -> None:
             raise OutputError(f"{place} is read-only", "make it writable, or look only: --dry-run")
 
 
-def write(recipe: Recipe, batching: Batching) -> Recipe:
-    """Put ``batching`` into the recipe's file, whole or not at all; the recipe as it then is.
+def write(recipe: Recipe, batching: Batching, slo: Slo | None = None) -> Recipe:
+    """Put ``batching`` into the recipe's file, and an SLO if it has none, whole or not at all; the recipe as it is.
 
     Raises:
         RecipeError: As :func:`checked`.
         OutputError: The file cannot be written.
     """
-    checked(recipe, batching)
-    atomic.write(recipe.path.resolve(), replaced(_text(recipe.path), batching).encode())  # a link stays one
+    checked(recipe, batching, slo)
+    text = replaced(_text(recipe.path), batching, None if recipe.slo else slo)
+    atomic.write(recipe.path.resolve(), text.encode())  # a link stays one
     return recipes.load(recipe.path)
 
 
-def checked(recipe: Recipe, batching: Batching) -> Recipe:
+def checked(recipe: Recipe, batching: Batching, slo: Slo | None = None) -> Recipe:
     """The recipe as it will be; nothing is written.
 
     Raises:
         RecipeError: The file's form does not allow it; the message has what to write by hand.
     """
-    wanted = recipe.model_copy(update={KEY: batching})
+    slo = None if recipe.slo else slo
+    wanted = recipe.model_copy(update={KEY: batching, "slo": slo or recipe.slo})
     try:
         if recipes.load(recipe.path).model_copy(update={KEY: recipe.batching}) != recipe:
             raise RecipeError(
                 f"{recipe.path} was changed while it was tuned", f"tune it again, or write  {_line(batching).strip()}"
             )
-        new = replaced(_text(recipe.path), batching)
+        new = replaced(_text(recipe.path), batching, slo)
         found = Recipe.model_validate({**yaml.safe_load(new), "path": recipe.path})
     except (YAMLError, yaml.YAMLError, ValueError, AttributeError) as error:
         raise _by_hand(recipe.path, batching) from error
@@ -70,8 +72,8 @@ def checked(recipe: Recipe, batching: Batching) -> Recipe:
     return wanted
 
 
-def replaced(text: str, batching: Batching) -> str:
-    """The text of a recipe with another ``batching`` section, or with one at its end.
+def replaced(text: str, batching: Batching, slo: Slo | None = None) -> str:
+    """The text of a recipe with another ``batching`` section, or with one at its end; and with an SLO after that.
 
     Raises:
         ValueError: The recipe is no mapping in block style.
@@ -82,6 +84,9 @@ def replaced(text: str, batching: Batching) -> str:
         raise ValueError("no mapping in block style")
     end = "\r\n" if "\r\n" in text else "\n"
     lines = text.splitlines(keepends=True)
+    if slo is not None:
+        text += ("" if text.endswith("\n") else end) + _slo_line(slo).replace("\n", end)
+        return replaced(text, batching)
     keys = [key.value for key, _ in root.value]
     if KEY not in keys:
         return text + ("" if text.endswith("\n") else end) + _line(batching).replace("\n", end)
@@ -129,6 +134,11 @@ def _plain(batching: Batching, kept: CommentedMap | None = None) -> dict[str, An
 
 def _by_hand(path: Path, batching: Batching) -> RecipeError:
     return RecipeError(f"{path} has a form that cannot be changed without harm", f"write  {_line(batching).strip()}")
+
+
+def _slo_line(slo: Slo) -> str:
+    said = ", ".join(f"{name}: {value:g}" for name, value in slo.model_dump(exclude_none=True).items())
+    return f"slo: {{{said}}}   # what `make tune` measured by\n"
 
 
 def _line(batching: Batching) -> str:

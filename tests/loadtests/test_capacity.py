@@ -14,6 +14,7 @@ import capacity
 import numpy as np
 import pytest
 import results
+from load import result as load_result
 from load import summary
 from load.generator import Generator
 from load.plan import Plan
@@ -157,13 +158,47 @@ def test_where_a_gpu_serves_more_than_can_be_sent_the_capacity_is_a_lower_bound(
             verdict = Verdict(met=True, valid=kept, checks=())
             return replace(results.result(models={"net": model}, generator=health), verdict=verdict)
 
-    found, result = capacity.capacity(Weak(), Slo(p99_ms=20), 600.0, lenient=True)  # type: ignore[arg-type]
+    found, result = capacity.capacity(Weak(), Slo(p99_ms=20), 600.0)  # type: ignore[arg-type]
     assert most / 1.06 < found.rate <= most
     assert "is a lower bound" in result.environment["generator"]
     assert any("lower bound" in line for line in capacity.lines(found, result))
-    monkeypatch.setattr("tuning.asking.PAUSES_S", ())
-    with pytest.raises(CheckFailed, match="could not keep its schedule"):
-        capacity.capacity(Weak(), Slo(p99_ms=20), 600.0)  # type: ignore[arg-type]
+    assert f"at least {found.rate:.1f} requests/s" in "\n".join(capacity.lines(found, result))
+    assert (found.at_least, found.high, found.confirmed >= 3) == (True, math.inf, True)
+    assert result.capacity == load_result.Limit(found.rate, found.low, None, found.confirmed, at_least=True)
+    json.dumps(capacity.as_json(found, result), allow_nan=False)
+
+
+def test_what_was_proved_stays_when_the_generator_fails_or_a_person_has_waited_long_enough() -> None:
+    def late(rate: float) -> Probe:
+        return Probe(rate, rate < 385, rate, 5.0, 20.0, kept=rate < 385)
+
+    def interrupted(rate: float) -> Probe:
+        if rate > 100:
+            raise KeyboardInterrupt
+        return Probe(rate, True, rate, 5.0, 20.0)
+
+    found = limit.capacity(late, 300.0)
+    assert 300 <= found.rate < 385
+    assert found.at_least
+    cut = limit.capacity(interrupted, 60.0)
+    assert (cut.rate, cut.at_least, cut.interrupted) == (60.0, True, True)
+    with pytest.raises(KeyboardInterrupt):
+        limit.capacity(raises)
+    with pytest.raises(CheckFailed, match=r"nothing is proved: at 1 requests/s it was late"):
+        limit.capacity(lambda rate: Probe(rate, False, rate, None, None, said="it was late", kept=False))
+
+
+def raises(_: float) -> Probe:
+    raise KeyboardInterrupt
+
+
+def test_where_something_was_missed_above_a_late_rate_is_no_upper_bound() -> None:
+    points = [Probe(rate, rate < 300, rate, 5.0, 20.0) for rate in (1.0, 200.0, 200.0, 200.0, 400.0)]
+    assert not limit.of_points(points, 200.0).at_least
+    late = [*points, Probe(250.0, False, 250.0, None, None, kept=False)]
+    found = limit.of_points(late, 200.0)
+    assert found.at_least
+    assert found.high < 420
 
 
 def test_what_a_busy_generator_could_not_send_is_not_the_servers_failure(monkeypatch: pytest.MonkeyPatch) -> None:

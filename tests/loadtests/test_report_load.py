@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import results
-from load.result import Check, Point, Result, Verdict
+from load.result import Check, Limit, Point, Result, Second, Verdict
 from pages import read, references
-from reporting import loadcharts, loadpage, page, words
+from reporting import advice, loadcharts, loadpage, page, words
 from results import HEALTHY, HOSTILE, LONG, latencies, model
 
 from tritonkit.recipe import Slo
@@ -195,6 +196,62 @@ def test_the_curve_has_a_point_for_each_rate_the_slo_s_line_and_hollow_points_wh
     assert "Latency against throughput" not in said(replace(USUAL, curve=()))
     dead = Point(10, 0.0, None, None, 1.0, True, False)
     assert "p99 – ms" in loadcharts.curve([dead], None)
+
+
+def test_the_clock_of_the_charts_is_that_of_the_schedule_and_a_spike_stands_where_the_user_put_it() -> None:
+    load = replace(USUAL.load, arrivals="spike:50,400@4+2", warm_up_s=2.0, duration_s=10.0)
+    series = [Second(float(t), 400 if t == 4 else 50, 50, 0, 5.0, 9.0, 0) for t in range(-2, 10)]
+    drawn = loadcharts.rates(series, load)
+    places = {text: float(at) for at, text in re.findall(r'<text[^>]* x="([\d.]+)"[^>]*>([^<]*)</text>', drawn)}
+    step = (places["4"] - places["0"]) / 4
+    line = re.findall(r'<polyline class="offered"[^>]* points="([^"]+)"', drawn)[0].split()
+    peak = min(line, key=lambda point: float(point.split(",")[1]))
+    assert float(peak.split(",")[0]) == pytest.approx(places["4"], abs=0.5)
+    assert float(line[0].split(",")[0]) == pytest.approx(places["0"] - 2 * step, abs=0.5)
+    assert "warm-up" in drawn
+    assert ">spike<" in drawn
+
+
+def test_a_capacity_is_the_headline_of_its_page_with_its_interval() -> None:
+    found = replace(USUAL, capacity=Limit(392.0, 347.0, 402.0, 4))
+    assert words.headline(found).title == "392 requests a second within the SLO, between 347 and 402"
+    text = said(found)
+    assert text.index("392 requests a second within the SLO") < text.index("What callers saw at that rate")
+    assert "met in each of 4 runs" in text
+    assert "`" not in text
+    least = words.headline(replace(found, capacity=Limit(385.0, 300.0, None, 1, at_least=True)))
+    assert (least.tone, least.title) == ("unsure", "At least 385 requests a second within the SLO")
+
+
+def test_every_page_says_what_to_do_next_and_which_setting_answers_what_was_seen() -> None:
+    assert "make capacity" in " ".join(advice.after_load(USUAL))
+    server = USUAL.model.server
+    assert server is not None
+    for batch, batches in ((1.0, "still run one by one"), (4.0, "although they run in batches")):
+        waits = replace(server, queue_ms=20.0, request_ms=30.0, compute_ms=9.0, average_batch=batch)
+        seen = replace(USUAL, models={"net": replace(USUAL.model, failed=0, server=waits)})
+        text = " ".join(advice.after_load(seen))
+        assert batches in text
+        assert "`batching.instances`" in text
+        assert ("`batching.preferred_batch_size`" in text) is (batch == 1.0)
+    assert "What to do next" in said(USUAL)
+    hopeless = replace(USUAL.model, alone_ms=80.0, slo=SLO)
+    assert "no rate and no batch cures that" in " ".join(advice.after_load(replace(USUAL, models={"n": hopeless})))
+
+
+@pytest.mark.parametrize(
+    ("health", "cure"),
+    [
+        ({"lateness_p99_ms": 90.0}, "end that, send from another machine"),
+        ({"cpu": 0.95}, "PROCESSES=2"),
+        ({"capped": 9}, "a lower rate"),
+        ({}, "DURATION"),
+    ],
+)
+def test_an_invalid_run_says_how_it_is_cured_and_nothing_else(health: dict[str, Any], cure: str) -> None:
+    bad: dict[str, Any] = {"valid": False, "lateness_p99_ms": 0.1, "cpu": 0.1, "capped": 0, "why": ("so",)} | health
+    (text,) = advice.after_load(replace(USUAL, generator=replace(USUAL.generator, **bad)))
+    assert cure in text
 
 
 def test_time_series_shade_the_warm_up_and_show_failures_where_there_are_any() -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import results
+from load.result import Limit
 from pages import read, references
 from pydantic import ValidationError
 from reporting import tunepage
@@ -47,6 +48,20 @@ def test_the_gain_and_its_interval_come_first() -> None:
 def test_a_gain_is_claimed_only_where_its_whole_interval_is_above_one(ratio: Ratio, tone: str, title: str) -> None:
     found = tunepage.headline(replace(TUNED, ratio=ratio))
     assert (found.tone, found.title) == (tone, title)
+
+
+def test_console_and_page_say_a_gain_in_the_same_words() -> None:
+    found = replace(TUNED, current=1, over_current=Ratio(1.47, 0.93, 1.9), capacity=Limit(210.0, 190.0, 220.0, 3))
+    text = said(found)
+    for sentence in tunepage.gains(found):
+        assert sentence[1:] in text
+    assert "No clear gain over what was served before: measured side by side, the ratio is 1.47, between 0.93" in text
+    assert "210 (95 % interval 190 to 220) requests a second" in text
+    short = replace(found, ratio=None, over_current=None, notes=("Nothing was searched: 2 of 5.",))
+    assert "times the capacity" not in said(short)
+    assert "no time for enough rounds" in " ".join(tunepage.gains(short))
+    assert "Nothing was searched: 2 of 5." in said(short)
+    assert tunepage.gains(replace(found, current=found.best))[0] == "the best is what was served before"
 
 
 def test_without_a_ratio_none_is_computed_from_trials_that_were_not_side_by_side() -> None:

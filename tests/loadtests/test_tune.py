@@ -19,12 +19,14 @@ import yaml
 from load import summary
 from load.plan import Plan
 from onnx import TensorProto, helper, numpy_helper
+from reporting import tunepage
 from reporting.tuning_result import TuningResult
 from support import Project
 from tuning import space, tuner, writeback
 from tuning.space import Settings
 from tuning.tuner import Effort
 
+from tritonkit import queue_limits
 from tritonkit import recipe as recipes
 from tritonkit.errors import OutputError, RecipeError
 from tritonkit.recipe import Batching, Slo
@@ -87,6 +89,23 @@ def test_what_a_person_changed_meanwhile_is_not_overwritten(tmp_path: Path) -> N
     with pytest.raises(RecipeError, match="was changed while it was tuned"):
         writeback.write(recipe, TUNED)
     assert path.read_bytes() == before
+
+
+def test_a_recipe_without_an_slo_gets_the_one_that_was_measured_by_and_keeps_its_own(tmp_path: Path) -> None:
+    """One instance would have a queue without an end, as no bounds could follow: lint warns of it (TK052)."""
+    path = tmp_path / "net.yaml"
+    plain = "".join(line for line in RECIPE.splitlines(keepends=True) if not line.startswith("slo:"))
+    path.write_text(plain, encoding="utf-8")
+    new = writeback.write(recipes.load(path), TUNED, Slo(p99_ms=30))
+    assert (new.slo, new.batching) == (Slo(p99_ms=30), TUNED)
+    assert path.read_text(encoding="utf-8").startswith(plain[: plain.index("batching:")])
+    times = queue_limits.ServiceTimes(2.0, 4.0, 8)
+    limits = queue_limits.of_recipe(new, "cpu", times, cores=1)
+    assert queue_limits.applied(new, "cpu", limits).serving("cpu").bounded
+    assert not recipes.Recipe.model_validate({**new.model_dump(), "slo": None}).serving("cpu").bounded
+    path.write_text(RECIPE, encoding="utf-8")
+    assert writeback.write(recipes.load(path), TUNED, Slo(p99_ms=30)).slo == recipes.load(path).slo
+    assert "what `make tune` measured by" not in path.read_text(encoding="utf-8")
 
 
 def test_ends_of_lines_and_links_stay(tmp_path: Path) -> None:
@@ -198,7 +217,8 @@ def test_the_next_call_continues_and_ends_with_a_page(tuned: Tuned) -> None:
     before = [trial.settings for trial in tuned.interrupted.trials]
     assert [trial.settings for trial in tuned.result.trials][: len(before)] == before
     assert not tuned.result.partial
-    assert tuned.result.ratio is not None
+    assert tuned.result.ratio is None  # one round says nothing of how much rounds vary
+    assert not any("times the capacity" in text for text in tunepage.gains(tuned.result))
     kept = json.loads((tuned.folder / "reports/result.json").read_text(encoding="utf-8"))
     assert TuningResult.from_json(kept) == tuned.result
     assert "<svg" in (tuned.folder / "reports/index.html").read_text(encoding="utf-8")

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from load import environment
-from tuning import comparison, space, tuner
+from tuning import comparison, limit, space, tuner
 from tuning.comparison import Measured
 from tuning.cores import Cores
 from tuning.limit import Probe
@@ -21,7 +22,7 @@ from tuning.rig import Built
 from tuning.search import Outcome, Search
 from tuning.space import Settings, Space
 from tuning.trial import explore, timed
-from tuning.tuner import Effort
+from tuning.tuner import Effort, References
 
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import Recipe, Slo
@@ -307,10 +308,67 @@ def test_rounds_go_back_and_forth() -> None:
         order.append(settings)
         surface.configure(settings)
 
-    found = comparison.rounds(configure, surface.ask, {one: 200.0, other: 200.0}, 2)
-    assert order == [one, other, other, one]
+    found = comparison.rounds(configure, surface.ask, {one: 200.0, other: 200.0}, 3)
+    assert order == [one, other, other, one, one, other]
     assert sum(measured.runs for measured in found.values()) == surface.runs
     ratio = comparison.ratio(found[one], found[other])
     assert ratio is not None
     assert ratio.low <= ratio.median <= ratio.high
     assert ratio.median == pytest.approx(2.0, rel=0.2)
+
+
+def test_an_interval_needs_three_rounds_and_holds_the_ratio_of_what_is_alike_as_often_as_it_says() -> None:
+    assert comparison.ratio(measured("fp32", 150, 160), measured("fp32", 100, 100)) is None
+    assert not comparison.beats(measured("fp32", 150, 160), measured("fp32", 100, 100))
+    random = np.random.default_rng(3)
+    claims = 0
+    for _ in range(300):
+        ours, theirs = (measured("fp32", *(100 * np.exp(random.normal(0, 0.1, 3)))) for _ in range(2))
+        found = comparison.ratio(ours, theirs)
+        assert found is not None
+        claims += found.low > 1
+    assert claims <= 15  # 2.5 % on either side, and chance
+
+
+class Slow(Surface):
+    """A run takes as long as it is told to."""
+
+    def ask(self, rate: float, seconds: float = 0.0) -> Probe:
+        time.sleep(seconds)
+        return super().ask(rate)
+
+
+def test_a_final_keeps_its_time_and_confirms_the_winner() -> None:
+    surface = Slow(4, 2, int8=2.0, seed=1)
+    search = searched(surface, 60)
+    held = References(Settings("fp32", 16, 1000, 2, 1), Settings("fp32", 16, 0, 1, 1))
+    began = time.monotonic()
+    effort = Effort(final_s=0.02, rounds=100)
+    found = tuner.final(surface, search, held, effort, end=began + 3.0)  # type: ignore[arg-type]
+    assert time.monotonic() - began < 3.3
+    assert 3 <= len(found.winner.limits) < 100
+    assert found.winner.settings.precision == "int8"
+    assert found.confirmed is not None
+    assert found.capacity == found.confirmed.rate <= surface.limit(found.winner.settings) * 1.12
+    gain = comparison.ratio(found.winner, found.default)
+    assert gain is not None
+    assert gain.low > 1
+
+
+def test_rounds_end_with_their_time_and_only_whole_ones_count() -> None:
+    one, other = Settings("int8", 4, 0, 2, 1), Settings("fp32", 4, 0, 2, 1)
+
+    def for_a_while(asks: int) -> limit.Ask:
+        left = iter(range(asks))
+
+        def ask(rate: float) -> limit.Probe:
+            if next(left, None) is None:
+                raise limit.Ended
+            return limit.Probe(rate, rate <= 200, min(rate, 200), 5.0, 20.0)
+
+        return ask
+
+    found = comparison.rounds(lambda _: None, for_a_while(10), {one: 200.0, other: 200.0}, 5)
+    assert {len(measured.limits) for measured in found.values()} == {2}
+    with pytest.raises(limit.Ended):
+        comparison.rounds(lambda _: None, for_a_while(3), {one: 200.0, other: 200.0}, 5)
