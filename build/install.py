@@ -61,8 +61,8 @@ def check_python() -> None:
 
 def _runs(name: str) -> bool:
     """Whether a Python is there and starts; a version manager has names of those that it has not."""
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return shutil.which(name) is not None and subprocess.call([name, "-c", ""], **silent) == 0
+    null = subprocess.DEVNULL
+    return shutil.which(name) is not None and subprocess.call([name, "-c", ""], stdout=null, stderr=null) == 0
 
 
 def check_machine() -> bool:

@@ -101,6 +101,11 @@ _MEANINGS = (
         "(for uv: UV_DEFAULT_INDEX); for a machine that is never connected see “Without a network” in docs/install.md",
     ),
     (
+        r"from versions: none",
+        "no network, or the package index lacks the package",
+        "see whether this machine reaches the index (https://pypi.org, or PIP_INDEX_URL); behind a proxy set HTTPS_PROXY",
+    ),
+    (
         r"No matching distribution|No solution found|not a supported wheel|ResolutionImpossible",
         "the package index has no such version for this Python and this machine",
         "use Python 3.11 or 3.12; if the index is your own, it lacks that package",
