@@ -4,6 +4,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .ONESHELL:
 
+# macOS comes with 3.81, which would run each line of a recipe by itself.
+ifeq ($(filter oneshell,$(.FEATURES)),)
+  $(error this is make $(MAKE_VERSION), and 4.0 or newer is needed: `brew install make` and then gmake; without make, docs/install.md)
+endif
+
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -67,19 +72,8 @@ setup: $(STAMP) ## install everything into .venv and the embedded Triton into th
 	@$(BIN)/tritonkit install-server
 
 # Installs again when any of these files changes; otherwise costs nothing.
-$(STAMP): constraints.txt pyproject.toml build/pyproject.toml clients/pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=python3.12 …")'
-	echo "installing into $(VENV) (some minutes the first time)"
-	if command -v uv >/dev/null; then
-	  uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
-	  uv pip install --quiet --python $(BIN)/python -c constraints.txt -e 'build[cpu,torch,hf,zoo,tensorrt-rtx,s3]' -e clients \
-	    --group dev --group load
-	else
-	  test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip
-	  $(BIN)/python -m pip install --progress-bar off -c constraints.txt -e 'build[cpu,torch,hf,zoo,tensorrt-rtx,s3]' -e clients \
-	    --group dev --group load | { grep --line-buffered -oE '^(Collecting|Installing) [^ ;(<>=!~]+' || true; }
-	fi
+$(STAMP): constraints.txt pyproject.toml build/pyproject.toml clients/pyproject.toml build/install.py
+	@$(PYTHON) build/install.py --venv $(VENV)
 	touch $@
 
 demo: setup ## both models from PyTorch to a live, load-tested Triton; writes reports/demo

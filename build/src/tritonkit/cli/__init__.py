@@ -10,18 +10,36 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
-from tritonkit.cli import build, completion, engine, lint, machine, prepare, publish, sensitivity, serve
+from tritonkit import machine
+from tritonkit.cli import build, completion, doctor, engine, lint, prepare, publish, sensitivity, serve
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import Verbs, ended
+from tritonkit.errors import MissingError
 
-COMMANDS = (build, lint, sensitivity, engine, prepare, publish, serve, machine)
+COMMANDS = (build, lint, sensitivity, engine, prepare, publish, serve, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the process's exit code."""
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
-    return ended(lambda: command(options), debug=options.debug)
+
+    def run() -> int:
+        check_machine()
+        return command(options)
+
+    return ended(run, debug=options.debug)
+
+
+def check_machine() -> None:
+    """Refuse a machine that the commands cannot run on.
+
+    Raises:
+        MissingError: It does not run Linux with glibc; the message says what works there.
+    """
+    here = machine.support()
+    if not here.commands:
+        raise MissingError(here.problem, here.fix)
 
 
 def _parser() -> Parser:

@@ -69,7 +69,8 @@ def _build(options: argparse.Namespace) -> int:
     from tritonkit import pipeline, recipe
 
     if options.all == bool(options.recipes):
-        raise InputError("name recipe files, or --all", f"tritonkit build {RECIPES}/NAME.yaml")
+        example = f"{RECIPES}/NAME.yaml" if RECIPES.is_dir() else "my_model.yaml; `tritonkit init` writes a recipe"
+        raise InputError("name recipe files, or --all", f"tritonkit build {example}")
     paths = sorted(RECIPES.glob("*.yaml")) if options.all else options.recipes
     if not paths:
         raise InputError(

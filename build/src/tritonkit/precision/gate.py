@@ -163,7 +163,7 @@ def tuned(recipe: Recipe, decision: Decision, precision: Precision) -> Decision:
     if not row.accurate:
         raise CheckFailed(
             f"{recipe.path}: batching.precision is {precision}, which is not accurate enough: {row.why}",
-            "run `make tune` again, or remove that line",
+            "remove that line, or tune again",
         )
     return replace(decision, precision=precision, tuned=True)
 

@@ -10,7 +10,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from tritonkit import atomic, progress, store
+from tritonkit import atomic, machine, progress, store
 from tritonkit.errors import MissingError
 
 Device = Literal["cpu", "cuda"]
@@ -121,6 +120,7 @@ def find(device: Device | None = None) -> Runtime:
     Raises:
         MissingError: It is not installed, or this machine cannot run it.
     """
+    _check_machine()
     device = device or detect_device()
     interpreter = _interpreter()
     runtime = Runtime(_home(device, interpreter), interpreter, device)
@@ -138,11 +138,7 @@ def install(device: Device | None = None) -> Runtime:
         MissingError: A package cannot be had, or this machine cannot run the server.
     """
     device = device or detect_device()
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        raise MissingError(
-            f"the embedded Triton runs on Linux x86-64, this is {sys.platform} {platform.machine()}",
-            "use the NVIDIA image there: nvcr.io/nvidia/tritonserver",
-        )
+    _check_machine()
     interpreter = _interpreter()
     target = _home(device, interpreter)
     runtime = Runtime(target, interpreter, device)
@@ -207,6 +203,12 @@ def packages_of(repository: Path) -> set[str]:
         except (OSError, ValueError, AttributeError, TypeError):
             continue  # a stranger's file of that name
     return packages
+
+
+def _check_machine() -> None:
+    here = machine.support()
+    if not here.server:
+        raise MissingError(here.problem, here.fix)
 
 
 def detect_device() -> Device:
@@ -290,8 +292,5 @@ def _pip(interpreter: Interpreter, *arguments: str) -> None:
         raise MissingError("neither pip nor uv can be found", "python -m ensurepip")
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        reason = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-        raise MissingError(
-            f"installing {arguments[-1]} failed: {reason[-1] if reason else 'no reason given'}",
-            "the Triton server comes from the package index; check the network, and that glibc is 2.35 or newer",
-        )
+        problem, fix = machine.explain_installer(done.stderr)
+        raise MissingError(f"installing {arguments[-1]} failed: {problem}", fix)
