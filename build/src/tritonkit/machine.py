@@ -103,7 +103,7 @@ _MEANINGS = (
     (
         r"from versions: none",
         "no network, or the package index lacks the package",
-        "see whether this machine reaches the index (https://pypi.org, or PIP_INDEX_URL); behind a proxy set HTTPS_PROXY",
+        "see whether this machine reaches the package index (PIP_INDEX_URL, if set); behind a proxy set HTTPS_PROXY",
     ),
     (
         r"No matching distribution|No solution found|not a supported wheel|ResolutionImpossible",
