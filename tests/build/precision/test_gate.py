@@ -182,7 +182,9 @@ def test_for_tensorrt_the_asked_variant_ships_as_one_engine_a_gpu_and_onnxruntim
 
 def _put_plan(model: Path, sm: str, graph: str) -> None:
     (model / f"1/model_{sm}.plan").write_bytes(b"plan")
-    (model / f"1/model_{sm}.plan.json").write_text(json.dumps({"graph_sha256": graph}), encoding="utf-8")
+    (model / f"1/model_{sm}.plan.json").write_text(
+        json.dumps({"kind": "engine", "graph_sha256": graph}), encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize(
