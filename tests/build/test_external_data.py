@@ -216,7 +216,7 @@ def test_other_weights_in_an_equal_graph_are_another_graph(large: Path, project:
         assert not (version / "model_sm89.plan").exists(), "an engine of other weights must go"
         hashes.append(json.loads((version.parent / "passport.json").read_text())["graph_sha256"])
         (version / "model_sm89.plan").write_bytes(b"plan")
-        (version / "model_sm89.plan.json").write_text(json.dumps({"graph_sha256": hashes[-1]}))
+        (version / "model_sm89.plan.json").write_text(json.dumps({"kind": "engine", "graph_sha256": hashes[-1]}))
     assert hashes[0] != hashes[1]
     assert hashes[1] == external_data.graph_sha256(version / "engine.onnx")
 
