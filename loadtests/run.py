@@ -92,7 +92,7 @@ def _run(options: argparse.Namespace) -> Result:
     long = f"{plan.warm_up_s + plan.duration_s:g} s" if plan.duration_s else "as long as it was"
     with progress.steps(f"load test of {', '.join(plan.models)}", 2) as steps:
         steps.next(f"ask {options.host}" if options.host else f"start Triton with {', '.join(plan.models)}")
-        with _server(options, list(paths.values()), target) as (host, metrics_url):
+        with _server(options, list(dict.fromkeys(paths.values())), target) as (host, metrics_url):
             steps.next(f"{how} over {options.protocol}, {long}")
             arguments = headless.command(
                 plan, host, USERS[options.protocol], list(dict.fromkeys(paths.values())), processes=options.processes,
@@ -145,6 +145,12 @@ def _check(plan: Plan, options: argparse.Namespace) -> None:
         raise InputError(f"{options.processes} processes cannot send anything", "at least one")
     slo.parse(options.slo)
     payloads.distribution(plan.batch_sizes, "batch sizes")
+    versioned = [name for name in plan.models if payloads.split_version(name)[1]]
+    if versioned and not (options.host or options.repository):
+        raise InputError(
+            f"{', '.join(versioned)}: what is built for the occasion has one version of each model",
+            "--repository with the repository that has them, or --host with a server of it",
+        )
 
 
 @contextlib.contextmanager

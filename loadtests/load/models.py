@@ -15,7 +15,7 @@ from load.target import Target
 from tritonkit import pipeline
 from tritonkit.errors import InputError
 from tritonkit.recipe import Recipe
-from tritonkit.repository import layout, text
+from tritonkit.repository import layout
 
 RECIPES = Path("build/recipes")
 HELP = f"a recipe's file, or its name in {RECIPES}"
@@ -77,6 +77,6 @@ def _link_models(recipes: Sequence[Recipe], repository: Path, place: Path, targe
                 f"`tritonkit build {recipe.path} --target {target} --repository {repository}`, "
                 "or leave --repository (REPOSITORY) out: the model is then built for the occasion",
             )
-        for name in sorted(text.names(recipe)):
+        for name in sorted(pipeline.names(recipe)):
             if (repository / name).exists():
                 (place / name).symlink_to((repository / name).resolve())

@@ -130,3 +130,11 @@ def test_a_server_that_is_not_there_and_a_model_that_is_not_loaded_exit_2(
     code, _, err = script("--model", write_recipe("unloaded"), "--host", server.grpc_url, "--duration", "1s")
     assert (code, "ModelNot" in err, "fix:" in err) == (2, True, True)
     assert not (tmp_path / "reports").exists()
+
+
+def test_versions_need_a_repository_that_has_them(write_recipe: Recipes, script: Script) -> None:
+    path = write_recipe("arithmetic")
+    code, out, err = script("--model", f"{path}/1:9,{path}/2:1")
+    assert (code, out) == (2, "")
+    assert "one version of each model" in err
+    assert "--repository" in err

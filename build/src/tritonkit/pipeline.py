@@ -114,16 +114,21 @@ def build(wanted: Sequence[Recipe], repository: Path, target: Target = "cpu", op
         models={labels[id(one.recipe)]: _facts(one, target) for one in ready},
         exported=exported_now,
         changed=bool(new),
-        written=[labels[id(one)] for one in wanted if new & (text.names(one) | python_models.names(one))],
+        written=[labels[id(one)] for one in wanted if new & names(one)],
         kept=layout.foreign(repository, models),
         beside=several,
     )
 
 
+def names(recipe: Recipe) -> set[str]:
+    """Every model that a recipe puts into a repository."""
+    return text.names(recipe) | python_models.names(recipe)
+
+
 def _check_names(leaders: Mapping[str, Recipe]) -> None:
     owner: dict[str, Recipe] = {}
     for recipe in leaders.values():
-        for name in text.names(recipe) | python_models.names(recipe):
+        for name in names(recipe):
             if name in owner:
                 raise RecipeError(
                     f"{owner[name].path}, {recipe.path}: two recipes have the name {name!r}", "rename one of them"
