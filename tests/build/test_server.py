@@ -69,6 +69,7 @@ def test_the_stubs_packages_are_the_servers_own(running: TritonServer) -> None:
     assert all(path.startswith(str(runtime.find().path)) for path in loaded)
 
 
+@pytest.mark.alone  # another process's servers have shared memory, too
 def test_stopping_lets_a_request_in_flight_finish_and_leaves_nothing(repository: Path) -> None:
     import threading
 
@@ -149,6 +150,7 @@ def alive(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.alone  # another process's servers have shared memory, too
 def test_a_killed_server_is_reported_and_its_memory_removed(repository: Path) -> None:
     before = regions()
     server = TritonServer(repository).start()

@@ -12,6 +12,7 @@ import pytest
 from support import Project
 
 from tritonkit.cli import engine
+from tritonkit.cli.arguments import Parser
 from tritonkit.engines import preflight
 
 PAGE = (Path(__file__).parents[3] / "docs/engines.md").read_text(encoding="utf-8")
@@ -42,9 +43,9 @@ def test_every_command_runs_and_the_first_prints_the_table(
 def test_every_verdict_and_option_is_explained() -> None:
     for status in get_args(preflight.Status):
         assert f"| `{engine._WORDS.get(status, status)}` |" in PAGE
-    parser = argparse.ArgumentParser()
+    parser: argparse.ArgumentParser = Parser()
     engine.add(parser.add_subparsers(), argparse.ArgumentParser(), argparse.ArgumentParser(add_help=False))
     helped = parser._subparsers._group_actions[0].choices["engine"].format_help()  # type: ignore[union-attr, index]
-    options = set(re.findall(r"^  (?:-\w, )?(--[a-z-]+)", helped, re.MULTILINE)) - {"--help"}
+    options = set(re.findall(r"^  (?:-\w, )?(--[a-z-]+)", helped, re.MULTILINE)) - {"--help", "--version"}
     assert len(options) > 8
     assert all(f"{option}" in PAGE for option in options)

@@ -10,15 +10,16 @@ import json
 import os
 from pathlib import Path
 
+import modules  # noqa: F401
 import pytest
-from modules import KINDS
+import transformersmodules  # noqa: F401
+from modulekinds import KINDS
 
 from tritonkit import cli, initialise, recipe
 
 # A constant whose noted type is wrong; a size that the exporter fixes. Others that broke are in test_hard_graphs.py.
 ONCE_BROKEN = ("lstm_clamped_lengths", "rnn_tanh")
 SIZES = "{min: 1, opt: 8, max: 16}"
-MODULES = Path(__file__).parents[2] / "modules.py"
 # Why a variant may be absent; anything else is a failure.
 ABSENT = ("onnxruntime's CPU kernels have no", "it is made for onnxruntime on a GPU", "it is made on the GPU",
           "onnxruntime's CUDA provider has no", "no convolution or matrix product with constant weights")  # fmt: skip
@@ -28,10 +29,10 @@ def write_recipe(name: str, folder: Path) -> Path:
     """What `tritonkit init` writes for a module, with small sizes and its samples."""
     entry = KINDS[name]
     shapes = dict(initialise.parse_input(f"{key}:{text}") for key, text in entry.inputs.items())
-    sketch = initialise.sketch(f"{MODULES}:{name}", folder, shapes, 4 if entry.batched else 0)
+    sketch = initialise.sketch(f"{entry.file}:{name}", folder, shapes, 4 if entry.batched else 0)
     sketch = dataclasses.replace(sketch, ranges=dict.fromkeys(["length"], SIZES))
     path = folder / f"{name}.yaml"
-    more = f"samples: {MODULES}:{name}_samples\ncalibration: {{samples: 8, method: minmax}}\ntolerance: 0.001\ngpus: [l4]\n"
+    more = f"samples: {entry.file}:{name}_samples\ncalibration: {{samples: 8, method: minmax}}\ntolerance: 0.001\ngpus: [l4]\n"
     path.write_text(initialise.as_yaml(sketch) + more, encoding="utf-8")
     return path
 
