@@ -19,7 +19,8 @@ from tritonkit.publishing import parse
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"deploy": {"contxt": "x"}}, "deploy.context: Field required"),
+        ({"deploy": {"contxt": "x"}}, "did you mean context?"),
+        ({"deploy": {"namespace": "n", "release": "r"}}, "deploy.context: Field required"),
         ({"values": []}, "values: Input should be a valid dictionary"),
         ({"deploy": {"context": "x", "namespace": "Big", "release": "r"}}, "deploy.namespace"),
         ({"value": {}}, "Extra inputs are not permitted"),
