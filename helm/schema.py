@@ -32,7 +32,7 @@ import yaml
 from tritonkit import atomic
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
-from tritonkit.errors import CheckFailed, InputError, TritonkitError
+from tritonkit.errors import CheckFailed, InputError
 
 CHART = Path(__file__).parent / "tritonkit"
 VARIANTS = "variants"  # its entries have the workload's schema
@@ -308,20 +308,20 @@ def drift(chart: Path) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the files, or with ``--check`` say what would change."""
+    return ended(lambda: _main(arguments))
+
+
+def _main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    try:
-        if options.check:
-            if changes := drift(options.chart):
-                print(changes, end="")
-                raise CheckFailed("values.yaml has changed since these were generated", "run `python helm/schema.py`")
-        else:
-            for path, text in generated(options.chart).items():
-                path.parent.mkdir(exist_ok=True)
-                atomic.write(path, text.encode())
-                print(f"wrote {path}", file=sys.stderr)
-    except TritonkitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    if options.check:
+        if changes := drift(options.chart):
+            print(changes, end="")
+            raise CheckFailed("values.yaml has changed since these were generated", "run `python helm/schema.py`")
+    else:
+        for path, text in generated(options.chart).items():
+            path.parent.mkdir(exist_ok=True)
+            atomic.write(path, text.encode())
+            print(f"wrote {path}", file=sys.stderr)
     return 0
 
 
@@ -336,4 +336,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(main())

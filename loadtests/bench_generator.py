@@ -27,7 +27,7 @@ from rich.table import Table
 from tritonkit import progress
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
-from tritonkit.errors import InputError, TritonkitError
+from tritonkit.errors import InputError
 from tritonkit.server import TritonServer
 
 SERVER_CORE, LOAD_CORE = 0, 1
@@ -48,17 +48,17 @@ PAUSED_S, PAUSED_RATE, PAUSED_USERS, PAUSED_TEST_S = 2.0, 100, 4, 10.0
 
 def main() -> int:
     """Measure, and print three tables."""
+    return ended(_main)
+
+
+def _main() -> int:
     _parser().parse_args()
-    try:
-        if len(os.sched_getaffinity(0)) < 2:
-            raise InputError("the benchmark needs two CPU cores, one for the server and one for the load", "use two")
-        with tempfile.TemporaryDirectory(prefix="tritonkit-bench-generator-") as directory:
-            recipe = write_identity(Path(directory))
-            with TritonServer(Path(directory, "repository"), cores=[SERVER_CORE], exit_timeout_s=1) as server:
-                tables = list(_measure(server, recipe))
-    except TritonkitError as error:
-        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False)
-        return error.exit_code
+    if len(os.sched_getaffinity(0)) < 2:
+        raise InputError("the benchmark needs two CPU cores, one for the server and one for the load", "use two")
+    with tempfile.TemporaryDirectory(prefix="tritonkit-bench-generator-") as directory:
+        recipe = write_identity(Path(directory))
+        with TritonServer(Path(directory, "repository"), cores=[SERVER_CORE], exit_timeout_s=1) as server:
+            tables = list(_measure(server, recipe))
     console = Console(highlight=False, width=130)
     for table in tables:
         console.print(table)
@@ -179,4 +179,4 @@ def _table(title: str, *columns: str) -> Table:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(main())

@@ -31,7 +31,7 @@ from rich.table import Table
 from tritonkit import atomic, progress
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
-from tritonkit.errors import InputError, TritonkitError
+from tritonkit.errors import InputError
 
 PARTS = ("build", "inprocess", "served", "scaling", "page")
 INTERRUPTED = 130
@@ -42,6 +42,10 @@ WIDE = 260  # of a log, where no row should be folded
 
 def main() -> int:
     """Measure what was chosen, write the page and print the tables."""
+    return ended(_main)
+
+
+def _main() -> int:
     options = _parser().parse_args()
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -52,9 +56,6 @@ def main() -> int:
     except KeyboardInterrupt:
         print(f"interrupted; what was measured is in {options.reports}", file=sys.stderr)
         return INTERRUPTED
-    except TritonkitError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
-        return error.exit_code
     for table in tables(bench.result):
         console.print(table)
         console.print()
@@ -228,4 +229,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(main())

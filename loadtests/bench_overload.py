@@ -33,7 +33,7 @@ from tuning.cores import Cores, divide
 from tritonkit import atomic, pipeline, progress, recipe
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
-from tritonkit.errors import CheckFailed, TritonkitError
+from tritonkit.errors import CheckFailed
 from tritonkit.queue_limits import NAMES, QueueLimits
 from tritonkit.recipe import Recipe, Slo
 from tritonkit.server import TritonServer
@@ -64,15 +64,16 @@ class Run:
 
 def main() -> int:
     """Measure, print, and write ``result.json``."""
+    return ended(_main)
+
+
+def _main() -> int:
     options = _parser().parse_args()
     try:
         result = _measure(options)
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         return INTERRUPTED
-    except TritonkitError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
-        return error.exit_code
     place = options.reports / f"{result['model']}.json"
     atomic.write(place, (json.dumps(result, indent=2, default=asdict) + "\n").encode())
     if options.json:
@@ -226,4 +227,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(main())

@@ -27,7 +27,7 @@ from rich.table import Table
 from tritonkit import graph, pipeline, progress, recipe, samples
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
-from tritonkit.errors import InputError, TritonkitError
+from tritonkit.errors import InputError
 from tritonkit.server import TritonServer
 from tritonkit_client import Client
 
@@ -55,14 +55,14 @@ class Result:
 
 def main() -> int:
     """Measure the models and print one table."""
+    return ended(_main)
+
+
+def _main() -> int:
     options = _parser().parse_args()
-    try:
-        if len(os.sched_getaffinity(0)) < 2:
-            raise InputError("the benchmark needs two CPU cores, one for the server and one for the load", "use two")
-        _print(_measure([models.recipe_path(model) for model in options.model or ()] or models.shipped()))
-    except TritonkitError as error:
-        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False)
-        return error.exit_code
+    if len(os.sched_getaffinity(0)) < 2:
+        raise InputError("the benchmark needs two CPU cores, one for the server and one for the load", "use two")
+    _print(_measure(models.recipe_paths(options.model or ())))
     return 0
 
 
@@ -179,4 +179,4 @@ def _print(results: Sequence[Result]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(main())

@@ -36,7 +36,7 @@ from tuning.tuner import Effort
 from tritonkit import atomic, progress, recipe
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
-from tritonkit.errors import CheckFailed, TritonkitError
+from tritonkit.errors import CheckFailed
 
 LEAST_GAIN = 1.5  # on one of the models
 LEAST_RATIO = 1.0  # on every one
@@ -63,12 +63,16 @@ FULL, QUICK = Size(), Size(15, 3, Effort(probe_s=1.0, final_s=2.0, rounds=1))
 
 def main() -> int:
     """Measure, print, and say with the exit code whether the promises were kept."""
+    return ended(_main)
+
+
+def _main() -> int:
     options = _parser().parse_args()
     size, folder = (QUICK, options.reports / "quick") if options.quick else (FULL, options.reports)
     parts = options.part or ["defaults", "grid"]
     said: dict[str, Any] = {}
     try:
-        paths = [models.recipe_path(model) for model in options.model or ()] or models.shipped()
+        paths = models.recipe_paths(options.model or ())
         for path in paths:
             with Bench(path, folder, size) as bench:
                 if "defaults" in parts:
@@ -79,9 +83,6 @@ def main() -> int:
     except KeyboardInterrupt:
         print(f"interrupted; what was measured is kept in {folder}, and the same command continues", file=sys.stderr)
         return INTERRUPTED
-    except TritonkitError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
-        return error.exit_code
     return _print(said)
 
 
@@ -290,4 +291,4 @@ def _words(ratio: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(main())

@@ -23,7 +23,7 @@ from load import slo as slos
 from load import target as targets
 from load.generator import Generator
 from load.plan import AS_SAMPLED, Plan
-from load.result import Limit, Result
+from load.result import Result
 from reporting import loadpage, words
 from rich.console import Console
 from tuning import limit
@@ -34,7 +34,7 @@ from tuning.limit import Capacity, Probe, finite
 from tritonkit import atomic, progress, recipe
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
-from tritonkit.errors import InputError, TritonkitError
+from tritonkit.errors import InputError
 from tritonkit.recipe import Recipe, Slo
 from tritonkit.server import TritonServer
 
@@ -45,6 +45,10 @@ INTERRUPTED = 130  # as shells say it
 
 def main() -> int:
     """Measure, print, and write the report."""
+    return ended(_main)
+
+
+def _main() -> int:
     options = _parser().parse_args()
     out = Console(highlight=False, soft_wrap=True)
     try:
@@ -58,9 +62,6 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted before anything was proved", file=sys.stderr)
         return INTERRUPTED
-    except TritonkitError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
-        return error.exit_code
     if not options.json:
         print(f"Report: {folder / 'index.html'}")
     return INTERRUPTED if found.interrupted else 0
@@ -102,7 +103,7 @@ def capacity(
         at_rate = replace(at_rate, environment=at_rate.environment | {"generator": late})
     return found, replace(
         at_rate, curve=tuple(map(point, merged(found.points))), partial=found.interrupted,
-        capacity=Limit(found.rate, found.low, finite(found.high), found.confirmed, found.at_least),
+        capacity=found.limit,
     )  # fmt: skip
 
 
@@ -222,4 +223,4 @@ def _ms(value: float | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(main())

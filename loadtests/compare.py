@@ -46,7 +46,7 @@ import tritonkit
 from tritonkit import atomic, graph, progress, recipe, samples
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
-from tritonkit.errors import InputError, MissingError, TritonkitError
+from tritonkit.errors import InputError, MissingError
 from tritonkit.recipe import Precision, Recipe
 from tritonkit.repository import config, layout
 from tritonkit.samples import Sample
@@ -65,15 +65,16 @@ Say = Callable[[str], None]
 
 def main() -> int:
     """Compare, print, write the report; Ctrl-C and a polite kill leave a report of the models that were finished."""
+    return ended(_main)
+
+
+def _main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         options = _parser().parse_args()
         result = _run(options)
         _print(result)
         _write(options.reports, result)  # last, as the disk for it may be full
-    except TritonkitError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
-        return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
     print(f"Report: {options.reports / 'index.html'}")
@@ -170,10 +171,7 @@ def _peers(text: str) -> list[Peer]:
 
 
 def _paths(text: str) -> list[Path]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        return named.shipped()
-    return [named.recipe_path(name) for name in dict.fromkeys(names)]
+    return named.recipe_paths(name.strip() for name in text.split(",") if name.strip())
 
 
 def _subject(wanted: Recipe, repository: Path, target: targets.Target) -> Subject:
@@ -356,4 +354,4 @@ def _print(result: ComparisonResult) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(main())

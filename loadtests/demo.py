@@ -30,7 +30,7 @@ from rich.table import Table
 from tritonkit import atomic, pipeline, progress, recipe
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
-from tritonkit.errors import CheckFailed, TritonkitError
+from tritonkit.errors import CheckFailed
 from tritonkit.server import TritonServer, runtime
 from tritonkit.zoo import photographs
 from tritonkit_client import Client
@@ -54,15 +54,15 @@ Summary = dict[str, Any]
 
 def main() -> int:
     """Run the demo; 1 if anything did not agree, 3 if something is missing."""
+    return ended(_main)
+
+
+def _main() -> int:
     options = _parser().parse_args()
-    try:
-        target = targets.resolve(options)
-        summary = _run(options.repository, target, options.step_s)
-        atomic.write(options.reports / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
-        atomic.write(options.reports / "index.html", demopage.render(summary).encode())
-    except TritonkitError as error:
-        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False)
-        return error.exit_code
+    target = targets.resolve(options)
+    summary = _run(options.repository, target, options.step_s)
+    atomic.write(options.reports / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    atomic.write(options.reports / "index.html", demopage.render(summary).encode())
     _print(summary, options.reports / "index.html")
     return 0
 
@@ -242,4 +242,4 @@ def _chosen(export: Summary) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(main())

@@ -26,7 +26,7 @@ from rich.console import Console
 from tritonkit import atomic, progress, recipe
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
-from tritonkit.errors import InputError, TritonkitError
+from tritonkit.errors import InputError
 from tritonkit.server import TritonServer
 
 USERS = {"grpc": "TritonGrpcUser", "http": "TritonHttpUser", "stream": "TritonStreamUser"}
@@ -37,6 +37,10 @@ def main() -> int:
 
     A polite kill is a Ctrl-C: Locust has a session of its own, and would go on sending.
     """
+    return ended(_main)
+
+
+def _main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         options = _parser().parse_args()
@@ -48,9 +52,6 @@ def main() -> int:
     except KeyboardInterrupt:
         print("error: interrupted before there was a report", file=sys.stderr)
         return slo.NOT_MET
-    except TritonkitError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
-        return error.exit_code
     print(f"Report: {folder / 'index.html'}")
     return slo.exit_code(result)
 
@@ -187,4 +188,4 @@ def _seconds(name: str, text: str, *, least: float) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(main())

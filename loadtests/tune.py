@@ -35,7 +35,7 @@ from tuning.tuner import Effort, Final
 from tritonkit import atomic, progress, recipe
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
-from tritonkit.errors import InputError, TritonkitError
+from tritonkit.errors import InputError
 from tritonkit.recipe import Recipe, Slo
 
 JOURNAL = "journal.log"
@@ -68,6 +68,10 @@ class Wanted:
 
 def main() -> int:
     """Search, print, and write."""
+    return ended(_main)
+
+
+def _main() -> int:
     options = _parser().parse_args()
     try:
         wanted = _wanted(options)
@@ -75,9 +79,6 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted before anything was tried; nothing was written", file=sys.stderr)
         return INTERRUPTED
-    except TritonkitError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
-        return error.exit_code
     if options.json:
         print(json.dumps(result.to_json(), indent=2))
     else:
@@ -270,4 +271,4 @@ def _written(wanted: Wanted, result: TuningResult, found: Final) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(main())

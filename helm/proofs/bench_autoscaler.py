@@ -23,7 +23,6 @@ from proofs import choice, measure, page, service, steady
 from tritonkit import atomic, progress
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
-from tritonkit.errors import TritonkitError
 
 REPORT = Path("reports/autoscaler")
 KINDS: dict[targets.Target, str] = {"cpu": "cpu", "cuda": "gpu"}  # of pod, by target
@@ -31,12 +30,12 @@ KINDS: dict[targets.Target, str] = {"cpu": "cpu", "cuda": "gpu"}  # of pod, by t
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure if asked to, replay, print, write."""
+    return ended(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
-    try:
-        return _run(asked)
-    except TritonkitError as error:
-        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False)
-        return error.exit_code
+    return _run(asked)
 
 
 def _parser() -> Parser:
@@ -115,4 +114,4 @@ def _print(
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(main())

@@ -21,7 +21,7 @@ from proofs.rendered import render
 from tritonkit import progress
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
-from tritonkit.errors import MissingError, TritonkitError
+from tritonkit.errors import MissingError
 
 # A ready pod is one probe away, so a short period only shortens the bench.
 PROBES = {"startup": {"periodSeconds": 1}, "readiness": {"periodSeconds": 1}}
@@ -86,15 +86,15 @@ PARTS = (
 
 def main() -> int:
     """Measure what was asked for and print it; 1 if a request was lost that should not be."""
+    return ended(_main)
+
+
+def _main() -> int:
     arguments = _parser().parse_args()
     console = Console(highlight=False, width=130)
-    try:
-        if haproxy() is None:
-            raise MissingError("there is no haproxy", "apt-get install haproxy")
-        return _run(arguments, console)
-    except TritonkitError as error:
-        Console(stderr=True, highlight=False).print(str(error), markup=False)
-        return error.exit_code
+    if haproxy() is None:
+        raise MissingError("there is no haproxy", "apt-get install haproxy")
+    return _run(arguments, console)
 
 
 def _parser() -> Parser:
@@ -189,4 +189,4 @@ def _cost_table(costs: Sequence[cost.Cost]) -> Table:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(main())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from load.target import Target
@@ -36,6 +36,15 @@ def recipe_path(model: str) -> Path:
             f"name a recipe's file (MODEL=path/to.yaml), or a recipe in {RECIPES}: {known}",
         )
     return path
+
+
+def recipe_paths(names: Iterable[str]) -> list[Path]:
+    """The files of these recipes, each once; of all in ``build/recipes`` if none is named.
+
+    Raises:
+        InputError: As :func:`recipe_path`.
+    """
+    return [recipe_path(name) for name in dict.fromkeys(names)] or shipped()
 
 
 def shipped() -> list[Path]:

@@ -7,10 +7,12 @@ It knows no server: what it asks is a function from a rate to a :class:`Probe`. 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from load.result import Limit
 
 from tritonkit.errors import CheckFailed
 
@@ -66,6 +68,23 @@ Ask = Callable[[float], Probe]
 
 class Ended(Exception):
     """A search has to end with what it knows: its time is up, or the generator can send no more."""
+
+
+def until(ask: Ask, end: float, takes_s: float) -> Ask:
+    """``ask``, with :class:`Ended` in place of a run that would not be over by ``end`` (``time.monotonic()``).
+
+    Args:
+        ask: Runs one rate.
+        end: When the time is up.
+        takes_s: Seconds of a run, roughly.
+    """
+
+    def in_time(rate: float) -> Probe:
+        if time.monotonic() + takes_s > end:
+            raise Ended
+        return ask(rate)
+
+    return in_time
 
 
 @dataclass(frozen=True)
@@ -146,6 +165,11 @@ class Capacity:
     points: tuple[Probe, ...]
     at_least: bool = False
     interrupted: bool = False
+
+    @property
+    def limit(self) -> Limit:
+        """As reports keep it."""
+        return Limit(self.rate, self.low, finite(self.high), self.confirmed, self.at_least)
 
     @property
     def at_rate(self) -> Probe:

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from load.result import Limit
 from reporting import tuning_result
 from reporting.tuning_result import TuningResult
 
@@ -16,7 +15,7 @@ from tritonkit.repository import layout
 from tuning import comparison, writeback
 from tuning.asking import bounds
 from tuning.comparison import Measured
-from tuning.limit import Capacity, finite
+from tuning.limit import finite
 from tuning.rig import Built
 from tuning.search import Search, Trial
 from tuning.space import Settings
@@ -57,7 +56,7 @@ def result(
         written=written,
         current=_number(search, held.current),
         over_current=comparison.ratio(found.winner, found.current) if found else None,
-        capacity=_limit(found.confirmed) if found else None,
+        capacity=found.confirmed.limit if found and found.confirmed else None,
         took_s=took_s,
         notes=notes,
     )
@@ -128,12 +127,6 @@ def _trial(trial: Trial, again: Measured | None) -> tuning_result.Trial:
     return tuning_result.Trial(
         trial.number, trial.settings.words(), status, capacity, p50_ms, p99_ms, outcome.seconds, why
     )
-
-
-def _limit(found: Capacity | None) -> Limit | None:
-    if found is None:
-        return None
-    return Limit(found.rate, found.low, finite(found.high), found.confirmed, found.at_least)
 
 
 def _number(search: Search, settings: Settings | None) -> int | None:

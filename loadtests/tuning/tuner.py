@@ -190,13 +190,7 @@ def search_for(
         best = search.best
         say(f"trial {len(search.trials) + 1}: {settings}{_so_far(best)}")
         best_so_far = best.outcome.estimate if best else None
-        last = math.inf if settings in needed else end
-
-        def ask(rate: float, last: float = last) -> Probe:
-            if time.monotonic() + probe_s > last:
-                raise Ended
-            return rig.ask(rate, probe_s)
-
+        ask = limit.until(lambda rate: rig.ask(rate, probe_s), math.inf if settings in needed else end, probe_s)
         try:
             outcome = timed(rig.configure, ask, settings, best_so_far, start)
         except Ended:
@@ -231,13 +225,7 @@ def final(
 
     def until(share: float) -> Ask:
         last = end - (1 - share) * left_s if left_s < math.inf else math.inf
-
-        def in_time(rate: float) -> Probe:
-            if time.monotonic() + effort.final_s > last:
-                raise Ended
-            return ask(rate)
-
-        return in_time
+        return limit.until(ask, last, effort.final_s)
 
     best = qualified(rig.configure, until(QUALIFYING), search, say)[: effort.finalists]
     entrants = _entrants(held, [one.settings for one in best])
@@ -263,14 +251,8 @@ def final(
     with contextlib.suppress(CheckFailed):  # the generator cannot send as much
         throughput = max(throughput, ask(OVERLOAD * winner.capacity).served)
     seconds = CONFIRMS_S if left_s == math.inf else min(CONFIRMS_S, max(effort.final_s, left_s * (1 - COMPARING) / 5))
-
-    def confirming(rate: float) -> Probe:
-        if time.monotonic() + seconds > end:
-            raise Ended
-        return rig.ask(rate, seconds)
-
     say("the winner, once more as `make capacity` does")
-    confirmed = _confirmed(confirming, NEARLY * winner.capacity)
+    confirmed = _confirmed(limit.until(lambda rate: rig.ask(rate, seconds), end, seconds), NEARLY * winner.capacity)
     return Final(winner, measured[held.current], measured[held.default], others, throughput, confirmed)
 
 

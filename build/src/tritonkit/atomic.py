@@ -49,13 +49,18 @@ def staging(target: Path) -> Iterator[Path]:
     """
     with explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        sweep(target.parent)
-        stage = Path(tempfile.mkdtemp(prefix=f"{_STAGE}{os.getpid()}-", dir=target.parent))
+        stage = stage_in(target.parent)
     try:
         with explained(target):
             yield stage
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def stage_in(directory: Path) -> Path:
+    """A new empty folder there, which :func:`sweep` removes once this process is gone; those of others are now."""
+    sweep(directory)
+    return Path(tempfile.mkdtemp(prefix=f"{_STAGE}{os.getpid()}-", dir=directory))
 
 
 @contextmanager

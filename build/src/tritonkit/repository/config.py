@@ -81,10 +81,10 @@ def build(recipe: Recipe, target: Target, *, sized: bool = True) -> pb.ModelConf
     """The configuration, but for what lies beside it: engines and the warm-up's sample."""
     config = pb.ModelConfig(name=recipe.name, backend=_BACKENDS[target] if sized else "onnxruntime")
     for name, spec in recipe.inputs.items():
-        _set_shape(config.input.add(name=name, data_type=_type(spec)), spec, recipe)
+        _set_shape(config.input.add(name=name, data_type=tensor_type(spec)), spec, recipe)
     for name, output in recipe.outputs.items():
         labels = labels_filename(recipe, name) if output.labels else ""
-        _set_shape(config.output.add(name=name, data_type=_type(output), label_filename=labels), output, recipe)
+        _set_shape(config.output.add(name=name, data_type=tensor_type(output), label_filename=labels), output, recipe)
     set_batching(config, recipe, target)
     if recipe.served:
         config.version_policy.specific.versions.extend(recipe.served)
@@ -219,12 +219,13 @@ def _add_warmup(config: pb.ModelConfig, recipe: Recipe, warmup: Sample) -> None:
     request = config.model_warmup.add(name="real_sample", batch_size=1, count=1)
     for name, spec in recipe.inputs.items():
         tensor = request.inputs[name]
-        tensor.data_type = _type(spec)
+        tensor.data_type = tensor_type(spec)
         tensor.dims.extend(warmup[name].shape or (1,))
         tensor.input_data_file = filename(name)
 
 
-def _type(spec: TensorSpec) -> int:
+def tensor_type(spec: TensorSpec) -> int:
+    """A tensor's type as ``config.pbtxt`` has it."""
     return int(pb.DataType.Value(spec.type.triton))
 
 

@@ -94,18 +94,23 @@ def survey(directory: Path, new: Mapping[str, Path | bytes]) -> Survey:
     for path in _entries(directory):
         place = directory / path
         empty = place.is_dir() and not place.is_symlink()
-        ours = path in written and not empty and not place.is_symlink() and sha256(place) == written[path]
         if path in new and not empty:
-            if not (ours or unlisted or path == CONFIG or _is_passport(path) or _holds(place, new[path])):
+            if not (
+                unlisted
+                or path == CONFIG
+                or _is_passport(path)
+                or _holds(place, new[path])
+                or _is_as_written(place, written.get(path))
+            ):
                 in_the_way.append(path)
         elif path in folders or any(parent.as_posix() in new for parent in Path(path).parents):
-            if not (ours or empty):
+            if not (empty or _is_as_written(place, written.get(path))):
                 in_the_way.append(path)
         elif _of_other_version(path, built):
             kept.append(path)
             if int(path.partition("/")[0]) not in known:
                 foreign.append(path)
-        elif not (ours or _is_passport(path) or _is_engine(place)):
+        elif not (_is_passport(path) or _is_engine(place) or _is_as_written(place, written.get(path))):
             kept.append(path)
             foreign.append(path)
     return Survey(tuple(kept), tuple(foreign), tuple(in_the_way))
@@ -161,6 +166,11 @@ def _holds(place: Path, content: Path | bytes) -> bool:
     return place.samefile(content) or (
         place.stat().st_size == content.stat().st_size and sha256(place) == sha256(content)
     )
+
+
+def _is_as_written(place: Path, digest: str | None) -> bool:
+    """Whether a file is what a passport says was written there; asked last, as it reads the whole file."""
+    return digest is not None and place.is_file() and not place.is_symlink() and sha256(place) == digest
 
 
 def _is_engine(place: Path) -> bool:

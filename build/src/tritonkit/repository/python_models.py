@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import json
 import sys
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -15,22 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2 as pb
 
 from tritonkit import samples, sources
 from tritonkit.errors import RecipeError, SourceError
 from tritonkit.graph import Session
-from tritonkit.recipe import Python, Recipe, Target, TensorSpec
-from tritonkit.repository import config
-from tritonkit.repository.layout import VERSION, Model
+from tritonkit.recipe import Python, Recipe, Target
+from tritonkit.repository import companions
+from tritonkit.repository.companions import Specs
+from tritonkit.repository.layout import Model
 
 SETTINGS = "function.json"
-# As the tokenizer has (tritonkit.repository.text): a slow row does not hold up everybody.
-INSTANCES = 2
 _PROVIDED = {"numpy", "triton_python_backend_utils"}
-_KEPT = b"An ensemble has no files; this one keeps its version directory where empty ones are not stored.\n"
-Specs = Mapping[str, TensorSpec]
 
 
 def names(recipe: Recipe) -> set[str]:
@@ -211,38 +205,27 @@ def _check_imports(recipe: Recipe, python: Python, path: Path, code: bytes) -> N
 def _step(
     recipe: Recipe, python: Python, end: str, function: str, ends: tuple[Specs, Specs], code: bytes, largest: int
 ) -> Model:
-    name = f"{python.name}_{end}"
     taken, given = ends
-    made = pb.ModelConfig(name=name, backend="python", max_batch_size=largest)
-    for tensor, spec in taken.items():
-        made.input.add(name=tensor, data_type=_type(spec), dims=_dims(spec))
-    for tensor, spec in given.items():
-        made.output.add(name=tensor, data_type=_type(spec), dims=_dims(spec))
-    made.instance_group.add(count=INSTANCES, kind=pb.ModelInstanceGroup.KIND_CPU)
+    configuration = companions.python_config(f"{python.name}_{end}", taken, given, largest)
     file = Path(python.file).name
     settings = {"file": file, "function": function, "inputs": {key: not spec.dims for key, spec in taken.items()}}
     files = {
-        f"{VERSION}/model.py": Path(__file__).with_name("python_model.py").read_bytes(),
-        f"{VERSION}/{file}": code,
-        f"{VERSION}/{SETTINGS}": _json(settings).encode(),
+        "model.py": Path(__file__).with_name("python_model.py").read_bytes(),
+        file: code,
+        SETTINGS: companions.as_json(settings).encode(),
     }
     passport = {
-        "model": name, "kind": "python", "of": recipe.name, "function": f"{file}:{function}",
-        "packages": list(python.packages),
+        "kind": "python", "of": recipe.name, "function": f"{file}:{function}", "packages": list(python.packages),
     }  # fmt: skip
-    return Model(name, _sealed(made, recipe), _json(passport), files=files)
+    return companions.python_model(configuration, recipe, passport, files)
 
 
 def _ensemble(recipe: Recipe, python: Python, largest: int) -> Model:
     """Tensors between steps are called ``STEP.TENSOR``, so that no name is both an input and between."""
-    made = pb.ModelConfig(name=python.name, platform="ensemble", max_batch_size=largest)
     taken: Specs = python.before.inputs if python.before else recipe.inputs
     given: Specs = python.after.outputs if python.after else recipe.outputs
-    for name, spec in taken.items():
-        made.input.add(name=name, data_type=_type(spec), dims=_dims(spec))
-    for name, spec in given.items():
-        made.output.add(name=name, data_type=_type(spec), dims=_dims(spec))
-    step = made.ensemble_scheduling.step
+    configuration = companions.ensemble_config(python.name, taken, given, largest)
+    step = configuration.ensemble_scheduling.step
     if python.before:
         first = step.add(model_name=f"{python.name}_before", model_version=-1)
         first.input_map.update({name: name for name in taken})
@@ -257,22 +240,4 @@ def _ensemble(recipe: Recipe, python: Python, largest: int) -> Model:
         last.output_map.update({name: name for name in given})
     else:
         model.output_map.update({name: name for name in recipe.outputs})
-    steps = [each.model_name for each in step]
-    passport = {"model": python.name, "kind": "ensemble", "of": recipe.name, "steps": steps}
-    return Model(python.name, _sealed(made, recipe), _json(passport), files={f"{VERSION}/keep": _KEPT})
-
-
-def _type(spec: TensorSpec) -> int:
-    return int(pb.DataType.Value(spec.type.triton))
-
-
-def _dims(spec: TensorSpec) -> list[int]:
-    return [-1 if isinstance(dim, str) else dim for dim in spec.dims] or [1]
-
-
-def _sealed(made: pb.ModelConfig, recipe: Recipe) -> str:
-    return config.seal(text_format.MessageToString(made), recipe.path.name)
-
-
-def _json(data: dict[str, Any]) -> str:
-    return json.dumps(data, indent=2) + "\n"
+    return companions.ensemble(configuration, recipe)

@@ -7,21 +7,17 @@ work. What runs in Triton is :mod:`tritonkit.repository.tokenizer_model`.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2 as pb
-
 from tritonkit import sources
 from tritonkit.errors import MissingError, RecipeError, TritonkitError
 from tritonkit.recipe import Recipe, Target, TensorSpec, Text
-from tritonkit.repository import config
-from tritonkit.repository.layout import VERSION, Model
+from tritonkit.repository import companions, config
+from tritonkit.repository.layout import Model
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -29,16 +25,8 @@ if TYPE_CHECKING:
 TOKENIZER = "tokenizer.json"
 SETTINGS = "tokenizer_settings.json"
 IDS, MASK, TYPES = FED = ("input_ids", "attention_mask", "token_type_ids")
-# Two processes, so that one long text does not hold up the others: beside a caller whose texts have 1 MB, four more
-# got 17 requests a second from one instance, 1,230 from two. No batcher: encoding costs the same in a batch, the
-# model's throughput behind it did not rise, and a bound on a batcher's queue stalls a model that is this fast even
-# with two instances (docs/text.md).
-INSTANCES = 2
 # What vocabularies call the token that fills short rows: BERT's name and SentencePiece's.
 _PAD_TOKENS = ("[PAD]", "<pad>")
-# Triton wants a directory for each version; an ensemble has nothing to put in it, and git and S3 keep no empty ones.
-_KEEP = "keep"
-_KEPT = b"An ensemble has no files; this one keeps its version directory where empty ones are not stored.\n"
 
 
 @dataclass(frozen=True)
@@ -220,52 +208,30 @@ def _pad_id(recipe: Recipe, tokenizer: Tokenizer) -> int:
 
 
 def _tokenizer(recipe: Recipe, text: Text, data: bytes, settings: dict[str, Any], largest: int) -> Model:
-    name = tokenizer_name(recipe)
-    said = pb.ModelConfig(name=name, backend="python", max_batch_size=largest)
-    said.input.add(name=text.input, data_type=pb.TYPE_STRING, dims=[1])
-    for tensor, spec in recipe.inputs.items():
-        said.output.add(name=tensor, data_type=_type(spec), dims=_dims(spec))
-    said.instance_group.add(count=INSTANCES, kind=pb.ModelInstanceGroup.KIND_CPU)
+    configuration = companions.python_config(tokenizer_name(recipe), _taken(text), recipe.inputs, largest)
     files = {
-        f"{VERSION}/model.py": Path(__file__).with_name("tokenizer_model.py").read_bytes(),
-        f"{VERSION}/{TOKENIZER}": data,
-        f"{VERSION}/{SETTINGS}": _json(settings).encode(),
+        "model.py": Path(__file__).with_name("tokenizer_model.py").read_bytes(),
+        TOKENIZER: data,
+        SETTINGS: companions.as_json(settings).encode(),
     }
-    passport = {"model": name, "kind": "tokenizer", "of": recipe.name, "text": text.model_dump()}
+    passport = {"kind": "tokenizer", "of": recipe.name, "text": text.model_dump()}
     passport |= {"tokenizer_sha256": hashlib.sha256(data).hexdigest()}
-    return Model(name, _sealed(said, recipe), _json(passport), files=files)
+    return companions.python_model(configuration, recipe, passport, files)
 
 
 def _ensemble(recipe: Recipe, text: Text, largest: int) -> Model:
-    said = pb.ModelConfig(name=text.name, platform="ensemble", max_batch_size=largest)
-    said.input.add(name=text.input, data_type=pb.TYPE_STRING, dims=[1])
-    for name, spec in recipe.outputs.items():
-        said.output.add(name=name, data_type=_type(spec), dims=_dims(spec))
-    first = said.ensemble_scheduling.step.add(model_name=tokenizer_name(recipe), model_version=-1)
+    configuration = companions.ensemble_config(text.name, _taken(text), recipe.outputs, largest)
+    first = configuration.ensemble_scheduling.step.add(model_name=tokenizer_name(recipe), model_version=-1)
     first.input_map[text.input] = text.input
-    second = said.ensemble_scheduling.step.add(model_name=recipe.name, model_version=-1)
+    second = configuration.ensemble_scheduling.step.add(model_name=recipe.name, model_version=-1)
     for name in recipe.inputs:
         first.output_map[name] = name
         second.input_map[name] = name
     for name in recipe.outputs:
         second.output_map[name] = name
-    steps = [step.model_name for step in said.ensemble_scheduling.step]
-    passport = {"model": text.name, "kind": "ensemble", "of": recipe.name, "steps": steps}
-    return Model(text.name, _sealed(said, recipe), _json(passport), files={f"{VERSION}/{_KEEP}": _KEPT})
+    return companions.ensemble(configuration, recipe)
 
 
-def _type(spec: TensorSpec) -> int:
-    return int(pb.DataType.Value(spec.type.triton))
-
-
-def _dims(spec: TensorSpec) -> list[int]:
-    """Dims as the model's own configuration has them on the wire: one number a row is ``[1]``."""
-    return [-1 if isinstance(dim, str) else dim for dim in spec.dims] or [1]
-
-
-def _sealed(said: pb.ModelConfig, recipe: Recipe) -> str:
-    return config.seal(text_format.MessageToString(said), recipe.path.name)
-
-
-def _json(data: dict[str, Any]) -> str:
-    return json.dumps(data, indent=2) + "\n"
+def _taken(text: Text) -> companions.Specs:
+    """What callers send: one text a row."""
+    return {text.input: TensorSpec(dtype="string", dims=())}

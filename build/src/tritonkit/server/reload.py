@@ -24,12 +24,13 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from tritonkit import atomic
 from tritonkit.errors import OutputError
+from tritonkit.repository import ownership
 from tritonkit.server import queue_bounds
 
 ARGUMENTS = ("--model-control-mode=explicit", "--load-model=*")
 LOOK_EVERY_S = 1.0  # a change is taken up once two looks in a row see the same
 _HASHED_BYTES = 2**20  # larger files are told apart by inode, size and time: a build never writes into one
-_NOT_SERVED = {"passport.json"}  # Triton does not read it
+_NOT_SERVED = {ownership.PASSPORT}  # Triton does not read it
 _ATTEMPTS = 20
 
 Files = frozenset[tuple[str, int, int, int]]
@@ -171,8 +172,7 @@ def _make_home(repository: Path, work: Path) -> Path:
     """A folder for copies on the repository's own filesystem, where hard links are; else in the server's folder."""
     parent = repository.parent
     if os.access(parent, os.W_OK | os.X_OK) and not os.statvfs(parent).f_flag & os.ST_RDONLY:
-        atomic.sweep(parent)
-        return Path(tempfile.mkdtemp(prefix=f".tritonkit-{os.getpid()}-", dir=parent))
+        return atomic.stage_in(parent)
     return Path(tempfile.mkdtemp(prefix="copies-", dir=work))
 
 

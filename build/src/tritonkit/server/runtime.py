@@ -6,6 +6,7 @@ compiled against numpy 1, so what runs inside it (onnxruntime) is installed apar
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -20,6 +21,7 @@ from typing import Literal
 
 from tritonkit import atomic, machine, progress, store
 from tritonkit.errors import MissingError
+from tritonkit.repository import ownership
 
 Device = Literal["cpu", "cuda"]
 WHEEL = "nvidia-pytriton==0.7.0"  # tritonserver 2.51.0
@@ -197,11 +199,9 @@ def install_packages(runtime: Runtime, packages: Iterable[str]) -> Runtime:
 def packages_of(repository: Path) -> set[str]:
     """What the Python models of a repository import, as their passports say: each ``name==version``."""
     packages: set[str] = set()
-    for path in repository.glob("*/passport.json"):
-        try:
-            packages.update(map(str, json.loads(path.read_text(encoding="utf-8")).get("packages", ())))
-        except (OSError, ValueError, AttributeError, TypeError):
-            continue  # a stranger's file of that name
+    for path in repository.glob(f"*/{ownership.PASSPORT}"):
+        with contextlib.suppress(TypeError):  # a stranger's file of that name
+            packages.update(map(str, ownership.read_passport(path).get("packages", ())))
     return packages
 
 
