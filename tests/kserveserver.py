@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from otherserver import OtherServer, environment, free_ports, served
+from otherserver import OtherServer, environment, served
+
+from tritonkit.server.ports import free_ports
 
 # Its codec knows no BF16.
 DATATYPES = (

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from otherserver import OtherServer, Tensors, environment, free_ports, served
+from otherserver import OtherServer, Tensors, environment, served
+
+from tritonkit.server.ports import free_ports
 
 DATATYPES = ("BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "FP32", "FP64", "BYTES")
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -65,15 +64,6 @@ def _make(folder: Path, requirements: Path) -> None:
         refuse = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
         refuse(f"the environment of {requirements.name} cannot be made: {reason}")
     shutil.copyfile(requirements, folder / "requirements.txt")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens at."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
 
 
 @contextmanager

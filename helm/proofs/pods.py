@@ -27,6 +27,7 @@ from typing import Any
 
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.server import runtime
+from tritonkit.server.ports import free_ports
 
 HOST = "127.0.0.1"
 Manifest = dict[str, Any]
@@ -229,17 +230,10 @@ class Pod:
         return {"HOME": str(self.folder), "TMPDIR": str(self.folder)} | said
 
     def _choose_ports(self) -> None:
-        sockets = []
-        for container in self._containers.values():
-            for port in container.get("ports", []):
-                number = int(port["containerPort"])
-                if number not in self._numbers:
-                    free = socket.create_server((HOST, 0))
-                    sockets.append(free)
-                    self._numbers[number] = free.getsockname()[1]
-                self.ports[port["name"]] = self._numbers[number]
-        for one in sockets:
-            one.close()
+        ports = [port for container in self._containers.values() for port in container.get("ports", [])]
+        numbers = dict.fromkeys(int(port["containerPort"]) for port in ports)
+        self._numbers = dict(zip(numbers, free_ports(len(numbers)), strict=True))
+        self.ports = {port["name"]: self._numbers[int(port["containerPort"])] for port in ports}
         words = "|".join(map(str, self._numbers))
         self._port = re.compile(rf"(?<![\w.])({words})(?![\w.])") if words else None
 

@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from load.payloads import split_version
 from load.plan import Plan
 from load.result import Result
 from tritonkit.errors import CheckFailed, InputError, MissingError
+from tritonkit.server.ports import free_ports
 
 LOCUSTFILE = Path(__file__).parents[1] / "locustfile.py"
 LOCAL = "127.0.0.1"
@@ -57,8 +57,7 @@ def _mix(plan: Plan) -> str:
 
 def _meeting() -> list[str]:
     """Where Locust's processes meet: not where those of another test do, which then would get each other's workers."""
-    with socket.create_server((LOCAL, 0)) as free:
-        port = str(free.getsockname()[1])
+    port = str(free_ports(1)[0])
     return ["--master-bind-host", LOCAL, "--master-bind-port", port, "--master-host", LOCAL, "--master-port", port]
 
 

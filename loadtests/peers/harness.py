@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from tritonkit import atomic
 from tritonkit.errors import CheckFailed
 from tritonkit.samples import Sample
 from tritonkit.server import TritonServer
+from tritonkit.server.ports import free_ports
 from tritonkit_client import Client
 
 HOST = "127.0.0.1"
@@ -238,7 +238,7 @@ class Theirs(Contender):
         for name in self._variant.files:
             shutil.copy(self._peer.folder / name, work / "served")
         programs = environment.programs(self._peer, self.subject.target)
-        ports = _free_ports(PORTS)
+        ports = free_ports(PORTS)
         self.url = f"{'http' if self.protocol == 'http' else 'grpc'}://{HOST}:{ports[0]}"
         filled = {
             "bin": str(programs), "file": Path(self._variant.files[0]).name, "work": str(work),
@@ -309,12 +309,3 @@ def _plain(programs: Path) -> dict[str, str]:
     found = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     path = os.pathsep.join([str(programs), found.get("PATH", os.defpath)])
     return found | {"PATH": path, "ORT_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server((HOST, 0)) for _ in range(count)]
-    try:
-        return [found.getsockname()[1] for found in sockets]
-    finally:
-        for found in sockets:
-            found.close()

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,24 +19,18 @@ from google.protobuf.json_format import MessageToDict
 from onnxmodels import write_linear, write_recipe
 
 from tritonkit.repository import config
+from tritonkit.server.ports import free_ports
 from tritonkit_client import Client, ModelNotFound, ModelNotReady, Traffic
 
 FEATURES = np.ones((1, 4), np.float32)
-
-
-def free_ports() -> dict[str, int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    ports = [held.getsockname()[1] for held in sockets]
-    for held in sockets:
-        held.close()
-    return dict(zip(("http", "grpc", "metrics"), ports, strict=True))
 
 
 class Reader:
     """Somebody who types what the page says, in a folder of their own."""
 
     def __init__(self, root: Path, directory: Path) -> None:
-        self.root, self.directory, self.ports = root, directory, free_ports()
+        self.root, self.directory = root, directory
+        self.ports = dict(zip(("http", "grpc", "metrics"), free_ports(3), strict=True))
         self.server: subprocess.Popen[str] | None = None
         page = (root / "docs/versions.md").read_text(encoding="utf-8")
         self.blocks: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)

@@ -24,6 +24,7 @@ from load.result import Result
 
 from tritonkit.errors import CheckFailed
 from tritonkit.server import TritonServer
+from tritonkit.server.ports import free_ports
 from tritonkit_client import Client
 
 Recipes = Callable[..., Path]
@@ -34,12 +35,6 @@ def measured(text: str = ARRIVALS, run_s: float = RUN_S) -> int:
     """How many arrivals the schedule has in the measured seconds."""
     due = arrivals.parse(text).times(run_s - WARM_UP_S, WARM_UP_S, 0)
     return int((due >= 0).sum())
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -103,7 +98,7 @@ def swarm(
     root: Path, recipe: Path, server: TritonServer, result: Path, workers: int, *arguments: str
 ) -> Iterator[tuple[subprocess.Popen[str], subprocess.Popen[str]]]:
     """A master and its workers, each a `locust` of its own, under load; the master and the last worker."""
-    port = str(free_port())
+    port = str(free_ports(1)[0])
     link = ("--master-port", port, "--master-host", "127.0.0.1", "--host", server.grpc_url)
     main = ("--master", "--master-bind-port", port, "--master-bind-host", "127.0.0.1", "--expect-workers", str(workers),
             "--headless", "--host", server.grpc_url, "--arrivals", ARRIVALS, "--result", str(result),
@@ -149,7 +144,7 @@ def test_a_worker_that_pauses_is_late_and_not_dead(
 def test_the_web_page_takes_a_schedule_and_refuses_a_bad_one(
     root: Path, server: TritonServer, write_recipe: Recipes, tmp_path: Path
 ) -> None:
-    port, result = free_port(), tmp_path / "result.json"
+    port, result = free_ports(1)[0], tmp_path / "result.json"
     page = f"http://127.0.0.1:{port}"
 
     def post(path: str, **fields: Any) -> Any:

@@ -74,5 +74,5 @@ CASES = [
     Case("TK061", python(f"{BATCHED}{XY}sequence_batching {{ direct {{ minimum_slot_utilization: 1.5 }} }}\n"),
          python(f"{BATCHED}{XY}sequence_batching {{ direct {{ minimum_slot_utilization: 0.5 }} }}\n"),
          "minimum slot utilization"),
-    Case("TK062", python(STATE), python(STATE, initial_state__zero=bytes(4)), "failed to open text file"),
+    Case("TK062", python(STATE), python(STATE, initial_state__zero=bytes(4)), "failed to open text file", ends=True),
 ]  # fmt: skip

@@ -27,6 +27,7 @@ import psutil
 from tritonkit import atomic
 from tritonkit.errors import CheckFailed, InputError, OutputError
 from tritonkit.server import neighbours, queue_bounds, reload
+from tritonkit.server.ports import free_ports
 from tritonkit.server.runtime import BACKEND_FOLDERS, RELEASE, Runtime, find, packages_of
 
 HOST = "127.0.0.1"
@@ -294,9 +295,10 @@ def _shared_memory_regions(pid: int) -> list[Path]:
 def _choose_ports(wanted: dict[str, int]) -> dict[str, int]:
     """The wanted ports if they are free, and free ones where 0 is wanted."""
     sockets = []
-    chosen = {}
+    unused = iter(free_ports(len(wanted)))
+    chosen = {name: port or next(unused) for name, port in wanted.items()}
     try:
-        for name, port in wanted.items():
+        for name, port in chosen.items():
             probe = socket.socket()
             sockets.append(probe)
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -307,7 +309,6 @@ def _choose_ports(wanted: dict[str, int]) -> dict[str, int]:
                     f"port {port} ({name}) cannot be used: {error.strerror}",
                     f"choose another --{name}-port, or 0",
                 ) from error
-            chosen[name] = probe.getsockname()[1]
     finally:
         for probe in sockets:
             probe.close()
