@@ -98,6 +98,8 @@ class CudaRunner:
         number: int,
         cuda_options: Mapping[str, str],
     ) -> None:
+        # Its own logger warns at every session that CUDA is no plugin; what a session has to say is in its options.
+        ort.set_default_logger_severity(3)
         if hasattr(ort, "preload_dlls"):
             ort.preload_dlls()  # CUDA's libraries, where they come from Python packages
         self._device = Device(number)
