@@ -20,7 +20,7 @@ from tritonkit.errors import MissingError, SourceError, TritonkitError
 from tritonkit.recipe import HfSource, OnnxSource, Recipe
 
 # The folder whose modules can be imported as top-level ones now: that of the last source file; at most one.
-_active: list[Path] = []
+_active: dict[Path, frozenset[str]] = {}  # folder → modules that were there before
 
 
 def resolve(reference: str, directory: Path, key: str) -> Callable[..., Any]:
@@ -163,22 +163,23 @@ def _import_file(path: Path) -> ModuleType:
 
 def _activate(directory: Path) -> None:
     """Let a source file import its neighbours, as it can when it is run by itself."""
-    if _active != [directory]:
+    if directory not in _active:
         forget()
-        _active.append(directory)
+        _active[directory] = frozenset(sys.modules)
         sys.path.insert(0, str(directory))
 
 
 def forget() -> None:
-    """Unload the modules of the folder that a source file was last loaded from.
+    """Unload the modules that came from the folder of the last source file, since that was loaded.
 
-    Another recipe's folder may have modules of the same names, and this one's may have changed on disk.
+    Another recipe's folder may have modules of the same names, and this one's may have changed on disk. What the
+    program itself had imported from there before stays.
     """
-    for directory in _active:
+    for directory, before in _active.items():
         sys.path.remove(str(directory))
         below = f"{directory}{os.sep}"
         for name, module in list(sys.modules.items()):
-            if (getattr(module, "__file__", None) or "").startswith(below):
+            if name not in before and (getattr(module, "__file__", None) or "").startswith(below):
                 del sys.modules[name]
     _active.clear()
 
