@@ -117,9 +117,10 @@ def _run(options: argparse.Namespace) -> ComparisonResult:
                     before = _ceiling(wanted, subject, stage)
                     entries = [_ours(wanted, subject, repository, stage)]
                     entries += [_theirs(peer, subject, stage, problems.get(peer.key)) for peer in peers]
-                    models[wanted.name] = tuple(
+                    try:
                         contest.hold(entries, wanted, effort, stage, _beside(wanted.name, tell))
-                    )
+                    finally:
+                        models[wanted.name] = tuple(entry.row() for entry in entries)
                     if before is not None:
                         ceiling[wanted.name] = max(before, _ceiling(wanted, subject, stage) or 0.0)
             except KeyboardInterrupt:

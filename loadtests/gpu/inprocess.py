@@ -108,6 +108,7 @@ def opened(model: Model, number: int | None = 0) -> Iterator[Prepared]:
     if isinstance(sizes, str):
         raise CheckFailed(f"{model.name} has no prepared sizes: {sizes}", "see its config.pbtxt")
     before, start = device.used_bytes() if number is not None else 0, time.monotonic()
+    context_before = _context_bytes(number)
     with _exclusive(number):
         recorder = _Recorder(_runner(model, sizes, number, described))
         execution = SizedExecution(sizes, recorder)
@@ -116,7 +117,7 @@ def opened(model: Model, number: int | None = 0) -> Iterator[Prepared]:
     after = device.used_bytes() if number is not None else 0
     facts = execution.facts
     context, session, taken = (int(facts.get(f"{part}_bytes", 0)) for part in ("context", "session", "sizes"))
-    memory = Memory(1, context, session, taken, after - before)
+    memory = Memory(1, context, session, taken, after - before + context_before)
     yield Prepared(execution, seconds, memory, recorder.size_bytes)
     del execution, recorder
     gc.collect()  # the session's memory, before the next one is measured
@@ -130,6 +131,15 @@ def _runner(model: Model, sizes: Any, number: int | None, described: Mapping[str
     from tritonkit.server.backends.onnxruntime.batch_execution.cuda import CudaRunner
 
     return CudaRunner(model.graph, sizes, _options(), number, cuda_options(described))
+
+
+def _context_bytes(number: int | None) -> int:
+    """What this process' context has on the device already: an instance that is alone makes its own."""
+    if number is None:
+        return 0
+    from tritonkit.server.backends.onnxruntime.batch_execution.memory import CONTEXTS
+
+    return int(CONTEXTS.get(number, 0))
 
 
 def _exclusive(number: int | None) -> Any:

@@ -120,6 +120,15 @@ class Entry:
         late = at_least(self.asker.late_at) if self.asker else ""
         return [f"the generator {late}"] if late else []
 
+    def _unfinished(self) -> str | None:
+        """What is known of a capacity whose search was interrupted."""
+        if self.rates:
+            return None
+        rates = [probe.rate for probe in self.probes if probe.met]
+        return "interrupted; " + (
+            f"it meets the SLO at {max(rates):.0f} requests/s" if rates else "no rate met the SLO yet"
+        )
+
     def row(self) -> Row:
         """For the report."""
         low, high = interval(self.probes, sure=SURE) if self.rates else (None, None)
@@ -137,14 +146,12 @@ class Entry:
             ready_s=self.contender.ready_s if self.contender else None,
             config_lines=chosen.lines,
             settings="; ".join([chosen.settings, *self.failures, *self._late()]),
-            problem=self.problem,
+            problem=self.problem or self._unfinished(),
         )
 
 
-def hold(
-    entries: Sequence[Entry], recipe: Recipe, effort: Effort, stage: Stage, say: Callable[[str], None]
-) -> list[Row]:
-    """Measure all entries.
+def hold(entries: Sequence[Entry], recipe: Recipe, effort: Effort, stage: Stage, say: Callable[[str], None]) -> None:
+    """Measure all entries; what each has come to is in its :meth:`Entry.row`, also after an interruption.
 
     Args:
         entries: Who takes part; one that has a problem already stays in the table.
@@ -162,7 +169,6 @@ def hold(
         for entry in _left(entries):
             with _noting(entry):
                 _finish(entry, effort, say)
-        return [entry.row() for entry in entries]
 
 
 def _left(entries: Sequence[Entry]) -> list[Entry]:
@@ -266,9 +272,12 @@ def _patient(entry: Entry, number: int, effort: Effort, say: Callable[[str], Non
     """What answers a search: a rate that is missed by a server that keeps up with it is asked once more."""
 
     def run(rate: float) -> Probe:
-        say(f"round {number + 1} of {effort.rounds}, {entry.name}: {rate:.0f} requests/s")
-        entry.probes.append(_valid(entry, rate))
-        return entry.probes[-1]
+        place = f"round {number + 1} of {effort.rounds}, {entry.name}: {rate:.0f} requests/s"
+        say(place)
+        probe = _valid(entry, rate)
+        entry.probes.append(probe)
+        say(f"{place} {'meets the SLO' if probe.met else probe.said}")
+        return probe
 
     def ask(rate: float) -> Probe:
         assert entry.asker is not None

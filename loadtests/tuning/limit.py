@@ -119,6 +119,8 @@ class Bracket:
 def bracket(ask: Ask, start: float, *, stride: float = FIRST_STRIDE, resolution: float = 1.05) -> Bracket:
     """Enclose the limit: up or down by ``stride`` until the answer changes, then halve what is left.
 
+    Down, each step is the square of the one before: a server that misses an SLO at every rate is soon at ``LEAST``.
+
     Args:
         ask: Runs one rate.
         start: Where to begin.
@@ -127,7 +129,7 @@ def bracket(ask: Ask, start: float, *, stride: float = FIRST_STRIDE, resolution:
     """
     low: Probe | None = None
     high: Probe | None = None
-    rate = max(start, LEAST)
+    rate, down = max(start, LEAST), stride
     while low is None or high is None:
         found = ask(rate)
         if found.met:
@@ -137,7 +139,8 @@ def bracket(ask: Ask, start: float, *, stride: float = FIRST_STRIDE, resolution:
             high = found
             if rate <= LEAST:
                 return Bracket(None, high)
-            rate = max(LEAST, min(rate / stride, found.served if found.overloaded else rate))
+            rate = max(LEAST, min(rate / down, found.served if found.overloaded else rate))
+            down *= down
     while high.rate > low.rate * resolution:
         found = ask(math.sqrt(low.rate * high.rate))
         low, high = (found, high) if found.met else (low, found)

@@ -21,7 +21,7 @@ def test_they_differ_and_are_no_outgoing_connections_ports() -> None:
 def test_a_port_with_a_listener_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         monkeypatch.setattr(ports, "LOWEST", 65_533)
-        monkeypatch.setattr(ports.random, "sample", lambda *_: [taken.getsockname()[1], 65_534])
+        monkeypatch.setattr("random.sample", lambda *_: [taken.getsockname()[1], 65_534])
         assert free_ports(1) == [65_534]
 
 

@@ -62,6 +62,19 @@ def test_an_overloaded_server_says_how_far_down_to_go() -> None:
     assert asked[1] == 10
 
 
+def test_a_server_that_meets_no_rate_is_soon_given_up() -> None:
+    """It keeps up with every rate, and is too slow at each."""
+    asked: list[float] = []
+
+    def ask(rate: float) -> Probe:
+        asked.append(rate)
+        return Probe(rate, False, rate, 30.0, 40.0)
+
+    assert limit.bracket(ask, 237.0, stride=1.4).low is None
+    assert asked[-1] == limit.LEAST
+    assert len(asked) <= 7
+
+
 def test_strain_says_where_between_two_rates_the_limit_lies() -> None:
     low, high = Probe(100, True, 100, 1, 25, strain=0.5), Probe(110, False, 110, 1, 51, strain=1.02)
     assert 108 < limit.Bracket(low, high).limit < 110

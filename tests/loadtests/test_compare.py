@@ -304,7 +304,8 @@ def test_one_peer_is_served_asked_and_ended(
     effort = Effort(seconds=1.0, warm_up_s=0.2, rounds=1, resolution=2.0)
     absent = Entry("absent", "1", [Candidate("", 1, pytest.fail)], problem="cannot be installed")
     tiny = recipe.load(project / "tiny.yaml")
-    row, other, third = contest.hold([fits, fails, absent], tiny, effort, STAGE, said.append)
+    contest.hold([fits, fails, absent], tiny, effort, STAGE, said.append)
+    row, other, third = (entry.row() for entry in (fits, fails, absent))
     assert third.problem == "cannot be installed"
     assert other.capacity is None
     assert "no such model" in (other.problem or "")
@@ -372,7 +373,10 @@ def test_ctrl_c_leaves_a_partial_report_and_no_process(
     assert process.returncode == compare.INTERRUPTED, output
     _, left = psutil.wait_procs(family, timeout=10)
     assert not left
-    assert json.loads((tmp_path / "compare/result.json").read_text())["partial"] is True
+    result = json.loads((tmp_path / "compare/result.json").read_text())
+    assert result["partial"] is True
+    (rows,) = result["models"].values()
+    assert [row["problem"] for row in rows] == ["interrupted; no rate met the SLO yet"] * 2
 
 
 @pytest.mark.parametrize(

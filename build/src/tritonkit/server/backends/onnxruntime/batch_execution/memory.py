@@ -16,7 +16,7 @@ from cuda.bindings import runtime
 
 NEEDED_CUDA = 13000  # onnxruntime-gpu's wheels since 1.27 are built with CUDA 13.0
 NEEDED_DRIVER = "580"  # the first driver that has it (CUDA 13.0 release notes)
-_CONTEXTS: dict[int, int] = {}  # device → bytes of this process's context there
+CONTEXTS: dict[int, int] = {}  # device → bytes of this process's context there
 
 
 def check_driver(version: int) -> None:
@@ -54,7 +54,7 @@ class Device:
         _call(runtime.cudaSetDevice, number)
         _call(runtime.cudaFree, 0)  # makes the context
         # A process has one context on a device: what its first session found holds for those after it.
-        self.context_bytes = _CONTEXTS.setdefault(number, _used_bytes(number) - before)
+        self.context_bytes = CONTEXTS.setdefault(number, _used_bytes(number) - before)
         self.stream = _call(runtime.cudaStreamCreateWithFlags, runtime.cudaStreamNonBlocking)
         properties = _call(runtime.cudaGetDeviceProperties, number)
         self.name = properties.name.decode()
