@@ -337,7 +337,7 @@ def test_the_charts_defaults_are_what_the_simulation_recommends(root: Path, resu
 
 def test_a_users_target_comes_before_the_accelerators_and_other_signals_have_their_own(root: Path) -> None:
     assert _rendered_target(root, "mig", "accelerator.mig.profile=1g.10gb") == _rendered_target(root, "gpu")
-    assert _rendered_target(root, "gpu", "autoscaling.target=0.5") == 0.5
+    assert _rendered_target(root, "gpu", "autoscaling.target=5") == 5
     assert _rendered_target(root, "gpu", "autoscaling.signal=queueTime") == 2
 
 
