@@ -111,7 +111,7 @@ def test_an_error_is_a_line_and_a_traceback_only_for_who_wants_it(
         ended(command)
 
 
-# A GPU machine gets this file alone; the other is a child that Locust's users are kept by.
+# A child that Locust's users are kept by.
 _ALONE = {"keeper.py"}
 
 
