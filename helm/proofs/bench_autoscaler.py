@@ -92,7 +92,7 @@ def _run(asked: argparse.Namespace) -> int:
 
 
 def _print(
-    console: Console, rows: Sequence[choice.Row], best: str, checks: Mapping[str, Sequence[steady.Check]]
+    console: Console, rows: Sequence[choice.Row], best: Mapping[str, str], checks: Mapping[str, Sequence[steady.Check]]
 ) -> None:
     for kind in dict.fromkeys(row.kind for row in rows):
         table = Table(f"pod: {kind}", "bad minutes", "lost", "late", "pod-hours", "changes", "step: bad", box=None,
@@ -100,7 +100,7 @@ def _print(
         for row in rows:
             if row.kind == kind:
                 table.add_row(
-                    row.name + (" *" if row.name == best else ""), str(row.bad_minutes), f"{row.lost:,}",
+                    row.name + (" *" if row.name == best[kind] else ""), str(row.bad_minutes), f"{row.lost:,}",
                     f"{row.late:.2%}", f"{row.pod_hours:.0f}", str(row.changes), str(row.step_bad),
                 )  # fmt: skip
         console.print(table, "")
@@ -110,7 +110,7 @@ def _print(
             f"{check.simulated_in_flight:.2f}; p99 {check.p99_ms:.1f} ms, simulated {check.simulated_p99_ms:.1f}"
             f"{'' if check.valid else '; generator late'}"
         )
-    console.print(f"* best of the chart's signals: {best}")
+    console.print("* best of the chart's signal: " + ", ".join(f"{name} ({kind})" for kind, name in best.items()))
 
 
 if __name__ == "__main__":

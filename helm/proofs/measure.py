@@ -13,7 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from load.result import ModelResult, ServerSide
 from load.target import Target
 from tuning.cores import divide
 
-from proofs.service import Service
+from proofs.service import Service, parse
+from proofs.steady import Observed, slowdown
 from tritonkit import atomic, pipeline, recipe
 from tritonkit.errors import CheckFailed
 from tritonkit.recipe import Recipe
@@ -39,29 +40,6 @@ STARTS = 3
 MAX_BATCH = 16  # on a CPU, where larger batches only take longer; on a GPU it is the recipe's
 QUEUE = 256  # the bound of the shipped models; a single instance is measured without one (docs/decisions/0003)
 PAUSES_S = (0.0, 2.0, 5.0, 10.0)  # before each try of a run; another where the generator was late
-
-
-@dataclass(frozen=True)
-class Observed:
-    """A real pod under Poisson arrivals.
-
-    Attributes:
-        rate: Requests a second.
-        in_flight: Mean in the server: rate times the server's mean time a request (Little's law).
-        waiting: Mean of them in no batch yet.
-        batch: Mean batch.
-        p50_ms: Of a request's time, seen by the generator.
-        p99_ms: Of the same.
-        valid: The generator kept its schedule; if not, something else used the machine, and the figures say little.
-    """
-
-    rate: float
-    in_flight: float
-    waiting: float
-    batch: float
-    p50_ms: float
-    p99_ms: float
-    valid: bool
 
 
 def measure(model: str, say: Callable[[str], None], target: Target = "cpu") -> dict[str, Any]:
@@ -101,7 +79,7 @@ def measure(model: str, say: Callable[[str], None], target: Target = "cpu") -> d
             capacity = max(row["batch"] / row["seconds"] for row in rows)
             observed = [_observe(generator, share * capacity, say) for share in SHARES]
     serving = pod.serving(target)
-    return {
+    measured = {
         "model": pod.name, "target": target, "precision": facts["precision"], "max_batch_size": serving.max_batch_size,
         "queue_delay_s": serving.max_queue_delay_us / 1e6,
         "max_queue_size": serving.max_queue_size if serving.bounded and serving.max_queue_size else QUEUE,
@@ -109,6 +87,8 @@ def measure(model: str, say: Callable[[str], None], target: Target = "cpu") -> d
         "observed": [asdict(one) for one in observed], "cores": str(cores), "machine": environment.machine(),
         "load_average": os.getloadavg()[0],
     }  # fmt: skip
+    measured["slowdown"] = slowdown(parse(measured | {"slowdown": 1.0}), observed)
+    return measured
 
 
 def _pod(wanted: Recipe, target: Target) -> Recipe:

@@ -49,13 +49,12 @@ def render(
     """
     rows = [row for found, _ in played.values() for row in found]
     best = choice.best(rows)
-    kinds = [_kind(kind, found, days, best) for kind, (found, days) in played.items()]
+    kinds = [_kind(kind, found, days, best[kind]) for kind, (found, days) in played.items()]
     return page.render(
         "autoscaler.html.j2",
         headline=headline(rows, best),
         criterion=choice.result(rows)["criterion"] + ".",
         kinds=kinds,
-        best=best,
         checks={TITLES[kind]: beside for kind, beside in checks.items()},
         command=command,
         created=created,
@@ -63,16 +62,17 @@ def render(
     )  # fmt: skip
 
 
-def headline(rows: Sequence[Row], best: str) -> Headline:
+def headline(rows: Sequence[Row], best: Mapping[str, str]) -> Headline:
     """What is best, and what it costs."""
     minutes = choice.DAYS * 1440
     why = [
         f"{TITLES[row.kind]}: {page.counted(row.bad_minutes, 'bad minute')} of {minutes:,}, {row.pod_hours:.0f} "
         f"pod-hours and {page.counted(row.changes, 'change')} of the number of pods a day."
         for row in rows
-        if row.name == best
+        if row.name == best[row.kind]
     ]
-    return Headline("good", f"{best} is the best of what the chart has", tuple(why))
+    names = " and ".join(f"{name} ({kind})" for kind, name in best.items())
+    return Headline("good", f"{names}: the best of the chart’s signal", tuple(why))
 
 
 def _kind(kind: str, rows: Sequence[Row], days: Sequence[Outcome], best: str) -> dict[str, object]:
@@ -90,7 +90,8 @@ def _kind(kind: str, rows: Sequence[Row], days: Sequence[Outcome], best: str) ->
         panels += _panels(rows[place], days[place])
     rate = day.rate.reshape(-1, EVERY * 60).mean(axis=1) / pod.capacity
     return {
-        "title": TITLES[kind], "about": page.tied(about), "rows": rows, "panels": panels, "curve": steady.curve(pod),
+        "title": TITLES[kind], "best": best, "about": page.tied(about), "rows": rows, "panels": panels,
+        "curve": steady.curve(pod),
         "traffic": Markup(chart.draw(
             "Traffic of the day", f"From {rate.min():.1f} to {rate.max():.1f} pods' capacities", _hours(),
             Axis("pods’ capacities", Linear), [chart.Line("offered", _points(rate), marked=False)],

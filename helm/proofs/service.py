@@ -84,9 +84,13 @@ def load(path: Path) -> Service:
 
 
 def parse(said: dict[str, Any]) -> Service:
-    """The same from the file's content; ``KeyError`` where something is missing."""
+    """The same from the file's content; ``KeyError`` where something is missing.
+
+    The seconds are those of batches that always wait, times ``slowdown`` (:func:`proofs.steady.slowdown`).
+    """
     return Service(
-        tuple(row["batch"] for row in said["service"]), tuple(row["seconds"] for row in said["service"]),
+        tuple(row["batch"] for row in said["service"]),
+        tuple(row["seconds"] * said["slowdown"] for row in said["service"]),
         max_batch=said["max_batch_size"], delay_s=said["queue_delay_s"], queue=said["max_queue_size"],
         cv=said["cv"], name=said["model"], load_s=said["load_s"],
     )  # fmt: skip
@@ -101,6 +105,8 @@ class Seconds:
         waiting: Those of them that are in no batch yet.
         in_flight_s: Request-seconds in the server: the time integral of how many are in it.
         waiting_s: Request-seconds before a batch begins.
+        taken: Requests whose batch began; with a backlog, those that waited among them.
+        batches: In which they were.
         busy_s: Seconds in which a batch ran.
         late: Arrivals whose answer took longer than the SLO.
         regenerated: The server was idle at some time, so that what was there before has no more effect.
@@ -111,6 +117,8 @@ class Seconds:
     waiting: Ints
     in_flight_s: Floats
     waiting_s: Floats
+    taken: Ints
+    batches: Ints
     busy_s: Floats
     late: Ints
     regenerated: NDArray[np.bool_]
@@ -146,6 +154,7 @@ def serve(
     first_done = np.where(free <= span_s, running, 0)
     done, done_s = first_done.copy(), first_done * np.maximum(span_s - free, 0)
     taken, taken_s = np.zeros(lanes, dtype=np.int64), np.zeros(lanes)
+    batches = np.zeros(lanes, dtype=np.int64)
     busy, late, idle = np.minimum(free, span_s), np.zeros(lanes, dtype=np.int64), running == 0
     latencies = np.full((lanes, most), np.nan) if keep else None
 
@@ -165,6 +174,7 @@ def serve(
         end = start + service.drawn(np.maximum(batch, 1), random)
         idle |= live & (start > free) & (start < span_s)
         taken += np.where(start <= span_s, batch, 0)
+        batches += live & (start <= span_s)
         taken_s += batch * np.maximum(span_s - start, 0)
         done += np.where(end <= span_s, batch, 0)
         done_s += batch * np.maximum(span_s - end, 0)
@@ -183,5 +193,5 @@ def serve(
         waiting=waited + counted - np.minimum(taken, waited + counted),
         in_flight_s=backlog * span_s + came_s - done_s,
         waiting_s=waited * span_s + came_s - taken_s,
-        busy_s=busy, late=late, regenerated=idle | (free < span_s), latencies=latencies,
+        taken=taken, batches=batches, busy_s=busy, late=late, regenerated=idle | (free < span_s), latencies=latencies,
     )  # fmt: skip

@@ -1,25 +1,52 @@
 """One pod at a constant rate: what a signal is at a share of the capacity, and how near a real pod comes to it.
 
+Also how much longer a real pod's batches take when requests come by chance than while callers always wait.
+
 Event simulation alone, no fleet and no day.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from proofs.measure import Observed
 from proofs.service import Service, serve
 
 SHARES = (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 LANES, LONG_S = 16, 20.0
 # How far the simulated number in flight may be from the measured one: as a part of it, or requests if that is more.
-BOUND, LEAST_BOUND = 0.35, 0.35
-# Up to this share of the capacity. Beyond it, a real pod on one core is slower than its batches: answers are sent while
-# the next batch runs, on the same core, and a run of some seconds is mostly luck.
-HELD_SHARE = 0.75
+BOUND, LEAST_BOUND = 0.25, 0.25
+# Up to this share of the capacity. Beyond it, a run of some seconds is mostly luck, and a real pod on one core slower
+# than its batches: answers are sent while the next batch runs, on the same core.
+HELD_SHARE = 0.8
+# A pod whose batches are fuller than this part of the largest one may be overloaded: they say nothing of its pace.
+FULL = 0.75
+FACTORS, HALVINGS = (0.8, 1.6), 8
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A real pod under Poisson arrivals.
+
+    Attributes:
+        rate: Requests a second.
+        in_flight: Mean in the server: rate times the server's mean time a request (Little's law).
+        waiting: Mean of them in no batch yet.
+        batch: Mean batch.
+        p50_ms: Of a request's time, seen by the generator.
+        p99_ms: Of the same.
+        valid: The generator kept its schedule; if not, something else used the machine, and the figures say little.
+    """
+
+    rate: float
+    in_flight: float
+    waiting: float
+    batch: float
+    p50_ms: float
+    p99_ms: float
+    valid: bool
 
 
 @dataclass(frozen=True)
@@ -31,6 +58,7 @@ class Point:
         rate: Requests a second.
         in_flight: Mean in the pod.
         waiting: Mean of them in no batch.
+        batch: Mean batch.
         queue_ms: Mean before a batch begins.
         p50_ms, p99_ms: Of a request's time in the pod.
         busy: Share of the time in which it worked: a GPU's utilization.
@@ -40,6 +68,7 @@ class Point:
     rate: float
     in_flight: float
     waiting: float
+    batch: float
     queue_ms: float
     p50_ms: float
     p99_ms: float
@@ -48,11 +77,19 @@ class Point:
 
 @dataclass(frozen=True)
 class Check:
-    """A measured pod beside the simulated one; ``share`` of the simulated capacity."""
+    """A measured pod beside the simulated one.
+
+    Attributes:
+        rate: Requests a second.
+        share: Of the simulated capacity.
+        valid: The generator kept its schedule.
+        fits: The slowdown was taken from this rate, so that it is no check.
+    """
 
     rate: float
     share: float
     valid: bool
+    fits: bool
     in_flight: float
     simulated_in_flight: float
     p50_ms: float
@@ -62,8 +99,8 @@ class Check:
 
     @property
     def agrees(self) -> bool:
-        """Within ``BOUND``, or beyond ``HELD_SHARE``."""
-        if self.share > HELD_SHARE:
+        """Within ``BOUND``, or nothing to hold: beyond ``HELD_SHARE``, or what the slowdown comes from."""
+        if self.fits or self.share > HELD_SHARE:
             return True
         return abs(self.simulated_in_flight - self.in_flight) <= max(BOUND * self.in_flight, LEAST_BOUND)
 
@@ -80,7 +117,8 @@ def point(pod: Service, rate: float, *, seconds: float = LONG_S, seed: int = 0) 
     times = found.latencies[np.isfinite(found.latencies)] * 1000
     waiting = float(found.waiting_s.mean() / seconds)
     return Point(
-        rate / pod.capacity, rate, float(found.in_flight_s.mean() / seconds), waiting, waiting / rate * 1000,
+        rate / pod.capacity, rate, float(found.in_flight_s.mean() / seconds), waiting,
+        float(found.taken.sum() / found.batches.sum()), waiting / rate * 1000,
         float(np.percentile(times, 50)), float(np.percentile(times, 99)), float(found.busy_s.mean() / seconds),
     )  # fmt: skip
 
@@ -90,13 +128,43 @@ def curve(pod: Service) -> list[Point]:
     return [point(pod, share * pod.capacity) for share in SHARES]
 
 
+def busiest(pod: Service, observed: Sequence[Observed]) -> Observed | None:
+    """The highest rate that the generator kept and whose batches are not full; nothing if there is none."""
+    usable = [each for each in observed if each.valid and each.batch <= FULL * pod.max_batch]
+    return max(usable, key=lambda each: each.rate, default=None)
+
+
+def slowdown(pod: Service, observed: Sequence[Observed]) -> float:
+    """How much longer a batch takes while requests come by chance than while callers always wait; 1 if nothing says it.
+
+    It is the factor with which the simulated pod has the real one's mean batch at the busiest rate: a pod that is
+    hardly ever idle takes what has come in its last batch's time. Requests in flight have no part in it.
+
+    Args:
+        pod: As measured with callers that always wait.
+        observed: The real one under Poisson arrivals.
+    """
+    busy = busiest(pod, observed)
+    if busy is None:
+        return 1.0
+    low, high = FACTORS
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        slower = replace(pod, seconds=tuple(seconds * middle for seconds in pod.seconds))
+        if busy.rate >= slower.capacity or point(slower, busy.rate).batch > busy.batch:
+            high = middle
+        else:
+            low = middle
+    return round((low + high) / 2, 3)
+
+
 def checks(pod: Service, observed: Sequence[Observed]) -> list[Check]:
     """Each measured rate beside its simulation."""
-    found = []
-    for one in observed:
-        simulated = point(pod, one.rate)
-        found.append(
-            Check(one.rate, simulated.share, one.valid, one.in_flight, simulated.in_flight, one.p50_ms,
-                  simulated.p50_ms, one.p99_ms, simulated.p99_ms)
+    fitted, beside = busiest(pod, observed), []
+    for each in observed:
+        simulated = point(pod, each.rate)
+        beside.append(
+            Check(each.rate, simulated.share, each.valid, each == fitted, each.in_flight, simulated.in_flight,
+                  each.p50_ms, simulated.p50_ms, each.p99_ms, simulated.p99_ms)
         )  # fmt: skip
-    return found
+    return beside

@@ -111,8 +111,8 @@ def test_an_error_is_a_line_and_a_traceback_only_for_who_wants_it(
         ended(command)
 
 
-# A GPU machine gets this file alone; the other is a child that Locust's users are kept by.
-_ALONE = {"measure_gpu.py", "keeper.py"}
+# A child that Locust's users are kept by.
+_ALONE = {"keeper.py"}
 
 
 def test_no_script_shows_a_traceback_unasked(root: Path) -> None:

@@ -73,11 +73,11 @@ def test_a_pod_has_one_instance_and_a_gpus_is_otherwise_as_the_recipe_says() -> 
 
 def test_the_page_holds_every_kind_of_pod_that_was_measured_against_its_simulation() -> None:
     pods = {kind: service.load(path) for kind, path in choice.MEASURED.items()}
-    check = steady.checks(pods["gpu"], [measure.Observed(**OBSERVED)])
+    check = steady.checks(pods["gpu"], [steady.Observed(**OBSERVED)])
     kept = json.loads(choice.RESULT.read_text(encoding="utf-8"))
     rows = [choice.Row(**row) for row in kept["rows"] if row["kind"] == "gpu"]
     text = pages.render(
-        "autoscaler.html.j2", headline=page.headline(rows, kept["best"]), criterion="", kinds=[], best=kept["best"],
+        "autoscaler.html.j2", headline=page.headline(rows, kept["best"]), criterion="", kinds=[],
         checks={page.TITLES["gpu"]: check}, command="make", created="2026-11-29T00:00:00+00:00", facts={},
     )  # fmt: skip
     assert "Against a real Triton: A pod with one GPU" in text
@@ -91,3 +91,22 @@ def test_a_pod_that_cannot_be_measured_is_said_at_once(
     monkeypatch.setattr(runtime, "detect_device", lambda: "cpu")
     assert bench_autoscaler.main(["--measure", "--target", "cuda"]) == MissingError.exit_code
     assert "no NVIDIA driver" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", list(choice.MEASURED))
+def test_the_slowdown_is_of_one_rate_and_the_others_agree_with_the_simulation(kind: str) -> None:
+    measured = json.loads(choice.MEASURED[kind].read_text(encoding="utf-8"))
+    observed = measure.observed(measured)
+    assert steady.slowdown(service.parse(measured | {"slowdown": 1.0}), observed) == measured["slowdown"]
+    checks = steady.checks(service.parse(measured), observed)
+    assert sum(check.fits for check in checks) == 1
+    held = [check for check in checks if check.share <= steady.HELD_SHARE and not check.fits]
+    assert len(held) >= 3
+    assert all(check.agrees for check in held)
+
+
+def test_without_a_usable_rate_there_is_no_slowdown() -> None:
+    pod = service.load(choice.MEASURED["gpu"])
+    late = steady.Observed(**OBSERVED | {"valid": False})
+    full = steady.Observed(**OBSERVED | {"batch": 64.0})
+    assert steady.slowdown(pod, [late, full]) == 1.0

@@ -19,6 +19,7 @@ from proofs import choice, hpa, service, signals, steady, trace
 from proofs.kernel import Kernel
 from proofs.service import Service
 from proofs.simulation import Setting, Start, replay
+from tritonkit.errors import InputError
 
 POD = Service((1, 4, 16), (0.008, 0.024, 0.08), max_batch=16, queue=64, cv=0.1, load_s=3)
 START = Start(load_s=3)
@@ -314,28 +315,43 @@ def test_the_best_setting_follows_from_the_kept_rows(result: dict[str, Any]) -> 
     assert result["recommended"] == choice.recommended(rows)
 
 
-def test_the_charts_defaults_are_what_the_simulation_recommends(root: Path, result: dict[str, Any]) -> None:
-    chosen = choice.from_values(_autoscaling(root), "chart")
-    wanted = choice.from_values(result["recommended"], "chart")
-    assert chosen == wanted
-    assert _autoscaling(root)["window"] == result["recommended"]["window"]
+def _rendered_target(root: Path, accelerator: str, *more: str) -> float:
+    text = subprocess.run(
+        [str(binaries.helm()), "template", "demo", str(root / "helm/tritonkit"), "--show-only", "templates/hpa.yaml",
+         "--set", "models.uri=s3://bucket/models,autoscaling.enabled=true,monitoring.prometheusRule.enabled=true",
+         "--set", ",".join((f"accelerator.kind={accelerator}", *more))],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    (metric,) = yaml.safe_load(text)["spec"]["metrics"]
+    return float(metric["pods"]["target"]["averageValue"])
 
 
-def test_the_best_setting_costs_least_of_those_that_are_good_on_every_kind_of_pod() -> None:
-    def row(
-        kind: str, name: str, hours: float, *, bad: int = 0, good: bool = True, signal: str = "queueTime"
-    ) -> choice.Row:
-        return choice.Row(kind, name, signal, 1, bad, 0, 0, hours, 0, 0, good)
+@pytest.mark.parametrize("kind", list(choice.MEASURED))
+def test_the_charts_defaults_are_what_the_simulation_recommends(root: Path, result: dict[str, Any], kind: str) -> None:
+    defaults, wanted = _autoscaling(root), result["recommended"][kind]
+    assert defaults["target"] is None
+    target = _rendered_target(root, kind)
+    assert choice.from_values(defaults | {"target": target}) == choice.from_values(wanted)
+    assert defaults["window"] == wanted["window"]
 
-    rows = [row("cpu", "a", 50), row("gpu", "a", 90), row("cpu", "b", 60), row("gpu", "b", 70),
-            row("cpu", "c", 1), row("gpu", "c", 1, good=False), row("cpu", "d", 1, signal="utilization"),
-            row("gpu", "d", 1, signal="utilization")]  # fmt: skip
-    assert choice.best(rows) == "b"
-    tie = [row("cpu", "e", 59), row("gpu", "e", 70)]
-    assert choice.best([*rows, *tie]) == "b", "the first of those that tie"
-    assert choice.best([*rows, row("cpu", "e", 59, bad=1), *tie[1:]]) == "b"
-    assert choice.best([*rows[:2], row("cpu", "b", 60, bad=1), *rows[3:], *tie]) == "e"
-    assert choice.best([*rows, row("cpu", "e", 50), *tie[1:]]) == "e", "no tie"
+
+def test_a_users_target_comes_before_the_accelerators_and_other_signals_have_their_own(root: Path) -> None:
+    assert _rendered_target(root, "mig", "accelerator.mig.profile=1g.10gb") == _rendered_target(root, "gpu")
+    assert _rendered_target(root, "gpu", "autoscaling.target=5") == 5
+    assert _rendered_target(root, "gpu", "autoscaling.signal=queueTime") == 2
+
+
+def test_the_best_setting_of_each_kind_of_pod_costs_least_of_those_that_are_good_on_it() -> None:
+    def row(name: str, hours: float, *, bad: int = 0, good: bool = True, signal: str = choice.OUR_SIGNAL) -> choice.Row:
+        return choice.Row("gpu", name, signal, 1, bad, 0, 0, hours, 0, 0, good)
+
+    rows = [row("a", 90), row("b", 70, bad=1), row("c", 1, good=False), row("d", 1, signal="queueTime")]
+    assert choice.best(rows) == {"gpu": "b"}
+    assert choice.best([*rows, row("e", 71)]) == {"gpu": "e"}, "a tie, with fewer bad minutes"
+    assert choice.best([*rows, row("e", 73)]) == {"gpu": "b"}, "no tie"
+    assert choice.best([*rows, choice.Row("cpu", "a", choice.OUR_SIGNAL, 1, 0, 0, 0, 9, 0, 0, True)])["cpu"] == "a"
+    with pytest.raises(InputError, match="no setting is good on the pod gpu"):
+        choice.best(rows[2:])
 
 
 @pytest.mark.parametrize("kind", list(choice.MEASURED))

@@ -8,6 +8,14 @@
 tritonkit_{{ snakecase . }}
 {{- end -}}
 
+{{/* What the autoscaler aims at: the user's target, or what fits the signal and the accelerator. Takes w's values. */}}
+{{- define "tritonkit.target" -}}
+{{- if not (kindIs "invalid" .autoscaling.target) -}}{{ .autoscaling.target }}
+{{- else if and (eq .autoscaling.signal "inFlightRequests") (ne .accelerator.kind "cpu") -}}12
+{{- else -}}2
+{{- end -}}
+{{- end -}}
+
 {{/* PromQL of a workload's signal: takes root, w and query. */}}
 {{- define "tritonkit.signal" -}}
 {{- $a := .w.values.autoscaling -}}
