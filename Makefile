@@ -52,6 +52,9 @@ suggest = $(PYTHON) -c 'import difflib, sys; kind, name, *known = sys.argv[1:]; 
   $(call quoted,$(1)) $(call quoted,$(2)) $(3)
 named = $(shell sed -nE 's/$(1)/\1/p' $(firstword $(MAKEFILE_LIST)))
 
+# USERS that somebody gave: with ARRIVALS they contradict each other, where the default of USERS does not.
+given_users = $(filter command environment,$(origin USERS))
+
 # A variable that no verb reads would be taken for none.
 given := $(foreach name,$(.VARIABLES),$(if $(findstring command,$(origin $(name))),$(name)))
 unknown := $(firstword $(if $(given),$(filter-out SHELL $(call named,^([A-Z]+) [?:]?=.*),$(given))))
@@ -92,7 +95,7 @@ serve: setup build ## TARGET=…: run Triton on the repository until Ctrl-C; OPT
 loadtest: setup ## MODEL=… ARRIVALS=poisson:100 or USERS=8, DURATION=20s SLO=p99_ms=50; writes reports/loadtest
 #: make loadtest MODEL=all_minilm_l6_v2 ARRIVALS=poisson:100 DURATION=30s SLO=p99_ms=50
 	@$(BIN)/python loadtests/run.py $(measured) --model $(model) \
-	  $(if $(ARRIVALS),--arrivals $(call quoted,$(ARRIVALS)),--users $(call quoted,$(USERS))) \
+	  $(if $(ARRIVALS),--arrivals $(call quoted,$(ARRIVALS))) $(if $(or $(given_users),$(if $(ARRIVALS),,default)),--users $(call quoted,$(USERS))) \
 	  --duration $(call quoted,$(DURATION)) --warm-up $(call quoted,$(WARM_UP)) --protocol $(call quoted,$(PROTOCOL)) \
 	  --processes $(call quoted,$(PROCESSES)) $(if $(SLO),--slo $(call quoted,$(SLO)))
 

@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import shlex
-import signal
 import statistics
 import sys
 import time
@@ -69,7 +68,6 @@ def main() -> int:
 
 
 def _main() -> int:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         options = _parser().parse_args()
         result = _run(options)

@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import json
 import shlex
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -33,15 +32,11 @@ USERS = {"grpc": "TritonGrpcUser", "http": "TritonHttpUser", "stream": "TritonSt
 
 
 def main() -> int:
-    """Run, print, write the report, and say with the exit code whether the SLO was met.
-
-    A polite kill is a Ctrl-C: Locust has a session of its own, and would go on sending.
-    """
+    """Run, print, write the report, and say with the exit code whether the SLO was met."""
     return ended(_main)
 
 
 def _main() -> int:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         options = _parser().parse_args()
         result = _run(options)

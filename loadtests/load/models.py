@@ -13,6 +13,7 @@ from pathlib import Path
 
 from load.target import Target
 from tritonkit import pipeline
+from tritonkit.cli.arguments import closest, did_you_mean
 from tritonkit.errors import InputError
 from tritonkit.recipe import Recipe
 from tritonkit.repository import layout
@@ -30,9 +31,14 @@ def recipe_path(model: str) -> Path:
     by_file = model.endswith((".yaml", ".yml")) or os.sep in model
     path = Path(model) if by_file else RECIPES / f"{model}.yaml"
     if not path.is_file():
-        known = ", ".join(path.stem for path in shipped()) or "none here"
+        names = [path.stem for path in shipped()]
+        beside = (
+            {str(other) for suffix in ("*.yaml", "*.yml") for other in path.parent.glob(suffix)} if by_file else names
+        )
+        meant = closest(model, beside)
+        known = ", ".join(names) or "none here"
         raise InputError(
-            f"there is no recipe {path}",
+            f"there is no recipe {path}{did_you_mean([meant] if meant else [])}",
             f"name a recipe's file (MODEL=path/to.yaml), or a recipe in {RECIPES}: {known}",
         )
     return path

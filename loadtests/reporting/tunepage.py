@@ -13,7 +13,7 @@ from reporting.page import Headline, counted, short
 from reporting.tuning_result import Ratio, Trial, TuningResult
 
 BEFORE, DEFAULT = "what was served before", "Triton's default"
-FATES = {"measured": "measured", "pruned": "stopped early", "failed": "failed"}
+FATES = {"measured": "measured", "pruned": "stopped early", "failed": "failed", "unsent": "not measured"}
 
 
 def render(result: TuningResult) -> str:

@@ -27,7 +27,8 @@ class Trial:
     Attributes:
         number: Its place in the order of trials; unique.
         settings: What was set, as a person reads it: {"instances": "2", "max batch": "8", "queue delay": "500 µs"}.
-        status: "measured"; "pruned" (stopped early, so its figures are a lower bound or absent); "failed".
+        status: "measured"; "pruned" (stopped early, so its figures are a lower bound or absent); "failed";
+            "unsent" (the generator could not send its load).
         capacity: The highest rate that met the SLO, requests/s; None if there is none.
         p50_ms: The median latency at that rate, from the scheduled arrival.
         p99_ms: The 99th percentile at that rate.
@@ -37,7 +38,7 @@ class Trial:
 
     number: int
     settings: dict[str, str]
-    status: Literal["measured", "pruned", "failed"]
+    status: Literal["measured", "pruned", "failed", "unsent"]
     capacity: float | None
     p50_ms: float | None
     p99_ms: float | None

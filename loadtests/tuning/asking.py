@@ -12,9 +12,9 @@ from load.plan import Plan
 from load.result import Check, Point, Result
 from load.summary import BUSIEST
 
-from tritonkit.errors import CheckFailed, InputError
+from tritonkit.errors import InputError
 from tritonkit.recipe import Slo
-from tuning.limit import OVERLOADED, Probe
+from tuning.limit import OVERLOADED, Probe, Unsent
 
 LEAST_ARRIVALS = 3  # that a run should have: it is longer where the rate is low
 # Times the SLO's latency: what waits in a shorter run has no time to become as late as the SLO forbids.
@@ -62,7 +62,7 @@ class Asker:
         """Run one rate.
 
         Raises:
-            CheckFailed: The generator could not keep its schedule, which says nothing about the server; not if lenient.
+            Unsent: The generator could not keep its schedule, which says nothing about the server; not if lenient.
         """
         self.say(f"{rate:.0f} requests/s" if rate >= 10 else f"{rate:.3g} requests/s")
         patient = not self.lenient or not self.late_at
@@ -85,9 +85,8 @@ class Asker:
             self.results.append(result)
             why = f"the generator could not keep its schedule: {'; '.join(result.generator.why)}"
             return Probe(rate, met=False, served=rate, p50_ms=None, p99_ms=None, said=why, kept=False)
-        raise CheckFailed(
-            f"the generator could not keep its schedule at {rate:.0f} requests/s: {'; '.join(result.generator.why)}",
-            "leave its cores to it: end what else runs on this machine, or use one with more cores",
+        raise Unsent(
+            f"the generator could not keep its schedule at {rate:.0f} requests/s: {'; '.join(result.generator.why)}"
         )
 
 

@@ -16,6 +16,7 @@ from load.result import Limit
 
 from tritonkit.errors import CheckFailed
 
+BUSY_FIX = "leave its cores to it: end what else runs on this machine, or use one with more cores"
 LEAST = 1.0  # requests a second; a server that cannot meet the SLO at that rate cannot meet it
 FIRST_STRIDE = 2.0
 OVERLOADED = 0.9  # of the arrivals; a server that answers less has no more to give
@@ -27,6 +28,13 @@ LAPSE = 0.02
 MOST_LATE = 6
 # How fast a probability falls from 3/4 to 1/4 around the limit, as a part of the rate: all that is plausible.
 SLOPES = np.geomspace(0.002, 0.2, 25)
+
+
+class Unsent(CheckFailed):
+    """The generator could not send a rate, which says nothing of the server."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, BUSY_FIX)
 
 
 @dataclass(frozen=True)
@@ -295,7 +303,7 @@ def _hopeless(found: Probe) -> CheckFailed:
     if not found.kept:
         return CheckFailed(
             f"nothing is proved: at {found.rate:g} requests/s {found.said}",
-            "leave its cores to it: end what else runs on this machine, or use one with more cores",
+            BUSY_FIX,
         )
     return CheckFailed(
         f"the SLO is not met at {found.rate:g} request a second: {found.said or 'it was missed'}",

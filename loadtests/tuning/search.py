@@ -39,17 +39,19 @@ class Outcome:
     """What came of one configuration.
 
     Attributes:
-        status: ``measured``; ``pruned``: worse than the best, which a short probe showed; ``failed``: did not load.
-        estimate: The limit, as far as it was looked for; where it was pruned, it is no higher. None where it failed.
+        status: ``measured``; ``pruned``: worse than the best, which a short probe showed; ``failed``: did not load;
+            ``unsent``: the generator could not send its load. The next search tries it again.
+        estimate: The limit, as far as it was looked for; where it was pruned, it is no higher. None where it failed
+            or was not sent.
         capacity: The highest rate that met the SLO; None where it was pruned.
         p50_ms: At the highest rate that met the SLO.
         p99_ms: The same.
         probes: Runs that it took.
         seconds: Time that it took, loading included.
-        why: It was pruned, or failed.
+        why: It was pruned, failed, or was not sent.
     """
 
-    status: Literal["measured", "pruned", "failed"]
+    status: Literal["measured", "pruned", "failed", "unsent"]
     estimate: float | None = None
     capacity: float | None = None
     p50_ms: float | None = None
@@ -110,9 +112,11 @@ class Search:
         self._random = random.Random(seed)
         self.trials = self._kept()
         self.resumed = len(self.trials)
-        for settings in first:
-            if settings.normal() not in self._known:
-                self._study.enqueue_trial(self._encoded(settings), skip_if_exists=True)
+        queued = self._study.get_trials(states=[TrialState.WAITING])
+        waiting = [trial.system_attrs.get("fixed_params") for trial in queued]
+        for settings in first:  # Optuna's skip_if_exists would skip what was interrupted or could not be sent, too
+            if settings.normal() not in self._known and self._encoded(settings) not in waiting:
+                self._study.enqueue_trial(self._encoded(settings))
 
     @property
     def best(self) -> Trial | None:
@@ -166,12 +170,16 @@ class Search:
         return {trial.settings for trial in self.trials}
 
     def _kept(self) -> list[Trial]:
-        """The journal's trials. One that was running when the process ended counts if its outcome was written."""
+        """The journal's trials, but for those that were unsent.
+
+        One that was running when the process ended counts if its outcome was written.
+        """
         trials: list[Trial] = []
         for kept in self._study.get_trials(deepcopy=False):
             if "outcome" in kept.user_attrs:
                 outcome = Outcome(**kept.user_attrs["outcome"])
-                trials.append(Trial(len(trials), Settings(**kept.user_attrs["settings"]), outcome))
+                if outcome.status != "unsent":
+                    trials.append(Trial(len(trials), Settings(**kept.user_attrs["settings"]), outcome))
                 if kept.state == TrialState.RUNNING:
                     self._conclude(kept.number, outcome)
             elif kept.state == TrialState.RUNNING:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 from tritonkit.errors import CheckFailed
-from tuning.limit import Ask, Bracket, Probe, bracket
+from tuning.limit import Ask, Bracket, Probe, Unsent, bracket
 from tuning.search import Outcome
 from tuning.space import Settings
 
@@ -48,14 +49,15 @@ def timed(
     configure: Callable[[Settings], None], ask: Ask, settings: Settings, best: float | None, start: float
 ) -> Outcome:
     """Configure the server and :func:`explore`; one that does not load is an outcome, too, and so is a rate
-    that the generator could not keep: it says nothing of the configuration.
+    that the generator could not keep: it says nothing of the configuration, which the next search tries again.
     """
     began = time.monotonic()
     try:
         configure(settings)
         outcome = explore(ask, best, start)
     except CheckFailed as error:
-        return Outcome("failed", seconds=round(time.monotonic() - began, 1), why=error.message)
+        status: Literal["unsent", "failed"] = "unsent" if isinstance(error, Unsent) else "failed"
+        return Outcome(status, seconds=round(time.monotonic() - began, 1), why=error.message)
     return replace(outcome, seconds=round(time.monotonic() - began, 1))
 
 

@@ -21,12 +21,13 @@ from tritonkit.server import runtime
 from tuning import comparison, limit, space
 from tuning.comparison import Measured
 from tuning.cores import Cores
-from tuning.limit import Ask, Capacity, Ended, Probe
+from tuning.limit import BUSY_FIX, Ask, Capacity, Ended, Probe
 from tuning.rig import Built, Rig
 from tuning.search import Search, Trial
 from tuning.space import Settings, Space
 from tuning.trial import timed
 
+SLO_FIX = "loosen the SLO, or make the model faster"
 FIRST_RATE = 50.0  # where the gate measured no speed
 LOADS_S = 3.0  # a configuration, roughly
 Say = Callable[[str], None]
@@ -215,8 +216,7 @@ def final(
         CheckFailed: No configuration meets the SLO.
     """
     if not search.ranked():
-        why = next((trial.outcome.why for trial in search.trials if trial.outcome.why), "nothing was tried")
-        raise CheckFailed(f"none of {len(search.trials)} configurations meets the SLO: {why}", "loosen it")
+        raise _fruitless(search)
 
     left_s = max(end - time.monotonic(), 0.0)
 
@@ -243,7 +243,7 @@ def final(
             measured = {settings: one.and_then(later[settings]) for settings, one in measured.items()}
     winner = comparison.winner(list(measured.values()))
     if not winner.capacity:
-        raise CheckFailed("no configuration met the SLO when it was measured again", "loosen it")
+        raise CheckFailed("no configuration met the SLO when it was measured again", SLO_FIX)
     others = tuple(one for settings, one in measured.items() if settings not in {held.current, held.default})
     say("the winner, never idle")
     rig.configure(winner.settings)
@@ -254,6 +254,23 @@ def final(
     say("the winner, once more as `make capacity` does")
     confirmed = _confirmed(limit.until(lambda rate: rig.ask(rate, seconds), end, seconds), NEARLY * winner.capacity)
     return Final(winner, measured[held.current], measured[held.default], others, throughput, confirmed)
+
+
+def _fruitless(search: Search) -> CheckFailed:
+    """Why no trial was measured: the SLO is to blame only where a configuration missed it."""
+    why = {trial.outcome.status: trial.outcome.why for trial in reversed(search.trials)}  # the first of each
+    count = len(search.trials)
+    if "pruned" in why:
+        return CheckFailed(f"none of {count} configurations meets the SLO: {why['pruned']}", SLO_FIX)
+    if "unsent" in why:
+        return CheckFailed(
+            f"none of {count} configurations could be measured: {why['unsent']}",
+            f"{BUSY_FIX}; then run the same command again, which tries them again",
+        )
+    return CheckFailed(
+        f"none of {count} configurations was served: {why.get('failed', 'nothing was tried')}",
+        "correct that; `tritonkit build` and `make loadtest` with the same recipe show it alone",
+    )
 
 
 def _confirmed(ask: Ask, rate: float) -> Capacity | None:

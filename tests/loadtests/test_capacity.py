@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -128,7 +132,7 @@ def test_a_run_is_long_enough_for_its_slo_and_its_rate() -> None:
             plans.append(plan)
             return results.result()
 
-    for slo, rate in ((Slo(p99_ms=50), 100.0), (Slo(p99_ms=2000), 100.0), (Slo(p99_ms=50), 0.5)):
+    for slo, rate in ((Slo(p99_ms=50), 100.0), (Slo(p99_ms=500), 100.0), (Slo(p99_ms=50), 0.5)):
         Asker(Keeps(), slo, Plan(duration_s=2.0))(rate)
     assert [plan.duration_s for plan in plans] == [2.0, 10.0, 6.0]
 
@@ -318,6 +322,30 @@ def test_a_report_that_cannot_be_written_costs_no_figures(
     said = capsys.readouterr()
     assert "200.0 requests/s" in said.out
     assert "is in the way" in said.err
+
+
+def test_a_polite_kill_in_the_middle_leaves_a_report_of_what_was_proved(
+    server: TritonServer, write_recipe: Recipes, tmp_path: Path
+) -> None:
+    command = [
+        sys.executable, capacity.__file__, "--model", write_recipe("sleep"), "--slo", "p99_ms=500", "--host",
+        server.grpc_url, "--duration", "1s", "--warm-up", "0s", "--reports", tmp_path / "reports",
+    ]  # fmt: skip
+    log = tmp_path / "progress.txt"
+    with (
+        log.open("w") as progress,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=progress, text=True) as process,
+    ):
+        for _ in range(600):
+            if len(re.findall(r": [\d.]+ requests/s", log.read_text())) >= 2:
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == capacity.INTERRUPTED
+    assert "at least" in out
+    assert "interrupted: it may be higher" in out
+    assert (tmp_path / "reports/sleep/result.json").exists()
 
 
 def run(*arguments: Any) -> int:

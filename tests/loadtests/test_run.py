@@ -108,6 +108,7 @@ def test_a_full_disk_is_said_and_leaves_the_report_of_before(
         (["--slo", "p99=5"], "p99: unknown"),
         (["--batch-sizes", "none"], "no distribution"),
         (["--model", "no_such_model"], "no_such_model.yaml"),
+        (["--model", "eficientnet_lite0"], "did you mean efficientnet_lite0?"),
         (["--model", "a:b"], "no list of models and weights"),
         (["--repository", "nowhere"], "nowhere is not a directory"),
     ],

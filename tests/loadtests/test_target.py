@@ -39,6 +39,14 @@ def dry_run(root: Path, *words: str) -> str:
     return done.stdout.replace("\\\n", " ")
 
 
+def test_users_beside_arrivals_reach_the_load_test_which_refuses_them(root: Path) -> None:
+    both = dry_run(root, "loadtest", "ARRIVALS=poisson:10", "USERS=8")
+    assert "--arrivals 'poisson:10'" in both
+    assert "--users '8'" in both
+    assert "--users" not in dry_run(root, "loadtest", "ARRIVALS=poisson:10")  # a default contradicts nothing
+    assert "--users '8'" in dry_run(root, "loadtest")
+
+
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_every_verb_of_the_front_door_follows_the_target(root: Path, verb: str, kind: target.Target) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,6 +32,9 @@ UNEXPECTED = 70  # EX_SOFTWARE of sysexits.h
 def ended(command: Callable[[], int], *, debug: bool | None = None) -> int:
     """Run a command line's work; its exit code, with an error said on standard error and not as a traceback.
 
+    SIGTERM, which CI and `timeout` send, is a Ctrl-C here: what was measured is kept, and servers
+    that were started end.
+
     Args:
         command: The work.
         debug: Whether errors leave this function, as tracebacks; None for a script without ``--debug``, where
@@ -42,7 +48,8 @@ def ended(command: Callable[[], int], *, debug: bool | None = None) -> int:
     hint = f"{DEBUG}=1 before the command" if debug is None else "--debug"
     raised = bool(os.environ.get(DEBUG)) if debug is None else debug
     try:
-        code = command()
+        with _sigterm_interrupts():
+            code = command()
         if sys.stdout is not None:
             sys.stdout.flush()  # what cannot be written shows here, and not after the exit code
         return code
@@ -63,6 +70,19 @@ def ended(command: Callable[[], int], *, debug: bool | None = None) -> int:
             text, code = _unexpected(error, hint), UNEXPECTED
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(text)}")
         return code
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt as long as the block; a command may set a handler of its own in it."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _unexpected(error: Exception, hint: str) -> str:
