@@ -7,7 +7,7 @@ is what it lists with another content: such a file is never lost without a word.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,15 @@ def files_of(passport: Mapping[str, Any]) -> dict[str, str]:
     """Path to SHA-256 of what was written with a passport; empty for one of tritonkit up to 0.1, which lists none."""
     files = passport.get(FILES)
     return {str(path): str(digest) for path, digest in files.items()} if isinstance(files, dict) else {}
+
+
+def packages_of(directories: Iterable[Path]) -> set[str]:
+    """What Python models in these directories import, as their passports say: each ``name==version``."""
+    packages: set[str] = set()
+    for directory in directories:
+        listed = read_passport(directory / PASSPORT).get("packages")
+        packages.update(map(str, listed) if isinstance(listed, list) else ())  # a stranger's may say anything
+    return packages
 
 
 def passports(directory: Path) -> dict[int, dict[str, Any]]:
