@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -125,20 +126,28 @@ def test_what_an_ensemble_loads_needs_its_image_too(project: Path) -> None:
         ("", {"image": {"digest": f"sha256:{'1' * 64}"}}, "net needs tritonkit_onnxruntime (models.needs), which nvcr.io/nvidia/tritonserver@"),
         ("", {"image": {"repository": "mirror.example.com/nvidia/tritonserver"}}, "so that tools.image serves, or name an image"),
         ("transformers", {}, "pre needs transformers, which neither NVIDIA's image nor that of build/Dockerfile has"),
+        ("pillow==13.0.0", {}, "pre needs pillow==13.0.0, which neither NVIDIA's image nor that of build/Dockerfile has"),
     ],
-    ids=["digest", "mirror", "module"],
+    ids=["digest", "mirror", "module", "package of the passport"],
 )  # fmt: skip
 def test_an_image_that_is_known_to_lack_it_is_refused_by_name(
     project: Path, module: str, values: dict[str, Any], words: str
 ) -> None:
     if module:
-        add_model(project, "pre", "python", "CPU", "model.py", TOKENIZER.replace("tokenizers", module))
+        code = TOKENIZER.replace("tokenizers", "json" if "==" in module else module)
+        add_model(project, "pre", "python", "CPU", "model.py", code)
+    if "==" in module:  # as those of a recipe's `python` section
+        passport = project / "model_repository.cuda/pre/passport.json"
+        passport.write_text(json.dumps({"model": "pre", "packages": [module, "tokenizers==0.22.0"]}), encoding="utf-8")
     _, made, reason = render(project, values)
     assert made is None
     assert words in reason
     assert "fix: " in reason
     _, made, reason = render(project, {"image": {"repository": "registry.example.com/mine"}})
     assert made is not None, f"an image of the user's own is the way out: {reason}"
+    if "==" in module:
+        said = environment.load(str(project / "prod.yaml"))
+        assert "pre needs pillow==13.0.0, tokenizers" in next(backends.images(said, project, made)).text
 
 
 def test_the_chart_and_the_dockerfile_have_what_lint_says_they_have() -> None:

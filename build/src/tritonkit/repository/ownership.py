@@ -185,9 +185,19 @@ def _is_as_written(place: Path, digest: str | None) -> bool:
 def _is_engine(place: Path) -> bool:
     """A plan that `tritonkit engine` built, or the passport beside it."""
     passport = place if place.name.endswith(".plan.json") else place.with_name(f"{place.name}.json")
-    if not passport.name.endswith(".plan.json"):
-        return False
+    return passport.name.endswith(".plan.json") and bool(_engine_passport(passport))
+
+
+def _engine_passport(path: Path) -> dict[str, Any]:
+    """The passport of a plan; empty where there is none."""
     try:
-        return bool(json.loads(passport.read_text(encoding="utf-8")).get("kind") == "engine")
-    except (OSError, ValueError, AttributeError):
-        return False
+        passport = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return passport if isinstance(passport, dict) and passport.get("kind") == "engine" else {}
+
+
+def is_engine_as_built(plan: Path) -> bool:
+    """Whether a plan is what its passport says was built, or gone, with only that passport left."""
+    passport = _engine_passport(plan.with_name(f"{plan.name}.json"))
+    return bool(passport) and (not plan.exists() or _is_as_written(plan, passport.get("plan_sha256")))
