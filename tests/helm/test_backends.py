@@ -11,7 +11,7 @@ import deploy
 import pytest
 import yaml
 
-from deploying import backends, chart, environment, models, nodes
+from deploying import backends, chart, environment, models, nodes, preflight
 from deploying.chart import Rendered
 from deploying.environment import Environment
 from kubetools import binaries
@@ -157,6 +157,16 @@ def test_the_chart_and_the_dockerfile_have_what_lint_says_they_have() -> None:
     dockerfile = (chart.CHART.parents[1] / "build/Dockerfile").read_text(encoding="utf-8")
     installed = dockerfile.partition("PIP_CONSTRAINT=/opt/tritonkit/constraints.txt \\\n && python3 -m pip install ")[2]
     assert set(installed.split("\n")[0].split()) >= lint_images.TOOLS_MODULES
+
+
+def test_following_the_fix_for_an_image_without_a_registry_leads_on(project: Path) -> None:
+    for policy, states in (("IfNotPresent", ["missing"]), ("Never", ["note"])):
+        _, made, reason = render(project, {"tools": {"image": {"pullPolicy": policy}}})
+        assert made is not None, reason
+        assert triton_images(made) == ["tritonkit:26.09"]
+        checks = [check for check in preflight._images(made) if check.state != "unchecked"]
+        assert [check.state for check in checks] == states
+        assert policy == "Never" or "values.tools.image.pullPolicy: Never" in checks[0].fix
 
 
 @pytest.mark.parametrize(

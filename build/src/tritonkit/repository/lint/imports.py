@@ -87,7 +87,7 @@ def packages(model: Model) -> dict[str, str]:
     places = [model.directory, *(model.version(number) for number in model.loaded)]
     # `pip install --target` leaves a folder NAME-VERSION.dist-info beside what it installs.
     beside = {
-        package_name(entry.name.rpartition("-")[0]) for place in places for entry in entries(place)
+        package_name(entry.stem.rpartition("-")[0]) for place in places for entry in entries(place)
         if entry.suffix == ".dist-info"
     }  # fmt: skip
     return {name: requirement for name, requirement in requirements.items() if name not in beside}
