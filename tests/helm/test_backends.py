@@ -41,6 +41,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.delenv("MAKELEVEL", raising=False)
     add_model(tmp_path, "net", "tritonkit_onnxruntime")
     add_model(tmp_path, "other", "onnxruntime")
     return tmp_path
@@ -193,7 +194,7 @@ def test_models_for_another_device_than_their_pods_are_told(
     assert [check.state for check in found] == ([state] if state else [])
     for check in found:
         assert check.text.startswith(words)
-        assert "make build TARGET=" in check.fix
+        assert "`tritonkit build --all --target " in check.fix
 
 
 class Cluster:
@@ -243,15 +244,17 @@ def test_nodes_need_a_driver_for_cuda_13(
 
 
 def test_nothing_is_deployed_whose_models_are_for_another_device(
-    project: Path, capfd: pytest.CaptureFixture[str]
+    project: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it was until the accelerator decided: the CPU's repository, published to GPU pods."""
     (project / "model_repository.cuda").rename(project / "model_repository")
+    monkeypatch.setenv("MAKELEVEL", "1")  # as under make
     code = deploy.main(["deploy", write(project, {}), "--project", str(project), "--apply"])
     said = capfd.readouterr()
     assert code == 2
     assert "model_repository.cuda, and prod's pods run models of the target cuda" in said.err
-    assert "`make build TARGET=cuda`" in said.err
+    assert "`make build TARGET=cuda`" in said.err.replace("\n", " ")
+    monkeypatch.delenv("MAKELEVEL")
     place = project / "model_repository"
     for name in ("net", "other"):
         (place / name / "config.pbtxt").write_text(CONFIG % ("onnxruntime", "CPU"), encoding="utf-8")
