@@ -16,7 +16,7 @@ STAMP := $(VENV)/.complete
 # What models run on: cuda where this machine has an NVIDIA driver. A build for it has a folder of its own, not in git.
 TARGET ?= $(if $(wildcard /dev/nvidiactl),cuda,cpu)
 REPOSITORY ?=
-# A recipe's file, wherever it lies, or its name in build/recipes: every verb takes it, and those that measure
+# A recipe's file, wherever it lies, or its name in build/recipes: every verb takes it, and those that serve or measure
 # serve that model alone.
 MODEL ?=
 USERS ?= 8
@@ -44,7 +44,7 @@ targeted = --target $(call quoted,$(TARGET)) --repository $(call quoted,$(reposi
 # Verbs that only measure build what they serve in a temporary place, unless a repository is named.
 measured = --target $(call quoted,$(TARGET)) $(if $(REPOSITORY),--repository $(call quoted,$(REPOSITORY)))
 model = $(call quoted,$(or $(MODEL),efficientnet_lite0))
-recipe = $(if $(MODEL),$(call quoted,$(if $(or $(findstring /,$(MODEL)),$(filter %.yaml %.yml,$(MODEL))),$(MODEL),build/recipes/$(MODEL).yaml)),--all)
+recipe = $(call quoted,$(if $(or $(findstring /,$(MODEL)),$(filter %.yaml %.yml,$(MODEL))),$(MODEL),build/recipes/$(MODEL).yaml))
 quoted = '$(subst ','\'',$(1))'# for the shell, whatever is in it
 # Ends with what a misspelt name was probably meant to be: $(call suggest,what it is,the name,those that there are)
 suggest = $(PYTHON) -c 'import difflib, sys; kind, name, *known = sys.argv[1:]; near = difflib.get_close_matches(name, known, 1); \
@@ -86,11 +86,12 @@ demo: setup ## both models from PyTorch to a live, load-tested Triton; writes re
 build: $(STAMP) ## TARGET=cpu, cuda or tensorrt: export and check every recipe, or MODEL=… alone; lay out model_repository/ or model_repository.TARGET/
 #: make build TARGET=cuda
 	@echo "target: $(TARGET), repository: $(repository)"
-	$(BIN)/tritonkit build $(recipe) $(targeted)
+	$(BIN)/tritonkit build $(if $(MODEL),$(recipe),--all) $(targeted)
 
-serve: setup build ## TARGET=…: run Triton on the repository until Ctrl-C; OPTIONS='--model-control-mode=poll' are tritonserver's
-#: make serve TARGET=cpu
-	@$(BIN)/tritonkit serve $(call quoted,$(repository)) $(if $(OPTIONS),-- $(OPTIONS))
+serve: setup build ## TARGET=…: run Triton on the repository, or on MODEL=… alone, until Ctrl-C; OPTIONS='--model-control-mode=poll' are tritonserver's
+#: make serve TARGET=cpu MODEL=all_minilm_l6_v2
+	@$(BIN)/tritonkit install-server $(call quoted,$(repository)) >/dev/null # what its Python models import
+	$(BIN)/tritonkit serve $(call quoted,$(repository)) $(if $(MODEL),--recipe $(recipe)) $(if $(OPTIONS),-- $(OPTIONS))
 
 loadtest: setup ## MODEL=… ARRIVALS=poisson:100 or USERS=8, DURATION=20s SLO=p99_ms=50; writes reports/loadtest
 #: make loadtest MODEL=all_minilm_l6_v2 ARRIVALS=poisson:100 DURATION=30s SLO=p99_ms=50

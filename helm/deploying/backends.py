@@ -10,7 +10,7 @@ from deploying import chart, environment, nodes
 from deploying.chart import Rendered
 from deploying.check import Check, State
 from deploying.cluster import Cluster, Forbidden, Unreachable
-from deploying.environment import Environment
+from deploying.environment import Environment, build_command
 from tritonkit.engines import cuda
 from tritonkit.recipe import Target
 from tritonkit.repository.lint import Options, backends, contents, needs
@@ -40,12 +40,12 @@ def devices(environment: Environment, project: Path, made: Rendered) -> Iterator
             yield Check("accelerator", "missing", text, _rebuild(_gpu_target(spec), "accelerator.kind: cpu"))
         elif on_cpu:
             text = f"CPU models on GPU nodes: {on_cpu}; only {on_gpu} would use the GPU of {name}"
-            yield Check("accelerator", "note", text, f"`make build TARGET={_gpu_target(spec)}` builds for it")
+            yield Check("accelerator", "note", text, f"{build_command(_gpu_target(spec))} builds for it")
 
 
 def _rebuild(target: Target, otherwise: str) -> str:
     folder = environment.REPOSITORIES[target]
-    return f"`make build TARGET={target}`, and deploy.repository: {folder}; or {otherwise}"
+    return f"{build_command(target)}, and deploy.repository: {folder}; or {otherwise}"
 
 
 def _gpu_target(spec: Object) -> Target:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -146,6 +147,13 @@ def repository(environment: Environment) -> str:
         InputError: None is named, and its variants need models of different targets.
     """
     return environment.deploy.repository or REPOSITORIES[target(environment)]
+
+
+def build_command(target: Target) -> str:
+    """What lays out a target's models, for a reader who came by make or without it."""
+    if "MAKELEVEL" in os.environ:
+        return f"`make build TARGET={target}`"
+    return f"`tritonkit build --all --target {target} --repository {REPOSITORIES[target]}`"
 
 
 def _hint(name: str) -> str:

@@ -76,7 +76,7 @@ def _no_repository(environment: Environment, repository: Path) -> tuple[str, str
     target = environments.target(environment)
     return (
         f"there is no model repository {repository}, and {environment.name}'s pods run models of the target {target}",
-        f"`make build TARGET={target}`; or set values.accelerator.kind, or deploy.repository where they lie elsewhere",
+        f"{environments.build_command(target)}; or set values.accelerator.kind, or deploy.repository for other places",
     )
 
 
@@ -113,7 +113,7 @@ def repository(environment: Environment, project: Path) -> list[Check]:
     if errors:
         said = "\n".join(f"{one.model}: {one.message}" for one in errors[:_MOST_ERRORS])
         more = f"\nand {len(errors) - _MOST_ERRORS} more" if len(errors) > _MOST_ERRORS else ""
-        fix = f"`make build` makes the weights; `tritonkit lint {folder(environment)}` says more"
+        fix = f"`tritonkit build` makes the weights; `tritonkit lint {folder(environment)}` says more"
         return [Check("models", "missing", said + more, fix)]
     return [Check("models", "ok", f"lint has no errors in {folder(environment)}")]
 

@@ -265,19 +265,19 @@ def _gateways(cluster: Cluster, made: Rendered) -> Iterator[Check]:
 
 
 def _images(made: Rendered) -> Iterator[Check]:
-    images = {}
+    images: dict[str, set[str]] = {}
     for _, spec in chart.pods((*made.objects, *made.hooks)):
         for container in (*spec["containers"], *spec.get("initContainers", [])):
-            images[container["image"]] = container.get("imagePullPolicy", "")
-    for image, policy in sorted(images.items()):
+            images.setdefault(container["image"], set()).add(container.get("imagePullPolicy", ""))
+    for image, policies in sorted(images.items()):
         if _has_registry(image):
             continue
-        if policy == "Never":
+        if policies == {"Never"}:
             yield Check("images", "note", f"{image} is not pulled: every node must have it")
         else:
             yield Check("images", "missing", f"{image} names no registry, so nodes would look for it on Docker Hub",
-                        "build it (build/Dockerfile), push it, and name it in tools.image.repository; or set "
-                        "pullPolicy: Never where every node has it")  # fmt: skip
+                        "build it (build/Dockerfile), push it, and name it in values.tools.image.repository; or set "
+                        "values.tools.image.pullPolicy: Never where every node has it")  # fmt: skip
     yield Check("images", "unchecked", f"{len(images)} images; no registry was asked, and it may still refuse a node: "
                 f"{', '.join(sorted(images))}")  # fmt: skip
 

@@ -16,7 +16,8 @@ from tritonkit import pipeline
 from tritonkit.cli.arguments import closest, did_you_mean
 from tritonkit.errors import InputError
 from tritonkit.recipe import Recipe
-from tritonkit.repository import layout
+from tritonkit.repository import layout, selection
+from tritonkit.server import runtime
 
 RECIPES = Path("build/recipes")
 HELP = f"a recipe's file, or its name in {RECIPES}"
@@ -62,6 +63,8 @@ def shipped() -> list[Path]:
 def repository_of(recipes: Sequence[Recipe], repository: Path | None, target: Target) -> Iterator[Path]:
     """A repository with the models of these recipes alone, for as long as the block.
 
+    What their Python imports is installed for the embedded server.
+
     Args:
         recipes: Whose models are to be served.
         repository: Where they lie, built already. If None they are built, in a temporary place: what was exported and
@@ -70,28 +73,27 @@ def repository_of(recipes: Sequence[Recipe], repository: Path | None, target: Ta
 
     Raises:
         InputError: A model is not in the repository, or that is no directory.
-        TritonkitError: A recipe cannot be built.
+        TritonkitError: A recipe cannot be built, or a package cannot be had.
     """
     with tempfile.TemporaryDirectory(prefix="tritonkit-models-") as directory:
         place = Path(directory, "model_repository")
         if repository is None:
             pipeline.build(recipes, place, target)
         else:
-            place.mkdir()
             _link_models(recipes, repository, place, target)
+        if packages := runtime.packages_of(place):
+            runtime.install_packages(runtime.find(), packages)
         yield place
 
 
 def _link_models(recipes: Sequence[Recipe], repository: Path, place: Path, target: Target) -> None:
-    if not repository.is_dir():
-        raise InputError(f"{repository} is not a directory", "name a model repository; `tritonkit build` makes one")
+    names = set()
     for recipe in recipes:
-        if not (repository / recipe.name / layout.CONFIG).is_file():
+        if repository.is_dir() and not (repository / recipe.name / layout.CONFIG).is_file():
             raise InputError(
                 f"{repository} has no model {recipe.name}",
                 f"`tritonkit build {recipe.path} --target {target} --repository {repository}`, "
                 "or leave --repository (REPOSITORY) out: the model is then built for the occasion",
             )
-        for name in sorted(pipeline.names(recipe)):
-            if (repository / name).exists():
-                (place / name).symlink_to((repository / name).resolve())
+        names |= {name for name in pipeline.names(recipe) if (repository / name).exists()}
+    selection.link(names, repository.resolve(), place)

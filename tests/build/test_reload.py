@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,6 +179,16 @@ def write_ensemble(repository: Path, number: int, between: str = "t", broken: bo
     )
 
 
+def add_equipped(repository: Path, name: str, packages: list[str]) -> None:
+    """A Python model like those of a recipe's ``python`` section, whose passport lists packages."""
+    ends = tensor("input", "x", "FP32", "1") + tensor("output", "y", "FP32", "1")
+    stage = repository.parent / "stage"
+    add_model(stage, name, ECHO.replace("NUMBER", "7"), f'backend: "python"\nmax_batch_size: 4\n{ends}')
+    (stage / name / "passport.json").write_text(json.dumps({"model": name, "packages": packages}))
+    shutil.rmtree(repository / name, ignore_errors=True)
+    (stage / name).rename(repository / name)
+
+
 def replace(repository: Path, write: Callable[[Path], None]) -> None:
     """Exchange the repository as a build does."""
     from tritonkit import atomic
@@ -209,9 +221,19 @@ def test_serve_watch_takes_up_rebuilt_new_broken_and_removed_models_and_loses_no
             with Client(urls[0]) as client:
                 assert client.infer("third", x=x)["y"] == 7
                 assert "default_queue_policy" not in client.config("third").get("dynamic_batching", {})
+                add_equipped(repository, "photo_before", ["pillow==13.0.0"])
+                assert line("not loaded: ") == (
+                    "not loaded: photo_before: it needs pillow==13.0.0, and this server was started without"
+                )
+                assert line("  fix: ") == (
+                    f"  fix: `tritonkit install-server {repository}`, then start the server again"
+                )
+                assert not client.model_ready("photo_before")
+                add_equipped(repository, "photo_before", [])
+                assert line("reloaded: ") == "reloaded: photo_before"
             replace(repository, lambda new: write_ensemble(new, 4))
             assert line("reloaded: ") == "reloaded: first, second"
-            assert line("unloaded: ") == "unloaded: third"
+            assert line("unloaded: ") == "unloaded: photo_before, third"
             total.waits_for(4)
         assert total.lost == []
         assert total.sent > 100

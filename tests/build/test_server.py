@@ -15,8 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tritonkit import cli
+from tritonkit.cli import serve as cli_serve
 from tritonkit.errors import CheckFailed, MissingError
-from tritonkit.server import TritonServer, runtime
+from tritonkit.server import TritonServer, neighbours, runtime
 from tritonkit_client import Client
 
 
@@ -123,7 +125,10 @@ def test_serve_hands_polling_to_triton_as_its_help_shows_it(repository: Path, tm
     help_ = subprocess.run([tritonkit, "serve", "--help"], capture_output=True, text=True, check=True).stdout
     shown = re.sub(r"-\s+", "-", help_.partition("tritonkit serve -- ")[2]).split()
     ports = [word for name in ("http", "grpc", "metrics") for word in (f"--{name}-port", "0")]
-    (tmp_path / "model_repository").mkdir()
+    shutil.copytree(repository / "sleepy", tmp_path / "model_repository/bounded")
+    config = tmp_path / "model_repository/bounded/config.pbtxt"
+    bound = "max_batch_size: 4\ndynamic_batching { default_queue_policy { max_queue_size: 64 } }\n"
+    config.write_text(bound + config.read_text())
     process = subprocess.Popen(
         [tritonkit, "serve", *ports, "--", *shown], stdout=subprocess.PIPE, text=True, cwd=tmp_path
     )  # fmt: skip
@@ -131,6 +136,7 @@ def test_serve_hands_polling_to_triton_as_its_help_shows_it(repository: Path, tm
         assert process.stdout is not None
         url = re.fullmatch(r"ready: (\S+)  .*\n", process.stdout.readline())
         assert url
+        assert "with queue bounds: bounded; Triton 24.10 stalls" in process.stdout.readline()
         with Client(url[1], retry=None) as client:
             assert not client.model_ready("sleepy")
             shutil.copytree(repository / "sleepy", tmp_path / "new/sleepy")
@@ -143,6 +149,57 @@ def test_serve_hands_polling_to_triton_as_its_help_shows_it(repository: Path, tm
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("watch", [False, True])
+def test_serve_takes_a_recipe_and_serves_its_models_alone(
+    repository: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], *, watch: bool
+) -> None:
+    """The repository has another model, which is broken and needs a package that nobody installed."""
+    place = tmp_path / "model_repository"
+    shutil.copytree(repository, place)
+    shutil.copytree(place / "sleepy", place / "other")
+    (place / "other/1/model.py").write_text("import no_such_package\n")
+    (place / "other/passport.json").write_text('{"model": "other", "packages": ["no-such-package==1"]}')
+    recipe = tmp_path / "sleepy.yaml"
+    tensor = "{dtype: fp32, dims: [1]}"
+    text = f"name: sleepy\nsource: m.onnx\ninputs: {{x: {tensor}}}\noutputs: {{y: {tensor}}}\n"
+    recipe.write_text(text)
+    with TritonServer(place, models=cli_serve.models_of([recipe], place), watch=watch) as server:
+        with Client(server.grpc_url, retry=None) as client:
+            assert {entry.name for entry in client.repository()} == {"sleepy"}
+            if watch:
+                later = place / "sleepy/1/model.py"
+                later.write_text(later.read_text().replace("('y', x)", "('y', x + 1)"))
+                changes = [server.take_up() for _ in range(2)]
+                assert [change.loaded for change in changes if change] == [("sleepy",)]
+                assert client.infer("sleepy", x=[0.0])["y"] == [1.0]
+        (neighbour,) = neighbours.find(place)
+        assert neighbour.url == server.http_url
+        assert neighbour.serves({"sleepy", "other"})
+        assert not neighbour.serves({"other"})
+        assert f"without pillow==1: `tritonkit install-server {place}`" in neighbour.advice(["x"], place, ["pillow==1"])
+    with pytest.raises(MissingError, match="no-such-package==1") as refused, TritonServer(place):
+        pass
+    assert refused.value.fix == f"run `tritonkit install-server {place}`"
+    recipe.write_text(text.replace("name: sleepy", "name: absent"))
+    assert cli.main(["serve", str(place), "--recipe", str(recipe)]) == 2
+    said = capfd.readouterr().err
+    assert f"{place} has no model absent" in said.replace("\n", " ")
+    assert f"tritonkit build {recipe} --repository {place}" in said.replace("\n", " ")
+
+
+def test_make_serve_serves_the_model_that_is_named_alone() -> None:
+    root = Path(__file__).parents[2]
+    for words, arguments in (
+        (["MODEL=all_minilm_l6_v2"], " 'model_repository' --recipe 'build/recipes/all_minilm_l6_v2.yaml'"),
+        (["MODEL=nets/a b.yaml"], " 'model_repository' --recipe 'nets/a b.yaml'"),
+        ([], " 'model_repository'"),
+    ):
+        command = ["make", "-n", "serve", "TARGET=cpu", *words]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+        (line,) = [line for line in done.stdout.splitlines() if "tritonkit serve" in line]
+        assert line.partition("tritonkit serve")[2].rstrip() == arguments
 
 
 def alive(process: psutil.Process) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import deploy
 import pytest
 import yaml
 
-from deploying import backends, chart, environment, models, nodes
+from deploying import backends, chart, environment, models, nodes, preflight
 from deploying.chart import Rendered
 from deploying.environment import Environment
 from kubetools import binaries
@@ -40,6 +41,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.delenv("MAKELEVEL", raising=False)
     add_model(tmp_path, "net", "tritonkit_onnxruntime")
     add_model(tmp_path, "other", "onnxruntime")
     return tmp_path
@@ -125,20 +127,28 @@ def test_what_an_ensemble_loads_needs_its_image_too(project: Path) -> None:
         ("", {"image": {"digest": f"sha256:{'1' * 64}"}}, "net needs tritonkit_onnxruntime (models.needs), which nvcr.io/nvidia/tritonserver@"),
         ("", {"image": {"repository": "mirror.example.com/nvidia/tritonserver"}}, "so that tools.image serves, or name an image"),
         ("transformers", {}, "pre needs transformers, which neither NVIDIA's image nor that of build/Dockerfile has"),
+        ("pillow==13.0.0", {}, "pre needs pillow==13.0.0, which neither NVIDIA's image nor that of build/Dockerfile has"),
     ],
-    ids=["digest", "mirror", "module"],
+    ids=["digest", "mirror", "module", "package of the passport"],
 )  # fmt: skip
 def test_an_image_that_is_known_to_lack_it_is_refused_by_name(
     project: Path, module: str, values: dict[str, Any], words: str
 ) -> None:
     if module:
-        add_model(project, "pre", "python", "CPU", "model.py", TOKENIZER.replace("tokenizers", module))
+        code = TOKENIZER.replace("tokenizers", "json" if "==" in module else module)
+        add_model(project, "pre", "python", "CPU", "model.py", code)
+    if "==" in module:  # as those of a recipe's `python` section
+        passport = project / "model_repository.cuda/pre/passport.json"
+        passport.write_text(json.dumps({"model": "pre", "packages": [module, "tokenizers==0.22.0"]}), encoding="utf-8")
     _, made, reason = render(project, values)
     assert made is None
     assert words in reason
     assert "fix: " in reason
     _, made, reason = render(project, {"image": {"repository": "registry.example.com/mine"}})
     assert made is not None, f"an image of the user's own is the way out: {reason}"
+    if "==" in module:
+        said = environment.load(str(project / "prod.yaml"))
+        assert "pre needs pillow==13.0.0, tokenizers" in next(backends.images(said, project, made)).text
 
 
 def test_the_chart_and_the_dockerfile_have_what_lint_says_they_have() -> None:
@@ -148,6 +158,16 @@ def test_the_chart_and_the_dockerfile_have_what_lint_says_they_have() -> None:
     dockerfile = (chart.CHART.parents[1] / "build/Dockerfile").read_text(encoding="utf-8")
     installed = dockerfile.partition("PIP_CONSTRAINT=/opt/tritonkit/constraints.txt \\\n && python3 -m pip install ")[2]
     assert set(installed.split("\n")[0].split()) >= lint_images.TOOLS_MODULES
+
+
+def test_following_the_fix_for_an_image_without_a_registry_leads_on(project: Path) -> None:
+    for policy, states in (("IfNotPresent", ["missing"]), ("Never", ["note"])):
+        _, made, reason = render(project, {"tools": {"image": {"pullPolicy": policy}}})
+        assert made is not None, reason
+        assert triton_images(made) == ["tritonkit:26.09"]
+        checks = [check for check in preflight._images(made) if check.state != "unchecked"]
+        assert [check.state for check in checks] == states
+        assert policy == "Never" or "values.tools.image.pullPolicy: Never" in checks[0].fix
 
 
 @pytest.mark.parametrize(
@@ -174,7 +194,7 @@ def test_models_for_another_device_than_their_pods_are_told(
     assert [check.state for check in found] == ([state] if state else [])
     for check in found:
         assert check.text.startswith(words)
-        assert "make build TARGET=" in check.fix
+        assert "`tritonkit build --all --target " in check.fix
 
 
 class Cluster:
@@ -224,15 +244,17 @@ def test_nodes_need_a_driver_for_cuda_13(
 
 
 def test_nothing_is_deployed_whose_models_are_for_another_device(
-    project: Path, capfd: pytest.CaptureFixture[str]
+    project: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it was until the accelerator decided: the CPU's repository, published to GPU pods."""
     (project / "model_repository.cuda").rename(project / "model_repository")
+    monkeypatch.setenv("MAKELEVEL", "1")  # as under make
     code = deploy.main(["deploy", write(project, {}), "--project", str(project), "--apply"])
     said = capfd.readouterr()
     assert code == 2
     assert "model_repository.cuda, and prod's pods run models of the target cuda" in said.err
-    assert "`make build TARGET=cuda`" in said.err
+    assert "`make build TARGET=cuda`" in said.err.replace("\n", " ")
+    monkeypatch.delenv("MAKELEVEL")
     place = project / "model_repository"
     for name in ("net", "other"):
         (place / name / "config.pbtxt").write_text(CONFIG % ("onnxruntime", "CPU"), encoding="utf-8")

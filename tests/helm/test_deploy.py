@@ -305,7 +305,7 @@ def test_models_with_errors_are_not_deployed(run: Run, project: Path) -> None:
     (project / "model_repository/net/1/model.onnx").unlink()
     code, said = run("deploy", "--apply")
     assert code == 1
-    assert "`make build` makes the weights" in said
+    assert "`tritonkit build` makes the weights" in said
     assert "nothing was changed: missing are context, models" in said
 
 

@@ -71,7 +71,7 @@ exec tritonserver "$@"
 {{- $fetches := include "tritonkit.fetches" . -}}
 - name: triton
   image: {{ include "tritonkit.tritonImage" . | quote }}
-  imagePullPolicy: {{ $v.image.pullPolicy }}
+  imagePullPolicy: {{ include "tritonkit.tritonPullPolicy" . }}
   command:
     - /bin/sh
     - -ec

@@ -162,12 +162,23 @@ imagePullSecrets:
 {{/* Triton's image: the user's, else NVIDIA's, else the tools' where a model that is loaded needs more. CONTEXT. */}}
 {{- define "tritonkit.tritonImage" -}}
 {{- $image := .w.values.image -}}
-{{- if and (include "tritonkit.needs" . | fromYaml) (not (or $image.repository $image.tag $image.digest)) -}}
+{{- if include "tritonkit.servesByTools" . -}}
 {{- include "tritonkit.toolsImage" . -}}
 {{- else -}}
 {{- $image = merge (dict "repository" (default "nvcr.io/nvidia/tritonserver" $image.repository)) $image -}}
 {{- include "tritonkit.image" (dict "root" .root "image" $image "tag" (printf "%s-py3" .root.Chart.AppVersion)) -}}
 {{- end -}}
+{{- end -}}
+
+{{/* Whether the tools' image serves: "true" or nothing. CONTEXT. */}}
+{{- define "tritonkit.servesByTools" -}}
+{{- $image := .w.values.image -}}
+{{- if and (include "tritonkit.needs" . | fromYaml) (not (or $image.repository $image.tag $image.digest)) -}}true{{- end -}}
+{{- end -}}
+
+{{/* When Triton's image is pulled: as that of the tools where that serves. CONTEXT. */}}
+{{- define "tritonkit.tritonPullPolicy" -}}
+{{- if include "tritonkit.servesByTools" . -}}{{- .w.values.tools.image.pullPolicy -}}{{- else -}}{{- .w.values.image.pullPolicy -}}{{- end -}}
 {{- end -}}
 
 {{/* models.needs of the models that are loaded, as a YAML map. CONTEXT. */}}

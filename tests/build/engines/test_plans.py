@@ -15,7 +15,7 @@ from support import Project
 
 from tritonkit.engines import builder, jobs, node, passport, plans, watch
 from tritonkit.engines.gpus import find_all
-from tritonkit.errors import InputError, MissingError
+from tritonkit.errors import InputError, MissingError, OutputError
 
 Preflight = Callable[..., tuple[int, dict[str, Any]]]
 
@@ -227,6 +227,26 @@ def test_a_build_that_is_killed_leaves_no_plan_under_the_passport_of_another(
         plans.write(tmp_path, builder.Plan(b"other", 0.0, 5), said)
     with pytest.raises(InputError, match="has no passport"):
         passport.read(path)
+
+
+@pytest.mark.parametrize("theirs", ["plan", "swapped", "passport"])
+def test_a_plan_that_tritonkit_did_not_write_is_not_overwritten(graphs: Any, tmp_path: Path, theirs: str) -> None:
+    toolkit = builder.load("tensorrt_rtx")
+    job = jobs.from_onnx(graphs.mlp("fp16"), None, {}, 2)
+    network = builder.Network(toolkit, job.graph)
+    said = plans.describe(job, network, builder.Plan(b"ours", 0.0, 4), builder.Options(), (8, 9), None)
+    path = tmp_path / "model_sm89.plan"
+    if theirs == "swapped":
+        plans.write(tmp_path, builder.Plan(b"ours", 0.0, 4), said)
+        plans.write(tmp_path, builder.Plan(b"ours", 0.0, 4), said)  # our own is replaced
+    their_file = passport.path_of(path) if theirs == "passport" else path
+    their_file.write_bytes(b"theirs")
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(OutputError, match="is not as tritonkit wrote it") as refused:
+        plans.write(tmp_path, builder.Plan(b"ours", 0.0, 4), said)
+    assert str(their_file if theirs == "passport" else path) in refused.value.message
+    assert "--output" in refused.value.fix
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def test_weights_beside_the_graph_are_found(graphs: Any, tmp_path: Path, preflight: Preflight) -> None:

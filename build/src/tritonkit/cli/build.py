@@ -135,11 +135,16 @@ def _print_beside(built: Built) -> None:
 
 def _print_servers(repository: Path, recipes: Sequence[Recipe]) -> None:
     """How each server that runs on the repository comes to serve what was built."""
+    from tritonkit import pipeline
+    from tritonkit.repository import ownership
     from tritonkit.server import neighbours
 
+    models = {name for recipe in recipes for name in pipeline.names(recipe)}
+    packages = ownership.packages_of(repository / name for name in models)
     for neighbour in neighbours.find(repository):
-        names = [recipe.entry for recipe in recipes]
-        out.print(neighbour.advice(names), soft_wrap=True, markup=False)
+        if neighbour.serves(models):
+            names = [recipe.entry for recipe in recipes]
+            out.print(neighbour.advice(names, repository, packages), soft_wrap=True, markup=False)
 
 
 def _queue(facts: dict[str, Any]) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from tritonkit.cli.output import Verbs, out
-from tritonkit.errors import OutputError, TritonkitError
+from tritonkit.errors import InputError, OutputError, TritonkitError
 
 if TYPE_CHECKING:
     from tritonkit.server import TritonServer
@@ -27,12 +27,17 @@ def add(verbs: Verbs, common: argparse.ArgumentParser, _report: argparse.Argumen
         examples=[
             "tritonkit serve",
             "tritonkit serve my_repository --http-port 9000 -- --exit-on-error=false",
+            "tritonkit serve --recipe my_model.yaml",
             "tritonkit serve -- --model-control-mode=poll --repository-poll-secs=1",
         ],
     )  # fmt: skip
     serve.add_argument(
         "repository", type=Path, nargs="?", default=Path("model_repository"), help="default: %(default)s"
     )
+    serve.add_argument(
+        "--recipe", type=Path, action="append", default=[], metavar="FILE",
+        help="serve the models of this recipe alone, which the repository has; repeat it for more; default: all models",
+    )  # fmt: skip
     serve.add_argument("--http-port", type=int, default=8000, help="0 takes a free one; default: %(default)s")
     serve.add_argument("--grpc-port", type=int, default=8001, help="default: %(default)s")
     serve.add_argument("--metrics-port", type=int, default=8002, help="default: %(default)s")
@@ -59,13 +64,14 @@ def add(verbs: Verbs, common: argparse.ArgumentParser, _report: argparse.Argumen
 
 def _serve(options: argparse.Namespace) -> int:
     from tritonkit import progress
-    from tritonkit.server import TritonServer
+    from tritonkit.server import TritonServer, queue_bounds
     from tritonkit.server.runtime import RELEASE
 
     server = TritonServer(
         options.repository, http_port=options.http_port, grpc_port=options.grpc_port, log=options.log,
         metrics_port=options.metrics_port, timeout_s=options.timeout, arguments=options.rest,
         keep_queue_bounds=options.keep_queue_bounds, watch=options.watch,
+        models=models_of(options.recipe, options.repository),
     )  # fmt: skip
     signal.signal(signal.SIGTERM, _interrupt)
     with progress.steps("Triton", 1) as steps:
@@ -78,6 +84,12 @@ def _serve(options: argparse.Namespace) -> int:
                 f"without queue bounds: {', '.join(server.unbounded)}; Triton {RELEASE} stalls with them "
                 "(--keep-queue-bounds)", soft_wrap=True,
             )  # fmt: skip
+        if server.bounded:
+            option = queue_bounds.reads_later(server.arguments)
+            out.print(
+                f"with queue bounds: {', '.join(server.bounded)}; Triton {RELEASE} stalls with them now and then, and "
+                f"with {option} they stay (--watch takes changes up without them)", soft_wrap=True,
+            )  # fmt: skip
         if options.watch:
             out.print(f"watching {options.repository}: a change is served as soon as it is loaded", soft_wrap=True)
         out.print("Ctrl-C stops it")
@@ -89,6 +101,27 @@ def _serve(options: argparse.Namespace) -> int:
     finally:
         server.stop()
     raise TritonkitError(f"tritonserver ended by itself with status {status}", "start it with --log to keep its log")
+
+
+def models_of(paths: Sequence[Path], repository: Path) -> list[str]:
+    """Every model that these recipes put into the repository; none without recipes.
+
+    Raises:
+        RecipeError: A recipe cannot be read.
+        InputError: The repository lacks a model.
+    """
+    from tritonkit import pipeline, recipe
+
+    names = []
+    for path in paths:
+        recipe_names = sorted(pipeline.names(recipe.load(path)))
+        if missing := [name for name in recipe_names if not (repository / name).is_dir()]:
+            raise InputError(
+                f"{repository} has no model {missing[0]}",
+                f"`tritonkit build {path} --repository {repository}` makes it",
+            )
+        names += recipe_names
+    return names
 
 
 def _watch(server: TritonServer) -> int:
@@ -104,13 +137,13 @@ def _watch(server: TritonServer) -> int:
             out.print(f"not reloaded: {error}", soft_wrap=True, markup=False)
             continue
         if change is not None:
-            for line in _lines(change):
+            for line in _lines(change, server.repository):
                 out.print(line, soft_wrap=True, markup=False)
             sys.stdout.flush()
     return status
 
 
-def _lines(change: Change) -> Iterator[str]:
+def _lines(change: Change, repository: Path) -> Iterator[str]:
     """What was taken up, in words."""
     if change.loaded:
         yield f"reloaded: {', '.join(change.loaded)}"
@@ -118,6 +151,11 @@ def _lines(change: Change) -> Iterator[str]:
         yield f"unloaded: {', '.join(change.unloaded)}"
     for name in change.reconnected:
         yield f"{name}: its steps hand on other tensors than before; requests to it could fail while it was reloaded"
+    for name, packages in change.lacking.items():
+        yield (
+            f"not loaded: {name}: it needs {', '.join(packages)}, and this server was started without\n"
+            f"  fix: `tritonkit install-server {repository}`, then start the server again"
+        )
     for name, reason in change.failed.items():
         yield f"not reloaded: {name}: {reason}\n  fix: build it again; what it served before, it still serves"
 

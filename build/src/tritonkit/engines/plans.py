@@ -17,7 +17,8 @@ from tritonkit.engines import builder, node, passport, proof
 from tritonkit.engines.gpus import FP8_SINCE, Gpu, by_product
 from tritonkit.engines.jobs import Job
 from tritonkit.engines.watch import watch
-from tritonkit.errors import InputError, MissingError
+from tritonkit.errors import InputError, MissingError, OutputError
+from tritonkit.repository import ownership
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def build(
 
     Raises:
         InputError: A GPU cannot do what is asked of it.
+        OutputError: Another's file lies where a plan goes.
         MissingError: TensorRT or a GPU is missing here, or the GPU here is none of those.
         CheckFailed: A graph is not of the precision that it claims.
         Refused: TensorRT refuses a graph.
@@ -69,15 +71,17 @@ def build(
     here = _gpu_here(gpus)
     known = by_product(here.name)
     name = known.name if known else here.name
+    places = [output / job.precision if len(jobs) > 1 else output for job in jobs]
+    for place in places:
+        _check_place(place / _name(here.capability))  # before minutes of work
     written = []
     with watch("engine", len(jobs)) as shown:
-        for job in jobs:
+        for job, place in zip(jobs, places, strict=True):
             shown.next(f"{job.model} {job.precision} for {name}")
             network = builder.Network(toolkit, job.graph, options.plugins)
             proof.prove(network.counts, job.precision, str(job.graph))
             network.check_profiles(job.profiles)
             plan = network.build(job.profiles, options, here.capability, shown)
-            place = output / job.precision if len(jobs) > 1 else output
             said = describe(job, network, plan, options, here.capability, name)
             written.append(Built(write(place, plan, said), said, plan.seconds, plan.notes))
     return written, [gpu for gpu in gpus if gpu.capability != here.capability]
@@ -153,13 +157,28 @@ def write(directory: Path, plan: builder.Plan, said: passport.EnginePassport) ->
     """Write ``model_sm86.plan`` and its passport; each whole or not at all, and a plan never beside another's passport.
 
     Raises:
-        OutputError: The directory cannot be written.
+        OutputError: The directory cannot be written, or another's file lies there.
         MissingError: The disk is full.
     """
-    major, minor = said.capability
-    path = directory / f"model_sm{major}{minor}.plan"
+    path = directory / _name(said.capability)
+    _check_place(path)
     with atomic.explained(path):
         passport.path_of(path).unlink(missing_ok=True)
     atomic.write(path, plan.data)
     passport.write(path, said)
     return path
+
+
+def _name(capability: builder.Capability) -> str:
+    return f"model_sm{capability[0]}{capability[1]}.plan"
+
+
+def _check_place(path: Path) -> None:
+    """Refuse a path whose plan, or what lies where its passport goes, tritonkit did not write."""
+    beside = passport.path_of(path)
+    if not (os.path.lexists(path) or os.path.lexists(beside)) or ownership.is_engine_as_built(path):
+        return
+    raise OutputError(
+        f"{path if os.path.lexists(path) else beside} is not as tritonkit wrote it: it has no passport, or not its own",
+        "move it away, or name another --output",
+    )

@@ -7,7 +7,7 @@ is what it lists with another content: such a file is never lost without a word.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,15 @@ def files_of(passport: Mapping[str, Any]) -> dict[str, str]:
     """Path to SHA-256 of what was written with a passport; empty for one of tritonkit up to 0.1, which lists none."""
     files = passport.get(FILES)
     return {str(path): str(digest) for path, digest in files.items()} if isinstance(files, dict) else {}
+
+
+def packages_of(directories: Iterable[Path]) -> set[str]:
+    """What Python models in these directories import, as their passports say: each ``name==version``."""
+    packages: set[str] = set()
+    for directory in directories:
+        listed = read_passport(directory / PASSPORT).get("packages")
+        packages.update(map(str, listed) if isinstance(listed, list) else ())  # a stranger's may say anything
+    return packages
 
 
 def passports(directory: Path) -> dict[int, dict[str, Any]]:
@@ -176,9 +185,19 @@ def _is_as_written(place: Path, digest: str | None) -> bool:
 def _is_engine(place: Path) -> bool:
     """A plan that `tritonkit engine` built, or the passport beside it."""
     passport = place if place.name.endswith(".plan.json") else place.with_name(f"{place.name}.json")
-    if not passport.name.endswith(".plan.json"):
-        return False
+    return passport.name.endswith(".plan.json") and bool(_engine_passport(passport))
+
+
+def _engine_passport(path: Path) -> dict[str, Any]:
+    """The passport of a plan; empty where there is none."""
     try:
-        return bool(json.loads(passport.read_text(encoding="utf-8")).get("kind") == "engine")
-    except (OSError, ValueError, AttributeError):
-        return False
+        passport = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return passport if isinstance(passport, dict) and passport.get("kind") == "engine" else {}
+
+
+def is_engine_as_built(plan: Path) -> bool:
+    """Whether a plan is what its passport says was built, or gone, with only that passport left."""
+    passport = _engine_passport(plan.with_name(f"{plan.name}.json"))
+    return bool(passport) and (not plan.exists() or _is_as_written(plan, passport.get("plan_sha256")))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,13 +27,32 @@ class Neighbour:
         url: Its address for HTTP.
         control: What makes it load a changed model: ``watch`` (``tritonkit serve --watch``), Triton's own ``poll`` or
             ``explicit``, or nothing.
+        packages: What its Python models find, each ``name==version``.
+        models: Names of those that it serves; all of the repository if none is named.
     """
 
     url: str
     control: Control
+    packages: frozenset[str] = frozenset()
+    models: frozenset[str] = frozenset()
 
-    def advice(self, names: Sequence[str]) -> str:
-        """How this server comes to serve new files of these models."""
+    def serves(self, names: Collection[str]) -> bool:
+        """Whether any of these models is among those that it serves."""
+        return not self.models or not self.models.isdisjoint(names)
+
+    def advice(self, names: Sequence[str], repository: Path, packages: Collection[str] = ()) -> str:
+        """How this server comes to serve new files of these models.
+
+        Args:
+            names: What a caller names: the models, or the ensembles around them.
+            repository: Where they are.
+            packages: What their Python needs, each ``name==version``.
+        """
+        if missing := sorted(set(packages) - self.packages):
+            return (
+                f"the server at {self.url} was started without {', '.join(missing)}: "
+                f"`tritonkit install-server {repository}`, then start it again"
+            )
         if self.control in {"watch", "poll"}:
             return f"the server at {self.url} takes it up by itself"
         if self.control == "explicit":
@@ -45,10 +64,16 @@ class Neighbour:
         )
 
 
-def record(work: Path, repository: Path, url: str, arguments: Sequence[str], *, watch: bool) -> None:
+def record(
+    work: Path, repository: Path, url: str, arguments: Sequence[str], *, watch: bool,
+    packages: Collection[str] = (), models: Collection[str] = (),
+) -> None:  # fmt: skip
     """Say in a server's folder what it runs on."""
     mode = next((argument.partition("=")[2] for argument in arguments if "--model-control-mode=" in argument), "none")
-    about = {"repository": str(repository.resolve()), "url": url, "control": "watch" if watch else mode}
+    about = {
+        "repository": str(repository.resolve()), "url": url, "control": "watch" if watch else mode,
+        "packages": sorted(packages), "models": sorted(models),
+    }  # fmt: skip
     (work / _RECORD).write_text(json.dumps(about), encoding="utf-8")
 
 
@@ -62,5 +87,6 @@ def find(repository: Path) -> list[Neighbour]:
         except (OSError, ValueError):
             continue
         if owner.isdigit() and psutil.pid_exists(int(owner)) and about["repository"] == str(repository.resolve()):
-            neighbours.append(Neighbour(about["url"], about["control"]))
+            packages, models = frozenset(about.get("packages", ())), frozenset(about.get("models", ()))
+            neighbours.append(Neighbour(about["url"], about["control"], packages, models))
     return neighbours

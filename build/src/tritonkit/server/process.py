@@ -26,6 +26,7 @@ import psutil
 
 from tritonkit import atomic
 from tritonkit.errors import CheckFailed, InputError, OutputError
+from tritonkit.repository import selection
 from tritonkit.server import neighbours, queue_bounds, reload
 from tritonkit.server.ports import free_ports
 from tritonkit.server.runtime import BACKEND_FOLDERS, RELEASE, Runtime, find, packages_of
@@ -35,6 +36,7 @@ HOST = "127.0.0.1"
 # PR_SET_PDEATHSIG = 1). It is set in between, as code between fork and exec may not be Python in a threaded process.
 _TRAMPOLINE = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1, {signal}); os.execv(sys.argv[1], sys.argv[1:])"
 _LINK = "model_repository"
+_SELECTION = "selection"
 _PROBLEM = re.compile(r"^[EWF]\d{4} \S+ \d+ (\S+)\] (.*)$")
 # Said by every start on a machine without a GPU; neither is a problem.
 _HARMLESS = ("CUDA", "Cuda", "NVML", "DCGM", "pinned memory", "GPU metrics", "PERF_METRICS", "driver")
@@ -59,10 +61,16 @@ class TritonServer:
         keep_queue_bounds: Serve configurations whose queues have bounds as they are, though this release stalls with
             them now and then (:mod:`tritonkit.server.queue_bounds`).
         watch: Serve a copy of the repository, and take up what changes in it at each :meth:`take_up`.
+        models: Names of the models to serve; all of the repository if not given.
+
+    Attributes:
+        unbounded: Models that are served without the bounds of their queues.
+        bounded: Models that are served with them because of ``arguments``, though this release stalls with them.
 
     Raises:
         OutputError: ``repository`` is not a directory.
-        InputError: A port is in use, or ``watch`` meets a ``--model-control-mode`` of the caller's own.
+        InputError: A port is in use, ``watch`` meets a ``--model-control-mode`` of the caller's own, or the repository
+            lacks one of ``models``.
         MissingError: The server is not installed.
         CheckFailed: A model did not load, or readiness did not come in time.
     """
@@ -82,6 +90,7 @@ class TritonServer:
         cores: Sequence[int] = (),
         keep_queue_bounds: bool = False,
         watch: bool = False,
+        models: Sequence[str] = (),
     ) -> None:
         self.repository = Path(repository)
         if not self.repository.is_dir():
@@ -99,10 +108,13 @@ class TritonServer:
         self.exit_timeout_s = exit_timeout_s
         self.cores = tuple(cores)
         self.keep_queue_bounds = keep_queue_bounds
+        self.models = tuple(models)
         self.unbounded: list[str] = []
+        self.bounded: list[str] = []
         self._wanted_ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self.ports: dict[str, int] = {}
         self.log = log
+        self._served = self.repository
         self._work: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._reloader: reload.Reloader | None = None
@@ -131,19 +143,24 @@ class TritonServer:
 
     def start(self) -> TritonServer:
         """Start and wait until every model is ready."""
-        self.runtime = self.runtime.with_packages(packages_of(self.repository))
         self.ports = _choose_ports(self._wanted_ports)
         atomic.sweep(Path(tempfile.gettempdir()), neighbours.WORK)
         self._work = Path(tempfile.mkdtemp(prefix=f"{neighbours.WORK}{os.getpid()}-"))
         self.log = self.log or self._work / "triton.log"
         try:
+            self._served = self._select(self._work)
+            if packages_of(self._served):  # all of the repository's: what `tritonkit install-server` installs
+                self.runtime = self.runtime.with_packages(packages_of(self.repository), self.repository)
             with self.log.open("wb") as output:
                 self._process = self._launch(output)
             self._wait()
         except BaseException:
             self.stop()
             raise
-        neighbours.record(self._work, self.repository, self.http_url, self.arguments, watch=self.watch)
+        neighbours.record(
+            self._work, self.repository, self.http_url, self.arguments, watch=self.watch,
+            packages=self.runtime.packages, models=self.models,
+        )  # fmt: skip
         return self
 
     def stop(self) -> None:
@@ -204,18 +221,27 @@ class TritonServer:
     ) -> None:
         self.stop()
 
+    def _select(self, work: Path) -> Path:
+        """The repository that Triton is to read: the whole one, or links to some of its models."""
+        if not self.models:
+            return self.repository
+        selection.link(self.models, self.repository, work / _SELECTION)
+        return work / _SELECTION
+
     def _launch(self, output: IO[bytes]) -> subprocess.Popen[bytes]:
         assert self._work is not None
         # Triton's Python backend starts its stub through a shell without quoting, and hangs on a path with a space.
         place = self._work / _LINK
         bounded = self.keep_queue_bounds or queue_bounds.STALLS_BEFORE <= RELEASE
         if self.watch:
-            self._reloader = reload.Reloader(self.repository, place, bounded=bounded)
+            self._reloader = reload.Reloader(self._served, place, bounded=bounded, packages=self.runtime.packages)
             self.unbounded = self._reloader.unbounded
         elif bounded:
-            place.symlink_to(self.repository.absolute())
+            place.symlink_to(self._served.absolute())
         else:
-            self.unbounded = queue_bounds.lift(self.repository, place, self.arguments)
+            self.unbounded = queue_bounds.lift(self._served, place, self.arguments)
+            if queue_bounds.reads_later(self.arguments):
+                self.bounded = queue_bounds.bounded(self._served)
         backends = self._work / "backends"
         backends.mkdir()
         (backends / "python").symlink_to(self.runtime.python_backend)

@@ -30,7 +30,7 @@ def lift(repository: Path, place: Path, arguments: Sequence[str] = ()) -> list[s
     Returns:
         Models whose bounds were lifted.
     """
-    if any(argument.partition("=")[0] in _READS_LATER for argument in arguments):
+    if reads_later(arguments):
         place.symlink_to(repository.absolute())  # whatever that is when it is read
         return []
     origin = repository.resolve()  # one version of it, though a link is turned meanwhile
@@ -50,6 +50,16 @@ def lift(repository: Path, place: Path, arguments: Sequence[str] = ()) -> list[s
                 (model / inner.name).symlink_to(inner)
         (model / CONFIG).write_text(lifted[entry.name], encoding="utf-8")
     return sorted(lifted)
+
+
+def reads_later(arguments: Sequence[str]) -> str:
+    """The option that lets a server read configurations later, or other ones; empty where none does."""
+    return next((name for argument in arguments if (name := argument.partition("=")[0]) in _READS_LATER), "")
+
+
+def bounded(repository: Path) -> list[str]:
+    """Models whose queues have bounds."""
+    return sorted(folder.name for folder in repository.resolve().iterdir() if _unbounded(folder))
 
 
 def lift_in(copy: Path) -> list[str]:

@@ -14,8 +14,8 @@ import shutil
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -46,12 +46,15 @@ class Change:
         failed: Model to Triton's reason for not loading it; what it served before, it still serves.
         reconnected: Ensembles whose steps hand on other tensors than before: Triton changes the steps one after
             another, so requests to these ensembles could fail until all were changed.
+        lacking: Model to the packages that its Python needs, its steps' included, and the server was started without.
+            It was not loaded; what it served before, it still serves.
     """
 
     loaded: tuple[str, ...] = ()
     unloaded: tuple[str, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     reconnected: tuple[str, ...] = ()
+    lacking: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Reloader:
@@ -61,15 +64,17 @@ class Reloader:
         repository: What to watch; a link to a repository is followed anew at each look.
         place: Becomes a link to the newest copy: what the server is pointed at.
         bounded: Keep bounds of queues (:mod:`tritonkit.server.queue_bounds`).
+        packages: What Python models find in the server, each ``name==version``.
 
     Raises:
         OutputError: The repository changes faster than it can be copied, or cannot be read.
     """
 
-    def __init__(self, repository: Path, place: Path, *, bounded: bool) -> None:
+    def __init__(self, repository: Path, place: Path, *, bounded: bool, packages: Collection[str] = ()) -> None:
         self.repository = repository
         self.place = place
         self.bounded = bounded
+        self.packages = frozenset(packages)
         self.unbounded: list[str] = []
         self._copies = _make_home(repository.resolve(), place.parent)
         self._number = 0
@@ -110,9 +115,12 @@ class Reloader:
         gone = sorted(set(self._loaded) - set(copied))
         old, new = _configs(before), _configs(self._current)
         self._turn()
-        change = self._ask(url, timeout_s, changed, gone, old, new)
+        lacking = {name: packages for name in changed if (packages := self._lacks(name, new))}
+        loadable = [name for name in changed if name not in lacking]
+        change = replace(self._ask(url, timeout_s, loadable, gone, old, new), lacking=lacking)
         self._loaded, self._looked = copied, copied
-        self._digests = {name: digests.get(name) or self._digests[name] for name in copied}
+        # What was not loaded is looked at again when as little as its passport changes.
+        self._digests = {name: "" if name in lacking else digests.get(name) or self._digests[name] for name in copied}
         shutil.rmtree(before, ignore_errors=True)
         return change if changed or gone else None
 
@@ -138,6 +146,11 @@ class Reloader:
         raise OutputError(
             f"{self.repository} changes while it is being read", "build or copy into it once, and start again"
         )
+
+    def _lacks(self, name: str, configs: Mapping[str, pb.ModelConfig]) -> tuple[str, ...]:
+        """Packages that a model's Python needs, its steps' included, and that the server does not have."""
+        needed = ownership.packages_of(self._current / model for model in {name} | _steps(name, configs))
+        return tuple(sorted(needed - self.packages))
 
     def _turn(self) -> None:
         """Point the server's link at the newest copy, in one step."""

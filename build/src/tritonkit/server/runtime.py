@@ -6,7 +6,6 @@ compiled against numpy 1, so what runs inside it (onnxruntime) is installed apar
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import json
@@ -74,8 +73,12 @@ class Runtime:
         key = hashlib.sha256("\n".join(self.packages).encode()).hexdigest()[:12]
         return self.path.with_name(f"{self.path.name}-packages-{key}")
 
-    def with_packages(self, packages: Iterable[str]) -> Runtime:
+    def with_packages(self, packages: Iterable[str], repository: Path) -> Runtime:
         """The same server, whose Python models find these packages.
+
+        Args:
+            packages: Each ``name==version``.
+            repository: Whose models import them.
 
         Raises:
             MissingError: They are not installed for it.
@@ -84,7 +87,7 @@ class Runtime:
         if not equipped.python_environment.is_dir():
             raise MissingError(
                 f"Python models here need {', '.join(equipped.packages)}, which the Triton server does not have",
-                "run `tritonkit install-server REPOSITORY` with this repository",
+                f"run `tritonkit install-server {repository}`",
             )
         return equipped
 
@@ -198,11 +201,7 @@ def install_packages(runtime: Runtime, packages: Iterable[str]) -> Runtime:
 
 def packages_of(repository: Path) -> set[str]:
     """What the Python models of a repository import, as their passports say: each ``name==version``."""
-    packages: set[str] = set()
-    for path in repository.glob(f"*/{ownership.PASSPORT}"):
-        with contextlib.suppress(TypeError):  # a stranger's file of that name
-            packages.update(map(str, ownership.read_passport(path).get("packages", ())))
-    return packages
+    return ownership.packages_of(path.parent for path in repository.glob(f"*/{ownership.PASSPORT}"))
 
 
 def _check_machine() -> None:

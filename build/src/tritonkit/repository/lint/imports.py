@@ -6,6 +6,7 @@ Files beside ``model.py`` that it imports are followed. What an image has is :mo
 from __future__ import annotations
 
 import ast
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tritonkit.repository.lint import backends
-from tritonkit.repository.lint.contents import Model, is_file, is_folder
+from tritonkit.repository.lint.contents import Model, entries, is_file, is_folder
 
 # Triton's Python backend brings these itself (README of triton-inference-server/python_backend).
 _BACKENDS_OWN = frozenset({"triton_python_backend_utils", "c_python_backend_utils"})
@@ -71,6 +72,30 @@ def foreign(model: Model) -> list[Import]:
             if entry.module not in imports or (entry.certain and not imports[entry.module].certain):
                 imports[entry.module] = entry
     return list(imports.values())
+
+
+def packages(model: Model) -> dict[str, str]:
+    """What a Python model's passport lists under ``packages``, and its folders do not have: name to ``name==version``.
+
+    A recipe's ``python`` section lists them; its file is imported by name, so that reading ``model.py`` shows nothing.
+    """
+    listed = model.passport.said.get("packages")
+    own = _OWN_ENVIRONMENT in model.config.parameters
+    if not isinstance(listed, list) or model.served.backend != backends.PYTHON or own:
+        return {}
+    requirements = {package_name(requirement): requirement for requirement in map(str, listed)}
+    places = [model.directory, *(model.version(number) for number in model.loaded)]
+    # `pip install --target` leaves a folder NAME-VERSION.dist-info beside what it installs.
+    beside = {
+        package_name(entry.stem.rpartition("-")[0]) for place in places for entry in entries(place)
+        if entry.suffix == ".dist-info"
+    }  # fmt: skip
+    return {name: requirement for name, requirement in requirements.items() if name not in beside}
+
+
+def package_name(requirement: str) -> str:
+    """The name of ``name==version`` as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", requirement.partition("==")[0]).lower()
 
 
 def _follow(source: Path) -> Iterator[Import]:

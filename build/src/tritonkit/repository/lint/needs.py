@@ -27,11 +27,18 @@ def device(model: Model) -> Device:
 
 
 def beyond_nvidias_image(model: Model) -> tuple[str, ...]:
-    """Names of what a model loads that NVIDIA's `-py3` image lacks: a backend, or modules of Python."""
+    """What a model loads that NVIDIA's `-py3` image lacks: a backend, modules of Python, or packages.
+
+    A package that only an image of one's own can have is ``name==version``.
+    """
     if model.served.backend == backends.TRITONKIT_ONNXRUNTIME:
         return (backends.TRITONKIT_ONNXRUNTIME,)
     modules = {entry.module for entry in imports.foreign(model) if entry.certain}
-    return tuple(sorted(modules - images.PYTHON_MODULES))
+    packages = {
+        name if name in images.TOOLS_MODULES else requirement for name, requirement in imports.packages(model).items()
+        if name not in images.PYTHON_MODULES | modules
+    }  # fmt: skip
+    return tuple(sorted((modules - images.PYTHON_MODULES) | packages))
 
 
 def of_image(repository: Repository) -> dict[str, tuple[str, ...]]:

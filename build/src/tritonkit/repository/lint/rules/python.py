@@ -91,7 +91,8 @@ def import_not_in_image(model: Model, context: Context) -> Iterator[Problem]:
     `tokenizers`. A model that imports another module does not load there. Checked only with `--image`; of an image of
     your own, and of NVIDIA's other variants, nothing is known. Where `--image` names a release only, it may be either,
     so this is a remark; where the import stands in a function or a condition, a warning. A model with
-    `EXECUTION_ENV_PATH` brings its environment along.
+    `EXECUTION_ENV_PATH` brings its environment along. Of a recipe's `python` section the packages count that its
+    passport lists, unless they lie beside the model (`pip install --target`).
     """
     options = context.options
     if options.image is None or options.origin == "other" or options.variant not in {"", images.PLAIN}:
@@ -104,3 +105,11 @@ def import_not_in_image(model: Model, context: Context) -> Iterator[Problem]:
             f"{entry.path.name} imports {entry.module}, and NVIDIA's images do not have it",
             images.where(entry.module), entry.line, entry.path, severity,
         )  # fmt: skip
+    known = images.PYTHON_MODULES | {entry.module for entry in imports.foreign(model)}
+    for name, requirement in imports.packages(model).items():
+        if name not in known:
+            yield Problem(
+                f"it needs {requirement}, as its passport says, and NVIDIA's images do not have it",
+                images.where(name if name in images.TOOLS_MODULES else requirement), path=model.passport.path,
+                severity=None if options.origin else "info",
+            )  # fmt: skip
