@@ -119,7 +119,10 @@ def _lines(change: Change) -> Iterator[str]:
     for name in change.reconnected:
         yield f"{name}: its steps hand on other tensors than before; requests to it could fail while it was reloaded"
     for name, reason in change.failed.items():
-        yield f"not reloaded: {name}: {reason}\n  fix: build it again; what it served before, it still serves"
+        fix = "build it again; what it served before, it still serves"
+        if "ModuleNotFoundError" in reason:  # a package of its Python functions; a server takes packages when it starts
+            fix = "`tritonkit install-server REPOSITORY` installs its packages; then start this server again"
+        yield f"not reloaded: {name}: {reason}\n  fix: {fix}"
 
 
 def _install(options: argparse.Namespace) -> int:
