@@ -59,6 +59,27 @@ def void(_: object) -> None:
     return None
 
 
+REJECTS_ZERO = """import torch
+class Net(torch.nn.Module):
+    def forward(self, x, lengths):
+        if int(lengths.min()) < 2:
+            raise RuntimeError("no empty rows")
+        return x[:, :3]
+def load():
+    return Net()
+"""
+PACKED = """import torch
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = torch.nn.LSTM(2, 3, batch_first=True)
+    def forward(self, x, lengths):
+        packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths.clamp(1), batch_first=True, enforce_sorted=False)
+        return self.lstm(packed)[1][0][0]
+def load():
+    return Net()
+"""
+
 CASES: dict[str, tuple[dict[str, Any], str, Callable[[Project], None], list[str]]] = {
     "unknown key": ({"input": {}}, NET, void, ["net.yaml:", "input: unknown key, did you mean 'inputs'?"]),
     "unknown key inside a section": (
@@ -77,6 +98,26 @@ CASES: dict[str, tuple[dict[str, Any], str, Callable[[Project], None], list[str]
     "source file that is not there": ({"source": "other.py:load"}, NET, void, ["there is no file", "other.py"]),
     "source function that is not there": ({"source": "net.py:lod"}, NET, void, ["has no 'lod'", "load"]),
     "source that raises": ({}, "def load():\n    open('weights.pt')\n", void, ["FileNotFoundError", "weights.pt"]),
+    "source that raises says its line": ({}, "def load():\n    open('weights.pt')\n", void, ["(net.py, line 2)"]),
+    "source whose import raises": ({}, "import numpy\n1 / 0\n", void, ["does not import", "(net.py, line 2)"]),
+    "samples that raise": (
+        {"samples": "net.py:samples"}, "def samples():\n    yield {'x': 1 / 0}\n" + NET, void,
+        ["ZeroDivisionError", "(net.py, line 2)"],
+    ),
+    "forward that rejects the values": (
+        {
+            "inputs": {"x": {"dtype": "fp32", "dims": ["n"]}, "lengths": {"dtype": "int64", "dims": []}},
+            "shapes": {"n": {"min": 1, "opt": 8, "max": 16}},
+        },
+        REJECTS_ZERO, void, ["no empty rows", "(net.py, line 5)", "name real inputs: `samples: file.py:function`", "a mask"],
+    ),
+    "packed sequences": (
+        {
+            "inputs": {"x": {"dtype": "fp32", "dims": ["n", 2]}, "lengths": {"dtype": "int64", "dims": []}},
+            "shapes": {"n": {"min": 2, "opt": 8, "max": 16}},
+        },
+        PACKED, void, ["cannot export", "pool its states with a mask"],
+    ),
     "source that returns no module": ({}, "def load():\n    return 3\n", void, ["returned a int", "torch.nn.Module"]),
     "forward that rejects the inputs": (
         {"inputs": {"x": {"dtype": "fp32", "dims": [5]}}}, NET, void, ["forward rejects", "x float32[2, 5]"],

@@ -133,3 +133,6 @@ def test_init_never_overwrites_a_file(project: Project, monkeypatch: pytest.Monk
     assert status == 2
     assert "exists" in err
     assert path.read_text() == before
+    status, _, err = project.run("init", "net.py:no_such_function", "--output", str(path))
+    assert status == 2
+    assert "exists" in err  # before the model is loaded

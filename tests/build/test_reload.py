@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from support import Project
 
+from tritonkit.cli.serve import _lines
 from tritonkit.errors import InputError
 from tritonkit.server import TritonServer, reload
 from tritonkit.server.runtime import Runtime
@@ -278,3 +279,12 @@ def test_a_copy_is_one_state_of_the_repository_though_it_is_exchanged_all_the_ti
 def test_watch_refuses_another_way_of_loading(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--model-control-mode"):
         TritonServer(tmp_path, watch=True, arguments=["--model-control-mode=poll"])
+
+
+def test_a_model_whose_package_is_missing_says_how_to_install_it() -> None:
+    missing, broken = [
+        next(_lines(reload.Change(failed={"photo": reason})))
+        for reason in ("Internal: ModuleNotFoundError: No module named 'PIL'", "invalid syntax")
+    ]
+    assert "fix: `tritonkit install-server REPOSITORY` installs its packages; then start this server again" in missing
+    assert "fix: build it again" in broken

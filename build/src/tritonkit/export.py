@@ -102,13 +102,30 @@ def reference(adapter: Adapter, recipe: Recipe, inputs: Mapping[str, Array]) -> 
     except Exception as error:
         raise SourceError(
             f"{recipe.path}: the module's forward rejects the declared inputs ({shapes_of(inputs)}): "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            "make dtype and dims (without the batch dimension) those that forward expects",
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            f"{sources.place(error)}",
+            _rejection_fix(recipe),
         ) from error
     outputs = {}
     for (name, spec), tensor in zip(recipe.outputs.items(), tensors, strict=True):
         outputs[name] = _numpy(recipe, name, spec, tensor)
     return outputs
+
+
+def _rejection_fix(recipe: Recipe) -> str:
+    """What may be wrong where a module rejects its inputs: their types and dims, or the values that they were given."""
+    fix = "make dtype and dims (without the batch dimension) those that forward expects"
+    if recipe.samples is None and any(np.issubdtype(spec.type.numpy, np.integer) for spec in recipe.inputs.values()):
+        fix += (
+            "; or, if it is the values (without samples integers are 0 and 1), name real inputs: "
+            "`samples: file.py:function`"
+        )
+    if recipe.shapes:
+        fix += (
+            f"; samples are cut and repeated to each size of {', '.join(recipe.shapes)}: a length in an input of its "
+            "own does not follow, a mask of the same dimension does"
+        )
+    return fix
 
 
 def _tensor(array: Array) -> torch.Tensor:
@@ -174,8 +191,9 @@ def _exported(adapter: Adapter, args: tuple[torch.Tensor, ...], recipe: Recipe) 
 
 def _not_exported(recipe: Recipe, error: Exception) -> SourceError:
     return SourceError(
-        f"{recipe.path}: PyTorch cannot export the module: {_reason(error)}",
-        "data-dependent control flow and ops without an ONNX form must go; `--debug` shows the whole report",
+        f"{recipe.path}: PyTorch cannot export the module: {_reason(error)}{sources.place(error)}",
+        "data-dependent control flow and ops without an ONNX form must go (of packed sequences too: run the layer over "
+        "the padding, and pool its states with a mask); `--debug` shows the whole report",
     )
 
 

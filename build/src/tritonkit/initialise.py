@@ -294,7 +294,9 @@ def as_yaml(found: Sketch) -> str:
         f"source: {found.source}",
         "inputs:",
         *_tensor_lines(found.inputs),
-        "outputs:",
+        "outputs:   # rename them if you like: they are in the order in which the module returns them"
+        if all(name.startswith("output_") for name in found.outputs)
+        else "outputs:",
         *_tensor_lines(found.outputs),
     ]
     moving = dict.fromkeys(dim for _, dims in found.inputs.values() for dim in dims if isinstance(dim, str))
@@ -309,7 +311,7 @@ def as_yaml(found: Sketch) -> str:
     lines += [
         "# samples: my_module:function   # yields real inputs; without it, checks run on noise (0 and 1 for integers)",
         "# tolerance: 0.0001             # largest difference from the module, over the output's largest value",
-        "# batching: {max_queue_delay_us: 1000, instances: 1}",
+        "# batching: {max_queue_delay_us: 1000, instances: 2}   # the target cpu's defaults",
     ]
     return "\n".join(line for line in lines if line) + "\n"
 

@@ -38,7 +38,7 @@ def load(recipe: Recipe, count: int) -> list[Sample]:
         raise
     except (Exception, SystemExit) as error:
         raise SourceError(
-            f"{key} failed: {type(error).__name__}: {error}",
+            f"{key} failed: {type(error).__name__}: {error}{sources.place(error)}",
             "run the function by itself to see its traceback",
         ) from error
     if not found:

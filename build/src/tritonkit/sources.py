@@ -10,6 +10,8 @@ import importlib.util
 import os
 import shlex
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -146,7 +148,7 @@ def _import(name: str, directory: Path, key: str) -> ModuleType:
         raise
     except (Exception, SystemExit) as error:
         raise SourceError(
-            f"{key}: {name} does not import: {type(error).__name__}: {error}",
+            f"{key}: {name} does not import: {type(error).__name__}: {error}{place(error)}",
             "install what it needs, or correct the name (relative files end in .py)",
         ) from error
 
@@ -184,6 +186,29 @@ def forget() -> None:
     _active.clear()
 
 
+def place(error: BaseException) -> str:
+    """`` (file.py, line 12)``: the last line of the user's own code that an exception went through; empty without one.
+
+    Causes count too, innermost first: PyTorch's exporter wraps what a module raises.
+    """
+    places = []
+    cause: BaseException | None = error
+    while cause is not None:
+        places.append([frame for frame in traceback.extract_tb(cause.__traceback__) if _is_users(frame.filename)])
+        cause = cause.__cause__
+    for frames in reversed(places):
+        if frames:
+            return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+    return ""
+
+
+def _is_users(file: str) -> bool:
+    path = Path(file)
+    ours = not path.is_relative_to(Path(__file__).parent) or path.is_relative_to(Path(__file__).parent / "zoo")
+    libraries = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    return path.is_file() and ours and not any(path.is_relative_to(library) for library in libraries)
+
+
 @contextmanager
 def _user_code(key: str) -> Iterator[None]:
     """Turn whatever a user's function raises into a SourceError that says where."""
@@ -199,6 +224,6 @@ def _user_code(key: str) -> Iterator[None]:
         ) from error
     except (Exception, SystemExit) as error:
         raise SourceError(
-            f"{key} failed: {type(error).__name__}: {error}",
+            f"{key} failed: {type(error).__name__}: {error}{place(error)}",
             "run the function by itself to see its traceback",
         ) from error

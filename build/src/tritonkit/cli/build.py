@@ -231,6 +231,8 @@ def _init(options: argparse.Namespace) -> int:
     shapes = dict(initialise.parse_input(text) for text in options.input)
     if not 0 <= options.max_batch_size <= MOST_BATCH:
         raise InputError(f"--max-batch-size {options.max_batch_size} is no batch size", f"0 to {MOST_BATCH}")
+    if options.output and options.output.exists():  # before a model is loaded and run
+        raise OutputError(f"{options.output} exists", "name another file with --output")
     found = initialise.sketch(options.model, directory, shapes, options.max_batch_size)
     path: Path = options.output or Path(f"{found.name}.yaml")
     if path.exists():

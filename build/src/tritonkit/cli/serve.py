@@ -157,7 +157,10 @@ def _lines(change: Change, repository: Path) -> Iterator[str]:
             f"  fix: `tritonkit install-server {repository}`, then start the server again"
         )
     for name, reason in change.failed.items():
-        yield f"not reloaded: {name}: {reason}\n  fix: build it again; what it served before, it still serves"
+        fix = "build it again; what it served before, it still serves"
+        if "ModuleNotFoundError" in reason:  # a package of its Python functions; a server takes packages when it starts
+            fix = "`tritonkit install-server REPOSITORY` installs its packages; then start this server again"
+        yield f"not reloaded: {name}: {reason}\n  fix: {fix}"
 
 
 def _install(options: argparse.Namespace) -> int:
