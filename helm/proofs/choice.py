@@ -29,8 +29,9 @@ PEAK = 6.0  # pods' capacities
 DAYS = 3  # each with its own noise: how a spike meets a fleet is luck, and one day's luck chooses badly
 # Good enough: on all days of either kind of pod, at most one minute in 200 is bad, and one request in 5,000 lost.
 BAD_SHARE, LOST_SHARE = 0.005, 0.0002
-# Pod-hours that differ by less are a tie, which three days cannot tell apart: fewer bad minutes decide it.
-TIE = 0.02
+# Pod-hours that differ by less are a tie, and fewer bad minutes decide it: a default serves models that nobody has
+# measured, and the last few pod-hours bring it to where one that batches less well is overloaded.
+TIE = 0.05
 
 UP = hpa.Rules(0, (hpa.Policy("Percent", 100, 15), hpa.Policy("Pods", 4, 15)))
 DOWN = hpa.Rules(300, (hpa.Policy("Percent", 10, 60),))

@@ -281,10 +281,10 @@ def test_watch_refuses_another_way_of_loading(tmp_path: Path) -> None:
         TritonServer(tmp_path, watch=True, arguments=["--model-control-mode=poll"])
 
 
-def test_a_model_whose_package_is_missing_says_how_to_install_it() -> None:
+def test_a_model_that_imports_a_package_that_no_passport_lists_says_where_to_name_it() -> None:
     missing, broken = [
-        next(_lines(reload.Change(failed={"photo": reason})))
+        next(_lines(reload.Change(failed={"photo": reason}), Path("models")))
         for reason in ("Internal: ModuleNotFoundError: No module named 'PIL'", "invalid syntax")
     ]
-    assert "fix: `tritonkit install-server REPOSITORY` installs its packages; then start this server again" in missing
+    assert "fix: name the package under `packages` of the recipe's `python`, build it again" in missing
     assert "fix: build it again" in broken

@@ -35,7 +35,9 @@ def test_int8_keeps_the_recipes_bounds_on_samples_that_made_no_variant(name: str
     wanted = recipe.load(root / f"build/recipes/{name}.yaml")
     base, _ = exporting.exported(wanted)
     artifact, _ = variants.make(wanted, base, target, "int8")
-    judged = variants.judged(wanted)[:128]  # of the gate's 256: emulating what a GPU runs takes a third of a second each
+    judged = variants.judged(wanted)[
+        :128
+    ]  # of the gate's 256: emulating what a GPU runs takes a third of a second each
     assert len(judged) == 128
     truth = search.evaluate(graph.Session(base.graph), wanted, judged)
     got = search.evaluate(graph.Session(artifact.graph, optimize=target == "cpu"), wanted, judged)

@@ -328,8 +328,8 @@ def test_a_polite_kill_in_the_middle_leaves_a_report_of_what_was_proved(
     server: TritonServer, write_recipe: Recipes, tmp_path: Path
 ) -> None:
     command = [
-        sys.executable, capacity.__file__, "--model", write_recipe("sleep"), "--slo", "p99_ms=500", "--host",
-        server.grpc_url, "--duration", "1s", "--warm-up", "0s", "--reports", tmp_path / "reports",
+        sys.executable, str(capacity.__file__), "--model", str(write_recipe("sleep")), "--slo", "p99_ms=500", "--host",
+        server.grpc_url, "--duration", "1s", "--warm-up", "0s", "--reports", str(tmp_path / "reports"),
     ]  # fmt: skip
     log = tmp_path / "progress.txt"
     with (

@@ -11,7 +11,7 @@ tritonkit_{{ snakecase . }}
 {{/* What the autoscaler aims at: the user's target, or what fits the signal and the accelerator. Takes w's values. */}}
 {{- define "tritonkit.target" -}}
 {{- if not (kindIs "invalid" .autoscaling.target) -}}{{ .autoscaling.target }}
-{{- else if and (eq .autoscaling.signal "inFlightRequests") (ne .accelerator.kind "cpu") -}}12
+{{- else if and (eq .autoscaling.signal "inFlightRequests") (ne .accelerator.kind "cpu") -}}8
 {{- else -}}2
 {{- end -}}
 {{- end -}}

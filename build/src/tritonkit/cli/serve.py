@@ -158,8 +158,10 @@ def _lines(change: Change, repository: Path) -> Iterator[str]:
         )
     for name, reason in change.failed.items():
         fix = "build it again; what it served before, it still serves"
-        if "ModuleNotFoundError" in reason:  # a package of its Python functions; a server takes packages when it starts
-            fix = "`tritonkit install-server REPOSITORY` installs its packages; then start this server again"
+        if "ModuleNotFoundError" in reason:  # one that no passport lists, or it would be among the lacking
+            fix = (
+                "name the package under `packages` of the recipe's `python`, build it again, and start the server again"
+            )
         yield f"not reloaded: {name}: {reason}\n  fix: {fix}"
 
 
