@@ -81,8 +81,8 @@ def _serve(options: argparse.Namespace) -> int:
         out.print(f"ready: {server.grpc_url}  {server.http_url}  metrics {server.metrics_url}", soft_wrap=True)
         if server.unbounded:
             out.print(
-                f"without queue bounds: {', '.join(server.unbounded)}; Triton {RELEASE} stalls with them "
-                "(--keep-queue-bounds)", soft_wrap=True,
+                f"without queue bounds: {', '.join(server.unbounded)}; any number of requests may wait here, as Triton "
+                f"{RELEASE} now and then stalls with a bound (--keep-queue-bounds leaves it in)", soft_wrap=True,
             )  # fmt: skip
         if server.bounded:
             option = queue_bounds.reads_later(server.arguments)

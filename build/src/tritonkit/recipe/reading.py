@@ -34,7 +34,8 @@ def load(path: Path) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot read recipe {path}: {error}", "check the path") from error
+        fix = f"name a recipe, or write one: tritonkit init {path}" if path.is_dir() else "check the path"
+        raise RecipeError(f"cannot read recipe {path}: {error}", fix) from error
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
