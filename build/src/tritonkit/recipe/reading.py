@@ -22,6 +22,7 @@ from tritonkit.recipe.sections import (
     TensorSpec,
     Text,
 )
+from tritonkit.unique_keys import UniqueKeyLoader
 
 
 def load(path: Path) -> Recipe:
@@ -36,8 +37,8 @@ def load(path: Path) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot read recipe {path}: {error}", "check the path") from error
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=UniqueKeyLoader)
+        data = yaml.load(text, Loader=UniqueKeyLoader)
     except yaml.YAMLError as error:
         raise RecipeError(f"{path} is not valid YAML: {error}", "correct the syntax at that line") from error
     if not isinstance(data, dict):
