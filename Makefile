@@ -47,7 +47,8 @@ model = $(call quoted,$(or $(MODEL),efficientnet_lite0))
 recipe = $(call quoted,$(if $(or $(findstring /,$(MODEL)),$(filter %.yaml %.yml,$(MODEL))),$(MODEL),build/recipes/$(MODEL).yaml))
 quoted = '$(subst ','\'',$(1))'# for the shell, whatever is in it
 # Ends with what a misspelt name was probably meant to be: $(call suggest,what it is,the name,those that there are)
-suggest = $(PYTHON) -c 'import difflib, sys; kind, name, *known = sys.argv[1:]; near = difflib.get_close_matches(name, known, 1); \
+suggest = $(PYTHON) -c 'import difflib, sys; kind, name, *known = sys.argv[1:]; known_by_case = {word.lower(): word for word in known}; \
+  near = [known_by_case[word] for word in difflib.get_close_matches(name.lower(), known_by_case, 1)]; \
   print("there is no", kind, name + (("; did you mean %s?" % near[0]) if near else "; `make help` lists what there is"))' \
   $(call quoted,$(1)) $(call quoted,$(2)) $(3)
 named = $(shell sed -nE 's/$(1)/\1/p' $(firstword $(MAKEFILE_LIST)))

@@ -143,5 +143,8 @@ def name(one: Object) -> str:
 
 
 def as_stream(objects: Sequence[Object]) -> str:
-    """Objects as kubectl takes them on standard input, each validated as what it is."""
-    return "\n---\n".join(json.dumps(one) for one in objects)
+    """Objects as kubectl takes them on standard input, each validated as what it is.
+
+    The stream begins as YAML: older kubectls (1.32) take one that begins with a brace for JSON, and refuse its ``---``.
+    """
+    return "".join(f"---\n{json.dumps(one)}\n" for one in objects)

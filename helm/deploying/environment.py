@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tritonkit.cli.arguments import closest, did_you_mean
 from tritonkit.errors import InputError
 from tritonkit.recipe import Target
+from tritonkit.unique_keys import UniqueKeyLoader
 
 FOLDER = Path(__file__).parents[1] / "environments"
 # Where `make build TARGET=…` puts models.
@@ -91,11 +92,11 @@ def load(name: str) -> Environment:
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
     except FileNotFoundError:
         raise InputError(f"there is no environment {name!r} ({path})", _hint(name)) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read: {error}", "correct it") from error
+        raise InputError(f"{path} cannot be read: {error}", "correct it at that line") from error
     try:
         said = _File.model_validate(data if data is not None else {})
     except ValidationError as error:

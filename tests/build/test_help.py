@@ -164,6 +164,7 @@ def test_make_help_has_an_example_for_every_verb_that_takes_variables_and_each_i
         (["loadtset"], "error: there is no verb loadtset; did you mean loadtest?\n"),
         (["qqqq"], "error: there is no verb qqqq; `make help` lists what there is\n"),
         (["help", "MODLE=x"], "there is no variable MODLE; did you mean MODEL?"),
+        (["help", "env=prod"], "there is no variable env; did you mean ENV?"),
     ],
 )
 def test_make_suggests_verbs_and_variables_and_does_nothing(root: Path, words: list[str], answer: str) -> None:

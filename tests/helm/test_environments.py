@@ -46,6 +46,13 @@ def test_an_environment_in_another_encoding_is_no_traceback(tmp_path: Path) -> N
         environment.load(str(tmp_path / "e.yaml"))
 
 
+def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("deploy: {}\nvalues:\n  accelerator: {kind: cpu}\n  replicas: 2\n  accelerator: {count: 2}\n")
+    with pytest.raises(InputError, match=r"(?s)'accelerator' stands here.*line 3.*a second time here.*line 5"):
+        environment.load(str(path))
+
+
 def test_an_unknown_environment_is_told_which_there_are() -> None:
     with pytest.raises(InputError, match="did you mean prod"):
         environment.load("prodd")

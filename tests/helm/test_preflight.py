@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -324,3 +325,16 @@ def test_node_affinity_is_read_as_the_scheduler_reads_it(rule: Object, fits: boo
     there = node()
     there["metadata"]["labels"] |= {"zone": "a", "gpus": "4"}
     assert (not lines(nodes.check("D", pod, 1, [there], on_demand=False), "missing")) == fits
+
+
+def test_every_kubectl_of_this_machine_takes_several_objects(cluster: Cluster) -> None:
+    """kubectl 1.32 takes a stream that begins with a brace for JSON, and refuses what separates its objects."""
+    objects = [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}} for name in "ab"]
+    stream = chart.as_stream(objects)
+    assert stream.startswith("---\n")
+    assert list(yaml.safe_load_all(stream)) == objects
+    for program in {cluster.kubectl, Path(shutil.which("kubectl") or cluster.kubectl)}:
+        answer = Cluster(program, cluster.context, cluster.namespace).run(
+            "apply", "--server-side", "--dry-run=server", "-f", "-", given=stream
+        )
+        assert answer.returncode == 0, (program, answer.stderr)

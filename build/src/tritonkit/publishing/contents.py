@@ -82,7 +82,10 @@ def read(repository: Path) -> Contents:
         else:
             skipped.append(entry.name)
     if not sources:
-        raise OutputError(f"{repository} holds no model", "name a model repository; `tritonkit build` makes one")
+        raise OutputError(
+            f"{repository} holds no model",
+            "name a model repository; `tritonkit build RECIPE` or, in a checkout, `make build` makes one",
+        )
     sources.sort(key=lambda source: source.path)
     return Contents(tuple(sources), tuple(skipped), tuple(_foreign(sources, repository.resolve())))
 

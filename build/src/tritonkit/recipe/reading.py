@@ -22,6 +22,7 @@ from tritonkit.recipe.sections import (
     TensorSpec,
     Text,
 )
+from tritonkit.unique_keys import UniqueKeyLoader
 
 
 def load(path: Path) -> Recipe:
@@ -37,8 +38,8 @@ def load(path: Path) -> Recipe:
         fix = f"name a recipe, or write one: tritonkit init {path}" if path.is_dir() else "check the path"
         raise RecipeError(f"cannot read recipe {path}: {error}", fix) from error
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=UniqueKeyLoader)
+        data = yaml.load(text, Loader=UniqueKeyLoader)
     except yaml.YAMLError as error:
         raise RecipeError(f"{path} is not valid YAML: {error}", "correct the syntax at that line") from error
     if not isinstance(data, dict):
