@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from deploying import chart, nodes
+from deploying import chart, nodes, room
 from deploying.chart import Rendered
 from deploying.check import Check
 from deploying.cluster import Cluster, Forbidden, Unreachable
@@ -153,11 +153,13 @@ def _nodes(cluster: Cluster, environment: Environment, made: Rendered) -> Iterat
     wanted = [(one, spec) for one, spec in chart.pods(made.objects) if nodes.asked(spec) or _claims_devices(spec)]
     if not wanted:
         yield Check("nodes", "ok", "no pod asks for a GPU")
-        return
     listed = (cluster.get("nodes") or {"items": []})["items"]
+    on_demand = environment.deploy.gpu_nodes == "onDemand"
+    for one, spec in chart.pods(made.objects):
+        if space := room.check(chart.name(one), spec, nodes.fitting(spec, listed), on_demand):
+            yield space
     for one, spec in wanted:
         count, _ = chart.replicas(one, made.objects)
-        on_demand = environment.deploy.gpu_nodes == "onDemand"
         yield from nodes.check(chart.name(one), spec, count, listed, on_demand, environment.deploy.pool_labels)
         strategy = one["spec"].get("strategy", {}).get("rollingUpdate", {})
         if strategy.get("maxSurge") not in {None, 0, "0"}:

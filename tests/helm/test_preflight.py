@@ -224,6 +224,15 @@ def test_the_first_thing_that_keeps_a_pod_from_a_node_is_named(there: list[Objec
         assert expected in missing[0]
 
 
+def test_pods_without_a_gpu_need_room_too(api: ApiServer, cluster: Cluster, tmp_path: Path) -> None:
+    api.add(thing("Namespace", "inference"), node("cpu-1", product="", gpus=0, taints=[]))
+    large = {"requests": {"cpu": "16", "memory": "64Gi"}, "limits": {"memory": "64Gi"}}
+    values = {"models": {"uri": "s3://b/p"}, "accelerator": {"kind": "cpu"}, "resources": large}
+    made = render(values, tmp_path)
+    (line,) = [line for line in lines(preflight.look(cluster, ENVIRONMENT, made), "missing") if line.startswith("room")]
+    assert "and no node that fits has so much for pods; cpu-1 has 7.91 CPUs and 30 GiB" in line
+
+
 def test_nodes_that_an_autoscaler_adds_need_not_be_there() -> None:
     (check,) = nodes.check("D", GPU_POD | {"affinity": {}}, 1, [], on_demand=True)
     assert (check.state, "onDemand" in check.text) == ("note", True)
