@@ -28,7 +28,7 @@ from tritonkit import atomic
 from tritonkit.errors import CheckFailed, InputError, OutputError
 from tritonkit.server import neighbours, queue_bounds, reload
 from tritonkit.server.ports import free_ports
-from tritonkit.server.runtime import BACKEND_FOLDERS, RELEASE, Runtime, find, packages_of
+from tritonkit.server.runtime import BACKEND_FOLDERS, RELEASE, Runtime, check_engines, find, packages_of
 
 HOST = "127.0.0.1"
 # Makes the kernel end the server when the process that started it dies, however it dies (prctl(2),
@@ -63,7 +63,7 @@ class TritonServer:
     Raises:
         OutputError: ``repository`` is not a directory.
         InputError: A port is in use, or ``watch`` meets a ``--model-control-mode`` of the caller's own.
-        MissingError: The server is not installed.
+        MissingError: The server is not installed, or the repository has a language model, for which it has no engine.
         CheckFailed: A model did not load, or readiness did not come in time.
     """
 
@@ -93,6 +93,9 @@ class TritonServer:
             raise InputError(
                 "--watch loads models by itself, and --model-control-mode says who else does", "leave one of them out"
             )
+        chosen = ("--model-control-mode", "--exit-on-error")  # the caller says what has to load
+        if watch or not any(argument.startswith(chosen) for argument in arguments):
+            check_engines(self.repository)
         self.runtime = runtime or find()
         self.arguments = (*arguments, *reload.ARGUMENTS) if watch else tuple(arguments)
         self.timeout_s = timeout_s

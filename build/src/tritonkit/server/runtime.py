@@ -21,6 +21,7 @@ from typing import Literal
 
 from tritonkit import atomic, machine, progress, store
 from tritonkit.errors import MissingError
+from tritonkit.recipe import IMAGES, image_of
 from tritonkit.repository import ownership
 
 Device = Literal["cpu", "cuda"]
@@ -203,6 +204,22 @@ def packages_of(repository: Path) -> set[str]:
         with contextlib.suppress(TypeError):  # a stranger's file of that name
             packages.update(map(str, ownership.read_passport(path).get("packages", ())))
     return packages
+
+
+def check_engines(repository: Path) -> None:
+    """Refuse a repository with language models that tritonkit built: this server has no engine for them.
+
+    Raises:
+        MissingError: There is one; the fix names the image that has its engine.
+    """
+    for path in sorted(repository.glob(f"*/{ownership.PASSPORT}")):
+        said = ownership.read_passport(path).get("llm")
+        if isinstance(said, dict) and said.get("engine") in IMAGES:
+            raise MissingError(
+                f"{path.parent.name} is a language model for {said['engine']}, which the embedded server does not have",
+                f"serve the repository with {image_of(str(said['engine']))} (docs/llm.md), or only other models: "
+                "-- --model-control-mode=explicit --load-model=NAME",
+            )
 
 
 def _check_machine() -> None:
