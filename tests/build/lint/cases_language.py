@@ -74,6 +74,8 @@ CASES = [
     Case("TK165", vllm(MODEL), vllm(), label="parameter", runs=False),
     Case("TK165", vllm(arguments={"model": "m", "disable_log_stats": True}), vllm(), label="stats", runs=False,
          severity="warning"),
+    Case("TK002", legacy().copy() | {"config.pbtxt": "max_batch_size: ${triton_max_batch_size}\n"}, legacy(),
+         "failed to read text proto", label="template", runs=False),
     Case("TK166", legacy(), llmapi(), runs=False),
     Case("TK167", legacy(""), legacy(), label="missing", runs=False),
     Case("TK167", legacy(parameter("gpt_model_path", "${engine_dir}")), legacy(), label="placeholder", runs=False),

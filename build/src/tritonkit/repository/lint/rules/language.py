@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from tritonclient.grpc import model_config_pb2 as pb
 
-from tritonkit.repository.lint import imports
+from tritonkit.repository.lint import needs
 from tritonkit.repository.lint.contents import Json, Model, is_file, read_json
 from tritonkit.repository.lint.findings import Problem
 from tritonkit.repository.lint.registry import TENSORRT_LLM, VLLM, Context, rule
@@ -21,14 +21,12 @@ _VLLM_DOCS = "triton-inference-server/vllm_backend, src/model.py"
 _LLMAPI_DOCS = "NVIDIA/TensorRT-LLM, triton_backend/all_models/llmapi/tensorrt_llm/1/model.py"
 _REMOVAL = "NVIDIA/TensorRT-LLM#15907; docs/source/legacy/tensorrt-backend-removal.md"
 _GROUP = pb.ModelInstanceGroup
-VLLM_BACKEND, LEGACY = "vllm", "tensorrtllm"
-_VARIANTS = {VLLM_BACKEND: "vllm-python-py3", LEGACY: "trtllm-python-py3"}
-_ARGUMENTS, _ADAPTERS, _YAML = "model.json", "multi_lora.json", "model.yaml"
+_ARGUMENTS, _ADAPTERS = "model.json", "multi_lora.json"
 
 
 def _arguments(model: Model) -> Iterator[tuple[Path, Json]]:
     """``model.json`` of each loaded version of a vLLM model."""
-    if model.served.backend == VLLM_BACKEND:
+    if model.served.backend == needs.VLLM:
         for number in model.loaded:
             path = model.version(number) / _ARGUMENTS
             yield path, read_json(path)
@@ -36,11 +34,8 @@ def _arguments(model: Model) -> Iterator[tuple[Path, Json]]:
 
 def _llmapi(model: Model) -> Iterator[tuple[Path, Any]]:
     """``model.yaml`` of each loaded version that runs TensorRT-LLM's template: its content, or the error."""
-    for source in imports.sources(model):
-        text = source.read_text(encoding="utf-8", errors="replace")
-        path = source.with_name(_YAML)
-        if _YAML not in text or "tensorrt_llm" not in text:
-            continue
+    for source in needs.llmapi_sources(model):
+        path = source.with_name(needs.LLMAPI_ARGUMENTS)
         if not is_file(path):
             yield path, None
             continue
@@ -151,7 +146,7 @@ def vllm_decoupled(model: Model, _: Context) -> Iterator[Problem]:
     """The backend completes the configuration with `decoupled: true` and `max_batch_size: 0`, as vLLM batches itself;
     Triton's Python utilities refuse that where the configuration says otherwise.
     """
-    if model.served.backend != VLLM_BACKEND:
+    if model.served.backend != needs.VLLM:
         return
     if model.config.max_batch_size > 0:
         yield Problem(
@@ -192,7 +187,7 @@ def tensorrtllm_removed(model: Model, _: Context) -> Iterator[Problem]:
     """TensorRT-LLM removed its engines, and the Triton backend that ran them, in July 2026. Images with TensorRT-LLM
     1.2.x still run them (26.04 to 26.07 have 1.2.1); the layout `llmapi` is what follows.
     """
-    if model.served.backend == LEGACY:
+    if model.served.backend == needs.TENSORRT_LLM:
         yield Problem(
             "TensorRT-LLM after 1.2.x has no backend for engines",
             "stay with an image of 1.2.x (26.07-trtllm-python-py3), or build the directory with engine: tensorrt_llm",
@@ -212,7 +207,7 @@ def tensorrtllm_engine(model: Model, _: Context) -> Iterator[Problem]:
     """The backend looks for its engine where the parameter `gpt_model_path` says (`encoder_model_path` where only an
     encoder is served). A placeholder such as `${engine_dir}` of NVIDIA's template counts as no value.
     """
-    if model.served.backend != LEGACY:
+    if model.served.backend != needs.TENSORRT_LLM:
         return
     values = {
         name: model.config.parameters[name].string_value
@@ -242,20 +237,24 @@ def llmapi_arguments(model: Model, _: Context) -> Iterator[Problem]:
     for path, said in _llmapi(model):
         if said is None:
             yield Problem(
-                f"there is no {_YAML} in {path.parent.name}/", "write one with model and triton_config", path=path
+                f"there is no {needs.LLMAPI_ARGUMENTS} in {path.parent.name}/",
+                "write one with model and triton_config",
+                path=path,
             )
         elif not isinstance(said, dict):
-            yield Problem(f"{_YAML} is no YAML mapping", "write keyword arguments of tensorrt_llm.LLM", path=path)
+            yield Problem(
+                f"{needs.LLMAPI_ARGUMENTS} is no YAML mapping", "write keyword arguments of tensorrt_llm.LLM", path=path
+            )
         elif not isinstance(triton := said.get("triton_config"), dict) or not {"decoupled", "max_batch_size"} <= set(
             triton
         ):
             yield Problem(
-                f"{_YAML} has no triton_config with max_batch_size and decoupled",
+                f"{needs.LLMAPI_ARGUMENTS} has no triton_config with max_batch_size and decoupled",
                 "add  triton_config: {max_batch_size: 0, decoupled: true}", path=path,
             )  # fmt: skip
         elif model.config.max_batch_size > _number(triton["max_batch_size"]):
             yield Problem(
-                f"max_batch_size is {model.config.max_batch_size}, and {triton['max_batch_size']} in {_YAML}",
+                f"max_batch_size is {model.config.max_batch_size}, and {triton['max_batch_size']} in model.yaml",
                 "remove it here: the template says it", model.line("max_batch_size"),
             )  # fmt: skip
 
@@ -295,10 +294,8 @@ def engine_not_in_image(model: Model, context: Context) -> Iterator[Problem]:
     `-trtllm-python-py3`. Checked where `--image` names NVIDIA's image with another variant.
     """
     options = context.options
-    wanted = _VARIANTS.get(model.served.backend)
-    if any(_llmapi(model)):
-        wanted = _VARIANTS[LEGACY]
-    if wanted is None or options.image is None or options.origin == "other" or options.variant in {"", wanted}:
+    wanted = needs.variant(model)
+    if not wanted or options.image is None or options.origin == "other" or options.variant in {"", wanted}:
         return
     yield Problem(
         f"the image's variant {options.variant} has no such engine", f"serve it with the variant {wanted}",
