@@ -199,3 +199,17 @@ def test_such_a_model_is_published_and_fetched_whole(here: Project, llama: Path,
     assert status == 0, err
     path = "net/1/weights/model.safetensors"
     assert (tmp_path / "fetched" / path).read_bytes() == (here.repository / path).read_bytes()
+
+
+def test_both_kinds_of_recipe_are_built_by_one_command_and_names_may_not_meet(here: Project, llama: Path) -> None:
+    chat = write(here, llama, name="chat").rename(here.directory / "chat.yaml")
+    here.write()
+    status, out, err = here.build(chat, "--json")
+    assert status == 0, err
+    assert list(json.loads(out)["language_models"]["models"]) == ["chat"]
+    assert {path.name for path in here.repository.iterdir()} == {"chat", "net"}
+    write(here, llama, name="net").rename(chat)
+    here.write()
+    status, _, err = here.build(chat)
+    assert status == 2
+    assert "two recipes have the name 'net'" in err
