@@ -15,6 +15,7 @@ from tritonkit.engines import cuda
 from tritonkit.recipe import Target
 from tritonkit.repository.lint import Options, backends, contents, needs
 from tritonkit.repository.lint.contents import Model, Repository
+from tritonkit.repository.lint.findings import parse_variant
 
 Object = dict[str, Any]
 _SERVER = "triton"  # the container's name in the chart's pods
@@ -67,6 +68,7 @@ def images(environment: Environment, project: Path, made: Rendered) -> Iterator[
     """
     for workload, spec, container, models in _servers(environment, project, made):
         image, name = str(container["image"]), chart.name(workload)
+        yield from _engines(image, name, models)
         wanted = [(model.name, words) for model in models if (words := needs.beyond_nvidias_image(model))]
         if not wanted:
             continue
@@ -76,6 +78,20 @@ def images(environment: Environment, project: Path, made: Rendered) -> Iterator[
             yield Check("image", "ok", f"{text}: {name} runs {image}, as the tools do")
         else:
             yield Check("image", "unchecked", f"{text}: {image} of {name} has to have that, as build/Dockerfile's has")
+
+
+def _engines(image: str, name: str, models: list[Model]) -> Iterator[Check]:
+    """Hold language models against their image: NVIDIA builds vLLM and TensorRT-LLM into images of their own."""
+    for model in models:
+        wanted = needs.variant(model)
+        found = parse_variant(image)
+        if wanted and found == wanted:
+            yield Check("image", "ok", f"{model.name} needs an engine, which {image} of {name} has")
+        elif wanted and found:
+            text = f"{model.name} needs the variant {wanted} of NVIDIA's image; {name} runs {image}"
+            yield Check("image", "missing", text, f"image: {{tag: YY.MM-{wanted}}} (docs/llm.md names one)")
+        elif wanted:
+            yield Check("image", "unchecked", f"{model.name} needs an engine: {image} of {name} has to have it")
 
 
 def drivers(cluster: Cluster, environment: Environment, project: Path, made: Rendered) -> Iterator[Check]:

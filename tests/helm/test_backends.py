@@ -122,6 +122,29 @@ def test_what_an_ensemble_loads_needs_its_image_too(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "state", "words"),
+    [
+        ({}, "missing", "chat needs the variant vllm-python-py3 of NVIDIA's image; "),
+        (
+            {"image": {"tag": "26.07-vllm-python-py3"}},
+            "ok",
+            "chat needs an engine, which nvcr.io/nvidia/tritonserver:26.07",
+        ),
+        ({"image": {"repository": "own.example.com/vllm", "tag": "1.2"}}, "unchecked", "own.example.com/vllm:1.2 of "),
+    ],
+    ids=["stock", "variant", "own"],
+)
+def test_a_language_model_is_held_against_the_images_variant(
+    project: Path, values: dict[str, Any], state: str, words: str
+) -> None:
+    add_model(project, "chat", "vllm", "MODEL", "model.json", "{}")
+    said, made, reason = render(project, values | {"models": {"names": ["chat"]}})
+    assert made is not None, reason
+    (check,) = backends.images(said, project, made)
+    assert (check.state, words in check.text) == (state, True), check.text
+
+
+@pytest.mark.parametrize(
     ("module", "values", "words"),
     [
         ("", {"image": {"digest": f"sha256:{'1' * 64}"}}, "net needs tritonkit_onnxruntime (models.needs), which nvcr.io/nvidia/tritonserver@"),

@@ -86,9 +86,9 @@ def sketch(
 
 def _from_graph(path: Path, directory: Path, shapes: Mapping[str, tuple[str, Dims]], max_batch_size: int) -> Sketch:
     tensors = onnx_tensors.describe(path, shapes, batched=max_batch_size > 0)
-    source = f"{{onnx: {_relative(path, directory)}}}"
+    source = f"{{onnx: {relative(path, directory)}}}"
     return Sketch(
-        _model_name(path.stem if path.stem != "model" else _normal(path).parent.name),
+        model_name(path.stem if path.stem != "model" else _normal(path).parent.name),
         source, tensors.inputs, tensors.outputs, max_batch_size if tensors.batched else 0, tensors.notes,
         ranges=dict.fromkeys(tensors.batch_dims, FEW),
     )  # fmt: skip
@@ -110,8 +110,8 @@ def _from_hf(path: Path, directory: Path, shapes: Mapping[str, tuple[str, Dims]]
             f"The checkpoint is {precision}. It is loaded as fp32, which everything is compared with; "
             f"`precisions: [fp32, {precision}]` builds that variant."
         )
-    name = _model_name(_normal(path).name)
-    return _of_module(origin, module, f"{{hf: {_relative(path, directory)}}}", name, shapes, max_batch_size, notes)
+    name = model_name(_normal(path).name)
+    return _of_module(origin, module, f"{{hf: {relative(path, directory)}}}", name, shapes, max_batch_size, notes)
 
 
 def _from_module(model: str, directory: Path, shapes: Mapping[str, tuple[str, Dims]], max_batch_size: int) -> Sketch:
@@ -170,7 +170,7 @@ def _name_of_reference(reference: str) -> str:
     """What a module's model is called: its function, as a file may hold several; the file where that says nothing."""
     place, _, function = reference.rpartition(":")
     stem = re.split(r"[./]", place.removesuffix(".py"))[-1]
-    return _model_name(stem if function.lower() in _FUNCTIONS_OF_ANY_MODEL else function)
+    return model_name(stem if function.lower() in _FUNCTIONS_OF_ANY_MODEL else function)
 
 
 @dataclass(frozen=True)
@@ -332,11 +332,13 @@ def _quoted(name: str | int) -> str:
     return str(name) if plain else json.dumps(name)
 
 
-def _model_name(text: str) -> str:
+def model_name(text: str) -> str:
+    """A model's name for Triton, made of any text."""
     return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_").lower() or "model"
 
 
-def _relative(path: Path, directory: Path) -> str:
+def relative(path: Path, directory: Path) -> str:
+    """A path as a recipe in ``directory`` names it: relative where it lies below, else absolute."""
     place = _normal(path)
     try:
         return str(place.relative_to(_normal(directory)))
@@ -351,4 +353,4 @@ def _normal(path: Path) -> Path:
 
 def _reference(model: str, directory: Path) -> str:
     file, _, function = model.rpartition(":")
-    return f"{_relative(Path(file), directory)}:{function}" if file.endswith(".py") else model
+    return f"{relative(Path(file), directory)}:{function}" if file.endswith(".py") else model

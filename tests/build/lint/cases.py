@@ -6,6 +6,7 @@ from . import (
     cases_batching,
     cases_ensembles,
     cases_graph,
+    cases_language,
     cases_layout,
     cases_releases,
     cases_sequences,
@@ -27,4 +28,5 @@ CASES: list[Case] = [
     *cases_sizes.CASES,
     *cases_sequences.CASES,
     *cases_releases.CASES,
+    *cases_language.CASES,
 ]

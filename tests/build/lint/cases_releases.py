@@ -45,8 +45,6 @@ ON_GPU: Files = {"config.pbtxt": f'backend: "onnxruntime"\n{ONE.replace("CPU", "
 NVIDIA = Options(image=(26, 9), origin="nvidia", variant="py3")
 TAG = Options(image=(26, 9))
 OWN = Options(image=(26, 9), origin="other")
-LISTED: Files = {"passport.json": '{"model": "m", "packages": ["Absent.from_images==1.0"]}'}
-BESIDE: Files = {"1/absent_from_images-1.0.dist-info/METADATA": ""}
 ABSENT = "import absent_from_images\n"
 TOLERANT = "try:\n    import absent_from_images\nexcept ImportError:\n    pass\n"
 INSIDE = "def later():\n    import absent_from_images\n"
@@ -97,5 +95,4 @@ CASES = [
     Case("TK157", importing(ABSENT), importing(TOLERANT), "absent_from_images", "tag", severity="info", options=TAG),
     Case("TK157", importing(ABSENT), importing(ABSENT.replace("absent_from_images", "numpy.linalg")), "absent_from_images",
          "own", runs=False, options=NVIDIA, good_options=OWN),
-    Case("TK157", python() | LISTED, python() | LISTED | BESIDE, label="listed", runs=False, options=NVIDIA),
 ]  # fmt: skip

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
+from tritonkit.cli import language_models
 from tritonkit.cli.output import RECIPES, Verbs, make_table, out, print_json
 from tritonkit.errors import InputError, OutputError
 from tritonkit.queue_limits import QueueLimits
-from tritonkit.recipe import MOST_BATCH, PRECISIONS, Recipe
+from tritonkit.recipe import MOST_BATCH, PRECISIONS, LanguageRecipe, Recipe
 
 if TYPE_CHECKING:
     from tritonkit.pipeline import Built
@@ -43,6 +44,10 @@ def add(verbs: Verbs, common: argparse.ArgumentParser, report: argparse.Argument
         action="store_true",
         help="tensorrt: also lay out fp32 on onnxruntime, for nodes that no engine fits",
     )
+    build.add_argument(
+        "--mounted-at", default="/models", metavar="PATH",
+        help="language models: where the server will have the repository; default: %(default)s",
+    )  # fmt: skip
     build.add_argument("--overwrite", action="store_true", help="replace configurations edited by hand, and links")
     build.set_defaults(command=_build)
 
@@ -82,10 +87,17 @@ def _build(options: argparse.Namespace) -> int:
         precisions=PRECISIONS if options.all_variants else options.precision, force=options.force,
         fallback=options.fallback, overwrite=options.overwrite,
     )  # fmt: skip
-    recipes = [recipe.load(path) for path in paths]
+    loaded = [recipe.load_any(path) for path in paths]
+    recipes = [entry for entry in loaded if isinstance(entry, Recipe)]
+    language = [entry for entry in loaded if isinstance(entry, LanguageRecipe)]
+    if language:
+        language_models.check(options, language, recipes)
+    if not recipes:
+        return language_models.build(options, language)
     built = pipeline.build(recipes, options.repository, options.target, asked)
     if options.json:
-        print_json({"repository": str(options.repository), **asdict(built)})
+        beside = {"language_models": language_models.as_json(options, language)} if language else {}
+        print_json({"repository": str(options.repository), **asdict(built), **beside})
         return 0
     # With --all nobody named a model: what is as it was needs no table.
     shown = [name for name in built.models if options.recipes or name in {*built.written, *built.exported}]
@@ -97,7 +109,7 @@ def _build(options: argparse.Namespace) -> int:
     out.print(f"{chr(10) if shown else ''}{options.repository} is {state}; next: {_next(options.target)}")
     if built.changed:
         _print_servers(options.repository, recipes)
-    return 0
+    return language_models.build(options, language) if language else 0
 
 
 def _print_models(built: Built, names: Sequence[str]) -> None:
@@ -225,8 +237,10 @@ def _worst(measured: dict[str, Any] | None) -> str:
 
 
 def _init(options: argparse.Namespace) -> int:
-    from tritonkit import atomic, initialise
+    from tritonkit import atomic, initialise, llm
 
+    if not options.input and llm.is_language_model(Path(options.model)):
+        return language_models.init(options)
     directory = (options.output or Path("recipe.yaml")).absolute().parent
     shapes = dict(initialise.parse_input(text) for text in options.input)
     if not 0 <= options.max_batch_size <= MOST_BATCH:

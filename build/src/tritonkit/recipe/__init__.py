@@ -4,8 +4,9 @@ It knows the words and their bounds. Whether the source loads, or a graph agrees
 :mod:`tritonkit.sources` and :mod:`tritonkit.graph`.
 """
 
+from tritonkit.recipe.language import ENGINES, LORA_RANKS, Dtype, GenerationDefaults, LanguageRecipe, TokenSlo
 from tritonkit.recipe.model import Recipe, as_json, holds
-from tritonkit.recipe.reading import load
+from tritonkit.recipe.reading import IMAGES, image_of, line_in, load, load_any
 from tritonkit.recipe.sections import (
     MOST_BATCH,
     PRECISIONS,
@@ -25,13 +26,19 @@ from tritonkit.recipe.sections import (
 from tritonkit.recipe.serving import MAX_QUEUE_SIZE, QUEUE_TIMEOUT_MS, Serving
 
 __all__ = [
+    "ENGINES",
+    "IMAGES",
+    "LORA_RANKS",
     "MAX_QUEUE_SIZE",
     "MOST_BATCH",
     "PRECISIONS",
     "QUEUE_TIMEOUT_MS",
     "Batching",
     "Calibration",
+    "Dtype",
+    "GenerationDefaults",
     "HfSource",
+    "LanguageRecipe",
     "OnnxSource",
     "OutputSpec",
     "Precision",
@@ -43,7 +50,11 @@ __all__ = [
     "Target",
     "TensorSpec",
     "Text",
+    "TokenSlo",
     "as_json",
     "holds",
+    "image_of",
+    "line_in",
     "load",
+    "load_any",
 ]

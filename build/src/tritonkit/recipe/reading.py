@@ -10,12 +10,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tritonkit.errors import RecipeError
+from tritonkit.recipe.language import GenerationDefaults, LanguageRecipe, TokenSlo
 from tritonkit.recipe.model import Recipe
 from tritonkit.recipe.sections import (
     Batching,
     Calibration,
+    HfSource,
     OnnxSource,
     OutputSpec,
+    Percentiles,
     Python,
     Range,
     Slo,
@@ -24,13 +27,46 @@ from tritonkit.recipe.sections import (
 )
 from tritonkit.unique_keys import UniqueKeyLoader
 
+_SECTIONS: dict[type[BaseModel], dict[str, type[BaseModel]]] = {
+    Recipe: {
+        "inputs": TensorSpec,
+        "outputs": OutputSpec,
+        "shapes": Range,
+        "batching": Batching,
+        "calibration": Calibration,
+        "slo": Slo,
+        "text": Text,
+        "python": Python,
+        "source": OnnxSource,
+    },
+    LanguageRecipe: {"source": HfSource, "generation": GenerationDefaults, "slo": TokenSlo},
+}
+# Tags of the newest images of each engine whose versions server/docs/introduction/compatibility.md names.
+IMAGES = {"vllm": "26.07-vllm-python-py3", "tensorrt_llm": "26.07-trtllm-python-py3"}
+
 
 def load(path: Path) -> Recipe:
-    """Read a recipe.
+    """Read the recipe of a model that ONNX Runtime or TensorRT runs.
 
     Raises:
         RecipeError: The file is missing or is no YAML mapping, or a value is not allowed; the message
-            has the line and, for an unknown key, the nearest known one.
+            has the line and, for an unknown key, the nearest known one. Or it is a language model's.
+    """
+    recipe = load_any(path)
+    if isinstance(recipe, LanguageRecipe):
+        raise RecipeError(
+            f"{path}: {recipe.name} is a language model (engine: {recipe.engine}), which only `tritonkit build`, "
+            "`lint` and `publish` take so far",
+            f"build it and run it in {image_of(recipe.engine)}: docs/llm.md",
+        )
+    return recipe
+
+
+def load_any(path: Path) -> Recipe | LanguageRecipe:
+    """Read a recipe of either kind; one with an ``engine`` is a language model's.
+
+    Raises:
+        RecipeError: As :func:`load`.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -47,13 +83,19 @@ def load(path: Path) -> Recipe:
             f"{path}: a recipe is a mapping with name, source, inputs and outputs",
             "`tritonkit init MODEL` writes one",
         )
+    kind: type[Recipe | LanguageRecipe] = LanguageRecipe if "engine" in data else Recipe
     try:
-        return Recipe.model_validate({**data, "path": path})
+        return kind.model_validate({**data, "path": path})
     except ValidationError as error:
-        raise _explain(path, node, error) from error
+        raise _explain(path, node, error, kind) from error
 
 
-def _explain(path: Path, node: yaml.Node | None, error: ValidationError) -> RecipeError:
+def image_of(engine: str) -> str:
+    """NVIDIA's image that has an engine, with the newest release whose contents are known (docs/llm.md)."""
+    return f"nvcr.io/nvidia/tritonserver:{IMAGES[engine]}"
+
+
+def _explain(path: Path, node: yaml.Node | None, error: ValidationError, kind: type[BaseModel]) -> RecipeError:
     """All problems of a recipe as one error, each with its line."""
     problems = []
     fixes = []
@@ -62,7 +104,7 @@ def _explain(path: Path, node: yaml.Node | None, error: ValidationError) -> Reci
         where = ".".join(str(part) for part in keys) or "recipe"
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            known = _known_keys(keys[:-1])
+            known = _known_keys(kind, keys[:-1])
             near = difflib.get_close_matches(str(keys[-1]), known, n=1)
             message = "unknown key" + (f", did you mean {near[0]!r}?" if near else "")
             fixes.append(f"keys known here: {', '.join(known)}")
@@ -80,19 +122,10 @@ def _is_union_branch(part: int | str) -> bool:
     )
 
 
-def _known_keys(parents: Sequence[int | str]) -> list[str]:
-    sections: dict[str, type[BaseModel]] = {
-        "inputs": TensorSpec,
-        "outputs": OutputSpec,
-        "shapes": Range,
-        "batching": Batching,
-        "calibration": Calibration,
-        "slo": Slo,
-        "text": Text,
-        "python": Python,
-        "source": OnnxSource,
-    }
-    model = sections.get(str(parents[0]), Recipe) if parents else Recipe
+def _known_keys(kind: type[BaseModel], parents: Sequence[int | str]) -> list[str]:
+    model = _SECTIONS[kind].get(str(parents[0]), kind) if parents else kind
+    if model is TokenSlo and len(parents) > 1:
+        model = Percentiles
     return sorted(name for name in model.model_fields if name != "path")
 
 
@@ -109,3 +142,11 @@ def _line(node: yaml.Node | None, keys: Sequence[int | str]) -> int:
             break
         line, node = child[0].start_mark.line + 1, child[1]
     return int(line)
+
+
+def line_in(path: Path, *keys: int | str) -> int:
+    """The 1-based line of a key in a recipe's file: of the deepest of ``keys`` that it has."""
+    try:
+        return _line(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), keys)
+    except (OSError, yaml.YAMLError):
+        return 1

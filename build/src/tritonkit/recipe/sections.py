@@ -174,7 +174,24 @@ class Calibration(Section):
     samples: Annotated[int, Field(ge=2, le=10_000)] = 128
 
 
-class Slo(Section):
+class Percentiles(Section):
+    """Bounds of one time that callers wait. What is not given is not judged.
+
+    Attributes:
+        p50_ms, p95_ms, p99_ms: Largest value that this share of the requests may have, in milliseconds.
+    """
+
+    p50_ms: Annotated[float, Field(gt=0)] | None = None
+    p95_ms: Annotated[float, Field(gt=0)] | None = None
+    p99_ms: Annotated[float, Field(gt=0)] | None = None
+
+    @property
+    def latency_ms(self) -> float | None:
+        """The largest latency that is named: what a request must keep to count as goodput."""
+        return max((bound for bound in (self.p50_ms, self.p95_ms, self.p99_ms) if bound is not None), default=None)
+
+
+class Slo(Percentiles):
     """What callers were promised; a load test holds the model against it. What is not given is not judged.
 
     Attributes:
@@ -184,9 +201,6 @@ class Slo(Section):
         goodput: Least share of requests that must be answered well and within the largest of the latencies above.
     """
 
-    p50_ms: Annotated[float, Field(gt=0)] | None = None
-    p95_ms: Annotated[float, Field(gt=0)] | None = None
-    p99_ms: Annotated[float, Field(gt=0)] | None = None
     error_rate: Annotated[float, Field(ge=0, le=1)] = 0.001
     goodput: Annotated[float, Field(gt=0, le=1)] | None = None
 
@@ -195,11 +209,6 @@ class Slo(Section):
         if self.goodput is not None and self.latency_ms is None:
             raise ValueError("goodput counts requests within a latency; add  p99_ms: 50")
         return self
-
-    @property
-    def latency_ms(self) -> float | None:
-        """The largest latency that is named: what a request must keep to count as goodput."""
-        return max((bound for bound in (self.p50_ms, self.p95_ms, self.p99_ms) if bound is not None), default=None)
 
 
 class Text(Section):

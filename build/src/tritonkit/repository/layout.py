@@ -37,6 +37,7 @@ class Model:
         version: Which version of the model the passport is of; versions that are not written stay as they are.
         links: Files that exist elsewhere: path in the directory to their place.
         files: Files to be written: path in the directory to content.
+        digests: SHA-256 of linked files, where it is known: a file that needs no copy is then not read again.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Model:
     version: int = ownership.FIRST
     links: Mapping[str, Path] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def content(self) -> dict[str, Path | bytes]:
@@ -193,12 +195,14 @@ def _link_others(old: Path, new: Path, replaced: set[str]) -> None:
             _link(entry, new / entry.name)
 
 
-def _link(source: str | Path, target: str | Path) -> None:
-    """A hard link where the filesystem allows one, else a copy."""
+def _link(source: str | Path, target: str | Path) -> bool:
+    """A hard link where the filesystem allows one, else a copy; whether it is the link."""
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError:
         shutil.copy2(source, target, follow_symlinks=False)
+        return False
+    return True
 
 
 def files_of(artifact: Artifact, version: int, *, graph: bool = True) -> dict[str, Path]:
@@ -224,12 +228,13 @@ def _write_model(directory: Path, model: Model) -> None:
     directory.mkdir()
     hashes = {}
     for name, content in model.content.items():
-        (directory / name).parent.mkdir(exist_ok=True)
-        if isinstance(content, Path):
-            _link(content, directory / name)
-        else:
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        known = None
+        if not isinstance(content, Path):
             (directory / name).write_bytes(content)
-        hashes[name] = sha256(directory / name)
+        elif _link(content, directory / name):
+            known = model.digests.get(name)
+        hashes[name] = known or sha256(directory / name)
     for name, content in model.content.items():
         if name.endswith(PASSPORT) and isinstance(content, bytes):
             below = name.removesuffix(PASSPORT)

@@ -29,7 +29,7 @@ from tritonkit.errors import CheckFailed, InputError, OutputError
 from tritonkit.repository import selection
 from tritonkit.server import neighbours, queue_bounds, reload
 from tritonkit.server.ports import free_ports
-from tritonkit.server.runtime import BACKEND_FOLDERS, RELEASE, Runtime, find, packages_of
+from tritonkit.server.runtime import BACKEND_FOLDERS, RELEASE, Runtime, check_engines, find, packages_of
 
 HOST = "127.0.0.1"
 # Makes the kernel end the server when the process that started it dies, however it dies (prctl(2),
@@ -71,7 +71,7 @@ class TritonServer:
         OutputError: ``repository`` is not a directory.
         InputError: A port is in use, ``watch`` meets a ``--model-control-mode`` of the caller's own, or the repository
             lacks one of ``models``.
-        MissingError: The server is not installed.
+        MissingError: The server is not installed, or the repository has a language model, for which it has no engine.
         CheckFailed: A model did not load, or readiness did not come in time.
     """
 
@@ -102,6 +102,9 @@ class TritonServer:
             raise InputError(
                 "--watch loads models by itself, and --model-control-mode says who else does", "leave one of them out"
             )
+        chosen = ("--model-control-mode", "--exit-on-error")  # the caller says what has to load
+        if watch or not any(argument.startswith(chosen) for argument in arguments):
+            check_engines(self.repository, models)
         self.runtime = runtime or find()
         self.arguments = (*arguments, *reload.ARGUMENTS) if watch else tuple(arguments)
         self.timeout_s = timeout_s

@@ -13,13 +13,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from tritonkit import atomic, machine, progress, store
 from tritonkit.errors import MissingError
+from tritonkit.recipe import IMAGES, image_of
 from tritonkit.repository import ownership
 
 Device = Literal["cpu", "cuda"]
@@ -202,6 +203,28 @@ def install_packages(runtime: Runtime, packages: Iterable[str]) -> Runtime:
 def packages_of(repository: Path) -> set[str]:
     """What the Python models of a repository import, as their passports say: each ``name==version``."""
     return ownership.packages_of(path.parent for path in repository.glob(f"*/{ownership.PASSPORT}"))
+
+
+def check_engines(repository: Path, models: Collection[str] = ()) -> None:
+    """Refuse a repository with language models that tritonkit built: this server has no engine for them.
+
+    Args:
+        repository: Where they lie.
+        models: Those that are to be served; all if empty.
+
+    Raises:
+        MissingError: There is one; the fix names the image that has its engine.
+    """
+    for path in sorted(repository.glob(f"*/{ownership.PASSPORT}")):
+        if models and path.parent.name not in models:
+            continue
+        said = ownership.read_passport(path).get("llm")
+        if isinstance(said, dict) and said.get("engine") in IMAGES:
+            raise MissingError(
+                f"{path.parent.name} is a language model for {said['engine']}, which the embedded server does not have",
+                f"serve the repository with {image_of(str(said['engine']))} (docs/llm.md), or one model of the others: "
+                f"tritonkit serve {repository} --recipe FILE",
+            )
 
 
 def _check_machine() -> None:

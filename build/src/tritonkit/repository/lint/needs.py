@@ -5,6 +5,8 @@ Read from configurations, passports and Python files. Lint's rules, `tritonkit p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 from tritonclient.grpc import model_config_pb2 as pb
@@ -16,6 +18,25 @@ Device = Literal["cpu", "gpu", ""]
 _GROUP = pb.ModelInstanceGroup
 # Backends whose work a GPU would do. A Python model decides for itself, and before or after another a CPU is usual.
 _COMPUTES = frozenset({*backends.ONNX, backends.TENSORRT, backends.PYTORCH, backends.OPENVINO, backends.TENSORFLOW})
+
+VLLM, TENSORRT_LLM = "vllm", "tensorrtllm"  # NVIDIA's backends for language models; the second for engines up to 1.2
+LLMAPI_ARGUMENTS = "model.yaml"  # what TensorRT-LLM's Python model, its template `llmapi`, reads
+_VARIANTS = {VLLM: "vllm-python-py3", TENSORRT_LLM: "trtllm-python-py3"}
+
+
+def variant(model: Model) -> str:
+    """The variant of NVIDIA's image that a language model's engine is in; empty for other models."""
+    if any(llmapi_sources(model)):
+        return _VARIANTS[TENSORRT_LLM]
+    return _VARIANTS.get(model.served.backend, "")
+
+
+def llmapi_sources(model: Model) -> Iterator[Path]:
+    """The ``model.py`` of each loaded version that runs TensorRT-LLM's template."""
+    for source in imports.sources(model):
+        text = source.read_text(encoding="utf-8", errors="replace")
+        if LLMAPI_ARGUMENTS in text and "tensorrt_llm" in text:
+            yield source
 
 
 def device(model: Model) -> Device:

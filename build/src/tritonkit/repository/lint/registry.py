@@ -21,6 +21,8 @@ ONNXRUNTIME = "onnxruntime backend"
 ONNXRUNTIME_CPP = "onnxruntime backend (C++), not run here"
 TRITONKIT = "tritonkit_onnxruntime backend"
 TENSORRT = "tensorrt backend, not run here"
+VLLM = "vllm backend, not run here"
+TENSORRT_LLM = "TensorRT-LLM's model, not run here"
 REQUESTS = "nobody at load time; requests fail"
 ADVICE = ""
 

@@ -8,6 +8,7 @@ from tritonkit.repository.lint.rules import (
     ensembles,
     files,
     graph,
+    language,
     layout,
     operators,
     padding,
@@ -27,5 +28,5 @@ from tritonkit.repository.lint.rules import (
 FAMILIES = (
     layout, files, config, tensors, graph, batching, sequences, sequence_graph, warmup, ensembles, engines, precision,
     resources, sizes, padding, python, queues, releases, schema, operators,
-    devices,
+    devices, language,
 )  # fmt: skip

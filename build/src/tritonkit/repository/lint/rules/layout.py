@@ -71,6 +71,8 @@ def config_unparsable(model: Model, _: Context) -> Iterator[Problem]:
     mistake = model.mistake
     if mistake is not None and not mistake.two_schedulers:
         near = f"did you mean {mistake.near}?" if mistake.near else "correct that line"
+        if "${" in (model.text or "") and "$" in mistake.message:
+            near = "fill the template's placeholders (${…}) in: for TensorRT-LLM's, tools/fill_template.py does it"
         yield Problem(mistake.message, near, mistake.line)
 
 

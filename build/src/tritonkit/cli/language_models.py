@@ -1,0 +1,99 @@
+"""The part of ``tritonkit build`` and ``init`` that is about language models: recipes with an ``engine``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tritonkit.cli.output import make_table, out, print_json
+from tritonkit.errors import InputError, OutputError, RecipeError
+from tritonkit.recipe import LanguageRecipe, Recipe, image_of
+
+if TYPE_CHECKING:
+    from tritonkit.llm import Built
+
+
+def check(options: argparse.Namespace, recipes: Sequence[LanguageRecipe], others: Sequence[Recipe]) -> None:
+    """Refuse what cannot be built, before other models of the same command are exported.
+
+    Raises:
+        TritonkitError: An option, a name or a recipe does not fit.
+    """
+    from tritonkit import llm, pipeline
+
+    for option in ("precision", "force", "all_variants", "fallback"):
+        if getattr(options, option) and not others:
+            raise InputError(
+                f"--{option.replace('_', '-')} is not for language models",
+                "a recipe with an engine says dtype, quantization and kv_cache_dtype",
+            )
+    if not options.mounted_at.startswith("/"):
+        raise InputError(
+            f"--mounted-at {options.mounted_at} is no absolute path", "engines take no other: --mounted-at /models"
+        )
+    taken = {name: other.path for other in others for name in pipeline.names(other)}
+    for recipe in recipes:
+        if recipe.name in taken:
+            raise RecipeError(
+                f"{taken[recipe.name]}, {recipe.path}: two recipes have the name {recipe.name!r}", "rename one of them"
+            )
+    llm.check(recipes)
+
+
+def build(options: argparse.Namespace, recipes: Sequence[LanguageRecipe]) -> int:
+    """Lay the models out and say what they are."""
+    if options.json:
+        print_json({"repository": str(options.repository), "language_models": as_json(options, recipes)})
+        return 0
+    built = _build(options, recipes)
+    table = make_table("model", "engine", "context", "weights", "KV cache, a token", "")
+    for name, facts in built.models.items():
+        cache = facts["kv_cache"]
+        table.add_row(
+            name, facts["engine"], f"{facts['max_model_len']:,}", f"{facts['weights_bytes'] / 1e6:,.1f} MB",
+            f"{cache['bytes_per_token']:,} B", "written" if name in built.written else "unchanged",
+        )  # fmt: skip
+    out.print(table)
+    for name, facts in built.models.items():
+        for note in facts["notes"]:
+            out.print(f"{name}: {note}", soft_wrap=True, markup=False)
+    if built.kept:
+        out.print(
+            f"left as it is, as tritonkit did not write it: {', '.join(built.kept)}", soft_wrap=True, markup=False
+        )
+    images = ", ".join(sorted({image_of(recipe.engine) for recipe in recipes}))
+    state = "written" if built.written else "up to date"
+    out.print(
+        f"\n{options.repository} is {state}; next: run it in {images}, with the repository at {options.mounted_at} "
+        "(docs/llm.md)", soft_wrap=True, markup=False,
+    )  # fmt: skip
+    return 0
+
+
+def as_json(options: argparse.Namespace, recipes: Sequence[LanguageRecipe]) -> dict[str, Any]:
+    """Build, and what came of it as plain data."""
+    return asdict(_build(options, recipes))
+
+
+def _build(options: argparse.Namespace, recipes: Sequence[LanguageRecipe]) -> Built:
+    from tritonkit import llm
+
+    return llm.build(recipes, options.repository, mounted=options.mounted_at, overwrite=options.overwrite)
+
+
+def init(options: argparse.Namespace) -> int:
+    """Write a first recipe for a directory with a model that generates text."""
+    from tritonkit import atomic
+    from tritonkit.llm import sketch
+
+    name, text = sketch.recipe(Path(options.model), (options.output or Path("recipe.yaml")).absolute().parent)
+    path: Path = options.output or Path(f"{name}.yaml")
+    if path.exists():
+        raise OutputError(f"{path} exists", "name another file with --output")
+    atomic.write(path, text.encode())
+    out.print(f"wrote {path}; next: tritonkit build {shlex.quote(str(path))}", soft_wrap=True, markup=False)
+    return 0

@@ -1,0 +1,180 @@
+"""Lays out language models: what the engine reads, the weights as links, and a passport.
+
+Weights are hashed while a person is told how far it is, linked where the filesystem allows it and copied once where it
+does not: a copy that lies in the repository already is linked from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from tritonkit import __version__, progress
+from tritonkit.errors import RecipeError
+from tritonkit.llm import checks, tensorrt_llm, vllm
+from tritonkit.llm.checks import Checked
+from tritonkit.recipe import LanguageRecipe
+from tritonkit.repository import config, layout, ownership
+
+MOUNTED = "/models"  # where the chart's pods have the repository that they fetch
+WEIGHTS = "weights"
+ADAPTERS = "adapters"
+_CHUNK = 16 * 2**20
+# Files of a directory that no engine reads: other formats of the same weights, notes, what training left.
+_OTHER = frozenset({".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot", ".safetensors", ".md", ".png"})
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build did.
+
+    Attributes:
+        models: Name to facts: engine, longest context, weights, KV cache, notes.
+        written: Names of the models whose folders are new or other than they were.
+        kept: Paths in the repository of what tritonkit did not write and left where it was.
+    """
+
+    models: dict[str, dict[str, Any]]
+    written: list[str]
+    kept: tuple[str, ...] = ()
+
+
+def check(recipes: Sequence[LanguageRecipe]) -> list[Checked]:
+    """Hold each recipe against its directory.
+
+    Raises:
+        TritonkitError: One of them does not fit, or two have the same name.
+    """
+    owner: dict[str, LanguageRecipe] = {}
+    for recipe in recipes:
+        if recipe.name in owner:
+            raise RecipeError(
+                f"{owner[recipe.name].path}, {recipe.path}: two recipes have the name {recipe.name!r}",
+                "rename one of them",
+            )
+        owner[recipe.name] = recipe
+    return [checks.check(recipe) for recipe in recipes]
+
+
+def build(
+    recipes: Sequence[LanguageRecipe], repository: Path, *, mounted: str = MOUNTED, overwrite: bool = False
+) -> Built:
+    """Bring ``repository`` to what the recipes say.
+
+    Args:
+        recipes: The recipes; other models in the repository stay.
+        repository: A directory, made if it does not exist.
+        mounted: Where the server that will run it has the repository, as an absolute path: engines take no other.
+        overwrite: Replace configurations that were edited by hand.
+
+    Raises:
+        TritonkitError: Whatever is wrong; the repository is then as it was.
+    """
+    layout.check_place(repository)
+    checked = check(recipes)
+    models = []
+    for model in checked:
+        models.append(_model(model, repository, mounted))
+    new = [model.name for model in models if not layout.is_current(repository, [model])]
+    if new:
+        layout.write(repository, models, overwrite=overwrite)
+    return Built({model.recipe.name: facts(model) for model in checked}, new, layout.foreign(repository, models))
+
+
+def facts(checked: Checked) -> dict[str, Any]:
+    """What a passport says of a model, and a later sizing reads."""
+    return {
+        "engine": checked.recipe.engine,
+        "architecture": checked.directory.architecture,
+        "dtype": checked.dtype,
+        "quantization": checked.recipe.quantization or checked.directory.quantization or "none",
+        "max_model_len": checked.max_model_len,
+        "tensor_parallel_size": checked.recipe.tensor_parallel_size,
+        "parameters": checked.weights.parameters,
+        "checkpoint_bytes": checked.weights.checkpoint_bytes,
+        "weights_bytes": checked.weights_bytes,
+        "kv_cache": checked.kv_cache.as_json(),
+        "adapters": {adapter.name: {"rank": adapter.rank, "base": adapter.base} for adapter in checked.adapters},
+        "notes": list(checked.notes),
+    }
+
+
+def _model(checked: Checked, repository: Path, mounted: str) -> layout.Model:
+    recipe, version = checked.recipe, checked.recipe.number
+    origins = {f"{version}/{WEIGHTS}/{name}": path for name, path in _directory_files(checked).items()}
+    for adapter in checked.adapters:
+        origins |= {f"{version}/{ADAPTERS}/{adapter.name}/{path.name}": path for path in adapter.files}
+    digests = _hash(recipe.name, origins)
+    home = PurePosixPath(mounted) / recipe.name / str(version)
+    files: dict[str, bytes] = {}
+    if recipe.engine == "vllm":
+        said = vllm.config(checked)
+        files[f"{version}/{vllm.ARGUMENTS}"] = _json(vllm.arguments(checked, str(home / WEIGHTS)))
+        if checked.adapters:
+            places = {adapter.name: str(home / ADAPTERS / adapter.name) for adapter in checked.adapters}
+            files[f"{version}/{vllm.ADAPTERS}"] = _json(places)
+    else:
+        said = tensorrt_llm.config(checked)
+        files[f"{version}/{tensorrt_llm.ARGUMENTS}"] = tensorrt_llm.arguments(checked, str(home / WEIGHTS)).encode()
+        files[f"{version}/model.py"] = tensorrt_llm.MODEL.read_bytes()
+    if recipe.served:
+        said.version_policy.CopyFrom(pb.ModelVersionPolicy(specific={"versions": list(recipe.served)}))
+    text = config.seal(text_format.MessageToString(said), recipe.path.name)
+    passport = {
+        "tritonkit": __version__,
+        "model": recipe.name,
+        "version": version,
+        "recipe": recipe.as_json(),
+        "llm": facts(checked) | {"mounted": mounted},
+        "sources": {name: digests[name] for name in sorted(digests)},
+    }
+    links = {name: _nearest(repository / recipe.name, name, path, digests[name]) for name, path in origins.items()}
+    return layout.Model(recipe.name, text, json.dumps(passport, indent=2) + "\n", version, links, files, digests)
+
+
+def _directory_files(checked: Checked) -> dict[str, Path]:
+    """The files of a directory that go along: its weights, and the small ones that an engine may read."""
+    place = checked.directory.path
+    small = [path for path in place.iterdir() if path.is_file() and path.suffix not in _OTHER and path.name[0] != "."]
+    return {path.name: path for path in sorted({*small, *checked.weights.files})}
+
+
+def _hash(name: str, origins: Mapping[str, Path]) -> dict[str, str]:
+    """The SHA-256 of every file, read once and piece by piece."""
+    total = sum(path.stat().st_size for path in origins.values())
+    digests: dict[str, str] = {}
+    done = 0
+    with progress.steps(f"{name}: hash {_size(total)}", len(origins)) as steps:
+        for place, path in origins.items():
+            steps.next(f"{path.name}, {done * 100 // max(total, 1)} %")
+            digest = hashlib.sha256()
+            with path.open("rb") as file:
+                while chunk := file.read(_CHUNK):
+                    digest.update(chunk)
+            done += path.stat().st_size
+            digests[place] = digest.hexdigest()
+    return digests
+
+
+def _nearest(directory: Path, name: str, origin: Path, digest: str) -> Path:
+    """Where to link a file from: the repository's own copy where that is the same, else its place, behind any link."""
+    copy = directory / name
+    listed = ownership.files_of(ownership.read_passport(directory / ownership.PASSPORT)).get(name)
+    if listed == digest and copy.is_file() and not copy.is_symlink() and copy.stat().st_size == origin.stat().st_size:
+        return copy
+    return origin.resolve()
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

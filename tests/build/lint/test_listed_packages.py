@@ -1,0 +1,27 @@
+"""Packages that a passport lists and nothing imports while a model loads: only the image's contents can tell (TK157)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .cases_releases import NVIDIA, OWN, python
+from .lab import Files
+from .test_rules import findings
+
+LISTED: Files = {"passport.json": '{"model": "m", "packages": ["Absent.from_images==1.0"]}'}
+BESIDE: Files = {"1/absent_from_images-1.0.dist-info/METADATA": ""}
+
+
+def test_a_listed_package_that_nvidias_image_lacks_is_an_error(tmp_path: Path) -> None:
+    (finding,) = [found for found in findings(tmp_path, "m", python() | LISTED, NVIDIA) if found.rule == "TK157"]
+    assert finding.severity == "error"
+    assert "Absent.from_images==1.0" in finding.message
+
+
+@pytest.mark.parametrize(("files", "options"), [(LISTED | BESIDE, NVIDIA), (LISTED, OWN)], ids=["beside", "own image"])
+def test_one_that_lies_beside_the_model_or_may_be_in_an_image_of_ones_own_is_none(
+    files: Files, options: object, tmp_path: Path
+) -> None:
+    assert [found for found in findings(tmp_path, "m", python() | files, options) if found.rule == "TK157"] == []  # type: ignore[arg-type]
