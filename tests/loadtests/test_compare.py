@@ -11,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,12 +22,11 @@ import onnx
 import psutil
 import pytest
 from load import models
-from peers import contest, environment, harness, keeper, lines, turns
+from peers import contest, environment, harness, keeper, lines
 from peers.catalog import PEERS, Peer
 from peers.contest import Candidate, Effort, Entry, Stage
 from peers.harness import Subject, Theirs
 from tuning.cores import Cores
-from tuning.limit import Bracket, Probe, bracket
 
 from tritonkit import recipe
 from tritonkit.errors import CheckFailed, InputError
@@ -218,34 +217,6 @@ def test_lines_are_counted_without_blanks_comments_and_docstrings(tmp_path: Path
     data.write_text('{\n  "host": "127.0.0.1"\n}\n')
     assert (lines.count([code]), lines.count([settings]), lines.count([data])) == (8, 2, 3)
     assert lines.count([code, settings, data]) == 13
-
-
-def limit_at(limit: float, log: list[str], name: str) -> Callable[[float], Probe]:
-    def ask(rate: float) -> Probe:
-        log.append(name)
-        return Probe(rate, rate <= limit, rate, 1.0, 1.0)
-
-    return ask
-
-
-def test_searches_take_turns_and_one_that_fails_ends_alone() -> None:
-    log: list[str] = []
-
-    def broken(rate: float) -> Probe:
-        log.append("broken")
-        raise CheckFailed("it died")
-
-    searches = dict.fromkeys(("fast", "broken", "slow"), partial(bracket, start=90, resolution=1.1))
-    found = turns.take(
-        searches, {"fast": limit_at(300, log, "fast"), "broken": broken, "slow": limit_at(50, log, "slow")}
-    )
-    assert log[:6] == ["fast", "broken", "slow", "fast", "slow", "fast"]
-    assert isinstance(found["broken"], CheckFailed)
-    for name, limit in (("fast", 300), ("slow", 50)):
-        result = found[name]
-        assert isinstance(result, Bracket)
-        assert result.low is not None
-        assert result.low.rate <= limit < result.high.rate <= result.low.rate * 1.1
 
 
 # A server as unkind as they come: it ignores SIGTERM, and so does its worker, which has a session of its own and was

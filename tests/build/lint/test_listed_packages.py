@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from .cases_releases import NVIDIA, OWN, python
-from .lab import Files
+from tritonkit.repository.lint import Options
+
+from .cases_releases import NVIDIA, OWN
+from .lab import Files, python
 from .test_rules import findings
 
 LISTED: Files = {"passport.json": '{"model": "m", "packages": ["Absent.from_images==1.0"]}'}
@@ -22,6 +24,6 @@ def test_a_listed_package_that_nvidias_image_lacks_is_an_error(tmp_path: Path) -
 
 @pytest.mark.parametrize(("files", "options"), [(LISTED | BESIDE, NVIDIA), (LISTED, OWN)], ids=["beside", "own image"])
 def test_one_that_lies_beside_the_model_or_may_be_in_an_image_of_ones_own_is_none(
-    files: Files, options: object, tmp_path: Path
+    files: Files, options: Options, tmp_path: Path
 ) -> None:
-    assert [found for found in findings(tmp_path, "m", python() | files, options) if found.rule == "TK157"] == []  # type: ignore[arg-type]
+    assert [found for found in findings(tmp_path, "m", python() | files, options) if found.rule == "TK157"] == []

@@ -1,0 +1,68 @@
+"""A search whose configurations could not be measured: what it says of them, and that the next one tries them again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tuning import limit, tuner
+from tuning.limit import Probe
+from tuning.search import Outcome, Search
+from tuning.space import Settings, Space
+from tuning.trial import timed
+from tuning.tuner import Effort, References
+
+from tritonkit.errors import CheckFailed
+
+SPACE = Space(("fp32", "int8"), (1, 4, 16), (0, 500, 2000), (1, 2, 3), (1,))
+OPENING = [Settings("int8", 16, 2000, 2, 1), *(Settings(p, 16, 0, 1, 1) for p in SPACE.precision)]
+
+
+@pytest.mark.parametrize("interrupted_first", [False, True])
+def test_what_could_not_be_sent_is_tried_again_by_the_next_search(tmp_path: Path, *, interrupted_first: bool) -> None:
+    journal = tmp_path / "journal.log"
+    before = Search(SPACE, OPENING, journal=journal, identity={})
+    settings = before.propose()
+    assert settings == OPENING[0]
+    if not interrupted_first:
+        before.tell(settings, timed(lambda _: None, busy, settings, None, 10.0))
+        assert [trial.outcome.status for trial in before.trials] == ["unsent"]
+        assert before.propose() == OPENING[1]  # once a search is enough
+    after = Search(SPACE, OPENING, journal=journal, identity={})
+    assert after.resumed == 0
+    proposals = []
+    for _ in OPENING:
+        proposal = after.propose()
+        assert proposal is not None
+        proposals.append(proposal)
+        after.tell(proposal, Outcome("pruned", 1.0))
+    assert set(proposals) == {settings.normal() for settings in OPENING}
+
+
+def busy(_: float) -> Probe:
+    raise limit.Unsent("the generator could not keep its schedule at 10 requests/s")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "fix"),
+    [
+        (
+            Outcome("unsent", why="the generator was late"),
+            "2 configurations could be measured",
+            "the same command again",
+        ),
+        (Outcome("failed", why="it did not load"), "2 configurations was served: it did not load", "tritonkit build"),
+        (Outcome("pruned", 1.0, why="misses the SLO"), "2 configurations meets the SLO: misses", "loosen the SLO"),
+    ],
+)
+def test_an_slo_is_blamed_only_where_a_configuration_missed_it(outcome: Outcome, reason: str, fix: str) -> None:
+    search = Search(SPACE, OPENING)
+    for came in (Outcome("failed", why="it did not load") if outcome.status == "pruned" else outcome, outcome):
+        settings = search.propose()
+        assert settings is not None
+        search.tell(settings, came)
+    held = References(OPENING[0], OPENING[1])
+    with pytest.raises(CheckFailed) as raised:
+        tuner.final(None, search, held, Effort())  # type: ignore[arg-type]  # it is never asked
+    assert reason in raised.value.message
+    assert fix in str(raised.value)
