@@ -348,7 +348,7 @@ def test_the_best_setting_of_each_kind_of_pod_costs_least_of_those_that_are_good
     rows = [row("a", 90), row("b", 70, bad=1), row("c", 1, good=False), row("d", 1, signal="queueTime")]
     assert choice.best(rows) == {"gpu": "b"}
     assert choice.best([*rows, row("e", 71)]) == {"gpu": "e"}, "a tie, with fewer bad minutes"
-    assert choice.best([*rows, row("e", 73)]) == {"gpu": "b"}, "no tie"
+    assert choice.best([*rows, row("e", 74)]) == {"gpu": "b"}, "no tie"
     assert choice.best([*rows, choice.Row("cpu", "a", choice.OUR_SIGNAL, 1, 0, 0, 0, 9, 0, 0, True)])["cpu"] == "a"
     with pytest.raises(InputError, match="no setting is good on the pod gpu"):
         choice.best(rows[2:])
