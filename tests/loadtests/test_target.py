@@ -94,7 +94,10 @@ def test_every_verb_that_measures_takes_a_recipe_file_and_builds_nothing_else(ro
 def test_build_and_serve_take_one_too_and_serve_hands_options_to_triton(root: Path) -> None:
     said = dry_run(root, "serve", "MODEL=nets/net.yaml", "OPTIONS=--model-control-mode=poll --repository-poll-secs=1")
     assert "tritonkit build 'nets/net.yaml' " in said
-    assert "tritonkit serve 'model_repository' -- --model-control-mode=poll --repository-poll-secs=1" in said
+    assert (
+        "tritonkit serve 'model_repository' --recipe 'nets/net.yaml' -- --model-control-mode=poll --repository-poll-secs=1"
+        in said
+    )
     assert "tritonkit build 'build/recipes/net.yaml' " in dry_run(root, "build", "MODEL=net")
 
 
