@@ -127,6 +127,11 @@ class Rig:
         self._stack.close()
 
     @property
+    def senders(self) -> int:
+        """Processes of the generator."""
+        return len(self._cores.generator)
+
+    @property
     def late_at(self) -> list[float]:
         """Rates that the generator could not keep; on a CPU that is an error instead, and a trial without a result."""
         return self._asker.late_at

@@ -25,24 +25,33 @@ def explore(ask: Ask, best: float | None, start: float) -> Outcome:
         best: The best one's limit so far; None at the first.
         start: Where to begin then.
     """
-    asked = 0
+    asked: list[Probe] = []
 
     def note(rate: float) -> Probe:
-        nonlocal asked
-        asked += 1
-        return ask(rate)
+        asked.append(ask(rate))
+        return asked[-1]
 
+    try:
+        outcome = _explored(note, best, start)
+    except Unsent:  # above a rate that was met, it is the generator's limit: at least that rate
+        met = [probe for probe in asked if probe.met]
+        if not met:
+            raise
+        low = max(met, key=lambda probe: probe.rate)
+        outcome = Outcome("measured", low.rate, low.rate, low.p50_ms, low.p99_ms)
+    return replace(outcome, probes=len(asked))
+
+
+def _explored(note: Ask, best: float | None, start: float) -> Outcome:
     if best is None:
-        outcome = _enclosed(bracket(note, start, resolution=FIRST_RESOLUTION))
-    elif (first := note(best)).met:
-        outcome = _enclosed(bracket(_after(first, note), best, stride=STRIDE, resolution=STRIDE * 1.001))
-    elif first.overloaded:
-        outcome = Outcome("pruned", first.served, why=f"serves {first.served:.0f} of {best:.0f} requests/s")
-    elif (second := note(best / STRIDE)).met:
-        outcome = _enclosed(Bracket(second, first))
-    else:
-        outcome = _missed(second)
-    return replace(outcome, probes=asked)
+        return _enclosed(bracket(note, start, resolution=FIRST_RESOLUTION))
+    if (first := note(best)).met:
+        return _enclosed(bracket(_after(first, note), best, stride=STRIDE, resolution=STRIDE * 1.001))
+    if first.overloaded:
+        return Outcome("pruned", first.served, why=f"serves {first.served:.0f} of {best:.0f} requests/s")
+    if (second := note(best / STRIDE)).met:
+        return _enclosed(Bracket(second, first))
+    return _missed(second)
 
 
 def timed(

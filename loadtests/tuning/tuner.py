@@ -29,6 +29,9 @@ from tuning.trial import timed
 
 SLO_FIX = "loosen the SLO, or make the model faster"
 FIRST_RATE = 50.0  # where the gate measured no speed
+# Requests a second where a search begins at most, for each process of the generator: what the gate measured in batches
+# may be far above what single requests reach or a generator sends, and a rate that it cannot keep costs half a minute.
+MOST_FIRST_RATE = 500.0
 LOADS_S = 3.0  # a configuration, roughly
 Say = Callable[[str], None]
 PROBES = 3  # that a final round takes, roughly
@@ -182,7 +185,7 @@ def search_for(
         end: By ``time.monotonic()``: a trial that is not whole by then is dropped.
         needed: What is measured to its end all the same.
     """
-    start = rig.made.accurate[rig.made.chosen] or FIRST_RATE
+    start = min(rig.made.accurate[rig.made.chosen] or FIRST_RATE, MOST_FIRST_RATE * rig.senders)
     while more():
         settings = search.propose()
         if settings is None:

@@ -39,6 +39,15 @@ def test_what_could_not_be_sent_is_tried_again_by_the_next_search(tmp_path: Path
     assert set(proposals) == {settings.normal() for settings in OPENING}
 
 
+def test_what_was_met_below_what_the_generator_can_send_is_the_least_that_a_configuration_takes() -> None:
+    def ask(rate: float) -> Probe:
+        return busy(rate) if rate > 900 else Probe(rate, True, rate, 4.0, 20.0)
+
+    outcome = timed(lambda _: None, ask, OPENING[0], None, 500.0)
+    assert (outcome.status, outcome.capacity, outcome.probes) == ("measured", 500.0, 1)
+    assert timed(lambda _: None, ask, OPENING[0], 890.0, 500.0).capacity == 890.0
+
+
 def busy(_: float) -> Probe:
     raise limit.Unsent("the generator could not keep its schedule at 10 requests/s")
 
