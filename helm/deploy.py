@@ -6,11 +6,9 @@ Exit codes: 0 done, 1 a check said no, 2 bad input, 3 something is missing. All 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from deploying import commands
 from tritonkit.cli.arguments import Parser
@@ -23,7 +21,6 @@ PROJECT = Path(__file__).parents[1]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the process's exit code."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
     if options.command == "rollback":
         return ended(lambda: commands.rollback(options.environment, options.revision))
     return ended(lambda: commands.deploy(options.environment, options.project, apply=wanted(options.apply)))
@@ -57,10 +54,6 @@ def wanted(said: str) -> bool:
     if said.lower() in {"", "0", "no", "n", "false", "off"}:
         return False
     raise InputError(f"APPLY={said} is neither yes nor no", "APPLY=1 deploys; without it, this only looks")
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

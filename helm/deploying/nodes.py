@@ -6,7 +6,7 @@ Reads only; the scheduler also looks at what other pods take, which this does no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from deploying.check import Check
@@ -82,13 +82,29 @@ def driver(node: Object) -> tuple[str, tuple[int, int] | None]:
 
 
 def asked(spec: Object) -> dict[str, int]:
-    """The devices that a pod asks for: ``{"nvidia.com/gpu": 1}``. Init containers run before the others, not beside."""
-    at_once: Counter[str] = Counter()
+    """The devices that a pod asks for: ``{"nvidia.com/gpu": 1}``."""
+    return dict(at_once(spec, _limits))
+
+
+def at_once(spec: Object, amounts: Callable[[Object], Mapping[str, Any]]) -> Counter[str]:
+    """What a pod's containers take at the same time: their sum, or more where an init container takes more.
+
+    An init container runs before the others, not beside them, but for one that stays (``restartPolicy: Always``).
+
+    Args:
+        spec: The pod's spec.
+        amounts: What one container takes, by resource.
+    """
+    beside: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+    for container in spec.get("initContainers") or []:
+        if container.get("restartPolicy") == "Always":
+            beside.update(amounts(container))
+        else:
+            most |= beside + Counter(amounts(container))
     for container in spec["containers"]:
-        at_once.update(_limits(container))
-    for container in spec.get("initContainers", []):
-        at_once |= Counter(_limits(container))
-    return dict(at_once)
+        beside.update(amounts(container))
+    return beside | most
 
 
 def _limits(container: Object) -> dict[str, int]:

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from deploying.check import Check
+from deploying.nodes import at_once
 
 Object = dict[str, Any]
 RESOURCES = ("cpu", "memory")
@@ -50,25 +51,9 @@ def check(name: str, spec: Object, nodes: Sequence[Object], on_demand: bool) -> 
 
 
 def requests(spec: Object) -> dict[str, Decimal]:
-    """CPUs and bytes that the scheduler looks for: the containers' sum, or an init container's where that is more.
-
-    An init container that stays beside the others (``restartPolicy: Always``) counts with them. A limit without a
-    request is a request.
-    """
-    beside = {resource: Decimal(0) for resource in RESOURCES}
-    most = dict(beside)
-    for container in spec.get("initContainers") or []:
-        own = _own(container)
-        for resource in RESOURCES:
-            if container.get("restartPolicy") == "Always":
-                beside[resource] += own[resource]
-                most[resource] = max(most[resource], beside[resource])
-            else:
-                most[resource] = max(most[resource], beside[resource] + own[resource])
-    for container in spec["containers"]:
-        for resource, amount in _own(container).items():
-            beside[resource] += amount
-    return {resource: max(beside[resource], most[resource]) for resource in RESOURCES}
+    """CPUs and bytes that the scheduler looks for; a limit without a request is a request."""
+    total = at_once(spec, _own)
+    return {resource: Decimal(total[resource]) for resource in RESOURCES}
 
 
 def quantity(text: object) -> Decimal:
@@ -87,11 +72,9 @@ def quantity(text: object) -> Decimal:
 def _allocatable(node: Object) -> dict[str, Decimal]:
     """What the node has for pods; empty if it does not say."""
     allocatable = node["status"].get("allocatable", {})
-    return (
-        {each: quantity(allocatable[each]) for each in RESOURCES}
-        if all(each in allocatable for each in RESOURCES)
-        else {}
-    )
+    if not all(each in allocatable for each in RESOURCES):
+        return {}
+    return {each: quantity(allocatable[each]) for each in RESOURCES}
 
 
 def _own(container: Object) -> dict[str, Decimal]:

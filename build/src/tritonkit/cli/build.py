@@ -90,13 +90,12 @@ def _build(options: argparse.Namespace) -> int:
     loaded = [recipe.load_any(path) for path in paths]
     recipes = [entry for entry in loaded if isinstance(entry, Recipe)]
     language = [entry for entry in loaded if isinstance(entry, LanguageRecipe)]
-    if language:
-        language_models.check(options, language, recipes)
+    checked = language_models.check(options, language, recipes) if language else []
     if not recipes:
-        return language_models.build(options, language)
+        return language_models.build(options, checked)
     built = pipeline.build(recipes, options.repository, options.target, asked)
     if options.json:
-        beside = {"language_models": language_models.as_json(options, language)} if language else {}
+        beside = {"language_models": language_models.as_json(options, checked)} if checked else {}
         print_json({"repository": str(options.repository), **asdict(built), **beside})
         return 0
     # With --all nobody named a model: what is as it was needs no table.
@@ -109,7 +108,7 @@ def _build(options: argparse.Namespace) -> int:
     out.print(f"{chr(10) if shown else ''}{options.repository} is {state}; next: {_next(options.target)}")
     if built.changed:
         _print_servers(options.repository, recipes)
-    return language_models.build(options, language) if language else 0
+    return language_models.build(options, checked) if checked else 0
 
 
 def _print_models(built: Built, names: Sequence[str]) -> None:

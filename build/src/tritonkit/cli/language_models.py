@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tritonkit.cli.output import make_table, out, print_json
-from tritonkit.errors import InputError, OutputError, RecipeError
+from tritonkit.errors import InputError, OutputError
 from tritonkit.recipe import LanguageRecipe, Recipe, image_of
 
 if TYPE_CHECKING:
     from tritonkit.llm import Built
+    from tritonkit.llm.checks import Checked
 
 
-def check(options: argparse.Namespace, recipes: Sequence[LanguageRecipe], others: Sequence[Recipe]) -> None:
+def check(options: argparse.Namespace, recipes: Sequence[LanguageRecipe], others: Sequence[Recipe]) -> list[Checked]:
     """Refuse what cannot be built, before other models of the same command are exported.
 
     Raises:
@@ -35,21 +36,15 @@ def check(options: argparse.Namespace, recipes: Sequence[LanguageRecipe], others
         raise InputError(
             f"--mounted-at {options.mounted_at} is no absolute path", "engines take no other: --mounted-at /models"
         )
-    taken = {name: other.path for other in others for name in pipeline.names(other)}
-    for recipe in recipes:
-        if recipe.name in taken:
-            raise RecipeError(
-                f"{taken[recipe.name]}, {recipe.path}: two recipes have the name {recipe.name!r}", "rename one of them"
-            )
-    llm.check(recipes)
+    return llm.check(recipes, {name: other.path for other in others for name in pipeline.names(other)})
 
 
-def build(options: argparse.Namespace, recipes: Sequence[LanguageRecipe]) -> int:
+def build(options: argparse.Namespace, checked: Sequence[Checked]) -> int:
     """Lay the models out and say what they are."""
     if options.json:
-        print_json({"repository": str(options.repository), "language_models": as_json(options, recipes)})
+        print_json({"repository": str(options.repository), "language_models": as_json(options, checked)})
         return 0
-    built = _build(options, recipes)
+    built = _build(options, checked)
     table = make_table("model", "engine", "context", "weights", "KV cache, a token", "")
     for name, facts in built.models.items():
         cache = facts["kv_cache"]
@@ -65,7 +60,7 @@ def build(options: argparse.Namespace, recipes: Sequence[LanguageRecipe]) -> int
         out.print(
             f"left as it is, as tritonkit did not write it: {', '.join(built.kept)}", soft_wrap=True, markup=False
         )
-    images = ", ".join(sorted({image_of(recipe.engine) for recipe in recipes}))
+    images = ", ".join(sorted({image_of(model.recipe.engine) for model in checked}))
     state = "written" if built.written else "up to date"
     out.print(
         f"\n{options.repository} is {state}; next: run it in {images}, with the repository at {options.mounted_at} "
@@ -74,15 +69,15 @@ def build(options: argparse.Namespace, recipes: Sequence[LanguageRecipe]) -> int
     return 0
 
 
-def as_json(options: argparse.Namespace, recipes: Sequence[LanguageRecipe]) -> dict[str, Any]:
+def as_json(options: argparse.Namespace, checked: Sequence[Checked]) -> dict[str, Any]:
     """Build, and what came of it as plain data."""
-    return asdict(_build(options, recipes))
+    return asdict(_build(options, checked))
 
 
-def _build(options: argparse.Namespace, recipes: Sequence[LanguageRecipe]) -> Built:
+def _build(options: argparse.Namespace, checked: Sequence[Checked]) -> Built:
     from tritonkit import llm
 
-    return llm.build(recipes, options.repository, mounted=options.mounted_at, overwrite=options.overwrite)
+    return llm.build(checked, options.repository, mounted=options.mounted_at, overwrite=options.overwrite)
 
 
 def init(options: argparse.Namespace) -> int:

@@ -74,7 +74,9 @@ def ended(command: Callable[[], int], *, debug: bool | None = None) -> int:
 
 @contextlib.contextmanager
 def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt as long as the block; a command may set a handler of its own in it."""
+    """SIGTERM raises KeyboardInterrupt as long as the block: also in the first process of a container, which has no
+    default handler for it and would be waited for until it is killed.
+    """
     if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
         yield
         return

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -58,7 +56,6 @@ def _prepare(options: argparse.Namespace) -> int:
     if options.server_args and options.server_args.is_dir():
         raise InputError(f"--server-args {options.server_args} is a folder", "name a file in it, as /args/server")
     workspace = None if options.workspace is None else int(options.workspace * 2**30)
-    signal.signal(signal.SIGTERM, _interrupt)  # the first process of a container has no default handler for it
     if options.server_args:
         with atomic.explained(options.server_args):
             options.server_args.unlink(
@@ -89,7 +86,3 @@ def _server_args(options: argparse.Namespace) -> int:
     place = f", in {options.server_args}" if options.server_args else ""
     out.print(f"tritonserver's arguments{place}: {said or 'none: every model may run here as it is'}", soft_wrap=True)
     return 0
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

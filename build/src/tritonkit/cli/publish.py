@@ -176,7 +176,6 @@ def _fetch(options: argparse.Namespace) -> int:
     from tritonkit import progress, publishing
     from tritonkit.publishing.meter import human
 
-    _end_on_sigterm()
     place = publishing.parse(options.uri, options.endpoint_url)
     with progress.task("fetch") as say:
         done = publishing.fetch(place, options.directory, say)
@@ -252,15 +251,6 @@ def _leaving_at_once() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _end_on_sigterm() -> None:
-    """The first process of a container has no default handler for it, and would be waited for until it is killed."""
-    signal.signal(signal.SIGTERM, _interrupt)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _write_values(path: Path, place: Place, manifest: Manifest) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from tritonkit.cli.output import Verbs, out
@@ -73,7 +71,6 @@ def _serve(options: argparse.Namespace) -> int:
         keep_queue_bounds=options.keep_queue_bounds, watch=options.watch,
         models=models_of(options.recipe, options.repository),
     )  # fmt: skip
-    signal.signal(signal.SIGTERM, _interrupt)
     with progress.steps("Triton", 1) as steps:
         steps.next(f"start on {options.repository}")
         server.start()
@@ -177,7 +174,3 @@ def _install(options: argparse.Namespace) -> int:
         runtime.install_packages(installed, packages)
         out.print(f"its Python models have {', '.join(sorted(packages)) or 'all that they need'}", soft_wrap=True)
     return 0
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

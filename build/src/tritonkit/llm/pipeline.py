@@ -46,30 +46,31 @@ class Built:
     kept: tuple[str, ...] = ()
 
 
-def check(recipes: Sequence[LanguageRecipe]) -> list[Checked]:
+def check(recipes: Sequence[LanguageRecipe], taken: Mapping[str, Path | None] | None = None) -> list[Checked]:
     """Hold each recipe against its directory.
+
+    Args:
+        recipes: The recipes.
+        taken: Names of other models that are built beside them, with their recipes.
 
     Raises:
         TritonkitError: One of them does not fit, or two have the same name.
     """
-    owner: dict[str, LanguageRecipe] = {}
+    owner = dict(taken or {})
     for recipe in recipes:
         if recipe.name in owner:
             raise RecipeError(
-                f"{owner[recipe.name].path}, {recipe.path}: two recipes have the name {recipe.name!r}",
-                "rename one of them",
+                f"{owner[recipe.name]}, {recipe.path}: two recipes have the name {recipe.name!r}", "rename one of them"
             )
-        owner[recipe.name] = recipe
+        owner[recipe.name] = recipe.path
     return [checks.check(recipe) for recipe in recipes]
 
 
-def build(
-    recipes: Sequence[LanguageRecipe], repository: Path, *, mounted: str = MOUNTED, overwrite: bool = False
-) -> Built:
+def build(checked: Sequence[Checked], repository: Path, *, mounted: str = MOUNTED, overwrite: bool = False) -> Built:
     """Bring ``repository`` to what the recipes say.
 
     Args:
-        recipes: The recipes; other models in the repository stay.
+        checked: The recipes, of :func:`check`; other models in the repository stay.
         repository: A directory, made if it does not exist.
         mounted: Where the server that will run it has the repository, as an absolute path: engines take no other.
         overwrite: Replace configurations that were edited by hand.
@@ -78,10 +79,7 @@ def build(
         TritonkitError: Whatever is wrong; the repository is then as it was.
     """
     layout.check_place(repository)
-    checked = check(recipes)
-    models = []
-    for model in checked:
-        models.append(_model(model, repository, mounted))
+    models = [_model(model, repository, mounted) for model in checked]
     new = [model.name for model in models if not layout.is_current(repository, [model])]
     if new:
         layout.write(repository, models, overwrite=overwrite)

@@ -37,11 +37,8 @@ class Survey:
 
 def read_passport(path: Path) -> dict[str, Any]:
     """The passport in a file; empty where there is none that tritonkit could have written."""
-    try:
-        passport = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return passport if isinstance(passport, dict) and "model" in passport else {}
+    passport = _read_object(path)
+    return passport if "model" in passport else {}
 
 
 def version_of(passport: Mapping[str, Any]) -> int:
@@ -190,11 +187,17 @@ def _is_engine(place: Path) -> bool:
 
 def _engine_passport(path: Path) -> dict[str, Any]:
     """The passport of a plan; empty where there is none."""
+    passport = _read_object(path)
+    return passport if passport.get("kind") == "engine" else {}
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object in a file; empty where there is none."""
     try:
-        passport = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return passport if isinstance(passport, dict) and passport.get("kind") == "engine" else {}
+    return value if isinstance(value, dict) else {}
 
 
 def is_engine_as_built(plan: Path) -> bool:

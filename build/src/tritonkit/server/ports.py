@@ -6,7 +6,6 @@ import random
 import socket
 from pathlib import Path
 
-HOST = "127.0.0.1"
 LOWEST = 10_000
 TRIES = 1_000
 # The kernel gives these to outgoing connections: one of them that is free now may be a caller's a moment later, and a

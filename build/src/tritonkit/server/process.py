@@ -324,7 +324,7 @@ def _shared_memory_regions(pid: int) -> list[Path]:
 def _choose_ports(wanted: dict[str, int]) -> dict[str, int]:
     """The wanted ports if they are free, and free ones where 0 is wanted."""
     sockets = []
-    unused = iter(free_ports(len(wanted)))
+    unused = iter(free_ports(sum(not port for port in wanted.values())))
     chosen = {name: port or next(unused) for name, port in wanted.items()}
     try:
         for name, port in chosen.items():
