@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import numpy as np
 from load.recording import Row
 
 WINDOW_S = 0.5
-MARGIN = 0.1
+CHANCE = 0.01
 REFUSED = "ServerBusy", "QueueFull"  # the client's errors for requests that were not run
 
 
@@ -70,8 +71,10 @@ def served(rows: Sequence[Row], seconds: float, slo_ms: float) -> Served:
 def recovery_s(rows: Sequence[Row], begin_s: float, end_s: float, slo_ms: float) -> float | None:
     """Seconds from a spike's end until as many requests are answered in time as before it.
 
-    Counted in windows of half a second: the end of the last one in which the share is more than a tenth lower. A short
-    queue refuses a few requests at any load, which is no part of a spike.
+    Counted in windows of half a second: the end of the last one in which fewer are in time than chance explains, if
+    each request were as likely to be as before the spike (one-sided binomial test, :data:`CHANCE` for all windows
+    together, divided among them as Bonferroni does). A short queue refuses a few requests at any load, which is no part
+    of a spike, and in a window of seven one of them is a seventh.
 
     Args:
         rows: Every measured request.
@@ -87,10 +90,23 @@ def recovery_s(rows: Sequence[Row], begin_s: float, end_s: float, slo_ms: float)
     before, after = due < begin_s, due >= end_s
     if not before.any() or not after.any():
         return None
-    share = good[before].mean() - MARGIN
+    share = float((good[before].sum() + 1) / (before.sum() + 2))  # Laplace's rule: none failed is not never
     windows = ((due - end_s) // WINDOW_S).astype(int)
-    bad = [window for window in set(windows[after]) if good[windows == window].mean() < share]
+    after_it = set(windows[after])
+    bad = [
+        window
+        for window in after_it
+        if _at_most(int(good[windows == window].sum()), int((windows == window).sum()), share) < CHANCE / len(after_it)
+    ]
     return float(WINDOW_S * (max(bad) + 1)) if bad else 0.0
+
+
+def _at_most(count: int, trials: int, probability: float) -> float:
+    """The probability of ``count`` successes or fewer."""
+    return sum(
+        math.comb(trials, number) * probability**number * (1 - probability) ** (trials - number)
+        for number in range(count + 1)
+    )
 
 
 def _percentile(values: Sequence[float], share: float) -> float | None:

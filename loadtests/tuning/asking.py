@@ -42,8 +42,8 @@ class Asker:
         plan: All but the rate: seconds, warm-up, batch sizes, lengths.
         say: Is told of each run before it begins.
         results: Every run that counts, in order.
-        lenient: A rate that the generator cannot keep is one that is not met and not kept, and noted in ``late_at``,
-            instead of an error: what is found below it is a lower bound.
+        lenient: A rate that the generator cannot keep is one that is not met and not kept, instead of an error: what
+            is found below it is a lower bound.
         late_at: Rates that the generator could not keep.
         pauses_s: Seconds before each further try of such a rate; None: as many as a command has that has no budget.
     """
@@ -80,8 +80,8 @@ class Asker:
                 return probe(rate, result)
             if pause_s is not None:
                 time.sleep(pause_s)
+        self.late_at.append(rate)
         if self.lenient:
-            self.late_at.append(rate)
             self.results.append(result)
             why = f"the generator could not keep its schedule: {'; '.join(result.generator.why)}"
             return Probe(rate, met=False, served=rate, p50_ms=None, p99_ms=None, said=why, kept=False)

@@ -69,7 +69,8 @@ def rounds(
 
     Raises:
         Ended: ``ask`` ended the measurement within the first round; of later ones, those that are whole count.
-        CheckFailed: Likewise, where the generator could not keep a rate.
+        CheckFailed: Likewise, where the generator could send none of a configuration's rates. Where it sent some, the
+            configuration's limit is the highest of them that was met: at least that.
     """
     limits: dict[Settings, list[float]] = {settings: [] for settings in guesses}
     best: dict[Settings, Probe | None] = dict.fromkeys(guesses)

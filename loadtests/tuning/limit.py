@@ -26,6 +26,7 @@ LEVEL = 0.95
 LAPSE = 0.02
 # Rates that the generator could not keep, until a search ends with what it has proved: each costs some runs.
 MOST_LATE = 6
+MOST_UNSENT = 3  # of one bracket, while no rate was met below them
 # How fast a probability falls from 3/4 to 1/4 around the limit, as a part of the rate: all that is plausible.
 SLOPES = np.geomspace(0.002, 0.2, 25)
 
@@ -111,10 +112,13 @@ class Bracket:
     def limit(self) -> float:
         """The best guess at the limit: where the strain would be 1, if its logarithm rose evenly with the rate's.
 
-        A server that was overloaded gives no more than it gave. Without strains it is the middle.
+        A server that was overloaded gives no more than it gave. Without strains it is the middle; below a rate that the
+        generator could not send it is what was met: at least that.
         """
         if self.low is None:
             return 0.0
+        if not self.high.kept:
+            return self.low.rate
         low, high = self.low.rate, self.high.rate
         if self.high.overloaded:
             high = min(high, max(low, self.high.served))
@@ -128,18 +132,28 @@ def bracket(ask: Ask, start: float, *, stride: float = FIRST_STRIDE, resolution:
     """Enclose the limit: up or down by ``stride`` until the answer changes, then halve what is left.
 
     Down, each step is the square of the one before: a server that misses an SLO at every rate is soon at ``LEAST``.
+    A rate that the generator cannot send is no answer: with a rate that was met below it, the bracket ends there.
 
     Args:
         ask: Runs one rate.
         start: Where to begin.
         stride: Factor between the first rates.
         resolution: Largest factor between the two rates that are returned.
+
+    Raises:
+        Unsent: The generator could send none of :data:`MOST_UNSENT` rates, each below the one before.
     """
     low: Probe | None = None
     high: Probe | None = None
-    rate, down = max(start, LEAST), stride
+    rate, down, unsent = max(start, LEAST), stride, 0
     while low is None or high is None:
-        found = ask(rate)
+        try:
+            found = ask(rate)
+        except Unsent as error:
+            unsent += 1
+            if low is None and (unsent == MOST_UNSENT or rate <= LEAST):
+                raise
+            found, down = _unsent(rate, error), max(down, FIRST_STRIDE)
         if found.met:
             low = found
             rate *= stride
@@ -150,9 +164,17 @@ def bracket(ask: Ask, start: float, *, stride: float = FIRST_STRIDE, resolution:
             rate = max(LEAST, min(rate / down, found.served if found.overloaded else rate))
             down *= down
     while high.rate > low.rate * resolution:
-        found = ask(math.sqrt(low.rate * high.rate))
+        middle = math.sqrt(low.rate * high.rate)
+        try:
+            found = ask(middle)
+        except Unsent as error:
+            found = _unsent(middle, error)
         low, high = (found, high) if found.met else (low, found)
     return Bracket(low, high)
+
+
+def _unsent(rate: float, error: Unsent) -> Probe:
+    return Probe(rate, met=False, served=rate, p50_ms=None, p99_ms=None, said=error.message, kept=False)
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ class Rig:
 
     @property
     def late_at(self) -> list[float]:
-        """Rates that the generator could not keep; on a CPU that is an error instead, and a trial without a result."""
+        """Rates that the generator could not keep."""
         return self._asker.late_at
 
     def configure(self, settings: Settings) -> None:

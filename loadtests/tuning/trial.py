@@ -31,15 +31,7 @@ def explore(ask: Ask, best: float | None, start: float) -> Outcome:
         asked.append(ask(rate))
         return asked[-1]
 
-    try:
-        outcome = _explored(note, best, start)
-    except Unsent:  # above a rate that was met, it is the generator's limit: at least that rate
-        met = [probe for probe in asked if probe.met]
-        if not met:
-            raise
-        low = max(met, key=lambda probe: probe.rate)
-        outcome = Outcome("measured", low.rate, low.rate, low.p50_ms, low.p99_ms)
-    return replace(outcome, probes=len(asked))
+    return replace(_explored(note, best, start), probes=len(asked))
 
 
 def _explored(note: Ask, best: float | None, start: float) -> Outcome:

@@ -217,11 +217,27 @@ def test_a_generator_that_cannot_keep_up_says_so(
     assert "after their time" in " ".join(found.generator.why)
 
 
+FEW_IN_FLIGHT = """
+from load import session
+from load.users import TritonGrpcUser
+
+session.MOST_IN_FLIGHT = 20  # 2,000 of them are more than a slow machine sends while a server pauses
+
+class FewInFlight(TritonGrpcUser):
+    pass
+"""
+
+
 def test_arrivals_beyond_what_can_be_in_flight_are_counted_and_make_the_run_invalid(
-    server: TritonServer, write_recipe: Recipes
+    server: TritonServer, write_recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with generator(server, write_recipe("arithmetic")) as started, paused(server.pid, after_s=0.3, for_s=1.8):
-        found = started.run(Plan("constant:2000", 2.0, 0.0))
+    (tmp_path / "few_in_flight.py").write_text(FEW_IN_FLIGHT, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with (
+        generator(server, write_recipe("arithmetic"), user="few_in_flight:FewInFlight") as started,
+        paused(server.pid, after_s=0.3, for_s=1.0),
+    ):
+        found = started.run(Plan("constant:200", 1.5, 0.0))
     assert found.generator.capped > 0
     assert found.model.errors["NotSent"] == found.generator.capped
     assert "were not sent" in " ".join(found.generator.why)

@@ -41,6 +41,14 @@ def test_recovery_ends_with_the_last_half_second_that_is_worse_than_before_the_s
     assert overload.recovery_s([*calm, *spike], 2, 6, 100.0) is None
 
 
+def test_a_refusal_among_few_requests_is_chance_and_not_a_spike_that_goes_on() -> None:
+    calm = [(index / 14, 5.0, 1.0, "m", "QueueFull" if index % 7 == 6 else "") for index in range(28)]
+    after = [(6 + index / 14, 5.0, 1.0, "m", "QueueFull" if index % 5 == 4 else "") for index in range(84)]
+    assert overload.recovery_s([*calm, *after], 2, 6, 100.0) == 0.0
+    backlog = [(due, 400.0, 1.0, "m", "") if due < 7.5 else (due, *rest) for due, *rest in after]
+    assert overload.recovery_s([*calm, *backlog], 2, 6, 100.0) == 1.5
+
+
 def test_the_table_has_a_line_for_each_queue_caller_and_load(capsys: pytest.CaptureFixture[str]) -> None:
     found = overload.Served(200.0, 95.0, 0.0, 0.5, 0.0, 20.0, 80.0, 1.0, 4.0)
     runs = [

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tuning import limit, tuner
+from tuning import comparison, limit, tuner
 from tuning.limit import Probe
 from tuning.search import Outcome, Search
 from tuning.space import Settings, Space
-from tuning.trial import timed
+from tuning.trial import FIRST_RESOLUTION, timed
 from tuning.tuner import Effort, References
 
 from tritonkit.errors import CheckFailed
@@ -44,8 +44,40 @@ def test_what_was_met_below_what_the_generator_can_send_is_the_least_that_a_conf
         return busy(rate) if rate > 900 else Probe(rate, True, rate, 4.0, 20.0)
 
     outcome = timed(lambda _: None, ask, OPENING[0], None, 500.0)
-    assert (outcome.status, outcome.capacity, outcome.probes) == ("measured", 500.0, 1)
+    assert outcome.status == "measured"
+    assert outcome.estimate == outcome.capacity  # nothing between what was met and what could not be sent is guessed
+    assert 900 / FIRST_RESOLUTION <= (outcome.capacity or 0) <= 900
     assert timed(lambda _: None, ask, OPENING[0], 890.0, 500.0).capacity == 890.0
+
+
+def test_a_comparison_goes_on_below_what_the_generator_can_send() -> None:
+    served = {OPENING[0]: 2000.0, OPENING[1]: 300.0}
+    now: list[Settings] = []
+
+    def ask(rate: float) -> Probe:
+        if rate > 600:
+            busy(rate)
+        limit_of = served[now[-1]]
+        return Probe(rate, rate <= limit_of, min(rate, limit_of), 4.0, 20.0, strain=rate / limit_of)
+
+    first, second = comparison.rounds(now.append, ask, {OPENING[0]: 900.0, OPENING[1]: 590.0}, 3).values()
+    assert all(600 / comparison.STRIDE < one <= 600 for one in first.limits)
+    assert second.limits == pytest.approx([300.0] * 3, rel=0.05)
+    ratio = comparison.ratio(first, second)
+    assert ratio is not None
+    assert ratio.median == pytest.approx(2.0, rel=0.12)
+
+
+def test_a_generator_that_can_send_nothing_ends_a_comparison() -> None:
+    rates: list[float] = []
+
+    def ask(rate: float) -> Probe:
+        rates.append(rate)
+        return busy(rate)
+
+    with pytest.raises(limit.Unsent):
+        comparison.rounds(lambda _: None, ask, {OPENING[0]: 900.0}, 1)
+    assert len(rates) == limit.MOST_UNSENT
 
 
 def busy(_: float) -> Probe:
