@@ -48,7 +48,8 @@ class Built:
         repository: Where it lies, with every variant's graph.
         target: What it runs on.
         chosen: The precision that the gate finds fastest.
-        accurate: Those that are near enough to fp32, each with the samples a second that the gate measured, if it did.
+        accurate: Those that are near enough to fp32, each with the requests a second of a caller who waits for
+            each answer, as the gate timed single samples; None where it timed none.
         graphs: SHA-256 of each one's graph.
         limits: Of the queue, as what is served now has them.
     """
@@ -70,7 +71,8 @@ def built(recipe: Recipe, target: Target = "cpu") -> Iterator[Built]:
     with tempfile.TemporaryDirectory(prefix="tritonkit-tune-") as directory:
         repository = Path(directory, "model_repository")
         said = pipeline.build([plain], repository, target).models[recipe.name]
-        accurate = {row["precision"]: row["throughput"] for row in said["gate"] if row["accurate"]} or {"fp32": None}
+        single_ms = {row["precision"]: row["single_ms"] for row in said["gate"] if row["accurate"]} or {"fp32": None}
+        accurate = {precision: 1000 / time_ms if time_ms else None for precision, time_ms in single_ms.items()}
         base = exporting.exported(plain)[0]
         made = {precision: variants.make(plain, base, target, precision)[0] for precision in accurate}
         for precision, artifact in made.items():

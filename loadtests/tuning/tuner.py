@@ -29,8 +29,8 @@ from tuning.trial import timed
 
 SLO_FIX = "loosen the SLO, or make the model faster"
 FIRST_RATE = 50.0  # where the gate measured no speed
-# Requests a second where a search begins at most, for each process of the generator: what the gate measured in batches
-# may be far above what single requests reach or a generator sends, and a rate that it cannot keep costs half a minute.
+# Requests a second where a search begins at most, for each process of the generator: a rate that it cannot keep costs
+# half a minute.
 MOST_FIRST_RATE = 500.0
 LOADS_S = 3.0  # a configuration, roughly
 Say = Callable[[str], None]
