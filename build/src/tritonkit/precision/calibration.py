@@ -5,6 +5,7 @@ Ranges are found once for all methods; a method only reads them differently.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,19 +119,28 @@ def collect(
     groups = [
         samples.batch(group, len(group)) if batched else group[0] for group in grouped(found, BATCH if batched else 1)
     ]
-    for index, batch in enumerate(groups):
-        for name, array in session.run(batch).items():
-            _extend(seen[name], name, index, array, channel_axes[name])
     random = np.random.default_rng(0)
-    for batch in groups:
-        for name, array in session.run(batch).items():
-            flat = array.reshape(-1).astype(np.float64)
-            if flat.size > LOOKED_AT:
-                flat = flat[random.integers(0, flat.size, LOOKED_AT)]
-            one = seen[name]
-            width = max(one.high - one.low, 1e-12)
-            seen[name].histogram += np.histogram(flat, BINS, (one.low, one.low + width))[0]
+    # A histogram needs the whole range, which is known at the end: until then its values lie on disk.
+    with tempfile.TemporaryDirectory(prefix="tritonkit-calibration-") as directory:
+        files = [Path(directory, f"{index}.npz") for index in range(len(groups))]
+        for index, (batch, file) in enumerate(zip(groups, files, strict=True)):
+            drawn = {}
+            for name, array in session.run(batch).items():
+                _extend(seen[name], name, index, array, channel_axes[name])
+                drawn[name] = _drawn(array.reshape(-1), random)
+            np.savez(file, **drawn)
+        for file in files:
+            with np.load(file) as kept:
+                for name, one in seen.items():
+                    width = max(one.high - one.low, 1e-12)
+                    values = kept[name].astype(np.float64)
+                    one.histogram += np.histogram(values, BINS, (one.low, one.low + width))[0]
     return seen
+
+
+def _drawn(flat: Array, random: np.random.Generator) -> Array:
+    """At most ``LOOKED_AT`` of the values, by chance."""
+    return flat[random.integers(0, flat.size, LOOKED_AT)] if flat.size > LOOKED_AT else flat
 
 
 def check_samples(found: Sequence[samples.Sample]) -> None:
