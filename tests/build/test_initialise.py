@@ -154,6 +154,11 @@ def test_rows_that_go_by_another_name_and_depend_on_each_other_are_no_batch(
     assert list(said["shapes"]) == ["batch"]
     status, _, err = project.build()
     assert status == 0, err
+    text = Path("net.yaml").read_text()
+    Path("net.yaml").write_text(text.replace("max_batch_size: 0", "max_batch_size: 16"))
+    status, _, err = project.build()
+    assert status == 2
+    assert "puts a batch dimension in front of ['batch', 4], and the graph has ['batch', 4] in all" in err
 
 
 def test_the_advice_on_rows_that_depend_on_each_other_leads_to_a_model_that_builds(

@@ -186,6 +186,12 @@ def _compare(recipe: Recipe, where: str, spec: TensorSpec, actual: GraphTensor) 
         return problems
     batched = recipe.max_batch_size > 0
     expected: tuple[int | str | None, ...] = (None, *spec.dims) if batched else spec.dims
+    if batched and len(spec.dims) == len(actual.dims):
+        problems.append(
+            f"{where}: max_batch_size {recipe.max_batch_size} puts a batch dimension in front of {list(spec.dims)}, "
+            f"and the graph has {list(actual.dims)} in all; set max_batch_size: 0, or leave the batch out of dims"
+        )
+        return problems
     if len(expected) != len(actual.dims):
         problems.append(
             f"{where}: the recipe says {list(spec.dims)}{' after the batch dimension' if batched else ''}, "
