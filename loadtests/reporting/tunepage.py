@@ -59,7 +59,8 @@ def served(result: TuningResult) -> str:
 
 def gains(result: TuningResult) -> tuple[str, ...]:
     """What was won over each reference, as console and page say it: a gain only if its whole interval is above 1."""
-    if result.partial or result.best is None:
+    best = _numbered(result, result.best)
+    if result.partial or best is None:
         return ()
     found = []
     for what, number, ratio in (
@@ -75,6 +76,11 @@ def gains(result: TuningResult) -> tuple[str, ...]:
             )
         elif other is not None and other.capacity is None:
             found.append(f"{what} does not meet the SLO at any rate")
+        elif other is not None and _or(other.capacity, 0.0) > _or(best.capacity, 0.0):
+            found.append(
+                f"{what} served {short(other.capacity)} where this served {short(best.capacity)}, in too "
+                "few rounds side by side to change the recipe: the same command with a larger BUDGET goes on"
+            )
         else:
             found.append(f"no gain over {what} is claimed: there was no time for enough rounds side by side")
     return tuple(found)

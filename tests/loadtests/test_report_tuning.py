@@ -62,6 +62,8 @@ def test_console_and_page_say_a_gain_in_the_same_words() -> None:
     assert "no time for enough rounds" in " ".join(tunepage.gains(short))
     assert "Nothing was searched: 2 of 5." in said(short)
     assert tunepage.gains(replace(found, current=found.best))[0] == "the best is what was served before"
+    faster = replace(short, trials=(trial(0, 41.4, 19.0), trial(1, 95.4, 26.0)), best=0, current=0, default=1)
+    assert "Triton's default served 95.4 where this served 41.4, in too few rounds" in tunepage.gains(faster)[1]
 
 
 def test_without_a_ratio_none_is_computed_from_trials_that_were_not_side_by_side() -> None:
