@@ -45,9 +45,9 @@ def running(repository: Path) -> Iterator[TritonServer]:
         yield server
 
 
-def regions() -> set[str]:
-    """The shared memory of Triton's Python backends on this machine."""
-    return {path.name for path in Path("/dev/shm").glob("*_backend_shm_region_*")}
+def regions(owner: int) -> set[str]:
+    """The shared memory of the servers that this process started."""
+    return {path.name for path in Path("/dev/shm").glob(f"tritonkit-server-{owner}-*")}
 
 
 def test_it_listens_on_loopback_only(running: TritonServer) -> None:
@@ -71,17 +71,16 @@ def test_the_stubs_packages_are_the_servers_own(running: TritonServer) -> None:
     assert all(path.startswith(str(runtime.find().path)) for path in loaded)
 
 
-@pytest.mark.alone  # another process's servers have shared memory, too
 def test_stopping_lets_a_request_in_flight_finish_and_leaves_nothing(repository: Path) -> None:
     import threading
 
     import numpy as np
 
     answers: list[object] = []
-    before = regions()
+    before = regions(os.getpid())
     with TritonServer(repository) as server:
         processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children()]
-        assert regions() - before
+        assert regions(os.getpid()) - before
         client = Client(server.grpc_url)
         client.metadata("sleepy")
         thread = threading.Thread(
@@ -93,7 +92,7 @@ def test_stopping_lets_a_request_in_flight_finish_and_leaves_nothing(repository:
     client.close()
     assert answers == [1.5]
     assert not any(process.is_running() for process in processes)
-    assert not regions() - before
+    assert not regions(os.getpid()) - before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -117,6 +116,22 @@ def test_serve_ends_with_its_server_however_it_is_ended(repository: Path, number
     assert process.returncode == (-9 if number == signal.SIGKILL else 0)
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
+
+
+def test_the_next_server_removes_the_memory_that_a_killed_one_and_its_killed_parent_left(repository: Path) -> None:
+    code = f"from tritonkit.server import TritonServer; print(TritonServer({str(repository)!r}).start().pid); input()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    server = psutil.Process(int(process.stdout.readline()))
+    stubs = server.children()
+    for victim in (process, server, *stubs):  # the parent first: it would tidy up
+        victim.send_signal(signal.SIGSTOP)
+    for victim in (process, server, *stubs):
+        victim.kill()
+    process.communicate()
+    assert regions(process.pid)
+    with TritonServer(repository):
+        assert not regions(process.pid)
 
 
 def test_serve_hands_polling_to_triton_as_its_help_shows_it(repository: Path, tmp_path: Path) -> None:
@@ -207,11 +222,10 @@ def alive(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
-@pytest.mark.alone  # another process's servers have shared memory, too
 def test_a_killed_server_is_reported_and_its_memory_removed(repository: Path) -> None:
-    before = regions()
+    before = regions(os.getpid())
     server = TritonServer(repository).start()
-    assert regions() - before
+    assert regions(os.getpid()) - before
     stubs = psutil.Process(server.pid).children()
     os.kill(server.pid, signal.SIGKILL)
     assert server.wait() == -signal.SIGKILL

@@ -79,11 +79,14 @@ def alone(target: Path) -> Iterator[None]:
 
 
 def sweep(directory: Path, prefix: str = _STAGE) -> None:
-    """Remove what processes that were killed left behind: folders called ``prefix`` and the process's id."""
+    """Remove what processes that were killed left behind: folders and files called ``prefix`` and the process's id."""
     for leftover in directory.glob(f"{prefix}*"):
         owner = leftover.name.removeprefix(prefix).partition("-")[0]
         if owner.isdigit() and not psutil.pid_exists(int(owner)):
-            shutil.rmtree(leftover, ignore_errors=True)
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 def sync_tree(directory: Path) -> None:

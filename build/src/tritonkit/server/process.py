@@ -22,8 +22,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-import psutil
-
 from tritonkit import atomic
 from tritonkit.errors import CheckFailed, InputError, OutputError
 from tritonkit.repository import selection
@@ -32,6 +30,7 @@ from tritonkit.server.ports import free_ports
 from tritonkit.server.runtime import BACKEND_FOLDERS, RELEASE, Runtime, check_engines, find, packages_of
 
 HOST = "127.0.0.1"
+SHARED_MEMORY = Path("/dev/shm")
 # Makes the kernel end the server when the process that started it dies, however it dies (prctl(2),
 # PR_SET_PDEATHSIG = 1). It is set in between, as code between fork and exec may not be Python in a threaded process.
 _TRAMPOLINE = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1, {signal}); os.execv(sys.argv[1], sys.argv[1:])"
@@ -147,7 +146,8 @@ class TritonServer:
     def start(self) -> TritonServer:
         """Start and wait until every model is ready."""
         self.ports = _choose_ports(self._wanted_ports)
-        atomic.sweep(Path(tempfile.gettempdir()), neighbours.WORK)
+        for directory in (Path(tempfile.gettempdir()), SHARED_MEMORY):
+            atomic.sweep(directory, neighbours.WORK)
         self._work = Path(tempfile.mkdtemp(prefix=f"{neighbours.WORK}{os.getpid()}-"))
         self.log = self.log or self._work / "triton.log"
         try:
@@ -170,19 +170,18 @@ class TritonServer:
         """Let requests in flight finish, then end the server and everything it started."""
         process, self._process = self._process, None
         if process is not None:
-            regions = _shared_memory_regions(process.pid)
             process.terminate()
             try:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(self.exit_timeout_s + 5)
             finally:
                 self._kill_group(process)
-                for region in regions:
-                    region.unlink(missing_ok=True)
         if self._reloader is not None:
             self._reloader.close()
             self._reloader = None
         if self._work is not None:
+            for region in SHARED_MEMORY.glob(f"{self._work.name}-*"):
+                region.unlink(missing_ok=True)
             shutil.rmtree(self._work, ignore_errors=True)
             self._work = None
 
@@ -250,6 +249,11 @@ class TritonServer:
         (backends / "python").symlink_to(self.runtime.python_backend)
         for name, folder in BACKEND_FOLDERS.items():
             (backends / name).symlink_to(folder)
+        # What the server shares with its stubs is called as its folder, so that a killed server's can be removed.
+        regions = [
+            f"--backend-config={name},shm-region-prefix-name={self._work.name}-{name}-"
+            for name in ("python", *BACKEND_FOLDERS)
+        ]
         addresses = [
             f"--{name}-{what}={value}"
             for name, port in self.ports.items()
@@ -259,7 +263,7 @@ class TritonServer:
             sys.executable, "-S", "-E", "-c", _TRAMPOLINE.format(signal=int(signal.SIGTERM)),
             str(self.runtime.binary), f"--model-repository={self._work / _LINK}",
             f"--backend-directory={backends}", f"--cache-directory={self.runtime.cache_directory}",
-            *addresses, f"--exit-timeout-secs={self.exit_timeout_s}",
+            *regions, *addresses, f"--exit-timeout-secs={self.exit_timeout_s}",
             *self.arguments,
         ]  # fmt: skip
         if self.cores:
@@ -310,15 +314,6 @@ def _answers(port: int, path: str) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _shared_memory_regions(pid: int) -> list[Path]:
-    """What the server shares with its stubs; a server that is killed leaves it behind."""
-    try:
-        arguments = [word for child in psutil.Process(pid).children() for word in child.cmdline()]
-    except psutil.Error:
-        return []
-    return [Path("/dev/shm", word) for word in arguments if "_backend_shm_region_" in word]
 
 
 def _choose_ports(wanted: dict[str, int]) -> dict[str, int]:
