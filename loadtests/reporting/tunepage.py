@@ -40,7 +40,8 @@ def headline(result: TuningResult) -> Headline:
     best, default = _numbered(result, result.best), _numbered(result, result.default)
     cut = ("The search was interrupted.",) if result.partial else ()
     if result.failure:
-        failed = (f"Wanted: {result.slo}.", words.sentence(result.failure), *result.notes)
+        notes = result.notes if result.cause == "slo" else ()  # a larger budget would not have helped
+        failed = (f"Wanted: {result.slo}.", words.sentence(result.failure), *notes)
         return Headline("unsure" if result.cause == "generator" else "bad", CAUSES[result.cause], failed)
     if best is None or best.capacity is None:
         return Headline("bad", "No configuration meets the SLO", (f"Wanted: {result.slo}.", *cut))
