@@ -149,7 +149,7 @@ def _too_short(wanted: Wanted, search: Search, held: tuner.References) -> str:
         return ""
     return (
         f"{wanted.budget_s:.0f} s are too short: what is served now, Triton's default and one round side by side take "
-        f"about {least_s:.0f} s; going on with that"
+        f"about {least_s:.0f} s on a machine with nothing else to do; going on with that"
     )
 
 

@@ -63,7 +63,7 @@ def _after_nothing(result: TuningResult) -> tuple[str, ...]:
             "The generator could not send its load: end what else uses this machine's cores, or use a machine with "
             "more. The same command tries these configurations again.",
         )
-    return (f"No configuration was served: `make loadtest {about}` shows the reason alone.",)
+    return (f"`make loadtest {about}` shows alone why it is not served; then the same command continues.",)
 
 
 def after_demo(summary: dict[str, Any]) -> tuple[str, ...]:

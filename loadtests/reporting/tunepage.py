@@ -15,7 +15,7 @@ from reporting.tuning_result import Ratio, Trial, TuningResult
 BEFORE, DEFAULT = "what was served before", "Triton's default"
 CAUSES = {
     "slo": "No configuration meets the SLO", "generator": "No configuration could be measured",
-    "server": "No configuration was served",
+    "server": "A configuration was not served",
 }  # fmt: skip
 FATES = {"measured": "measured", "pruned": "stopped early", "failed": "failed", "unsent": "not measured"}
 

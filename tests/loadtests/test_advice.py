@@ -102,8 +102,8 @@ def test_a_capacity_counts_the_requests_of_all_runs_at_its_rate() -> None:
         (CheckFailed("none of 2 configurations meets the SLO: p99", tuner.SLO_FIX), "No configuration meets the SLO",
          "`make loadtest MODEL=two_towers.yaml SLO=p99_ms=30 ARRIVALS=poisson:1`"),
         (CheckFailed("it was late", f"{BUSY_FIX}; again"), "No configuration could be measured", "end what else uses"),
-        (CheckFailed("it did not load", "correct that"), "No configuration was served",
-         "`make loadtest MODEL=two_towers.yaml SLO=p99_ms=30` shows the reason"),
+        (CheckFailed("it did not load", "correct that"), "A configuration was not served",
+         "`make loadtest MODEL=two_towers.yaml SLO=p99_ms=30` shows alone why it is not served"),
     ],
 )  # fmt: skip
 def test_a_search_without_a_result_has_a_page_that_says_why_and_what_to_do(
