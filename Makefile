@@ -58,9 +58,9 @@ given_users = $(filter command environment,$(origin USERS))
 
 # A variable that no verb reads would be taken for none.
 given := $(foreach name,$(.VARIABLES),$(if $(findstring command,$(origin $(name))),$(name)))
-unknown := $(firstword $(if $(given),$(filter-out SHELL $(call named,^([A-Z]+) [?:]?=.*),$(given))))
+unknown := $(firstword $(if $(given),$(filter-out SHELL $(call named,^([A-Z_]+) [?:]?=.*),$(given))))
 ifneq ($(unknown),)
-  $(error $(shell $(call suggest,variable,$(unknown),$(call named,^([A-Z]+) [?]=.*))))
+  $(error $(shell $(call suggest,variable,$(unknown),$(call named,^([A-Z_]+) [?]=.*))))
 endif
 
 .PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-client bench-generator bench-tuning bench-gpu bench-drain bench-autoscaler bench-lint bench-overload test modules lint clean

@@ -7,6 +7,7 @@ whoever has an older Python than is needed must be told so.
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 ROOT = Path(__file__).resolve().parents[1]
 LEAST = (3, 11)
@@ -23,13 +26,14 @@ VENV_GIB, SERVER_GIB = 3.5, 1.5  # what they take, and what unpacking takes besi
 
 
 def main() -> int:
-    """Check, then install; the exit code: 0 done, 3 something is missing."""
+    """Check, then install; the exit code: 0 done, 2 the environment is another checkout's, 3 something is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="default: .venv in the checkout")
     parser.add_argument("--check", action="store_true", help="only say what is missing")
     options = parser.parse_args()
     try:
         check_python()
+        check_owner(options.venv)
         limited = check_machine()
         if not (options.venv / "bin/tritonkit").exists():
             check_disk(options.venv)
@@ -37,12 +41,20 @@ def main() -> int:
             install(options.venv, limited)
     except Missing as missing:
         sys.stderr.write("error: %s\n  fix: %s\n" % missing.args)
-        return 3
+        return missing.code
     return 0
 
 
 class Missing(Exception):
     """What is missing, and what to do about it."""
+
+    code = 3
+
+
+class Taken(Missing):
+    """An environment that is somebody else's."""
+
+    code = 2
 
 
 def check_python() -> None:
@@ -57,6 +69,25 @@ def check_python() -> None:
         fix = "apt-get install python3.12 python3.12-venv, dnf install python3.12, or uv python install 3.12"
     here = "%d.%d.%d" % sys.version_info[:3]
     raise Missing("Python 3.11 or newer is needed, and %s is Python %s" % (sys.executable, here), fix)
+
+
+def check_owner(venv: Path) -> None:
+    """Refuse an environment that another checkout is installed in, as one behind a link may be: it would lose it."""
+    for path in sorted(venv.glob("lib/python3*/site-packages/tritonkit-*.dist-info/direct_url.json")):
+        origin = json.loads(path.read_text(encoding="utf-8"))  # its form: PEP 610
+        other = Path(url2pathname(urlparse(origin.get("url", "")).path)).parent
+        if (
+            not origin.get("dir_info", {}).get("editable")
+            or other.resolve() == ROOT
+            or not (other / "build/install.py").exists()
+        ):
+            continue
+        linked = venv.is_symlink()
+        again = "make setup" if "MAKELEVEL" in os.environ else "python3 build/install.py"
+        where = "%s (a link to %s)" % (venv, venv.resolve()) if linked else str(venv)
+        problem = "%s is the environment of %s: installing would turn that checkout's commands into this one's"
+        fix = "rm %s, then %s makes one of its own" % (venv, again)
+        raise Taken(problem % (where, other), fix if linked else "name another folder with --venv")
 
 
 def _runs(name: str) -> bool:

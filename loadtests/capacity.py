@@ -3,7 +3,8 @@
 It asks the served model for one rate after another in an open loop: one request a second, then twice as many until the
 SLO is missed, then halves what lies between, and at the end asks for the rate that it found again and again. What
 was proved is kept where a search has to end early: Ctrl-C, or a generator that can send no more. Exit code: 0 found, 1
-the SLO is not met at one request a second or the generator could not send even that, 2 bad input, 130 interrupted.
+the SLO is not met at one request a second or the generator could not send even that (the page has the last run), 2 bad
+input, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -34,13 +35,21 @@ from tuning.limit import Capacity, Probe, finite
 from tritonkit import atomic, progress, recipe
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
-from tritonkit.errors import InputError
+from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import Recipe, Slo
 from tritonkit.server import TritonServer
 
 __all__ = ["Capacity", "capacity", "main", "slo_of"]
 
 INTERRUPTED = 130  # as shells say it
+
+
+class Unmet(CheckFailed):
+    """No rate was found; ``result`` has the last run."""
+
+    def __init__(self, error: CheckFailed, result: Result) -> None:
+        super().__init__(error.message, error.fix)
+        self.result = result
 
 
 def main() -> int:
@@ -62,6 +71,10 @@ def _main() -> int:
     except KeyboardInterrupt:
         print("interrupted before anything was proved", file=sys.stderr)
         return INTERRUPTED
+    except Unmet as error:
+        folder = options.reports / next(iter(error.result.models))
+        write(folder, replace(error.result, command=_command()))
+        raise CheckFailed(error.message, f"{error.fix}; the last run is in {folder / 'index.html'}") from error
     if not options.json:
         print(f"Report: {folder / 'index.html'}")
     return INTERRUPTED if found.interrupted else 0
@@ -93,10 +106,15 @@ def capacity(
         was proved until then.
 
     Raises:
-        CheckFailed: The SLO is not met at one request a second, or the generator could not even keep that.
+        Unmet: The SLO is not met at one request a second, or the generator could not even keep that.
     """
     ask = Asker(generator, slo, plan, say, lenient=True)
-    found = limit.capacity(ask, start_rate, resolution=resolution, times=times)
+    try:
+        found = limit.capacity(ask, start_rate, resolution=resolution, times=times)
+    except CheckFailed as error:
+        if not ask.results:
+            raise
+        raise Unmet(error, ask.results[-1]) from error
     runs = zip(ask.results, found.points, strict=False)  # an interruption may come between the two
     at_rate = [result for result, probe in runs if probe is found.at_rate][-1]
     if late := at_least(ask.late_at):
@@ -145,6 +163,7 @@ def lines(found: Capacity, result: Result) -> list[str]:
         f"  met in {words.times_met(found.confirmed)} of {result.load.duration_s:g} s at that rate, "
         f"p50 {_ms(at_rate.p50_ms)}, p99 {_ms(at_rate.p99_ms)} in the last of them",
         f"  the interval is where nine of ten such runs meet the SLO: a logistic curve through all {len(found.points)}",
+        *([f"  {few}"] if (few := words.few_at_capacity(result, found.limit)) else []),
         *(["  interrupted: it may be higher"] if found.interrupted else []),
         *([f"  the generator {late}"] if (late := result.environment.get("generator")) else []),
     ]
@@ -207,7 +226,11 @@ def _run(options: argparse.Namespace) -> tuple[Capacity, Result]:
             ):
                 found, result = capacity(generator, slo, plan=plan, say=say)
                 result = replace(result, environment=result.environment | {"target": target, "divided": str(cores)})
-    return found, replace(result, command=shlex.join(["python", "loadtests/capacity.py", *sys.argv[1:]]))
+    return found, replace(result, command=_command())
+
+
+def _command() -> str:
+    return shlex.join(["python", "loadtests/capacity.py", *sys.argv[1:]])
 
 
 def _fate(found: Probe) -> str:

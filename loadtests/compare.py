@@ -34,7 +34,7 @@ from peers.catalog import PEERS, Peer
 from peers.contest import Candidate, Effort, Entry, Stage
 from peers.harness import Ours, Subject, Theirs
 from reporting import comparepage
-from reporting.comparison_result import ComparisonResult, Row
+from reporting.comparison_result import ComparisonResult, Row, ordered
 from reporting.page import NOTHING, figure, short
 from rich.console import Console
 from rich.table import Table
@@ -220,7 +220,7 @@ def _seconds(session: graph.Session, inputs: Sample) -> float:
     return time.perf_counter() - began
 
 
-def _installed(peers: Sequence[Peer], target: targets.Target) -> tuple[list[Peer], dict[str, str]]:
+def _installed(peers: Sequence[Peer], target: targets.Target) -> tuple[list[Peer], dict[str, MissingError]]:
     """Every peer's environment; what cannot be installed is a row without figures."""
     problems = {}
     missing = [peer for peer in peers if not environments.installed(peer, target)]
@@ -230,7 +230,7 @@ def _installed(peers: Sequence[Peer], target: targets.Target) -> tuple[list[Peer
             try:
                 environments.install(peer, target)
             except MissingError as error:
-                problems[peer.key] = error.message
+                problems[peer.key] = error
     return list(peers), problems
 
 
@@ -241,6 +241,7 @@ def _ours(wanted: Recipe, subject: Subject, repository: Path, stage: Stage) -> E
         Candidate(
             f"{said}, {words}", lines.count([wanted.path]),
             partial(Ours, subject, protocol, repository, stage.cores.server, changed),
+            as_configured=changed is None,
         )
         for said, changed in ways
         for protocol, words in (("grpc", "gRPC"), ("kserve", "HTTP"))
@@ -266,7 +267,7 @@ def _ways(wanted: Recipe, repository: Path, target: targets.Target) -> dict[str,
     return ways
 
 
-def _theirs(peer: Peer, subject: Subject, stage: Stage, problem: str | None) -> Entry:
+def _theirs(peer: Peer, subject: Subject, stage: Stage, missing: MissingError | None) -> Entry:
     candidates = [
         Candidate(
             variant.said,
@@ -275,7 +276,8 @@ def _theirs(peer: Peer, subject: Subject, stage: Stage, problem: str | None) -> 
         )
         for variant in peer.variants_for(stage.target)
     ]
-    return Entry(peer.name, peer.version, candidates, problem=problem)
+    problem, fix = (missing.message, missing.fix) if missing else (None, "")
+    return Entry(peer.name, peer.version, candidates, problem=problem, fix=fix)
 
 
 def _beside(model: str, tell: Say) -> Say:
@@ -335,7 +337,7 @@ def _print(result: ComparisonResult) -> None:
     for model, found in result.models.items():
         table = Table("server", "capacity/s", "interval", "p50 ms", "p99 ms", "memory MB", "ready s", "lines", box=None,
                       pad_edge=False, title=f"{model}, {result.slo[model]}", title_justify="left")  # fmt: skip
-        for row in comparepage.ordered(found):
+        for row in ordered(found):
             between = NOTHING if row.low is None else f"{short(row.low)} to {short(row.high)}"
             table.add_row(
                 f"{row.name} {row.version}", short(row.capacity), between, short(row.p50_ms), short(row.p99_ms),

@@ -174,7 +174,7 @@ def _load_test(server: TritonServer, name: str, step_s: float) -> Summary:
 
 
 def _step(name: str, found: ModelResult) -> Summary:
-    """One step in five numbers; latencies are of the requests that succeeded, as none may fail."""
+    """One step in a few numbers; latencies are of the requests that succeeded, as none may fail."""
     if found.failed or found.latency is None or found.server is None:
         raise CheckFailed(f"{found.failed} requests to {name} failed: {found.messages}", "read the errors")
     return {
@@ -184,6 +184,9 @@ def _step(name: str, found: ModelResult) -> Summary:
         "p50_ms": found.latency.p50,
         "p99_ms": found.latency.p99,
         "average_batch": round(found.server.average_batch, 2),
+        "server_ms": round(found.server.request_ms, 3),  # of which in the queue, and in the model with its batch
+        "queue_ms": round(found.server.queue_ms, 3),
+        "compute_ms": round(found.server.compute_ms, 3),
     }
 
 

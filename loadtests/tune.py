@@ -2,7 +2,7 @@
 
 Writes the winner into the recipe's ``batching`` section, ``config.pbtxt`` and the passport, and a page of all
 trials. It can be interrupted: what was found is kept, and the next call continues. Exit code: 0 done, 1 no
-configuration meets the SLO, 2 bad input, 130 interrupted.
+configuration meets the SLO (the page has the trials), 2 bad input, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tuning.tuner import Effort, Final
 from tritonkit import atomic, progress, recipe
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
-from tritonkit.errors import InputError
+from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import Recipe, Slo
 
 JOURNAL = "journal.log"
@@ -90,7 +90,8 @@ def run(wanted: Wanted) -> tuple[TuningResult, Final | None]:
     """Search, and write what was found; without a final, the search was interrupted and the recipe is as it was.
 
     Raises:
-        CheckFailed: No configuration meets the SLO, or the generator could not keep its schedule. Trials are kept.
+        CheckFailed: No configuration meets the SLO, or the generator could not keep its schedule. Trials are kept, and
+            the page has them.
     """
     began = time.monotonic()
     if wanted.write:
@@ -109,10 +110,17 @@ def run(wanted: Wanted) -> tuple[TuningResult, Final | None]:
             identity=tuner.identity(made, wanted.slo, cores, wanted.load, wanted.effort),
         )
         say(_begins(search, cores))
+        if short := _too_short(wanted, search, held):
+            print(short, file=sys.stderr)
         late_at: list[float] = []
         # What the first build of a recipe takes counts, but never for more than half.
         end = max(began + wanted.budget_s, time.monotonic() + wanted.budget_s / 2) - WRITES_S
-        found = _searched(wanted, made, search, held, cores, say, late_at, end)
+        found: Final | None = None
+        failure: CheckFailed | None = None
+        try:
+            found = _searched(wanted, made, search, held, cores, say, late_at, end)
+        except CheckFailed as error:
+            failure = error
         where = environment.machine() | {"target": wanted.target, "divided": str(cores)}
         where |= {"generator": text} if (text := at_least(late_at)) else {}
         written: tuple[str, ...] = ()
@@ -124,10 +132,25 @@ def run(wanted: Wanted) -> tuple[TuningResult, Final | None]:
             wanted.recipe, search, held, found, slo=wanted.slo, budget_s=wanted.budget_s, environment=where,
             command=shlex.join(["python", "loadtests/tune.py", *sys.argv[1:]]), written=written,
             took_s=time.monotonic() - began, notes=_notes(search, opening, wanted.budget_s, time.monotonic() - began),
+            failure=failure,
         )  # fmt: skip
+    page = wanted.folder / "index.html"
     atomic.write(wanted.folder / "result.json", (json.dumps(result.to_json(), indent=2) + "\n").encode())
-    atomic.write(wanted.folder / "index.html", tunepage.render(result).encode())
+    atomic.write(page, tunepage.render(result).encode())
+    if failure is not None:
+        raise CheckFailed(failure.message, f"{failure.fix}; every trial is in {page}") from failure
     return result, found
+
+
+def _too_short(wanted: Wanted, search: Search, held: tuner.References) -> str:
+    """A line where the least that has to be measured takes longer than the budget; empty where it does not."""
+    least_s = wanted.effort.least_s(held, search) + WRITES_S
+    if least_s <= wanted.budget_s:
+        return ""
+    return (
+        f"{wanted.budget_s:.0f} s are too short: what is served now, Triton's default and one round side by side take "
+        f"about {least_s:.0f} s on a machine with nothing else to do; going on with that"
+    )
 
 
 def _searched(

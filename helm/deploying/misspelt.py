@@ -11,6 +11,7 @@ from typing import Any
 from tritonkit.cli.arguments import closest, did_you_mean
 
 Schema = dict[str, Any]
+MOST = 3  # keys that are named
 # As helm 3.18 and newer print it: - at '/service/http': additional properties 'prot', 'typ' not allowed
 _REFUSED = re.compile(r"at '(?P<place>[^']*)': additional properties (?P<names>'.*') not allowed")
 
@@ -28,13 +29,25 @@ def explain(line: str, chart: Path) -> str:
     schema: Schema = json.loads((chart / "values.schema.json").read_text(encoding="utf-8"))
     place = [part.replace("~1", "/").replace("~0", "~") for part in refused["place"].split("/")[1:]]
     known = list(_at(schema, place).get("properties", {}))
-    meant = []
+    meant: dict[str, None] = {}
     for name in re.findall(r"'([^']*)'", refused["names"]):
-        if near := closest(name, known):
-            meant.append(".".join([*place, near]))
-        else:
-            meant += [path for path in _paths(schema) if path.rpartition(".")[2] == name][:1]
+        keys = _near(name, known)
+        paths = [path for path in _paths(schema) if path.rpartition(".")[2] == name][:1]
+        meant |= dict.fromkeys([".".join([*place, key]) for key in keys] or paths)
     return line + did_you_mean(meant)
+
+
+def _near(name: str, known: list[str]) -> list[str]:
+    """The keys that have all of a name's words, as ``minReplicas`` has ``min``; else the one spelt most alike."""
+    words = set(_words(name))
+    whole = [key for key in known if words and words <= set(_words(key))]
+    alike = closest(name, known)
+    return whole[:MOST] or ([alike] if alike else [])
+
+
+def _words(name: str) -> list[str]:
+    """A key's words, in small letters: ``minReplicas`` has two."""
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+", name)]
 
 
 def _at(schema: Schema, place: list[str]) -> Schema:

@@ -53,6 +53,7 @@ def render(
     return page.render(
         "autoscaler.html.j2",
         headline=headline(rows, best),
+        advice=next_steps(rows, best, checks),
         criterion=choice.result(rows)["criterion"] + ".",
         kinds=kinds,
         checks={TITLES[kind]: beside for kind, beside in checks.items()},
@@ -73,6 +74,60 @@ def headline(rows: Sequence[Row], best: Mapping[str, str]) -> Headline:
     ]
     names = " and ".join(f"{name} ({kind})" for kind, name in best.items())
     return Headline("good", f"{names}: the best of the chart’s signal", tuple(why))
+
+
+def next_steps(
+    rows: Sequence[Row], best: Mapping[str, str], checks: Mapping[str, Sequence[steady.Check]]
+) -> tuple[str, ...]:
+    """What to set in the chart, what fewer bad minutes would cost, and what to measure again.
+
+    Args:
+        rows: Of all kinds of pod.
+        best: Each kind's best setting, by name.
+        checks: Of each kind that was measured, a real pod beside the simulation.
+    """
+    texts = [text for kind, name in best.items() for text in _setting([row for row in rows if row.kind == kind], name)]
+    steps = [row.step_bad for row in rows if row.name == best[row.kind] and row.step_bad]
+    if steps:
+        texts.append(
+            f"A step from one pod's load to five pods' costs up to {page.counted(max(steps), 'bad minute')}, as new "
+            "pods take that long: where steps are known before, a larger `autoscaling.minReplicas`, or a `cron` "
+            "trigger among `autoscaling.keda.triggers`."
+        )
+    own = "`make bench-autoscaler MEASURE=1 MODEL=my_model.yaml`"
+    late = [TITLES[kind] for kind, beside in checks.items() if not all(check.valid for check in beside)]
+    if late:
+        texts.append(
+            f"{' and '.join(late)}: the generator was late at some rates beside the real Triton, so those say little. "
+            "End what else uses its cores, and run the same command again."
+        )
+    if apart := [TITLES[kind] for kind, beside in checks.items() if any(c.valid and not c.agrees for c in beside)]:
+        texts.append(
+            f"{' and '.join(apart)}: the simulation disagrees with the real pod, so do not take its settings over "
+            f"before {own} agrees."
+        )
+    texts.append(f"{own} times a pod of yours, and shows beside which target it has which share of its capacity.")
+    return tuple(texts)
+
+
+def _setting(rows: Sequence[Row], name: str) -> list[str]:
+    """What one kind of pod's rows say: its target, and a safer one with its price."""
+    row = next(row for row in rows if row.name == name)
+    title, chosen = TITLES[row.kind], f"`autoscaling: {{enabled: true, signal: {row.signal}, target: {row.target:g}}}`"
+    texts = [f"{title}: {chosen} in the environment's values, then `make deploy`."]
+    safer = [
+        other
+        for other in rows
+        if other.signal == row.signal and other.target != row.target and other.bad_minutes < row.bad_minutes
+    ]
+    if safer:
+        cheapest = min(safer, key=lambda other: other.pod_hours)
+        texts.append(
+            f"{title}: {page.counted(row.bad_minutes, 'bad minute')} with that. `autoscaling.target: "
+            f"{cheapest.target:g}` has {cheapest.bad_minutes}, for {cheapest.pod_hours:.0f} pod-hours a day instead of "
+            f"{row.pod_hours:.0f}."
+        )
+    return texts
 
 
 def _kind(kind: str, rows: Sequence[Row], days: Sequence[Outcome], best: str) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from load import slo
 from load.result import Check, ModelResult, Percentiles, Result
 
 
@@ -52,7 +53,10 @@ def _verdict(result: Result) -> list[str]:
     checks = result.verdict.checks
     if checks:
         word = "met" if result.verdict.met else "NOT MET"
-        word += "" if result.verdict.valid else ", in a run that proves nothing"
+        if not result.verdict.valid:
+            word += ", in a run that proves nothing"
+        elif result.verdict.met and slo.few(result.models):
+            word += ", by too few requests to be sure"
         found.append(f"SLO {word}: " + ", ".join(_check(check, named=len(result.models) > 1) for check in checks))
     if result.verdict.note:
         found.append(result.verdict.note)

@@ -6,6 +6,7 @@ goodput.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from pydantic import ValidationError
@@ -14,9 +15,11 @@ from load.result import Check, ModelResult, Percentiles, Result, Verdict
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import Slo
 
-__all__ = ["MET", "NOT_MET", "Slo", "checks", "exit_code", "judge", "parse", "said"]
+__all__ = ["MET", "NOT_MET", "Slo", "checks", "exit_code", "few", "judge", "least_requests", "parse", "said", "too_few"]
 
 MET, NOT_MET = 0, CheckFailed.exit_code
+CONFIDENCE = 0.95
+SHARES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}  # of the requests, that each bound is about
 
 
 def parse(text: str) -> Slo | None:
@@ -53,8 +56,45 @@ def judge(models: Mapping[str, ModelResult], *, valid: bool) -> Verdict:
         valid: Whether the run is whole and the generator kept up; otherwise the verdict may not be used.
     """
     found = tuple(check for name, model in models.items() if model.slo for check in _of_model(name, model, model.slo))
-    hopeless = [note for name, model in models.items() if (note := _hopeless(name, model))]
-    return Verdict(all(check.met for check in found) if found else None, valid, found, " ".join(hopeless))
+    notes = [_hopeless(name, model) for name, model in models.items()]
+    if valid:
+        notes += [too_few(name, model.slo, model.requests - model.failed) for name, model in models.items()]
+    return Verdict(all(check.met for check in found) if found else None, valid, found, " ".join(filter(None, notes)))
+
+
+def least_requests(slo: Slo | None) -> int:
+    """How many answers it takes to show that an SLO's strictest latency bound is kept; that of a p99 without an SLO.
+
+    The largest of n values is above the quantile q with a probability of 1 - q**n, whatever their distribution (S. S.
+    Wilks, "Determination of sample sizes for setting tolerance limits", Annals of Mathematical Statistics 12, 1941).
+    With fewer than this, that is less than :data:`CONFIDENCE`: 5 for a p50, 59 for a p95, 299 for a p99.
+    """
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log(_strictest(slo)[1]))
+
+
+def too_few(model: str, slo: Slo | None, answers: int) -> str:
+    """A sentence where so few answers do not show that a bound is kept; empty where they do, or there is none."""
+    needed = least_requests(slo)
+    if not 0 < answers < needed:
+        return ""
+    name, share = _strictest(slo)
+    rests = f"The {name} of {model} rests on {answers} request{'s' if answers > 1 else ''}"
+    shows = f"{CONFIDENCE * 100:g} % confidence that {share * 100:g} % of all requests keep it"
+    return f"{rests}; it takes {needed}, all within the bound, to show with {shows}."
+
+
+def few(models: Mapping[str, ModelResult]) -> bool:
+    """Whether a model has too few answers for its SLO, :func:`too_few`."""
+    return any(too_few(name, model.slo, model.requests - model.failed) for name, model in models.items())
+
+
+def _strictest(slo: Slo | None) -> tuple[str, float]:
+    """The latency bound about the largest share of the requests, and that share."""
+    named = [name for name in SHARES if slo is not None and getattr(slo, name) is not None]
+    bounds = {name.removesuffix("_ms"): SHARES[name] for name in named}
+    if slo is not None and slo.goodput is not None and slo.goodput < 1:
+        bounds["goodput"] = slo.goodput
+    return max(bounds.items(), key=lambda bound: bound[1], default=("p99", SHARES["p99_ms"]))
 
 
 def checks(

@@ -70,11 +70,13 @@ class Candidate:
         settings: In words.
         lines: What a team writes for it.
         make: Makes the contender, which starts when it is entered.
+        as_configured: It is how the recipe says.
     """
 
     settings: str
     lines: int
     make: Callable[[], Contender]
+    as_configured: bool = True
 
 
 @dataclass
@@ -93,6 +95,7 @@ class Entry:
         half: The run at half the capacity.
         memory_bytes: After it.
         problem: Why it was not measured further.
+        fix: What cures that.
         failures: Candidates that did not start, each with its reason.
     """
 
@@ -109,6 +112,7 @@ class Entry:
     half: Probe | None = None
     memory_bytes: int | None = None
     problem: str | None = None
+    fix: str = ""
     failures: list[str] = field(default_factory=list)
 
     @property
@@ -147,6 +151,9 @@ class Entry:
             config_lines=chosen.lines,
             settings="; ".join([chosen.settings, *self.failures, *self._late()]),
             problem=self.problem or self._unfinished(),
+            fix=self.fix,
+            late_at=min(self.asker.late_at) if self.asker and self.asker.late_at else None,
+            as_configured=chosen.as_configured,
         )
 
 
@@ -181,7 +188,7 @@ def _noting(entry: Entry) -> Iterator[None]:
     try:
         yield
     except TritonkitError as error:
-        entry.problem = error.message
+        entry.problem, entry.fix = error.message, error.fix
 
 
 def _enter(
@@ -260,9 +267,10 @@ def _round(entries: Sequence[Entry], number: int, effort: Effort, say: Callable[
     for entry in entries:
         said = found[entry.name]
         if isinstance(said, TritonkitError):
-            entry.problem = said.message
+            entry.problem, entry.fix = said.message, said.fix
         elif said.low is None:
             entry.problem = f"misses the SLO at {said.high.rate:g} request a second: {said.high.said}"
+            entry.fix = "it needs a looser SLO (SLO=p99_ms=…)"
         else:
             entry.rates.append(said.low.rate)
             entry.guess = said.low.rate

@@ -1,20 +1,28 @@
 """What to do after a run: which setting answers what its figures show, and how an invalid run is cured.
 
 Every page ends its first screen with this. It judges nothing anew; it reads the verdict, the server's side and the
-generator's health.
+generator's health. What to do after a comparison of servers is in comparison_advice.py, after `make bench-gpu` in
+gpu_advice.py.
 """
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+from load import slo
 from load.result import ModelResult, Result, ServerSide
 from load.summary import BUSIEST, LATEST_MS
 
-from reporting.page import percent, short
+from reporting.page import counted, percent, short
 from reporting.tuning_result import TuningResult
+from reporting.verbs import variables
 
 WAITS = 0.25  # of the server's time for a request; a queue that takes as much is worth a look
 ALONE = 1.1  # samples an execution: nearly every request runs by itself
 MOSTLY = 0.5  # of a request's time
+SPARE = 1.1  # times the least duration, as the number of arrivals in it is chance
+MORE = 1.1  # times the answers: with less, more users at a time are not worth their wait
 
 
 def after_load(result: Result) -> tuple[str, ...]:
@@ -22,26 +30,86 @@ def after_load(result: Result) -> tuple[str, ...]:
     if cures := _cures(result):
         return cures
     several = len(result.models) > 1
-    found = [
+    texts = [
         (f"{name}: " if several else "") + text for name, model in result.models.items() for text in _of(model, result)
     ]
-    return tuple(dict.fromkeys([*found, *_next(result)]))
+    return tuple(dict.fromkeys([*_longer(result), *texts, *_next(result)]))
 
 
 def after_tuning(result: TuningResult) -> tuple[str, ...]:
     """What to do after a search for a configuration."""
-    model = result.model
     if result.partial:
         return ("The same command continues where this one was interrupted.",)
-    if result.best is None:
-        return (
-            f"`make capacity MODEL={model}` says how far the model is from the SLO with one request a second.",
-            "Loosen the SLO, allow a faster variant (`precisions` in the recipe), or use a GPU (TARGET=cuda).",
-        )
+    if result.failure or result.best is None:
+        return _after_nothing(result)
     unsure = [ratio for ratio in (result.ratio, result.over_current) if ratio is None or ratio.low <= 1 <= ratio.high]
     wider = ["The same command with a larger BUDGET adds trials and rounds: intervals get narrower."] if unsure else []
-    written = [f"`make capacity MODEL={model}` measures the written configuration; `make deploy` ships it."]
+    about = variables(result.command, result.model)
+    written = [f"`make capacity {about}` measures the written configuration; `make deploy` ships it."]
     return (*wider, *(written if result.written else []))
+
+
+def _after_nothing(result: TuningResult) -> tuple[str, ...]:
+    """What to do after a search that came to nothing, by what that is due to."""
+    about = variables(result.command, result.model)
+    if result.cause in {"slo", ""}:
+        return (
+            f"`make loadtest {about} ARRIVALS=poisson:1` shows where the time of one request a second goes.",
+            "Loosen the SLO (SLO=p99_ms=…, or `slo` in the recipe), allow a faster variant (`precisions` in the "
+            "recipe), or use a GPU (TARGET=cuda).",
+        )
+    if result.cause == "generator":
+        return (
+            "The generator could not send its load: end what else uses this machine's cores, or use a machine with "
+            "more. The same command tries these configurations again.",
+        )
+    return (f"`make loadtest {about}` shows alone why it is not served; then the same command continues.",)
+
+
+def after_demo(summary: dict[str, Any]) -> tuple[str, ...]:
+    """What to do after `make demo`: what each model's figures suggest, and how a model of one's own is served."""
+    texts = []
+    for name, model in summary["models"].items():
+        steps = sorted(model["curve"], key=lambda step: step["users"])
+        texts += [f"{name}: {text}" for text in _of_steps(name, steps)] if steps else []
+    measure = " and ".join(f"`make capacity MODEL={name}`" for name in summary["models"])
+    return (
+        *texts,
+        f"{measure}: the highest rate within {'its SLO' if len(summary['models']) == 1 else 'each SLO'}.",
+        "A model of your own: `tritonkit init` writes its recipe, `make build MODEL=my_model.yaml` checks and lays it "
+        "out, `make loadtest MODEL=my_model.yaml` makes such a page of it.",
+    )
+
+
+def _of_steps(name: str, steps: list[dict[str, Any]]) -> list[str]:
+    """What the steps of a demo suggest: where more users get no more answers, and where the time of the last one is."""
+    last, rates = steps[-1], {step["users"]: step["throughput"] for step in steps}
+    most = max(rates.values())
+    enough = next((users for users, rate in rates.items() if rate * MORE >= most), last["users"])
+    facts = []
+    if math.isfinite(most) and enough < last["users"]:
+        facts.append(
+            f"more than {counted(enough, 'user')} at a time only wait longer ({short(rates[enough])} answers a second "
+            f"with {enough}, {short(last['throughput'])} with {last['users']})"
+        )
+    queue_ms, compute_ms, request_ms = last["queue_ms"], last["compute_ms"], last["server_ms"]
+    if request_ms and queue_ms >= WAITS * request_ms:
+        facts.append(
+            f"with {last['users']} users, the queue takes {percent(queue_ms / request_ms)} of the server's time "
+            f"({short(queue_ms)} ms, the model {short(compute_ms)} ms) at an average batch of "
+            f"{last['average_batch']:.1f}"
+        )
+    if facts:
+        return [
+            f"{'; '.join(facts)}. `make tune MODEL={name}` tries `batching.instances`, batches and faster variants."
+        ]
+    if request_ms and compute_ms >= MOSTLY * request_ms:
+        return [
+            f"the model itself takes {percent(compute_ms / request_ms)} of the server's time ({short(compute_ms)} of "
+            f"{short(request_ms)} ms), and hardly anything waits: only a faster variant (`precisions` in the recipe), "
+            "more cores or a GPU (TARGET=cuda) makes it faster."
+        ]
+    return []
 
 
 def _cures(result: Result) -> tuple[str, ...]:
@@ -64,6 +132,21 @@ def _cures(result: Result) -> tuple[str, ...]:
     if not health.valid and not found:
         found.append("Send for longer (DURATION), so that requests are in the measured seconds, and run it again.")
     return tuple(found)
+
+
+def _longer(result: Result) -> list[str]:
+    """How long a run with too few requests must be; nothing where there were enough."""
+    runs = result.capacity.confirmed if result.capacity else 1
+    seconds = [
+        slo.least_requests(model.slo) / (model.throughput * runs)
+        for name, model in result.models.items()
+        if model.throughput and slo.too_few(name, model.slo, (model.requests - model.failed) * runs)
+    ]
+    if not seconds:
+        return []
+    least = f"{math.ceil(max(seconds) * SPARE)}s"
+    variable = f"`--duration {least}` of `python loadtests/capacity.py`" if result.capacity else f"`DURATION={least}`"
+    return [f"Too few requests to trust the percentiles: {variable}, at this rate, has enough of them."]
 
 
 def _of(model: ModelResult, result: Result) -> list[str]:
@@ -90,21 +173,8 @@ def _of_server(model: ModelResult, server: ServerSide, *, missed: bool) -> list[
     """What Triton's own figures suggest: where the time is, and the setting for it."""
     if not server.request_ms:
         return []
-    waits = server.queue_ms / server.request_ms
-    if waits >= WAITS and server.average_batch < ALONE:
-        return [
-            f"Requests wait ({percent(waits)} of the server's time) and still run one by one (average batch "
-            f"{server.average_batch:.1f}). Either batches of several are not allowed: raise `max_batch_size`, or "
-            "`batching.preferred_batch_size`, which the SLO may have set to 1. Or requests cannot share one, as their "
-            "lengths differ: give the dimension a `pad` under `shapes`. Or a core runs a batch no faster than its "
-            "samples: then `batching.instances`, up to the number of cores, helps. `make tune` measures all of these."
-        ]
-    if waits >= WAITS:
-        return [
-            f"Requests wait ({percent(waits)} of the server's time) although they run in batches (average "
-            f"{server.average_batch:.1f}): all instances are busy. `make tune` tries `batching.instances`, "
-            "`max_queue_delay_us` and faster variants; beyond that, more pods."
-        ]
+    if waiting := _waiting(server.queue_ms, server.compute_ms, server.request_ms, server.average_batch):
+        return waiting
     if missed and server.compute_ms >= MOSTLY * server.request_ms:
         return [
             "Nearly all of the server's time is the model itself: a faster variant (`precisions: [fp32, fp16, int8]`), "
@@ -118,9 +188,30 @@ def _of_server(model: ModelResult, server: ServerSide, *, missed: bool) -> list[
     return []
 
 
+def _waiting(queue_ms: float, compute_ms: float, request_ms: float, average_batch: float) -> list[str]:
+    """What helps requests that wait in the server's queue; nothing where they hardly do. Means a request, in ms."""
+    if not request_ms or not queue_ms >= WAITS * request_ms:  # NaN, too
+        return []
+    share = percent(queue_ms / request_ms)
+    times = f"{share} of the server's time, {short(queue_ms)} ms beside {short(compute_ms)} ms in the model"
+    if average_batch < ALONE:
+        return [
+            f"Requests wait ({times}) and still run one by one (average batch {average_batch:.1f}). Either batches of "
+            "several are not allowed: raise `max_batch_size`, or `batching.preferred_batch_size`, which the SLO may "
+            "have set to 1. Or requests cannot share one, as their lengths differ: give the dimension a `pad` under "
+            "`shapes`. Or a core runs a batch no faster than its samples: then `batching.instances`, up to the number "
+            "of cores, helps. `make tune` measures all of these."
+        ]
+    return [
+        f"Requests wait ({times}) although they run in batches (average {average_batch:.1f}): all instances are busy. "
+        "`make tune` tries `batching.instances`, `batching.max_queue_delay_us` and faster variants; beyond that, more "
+        "pods."
+    ]
+
+
 def _next(result: Result) -> list[str]:
     """Where the road goes on."""
-    model = f"MODEL={next(iter(result.models))}" if len(result.models) == 1 else "MODEL=…"
+    model = variables(result.command, next(iter(result.models))) if len(result.models) == 1 else "MODEL=…"
     if result.capacity is not None:
         higher = []
         if result.capacity.at_least:
@@ -131,4 +222,6 @@ def _next(result: Result) -> list[str]:
         return [f"`make capacity {model}` finds the highest rate that the SLO allows; `make deploy` ships the model."]
     if result.verdict.met is None:
         return ["Give an SLO, `slo: {p99_ms: 50}` in the recipe or SLO=p99_ms=50, and the run is judged by it."]
+    if "capacity.py" in result.command:  # which found no rate at all
+        return [f"`make tune {model}` looks for settings that meet the SLO; where none does, loosen it."]
     return [f"`make capacity {model}` finds the highest rate that meets the SLO, `make tune {model}` better settings."]

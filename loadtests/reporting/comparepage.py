@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from reporting import page, rows
-from reporting.comparison_result import ComparisonResult, Row
+from reporting import comparison_advice, page, rows
+from reporting.comparison_result import ComparisonResult, Row, ordered, overlap
 from reporting.page import NOTHING, Headline, counted, short
 
 
@@ -16,17 +16,13 @@ def render(result: ComparisonResult) -> str:
     models = {name: ordered(found) for name, found in result.models.items()}
     return page.render(
         "compare.html.j2", result=result, headline=headline(result), models=models,
+        advice=comparison_advice.after_comparison(result),
         capacity={name: Markup(_capacity(name, found)) for name, found in models.items()},
         latency={name: Markup(_latency(name, found)) for name, found in models.items()},
         memory={name: Markup(_memory(name, found)) for name, found in models.items()},
         rounds=counted(result.rounds, "round"),
         ceiling={name: ceiling(runs, on_gpu=result.on_gpu) for name, runs in result.ceiling.items()},
     )  # fmt: skip
-
-
-def ordered(found: Sequence[Row]) -> list[Row]:
-    """By falling capacity; those without one last."""
-    return sorted(found, key=lambda row: (row.capacity is None, -(row.capacity or 0.0), row.name))
 
 
 def headline(result: ComparisonResult) -> Headline:
@@ -77,15 +73,6 @@ def _against(ours: Row, best: Row, ratio: float) -> str:
         return f"{ours.name} and {best.name} are too close to tell apart ({both})"
     times = f"{ratio:.2f} times" if ratio > 1 else f"only {ratio:.2f} times"
     return f"{ours.name} serves {times} what {best.name} does, the best of the others ({both})"
-
-
-def overlap(one: Row, other: Row) -> bool:
-    """Whether their intervals have a value in common."""
-    ends = [one.low, one.high, other.low, other.high]
-    if any(end is None for end in ends):
-        return False
-    low, high, other_low, other_high = (end or 0.0 for end in ends)
-    return low <= other_high and other_low <= high
 
 
 def _capacity(model: str, found: Sequence[Row]) -> str:

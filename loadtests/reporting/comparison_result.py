@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,6 +29,9 @@ class Row:
         config_lines: Lines of configuration and code a team would write for it.
         settings: How it was configured, in one line.
         problem: Why figures are missing; None where they are not.
+        fix: What cures that, as the error says; empty where nothing is known.
+        late_at: The lowest rate that the generator could not keep for it, requests/s; None where it kept all.
+        as_configured: It ran as its recipe says; False where ours was faster in another way.
     """
 
     name: str
@@ -43,6 +47,14 @@ class Row:
     config_lines: int | None
     settings: str
     problem: str | None = None
+    fix: str = ""
+    late_at: float | None = None
+    as_configured: bool = True
+
+    @property
+    def key(self) -> str:
+        """What PEERS calls it; empty for ours."""
+        return "" if self.ours else self.name.lower()
 
 
 @dataclass(frozen=True)
@@ -87,3 +99,17 @@ class ComparisonResult:
     def from_json(cls, data: Json) -> ComparisonResult:
         """The result back; raises pydantic's ValidationError, which names the field, where the data does not fit."""
         return TypeAdapter(cls).validate_python(data)
+
+
+def ordered(rows: Sequence[Row]) -> list[Row]:
+    """By falling capacity; those without one last."""
+    return sorted(rows, key=lambda row: (row.capacity is None, -(row.capacity or 0.0), row.name))
+
+
+def overlap(row: Row, other: Row) -> bool:
+    """Whether their intervals have a value in common."""
+    ends = [row.low, row.high, other.low, other.high]
+    if any(end is None for end in ends):
+        return False
+    low, high, other_low, other_high = (end or 0.0 for end in ends)
+    return low <= other_high and other_low <= high

@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from reporting import chart, page
+from reporting import advice, chart, page
 from reporting.axis import Axis, Linear
 from reporting.page import figure
 
@@ -31,7 +31,9 @@ def render(summary: Json) -> str:
         summary: What ``make demo`` writes to ``summary.json``; a figure may be NaN.
     """
     drawn = {name: _drawn(name, model) for name, model in summary["models"].items()}
-    return page.render("demo.html.j2", summary=summary, drawn=drawn, compared=COMPARED)
+    return page.render(
+        "demo.html.j2", summary=summary, drawn=drawn, compared=COMPARED, advice=advice.after_demo(summary)
+    )
 
 
 def _drawn(name: str, model: Json) -> Json:
@@ -46,6 +48,7 @@ def _drawn(name: str, model: Json) -> Json:
         "every": every,
         "requests": len(points),
         "failed": sum(step["failed"] for step in steps),
+        "last": max(measured, key=lambda step: step["users"], default=None),
         "fastest": max(measured, key=lambda step: step["throughput"], default=None),
     }
 

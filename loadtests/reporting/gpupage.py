@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from reporting import chart, page, rows
+from reporting import chart, gpu_advice, page, rows
 from reporting.axis import Axis, Linear, Log, Whole
 from reporting.gpu_goals import Goal, built, goals, per_instance, title
 from reporting.gpu_result import GpuResult, InProcess, Served, Spread
@@ -30,6 +30,7 @@ def render(result: GpuResult) -> str:
     return page.render(
         "gpu.html.j2",
         result=result,
+        advice=gpu_advice.after_gpu(result),
         headline=headline(result),
         sections=sections,
         memory=_memory_charts(result),

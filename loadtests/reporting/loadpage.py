@@ -6,7 +6,7 @@ The charts are in loadcharts.py, the verdict's words in words.py; here is what g
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from load.result import Check, Load, ModelResult, Result, ServerSide
@@ -93,15 +93,17 @@ def _tiles(model: ModelResult, checks: dict[str, Check], *, judged: bool, schedu
     found = model.latency
     due = f"{short(model.offered)} a second were due" if scheduled else ""
     tiles = [Tile("answered", short(model.throughput), "/s", due)]
+    answers = f"of {counted(model.requests - model.failed, 'request')}"
     for key, value in (
         ("p50_ms", found.p50 if found else None),
         ("p95_ms", found.p95 if found else None),
         ("p99_ms", found.p99 if found else None),
     ):
         if key in checks:
-            tiles.append(_checked(checks[key], judged))
+            tile = _checked(checks[key], judged)
+            tiles.append(replace(tile, note=f"{tile.note}; {answers}"))
         elif key != "p95_ms":
-            tiles.append(Tile(words.BOUNDS[key], short(value), "ms" if found else "", ""))
+            tiles.append(Tile(words.BOUNDS[key], short(value), "ms" if found else "", answers if found else ""))
     count = f"{model.failed:,} of {counted(model.requests, 'request')}"
     if "error_rate" in checks:
         tile = _checked(checks["error_rate"], judged)

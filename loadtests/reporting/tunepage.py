@@ -13,6 +13,10 @@ from reporting.page import Headline, counted, short
 from reporting.tuning_result import Ratio, Trial, TuningResult
 
 BEFORE, DEFAULT = "what was served before", "Triton's default"
+CAUSES = {
+    "slo": "No configuration meets the SLO", "generator": "No configuration could be measured",
+    "server": "A configuration was not served",
+}  # fmt: skip
 FATES = {"measured": "measured", "pruned": "stopped early", "failed": "failed", "unsent": "not measured"}
 
 
@@ -24,7 +28,8 @@ def render(result: TuningResult) -> str:
     return page.render(
         "tune.html.j2", advice=advice.after_tuning(result), result=result,
         headline=headline(result), best=best, default=default, settings=settings,
-        trials=trials, fates=FATES, spent=_spent(result), front={trial.number for trial in front(result.trials)},
+        trials=trials, fates=FATES, drawn=any(trial.capacity is not None for trial in trials),
+        spent=_spent(result), front={trial.number for trial in front(result.trials)},
         pareto=Markup(_pareto(result, best, default)), progress=Markup(_progress(result.trials)),
         facts={"SLO": result.slo} | result.environment,
     )  # fmt: skip
@@ -34,6 +39,10 @@ def headline(result: TuningResult) -> Headline:
     """What the search won over Triton's default, as far as it was measured."""
     best, default = _numbered(result, result.best), _numbered(result, result.default)
     cut = ("The search was interrupted.",) if result.partial else ()
+    if result.failure:
+        notes = result.notes if result.cause == "slo" else ()  # a larger budget would not have helped
+        failed = (f"Wanted: {result.slo}.", words.sentence(result.failure), *notes)
+        return Headline("unsure" if result.cause == "generator" else "bad", CAUSES[result.cause], failed)
     if best is None or best.capacity is None:
         return Headline("bad", "No configuration meets the SLO", (f"Wanted: {result.slo}.", *cut))
     capacity = served(result) or short(best.capacity)
@@ -114,9 +123,16 @@ def _spent(result: TuningResult) -> str:
     each = [f"{fates.count(fate):,} {name}" for fate, name in FATES.items() if fate in fates]
     seconds = sum(trial.seconds for trial in result.trials) if result.took_s is None else result.took_s
     return (
-        f"{counted(len(fates), 'configuration')} in {seconds / 60:.1f} of {result.budget_s / 60:g} minutes"
+        f"{counted(len(fates), 'configuration')} in {_time(seconds, result.budget_s)}"
         f"{': ' if each else ''}{', '.join(each)}."
     )
+
+
+def _time(spent_s: float, budget_s: float) -> str:
+    """As much of the budget as was spent, in minutes where that is more than two."""
+    if budget_s < 120:
+        return f"{spent_s:.0f} of {budget_s:.0f} seconds"
+    return f"{spent_s / 60:.1f} of {budget_s / 60:g} minutes"
 
 
 def _pareto(result: TuningResult, best: Trial | None, default: Trial | None) -> str:

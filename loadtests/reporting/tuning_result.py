@@ -69,6 +69,8 @@ class TuningResult:
         capacity: The best's, confirmed in further runs as `make capacity` does it; None if there was no time for that.
         took_s: Seconds of the whole command, build included; None if not known.
         notes: What a reader must know of the search, a sentence each.
+        failure: Why it came to nothing; empty where it did not.
+        cause: What that is due to: the SLO, a generator that could not send its load, or a server that did not serve.
     """
 
     model: str
@@ -89,6 +91,8 @@ class TuningResult:
     capacity: Limit | None = None
     took_s: float | None = None
     notes: tuple[str, ...] = ()
+    failure: str = ""
+    cause: Literal["", "slo", "generator", "server"] = ""
 
     def to_json(self) -> Json:
         """Plain data for json.dumps."""

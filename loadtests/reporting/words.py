@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from load import slo
 from load.result import Check, Limit, Result
 
 from reporting import page
@@ -36,12 +37,12 @@ def headline(result: Result) -> Headline:
     if not verdict.met:
         missed = [check for check in verdict.checks if not check.met]
         return Headline("bad", "The SLO is not met", (*_some(missed, alone=alone), *note))
+    few = slo.few(result.models)
+    title = "The SLO is met, by too few requests to be sure" if few else "The SLO is met"
+    held = [f"All {counted(len(verdict.checks), 'bound')} of {counted(len(result.models), 'model')} hold."]
     if alone:
-        return Headline(
-            "good", "The SLO is met", (*(sentence(said(check, alone=True)) for check in verdict.checks), *note)
-        )
-    held = f"All {counted(len(verdict.checks), 'bound')} of {counted(len(result.models), 'model')} hold."
-    return Headline("good", "The SLO is met", (held, *note))
+        held = [sentence(said(check, alone=True)) for check in verdict.checks]
+    return Headline("unsure" if few else "good", title, (*held, *note))
 
 
 def _capacity(result: Result, limit: Limit) -> Headline:
@@ -52,6 +53,8 @@ def _capacity(result: Result, limit: Limit) -> Headline:
     if limit.high:
         why.append(f"With a probability of 95 %, the limit lies between {page.short(limit.low)} and "
                    f"{page.short(limit.high)} requests a second.")  # fmt: skip
+    if few := few_at_capacity(result, limit):
+        why.append(few)
     if result.partial:
         why.append("The search was interrupted: the limit may be higher.")
     if late := result.environment.get("generator"):
@@ -59,6 +62,13 @@ def _capacity(result: Result, limit: Limit) -> Headline:
     if limit.at_least:
         return Headline("unsure", f"At least {rate} within the SLO", tuple(why))
     return Headline("good", f"{rate} within the SLO, {between}", tuple(why))
+
+
+def few_at_capacity(result: Result, limit: Limit) -> str:
+    """A sentence where the runs at a capacity had too few requests, all of them together, to show that it is met."""
+    (name,) = result.models
+    model = result.model
+    return slo.too_few(name, model.slo, (model.requests - model.failed) * limit.confirmed)
 
 
 def _until(result: Result) -> str:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from reporting import tuning_result
 from reporting.tuning_result import TuningResult
 
 from tritonkit import pipeline, tuned
+from tritonkit.errors import CheckFailed
 from tritonkit.recipe import Recipe, Slo
 from tritonkit.repository import layout
 from tuning import comparison, writeback
 from tuning.asking import bounds
 from tuning.comparison import Measured
-from tuning.limit import finite
+from tuning.limit import BUSY_FIX, finite
 from tuning.rig import Built
 from tuning.search import Search, Trial
 from tuning.space import Settings
-from tuning.tuner import Final, References
+from tuning.tuner import SLO_FIX, Final, References
 
 
 def result(
@@ -35,9 +36,10 @@ def result(
     written: tuple[str, ...] = (),
     took_s: float | None = None,
     notes: tuple[str, ...] = (),
+    failure: CheckFailed | None = None,
 ) -> TuningResult:
-    """The whole search as the page shows it; without a final it was interrupted."""
-    best = found.winner.settings if found else search.best.settings if search.best else None
+    """The whole search as the page shows it; without a final and a failure it was interrupted."""
+    best = found.winner.settings if found else search.best.settings if search.best and not failure else None
     ratio = comparison.ratio(found.winner, found.default) if found else None
     again = {one.settings: one for one in (found.winner, found.current, found.default, *found.others)} if found else {}
     return TuningResult(
@@ -52,14 +54,25 @@ def result(
         best=_number(search, best),
         default=_number(search, held.default),
         ratio=ratio,
-        partial=found is None,
+        partial=found is None and not failure,
         written=written,
         current=_number(search, held.current),
         over_current=comparison.ratio(found.winner, found.current) if found else None,
         capacity=found.confirmed.limit if found and found.confirmed else None,
         took_s=took_s,
         notes=notes,
+        failure=failure.message if failure else "",
+        cause=_cause(failure),
     )
+
+
+def _cause(failure: CheckFailed | None) -> Literal["", "slo", "generator", "server"]:
+    """What a failure is due to, as its fix tells."""
+    if failure is None:
+        return ""
+    if failure.fix == SLO_FIX:
+        return "slo"
+    return "generator" if failure.fix.startswith(BUSY_FIX) else "server"
 
 
 def write(

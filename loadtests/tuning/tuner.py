@@ -35,6 +35,7 @@ MOST_FIRST_RATE = 500.0
 LOADS_S = 3.0  # a configuration, roughly
 Say = Callable[[str], None]
 PROBES = 3  # that a final round takes, roughly
+TRIAL_PROBES = 6  # that the first trials take, roughly: nothing is known yet of where the limit is
 QUALIFIERS = 3  # trials that are measured again: the estimate that put one of them first is partly luck
 CHOOSING_RUNS = 13  # that `choose` takes, at most as a rule
 OVERLOAD = 1.5  # times its capacity keep the winner busy, without a backlog that takes long to serve
@@ -67,6 +68,19 @@ class Effort:
         """Seconds that the final takes, roughly."""
         limits = QUALIFIERS + (2 + self.finalists) * self.rounds
         return limits * (LOADS_S + PROBES * (self.final_s + self.warm_up_s))
+
+    def least_s(self, held: References, search: Search) -> float:
+        """Seconds of what is measured whatever the budget, roughly, without the build.
+
+        What is served now and Triton's default as trials, unless they have been; both and the finalists in one round;
+        the winner without a pause. The best, and the first of a second round, are loaded before the time is looked at.
+        """
+        references = {held.current, held.default}
+        tried = {trial.settings for trial in search.ranked()} | references
+        entrants = len(references) + min(self.finalists, len(tried - references))
+        loads = held.missing(search) + min(QUALIFIERS, len(tried)) + entrants + 2
+        probes_s = held.missing(search) * TRIAL_PROBES * (self.probe_s + self.warm_up_s)
+        return loads * LOADS_S + probes_s + (entrants * PROBES + 1) * (self.final_s + self.warm_up_s)
 
     def search_s(self, budget_s: float) -> float:
         """Seconds that are left for the search."""
@@ -118,8 +132,12 @@ class References:
 
     def tried(self, search: Search) -> bool:
         """Whether the search has measured both, as far as its space has them: short of that, no budget is enough."""
+        return not self.missing(search)
+
+    def missing(self, search: Search) -> int:
+        """How many of the two the search has not measured, as far as its space has them."""
         wanted = {settings.normal() for settings in (self.current, self.default) if search.space.holds(settings)}
-        return wanted <= {trial.settings.normal() for trial in search.trials}
+        return len(wanted - {trial.settings.normal() for trial in search.trials})
 
 
 def references(made: Built, cores: Cores) -> References:

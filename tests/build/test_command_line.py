@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tritonkit import cli
+from tritonkit import cli, recipe
 from tritonkit.server import runtime
 
 _RAISED = re.compile(r".*(Error|Failed|Problem|Check)$|_?fix$")
@@ -80,6 +81,19 @@ def advice(root: Path) -> Iterator[tuple[str, str]]:
                             yield f"{path.relative_to(root)}:{node.lineno}", text
 
 
+def pages(root: Path) -> Iterator[tuple[str, str]]:
+    """Every text of the modules that say on a page what to do next, with its place; what is filled in stands as X."""
+    modules = [*(root / "loadtests/reporting").glob("*advice.py"), root / "helm/proofs/page.py"]
+    assert len(modules) == 4
+    for path in modules:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Constant, ast.JoinedStr)) and id(node) not in parts:
+                for text in _texts(node):
+                    yield f"{path.relative_to(root)}:{node.lineno}", text
+
+
 def _texts(node: ast.expr) -> Iterator[str]:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
@@ -102,14 +116,18 @@ def test_every_command_and_option_that_an_advice_names_exists(root: Path, instal
     )  # fmt: skip
     known = options_of_scripts(root) | set(_OPTION.findall(server.stdout + server.stderr)) | _OTHERS
     verbs = {name: set(parser._option_string_actions) for name, parser in commands().items()}
-    targets = set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    variables = set(re.findall(r"^([A-Z_]+) \?=", makefile, re.MULTILINE))
     wrong, checked = [], 0
-    for place, text in advice(root):
+    for place, text in (*advice(root), *pages(root)):
         wrong += [f"{place}: {option}" for option in _OPTION.findall(text) if option not in known]
         for program, verb, rest in _COMMAND.findall(text):
             quoted = f"`{program} {verb}" in text  # else it may be prose
             if program == "make":
                 wrong += [f"{place}: make {verb}"] * (quoted and verb not in targets)
+                names = re.findall(r"\b([A-Z_]{2,})=", rest) if quoted else []
+                wrong += [f"{place}: make {verb} {name}=" for name in names if name not in variables]
             elif verb in verbs:
                 checked += 1
                 options = _OPTION.findall(rest.split(" -- ")[0])
@@ -118,6 +136,20 @@ def test_every_command_and_option_that_an_advice_names_exists(root: Path, instal
                 wrong.append(f"{place}: tritonkit {verb}")
     assert wrong == []
     assert checked > 20
+
+
+def test_every_setting_and_script_that_a_page_names_exists(root: Path) -> None:
+    values = yaml.safe_load((root / "helm/tritonkit/values.yaml").read_text(encoding="utf-8"))["autoscaling"]
+    known = {"batching": set(recipe.Batching.model_fields), "autoscaling": {*values, *values["keda"]}}
+    checked = 0
+    for place, text in pages(root):
+        for section, name in re.findall(r"`(batching|autoscaling)((?:\.[A-Za-z_]+)+)", text):
+            checked += 1
+            assert set(name[1:].split(".")) <= known[section], place
+        for script in re.findall(r"python (loadtests/\w+\.py)", text):
+            checked += 1
+            assert (root / script).is_file(), place
+    assert checked > 10
 
 
 @pytest.mark.parametrize("name", sorted(commands()))

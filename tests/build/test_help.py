@@ -174,6 +174,13 @@ def test_make_suggests_verbs_and_variables_and_does_nothing(root: Path, words: l
     assert done.stdout == ""
 
 
+def test_make_takes_every_variable_that_it_has(root: Path) -> None:
+    names = re.findall(r"^([A-Z_]+) \?=", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert "WARM_UP" in names
+    done = make(root, "--dry-run", "help", *(f"{name}=1" for name in names))
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("program", "line", "replies"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -63,6 +64,27 @@ def test_a_full_disk_is_said_before_anything_is_downloaded(
     assert f"error: {place / 'venv'} and {place / 'home'} need 5.0 GiB, and the disk has 0.1 GiB free" in said
     assert "fix: free some space, or clone into another disk, or set TRITONKIT_HOME" in said
     assert list(place.iterdir()) == []
+
+
+def test_an_environment_that_another_checkout_is_installed_in_is_left_to_it(root: Path, tmp_path: Path) -> None:
+    checkout, venv = tmp_path / "other", tmp_path / "other/.venv"
+    about = venv / "lib/python3.11/site-packages/tritonkit-1.dist-info"
+    about.mkdir(parents=True)
+    (checkout / "build").mkdir()
+    shutil.copy(root / "build/install.py", checkout / "build")
+    origin = {"url": (checkout / "build").as_uri(), "dir_info": {"editable": True}}
+    (about / "direct_url.json").write_text(json.dumps(origin), encoding="utf-8")
+    (tmp_path / ".venv").symlink_to(venv)
+    for path, where, fix in (
+        (tmp_path / ".venv", f"{tmp_path / '.venv'} (a link to {venv})", f"rm {tmp_path / '.venv'}, then make setup"),
+        (venv, str(venv), "name another folder with --venv"),
+    ):
+        status, said = install(root, "--venv", path, MAKELEVEL="1", **NOWHERE)
+        assert status == 2
+        assert f"error: {where} is the environment of {checkout}: installing would turn" in said
+        assert f"fix: {fix}" in said
+    (checkout / "build/install.py").unlink()  # a checkout that is gone, or moved, loses nothing
+    assert install(root, "--check", "--venv", venv, **NOWHERE)[0] == 0
 
 
 def old_pythons() -> list[str]:

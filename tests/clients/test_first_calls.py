@@ -66,7 +66,7 @@ def test_first_calls_of_tasks_ask_once_and_each_gets_its_own_error(url: str, ope
             operations.sent.clear()
             absent = (client.infer("absent", x=X, request_id=str(number)) for number in range(200))
             errors = await asyncio.gather(*absent, return_exceptions=True)
-            assert operations.counts() == {"metadata": 1}
+            assert operations.counts() == {"metadata": 1, "repository": 1}  # the index tells what was meant
             assert {type(error) for error in errors} == {ModelNotFound}
             assert [error.request_id for error in errors if isinstance(error, ModelNotFound)] == [
                 str(number) for number in range(200)

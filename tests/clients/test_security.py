@@ -164,6 +164,8 @@ def test_a_restricted_operation_wants_its_header(
     tls = TLS(papers.ca, *papers.client)
     with pytest.raises(Unauthenticated, match="headers="):
         connect(safe, tls=tls).repository()
+    with pytest.raises(ModelNotFound, match="check the name and the version"):  # it may not ask what was meant
+        connect(safe, tls=tls).metadata("arithmetc")
     header = "triton-grpc-protocol-admin-key" if safe.startswith("grpcs") else "admin-key"
     client = connect(safe, tls=tls, headers={header: "open"})
     assert {entry.name for entry in client.repository()} == {"arithmetic", "inspect"}

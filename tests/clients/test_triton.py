@@ -40,6 +40,31 @@ def test_metadata_says_what_the_model_is_and_is_fetched_once(client: Client) -> 
     assert client.metadata("arithmetic", model_version="1") == metadata
 
 
+@pytest.mark.parametrize(
+    ("model", "version", "fix"),
+    [
+        ("arithmetc", "", "did you mean arithmetic?"),
+        ("ARITH", "", "did you mean arithmetic?"),
+        ("arithmetic", "9", "the server has version 1 of arithmetic; leave model_version= out for the newest"),
+        ("qqqqqq", "", "check the name and the version against the server's model repository"),
+    ],
+)
+def test_a_model_that_is_not_there_is_answered_with_the_one_that_was_meant(
+    noting: Connect, operations: list[str], model: str, version: str, fix: str
+) -> None:
+    declared = [ModelMetadata(model)]
+    for client, first in ((noting(), "metadata"), (noting(models=declared), "infer")):
+        operations.clear()
+        with pytest.raises(ModelNotFound) as caught:
+            client.infer(model, {"left": ONE, "right": ONE}, model_version=version)
+        assert caught.value.fix == fix
+        assert [name for name in operations if name != "extensions"] == [first, "repository"]
+    with pytest.raises(ModelNotFound) as caught:
+        client.config(model, model_version=version)
+    assert caught.value.fix == fix
+    assert client.model_ready(model, model_version=version) is False
+
+
 def test_metadata_says_which_inputs_are_optional(client: Client) -> None:
     assert all(spec.optional for spec in client.metadata("identity").inputs)
 

@@ -105,8 +105,8 @@ def test_the_page_has_every_key_of_an_environment_and_every_line_of_preflight() 
 
 def test_values_that_the_chart_does_not_have_are_answered_with_those_that_were_meant(tmp_path: Path) -> None:
     values = tmp_path / "values.yaml"
-    wrong = {"modles": {}, "uri": "s3://a/b", "qqqq": 1, "autoscaling": {"maxReplica": 3}, "variants": {"a": {"replcas": 1}},
-             "service": {"http": {"nodeprot": 1}}}  # fmt: skip
+    wrong = {"modles": {}, "uri": "s3://a/b", "qqqq": 1, "autoscaling": {"maxReplica": 3, "min": 2, "keda": {"POLLINGINTERVAL": 1}},
+             "variants": {"a": {"replcas": 1, "autoscaling": {"replicas": 1}}}, "service": {"http": {"nodeprot": 1}}}  # fmt: skip
     values.write_text(yaml.safe_dump(wrong), encoding="utf-8")
     (check,), made = chart.prove(binaries.helm(), "r", "n", [values], "1.34")
     assert made is None
@@ -120,6 +120,10 @@ def test_values_that_the_chart_does_not_have_are_answered_with_those_that_were_m
         "models",
         "models.uri",
         "autoscaling.maxReplicas",
+        "autoscaling.minReplicas",
+        "autoscaling.keda.pollingInterval",
+        "variants.a.autoscaling.minReplicas",
+        "variants.a.autoscaling.maxReplicas",
         "variants.a.replicas",
         "service.http.nodePort",
     }

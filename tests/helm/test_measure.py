@@ -76,11 +76,14 @@ def test_the_page_holds_every_kind_of_pod_that_was_measured_against_its_simulati
     check = steady.checks(pods["gpu"], [steady.Observed(**OBSERVED)])
     kept = json.loads(choice.RESULT.read_text(encoding="utf-8"))
     rows = [choice.Row(**row) for row in kept["rows"] if row["kind"] == "gpu"]
+    best = {"gpu": kept["best"]["gpu"]}
     text = pages.render(
-        "autoscaler.html.j2", headline=page.headline(rows, kept["best"]), criterion="", kinds=[],
+        "autoscaler.html.j2", headline=page.headline(rows, best), criterion="", kinds=[],
+        advice=page.next_steps(rows, best, {"gpu": check}),
         checks={page.TITLES["gpu"]: check}, command="make", created="2026-11-29T00:00:00+00:00", facts={},
     )  # fmt: skip
     assert "Against a real Triton: A pod with one GPU" in text
+    assert "What to do next" in text
 
 
 def test_a_pod_that_cannot_be_measured_is_said_at_once(
@@ -110,3 +113,19 @@ def test_without_a_usable_rate_there_is_no_slowdown() -> None:
     late = steady.Observed(**OBSERVED | {"valid": False})
     full = steady.Observed(**OBSERVED | {"batch": 64.0})
     assert steady.slowdown(pod, [late, full]) == 1.0
+
+
+def test_the_autoscaler_s_page_says_what_to_set_and_what_fewer_bad_minutes_cost() -> None:
+    kept = json.loads(choice.RESULT.read_text(encoding="utf-8"))
+    rows = [choice.Row(**row) for row in kept["rows"]]
+    for kind, name in kept["best"].items():
+        (best,) = [row for row in rows if row.kind == kind and row.name == name]
+        *texts, own = page.next_steps([row for row in rows if row.kind == kind], {kind: name}, {})
+        assert f"`autoscaling: {{enabled: true, signal: inFlightRequests, target: {best.target:g}}}`" in texts[0]
+        assert f"{best.bad_minutes} bad minutes with that. `autoscaling.target: " in texts[1]
+        assert own.startswith("`make bench-autoscaler MEASURE=1 MODEL=my_model.yaml`")
+    quiet = [replace(row, bad_minutes=0, step_bad=0) for row in rows if row.kind == "gpu"]
+    assert len(page.next_steps(quiet, {"gpu": kept["best"]["gpu"]}, {})) == 2
+    check = steady.checks(service.load(choice.MEASURED["gpu"]), [steady.Observed(**OBSERVED)])
+    late = page.next_steps(quiet, {"gpu": kept["best"]["gpu"]}, {"gpu": [replace(one, valid=False) for one in check]})
+    assert "the generator was late at some rates" in late[1]

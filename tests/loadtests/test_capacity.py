@@ -23,6 +23,7 @@ from load import summary
 from load.generator import Generator
 from load.plan import Plan
 from load.result import GeneratorHealth, Result, Verdict
+from pages import read
 from tuning import cores, limit
 from tuning.asking import Asker, bounds, probe, seconds
 from tuning.limit import Probe
@@ -285,7 +286,11 @@ def test_the_verb_says_that_an_slo_cannot_be_met_and_exits_1(
     said = capsys.readouterr()
     assert code == 1
     assert re.search(r"the SLO is not met at 1 request a second: p99_ms \d", said.err)
-    assert not (tmp_path / "reports").exists()
+    page = tmp_path / "reports/sleep/index.html"
+    assert f"; the last run is in {page}" in said.err
+    shown = read(page.read_text(encoding="utf-8")).said()
+    for text in ("The SLO is not met", "What to do next", "make tune MODEL=", "SLO=p99_ms=5"):
+        assert text in shown
 
 
 def test_bad_input_is_found_before_anything_runs(

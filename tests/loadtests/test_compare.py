@@ -280,6 +280,7 @@ def test_one_peer_is_served_asked_and_ended(
     assert third.problem == "cannot be installed"
     assert other.capacity is None
     assert "no such model" in (other.problem or "")
+    assert other.fix
     assert any("round 1 of 1, FastAPI" in text for text in said)
     commands = [child.as_dict(["cmdline"])["cmdline"] or [] for child in psutil.Process().children(recursive=True)]
     assert not [command for command in commands if "serve.py" in " ".join(command)]  # one that ended has none

@@ -19,6 +19,7 @@ import yaml
 from load import summary
 from load.plan import Plan
 from onnx import TensorProto, helper, numpy_helper
+from pages import read
 from reporting import tunepage
 from reporting.tuning_result import TuningResult
 from support import Project
@@ -28,7 +29,7 @@ from tuning.tuner import Effort
 
 from tritonkit import queue_limits
 from tritonkit import recipe as recipes
-from tritonkit.errors import OutputError, RecipeError
+from tritonkit.errors import CheckFailed, OutputError, RecipeError
 from tritonkit.recipe import Batching, Slo
 from tritonkit.repository import config
 
@@ -140,9 +141,8 @@ batching:   # by hand
 BRIEF = Effort(probe_s=0.3, final_s=0.3, warm_up_s=0.1, rounds=1, finalists=1)
 
 
-def heavy(path: Path) -> None:
+def heavy(path: Path, size: int = 2048, count: int = 30) -> None:
     """Products with one large matrix, again and again."""
-    size, count = 2048, 30
     weight = np.eye(size, dtype=np.float32)
     names = ["x", *(f"h{number}" for number in range(1, count)), "y"]
     nodes = [helper.make_node("MatMul", [a, "w"], [b]) for a, b in itertools.pairwise(names)]
@@ -256,6 +256,32 @@ def test_the_winner_is_in_the_recipe_with_its_comments_and_a_build_says_the_same
     assert code == 0
     for name in ("config.pbtxt", "passport.json"):
         assert (tmp_path / "again/heavy" / name).read_bytes() == (written / name).read_bytes()
+
+
+def test_a_search_that_meets_no_slo_writes_its_page_and_says_before_what_it_takes_at_least(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heavy(tmp_path / "heavy.onnx", size=64, count=2)
+    (tmp_path / "heavy.yaml").write_text(RECIPE.replace("2048", "64"), encoding="utf-8")
+    recipe = recipes.load(tmp_path / "heavy.yaml")
+    wanted = tune.Wanted(
+        recipe, Slo(p50_ms=0.01), Plan(), 10.0, tmp_path / "repository", tmp_path / "reports", BRIEF, write=False
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(summary, "LATEST_MS", 1000.0)
+        with pytest.raises(CheckFailed, match="configurations meets the SLO: misses") as caught:
+            tune.run(wanted)
+    assert caught.value.fix.endswith(f"every trial is in {tmp_path / 'reports/index.html'}")
+    failed = TuningResult.from_json(json.loads((tmp_path / "reports/result.json").read_text(encoding="utf-8")))
+    assert (failed.cause, failed.best, failed.partial) == ("slo", None, False)
+    assert failed.failure == caught.value.message
+    assert {trial.status for trial in failed.trials} == {"pruned"}
+    page = read((tmp_path / "reports/index.html").read_text(encoding="utf-8")).said()
+    for text in ("No configuration meets the SLO", "What to do next", *(trial.why for trial in failed.trials)):
+        assert text in page
+    lines = capsys.readouterr().err.splitlines()
+    (short,) = [place for place, line in enumerate(lines) if line.startswith("10 s are too short: what is served now")]
+    assert short < next(place for place, line in enumerate(lines) if "trial 1" in line)
 
 
 def test_a_recipe_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:

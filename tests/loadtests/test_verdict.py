@@ -141,8 +141,8 @@ def test_an_slo_that_not_even_a_lone_request_keeps_is_called_so() -> None:
     found = result(recorded([10.0] * 100), Slo(p99_ms=5), alone_ms={"m": 7.25})
     assert "No rate can meet this SLO" in found.verdict.note
     assert "7.2 ms" in printed.lines(found)[-1]
-    assert result(recorded([10.0] * 100), FAST, alone_ms={"m": 7.25}).verdict.note == ""
-    assert result(recorded([10.0] * 100), FAST, alone_ms={"m": 900.0}).verdict.note == ""  # those were to a cold model
+    assert result(recorded([10.0] * 1000), FAST, alone_ms={"m": 7.25}).verdict.note == ""
+    assert result(recorded([10.0] * 1000), FAST, alone_ms={"m": 900.0}).verdict.note == ""  # those were to a cold model
 
 
 def test_steps_make_a_curve_with_a_verdict_for_each() -> None:

@@ -25,9 +25,10 @@ from ._errors import (
     NotSupported,
     Origin,
     ServerError,
+    TritonkitClientError,
     Unauthenticated,
 )
-from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry
+from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry, fix_for_missing
 from ._tensors import Array
 from ._validation import check_outputs, encode_inputs
 
@@ -111,7 +112,12 @@ class Flows:
 
     def config(self, model: str, version: str) -> Flow[dict[str, Any]]:
         """A model's configuration, as the server completed it."""
-        answer: dict[str, Any] = yield self.wire.config(version, self.origin(model, version))
+        origin = self.origin(model, version)
+        try:
+            answer: dict[str, Any] = yield self.wire.config(version, origin)
+        except ModelNotFound as error:
+            yield from self._name_models(error, origin)
+            raise
         return answer
 
     def statistics(self, model: str, version: str) -> Flow[tuple[ModelStatistics, ...]]:
@@ -163,6 +169,9 @@ class Flows:
                     return (yield from self._arena.infer(self.wire, metadata, request, origin))
                 answer: dict[str, Array] = yield self._call(self.carried(request), asked, origin)
                 return classified(answer, request.outputs, origin)
+            except ModelNotFound as error:
+                yield from self._name_models(error, origin)
+                raise
             except InvalidInput:
                 # The model may have been reloaded since; the caller is wrong only if it was not.
                 if fresh:
@@ -247,6 +256,9 @@ class Flows:
     def _fetch(self, version: str, origin: Origin) -> Flow[ModelMetadata]:
         try:
             described: ModelMetadata = yield self.wire.metadata(version, origin)
+        except ModelNotFound as error:
+            yield from self._name_models(error, origin)
+            raise
         except NotSupported as error:
             if not version:
                 error.fix += f"; where the server has no metadata, declare it: models=[ModelMetadata({origin.model!r})]"
@@ -263,6 +275,16 @@ class Flows:
         metadata = described.limited(limits)
         self._metadata[origin.model, version] = metadata
         return metadata
+
+    def _name_models(self, error: ModelNotFound, origin: Origin) -> Flow[None]:
+        """Add to an error which model was probably meant, by the server's index; one call, and nothing if it fails."""
+        try:
+            entries: tuple[RepositoryEntry, ...] = yield replace(
+                self.wire.repository(Origin(self._endpoint)), idempotent=False
+            )
+        except TritonkitClientError:  # restricted, or no server of this kind, or no time left
+            return
+        error.fix = fix_for_missing(origin.model, origin.version, entries) or error.fix
 
     def _learn_extensions(self, origin: Origin) -> Flow[None]:
         """Find out whether tensors may travel in binary over HTTP; JSON is what every server takes."""

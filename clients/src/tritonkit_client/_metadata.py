@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 # What OpenVINO Model Server writes where it does not know a tensor's type, as those of a MediaPipe graph.
 _UNKNOWN_DATATYPE = "INVALID"
+_MOST_NAMED = 5  # models in one error
 
 
 @dataclass(frozen=True)
@@ -174,3 +176,27 @@ class RepositoryEntry:
     version: str
     state: str
     reason: str
+
+
+def fix_for_missing(model: str, version: str, entries: Sequence[RepositoryEntry]) -> str:
+    """What to do about a model that a server does not have, by its index; empty where that tells nothing.
+
+    Args:
+        model: As the caller named it.
+        version: Likewise; empty for the newest.
+        entries: The server's index.
+    """
+    names = sorted({entry.name for entry in entries})
+    if model in names:
+        versions = sorted({entry.version for entry in entries if entry.name == model and entry.state == "READY"})
+        if not version or not versions or version in versions:
+            return ""
+        return f"the server has version {' and '.join(versions)} of {model}; leave model_version= out for the newest"
+    by_case = {name.lower(): name for name in names}
+    near = [by_case[name] for name in difflib.get_close_matches(model.lower(), by_case, n=1)]
+    near = near or [name for name in names if model.lower() in name.lower()]
+    if near:
+        return f"did you mean {' or '.join(near[:_MOST_NAMED])}?"
+    if 0 < len(names) <= _MOST_NAMED:
+        return f"name a model that the server has: {', '.join(names)}"
+    return ""

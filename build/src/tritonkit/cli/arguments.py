@@ -106,8 +106,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def closest(word: str, known: Iterable[str]) -> str:
-    """The known word that is most like this one; empty where none is like it."""
-    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=CUTOFF)), "")
+    """The known word that is most like this one, whatever the case of its letters; empty where none is like it."""
+    by_case = {name.lower(): name for name in known}
+    return next((by_case[near] for near in difflib.get_close_matches(word.lower(), by_case, n=1, cutoff=CUTOFF)), "")
 
 
 def did_you_mean(words: Iterable[str]) -> str:

@@ -1,0 +1,39 @@
+"""The variables that lead a reader's next verb to the model and the SLO of the run before."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+
+
+def variables(command: str, model: str) -> str:
+    """What stands behind a verb: ``MODEL=two_towers.yaml SLO=p99_ms=30``.
+
+    A recipe outside build/recipes is known by its file alone, and an SLO that the recipe does not have must be given
+    again.
+
+    Args:
+        command: As a result keeps it, ``python loadtests/run.py --model two_towers.yaml --slo p99_ms=30``.
+        model: The name that the recipe gives it.
+    """
+    slo = _option(command, "--slo")
+    return f"MODEL={typed(command, model)}" + (f" SLO={shlex.quote(slo)}" if slo else "")
+
+
+def typed(command: str, model: str) -> str:
+    """The model as it was typed: by its recipe's file, quoted for a shell, or by its name."""
+    words = (_option(command, "--model") or _option(command, "--models")).split(",")
+    recipes = [word.partition(":")[0].strip() for word in words]
+    named = [recipe for recipe in recipes if recipe.rpartition("/")[2].partition(".")[0] == model]
+    files = [recipe for recipe in (named or recipes) if recipe.endswith((".yaml", ".yml"))]
+    return shlex.quote(files[0]) if len(files) == 1 and (named or len(recipes) == 1) else model
+
+
+def _option(command: str, name: str) -> str:
+    try:
+        words = shlex.split(command)
+    except ValueError:  # no command line: a stranger's result
+        return ""
+    values = [word.partition("=")[2] for word in words if word.startswith(f"{name}=")]
+    values += [value for word, value in itertools.pairwise(words) if word == name]
+    return values[0] if values else ""

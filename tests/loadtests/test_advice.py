@@ -1,0 +1,277 @@
+"""Every page says what to do next, from its figures alone: which setting, which command, as a reader types them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import results
+from load import printed, slo
+from load.result import Limit
+from load.slo import Slo
+from pages import read
+from peers.catalog import PEERS
+from reporting import advice, comparepage, gpupage, loadpage, tunepage, words
+from reporting.comparison_advice import after_comparison
+from reporting.comparison_result import ComparisonResult, Row
+from reporting.gpu_advice import after_gpu
+from reporting.gpu_result import GateRow, GpuResult, InProcess, Load, Memory, Mixed, Served, Spread
+from reporting.verbs import variables
+from results import latencies, model
+from tuning import outcome, tuner
+from tuning.limit import BUSY_FIX
+
+from tritonkit.errors import CheckFailed
+
+TYPED = "python loadtests/{} --target cpu --model two_towers.yaml --slo p99_ms=30"
+GIB = 2**30
+
+
+# --- the same model, as it is typed ---
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "typed"),
+    [
+        ("python loadtests/run.py --model efficientnet_lite0 --users 8", "efficientnet_lite0", "MODEL=efficientnet_lite0"),
+        (TYPED.format("run.py"), "two_towers", "MODEL=two_towers.yaml SLO=p99_ms=30"),
+        ("python loadtests/run.py '--model=my models/a.yaml'", "net", "MODEL='my models/a.yaml'"),
+        ("python loadtests/run.py --model a.yaml:3,b.yaml:1", "b", "MODEL=b.yaml"),
+        ("python loadtests/compare.py --models x/a.yaml,b", "b", "MODEL=b"),
+        ("make compare", "a", "MODEL=a"),
+        ("it's no command", "a", "MODEL=a"),
+    ],
+)  # fmt: skip
+def test_a_next_verb_names_the_recipe_as_the_last_one_did(command: str, name: str, typed: str) -> None:
+    assert variables(command, name) == typed
+
+
+def test_a_recipe_of_one_s_own_is_named_by_its_file_on_every_page() -> None:
+    shown = " ".join(advice.after_load(results.result(command=TYPED.format("run.py"))))
+    assert "`make capacity MODEL=two_towers.yaml SLO=p99_ms=30`" in shown
+    tuned = replace(results.tuning(), command=TYPED.format("tune.py"))
+    assert "`make capacity MODEL=two_towers.yaml SLO=p99_ms=30`" in " ".join(advice.after_tuning(tuned))
+
+
+# --- how many requests a percentile rests on ---
+
+
+@pytest.mark.parametrize(("wanted", "needed"), [(Slo(p50_ms=9), 5), (Slo(p95_ms=9), 59), (Slo(p50_ms=5, p99_ms=9), 299),
+                                               (Slo(p50_ms=9, goodput=0.9), 29), (None, 299)])  # fmt: skip
+def test_a_bound_takes_as_many_requests_as_wilks_says(wanted: Slo | None, needed: int) -> None:
+    assert slo.least_requests(wanted) == needed
+    assert slo.too_few("m", wanted, needed) == ""
+    assert f"rests on {needed - 1} requests; it takes {needed}, all within" in slo.too_few("m", wanted, needed - 1)
+    assert slo.too_few("m", wanted, 0) == ""
+
+
+def test_an_slo_that_is_met_by_few_requests_says_so_on_page_and_console_and_how_long_a_run_must_be() -> None:
+    few = results.result({"m": model(latencies(20, 5.0), slo=Slo(p99_ms=50), seconds=10.0)})
+    few = replace(few, verdict=slo.judge(few.models, valid=True))
+    console = "\n".join(printed.lines(few))
+    assert "SLO met, by too few requests to be sure: p99_ms" in console
+    assert "The p99 of m rests on 20 requests; it takes 299" in console
+    assert words.headline(few).tone == "unsure"
+    shown = read(loadpage.render(few)).said()
+    assert "The SLO is met, by too few requests to be sure" in shown
+    assert "at most 50 ms wanted; of 20 requests" in shown
+    assert "DURATION=165s" in shown  # 299 of two a second, and a tenth to spare
+    assert slo.exit_code(few) == slo.MET
+    assert slo.judge(few.models, valid=False).note == ""  # such a run says nothing anyway
+    enough = results.result({"m": model(latencies(600, 5.0), slo=Slo(p99_ms=50))})
+    enough = replace(enough, verdict=slo.judge(enough.models, valid=True))
+    assert "too few" not in "\n".join(printed.lines(enough)).lower() + read(loadpage.render(enough)).said().lower()
+
+
+def test_a_capacity_counts_the_requests_of_all_runs_at_its_rate() -> None:
+    few = results.result({"m": model(latencies(100, 5.0), slo=Slo(p99_ms=50), seconds=10.0)})
+    rare, often = (replace(few, capacity=Limit(10.0, 9.0, 11.0, runs)) for runs in (2, 3))
+    assert "rests on 200 requests" in read(loadpage.render(rare)).said()
+    assert "`--duration 17s` of `python loadtests/capacity.py`" in " ".join(advice.after_load(rare))
+    assert "rests on" not in read(loadpage.render(often)).said()
+
+
+# --- a search that came to nothing ---
+
+
+@pytest.mark.parametrize(
+    ("failure", "title", "cure"),
+    [
+        (CheckFailed("none of 2 configurations meets the SLO: p99", tuner.SLO_FIX), "No configuration meets the SLO",
+         "`make loadtest MODEL=two_towers.yaml SLO=p99_ms=30 ARRIVALS=poisson:1`"),
+        (CheckFailed("it was late", f"{BUSY_FIX}; again"), "No configuration could be measured", "end what else uses"),
+        (CheckFailed("it did not load", "correct that"), "A configuration was not served",
+         "`make loadtest MODEL=two_towers.yaml SLO=p99_ms=30` shows alone why it is not served"),
+    ],
+)  # fmt: skip
+def test_a_search_without_a_result_has_a_page_that_says_why_and_what_to_do(
+    failure: CheckFailed, title: str, cure: str
+) -> None:
+    trials = results.tuning(8).trials
+    failed = replace(
+        results.tuning(), command=TYPED.format("tune.py"), trials=trials, best=None, ratio=None,
+        failure=failure.message, cause=outcome._cause(failure),
+    )  # fmt: skip
+    page = read(tunepage.render(failed))
+    assert tunepage.headline(failed).title == title
+    assert cure.replace("`", "") in page.said().replace("`", "")
+    assert failure.message[1:] in page.said()
+    assert sum(row[0] in {str(trial.number) for trial in trials} for row in page.rows if row) >= len(trials) - 1
+
+
+# --- a comparison of servers ---
+
+
+def test_peers_are_called_by_their_own_names() -> None:
+    assert [row(peer.name, 1.0).key for peer in PEERS] == [peer.key for peer in PEERS]
+
+
+def compared(rows: Sequence[Row], **changes: Any) -> ComparisonResult:
+    ceiling = {"net": 400.0}
+    whole = replace(results.comparison(), models={"net": tuple(rows)}, ceiling=ceiling, slo={"net": "p99"}, rounds=3,
+                    command="python loadtests/compare.py --models net.yaml --slo p99_ms=30")  # fmt: skip
+    return replace(whole, **changes)
+
+
+def row(name: str, capacity: float | None, **changes: Any) -> Row:
+    low, high = (None, None) if capacity is None else (capacity - 2, capacity + 2)
+    whole = Row(name, "1", False, capacity, low, high, 5.0, 9.0, 100.0, 1.0, 10, f"{name}'s settings")
+    return replace(whole, **changes)
+
+
+OURS = row("tritonkit", 150, ours=True)
+BOTH = "MODEL=net.yaml SLO=p99_ms=30"
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "expected"),
+    [
+        ([OURS, row("A", 190)], {}, [
+            "A is ahead: it ran with A's settings; tritonkit ran with tritonkit's settings.", f"`make tune {BOTH}`",
+            f"`make compare PEERS=a {BOTH}` measures both again",
+        ]),
+        ([OURS, row("A", 151)], {}, [
+            "too close to tell apart after 3 rounds: `python loadtests/compare.py --models net.yaml --peers a --rounds 6`",
+        ]),
+        ([OURS, row("A", 151)], {"rounds": 1}, [f"after 1 round: `make compare PEERS=a {BOTH}`, without QUICK=1"]),
+        ([OURS, row("A", None, problem="its server died", fix="read its log")], {}, [
+            f"A was given up: read its log. Then `make compare PEERS=a {BOTH}` measures it again.",
+        ]),
+        ([replace(OURS, late_at=900.0), row("A", 100)], {}, ["could not keep 900 a second for tritonkit"]),
+        ([replace(OURS, as_configured=False), row("A", 100)], {}, ["which its recipe does not say: `make tune"]),
+        ([OURS, row("A", 100)], {"ceiling": {"net": 160.0}}, ["93.8 % of what the graph alone does"]),
+        ([OURS, row("A", 100)], {"partial": True}, ["The comparison was interrupted"]),
+        ([OURS, row("A", 100)], {}, []),
+    ],
+)  # fmt: skip
+def test_a_comparison_advises_where_a_figure_calls_for_it_and_nowhere_else(
+    rows: list[Row], changes: dict[str, Any], expected: list[str]
+) -> None:
+    result = compared(rows, **changes)
+    *texts, last = after_comparison(result)
+    assert len(texts) == bool(expected)
+    assert all(part in texts[0] for part in expected)
+    assert last.startswith(f"`make capacity {BOTH}`")
+    assert "What to do next" in read(comparepage.render(result)).said()
+
+
+# --- the demo ---
+
+
+def demo(*steps: tuple[int, float, float, float, float]) -> dict[str, Any]:
+    """Steps of users, answers a second, average batch, and ms in the queue and in the model."""
+    curve = [
+        {"users": users, "requests": 100, "failed": 0, "throughput": rate, "p50_ms": 5.0, "p99_ms": 9.0,
+         "average_batch": batch, "queue_ms": queue_ms, "compute_ms": compute_ms, "server_ms": queue_ms + compute_ms + 1}
+        for users, rate, batch, queue_ms, compute_ms in steps
+    ]  # fmt: skip
+    return {"models": {"net": {"curve": curve}}}
+
+
+def test_the_demo_says_where_more_users_only_wait_and_which_command_tunes_that() -> None:
+    steps = (1, 50, 1, 0.1, 15), (4, 130, 1, 9, 17), (8, 131, 1.0, 45, 17)
+    waiting, capacity, own = advice.after_demo(demo(*steps))
+    assert waiting == (
+        "net: more than 4 users at a time only wait longer (130 answers a second with 4, 131 with 8); with 8 users, the "
+        "queue takes 71.4 % of the server's time (45.0 ms, the model 17.0 ms) at an average batch of 1.0. "
+        "`make tune MODEL=net` tries `batching.instances`, batches and faster variants."
+    )
+    assert capacity.startswith("`make capacity MODEL=net`")
+    assert "`tritonkit init`" in own
+
+
+def test_the_demo_says_nothing_of_a_queue_that_is_empty() -> None:
+    itself, *_ = advice.after_demo(demo((1, 50, 1, 0.1, 15), (8, 380, 3, 0.5, 15)))
+    assert "the model itself takes 90.9 % of the server's time (15.0 of 16.5 ms)" in itself
+    assert "make tune" not in itself
+    assert len(advice.after_demo(demo((1, 50, 1, 0.1, 1), (8, 380, 3, 0.1, 0.5)))) == 2
+
+
+# --- a GPU ---
+
+
+def spread(median: float) -> Spread:
+    return Spread(median, median * 0.98, median * 1.02, 3)
+
+
+def served(instances: int, rate: float, ratio: float, *, whole: bool = False, **load: Any) -> Served:
+    usual = {"batch": 48.0, "failed": 0, "server_cores": 1.6, "instance_cores": 0.5 * instances, "caller_cores": 2.3}
+    loads = tuple(
+        Load(count, spread(rate * count / 256), spread(9), spread(20), **(usual | load))
+        for count in ((1, 256) if whole else (256,))
+    )
+    memory = Memory(instances, GIB // 2, GIB // 8, GIB, (1 + instances * 13 // 8) * GIB)
+    return Served(
+        "bert_base", "fp16", instances, 1, 15.0, loads, spread(12_000), spread(0.8), spread(ratio), None, memory
+    )
+
+
+def alone(**changes: Any) -> InProcess:
+    whole = InProcess(
+        "bert_base", "fp16", 128, 1e-3, None, {}, {64: spread(5.0)}, spread(1.01), spread(12_000),
+        {"64 x 128": 5.0}, {}, 3.0, True, Memory(1, GIB // 2, GIB // 8, GIB, 0),
+    )  # fmt: skip
+    return replace(whole, **changes)
+
+
+def measured(*parts: Served, **changes: Any) -> GpuResult:
+    whole = GpuResult("2026-11-29T20:00:00+00:00", "python", {"gpu": "H200", "cores": "16"}, (), (alone(),), parts)
+    return replace(whole, **changes)
+
+
+MIXED = Mixed("bert_base", "fp16", "served", "8 to 256", spread(1.0), spread(1.0), spread(0.61), 1e-3, 1e-2)
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        (measured(served(4, 10_000, 0.95, whole=True), served(2, 7_000, 0.6)), []),
+        (measured(served(4, 10_000, 0.80, whole=True, instance_cores=3.1)),
+         ["--only served --models bert_base` measures 1, 2, 4 and 6", "0.80. Each instance uses 0.78 of a core"]),
+        (measured(served(4, 10_000, 0.80, whole=True, caller_cores=12.0), served(2, 7_000, 0.6)),
+         ["keep `batching.instances: 4`; of those that were measured, 2 serve 7,000, 4 serve 10,000 a second",
+          "All 16 cores are busy (15.6): send from another machine"]),
+        (measured(served(4, 10_000, 0.80, whole=True, batch=20.0), served(6, 11_000, 0.9)),
+         ["`batching.instances: 6` in its recipe. With 256 in flight it serves 11,000 a second, and 4, as built, 10,000",
+          "Batches have 20 rows where 64 are prepared for"]),
+        (measured(served(4, 10_000, 0.95, whole=True, failed=3)), ["6 requests failed", ]),
+        (measured(mixed=(MIXED,)), ["mixed lengths reach 0.61 of equal ones", ]),
+        (measured(mixed=(replace(MIXED, error=0.1),)), ["take `pad` out of `shapes`"]),
+        (measured(in_process=(alone(graphs=False),)), ["runs without CUDA graphs"]),
+        (measured(gate=(GateRow("bert_base", "fp16", "refused", "slower"),)), ["refused by the gate"]),
+    ],
+)  # fmt: skip
+def test_a_gpu_s_page_says_what_limits_a_model_and_which_number_of_instances_to_choose(
+    result: GpuResult, expected: list[str]
+) -> None:
+    *texts, last = after_gpu(result)
+    assert len(texts) == len(expected), texts
+    assert all(part in text for part, text in zip(expected, texts, strict=True)), texts
+    assert "`make tune TARGET=cuda MODEL=my_model.yaml`" in last
+    assert "What to do next" in read(gpupage.render(result)).said()
+
+
+def test_a_gpu_s_page_without_figures_says_how_to_get_them() -> None:
+    assert after_gpu(GpuResult("", "", {})) == ("`make bench-gpu` on a machine with a GPU measures it.",)
