@@ -22,6 +22,7 @@ from tritonkit.trees.forest import Forest, Rows, Shape
 from tritonkit.trees.libraries import Reference
 
 REAL_ROWS = 1000
+CHECKPOINT = "treelite_checkpoint"
 PROBE_ROWS = 500  # of the forest's own thresholds
 _WORDS = {"binary": "a binary classifier", "multiclass": "a classifier", "isolation": "an isolation forest"}
 
@@ -103,18 +104,17 @@ def check(recipe: ForestRecipe) -> Checked:
         CheckFailed: The backend's answers are not the library's.
         MissingError: A library is not installed.
     """
-    with _opened(recipe) as (file, reference):
+    with _opened(recipe) as (file, reference), tempfile.TemporaryDirectory() as folder:
         plain = forest.load(file)
         shape = forest.shape_of(plain)
         prediction = _prediction(recipe, shape)
-        content = None if isinstance(recipe.source, ForestSource) else file.path.read_bytes()
+        made = not isinstance(recipe.source, ForestSource)
         served = file
-        if recipe.convert and file.model_type != "treelite_checkpoint":
-            with tempfile.TemporaryDirectory() as folder:
-                served = ForestFile(Path(folder, "checkpoint.tl"), "treelite_checkpoint", "")
-                plain.serialize(served.path)
-                content = served.path.read_bytes()
-                return _judged(recipe, file, served, content, prediction, shape, plain, reference)
+        if recipe.convert or (made and file.model_type == CHECKPOINT):
+            served = ForestFile(Path(folder, "checkpoint.tl"), CHECKPOINT, "")
+            plain.fit_thresholds_to_fp32()
+            plain.serialize(served.path)
+        content = served.path.read_bytes() if made or served is not file else None
         return _judged(recipe, file, served, content, prediction, shape, plain, reference)
 
 
@@ -210,6 +210,8 @@ def _parity(
 ) -> Parity:
     real = _real_rows(recipe)
     probes = forest.probe_rows(plain, PROBE_ROWS)
+    if reference and not reference.takes_missing:
+        probes = np.nan_to_num(probes)
     rows = np.concatenate([real, probes])
     scores = loaded.scores(rows)
     rounded = forest.load(served, loaded.settings)
@@ -261,7 +263,7 @@ def _notes(shape: Shape, parity: Parity) -> Iterator[str]:
     if parity.changed_on_gpu:
         yield (
             f"on a GPU, where thresholds are rounded to fp32, {parity.changed_on_gpu} of {parity.real_rows} samples "
-            "change: there a value lies between a threshold and its fp32"
+            "change, as their values lie between a threshold and its fp32;  convert: true  keeps them"
         )
     if shape.categorical:
         yield (

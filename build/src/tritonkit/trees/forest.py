@@ -105,7 +105,25 @@ class Forest(forest_inference.Forest):
                 if values.size:
                     self.set_tree_field(index, name, values.astype(np.float32).astype(values.dtype))
 
+    def fit_thresholds_to_fp32(self) -> None:
+        """Move each fp64 threshold to the fp32 that splits fp32 values alike: down where a split is ``<=``, up for ``<``.
 
+        A GPU, which would round it to the nearest, then takes the same way as a CPU.
+        """
+        for index in range(self.num_trees):
+            exact = self.tree_field(index, "threshold")
+            if exact.dtype != np.float64:
+                return
+            operator = self.tree_field(index, "cmp")
+            near = exact.astype(np.float32)
+            near = np.where(
+                (operator == _LESS_OR_EQUAL) & (near > exact), np.nextafter(near, np.float32(-np.inf)), near
+            )
+            near = np.where((operator == _LESS) & (near < exact), np.nextafter(near, np.float32(np.inf)), near)
+            self.set_tree_field(index, "threshold", near.astype(np.float64))
+
+
+_LESS, _LESS_OR_EQUAL = 2, 3  # treelite's Operator
 _CATEGORICAL = 2  # treelite's TreeNodeType: leaf 0, numerical 1, categorical 2
 
 

@@ -30,12 +30,14 @@ class Reference:
         library: The package's name.
         version: Its version here.
         scores: fp32 rows ``[n, features]`` to what it predicts of them, ``[n, columns]``: probabilities or values.
+        takes_missing: Whether rows may lack values.
         notes: What its user should know.
     """
 
     library: str
     version: str
     scores: Callable[[Rows], Scores]
+    takes_missing: bool = True
     notes: tuple[str, ...] = ()
 
 
@@ -69,11 +71,12 @@ def of_model(model: Any, where: str) -> Reference:
     package = type(booster).__module__.partition(".")[0]
     version = importlib.import_module(package).__version__
     if package == "xgboost":
-        return Reference("xgboost", version, _xgboost(booster), _xgboost_notes(booster))
+        return Reference("xgboost", version, _xgboost(booster), notes=_xgboost_notes(booster))
     if package == "lightgbm":
         return Reference("lightgbm", version, lambda rows: _columns(booster.predict(rows)))
     if package == "sklearn":
-        return Reference("scikit-learn", version, lambda rows: _columns(_sklearn(booster, rows)))
+        takes_missing = not type(booster).__name__.startswith("GradientBoosting")
+        return Reference("scikit-learn", version, lambda rows: _columns(_sklearn(booster, rows)), takes_missing)
     raise SourceError(
         f"{where}: a {type(model).__name__} is no forest of XGBoost, LightGBM or scikit-learn",
         "return the fitted model itself, without the pipeline around it",

@@ -160,7 +160,7 @@ class Forest:
     def set_tree_field(self, tree: int, name: str, values: Array) -> None:
         """Replace a field of one tree by an array of the same dtype and length."""
         frame = _frame(values)
-        self._lent.append(values)  # treelite goes on reading it there
+        self._lent.append(values)
         check(library().TreeliteSetTreeField(self._handle, ctypes.c_uint64(tree), name.encode(), frame))
 
     def text_field(self, name: str) -> str:
@@ -169,7 +169,9 @@ class Forest:
 
     def set_postprocessor(self, name: str) -> None:
         """Replace what is done with the sums of leaves."""
-        frame = _frame(np.frombuffer(name.encode(), "S1"))
+        text = np.frombuffer(name.encode(), "S1")
+        self._lent.append(text)  # treelite goes on reading it there
+        frame = _frame(text)
         check(library().TreeliteSetHeaderField(self._handle, b"postprocessor", frame))
 
     def scores(self, rows: Array) -> Array:
