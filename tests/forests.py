@@ -107,7 +107,7 @@ def lightgbm(data: Callable[[], tuple[Rows, Rows]], columns: int = 1, **paramete
 def sklearn(data: Callable[[], tuple[Rows, Rows]], name: str, columns: int = 1, **parameters: Any) -> Kind:
     def train() -> Any:
         import sklearn.ensemble
-        import threadpoolctl
+        import threadpoolctl  # type: ignore[import-untyped]
 
         with threadpoolctl.threadpool_limits(1):  # on a busy machine OpenMP's threads wait for each other
             return getattr(sklearn.ensemble, name)(random_state=0, **parameters).fit(*data())
@@ -146,5 +146,5 @@ KINDS: dict[str, Kind] = {
     "sklearn_extra_trees": sklearn(cancer, "ExtraTreesClassifier", 2, n_estimators=20),
     "sklearn_boosting": sklearn(cancer, "GradientBoostingClassifier", n_estimators=20),
     "sklearn_histograms": sklearn(digits, "HistGradientBoostingClassifier", 10, max_iter=10),
-    "sklearn_isolation": sklearn(lambda: (cancer()[0], None), "IsolationForest", n_estimators=20),
+    "sklearn_isolation": sklearn(cancer, "IsolationForest", n_estimators=20),
 }  # fmt: skip

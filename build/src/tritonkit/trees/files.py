@@ -19,6 +19,7 @@ _PICKLES = {".pkl", ".pickle", ".joblib", ".dill"}
 _KNOWN = "a forest is XGBoost's JSON or UBJSON, LightGBM's text, or a treelite checkpoint"
 _HEAD = 4096
 _TAIL = 4096
+_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ def read(path: Path) -> ForestFile:
         return ForestFile(path, "xgboost_json", _version_of_json(path))
     if head.lstrip()[:4] == b"tree":
         found = re.search(rb"^version=(\S+)", head, re.MULTILINE)
+        if not _holds(path, b"\nend of trees"):  # treelite takes what is there
+            raise SourceError(f"{path} is cut: LightGBM ends its trees with the line 'end of trees'", "copy it again")
         return ForestFile(path, "lightgbm", found[1].decode() if found else "")
     major, minor, patch = struct.unpack_from("<3i", head) if len(head) >= 12 else (0, 0, 0)
     if 1 <= major <= 9 and 0 <= minor < 100 and 0 <= patch < 100:
@@ -99,6 +102,21 @@ def _refuse(path: Path, head: bytes) -> None:
         )
     if not head:
         raise SourceError(f"{path} is empty", _save("model"))
+
+
+def _holds(path: Path, mark: bytes) -> bool:
+    """Whether a file has some bytes, which are looked for from its end on."""
+    with path.open("rb") as file:
+        place = path.stat().st_size
+        after = b""
+        while place > 0:
+            size = min(_CHUNK, place)
+            place -= size
+            file.seek(place)
+            after = file.read(size) + after[: len(mark)]
+            if mark in after:
+                return True
+    return False
 
 
 def _version_of_ubjson(tail: bytes) -> str:

@@ -106,7 +106,7 @@ class Forest(forest_inference.Forest):
                     self.set_tree_field(index, name, values.astype(np.float32).astype(values.dtype))
 
     def fit_thresholds_to_fp32(self) -> None:
-        """Move each fp64 threshold to the fp32 that splits fp32 values alike: down where a split is ``<=``, up for ``<``.
+        """Move each fp64 threshold to the fp32 that splits fp32 values alike: down for ``<=``, up for ``<``.
 
         A GPU, which would round it to the nearest, then takes the same way as a CPU.
         """

@@ -67,6 +67,11 @@ def of_model(model: Any, where: str) -> Reference:
     Raises:
         SourceError: It is no forest of a library that is known.
     """
+    if not is_model(model):
+        raise SourceError(
+            f"{where}: a {type(model).__name__} is no forest of XGBoost, LightGBM or scikit-learn",
+            "return the fitted model itself, without what is around it",
+        )
     booster = booster_of(model)
     package = type(booster).__module__.partition(".")[0]
     version = importlib.import_module(package).__version__
@@ -74,13 +79,8 @@ def of_model(model: Any, where: str) -> Reference:
         return Reference("xgboost", version, _xgboost(booster), notes=_xgboost_notes(booster))
     if package == "lightgbm":
         return Reference("lightgbm", version, lambda rows: _columns(booster.predict(rows)))
-    if package == "sklearn":
-        takes_missing = not type(booster).__name__.startswith("GradientBoosting")
-        return Reference("scikit-learn", version, lambda rows: _columns(_sklearn(booster, rows)), takes_missing)
-    raise SourceError(
-        f"{where}: a {type(model).__name__} is no forest of XGBoost, LightGBM or scikit-learn",
-        "return the fitted model itself, without the pipeline around it",
-    )
+    takes_missing = not type(booster).__name__.startswith("GradientBoosting")
+    return Reference("scikit-learn", version, lambda rows: _columns(_sklearn(booster, rows)), takes_missing)
 
 
 def is_model(value: object) -> bool:

