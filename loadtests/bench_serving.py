@@ -76,7 +76,7 @@ def _parser() -> Parser:
 
 
 def _measure(paths: Sequence[Path]) -> list[Result]:
-    recipes = [recipe.load(path) for path in paths]
+    recipes = [recipe.load_graph(path) for path in paths]
     one_each = recipe.Batching(instances=1, threads=1)
     recipes = [wanted.model_copy(update={"batching": one_each}) for wanted in recipes]
     with tempfile.TemporaryDirectory(prefix="tritonkit-bench-") as directory:

@@ -7,7 +7,7 @@ It knows the words and their bounds. Whether the source loads, or a graph agrees
 from tritonkit.recipe.forest import FOREST_INPUT, FOREST_OUTPUT, ForestRecipe, ForestSource, Prediction
 from tritonkit.recipe.language import ENGINES, LORA_RANKS, Dtype, GenerationDefaults, LanguageRecipe, TokenSlo
 from tritonkit.recipe.model import Recipe, as_json, holds
-from tritonkit.recipe.reading import IMAGES, image_of, line_in, load, load_any
+from tritonkit.recipe.reading import IMAGES, image_of, line_in, load, load_any, load_graph
 from tritonkit.recipe.sections import (
     MOST_BATCH,
     PRECISIONS,
@@ -63,4 +63,5 @@ __all__ = [
     "line_in",
     "load",
     "load_any",
+    "load_graph",
 ]

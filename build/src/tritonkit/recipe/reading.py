@@ -65,6 +65,21 @@ def load(path: Path) -> Recipe:
     return recipe
 
 
+def load_graph(path: Path) -> Recipe:
+    """Read the recipe of a model that has an ONNX graph.
+
+    Raises:
+        RecipeError: As :func:`load`, or it is a forest's.
+    """
+    recipe = load(path)
+    if isinstance(recipe, ForestRecipe):
+        raise RecipeError(
+            f"{path}: {recipe.name} is a forest of trees, which has no graph",
+            "name another recipe; `tritonkit build`, `serve` and load tests take this one",
+        )
+    return recipe
+
+
 def load_any(path: Path) -> Recipe | LanguageRecipe:
     """Read a recipe of any kind; its ``engine`` says which: a forest's is ``fil``, a graph's recipe has none.
 
