@@ -104,7 +104,7 @@ def check(recipe: ForestRecipe) -> Checked:
         CheckFailed: The backend's answers are not the library's.
         MissingError: A library is not installed.
     """
-    with _opened(recipe) as (file, reference), tempfile.TemporaryDirectory() as folder:
+    with opened(recipe) as (file, reference), tempfile.TemporaryDirectory() as folder:
         plain = forest.load(file)
         shape = forest.shape_of(plain)
         prediction = _prediction(recipe, shape)
@@ -146,7 +146,7 @@ def _judged(
 
 
 @contextmanager
-def _opened(recipe: ForestRecipe) -> Iterator[tuple[ForestFile, Reference | None]]:
+def opened(recipe: ForestRecipe) -> Iterator[tuple[ForestFile, Reference | None]]:
     """The recipe's forest as a file that the backend reads, for as long as the block, and in its own library."""
     if isinstance(recipe.source, ForestSource):
         file = files.read(recipe.directory / recipe.source.trees)
