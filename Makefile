@@ -63,7 +63,7 @@ ifneq ($(unknown),)
   $(error $(shell $(call suggest,variable,$(unknown),$(call named,^([A-Z_]+) [?]=.*))))
 endif
 
-.PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-client bench-generator bench-tuning bench-gpu bench-drain bench-autoscaler bench-lint bench-overload test modules lint clean
+.PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-trees bench-client bench-generator bench-tuning bench-gpu bench-drain bench-autoscaler bench-lint bench-overload test modules lint clean
 
 help: ## list the verbs, each with an example below where it takes variables
 	@grep -hE '^([a-z-]+:.*##|#: )' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/; s/^#: /\t$$ /' | expand -t 26
@@ -136,6 +136,10 @@ bench: setup ## MODEL=…: served throughput over in-process onnxruntime; both m
 bench-overload: setup ## MODEL=… SLO=p99_ms=100: what is answered in time at 1, 2 and 5 times the capacity, over both protocols; many minutes
 #: make bench-overload MODEL=efficientnet_lite0 SLO=p99_ms=100
 	@$(BIN)/python loadtests/bench_overload.py --target $(call quoted,$(TARGET)) $(if $(SLO),--slo $(call quoted,$(SLO))) --model $(model)
+
+bench-trees: setup ## MODEL=breast_cancer: a forest served, beside its own library in process, at 1, 8, 64 and 1,024 rows
+#: make bench-trees MODEL=breast_cancer
+	@$(BIN)/python loadtests/bench_trees.py $(if $(MODEL),--model $(model))
 
 bench-client: setup ## the client beside raw tritonclient, and through killed, restarted and silent servers
 	@$(BIN)/python loadtests/bench_client.py

@@ -76,7 +76,7 @@ def _parser() -> Parser:
 
 
 def _measure(paths: Sequence[Path]) -> list[Result]:
-    recipes = [recipe.load(path) for path in paths]
+    recipes = [recipe.load_graph(path) for path in paths]
     one_each = recipe.Batching(instances=1, threads=1)
     recipes = [wanted.model_copy(update={"batching": one_each}) for wanted in recipes]
     with tempfile.TemporaryDirectory(prefix="tritonkit-bench-") as directory:
@@ -102,22 +102,22 @@ def _bench(server: TritonServer, wanted: recipe.Recipe, path: Path) -> Result:
         def serve(turn: int) -> None:
             client.infer(wanted.name, singles[turn % len(singles)])
 
-        _throughput(serve, IN_FLIGHT, 1.0)  # warm up both
+        throughput(serve, IN_FLIGHT, 1.0)  # warm up both
         in_process, served = [], []
         before = client.statistics(wanted.name)[0]
         for _ in range(ROUNDS):
             with on_core(SERVER_CORE):
-                in_process.append(IN_FLIGHT * _throughput(lambda _: session.run(eight), 1, ROUND_S))
-            served.append(_throughput(serve, IN_FLIGHT, ROUND_S))
+                in_process.append(IN_FLIGHT * throughput(lambda _: session.run(eight), 1, ROUND_S))
+            served.append(throughput(serve, IN_FLIGHT, ROUND_S))
         after = client.statistics(wanted.name)[0]
         with on_core(SERVER_CORE):
-            alone_ms = statistics.median(_latencies(lambda turn: session.run(singles[turn % len(singles)])))
-        p50_ms = statistics.median(_latencies(serve))
+            alone_ms = statistics.median(latencies(lambda turn: session.run(singles[turn % len(singles)])))
+        p50_ms = statistics.median(latencies(serve))
     batch = (after.inference_count - before.inference_count) / (after.execution_count - before.execution_count)
     return Result(wanted.name, in_process, served, p50_ms, alone_ms, batch)
 
 
-def _throughput(call: Callable[[int], object], callers: int, seconds: float) -> float:
+def throughput(call: Callable[[int], object], callers: int, seconds: float) -> float:
     """Calls a second of ``callers`` threads, each calling again when it has its answer."""
     end = time.perf_counter() + seconds
     counts = [0] * callers
@@ -139,7 +139,8 @@ def _throughput(call: Callable[[int], object], callers: int, seconds: float) -> 
     return sum(counts) / (time.perf_counter() - start)
 
 
-def _latencies(call: Callable[[int], object], count: int = 100) -> list[float]:
+def latencies(call: Callable[[int], object], count: int = 100) -> list[float]:
+    """Milliseconds of each of ``count`` calls, one after another."""
     found = []
     for turn in range(count):
         start = time.perf_counter()

@@ -146,7 +146,7 @@ def _stage(target: targets.Target) -> Stage:
 
 
 def _recipe(path: Path, slo: str) -> Recipe:
-    wanted = recipe.load(path)
+    wanted = recipe.load_graph(path)
     return wanted.model_copy(update={"slo": slos.parse(slo) or wanted.slo})
 
 

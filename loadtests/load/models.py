@@ -15,7 +15,7 @@ from load.target import Target
 from tritonkit import pipeline
 from tritonkit.cli.arguments import closest, did_you_mean
 from tritonkit.errors import InputError
-from tritonkit.recipe import Recipe
+from tritonkit.recipe import ForestRecipe, Recipe, load
 from tritonkit.repository import layout, selection
 from tritonkit.server import runtime
 
@@ -46,12 +46,16 @@ def recipe_path(model: str) -> Path:
 
 
 def recipe_paths(names: Iterable[str]) -> list[Path]:
-    """The files of these recipes, each once; of all in ``build/recipes`` if none is named.
+    """The files of these recipes, each once; of all with a graph in ``build/recipes`` if none is named.
 
     Raises:
         InputError: As :func:`recipe_path`.
     """
-    return [recipe_path(name) for name in dict.fromkeys(names)] or shipped()
+    return [recipe_path(name) for name in dict.fromkeys(names)] or [path for path in shipped() if _has_graph(path)]
+
+
+def _has_graph(path: Path) -> bool:
+    return not isinstance(load(path), ForestRecipe)
 
 
 def shipped() -> list[Path]:

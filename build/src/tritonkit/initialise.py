@@ -27,7 +27,7 @@ LONGEST = 512  # tokens, for a model that takes more: attention's cost grows wit
 # Functions that are called so in every file, whichever model they make.
 _FUNCTIONS_OF_ANY_MODEL = {
     f"{verb}{noun}" for verb in ("load", "build", "create", "get", "make") for noun in ("", "_model", "_module", "_net")
-} | {"model", "module", "net", "main"}
+} | {"model", "module", "net", "main", "train", "fit"}
 
 
 @dataclass(frozen=True)
@@ -115,10 +115,10 @@ def _from_hf(path: Path, directory: Path, shapes: Mapping[str, tuple[str, Dims]]
 
 
 def _from_module(model: str, directory: Path, shapes: Mapping[str, tuple[str, Dims]], max_batch_size: int) -> Sketch:
-    reference = _reference(model, directory)
-    recipe = Recipe.model_construct(path=directory / "recipe.yaml", source=reference, max_batch_size=max_batch_size)
+    source = reference(model, directory)
+    recipe = Recipe.model_construct(path=directory / "recipe.yaml", source=source, max_batch_size=max_batch_size)
     module = sources.load_module(recipe)
-    origin = _Origin(model, f"{reference.rpartition(':')[2]}()", None)
+    origin = _Origin(model, f"{source.rpartition(':')[2]}()", None)
     if not shapes and not sources.is_transformers(module):
         parameters = _parameters(module)
         example = " ".join(f"--input {name}:fp32:3,224,224" for name in parameters or ["x"])
@@ -126,7 +126,7 @@ def _from_module(model: str, directory: Path, shapes: Mapping[str, tuple[str, Di
             f"{model}: a module does not say what it takes; its forward has: {', '.join(parameters) or '*args'}",
             f"say it:  tritonkit init {model} {example}",
         )
-    return _of_module(origin, module, reference, _name_of_reference(reference), shapes, max_batch_size, [])
+    return _of_module(origin, module, source, name_of_reference(source), shapes, max_batch_size, [])
 
 
 def _of_module(
@@ -166,7 +166,7 @@ def _parameters(module: typing.Any) -> list[str]:
     return needed or list(named)[:1]
 
 
-def _name_of_reference(reference: str) -> str:
+def name_of_reference(reference: str) -> str:
     """What a module's model is called: its function, as a file may hold several; the file where that says nothing."""
     place, _, function = reference.rpartition(":")
     stem = re.split(r"[./]", place.removesuffix(".py"))[-1]
@@ -351,6 +351,7 @@ def _normal(path: Path) -> Path:
     return Path(os.path.normpath(path.absolute()))
 
 
-def _reference(model: str, directory: Path) -> str:
+def reference(model: str, directory: Path) -> str:
+    """A function as a recipe in ``directory`` names it."""
     file, _, function = model.rpartition(":")
     return f"{relative(Path(file), directory)}:{function}" if file.endswith(".py") else model

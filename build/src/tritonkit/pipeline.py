@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tritonkit import assemble, exporting, queue_limits, store
+from tritonkit import assemble, exporting, queue_limits, store, trees
 from tritonkit.assemble import Ready
 from tritonkit.errors import CheckFailed, GraphError, InputError, RecipeError, SourceError
 from tritonkit.graph import Session
 from tritonkit.precision import gate, metrics, variants
-from tritonkit.recipe import PRECISIONS, Precision, Recipe, Target
+from tritonkit.recipe import PRECISIONS, ForestRecipe, Precision, Recipe, Target
 from tritonkit.repository import config, layout, python_models, text, versions
 
 
@@ -94,12 +94,16 @@ def build(wanted: Sequence[Recipe], repository: Path, target: Target = "cpu", op
     labels = {id(one): f"{one.name}/{one.number}" if others[one.name] else one.name for one in wanted}
     exported_now: list[str] = []
     ready = []
+    forests = {id(recipe): trees.check(recipe) for recipe in wanted if isinstance(recipe, ForestRecipe)}
     for recipe in wanted:
+        if id(recipe) in forests:
+            continue
         base, now = exporting.exported(recipe)
         exported_now += [labels[id(recipe)]] if now else []
         python_models.check(recipe, base.graph)
         ready.append(_ready(recipe, base, target, options))
     single = {id(one.recipe): assemble.model(one, target, repository, fallback=options.fallback) for one in ready}
+    single |= {key: trees.model(checked, target) for key, checked in forests.items()}
     models = []
     for name, recipe in leaders.items():
         beside = [single[id(other)] for other in others[name]]
@@ -111,7 +115,10 @@ def build(wanted: Sequence[Recipe], repository: Path, target: Target = "cpu", op
         layout.write(repository, models, overwrite=options.overwrite)
     several = {of.name: found for of in leaders.values() if len((found := versions.look(repository, of)).present) > 1}
     return Built(
-        models={labels[id(one.recipe)]: _facts(one, target) for one in ready},
+        models={
+            **{labels[id(one.recipe)]: _facts(one, target) for one in ready},
+            **{labels[key]: trees.facts(checked) for key, checked in forests.items()},
+        },
         exported=exported_now,
         changed=bool(new),
         written=[labels[id(one)] for one in wanted if new & names(one)],

@@ -25,6 +25,17 @@ from tritonkit.recipe import HfSource, OnnxSource, Recipe
 _active: dict[Path, frozenset[str]] = {}  # folder → modules that were there before
 
 
+class NotAModuleError(SourceError):
+    """A recipe's function returned something else than a ``torch.nn.Module``, which is in ``value``."""
+
+    def __init__(self, recipe: Recipe, value: object) -> None:
+        super().__init__(
+            f"{recipe.path}: source returned a {type(value).__name__}, not a torch.nn.Module",
+            "return the module itself; a fitted forest of trees needs  engine: fil  in its recipe",
+        )
+        self.value = value
+
+
 def resolve(reference: str, directory: Path, key: str) -> Callable[..., Any]:
     """The function behind ``module:function`` or ``file.py:function``.
 
@@ -56,6 +67,17 @@ def resolve(reference: str, directory: Path, key: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
+def call(reference: str, directory: Path, key: str) -> Any:
+    """What the function of a reference returns.
+
+    Raises:
+        SourceError: It cannot be resolved, or fails.
+        MissingError: It imports a package that is not installed.
+    """
+    with _user_code(key):
+        return resolve(reference, directory, key)()
+
+
 def file_of(reference: str, directory: Path) -> Path:
     """The file that holds the function of a reference that :func:`resolve` has resolved."""
     name = reference.rpartition(":")[0]
@@ -82,10 +104,7 @@ def load_module(recipe: Recipe) -> Any:
             assert not isinstance(source, OnnxSource)
             module = resolve(source, recipe.directory, f"{recipe.path}: source")()
     if not isinstance(module, torch.nn.Module):
-        raise SourceError(
-            f"{recipe.path}: source returned a {type(module).__name__}, not a torch.nn.Module",
-            "return the module itself",
-        )
+        raise NotAModuleError(recipe, module)
     return module.eval()
 
 

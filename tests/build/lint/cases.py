@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import (
     cases_batching,
     cases_ensembles,
+    cases_forests,
     cases_graph,
     cases_language,
     cases_layout,
@@ -29,4 +30,5 @@ CASES: list[Case] = [
     *cases_sequences.CASES,
     *cases_releases.CASES,
     *cases_language.CASES,
+    *cases_forests.CASES,
 ]

@@ -99,9 +99,8 @@ class Case:
         if "config.pbtxt" not in self.good:
             return False  # the backend completes it
         judged = RULES[self.rule].enforced_by in {registry.CORE, registry.ADVICE}
-        return (
-            judged and not self.hangs and not any(word in text for word in (".onnx", "onnxruntime", "part_completed"))
-        )
+        real = (".onnx", "onnxruntime", '"fil"', "part_completed")
+        return judged and not self.hangs and not any(word in text for word in real)
 
     @property
     def advised(self) -> bool:

@@ -1,7 +1,7 @@
 """Model repositories as other people write them, after the kinds that Triton's documentation and tutorials show.
 
 None was copied. ``Stranger.runs`` says which the embedded server can load: it has the Python backend and ours for
-onnxruntime, no other.
+onnxruntime and FIL, no other.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from tritonkit.repository.lint import Options
 
 from .lab import IDENTITY, Files, graph, relu, tensor
+from .stranger_forests import FORESTS, ON_GPU
 
 I64 = TensorProto.INT64
 EMPTY: Files = {"1/.gitkeep": ""}
@@ -164,6 +165,8 @@ INHERITED = "from base import Base\n\nclass TritonPythonModel(Base):\n    def in
 BASE = "import triton_python_backend_utils as pb\n\nclass Base:\n    async def execute(self, requests):\n        return []\n"
 
 STRANGERS = [
+    Stranger("forests", {name: files for name, files in FORESTS.items() if name != "xgboost_shap"}),
+    Stranger("forests_on_gpus", ON_GPU, runs=False),
     Stranger("quickstart", {"densenet_onnx": {"config.pbtxt": DENSENET, "1/model.onnx": POOLED,
                                               "densenet_labels.txt": "label\n" * 10}},
              top={"README.md": "# models", "fetch_models.sh": "#!/bin/sh\n", ".gitignore": "*.plan\n"}),

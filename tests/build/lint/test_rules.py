@@ -13,7 +13,14 @@ from tritonkit.repository.lint import RULES, registry
 from .cases import CASES
 from .lab import DIED, NO_ANSWER, PARTS, Case, Files, Served, write
 
-ENFORCED_HERE = {registry.CORE, registry.PYTHON, registry.ONNXRUNTIME, registry.TRITONKIT, "the model's backend"}
+ENFORCED_HERE = {
+    registry.CORE,
+    registry.PYTHON,
+    registry.ONNXRUNTIME,
+    registry.TRITONKIT,
+    registry.FIL,
+    "the model's backend",
+}
 
 
 def each(cases: list[Case]) -> pytest.MarkDecorator:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from tritonkit.cli import language_models
+from tritonkit.cli import forests, language_models
 from tritonkit.cli.output import RECIPES, Verbs, make_table, out, print_json
 from tritonkit.errors import InputError, OutputError
 from tritonkit.queue_limits import QueueLimits
@@ -53,9 +53,15 @@ def add(verbs: Verbs, common: argparse.ArgumentParser, report: argparse.Argument
 
     init = verbs.add_parser(
         "init", parents=[common], help="write a first recipe by looking at a model",
-        examples=["tritonkit init model.onnx", "tritonkit init my_model.py:load --input picture:fp32:3,224,224"],
+        examples=[
+            "tritonkit init model.onnx", "tritonkit init model.ubj",
+            "tritonkit init my_model.py:load --input picture:fp32:3,224,224",
+        ],
     )  # fmt: skip
-    init.add_argument("model", help="model.onnx, module:function, file.py:function, or a Hugging Face directory")
+    init.add_argument(
+        "model",
+        help="model.onnx, a forest's file, module:function, file.py:function, or a Hugging Face directory",
+    )
     init.add_argument(
         "--input",
         action="append",
@@ -90,6 +96,7 @@ def _build(options: argparse.Namespace) -> int:
     loaded = [recipe.load_any(path) for path in paths]
     recipes = [entry for entry in loaded if isinstance(entry, Recipe)]
     language = [entry for entry in loaded if isinstance(entry, LanguageRecipe)]
+    forests.check(options, recipes)
     checked = language_models.check(options, language, recipes) if language else []
     if not recipes:
         return language_models.build(options, checked)
@@ -117,10 +124,13 @@ def _print_models(built: Built, names: Sequence[str]) -> None:
     for name in names:
         facts = built.models[name]
         how = "exported now" if name in built.exported else "unchanged"
+        if "forest" in facts:
+            how = "written" if name in built.written else "unchanged"
         shipped = facts["precision"] + (" (forced)" if facts["forced"] else " (tuned)" if facts["tuned"] else "")
-        table.add_row(name, shipped, f"{facts['graph_bytes'] / 1e6:.1f} MB", _worst(facts["worst_parity"]), how)
+        table.add_row(name, shipped, f"{facts['graph_bytes'] / 1e6:.1f} MB", _worst(facts), how)
     if names:
         out.print(table)
+    forests.print_facts({name: built.models[name] for name in names})
     for name in names:
         facts = built.models[name]
         if facts["gate"]:
@@ -228,16 +238,20 @@ EXACT_DB = 200  # far above what fp32 can tell apart
 _COLOURS = {"base": "default", "accepted": "green", "refused": "red", "unproven": "yellow", "not built": "dim"}
 
 
-def _worst(measured: dict[str, Any] | None) -> str:
+def _worst(facts: dict[str, Any]) -> str:
+    measured = facts["worst_parity"]
     if measured is None:
-        return "not batched: nothing to compare"
+        return "no library of its own" if "forest" in facts else "not batched: nothing to compare"
     what = "" if measured["check"] == "module" else " (rows in a batch against rows alone)"
     return f"{measured['relative']:.1e} relative, {measured['max_abs']:.1e} absolute{what}"
 
 
 def _init(options: argparse.Namespace) -> int:
-    from tritonkit import atomic, initialise, llm
+    from tritonkit import atomic, initialise, llm, sources, trees
+    from tritonkit.trees import libraries
 
+    if trees.is_forest(Path(options.model)):
+        return forests.init(options)
     if not options.input and llm.is_language_model(Path(options.model)):
         return language_models.init(options)
     directory = (options.output or Path("recipe.yaml")).absolute().parent
@@ -246,7 +260,12 @@ def _init(options: argparse.Namespace) -> int:
         raise InputError(f"--max-batch-size {options.max_batch_size} is no batch size", f"0 to {MOST_BATCH}")
     if options.output and options.output.exists():  # before a model is loaded and run
         raise OutputError(f"{options.output} exists", "name another file with --output")
-    found = initialise.sketch(options.model, directory, shapes, options.max_batch_size)
+    try:
+        found = initialise.sketch(options.model, directory, shapes, options.max_batch_size)
+    except sources.NotAModuleError as error:
+        if not libraries.is_model(error.value):
+            raise
+        return forests.init(options, error.value)
     path: Path = options.output or Path(f"{found.name}.yaml")
     if path.exists():
         raise OutputError(f"{path} exists", "name another file with --output")

@@ -133,7 +133,7 @@ def _asked(options: argparse.Namespace) -> _Asked:
     if options.model.is_dir():
         job, recipe, place = jobs.from_directory(options.model, _only(options.model, named))
         return _Asked([job], bool(named), recipe.gpus, place)
-    recipe = recipes.load(options.model)
+    recipe = recipes.load_graph(options.model)
     found = jobs.from_recipe(recipe, named or recipe.precisions)
     return _Asked(found, bool(named), recipe.gpus, Path("engines") / recipe.name)
 

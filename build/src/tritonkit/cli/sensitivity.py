@@ -35,7 +35,7 @@ def _sensitivity(options: argparse.Namespace) -> int:
     from tritonkit import exporting, progress, recipe
     from tritonkit.precision import metrics, sensitivity, variants
 
-    wanted = recipe.load(options.recipe)
+    wanted = recipe.load_graph(options.recipe)
     bounds = metrics.bounds(wanted)
     base, _ = exporting.exported(wanted)
     with progress.task(f"{wanted.name}: {options.precision} for {options.target}") as step:

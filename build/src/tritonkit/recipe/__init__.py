@@ -4,9 +4,10 @@ It knows the words and their bounds. Whether the source loads, or a graph agrees
 :mod:`tritonkit.sources` and :mod:`tritonkit.graph`.
 """
 
+from tritonkit.recipe.forest import FOREST_INPUT, FOREST_OUTPUT, ForestRecipe, ForestSource, Prediction
 from tritonkit.recipe.language import ENGINES, LORA_RANKS, Dtype, GenerationDefaults, LanguageRecipe, TokenSlo
 from tritonkit.recipe.model import Recipe, as_json, holds
-from tritonkit.recipe.reading import IMAGES, image_of, line_in, load, load_any
+from tritonkit.recipe.reading import IMAGES, image_of, line_in, load, load_any, load_graph
 from tritonkit.recipe.sections import (
     MOST_BATCH,
     PRECISIONS,
@@ -27,6 +28,8 @@ from tritonkit.recipe.serving import MAX_QUEUE_SIZE, QUEUE_TIMEOUT_MS, Serving
 
 __all__ = [
     "ENGINES",
+    "FOREST_INPUT",
+    "FOREST_OUTPUT",
     "IMAGES",
     "LORA_RANKS",
     "MAX_QUEUE_SIZE",
@@ -36,12 +39,15 @@ __all__ = [
     "Batching",
     "Calibration",
     "Dtype",
+    "ForestRecipe",
+    "ForestSource",
     "GenerationDefaults",
     "HfSource",
     "LanguageRecipe",
     "OnnxSource",
     "OutputSpec",
     "Precision",
+    "Prediction",
     "Python",
     "Range",
     "Recipe",
@@ -57,4 +63,5 @@ __all__ = [
     "line_in",
     "load",
     "load_any",
+    "load_graph",
 ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from tritonkit.errors import RecipeError
+from tritonkit.recipe.forest import Fil, ForestRecipe, ForestSource
 from tritonkit.recipe.language import GenerationDefaults, LanguageRecipe, TokenSlo
 from tritonkit.recipe.model import Recipe
 from tritonkit.recipe.sections import (
@@ -27,18 +28,20 @@ from tritonkit.recipe.sections import (
 )
 from tritonkit.unique_keys import UniqueKeyLoader
 
+_GRAPH_SECTIONS: dict[str, type[BaseModel]] = {
+    "inputs": TensorSpec,
+    "outputs": OutputSpec,
+    "shapes": Range,
+    "batching": Batching,
+    "calibration": Calibration,
+    "slo": Slo,
+    "text": Text,
+    "python": Python,
+    "source": OnnxSource,
+}
 _SECTIONS: dict[type[BaseModel], dict[str, type[BaseModel]]] = {
-    Recipe: {
-        "inputs": TensorSpec,
-        "outputs": OutputSpec,
-        "shapes": Range,
-        "batching": Batching,
-        "calibration": Calibration,
-        "slo": Slo,
-        "text": Text,
-        "python": Python,
-        "source": OnnxSource,
-    },
+    Recipe: _GRAPH_SECTIONS,
+    ForestRecipe: _GRAPH_SECTIONS | {"fil": Fil, "source": ForestSource},
     LanguageRecipe: {"source": HfSource, "generation": GenerationDefaults, "slo": TokenSlo},
 }
 # Tags of the newest images of each engine whose versions server/docs/introduction/compatibility.md names.
@@ -46,7 +49,7 @@ IMAGES = {"vllm": "26.07-vllm-python-py3", "tensorrt_llm": "26.07-trtllm-python-
 
 
 def load(path: Path) -> Recipe:
-    """Read the recipe of a model that ONNX Runtime or TensorRT runs.
+    """Read the recipe of a model that ONNX Runtime, TensorRT or FIL runs.
 
     Raises:
         RecipeError: The file is missing or is no YAML mapping, or a value is not allowed; the message
@@ -62,8 +65,23 @@ def load(path: Path) -> Recipe:
     return recipe
 
 
+def load_graph(path: Path) -> Recipe:
+    """Read the recipe of a model that has an ONNX graph.
+
+    Raises:
+        RecipeError: As :func:`load`, or it is a forest's.
+    """
+    recipe = load(path)
+    if isinstance(recipe, ForestRecipe):
+        raise RecipeError(
+            f"{path}: {recipe.name} is a forest of trees, which has no graph",
+            "name another recipe; `tritonkit build`, `serve` and load tests take this one",
+        )
+    return recipe
+
+
 def load_any(path: Path) -> Recipe | LanguageRecipe:
-    """Read a recipe of either kind; one with an ``engine`` is a language model's.
+    """Read a recipe of any kind; its ``engine`` says which: a forest's is ``fil``, a graph's recipe has none.
 
     Raises:
         RecipeError: As :func:`load`.
@@ -83,11 +101,18 @@ def load_any(path: Path) -> Recipe | LanguageRecipe:
             f"{path}: a recipe is a mapping with name, source, inputs and outputs",
             "`tritonkit init MODEL` writes one",
         )
-    kind: type[Recipe | LanguageRecipe] = LanguageRecipe if "engine" in data else Recipe
+    kind = _kind(data)
     try:
         return kind.model_validate({**data, "path": path})
     except ValidationError as error:
         raise _explain(path, node, error, kind) from error
+
+
+def _kind(data: Mapping[str, object]) -> type[Recipe | LanguageRecipe]:
+    """Which recipe a file is, by its ``engine``; one that only lacks it is told so by the forest's own source."""
+    if data.get("engine") == "fil" or ("engine" not in data and "trees" in str(data.get("source"))):
+        return ForestRecipe
+    return LanguageRecipe if "engine" in data else Recipe
 
 
 def image_of(engine: str) -> str:
@@ -118,7 +143,7 @@ def _explain(path: Path, node: yaml.Node | None, error: ValidationError, kind: t
 def _is_union_branch(part: int | str) -> bool:
     """Pydantic puts the branch of a union it tried into an error's location; a reader has no use for it."""
     return isinstance(part, str) and (
-        part in {"str", "constrained-str", "int", "OnnxSource", "HfSource"} or "[" in part
+        part in {"str", "constrained-str", "int", "OnnxSource", "HfSource", "ForestSource"} or "[" in part
     )
 
 

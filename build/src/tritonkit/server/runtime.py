@@ -32,7 +32,11 @@ PYTHONS = (
 )  # numpy 1.26 has no wheels for a newer one, the wheel no stub for an older one we run on
 BACKENDS = Path(__file__).parent / "backends"
 # The names under which a configuration finds our backends, and the folder of each.
-BACKEND_FOLDERS = {"onnxruntime": BACKENDS / "onnxruntime", "tritonkit_onnxruntime": BACKENDS / "onnxruntime"}
+BACKEND_FOLDERS = {
+    "onnxruntime": BACKENDS / "onnxruntime",
+    "tritonkit_onnxruntime": BACKENDS / "onnxruntime",
+    "fil": BACKENDS / "fil",
+}
 
 
 @dataclass(frozen=True)

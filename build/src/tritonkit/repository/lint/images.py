@@ -56,6 +56,19 @@ FIELDS: dict[str, Image] = {
     "ModelEnsembling.max_inflight_requests": (25, 11),
 }
 
+# The FIL backend's treelite from each image on (cmake/thirdparty/get_treelite.cmake at each release's branch; 26.06 is
+# the last that is known).
+_TREELITE: dict[Image, str] = {
+    (22, 12): "3.0.0", (23, 1): "3.0.1", (23, 6): "3.2.0", (23, 11): "3.9.1", (24, 3): "4.0.0", (24, 5): "4.1.2",
+    (24, 9): "4.3.0", (24, 11): "4.4.0", (25, 1): "4.4.1", (26, 1): "4.6.1", (26, 6): "4.7.0",
+}  # fmt: skip
+FIL_RENAMED: Image = (25, 9)  # from here on it reads is_classifier, layout and chunk_size
+_FOREST_UBJSON: Image = (24, 10)
+_FOREST_TREELITE_4: Image = (24, 3)
+# XGBoost from 3.1 on writes `cats` and a base score for each class: treelite 4.3.0 and 4.4.1 refuse the files of 3.1.2
+# and 3.2.0, JSON and UBJSON, and 4.6.1 reads them; all three read those of 2.1.4 and 3.0.5 (tried with each).
+_FOREST_XGBOOST_31: Image = (26, 1)
+
 PLAIN = "py3"  # the variant that has every backend but those of language models
 # What it has for Python models beside the standard library: build.py of triton-inference-server/server installs numpy,
 # setuptools and wheel by pip where the Python backend is built in.
@@ -92,6 +105,27 @@ def limits(image: Image) -> Limits:
     if image > NEWEST:
         return Limits(f"{low} or newer", _LIMITS[low], None)
     return Limits(low if low == high else f"{low} to {high}", _LIMITS[low], _LIMITS[high])
+
+
+def treelite(image: Image) -> str:
+    """The FIL backend's treelite in an image; empty where nothing is known."""
+    known = [since for since in sorted(_TREELITE) if since <= image]
+    return _TREELITE[known[-1]] if known else ""
+
+
+def forest_since(model_type: str, version: str) -> Image | None:
+    """The first image whose FIL backend reads a file.
+
+    Args:
+        model_type: Its format.
+        version: The version of the library that wrote it; empty where it says none.
+    """
+    release = tuple(int(part) for part in version.split(".") if part.isdigit())
+    if model_type in {"xgboost_json", "xgboost_ubj"} and release >= (3, 1):
+        return _FOREST_XGBOOST_31
+    if model_type == "xgboost_ubj":
+        return _FOREST_UBJSON
+    return _FOREST_TREELITE_4 if model_type == "treelite_checkpoint" and release >= (4,) else None
 
 
 def name(image: Image) -> str:

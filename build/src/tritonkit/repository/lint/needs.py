@@ -17,7 +17,9 @@ from tritonkit.repository.lint.contents import Model, Repository
 Device = Literal["cpu", "gpu", ""]
 _GROUP = pb.ModelInstanceGroup
 # Backends whose work a GPU would do. A Python model decides for itself, and before or after another a CPU is usual.
-_COMPUTES = frozenset({*backends.ONNX, backends.TENSORRT, backends.PYTORCH, backends.OPENVINO, backends.TENSORFLOW})
+_COMPUTES = frozenset(
+    {*backends.ONNX, "fil", backends.TENSORRT, backends.PYTORCH, backends.OPENVINO, backends.TENSORFLOW}
+)
 
 VLLM, TENSORRT_LLM = "vllm", "tensorrtllm"  # NVIDIA's backends for language models; the second for engines up to 1.2
 LLMAPI_ARGUMENTS = "model.yaml"  # what TensorRT-LLM's Python model, its template `llmapi`, reads

@@ -7,6 +7,7 @@ from tritonkit.repository.lint.rules import (
     engines,
     ensembles,
     files,
+    forests,
     graph,
     language,
     layout,
@@ -28,5 +29,5 @@ from tritonkit.repository.lint.rules import (
 FAMILIES = (
     layout, files, config, tensors, graph, batching, sequences, sequence_graph, warmup, ensembles, engines, precision,
     resources, sizes, padding, python, queues, releases, schema, operators,
-    devices, language,
+    devices, language, forests,
 )  # fmt: skip

@@ -1,0 +1,74 @@
+"""The part of ``tritonkit build`` and ``init`` that is about forests of trees: recipes with ``engine: fil``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tritonkit.cli.output import out
+from tritonkit.errors import InputError, OutputError
+from tritonkit.recipe import ForestRecipe, Recipe
+
+
+def check(options: argparse.Namespace, recipes: Sequence[Recipe]) -> None:
+    """Refuse options that are for graphs, where only forests are built.
+
+    Raises:
+        InputError: There is one.
+    """
+    if not recipes or not all(isinstance(recipe, ForestRecipe) for recipe in recipes):
+        return
+    for option in ("precision", "force", "all_variants", "fallback"):
+        if getattr(options, option):
+            raise InputError(
+                f"--{option.replace('_', '-')} is not for forests, which FIL computes in fp32 alone", "leave it out"
+            )
+
+
+def print_facts(models: Mapping[str, dict[str, Any]]) -> None:
+    """What each forest is, whose answers it was compared with, and what its user should know."""
+    for name, facts in models.items():
+        if "forest" not in facts:
+            continue
+        forest, parity = facts["forest"], facts["parity"]
+        text = f"{name}: {forest['task']}, {forest['trees']} trees of depth {forest['depth']}, {forest['prediction']}"
+        if parity["library"]:
+            text += (
+                f"; equal to {parity['library']} {parity['version']} on {parity['real_rows']} samples and "
+                f"{parity['probe_rows']} rows of its own thresholds"
+            )
+        out.print(text, soft_wrap=True, markup=False)
+        for note in forest["notes"]:
+            out.print(f"{name}: {note}", soft_wrap=True, markup=False)
+
+
+def init(options: argparse.Namespace, model: object | None = None) -> int:
+    """Write a first recipe for a forest's file, or for what a function returned.
+
+    Args:
+        options: The command's arguments.
+        model: A fitted model that the function returned.
+
+    Raises:
+        TritonkitError: It is no forest that the backend serves, or the place is taken.
+    """
+    from tritonkit import atomic, initialise
+    from tritonkit.trees import sketch
+
+    if options.input:
+        raise InputError("--input is not for forests, which say what they take", "leave it out")
+    directory = (options.output or Path("recipe.yaml")).absolute().parent
+    if model is None:
+        name, text = sketch.of_file(Path(options.model), directory)
+    else:
+        reference = initialise.reference(options.model, directory)
+        name, text = sketch.of_model(model, reference, initialise.name_of_reference(reference))
+    path: Path = options.output or Path(f"{name}.yaml")
+    if path.exists():
+        raise OutputError(f"{path} exists", "name another file with --output")
+    atomic.write(path, text.encode())
+    out.print(f"wrote {path}; next: tritonkit build {shlex.quote(str(path))}", soft_wrap=True, markup=False)
+    return 0

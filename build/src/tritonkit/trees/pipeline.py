@@ -1,0 +1,81 @@
+"""Lays out forests: the file under the backend's name for it, the configuration and a passport."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from google.protobuf import text_format
+
+from tritonkit import __version__
+from tritonkit import recipe as recipes
+from tritonkit.dependencies import sha256
+from tritonkit.recipe import ForestRecipe, Target
+from tritonkit.repository import config as configurations
+from tritonkit.repository import layout
+from tritonkit.server.backends.fil.forest_inference import FILES
+from tritonkit.trees import checks, config
+from tritonkit.trees.checks import Checked
+
+__all__ = ["check", "facts", "model"]
+
+
+def check(recipe: ForestRecipe) -> Checked:
+    """Hold a recipe against its forest, and the forest against its library: as :func:`checks.check`."""
+    return checks.check(recipe)
+
+
+def model(checked: Checked, target: Target) -> layout.Model:
+    """A forest's directory to be.
+
+    Args:
+        checked: The recipe and its forest.
+        target: Where it runs.
+    """
+    recipe, version = checked.recipe, checked.recipe.number
+    place = f"{version}/{FILES[checked.model_type]}"
+    files = {} if checked.content is None else {place: checked.content}
+    links = {} if files else {place: checked.file.path.resolve()}
+    digests = {} if files else {place: sha256(checked.file.path)}
+    labels = recipe.outputs[recipes.FOREST_OUTPUT].labels
+    if labels:
+        from tritonkit import sources
+
+        name = configurations.labels_filename(recipe, recipes.FOREST_OUTPUT)
+        files[name] = ("\n".join(sources.load_labels(labels, recipe)) + "\n").encode()
+    text = configurations.seal(text_format.MessageToString(config.build(checked, target)), recipe.path.name)
+    passport = {
+        "tritonkit": __version__,
+        "model": recipe.name,
+        "version": version,
+        "target": target,
+        "precision": "fp32",
+        "recipe": recipes.as_json(recipe),
+        "forest": checked.as_json(),
+        "parity": asdict(checked.parity),
+    }
+    return layout.Model(recipe.name, text, json.dumps(passport, indent=2) + "\n", version, links, files, digests)
+
+
+def facts(checked: Checked) -> dict[str, Any]:
+    """What a build says of a forest, in the words of every other model's facts."""
+    parity = checked.parity
+    worst = {"check": "module", "relative": parity.relative, "max_abs": parity.absolute} if parity.library else None
+    return {
+        "key": "",
+        "graph_bytes": checked.size,
+        "export_seconds": 0.0,
+        "worst_parity": worst,
+        "precision": "fp32",
+        "forced": False,
+        "tuned": False,
+        "judged_on": 0,
+        "slo_ms": None,
+        "alone_ms": None,
+        "queue": None,
+        "queue_by_name": {},
+        "gate": [],
+        "forest": checked.as_json(),
+        "parity": asdict(parity),
+    }
