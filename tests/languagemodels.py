@@ -59,7 +59,7 @@ def save_characters(path: Path, **config: Any) -> Path:
     settings = transformers.LlamaConfig(**(CHARACTERS | {"vocab_size": len(vocabulary)} | config))
     transformers.LlamaForCausalLM(settings).to(torch.bfloat16).save_pretrained(path)
     base = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
-    base.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex("(?s)."), "isolated")
+    base.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
     base.decoder = tokenizers.decoders.Fuse()
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=base, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
@@ -90,7 +90,10 @@ def save_adapter(
 ) -> Path:
     """A LoRA adapter of one module, as PEFT writes it; without ``fill`` it changes nothing."""
     path.mkdir(parents=True)
-    said = {"peft_type": "LORA", "r": rank, "base_model_name_or_path": "acme/llama", "bias": "none", "lora_alpha": 8}
+    said = {
+        "peft_type": "LORA", "r": rank, "base_model_name_or_path": "acme/llama", "bias": "none", "lora_alpha": 8,
+        "target_modules": [module],
+    }  # fmt: skip
     (path / "adapter_config.json").write_text(json.dumps(said | config))
     name = f"base_model.model.model.layers.0.self_attn.{module}"
     tensors = {

@@ -40,17 +40,18 @@ def settings(model: Path, adapters: Any = None, kind: str = "MODEL", on_cpu: boo
 def test_arguments_become_vllms_options_and_the_images_paths_this_machines(model: Path) -> None:
     line = settings(
         model, {"fr": "/models/llama/1/adapters/fr"}, model="/models/llama/1/weights", enable_lora="true",
-        disable_log_stats=False, max_model_len=64, override_generation_config={"top_k": 3}, seed=None,
+        disable_log_stats=False, enable_prefix_caching=False, max_model_len=64, override_generation_config={"top_k": 3}, seed=None,
         cudagraph_capture_sizes=[1, 2],
     ).command_line(12345)  # fmt: skip
     text = " ".join(line)
     assert line[:4] == ["--host", "127.0.0.1", "--port", "12345"]
     for words in (
-        f"--model={model}/weights", "--enable-lora", "--no-disable-log-stats", "--max-model-len=64",
+        f"--model={model}/weights", "--enable-lora", "--no-enable-prefix-caching", "--max-model-len=64",
         '--override-generation-config {"top_k": 3}', "--served-model-name llama", "--cudagraph-capture-sizes 1 2",
     ):  # fmt: skip
         assert words in text
     assert "seed" not in text
+    assert "log-stats" not in text
     assert json.loads(line[line.index("--lora-modules") + 1]) == {"name": "fr", "path": f"{model}/adapters/fr"}
 
 
@@ -176,13 +177,16 @@ def test_logprobs_are_written_as_nvidias_backend_writes_them() -> None:
 def test_counters_go_on_after_a_restart_and_gauges_are_what_they_are() -> None:
     text = (
         'vllm:num_requests_running{engine="0",model_name="m"} 3.0\nvllm:kv_cache_usage_perc{engine="0"} 0.25\n'
-        'vllm:generation_tokens_total{engine="0"} %d\n'
+        'vllm:generation_tokens_total{engine="0"} %d\nvllm:num_preemptions_total{engine="0"} 0.0\n'
         'vllm:inter_token_latency_seconds_bucket{engine="0",le="0.01"} %d\n# HELP vllm:other x\nother_total 5\n'
     )
     exposition = Exposition()
     gauges, added = exposition.read(text % (10, 4))
     assert gauges == {"num_requests_running": 3.0, "kv_cache_usage_perc": 0.25}
-    assert added == {("generation_tokens_total", ""): 10.0, ("inter_token_latency_seconds_bucket", "0.01"): 4.0}
+    assert added == {
+        ("generation_tokens_total", ""): 10.0, ("num_preemptions_total", ""): 0.0,
+        ("inter_token_latency_seconds_bucket", "0.01"): 4.0,
+    }  # fmt: skip
     assert exposition.read(text % (12, 4))[1] == {("generation_tokens_total", ""): 2.0}
     assert exposition.read(text % (1, 4))[1] == {("generation_tokens_total", ""): 1.0}
     assert exported("inter_token_latency_seconds_bucket") == (

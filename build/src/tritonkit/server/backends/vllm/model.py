@@ -30,6 +30,7 @@ PYTHON = "TRITONKIT_VLLM_PYTHON"  # the interpreter of vLLM's environment
 DEVICE = "TRITONKIT_VLLM_DEVICE"  # cpu or cuda: what that vLLM was built for
 LIBRARIES = "TRITONKIT_LIBRARY_PATH"  # LD_LIBRARY_PATH as it was
 DIRECTORY = "TRITONKIT_SERVER_DIRECTORY"  # a folder of the server's own, where it looks for the addresses
+SWITCH_S = 0.0005  # how long the event loop's thread may keep the one that sends waiting; Python's default is 5 ms
 LOOK_EVERY_S = 0.05  # for callers that have gone
 DRAIN_S = 30.0  # for requests in flight when a model is unloaded
 INPUTS = {
@@ -78,6 +79,7 @@ class TritonPythonModel:
 
     def initialize(self, args):
         """Start vLLM's server and wait until it answers."""
+        sys.setswitchinterval(SWITCH_S)
         self.log = pb_utils.Logger
         self.name = args["model_name"]
         config = json.loads(args["model_config"])

@@ -15,6 +15,8 @@ ADAPTERS = "multi_lora.json"
 PASSPORT = "passport.json"
 # Arguments whose value is a path, or may be one.
 PATHS = ("model", "tokenizer", "hf_config_path", "generation_config", "chat_template", "download_dir")
+# Options without a negation, as false is their default (vllm/engine/arg_utils.py, 0.32.0).
+ONLY_TRUE = ("disable_log_stats", "aggregate_engine_logging", "data_parallel_multi_port_external_lb")
 OPEN_DTYPES = ("", "auto")
 KV_CACHE_BYTES = 4 * 2**30  # what vLLM took on a CPU until 0.11, unless memory is short
 KV_CACHE_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"  # GiB; vLLM's own, and stronger than an argument
@@ -184,7 +186,7 @@ def _argument(key, value):
     if value is True:
         return [option]
     if value is False:
-        return [f"--no-{key.replace('_', '-')}"]
+        return [] if key in ONLY_TRUE else [f"--no-{key.replace('_', '-')}"]
     if isinstance(value, dict):
         return [option, json.dumps(value)]
     if isinstance(value, (list, tuple)):

@@ -15,7 +15,6 @@ from .http_client import ConnectionLost, EngineError
 from .process import Unavailable
 from .sampling import ParameterError, completion_request
 
-CODES = {code: getattr(pb_utils.TritonError, code) for code in ("INVALID_ARG", "INTERNAL", "UNAVAILABLE", "CANCELLED")}
 PREFIX = "Error generating stream: "  # NVIDIA's backend begins its errors so
 ENGINE_LOST = "EngineCore"  # vLLM's errors begin so when the process that computes has ended
 
@@ -54,7 +53,8 @@ class Call:
                 return
             if self._error is not None:
                 code, message, text = self._error
-                self._send([_strings("text_output", text)], True, pb_utils.TritonError(message, CODES[code]))
+                error = pb_utils.TritonError(message, getattr(pb_utils.TritonError, code))
+                self._send([_strings("text_output", text)], True, error)
                 return
             outputs, finished = self.answer.take()
             if outputs:

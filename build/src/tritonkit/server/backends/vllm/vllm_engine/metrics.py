@@ -47,7 +47,8 @@ class Exposition:
         """Take up an exposition.
 
         Returns:
-            Gauge to value, and (counter, bucket or "") to what was added since the last call.
+            Gauge to value, and (counter, bucket or "") to what was added since the last call; nothing where it is
+            met for the first time, as a quantile needs the empty buckets, too.
         """
         gauges, totals = {}, {}
         for name, labels, number in _SAMPLE.findall(text):
@@ -60,13 +61,13 @@ class Exposition:
                 bucket = _BUCKET.search(labels)
                 key = (name, bucket[1] if bucket else "")
                 totals[key] = value + totals.get(key, 0.0)
-        added = {key: value - before for key, value in totals.items() if value != (before := self._before(key, value))}
+        added = {}
+        for key, value in totals.items():
+            before = self._counted.get(key, 0.0)
+            if key not in self._counted or value != before:
+                added[key] = value - before if value >= before else value
         self._counted.update(totals)
         return gauges, added
-
-    def _before(self, key, value):
-        before = self._counted.get(key, 0.0)
-        return before if before <= value else 0.0
 
 
 def exported(counter):

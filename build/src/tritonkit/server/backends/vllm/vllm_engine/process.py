@@ -31,7 +31,7 @@ TAIL_LINES = 400
 _REASON = re.compile(r"(?:^|[\s\]])(?:Value error, |(?:[\w.]+\.)?\w*(?:Error|Exception): |\S+: error: )(.+)$")
 _DECORATION = re.compile(r"^\(\w+ pid=\d+\) ?|^(?:INFO|WARNING|ERROR|DEBUG) [\d-]+ [\d:]+ \[[^\]]*\] ?")
 # Sentences that only say that there is a reason.
-_CONSEQUENCE = re.compile(r"Engine core initialization failed|WorkerProc initialization failed|\d+ validation errors? for")
+_CONSEQUENCE = re.compile(r"(?:Engine core|WorkerProc) initialization failed|\d+ validation errors? for")
 _POINTER = re.compile(r" \[type=\w+, input_value=.*$")
 # What a start is doing, by what vLLM logs as it begins.
 PHASES = (
