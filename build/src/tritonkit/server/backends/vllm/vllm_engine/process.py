@@ -29,6 +29,7 @@ PORTS = Path(__file__).resolve().parents[3] / "ports.py"  # the rule for ports, 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0  # before a server is started again, doubled each time
 STEADY_S = 60.0  # one that ran so long begins with the first pause again
 LOOK_EVERY_S = 0.1
+SETTLE_S = 0.5
 END_S = 3.0  # for a server to end by itself; Triton gives its models five seconds
 PORT_ATTEMPTS = 3
 TAIL_LINES = 400
@@ -109,6 +110,13 @@ class EngineProcess:
             status = self._status()
             self._why = f"its vLLM process {'lost its engine' if status is None else _ending(status)}"
         return f"{self.settings.name} is restarting: {self._why}; send the request again in a minute"
+
+    async def lost(self) -> str:
+        """What a caller is told whose connection was lost: a moment later it is known what became of the process."""
+        deadline = time.monotonic() + SETTLE_S
+        while self._status() is None and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        return self.unavailable()
 
     async def start(self) -> None:
         """Start it and wait until it answers.
