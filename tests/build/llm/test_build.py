@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from languagemodels import copy, save_adapter
+from languagemodels import TEMPLATE, copy, save_adapter
 from support import Project
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -57,7 +57,10 @@ def test_vllm_gets_its_arguments_a_configuration_and_the_weights_as_links(here: 
     assert (config.backend, config.max_batch_size, config.model_transaction_policy.decoupled) == ("vllm", 0, True)
     assert [(group.kind, group.count) for group in config.instance_group] == [(pb.ModelInstanceGroup.KIND_MODEL, 1)]
     values = {name: parameter.string_value for name, parameter in config.parameters.items()}
-    assert values == {"REPORT_CUSTOM_METRICS": "true", "ENABLE_VLLM_HEALTH_CHECK": "true"}
+    assert values == {
+        "REPORT_CUSTOM_METRICS": "true", "ENABLE_VLLM_HEALTH_CHECK": "true", "chat_template": TEMPLATE,
+        "special_tokens": '{"eos_token": "</s>", "unk_token": "<unk>"}',
+    }  # fmt: skip
     assert (model / "1/weights/model.safetensors").samefile(llama / "model.safetensors")
     assert {"config.json", "tokenizer.json"} <= {path.name for path in (model / "1/weights").iterdir()}
     passport = read(model / "passport.json")
