@@ -71,7 +71,7 @@ class TritonPythonModel:
                 return
             if script.get("fail") == number:
                 raise ValueError("the engine died" if "words" not in script else script["words"])
-            stopped = any(stop in piece for stop in stops)
+            stopped = "echo" not in script and any(stop in piece for stop in stops)
             last = "stop" if stopped or number == len(pieces) - 1 else "length" if number + 1 == limit else None
             yield ("" if stopped else piece), last, len(rest.split(" "))
             if last:

@@ -52,10 +52,14 @@ STRICT = """\
 """
 TOOLS = [{"type": "function", "function": {"name": "weather", "description": "of a <city> & größe",
                                            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}]  # fmt: skip
-HELLO = [{"role": "user", "content": "hello <you> & größe "}]
-SYSTEM = [{"role": "system", "content": "be brief"}, *HELLO]
-LONG = [*HELLO, {"role": "assistant", "content": "hi", "tool_calls": None}, {"role": "user", "content": "bye"}]
-CALLED = [*HELLO, {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": {"name": "weather", "arguments": {"city": "a"}}}]},
+HELLO: list[dict[str, Any]] = [{"role": "user", "content": "hello <you> & größe "}]
+SYSTEM: list[dict[str, Any]] = [{"role": "system", "content": "be brief"}, *HELLO]
+LONG: list[dict[str, Any]] = [
+    *HELLO,
+    {"role": "assistant", "content": "hi", "tool_calls": None},
+    {"role": "user", "content": "bye"},
+]
+CALLED: list[dict[str, Any]] = [*HELLO, {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": {"name": "weather", "arguments": {"city": "a"}}}]},
           {"role": "tool", "content": "rain"}]  # fmt: skip
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 

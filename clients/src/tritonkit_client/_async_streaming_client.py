@@ -18,7 +18,7 @@ from ._generation import Answer, Delta, Generation
 from ._security import checked_headers
 from ._streams import Prepared, Stream, prepare
 from ._tensors import Array
-from ._text_requests import TextRequest, check_text_arguments, is_text, prepare_text, text_request
+from ._text_requests import TextRequest, check_text_arguments, prepare_text, text_request
 from ._text_streams import AsyncTextStream
 
 T = TypeVar("T")
@@ -126,14 +126,14 @@ class AsyncStreamingClient(BaseClient):
         **arrays: Any,
     ) -> AsyncTextStream | AsyncGenerator[dict[str, Array], None]:
         """See `Client.stream`; with ``async for``. What does not fit the model shows at the first step."""
-        if not is_text(inputs, arrays):
-            return self._tensors(
-                model, inputs, arrays, model_version, outputs, request_id, timeout, parameters, headers, idle_timeout
-            )
-        origin = Origin(self._origin.endpoint, model)
-        check_text_arguments(outputs, parameters, origin)
-        request = text_request(inputs, True, origin, **arrays)
-        return self._text(model, request, model_version, request_id, timeout, headers, self._idle_s(idle_timeout))
+        if isinstance(inputs, str) or (inputs is None and "messages" in arrays):
+            origin = Origin(self._origin.endpoint, model)
+            check_text_arguments(outputs, parameters, origin)
+            request = text_request(inputs, True, origin, **arrays)
+            return self._text(model, request, model_version, request_id, timeout, headers, self._idle_s(idle_timeout))
+        return self._tensors(
+            model, inputs, arrays, model_version, outputs, request_id, timeout, parameters, headers, idle_timeout
+        )
 
     async def _run(self, flow: Flow[T], timeout: float | None, headers: Mapping[str, str] | None = None) -> T:
         """Drive an operation to its end."""

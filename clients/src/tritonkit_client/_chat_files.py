@@ -91,7 +91,7 @@ def _prefix(path: Path, config: Mapping[str, Any], tokens: Mapping[str, str]) ->
         return bos if config["add_bos_token"] else ""
     post = _json(path / _TOKENIZER).get("post_processor") or {}
     for step in (post, *(post.get("processors") or ())):
-        first = next(iter(step.get("single") or ()), {}) if step.get("type") == "TemplateProcessing" else {}
-        if "SpecialToken" in first:
-            return str(first["SpecialToken"]["id"])
+        single = step.get("single") if step.get("type") == "TemplateProcessing" else None
+        if single and "SpecialToken" in single[0]:
+            return str(single[0]["SpecialToken"]["id"])
     return bos if not post and str(config.get("tokenizer_class", "")).startswith("LlamaTokenizer") else ""

@@ -14,6 +14,7 @@ from ._cli_outputs import say
 from ._client import Client
 from ._errors import InvalidInput
 from ._generation import Delta, Generation, Usage
+from ._text_streams import TextStream
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,23 +51,29 @@ def generate(client: Client, options: argparse.Namespace) -> int:
         "lora": options.lora,
         **dict(_parameter(pair) for pair in options.set),
     }
-    if chat:
-        arguments |= {"messages": _messages(options.system, text), "chat_template": options.chat_template}
-    prompt = None if chat else text
     if options.idle_timeout is not None and not options.stream:
         raise InvalidInput("--idle-timeout is for streams", "give --stream too, or --timeout for the whole answer")
+    messages = _messages(options.system, text) if chat else None
+    if chat:
+        arguments["chat_template"] = options.chat_template
     if not options.stream:
-        answer = client.generate(options.model, prompt, **arguments)
+        answer = client.generate(options.model, None if chat else text, messages=messages, **arguments)
         say(json.dumps(_json(answer)) if options.json else answer.text)
         if not options.json:
             say(_summary(answer.finish_reason, answer.usage), sys.stderr)
         return 0
-    with client.stream(options.model, prompt, idle_timeout=options.idle_timeout, **arguments) as parts:
+    arguments["idle_timeout"] = options.idle_timeout
+    parts: TextStream = (
+        client.stream(options.model, text, **arguments)
+        if messages is None
+        else client.stream(options.model, messages=messages, **arguments)
+    )
+    with parts:
         _print_parts(parts, as_json=options.json)
     return 0
 
 
-def _print_parts(parts: Any, *, as_json: bool) -> None:
+def _print_parts(parts: TextStream, *, as_json: bool) -> None:
     if as_json:
         for delta in parts:
             say(json.dumps(_json(delta)))

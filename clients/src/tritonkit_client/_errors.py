@@ -248,7 +248,7 @@ _TABLE = (
     _Row(
         (), "unhealthy vLLM engine|is restarting: its vLLM process", ModelNotReady,
         "the model is not ready",
-        "see the server's log for why its engine died; tritonkit's backend starts it again, NVIDIA's is to be loaded again",
+        "see the server's log for why its engine died; tritonkit's backend starts it again, NVIDIA's wants a new load",
     ),
     _Row(
         ("UNAVAILABLE", 503), "exceeds maximum queue size", QueueFull,

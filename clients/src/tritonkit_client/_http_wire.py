@@ -167,9 +167,9 @@ class HttpWire:
 
     def stream(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
         """See `Wire.stream`: Triton's ``generate`` extension, in which tensors are flat lists and say no shape."""
-        message = {tensor.name: _plain(tensor, origin) for tensor in request.inputs}
         target = f"{self._model(request.version, origin)}/generate_stream"
-        message = {**request.parameters, **message, "id": request.request_id}
+        message: dict[str, Any] = {**request.parameters, "id": request.request_id}
+        message |= {tensor.name: _plain(tensor, origin) for tensor in request.inputs}
         return _post(target, "stream", message, _reader(lambda reply: _event(reply, origin), origin), origin)
 
     def _shared(self, memory: Memory) -> str:

@@ -123,7 +123,9 @@ class Model:
     ) -> TextStream | Generator[dict[str, Array], None, None]:
         """Run it for any number of responses, or let it answer part by part; see `Client.stream`."""
         limit = self._timeout if timeout is None else timeout
-        return self._client.stream(self.name, inputs, model_version=self.version, timeout=limit, **arguments)
+        stream: TextStream | Generator[dict[str, Array], None, None]
+        stream = self._client.stream(self.name, inputs, model_version=self.version, timeout=limit, **arguments)
+        return stream
 
 
 class Sequence:

@@ -18,7 +18,7 @@ from ._generation import Answer, Delta, Generation
 from ._security import checked_headers
 from ._streams import Stream, prepare
 from ._tensors import Array
-from ._text_requests import TextRequest, check_text_arguments, is_text, prepare_text, text_request
+from ._text_requests import TextRequest, check_text_arguments, prepare_text, text_request
 from ._text_streams import TextStream
 
 T = TypeVar("T")
@@ -176,15 +176,15 @@ class StreamingClient(BaseClient):
             had been answered before.
         """
         idle_s = self._idle_s(idle_timeout)
-        if not is_text(inputs, arrays):
-            asked = self._asked(model, inputs, arrays, model_version, outputs, request_id, parameters)
-            deadline = self._deadline(timeout)
-            prepared = self._run(prepare(self._flows, asked), timeout)
-            return self._responses(Stream(self._engine, prepared, deadline, checked_headers(headers), idle_s))
-        origin = Origin(self._origin.endpoint, model)
-        check_text_arguments(outputs, parameters, origin)
-        request = text_request(inputs, True, origin, **arrays)
-        return self._text(model, request, model_version, request_id, timeout, headers, idle_s)
+        if isinstance(inputs, str) or (inputs is None and "messages" in arrays):
+            origin = Origin(self._origin.endpoint, model)
+            check_text_arguments(outputs, parameters, origin)
+            request = text_request(inputs, True, origin, **arrays)
+            return self._text(model, request, model_version, request_id, timeout, headers, idle_s)
+        asked = self._asked(model, inputs, arrays, model_version, outputs, request_id, parameters)
+        deadline = self._deadline(timeout)
+        prepared = self._run(prepare(self._flows, asked), timeout)
+        return self._responses(Stream(self._engine, prepared, deadline, checked_headers(headers), idle_s))
 
     def _run(self, flow: Flow[T], timeout: float | None, headers: Mapping[str, str] | None = None) -> T:
         """Drive an operation to its end."""

@@ -51,11 +51,6 @@ class TextRequest:
         return self.prompt
 
 
-def is_text(inputs: object, arguments: Mapping[str, object]) -> bool:
-    """Whether what a stream is asked with is a prompt or messages, and not tensors."""
-    return isinstance(inputs, str) or arguments.get("messages") is not None
-
-
 def check_text_arguments(outputs: object, parameters: object, origin: Origin) -> None:
     """Raises InvalidInput where an argument is given that only streams of tensors take."""
     for name, value in (("outputs", outputs), ("parameters", parameters)):

@@ -76,7 +76,8 @@ def test_adapters_go_along_with_the_names_that_requests_choose_by(here: Project,
     sql = save_adapter(tmp_path / "sql", rank=20)
     built(here, llama, "--mounted-at", "/repository", adapters={"sql": str(sql)})
     version = here.repository / "net/1"
-    assert read(version / "multi_lora.json") == {"sql": "/repository/net/1/adapters/sql"}
+    places = {"sql": "/repository/net/1/adapters/sql"}
+    assert read(version / "multi_lora.json") == places
     arguments = read(version / "model.json")
     assert arguments["model"] == "/repository/net/1/weights"
     assert (arguments["enable_lora"], arguments["max_lora_rank"]) == (True, 32)
