@@ -82,6 +82,11 @@ def test_adapters_go_along_with_the_names_that_requests_choose_by(here: Project,
     assert arguments["model"] == "/repository/net/1/weights"
     assert (arguments["enable_lora"], arguments["max_lora_rank"]) == (True, 32)
     assert (version / "adapters/sql/adapter_model.safetensors").samefile(sql / "adapter_model.safetensors")
+    # TensorRT-LLM is told the place with each request; clients are told by the configuration.
+    built(here, llama, "--mounted-at", "/repository", engine="tensorrt_llm", adapters={"sql": str(sql)})
+    config = pbtxt.parse((here.repository / "net/config.pbtxt").read_text())
+    assert isinstance(config, pb.ModelConfig)
+    assert json.loads(config.parameters["lora_adapters"].string_value) == places
 
 
 def test_tensorrt_llm_gets_the_llmapi_layout(here: Project, llama: Path) -> None:
