@@ -288,6 +288,13 @@ def test_leaving_a_stream_cancels_it_on_the_server(client: Client, way: str, tmp
     assert [server.in_flight for server in client._servers.all] == [0]
 
 
+def test_an_answer_that_is_given_up_is_cancelled_on_the_server_too(client: Client, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    with pytest.raises(DeadlineExceeded, match=r"timeout=0\.3 s"):
+        client.generate("llama", script(LONG.strip(), pause=0.02, mark=str(mark)), max_tokens=60, timeout=0.3)
+    assert wait_for(mark) < 30
+
+
 def test_a_caller_who_stops_at_the_reason_cancels_nothing(client: Client, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     for delta in client.stream("llama", script("one two", mark=str(mark))):

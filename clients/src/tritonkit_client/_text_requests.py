@@ -107,7 +107,12 @@ def prepare_text(flows: Flows, asked: Asked, request: TextRequest, answer: Answe
     metadata: ModelMetadata = yield from flows.metadata(asked.model, asked.version)
     tensors = text_tensors(metadata, origin)
     prompt = request.text(metadata, origin)
-    values, parameters = tensors.request(prompt, request.sampling)
+    sampling = request.sampling
+    if not flows.wire.streams_tensors and metadata.decoupled:
+        # Triton learns that an HTTP connection has ended when it writes to it (server#7077): an answer that is given up
+        # ends at its next part, and not after its last one.
+        sampling = replace(sampling, stream=True)
+    values, parameters = tensors.request(prompt, sampling)
     encoded = flows.request(metadata, replace(asked, values=values, parameters=parameters), origin)
     answer.begin(tensors, prompt, origin)
     return Prepared(encoded, flows.wire.stream(encoded, origin))
