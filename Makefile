@@ -37,6 +37,7 @@ REVISION ?=
 ONLY ?=
 MEASURE ?=
 KEEP ?=
+KILLS ?= 1
 export ORT_DISABLE_TELEMETRY := 1
 
 repository = $(or $(REPOSITORY),model_repository$(if $(filter-out cpu,$(TARGET)),.$(TARGET)))
@@ -63,7 +64,7 @@ ifneq ($(unknown),)
   $(error $(shell $(call suggest,variable,$(unknown),$(call named,^([A-Z]+) [?]=.*))))
 endif
 
-.PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-client bench-generator bench-tuning bench-gpu bench-drain bench-autoscaler bench-lint bench-overload test modules lint clean
+.PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-client bench-generator bench-tuning bench-gpu bench-drain bench-autoscaler bench-lint bench-overload test test-llm modules lint clean
 
 help: ## list the verbs, each with an example below where it takes variables
 	@grep -hE '^([a-z-]+:.*##|#: )' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/; s/^#: /\t$$ /' | expand -t 26
@@ -167,6 +168,11 @@ bench-lint: setup ## ONLY='plain: input' …: every field of a configuration cha
 test: setup ## the whole test suite, in several processes, then what needs the machine to itself
 	@beside=0; $(BIN)/python -m pytest tests -m 'not alone' -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder || beside=$$?; \
 	  $(BIN)/python -m pytest tests -m alone && exit $$beside
+
+test-llm: setup ## generation with vLLM, which it installs first (2.4 GB); KILLS=17 ends each process of it so often
+#: make test-llm KILLS=17
+	@$(BIN)/tritonkit install-server --engine vllm
+	TEST_LLM=1 KILLS=$(call quoted,$(KILLS)) $(BIN)/python -m pytest tests/build/llm -m llm
 
 modules: setup ## modules of more than thirty kinds with random weights, for every target in every precision; minutes
 	@ALL_MODULES=1 $(BIN)/python -m pytest tests/build/precision/test_modules.py -q

@@ -19,6 +19,11 @@ LLAMA = {
     "num_key_value_heads": 2, "max_position_embeddings": 128,
 }  # fmt: skip
 
+CHARACTERS = {
+    "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "max_position_embeddings": 2048, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+
 
 def save(path: Path, kind: str = "Llama", dtype: torch.dtype = torch.bfloat16, **config: Any) -> Path:
     """A directory as ``save_pretrained`` writes it, with a tokenizer and a chat template."""
@@ -33,6 +38,32 @@ def save(path: Path, kind: str = "Llama", dtype: torch.dtype = torch.bfloat16, *
     vocabulary = {word: number for number, word in enumerate(WORDS)}
     base = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=base, unk_token="<unk>", eos_token="</s>")
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def save_characters(path: Path, **config: Any) -> Path:
+    """A directory whose tokens are printable characters, so that any text is a prompt and any answer is text.
+
+    Random weights of 1 MB; heads of 64, which vLLM's attention has on a CPU.
+    """
+    import string
+
+    import tokenizers
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    vocabulary = {word: number for number, word in enumerate(["<unk>", "<s>", "</s>", *string.printable])}
+    torch.manual_seed(0)
+    settings = transformers.LlamaConfig(**(CHARACTERS | {"vocab_size": len(vocabulary)} | config))
+    transformers.LlamaForCausalLM(settings).to(torch.bfloat16).save_pretrained(path)
+    base = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
+    base.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
+    base.decoder = tokenizers.decoders.Fuse()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=base, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(path)
     return path
@@ -54,15 +85,20 @@ def described(path: Path, **config: Any) -> Path:
     return path
 
 
-def save_adapter(path: Path, rank: int = 4, width: int = 32, module: str = "q_proj", **config: Any) -> Path:
-    """A LoRA adapter of one module, as PEFT writes it."""
+def save_adapter(
+    path: Path, rank: int = 4, width: int = 32, module: str = "q_proj", fill: float = 0.0, **config: Any
+) -> Path:
+    """A LoRA adapter of one module, as PEFT writes it; without ``fill`` it changes nothing."""
     path.mkdir(parents=True)
-    said = {"peft_type": "LORA", "r": rank, "base_model_name_or_path": "acme/llama", "bias": "none", "lora_alpha": 8}
+    said = {
+        "peft_type": "LORA", "r": rank, "base_model_name_or_path": "acme/llama", "bias": "none", "lora_alpha": 8,
+        "target_modules": [module],
+    }  # fmt: skip
     (path / "adapter_config.json").write_text(json.dumps(said | config))
     name = f"base_model.model.model.layers.0.self_attn.{module}"
     tensors = {
-        f"{name}.lora_A.weight": np.zeros((rank, width), np.float32),
-        f"{name}.lora_B.weight": np.zeros((width, rank), np.float32),
+        f"{name}.lora_A.weight": np.full((rank, width), fill, np.float32),
+        f"{name}.lora_B.weight": np.full((width, rank), fill, np.float32),
     }
     save_file(tensors, path / "adapter_model.safetensors")
     return path

@@ -192,12 +192,22 @@ def test_a_verb_that_does_not_take_it_says_so_in_one_line(verb: list[str], here:
     assert "docs/llm.md" in err
 
 
-def test_the_embedded_server_says_that_it_has_no_such_engine(here: Project, llama: Path) -> None:
-    built(here, llama)
+@pytest.mark.parametrize(
+    ("engine", "problem", "fix"),
+    [
+        ("vllm", "net: served by vLLM, which is not installed", "tritonkit install-server --engine vllm"),
+        ("tensorrt_llm", "net is a language model for tensorrt_llm, which the embedded server does not have",
+         "26.07-trtllm-python-py3"),
+    ],
+)  # fmt: skip
+def test_the_embedded_server_says_what_an_engine_lacks(
+    engine: str, problem: str, fix: str, here: Project, llama: Path
+) -> None:
+    built(here, llama, engine=engine)
     status, _, err = here.run("serve", here.repository, "--http-port", "0")
     assert status == 3
-    assert "net is a language model for vllm, which the embedded server does not have" in err
-    assert "26.07-vllm-python-py3" in err
+    assert problem in err
+    assert fix in err
 
 
 def test_such_a_model_is_published_and_fetched_whole(here: Project, llama: Path, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from tritonkit.cli.output import Verbs, out
 from tritonkit.errors import InputError, OutputError, TritonkitError
 
+ENGINES = ("vllm",)  # those of tritonkit.server.engine_environment, which is imported late
+
 if TYPE_CHECKING:
     from tritonkit.server import TritonServer
     from tritonkit.server.reload import Change
@@ -39,7 +41,9 @@ def add(verbs: Verbs, common: argparse.ArgumentParser, _report: argparse.Argumen
     serve.add_argument("--http-port", type=int, default=8000, help="0 takes a free one; default: %(default)s")
     serve.add_argument("--grpc-port", type=int, default=8001, help="default: %(default)s")
     serve.add_argument("--metrics-port", type=int, default=8002, help="default: %(default)s")
-    serve.add_argument("--timeout", type=float, default=120, help="seconds until ready; default: %(default)s")
+    serve.add_argument(
+        "--timeout", type=float, help="seconds until ready; default: 120, and 900 for each language model"
+    )
     serve.add_argument("--log", type=Path, help="keep Triton's own log in this file")
     serve.add_argument(
         "--keep-queue-bounds", action="store_true",
@@ -53,10 +57,16 @@ def add(verbs: Verbs, common: argparse.ArgumentParser, _report: argparse.Argumen
 
     install = verbs.add_parser(
         "install-server", parents=[common], help="install the embedded Triton",
-        examples=["tritonkit install-server", "tritonkit install-server my_repository"],
+        examples=[
+            "tritonkit install-server", "tritonkit install-server my_repository",
+            "tritonkit install-server --engine vllm",
+        ],
     )  # fmt: skip
     install.add_argument("repository", type=Path, nargs="?", help="also install what its Python models import")
     install.add_argument("--device", choices=["cpu", "cuda"], help="default: what this machine has")
+    install.add_argument(
+        "--engine", choices=ENGINES, help="also install this engine of language models, in an environment of its own"
+    )
     install.set_defaults(command=_install)
 
 
@@ -71,11 +81,13 @@ def _serve(options: argparse.Namespace) -> int:
         keep_queue_bounds=options.keep_queue_bounds, watch=options.watch,
         models=models_of(options.recipe, options.repository),
     )  # fmt: skip
-    with progress.steps("Triton", 1) as steps:
-        steps.next(f"start on {options.repository}")
-        server.start()
+    with progress.task("Triton") as report:
+        report(f"start on {options.repository}")
+        server.start(report)
     try:
         out.print(f"ready: {server.grpc_url}  {server.http_url}  metrics {server.metrics_url}", soft_wrap=True)
+        for state in server.language_models():
+            out.print(f"OpenAI API of {state.model}: {state.url}", soft_wrap=True, markup=False)
         if server.unbounded:
             out.print(
                 f"without queue bounds: {', '.join(server.unbounded)}; any number of requests may wait here, as Triton "
@@ -163,10 +175,13 @@ def _lines(change: Change, repository: Path) -> Iterator[str]:
 
 
 def _install(options: argparse.Namespace) -> int:
-    from tritonkit.server import install, runtime
+    from tritonkit.server import engine_environment, install, runtime
 
     installed = install(options.device)
     out.print(f"Triton is in {installed.path}")
+    if options.engine:
+        environment = engine_environment.install(options.device)
+        out.print(f"{options.engine} is in {environment.path}")
     if options.repository is not None:
         if not options.repository.is_dir():
             raise OutputError(f"{options.repository} is not a directory", "name a model repository")

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -27,14 +27,16 @@ import psutil
 from tritonkit import atomic
 from tritonkit.errors import CheckFailed, InputError, OutputError
 from tritonkit.repository import selection
-from tritonkit.server import neighbours, queue_bounds, reload
+from tritonkit.server import engine_environment, language_models, neighbours, queue_bounds, reload
 from tritonkit.server.ports import free_ports
-from tritonkit.server.runtime import BACKEND_FOLDERS, RELEASE, Runtime, check_engines, find, packages_of
+from tritonkit.server.runtime import BACKEND_FOLDERS, RELEASE, Runtime, find, packages_of
 
 HOST = "127.0.0.1"
 # Makes the kernel end the server when the process that started it dies, however it dies (prctl(2),
 # PR_SET_PDEATHSIG = 1). It is set in between, as code between fork and exec may not be Python in a threaded process.
 _TRAMPOLINE = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1, {signal}); os.execv(sys.argv[1], sys.argv[1:])"
+TIMEOUT_S = 120.0
+LANGUAGE_MODEL_TIMEOUT_S = 900.0  # for each: vLLM takes a minute on a laptop, and minutes to compile on a GPU
 _LINK = "model_repository"
 _SELECTION = "selection"
 _PROBLEM = re.compile(r"^[EWF]\d{4} \S+ \d+ (\S+)\] (.*)$")
@@ -55,7 +57,7 @@ class TritonServer:
         runtime: Which installed server; the one for this machine if not given.
         arguments: More of ``tritonserver``'s own arguments, for example ``--model-control-mode=explicit``.
         log: Where Triton's log goes; a temporary file if not given.
-        timeout_s: Seconds to wait for readiness.
+        timeout_s: Seconds to wait for readiness; by default :data:`TIMEOUT_S`, and more with language models.
         exit_timeout_s: Seconds that requests in flight get to finish when stopping.
         cores: CPU cores to stay on; all of them if not given.
         keep_queue_bounds: Serve configurations whose queues have bounds as they are, though this release stalls with
@@ -71,7 +73,7 @@ class TritonServer:
         OutputError: ``repository`` is not a directory.
         InputError: A port is in use, ``watch`` meets a ``--model-control-mode`` of the caller's own, or the repository
             lacks one of ``models``.
-        MissingError: The server is not installed, or the repository has a language model, for which it has no engine.
+        MissingError: The server is not installed, or the engine of a language model in the repository.
         CheckFailed: A model did not load, or readiness did not come in time.
     """
 
@@ -85,7 +87,7 @@ class TritonServer:
         runtime: Runtime | None = None,
         arguments: Sequence[str] = (),
         log: Path | None = None,
-        timeout_s: float = 120,
+        timeout_s: float | None = None,
         exit_timeout_s: int = 5,
         cores: Sequence[int] = (),
         keep_queue_bounds: bool = False,
@@ -104,10 +106,11 @@ class TritonServer:
             )
         chosen = ("--model-control-mode", "--exit-on-error")  # the caller says what has to load
         if watch or not any(argument.startswith(chosen) for argument in arguments):
-            check_engines(self.repository, models)
+            language_models.check(self.repository, models, runtime.device if runtime else None)
         self.runtime = runtime or find()
         self.arguments = (*arguments, *reload.ARGUMENTS) if watch else tuple(arguments)
-        self.timeout_s = timeout_s
+        count = len(language_models.models_of(self.repository, models))
+        self.timeout_s = timeout_s or max(TIMEOUT_S, LANGUAGE_MODEL_TIMEOUT_S * count)
         self.exit_timeout_s = exit_timeout_s
         self.cores = tuple(cores)
         self.keep_queue_bounds = keep_queue_bounds
@@ -144,8 +147,16 @@ class TritonServer:
             raise RuntimeError("the server is not running")
         return self._process.pid
 
-    def start(self) -> TritonServer:
-        """Start and wait until every model is ready."""
+    def language_models(self) -> list[language_models.State]:
+        """The language models that it serves: how far each is, and the address of its OpenAI API."""
+        return language_models.states(self._work) if self._work else []
+
+    def start(self, report: Callable[[str], None] | None = None) -> TritonServer:
+        """Start and wait until every model is ready.
+
+        Args:
+            report: Called with what the start of a language model is doing, each time that changes.
+        """
         self.ports = _choose_ports(self._wanted_ports)
         atomic.sweep(Path(tempfile.gettempdir()), neighbours.WORK)
         self._work = Path(tempfile.mkdtemp(prefix=f"{neighbours.WORK}{os.getpid()}-"))
@@ -156,7 +167,7 @@ class TritonServer:
                 self.runtime = self.runtime.with_packages(packages_of(self.repository), self.repository)
             with self.log.open("wb") as output:
                 self._process = self._launch(output)
-            self._wait()
+            self._wait(report)
         except BaseException:
             self.stop()
             raise
@@ -266,13 +277,23 @@ class TritonServer:
             command = ["taskset", "--cpu-list", ",".join(map(str, self.cores)), *command]
         return subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            env=self.runtime.environment(), start_new_session=True,
+            env=self._environment(), start_new_session=True,
         )  # fmt: skip
 
-    def _wait(self) -> None:
+    def _environment(self) -> dict[str, str]:
+        engine = engine_environment.find(self.runtime.device)
+        variables = self.runtime.environment() | {"TRITONKIT_SERVER_DIRECTORY": str(self._work)}
+        return variables | (engine.variables() if engine else {})
+
+    def _wait(self, report: Callable[[str], None] | None) -> None:
         assert self._process is not None
         deadline = time.monotonic() + self.timeout_s
+        reported: set[tuple[str, str]] = set()
         while time.monotonic() < deadline:
+            for state in self.language_models() if report else ():
+                if state.phase and (state.model, state.phase) not in reported:
+                    reported.add((state.model, state.phase))
+                    report(f"{state.model}: {state.phase}")  # type: ignore[misc]
             if self._process.poll() is not None:
                 raise self._failure(f"tritonserver ended with status {self._process.returncode} while starting")
             if self._ready():

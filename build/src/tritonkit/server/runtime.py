@@ -13,14 +13,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from tritonkit import atomic, machine, progress, store
 from tritonkit.errors import MissingError
-from tritonkit.recipe import IMAGES, image_of
 from tritonkit.repository import ownership
 
 Device = Literal["cpu", "cuda"]
@@ -32,7 +31,11 @@ PYTHONS = (
 )  # numpy 1.26 has no wheels for a newer one, the wheel no stub for an older one we run on
 BACKENDS = Path(__file__).parent / "backends"
 # The names under which a configuration finds our backends, and the folder of each.
-BACKEND_FOLDERS = {"onnxruntime": BACKENDS / "onnxruntime", "tritonkit_onnxruntime": BACKENDS / "onnxruntime"}
+BACKEND_FOLDERS = {
+    "onnxruntime": BACKENDS / "onnxruntime",
+    "tritonkit_onnxruntime": BACKENDS / "onnxruntime",
+    "vllm": BACKENDS / "vllm",
+}
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,7 @@ class Runtime:
             # as any Python does: from the pyvenv.cfg beside the first python3 on the PATH.
             "PATH": os.pathsep.join([str(self.python_environment / "bin"), variables.get("PATH", os.defpath)]),
             "ORT_DISABLE_TELEMETRY": "1",
+            "TRITONKIT_LIBRARY_PATH": variables.get("LD_LIBRARY_PATH", ""),  # as it was, for what is not the server
         }
 
 
@@ -128,7 +132,7 @@ def find(device: Device | None = None) -> Runtime:
     """
     _check_machine()
     device = device or detect_device()
-    interpreter = _interpreter()
+    interpreter = find_interpreter()
     runtime = Runtime(_home(device, interpreter), interpreter, device)
     if not (runtime.path / "complete").is_file():
         raise MissingError(
@@ -145,21 +149,21 @@ def install(device: Device | None = None) -> Runtime:
     """
     device = device or detect_device()
     _check_machine()
-    interpreter = _interpreter()
+    interpreter = find_interpreter()
     target = _home(device, interpreter)
     runtime = Runtime(target, interpreter, device)
     if (target / "complete").is_file():
         return runtime
     with progress.steps("Triton server", 3) as steps, atomic.staging(target) as stage:
         steps.next(f"download {WHEEL}")
-        _pip(interpreter, "--no-deps", "--target", str(stage / "triton"), WHEEL)
+        pip(interpreter, "--no-deps", "--target", str(stage / "triton"), WHEEL)
         steps.next(f"install onnxruntime for {device}")
         requirements = Path(__file__).with_name(f"requirements-{device}.txt")
-        _pip(
+        pip(
             interpreter,
             "--no-deps",
             "--target",
-            str(_make_environment(stage / "env", interpreter)),
+            str(make_environment(stage / "env", interpreter)),
             "-r",
             str(requirements),
         )
@@ -192,8 +196,8 @@ def install_packages(runtime: Runtime, packages: Iterable[str]) -> Runtime:
     own = runtime.path / f"env/lib/python{runtime.interpreter.version}/site-packages"
     with progress.steps("packages", 1) as steps, atomic.staging(equipped.python_environment) as stage:
         steps.next(f"install {', '.join(equipped.packages)}")
-        place = _make_environment(stage, runtime.interpreter)
-        _pip(runtime.interpreter, "--target", str(place), "-c", str(requirements), *equipped.packages)
+        place = make_environment(stage, runtime.interpreter)
+        pip(runtime.interpreter, "--target", str(place), "-c", str(requirements), *equipped.packages)
         (place / "tritonkit-server.pth").write_text(f"{own}\n", encoding="utf-8")
         stage.chmod(0o755)
         atomic.put(stage, equipped.python_environment)
@@ -203,28 +207,6 @@ def install_packages(runtime: Runtime, packages: Iterable[str]) -> Runtime:
 def packages_of(repository: Path) -> set[str]:
     """What the Python models of a repository import, as their passports say: each ``name==version``."""
     return ownership.packages_of(path.parent for path in repository.glob(f"*/{ownership.PASSPORT}"))
-
-
-def check_engines(repository: Path, models: Collection[str] = ()) -> None:
-    """Refuse a repository with language models that tritonkit built: this server has no engine for them.
-
-    Args:
-        repository: Where they lie.
-        models: Those that are to be served; all if empty.
-
-    Raises:
-        MissingError: There is one; the fix names the image that has its engine.
-    """
-    for path in sorted(repository.glob(f"*/{ownership.PASSPORT}")):
-        if models and path.parent.name not in models:
-            continue
-        said = ownership.read_passport(path).get("llm")
-        if isinstance(said, dict) and said.get("engine") in IMAGES:
-            raise MissingError(
-                f"{path.parent.name} is a language model for {said['engine']}, which the embedded server does not have",
-                f"serve the repository with {image_of(str(said['engine']))} (docs/llm.md), or one model of the others: "
-                f"tritonkit serve {repository} --recipe FILE",
-            )
 
 
 def _check_machine() -> None:
@@ -244,8 +226,12 @@ def _home(device: Device, interpreter: Interpreter) -> Path:
     return store.home() / "server" / f"{device}-py{interpreter.version}-{key}"
 
 
-def _interpreter() -> Interpreter:
-    """This process's Python if the stub can use it, else another on the PATH."""
+def find_interpreter() -> Interpreter:
+    """This process's Python if the stub can use it, else another on the PATH.
+
+    Raises:
+        MissingError: No Python on this machine can run inside the server.
+    """
     candidates = [sys.executable, *filter(None, (shutil.which(f"python{version}") for version in PYTHONS))]
     reasons = []
     for candidate in candidates:
@@ -279,7 +265,7 @@ def _inspect(executable: str) -> Interpreter | str:
     return f"{executable} has no shared library (libpython{version}.so.1.0)"
 
 
-def _make_environment(path: Path, interpreter: Interpreter) -> Path:
+def make_environment(path: Path, interpreter: Interpreter) -> Path:
     """The least that Python takes for a virtual environment; returns its (still absent) site-packages."""
     (path / "bin").mkdir(parents=True)
     (path / "bin/python3").symlink_to(interpreter.executable)
@@ -288,7 +274,16 @@ def _make_environment(path: Path, interpreter: Interpreter) -> Path:
     return path / f"lib/python{interpreter.version}/site-packages"
 
 
-def _pip(interpreter: Interpreter, *arguments: str) -> None:
+def pip(interpreter: Interpreter, *arguments: str) -> None:
+    """Install wheels for an interpreter, with pip or uv.
+
+    Args:
+        interpreter: What they are for.
+        arguments: More of ``pip install``'s own; the last one is what is installed.
+
+    Raises:
+        MissingError: There is no installer, or a package cannot be had.
+    """
     if importlib.util.find_spec("pip"):
         command = [
             sys.executable,

@@ -1,0 +1,103 @@
+"""Language models of a repository: which there are, whether the server has their engine, and how far each one is.
+
+The server's backend writes a file for each instance into the server's own folder: what its start is doing, and the
+address of its OpenAI API once it answers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from tritonkit.errors import MissingError
+from tritonkit.recipe import image_of
+from tritonkit.repository import ownership
+from tritonkit.server import engine_environment
+from tritonkit.server.runtime import Device
+
+CONFIG = "config.pbtxt"
+STATES = "vllm-*.json"
+
+
+@dataclass(frozen=True)
+class State:
+    """One instance of a language model.
+
+    Attributes:
+        model: Its name.
+        version: Its version.
+        phase: What its start is doing; empty once it answers.
+        url: Of its OpenAI API; empty until it answers.
+    """
+
+    model: str
+    version: str
+    phase: str = ""
+    url: str = ""
+
+
+def states(directory: Path) -> list[State]:
+    """What the instances of a running server have written into its folder."""
+    found = []
+    for path in sorted(directory.glob(STATES)):
+        try:
+            found.append(State(**json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, TypeError):
+            continue  # it has just been unloaded
+    return found
+
+
+def models_of(repository: Path, models: Collection[str] = ()) -> list[str]:
+    """Names of the models there that vLLM serves, tritonkit's and strangers'.
+
+    Args:
+        repository: Where they lie.
+        models: Those that are to be served; all if empty.
+    """
+    return [name for name, backend in _backends(repository, models) if backend == "vllm"]
+
+
+def check(repository: Path, models: Collection[str] = (), device: Device | None = None) -> None:
+    """Refuse language models whose engine the embedded server lacks.
+
+    Args:
+        repository: Where they lie.
+        models: Those that are to be served; all if empty.
+        device: What the server is for.
+
+    Raises:
+        MissingError: There is one; the fix names the command that brings the engine, or the image that has it.
+    """
+    for path in sorted(repository.glob(f"*/{ownership.PASSPORT}")):
+        if models and path.parent.name not in models:
+            continue
+        facts = ownership.read_passport(path).get("llm")
+        if isinstance(facts, dict) and facts.get("engine") == "tensorrt_llm":
+            raise MissingError(
+                f"{path.parent.name} is a language model for tensorrt_llm, which the embedded server does not have",
+                f"serve the repository with {image_of('tensorrt_llm')} (docs/llm.md), or one model of the others: "
+                f"tritonkit serve {repository} --recipe FILE",
+            )
+    names = models_of(repository, models)
+    if names and engine_environment.find(device) is None:
+        raise MissingError(
+            f"{', '.join(names)}: served by vLLM, which is not installed for the Triton server",
+            "run `tritonkit install-server --engine vllm`; without these models: "
+            f"tritonkit serve {repository} --recipe FILE",
+        )
+
+
+def _backends(repository: Path, models: Collection[str]) -> Iterator[tuple[str, str]]:
+    for path in sorted(repository.glob(f"*/{CONFIG}")):
+        if models and path.parent.name not in models:
+            continue
+        try:
+            config = text_format.Parse(path.read_text(encoding="utf-8"), pb.ModelConfig())
+        except (OSError, ValueError, text_format.ParseError):
+            continue  # Triton says what is wrong with it
+        yield path.parent.name, config.backend
