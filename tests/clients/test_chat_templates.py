@@ -144,8 +144,9 @@ def test_a_prompt_has_the_tokens_that_transformers_gives_the_messages(tmp_path: 
     ],
 )
 def test_every_place_of_a_template_is_known(tmp_path: Path, config: Any, files: dict[str, str], prefix: str) -> None:
-    tokens = {"bos_token": {"content": "<s>", "lstrip": False}, "eos_token": "</s>", "pad_token": None}
+    tokens = {"bos_token": {"content": "<s>", "lstrip": False}, "pad_token": None}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | tokens))
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"eos_token": "</s>", "bos_token": "<other>"}))
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     assert both(tmp_path) == ChatTemplate(CHATML, "", {"bos_token": "<s>", "eos_token": "</s>"}, prefix)

@@ -89,7 +89,7 @@ class AsyncModel:
         )  # fmt: skip
 
     async def generate(
-        self, prompt: str | None = None, /, *, timeout: float | None = None, **arguments: Any
+        self, prompt: str | None = None, *, timeout: float | None = None, **arguments: Any
     ) -> Generation:
         """Let it answer, if it is a language model; see `Client.generate`."""
         limit = self._timeout if timeout is None else timeout

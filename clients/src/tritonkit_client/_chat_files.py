@@ -53,7 +53,7 @@ def read_template(place: str, origin: Origin) -> str:
 
 @lru_cache(maxsize=16)  # a tokenizer.json is megabytes
 def _read(path: Path, _changed: tuple[int, ...]) -> Directory:
-    config = _json(path / _CONFIG)
+    config = _json(path / "special_tokens_map.json") | _json(path / _CONFIG)
     tokens = {name: text for name in _TOKENS if (text := _token(config.get(name)))}
     return _templates(path, config), tokens, _prefix(path, config, tokens)
 

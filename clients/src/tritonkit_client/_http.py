@@ -112,7 +112,7 @@ class HttpTransport:
     def stream(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Generator[Reply, None, None]:
         """See `Transport.stream`: server-sent events, each a reply; closing the iterator ends the connection.
 
-        TCP's flow control holds the server back while nobody takes the next one.
+        What nobody takes waits in the server's memory: it does not hold the model back, as gRPC's flow control does.
         """
         clock = _Clock(outgoing)
         headers = {**self._host, "Accept": "text/event-stream", **credentials, **outgoing.headers}

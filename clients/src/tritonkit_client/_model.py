@@ -90,7 +90,7 @@ class Model:
             timeout=self._timeout,
         )  # fmt: skip
 
-    def generate(self, prompt: str | None = None, /, *, timeout: float | None = None, **arguments: Any) -> Generation:
+    def generate(self, prompt: str | None = None, *, timeout: float | None = None, **arguments: Any) -> Generation:
         """Let it answer, if it is a language model; see `Client.generate`."""
         limit = self._timeout if timeout is None else timeout
         return self._client.generate(self.name, prompt, model_version=self.version, timeout=limit, **arguments)

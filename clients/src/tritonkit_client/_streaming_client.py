@@ -31,7 +31,6 @@ class StreamingClient(BaseClient):
         self,
         model: str,
         prompt: str | None = None,
-        /,
         *,
         messages: Sequence[Message] | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,

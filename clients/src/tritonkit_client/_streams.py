@@ -13,6 +13,7 @@ from ._engine import Engine, outgoing
 from ._errors import NotSupported, TritonkitClientError
 from ._metadata import ModelMetadata
 from ._tensors import Array
+from ._validation import UNNAMED
 
 if TYPE_CHECKING:
     from ._flows import Asked, Flows
@@ -35,7 +36,9 @@ def prepare(flows: Flows, asked: Asked) -> Flow[Prepared]:
     """
     origin = flows.origin(asked.model, asked.version, flows.request_id(asked))
     if not flows.wire.streams_tensors:
-        raise NotSupported("KServe v2 over HTTP has no streams of tensors", "use a grpc:// endpoint", origin)
+        raise NotSupported(
+            "KServe v2 over HTTP has no streams of tensors", f"use a grpc:// endpoint; {UNNAMED}", origin
+        )
     metadata: ModelMetadata = yield from flows.metadata(asked.model, asked.version)
     request = flows.carried(flows.request(metadata, asked, origin))
     return Prepared(request, flows.wire.stream(request, origin))

@@ -114,5 +114,7 @@ def prepare_text(flows: Flows, asked: Asked, request: TextRequest, answer: Answe
         sampling = replace(sampling, stream=True)
     values, parameters = tensors.request(prompt, sampling)
     encoded = flows.request(metadata, replace(asked, values=values, parameters=parameters), origin)
+    if tensors.takes_parameters:
+        encoded.request_id = ""  # over HTTP it is one of them
     answer.begin(tensors, prompt, origin)
     return Prepared(encoded, flows.wire.stream(encoded, origin))

@@ -29,7 +29,7 @@ _VLLM_NAMES = (
     "min_tokens", "presence_penalty", "prompt_logprobs", "repetition_detection", "repetition_penalty",
     "skip_reading_prefix_cache",
     "skip_special_tokens", "spaces_between_special_tokens", "stop_token_ids", "stream_interval", "structured_outputs",
-    "thinking_token_budget", "top_k", "top_p", "truncate_prompt_tokens",
+    "thinking_token_budget", "top_k", "top_p", "truncate_prompt_tokens", "watermarking",
 )  # fmt: skip
 # Those that vLLM's backend wants as JSON inside of the JSON (src/utils/vllm_backend_utils.py of vllm_backend).
 _VLLM_TEXTS = ("structured_outputs", "guided_decoding")
@@ -118,6 +118,11 @@ class TextTensors:
         )
 
     @property
+    def takes_parameters(self) -> bool:
+        """Whether the engine takes every parameter of a request for one of sampling."""
+        return False
+
+    @property
     def repeats_prompt(self) -> bool:
         """Whether an answer begins with the prompt, as nothing can tell the engine to leave it out."""
         return False
@@ -189,7 +194,7 @@ class VllmTensors(TextTensors):
         if sampling.cumulative_logprob:
             values |= self._flag("return_cumulative_logprob", "a cumulative log probability")
             given.setdefault("logprobs", 0)  # those of the tokens that were taken: vLLM adds nothing up without
-        if "sampling_parameters" in self._inputs:
+        if not self.takes_parameters:
             for name in _VLLM_TEXTS:
                 if name in given and not isinstance(given[name], str):
                     given[name] = json.dumps(given[name])
@@ -202,6 +207,11 @@ class VllmTensors(TextTensors):
                     f"{name}= is a {type(value).__name__}, which a request cannot carry", fix, self._origin
                 )
         return self._shaped(values), given
+
+    @property
+    def takes_parameters(self) -> bool:
+        """See `TextTensors.takes_parameters`: releases without an input for them."""
+        return "sampling_parameters" not in self._inputs
 
     @property
     def repeats_prompt(self) -> bool:

@@ -31,7 +31,7 @@ def parameters(directory: Directory) -> dict[str, str]:
     templates = _templates(directory)
     if "default" not in templates:
         return {}
-    config = directory.tokenizer_config
+    config = {**read_json(directory.path / "special_tokens_map.json"), **directory.tokenizer_config}
     tokens = {name: text for name in _TOKENS if (text := _token_text(config.get(name)))}
     published = {"chat_template": templates["default"], "special_tokens": json.dumps(tokens)}
     if "tool_use" in templates:
