@@ -20,7 +20,7 @@ from languagemodels import copy
 
 from tritonkit.errors import CheckFailed
 from tritonkit.server import TritonServer, engine_environment
-from tritonkit_client import Client, TritonError
+from tritonkit_client import Client, TritonkitClientError
 
 pytestmark = pytest.mark.llm
 KILLS = int(os.environ.get("KILLS", "1"))  # how often each of the three is ended
@@ -46,7 +46,7 @@ class Load:
                     for _ in client.stream("tiny", inputs | {"stream": np.array([True])}, timeout=30):
                         pass
                     self.answers += 1
-                except TritonError as error:
+                except TritonkitClientError as error:
                     self.errors.append(str(error))
                     time.sleep(0.05)
 
@@ -106,7 +106,7 @@ def test_a_child_that_dies_is_named_to_callers_and_started_again(own_server: Tri
     assert "tiny is restarting: its vLLM process was ended by SIGKILL" in load.errors[0]
     answers = load.answers
     started = time.monotonic()
-    with Client(own_server.grpc_url) as client, pytest.raises(TritonError, match="tiny is restarting"):
+    with Client(own_server.grpc_url) as client, pytest.raises(TritonkitClientError, match="tiny is restarting"):
         list(client.stream("tiny", {"text_input": np.array(["x"], object)}, timeout=30))
     assert time.monotonic() - started < 1
     deadline = time.monotonic() + 180

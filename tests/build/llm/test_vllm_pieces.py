@@ -30,18 +30,20 @@ def model(tmp_path: Path) -> Path:
     return place
 
 
-def settings(model: Path, adapters: Any = None, kind: str = "MODEL", on_cpu: bool = False, **arguments: Any) -> Any:
-    (model / "model.json").write_text(json.dumps(arguments))
+def settings(
+    place: Path, adapters: Any = None, /, *, kind: str = "MODEL", on_cpu: bool = False, **arguments: Any
+) -> Any:
+    (place / "model.json").write_text(json.dumps(arguments))
     if adapters is not None:
-        (model / "multi_lora.json").write_text(json.dumps(adapters))
-    return read_settings(model, "llama", kind, on_cpu=on_cpu)
+        (place / "multi_lora.json").write_text(json.dumps(adapters))
+    return read_settings(place, "llama", kind, on_cpu=on_cpu)
 
 
 def test_arguments_become_vllms_options_and_the_images_paths_this_machines(model: Path) -> None:
     line = settings(
         model, {"fr": "/models/llama/1/adapters/fr"}, model="/models/llama/1/weights", enable_lora="true",
-        disable_log_stats=False, enable_prefix_caching=False, max_model_len=64, override_generation_config={"top_k": 3}, seed=None,
-        cudagraph_capture_sizes=[1, 2],
+        disable_log_stats=False, enable_prefix_caching=False, max_model_len=64, seed=None,
+        override_generation_config={"top_k": 3}, cudagraph_capture_sizes=[1, 2],
     ).command_line(12345)  # fmt: skip
     text = " ".join(line)
     assert line[:4] == ["--host", "127.0.0.1", "--port", "12345"]

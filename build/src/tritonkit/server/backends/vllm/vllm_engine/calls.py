@@ -121,6 +121,8 @@ class Calls:
                 "`tritonkit serve` prints"
             )
         prompt = _text(request, "text_input")
+        if not prompt:
+            raise ParameterError("text_input is empty, and vLLM continues a text of at least one token")
         stream = _flag(request, "stream")
         exclude = _flag(request, "exclude_input_in_output", default=stream)
         if stream and not exclude:

@@ -137,7 +137,8 @@ class EngineProcess:
             steady = time.monotonic() - since >= STEADY_S
             pause = FIRST_PAUSE_S if steady or not pause else min(pause * 2, LONGEST_PAUSE_S)
             self._why = f"its vLLM process {ending}"
-            self._log(f"{self.settings.name}: vLLM {ending}: {self.reason()}; it is started again in {pause:.0f} s")
+            reason = "" if self._process.poll() < 0 else f": {self.reason()}"  # a signal leaves no word in the log
+            self._log(f"{self.settings.name}: vLLM {ending}{reason}; it is started again in {pause:.0f} s")
             self.restarts += 1
             restarted()
             await asyncio.sleep(pause)
