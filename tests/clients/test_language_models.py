@@ -6,11 +6,13 @@ engine. They test the client against the contract, not the contract against an e
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import pickle
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from textmodels import script
 
 from tritonkit.server import TritonServer
 from tritonkit_client import (
+    AsyncClient,
     Client,
     DeadlineExceeded,
     Delta,
@@ -322,7 +325,24 @@ def test_a_bound_model_answers(server: TritonServer) -> None:
         assert len(list(llama.stream(messages=[{"role": "user", "content": "x"}]))) == 3
 
 
-def test_an_adress_that_is_no_triton_is_an_error_of_the_client(connect: Connect, server: TritonServer) -> None:
+def test_a_stream_that_gets_no_thread_keeps_its_deadline(server: TritonServer) -> None:
+    async def main() -> None:
+        async with AsyncClient(server.http_url) as client:
+            await client.metadata("llama")
+            client._servers.all[0].transport._threads = ThreadPoolExecutor(1)
+            slow = client.stream("llama", script("one two", pause=0.8))
+            assert (await anext(slow)).text == "one"
+            second = asyncio.create_task(anext(slow))  # it holds the only thread
+            await asyncio.sleep(0.05)
+            with pytest.raises(DeadlineExceeded, match=r"timeout=0\.2 s"):
+                await anext(client.stream("llama", "one two", timeout=0.2))
+            assert not second.done()
+            assert (await second).text == " two"
+
+    asyncio.run(main())
+
+
+def test_an_address_that_is_no_triton_is_an_error_of_the_client(connect: Connect, server: TritonServer) -> None:
     metrics = f"http://127.0.0.1:{server.ports['metrics']}"
     client = connect(metrics, models=[ModelMetadata("llama", inputs=(TensorSpec("text_input", "BYTES", (1,)),
                                                                      TensorSpec("stream", "BOOL", (1,))))])  # fmt: skip

@@ -36,6 +36,8 @@ _POOL_SIZE = 128
 _JOIN_BYTES = 64 * 1024
 # How much of a stream is taken at once, at most.
 _CHUNK_BYTES = 64 * 1024
+# How much later than a thread its waiter gives up: what the thread has to say of the end is worth more.
+_GRACE_S = 0.1
 # Fast, and nearly as small as slower levels make tensors.
 _LEVEL = 1
 
@@ -217,6 +219,7 @@ class AsyncHttpTransport:
         """See `HttpTransport.stream`; a thread waits for each reply."""
         replies = self._blocking.stream(outgoing, credentials)
         interrupt = Interrupt()
+        end = None if outgoing.timeout is None else time.monotonic() + outgoing.timeout
 
         def step() -> Reply | None:
             with interrupt.here():
@@ -230,7 +233,13 @@ class AsyncHttpTransport:
                 except RuntimeError:  # "cannot schedule new futures after shutdown"
                     yield closed()
                     return
-                reply = await asyncio.wrap_future(waiting)
+                # Timed here although the thread keeps the time too: it may not have begun.
+                left = None if end is None else end - time.monotonic() + _GRACE_S
+                done, _ = await asyncio.wait({asyncio.wrap_future(waiting)}, timeout=left)
+                if not done:
+                    yield Reply(DEADLINE_EXCEEDED)
+                    return
+                reply = waiting.result()
                 waiting = None
                 if reply is None:
                     return
