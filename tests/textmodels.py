@@ -84,6 +84,10 @@ VLLM = (
     + """
     WHAT = "Error generating stream"
 
+    def initialize(self, args):
+        names = [tensor["name"] for tensor in json.loads(args["model_config"])["input"]]
+        self.whole = "exclude_input_in_output" not in names  # in every response: releases before 24.03
+
     def arrived(self, request):
         text = value(request, "sampling_parameters")
         return json.loads(request.parameters() if text is None else text)
@@ -107,8 +111,10 @@ VLLM = (
         stops = parameters.get("stop", [])
         tokens = self.tokens(request, sender, prompt, stops, parameters.get("max_tokens", 16))
         if stream:
+            said = prompt
             for number, (piece, last, count) in enumerate(tokens):
-                self.send(sender, wants, piece, last, count, [number], FINAL if last else 0)
+                said += piece
+                self.send(sender, wants, said if self.whole else piece, last, count, [number], FINAL if last else 0)
             return
         whole = list(tokens)
         if whole and whole[-1][1]:
@@ -216,14 +222,15 @@ def text_models() -> dict[str, tuple[str, str]]:
     chat = parameters(
         chat_template=CHAT_TEMPLATE, special_tokens=json.dumps({"bos_token": "<s>"}), tokenizer_prefix="<s>"
     )
-    old = ("sampling_parameters", "exclude_input_in_output", "embedding_request", "image",
-           *(name for name in (*_VLLM_INPUTS, *_VLLM_OUTPUTS) if name not in ("stream", "text_output")))  # fmt: skip
+    newer = [
+        name for name in (*_VLLM_INPUTS, *_VLLM_OUTPUTS) if name not in ("stream", "sampling_parameters", "text_output")
+    ]
     adapters = parameters(
         lora_adapters=json.dumps({"critic": "/models/l/1/adapters/critic", "poet": "/models/l/1/adapters/poet"})
     )
     return {
         "llama": (VLLM, vllm_config() + chat),
-        "llama_old": (VLLM, vllm_config(*old)),
+        "llama_old": (VLLM, vllm_config(*newer)),
         "llama_trt": (LLMAPI, llmapi_config() + adapters),
     }
 

@@ -125,9 +125,8 @@ class Answer:
         except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
             fix = "see what it sends with client.stream(model, {...}), which gives the tensors"
             raise ServerError(f"the model's outputs are no language model's: {error}", fix, self._origin) from error
-        new = response.text[len(self.text) :] if self._tensors.cumulative else response.text
-        if self._tensors.repeats_prompt and self._empty:
-            new = new.removeprefix(self._prompt)
+        new = response.text.removeprefix(self._prompt) if self._tensors.repeats_prompt else response.text
+        new = new[len(self.text) :] if self._tensors.cumulative else new
         self._empty = False
         self.text += new
         self._finish_reason = response.finish_reason or self._finish_reason

@@ -168,7 +168,7 @@ class HttpWire:
     def stream(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
         """See `Wire.stream`: Triton's ``generate`` extension, in which tensors are flat lists and say no shape."""
         target = f"{self._model(request.version, origin)}/generate_stream"
-        message: dict[str, Any] = {**request.parameters, **({"id": request.request_id} if request.request_id else {})}
+        message: dict[str, Any] = {**request.parameters, "id": request.request_id}
         message |= {tensor.name: _plain(tensor, origin) for tensor in request.inputs}
         return _post(target, "stream", message, _reader(lambda reply: _event(reply, origin), origin), origin)
 

@@ -112,9 +112,6 @@ def prepare_text(flows: Flows, asked: Asked, request: TextRequest, answer: Answe
         # Triton learns that an HTTP connection has ended when it writes to it (server#7077): an answer that is given up
         # ends at its next part, and not after its last one.
         sampling = replace(sampling, stream=True)
-    values, parameters = tensors.request(prompt, sampling)
-    encoded = flows.request(metadata, replace(asked, values=values, parameters=parameters), origin)
-    if tensors.takes_parameters:
-        encoded.request_id = ""  # over HTTP it is one of them
+    encoded = flows.request(metadata, replace(asked, values=tensors.request(prompt, sampling)), origin)
     answer.begin(tensors, prompt, origin)
     return Prepared(encoded, flows.wire.stream(encoded, origin))

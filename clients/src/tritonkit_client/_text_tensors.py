@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ._calls import Parameter
 from ._errors import InvalidInput, NotSupported, Origin
 from ._generation import Logprobs, TokenLogprob
 from ._metadata import ModelMetadata
@@ -80,25 +79,33 @@ class TextTensors:
 
     Attributes:
         engine: Its name.
-        cumulative: Whether each response of a stream has the whole text so far, instead of what is new.
     """
 
     engine: ClassVar[str]
-    cumulative: ClassVar[bool] = False
 
     def __init__(self, metadata: ModelMetadata, origin: Origin) -> None:
         self._metadata = metadata
         self._origin = origin
         self._inputs = {spec.name: spec for spec in metadata.inputs}
 
-    def request(self, prompt: str, sampling: Sampling) -> tuple[dict[str, Any], dict[str, Parameter]]:
-        """The inputs, and the request's own parameters.
+    def request(self, prompt: str, sampling: Sampling) -> dict[str, Any]:
+        """The inputs.
 
         Raises:
             InvalidInput: The engine has no name for something, or no such value.
             NotSupported: The model does not stream.
         """
         raise NotImplementedError
+
+    @property
+    def cumulative(self) -> bool:
+        """Whether each response of a stream has the whole text so far, instead of what is new."""
+        raise NotImplementedError
+
+    @property
+    def repeats_prompt(self) -> bool:
+        """Whether the text of each response begins with the prompt."""
+        return False
 
     def read(self, outputs: Mapping[str, Array]) -> Response:
         """What a response says.
@@ -116,16 +123,6 @@ class TextTensors:
             _number(_first(outputs, "cumulative_logprob")),
             None if candidates is None else _logprobs(candidates),
         )
-
-    @property
-    def takes_parameters(self) -> bool:
-        """Whether the engine takes every parameter of a request for one of sampling."""
-        return False
-
-    @property
-    def repeats_prompt(self) -> bool:
-        """Whether an answer begins with the prompt, as nothing can tell the engine to leave it out."""
-        return False
 
     def _given(self, sampling: Sampling, names: Sequence[str]) -> dict[str, Any]:
         """The values that are not None, all of which the engine has a name for."""
@@ -175,11 +172,14 @@ class TextTensors:
 
 
 class VllmTensors(TextTensors):
-    """vLLM's backend (triton-inference-server/vllm_backend, src/model.py), as of its releases since 24.01."""
+    """vLLM's backend (triton-inference-server/vllm_backend, src/model.py) in all of its releases.
+
+    Those before 24.03 have no ``exclude_input_in_output``: every response has the prompt and the whole text so far.
+    """
 
     engine = "vLLM"
 
-    def request(self, prompt: str, sampling: Sampling) -> tuple[dict[str, Any], dict[str, Parameter]]:
+    def request(self, prompt: str, sampling: Sampling) -> dict[str, Any]:
         """See `TextTensors.request`."""
         names = (*_VLLM_NAMES, "max_tokens", "temperature", "stop", "seed")
         given = self._given(sampling, names)
@@ -194,29 +194,24 @@ class VllmTensors(TextTensors):
         if sampling.cumulative_logprob:
             values |= self._flag("return_cumulative_logprob", "a cumulative log probability")
             given.setdefault("logprobs", 0)  # those of the tokens that were taken: vLLM adds nothing up without
-        if not self.takes_parameters:
-            for name in _VLLM_TEXTS:
-                if name in given and not isinstance(given[name], str):
-                    given[name] = json.dumps(given[name])
-            values["sampling_parameters"] = _json(given, self._origin)
-            return self._shaped(values), {}
-        for name, value in given.items():
-            if not isinstance(value, (str, int, float, bool)):
-                fix = "use a newer release of the backend, which has the input sampling_parameters"
-                raise InvalidInput(
-                    f"{name}= is a {type(value).__name__}, which a request cannot carry", fix, self._origin
-                )
-        return self._shaped(values), given
+        if given and "sampling_parameters" not in self._inputs:
+            fix = f"leave {', '.join(given)} out, or add the backend's input to its config.pbtxt"
+            raise InvalidInput(f"model {self._origin.model} has no input 'sampling_parameters'", fix, self._origin)
+        for name in _VLLM_TEXTS:
+            if name in given and not isinstance(given[name], str):
+                given[name] = json.dumps(given[name])
+        values["sampling_parameters"] = _json(given, self._origin)
+        return self._shaped(values)
 
     @property
-    def takes_parameters(self) -> bool:
-        """See `TextTensors.takes_parameters`: releases without an input for them."""
-        return "sampling_parameters" not in self._inputs
+    def cumulative(self) -> bool:
+        """See `TextTensors.cumulative`."""
+        return "exclude_input_in_output" not in self._inputs
 
     @property
     def repeats_prompt(self) -> bool:
         """See `TextTensors.repeats_prompt`."""
-        return "exclude_input_in_output" not in self._inputs
+        return self.cumulative
 
 
 class LlmapiTensors(TextTensors):
@@ -226,9 +221,13 @@ class LlmapiTensors(TextTensors):
     """
 
     engine = "TensorRT-LLM"
-    cumulative = True
 
-    def request(self, prompt: str, sampling: Sampling) -> tuple[dict[str, Any], dict[str, Parameter]]:
+    @property
+    def cumulative(self) -> bool:
+        """See `TextTensors.cumulative`."""
+        return True
+
+    def request(self, prompt: str, sampling: Sampling) -> dict[str, Any]:
         """See `TextTensors.request`."""
         if sampling.stream and not self._metadata.decoupled:
             raise NotSupported(
@@ -248,7 +247,7 @@ class LlmapiTensors(TextTensors):
             values |= self._flag("return_logprobs", "log probabilities")
         if sampling.cumulative_logprob:
             values |= self._flag("return_cumulative_logprob", "a cumulative log probability")
-        return self._shaped(values), {}
+        return self._shaped(values)
 
     def _adapter(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs that name an adapter, which the engine does not know by its name alone."""
