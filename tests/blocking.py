@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, cast
 
-from tritonkit_client import AsyncClient, Client
+from tritonkit_client import AsyncClient, AsyncTextStream, Client, Delta
 
 
 class Loop:
@@ -63,6 +63,8 @@ class Blocking:
                 return await found if inspect.isawaitable(found) else found
 
             found = self._loop.wait(work())
+            if isinstance(found, AsyncTextStream):
+                return BlockingTextStream(found)
             if isinstance(found, AsyncIterator):
                 return self._iterate(found)
             return Blocking(found) if type(found).__module__ == "tritonkit_client._async_model" else found
@@ -78,6 +80,26 @@ class Blocking:
                     return
         finally:
             self._loop.wait(found.aclose())
+
+
+class BlockingTextStream(Blocking):
+    """A stream of text, which `TextStream`'s methods close."""
+
+    def __iter__(self) -> Iterator[Delta]:
+        return self
+
+    def __next__(self) -> Delta:
+        try:
+            delta: Delta = self._loop.wait(self._wrapped.__anext__())
+        except StopAsyncIteration:
+            raise StopIteration from None
+        return delta
+
+    def __enter__(self) -> BlockingTextStream:
+        return self
+
+    def close(self) -> None:
+        self._loop.wait(self._wrapped.aclose())
 
 
 def client(endpoint: str, **options: Any) -> Client:

@@ -11,8 +11,9 @@ import blocking
 import kserveserver
 import mlserver as mlserver_
 import pytest
-from models import arithmetic_config, write_models
+from models import add_model, arithmetic_config, write_models
 from otherserver import OtherServer
+from textmodels import text_models
 from tritonclient.grpc import InferenceServerClient
 
 from tritonkit.server import TritonServer
@@ -25,6 +26,8 @@ Connect = Callable[..., Client]
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("repository")
     write_models(folder)
+    for name, (code, config) in text_models().items():
+        add_model(folder, name, code, config)
     return folder
 
 

@@ -193,7 +193,7 @@ def test_an_interrupted_command_ends_quietly(server: TritonServer, tmp_path: Pat
     assert (running.returncode, said) == (130, "")
 
 
-@pytest.mark.parametrize("verb", ["health", "models", "metadata", "config", "stats", "infer", "completion"])
+@pytest.mark.parametrize("verb", ["health", "models", "metadata", "config", "stats", "infer", "generate", "completion"])
 def test_every_verb_has_examples_that_it_understands_and_those_without_inputs_run(
     verb: str, server: TritonServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,7 +206,7 @@ def test_every_verb_has_examples_that_it_understands_and_those_without_inputs_ru
         words = shlex.split(example.removeprefix('eval "$(').removesuffix(')"'))
         assert words[:2] == ["tritonkit-client", verb]
         parser.parse_args(words[1:])
-        if verb not in ("infer", "completion"):
+        if verb not in ("infer", "generate", "completion"):
             here = {"grpc://127.0.0.1:8001": server.grpc_url, "my_model": "arithmetic"}
             code, _, err = run(capsys, *[here.get(word, word) for word in words[1:]])
             assert code == 0, err

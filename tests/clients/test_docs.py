@@ -1,4 +1,4 @@
-"""The examples in docs/clients.md run, and its tables are complete."""
+"""The examples in docs/clients.md and docs/clients-llm.md run, and their tables are complete."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from tritonkit.server import TritonServer
 from tritonkit_client import Client, TritonkitClientError
 from tritonkit_client._cli import main
 
-PAGE = (Path(__file__).parents[2] / "docs/clients.md").read_text(encoding="utf-8")
+PAGE = "".join(
+    (Path(__file__).parents[2] / f"docs/{name}.md").read_text("utf-8") for name in ("clients", "clients-llm")
+)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
@@ -31,7 +33,7 @@ def test_every_example_runs(
     issued.cert_chain_pems[0].write_to_path("app.pem")
     issued.private_key_pem.write_to_path("app.key")
     examples = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(examples) == 15
+    assert len(examples) == 19
     address = server.grpc_url if protocol == "grpc" else server.http_url
     port = server.ports[protocol]
     names: dict[str, Any] = {}
@@ -54,7 +56,7 @@ def test_every_command_runs(server: TritonServer, tmp_path: Path, monkeypatch: p
     for path in ("cat.jpg", "photos/cat.jpg", "photos/dog.jpg"):
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
     commands = re.findall(r"^\$ tritonkit-client (.*)$", PAGE, re.MULTILINE)
-    assert len(commands) == 6
+    assert len(commands) == 8
     for command in commands:
         here = command.replace("grpc://127.0.0.1:8001", server.grpc_url)
         assert main(shlex.split(here.replace("http://127.0.0.1:8000", server.http_url))) == 0

@@ -14,6 +14,7 @@ SOURCES = Path(tritonkit_client.__file__).parent
 # The only modules that may open a connection, and with what.
 IO = {
     "_async_client.py": {"asyncio"},
+    "_async_streaming_client.py": {"asyncio"},
     "_grpc.py": {"grpc"},
     "_grpc_aio.py": {"asyncio", "grpc"},
     "_http.py": {"asyncio", "ssl", "urllib3"},

@@ -15,7 +15,7 @@ from tritonkit_client import InvalidInput, ModelMetadata, ModelNotReady, NotSupp
 from tritonkit_client._calls import BINARY, InferRequest, Reply, Shared
 from tritonkit_client._errors import Origin
 from tritonkit_client._flows import Asked, Flows
-from tritonkit_client._grpc_wire import GrpcWire, read_streamed
+from tritonkit_client._grpc_wire import GrpcWire
 from tritonkit_client._http_wire import HttpWire
 
 ORIGIN = Origin("http://models:8000", "m", "r1")
@@ -107,7 +107,7 @@ def test_a_stream_that_is_none_is_a_server_error(body: bytes | None) -> None:
         message.infer_response.outputs.add(name="y", datatype="FP32", shape=[2])
         body = message.SerializeToString()
     with pytest.raises(ServerError, match="not KServe v2"):
-        read_streamed(body, REQUEST, ORIGIN)
+        GrpcWire().stream(REQUEST, ORIGIN).read(Reply("OK", body))
 
 
 def test_json_answers_may_have_empty_parameters_and_numbers_as_text() -> None:

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import trustme
-from models import write_models
+from models import add_model, write_models
+from textmodels import script, text_models
 
 from tritonkit.server import TritonServer
 from tritonkit_client import (
@@ -67,6 +68,7 @@ def guarded(papers: Papers, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """A Triton that wants certificates over gRPC, and a key for what changes its models."""
     repository = tmp_path_factory.mktemp("guarded")
     write_models(repository, "arithmetic", "inspect")
+    add_model(repository, "llama", *text_models()["llama"])
     certificate, key = papers.server
     arguments = (
         "--grpc-use-ssl=1", "--grpc-use-ssl-mutual=1", f"--grpc-server-cert={certificate}", f"--grpc-server-key={key}",
@@ -129,6 +131,15 @@ def test_a_certificate_from_each_side_makes_a_connection(safe: str, papers: Pape
     np.testing.assert_array_equal(client.infer("arithmetic", left=array, right=array)["sum"], array + array)
 
 
+def test_a_language_model_streams_through_encryption(safe: str, papers: Papers, connect: Connect) -> None:
+    client = connect(safe, tls=TLS(papers.ca, *papers.client), timeout=5)
+    parts = client.stream("llama", script("one two", pause=0.4), idle_timeout=2.0)
+    assert [delta.text for delta in parts] == ["one", " two"]
+    with pytest.raises(DeadlineExceeded, match="idle_timeout") as caught:
+        list(client.stream("llama", script("one two", pause=0.8), idle_timeout=0.3))
+    assert caught.value.text == "one"
+
+
 def test_a_name_in_the_certificate_may_differ_from_the_address(safe: str, papers: Papers, connect: Connect) -> None:
     named = TLS(papers.ca, *papers.client, server_name="models.internal")
     assert connect(safe, tls=named, timeout=5).ready()
@@ -168,7 +179,7 @@ def test_a_restricted_operation_wants_its_header(
         connect(safe, tls=tls).metadata("arithmetc")
     header = "triton-grpc-protocol-admin-key" if safe.startswith("grpcs") else "admin-key"
     client = connect(safe, tls=tls, headers={header: "open"})
-    assert {entry.name for entry in client.repository()} == {"arithmetic", "inspect"}
+    assert {entry.name for entry in client.repository()} == {"arithmetic", "inspect", "llama"}
 
 
 def seen(client: Client, **how: Any) -> dict[str, str]:

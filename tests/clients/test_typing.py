@@ -11,7 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from tritonkit.server import TritonServer
-from tritonkit_client import AsyncClient, Client, RequestEvent, ResponseEvent, opentelemetry, prometheus
+from tritonkit_client import (
+    AsyncClient,
+    AsyncTextStream,
+    Client,
+    Delta,
+    Generation,
+    RequestEvent,
+    ResponseEvent,
+    TextStream,
+    opentelemetry,
+    prometheus,
+)
 
 ONE = np.ones((1, 3), np.float32)
 Outputs = dict[str, npt.NDArray[Any]]
@@ -45,6 +56,36 @@ def test_what_a_caller_gets_has_the_type_that_it_has(server: TritonServer) -> No
     both = [opentelemetry.hooks(), prometheus.hooks()]
     with Client(server.grpc_url, event_hooks=both) as client:
         assert client.live()
+
+
+def test_a_language_models_answers_have_types_of_their_own(server: TritonServer) -> None:
+    messages = [{"role": "user", "content": "hello"}]
+    with Client(server.grpc_url) as client:
+        answer: Generation = client.generate("llama", "one two", max_tokens=1, top_p=0.5)
+        tokens: int | None = answer.usage.completion_tokens
+        with client.stream("llama", "one two") as parts:
+            deltas: list[Delta] = list(parts)
+        stream: TextStream = client.stream("llama", messages=messages, max_tokens=1)
+        text = "".join(delta.text for delta in stream)
+        model = client.model("llama")
+        answer = model.generate(messages=messages)
+        stream = model.stream("one")
+        texts: list[str] = [delta.text for delta in stream]
+    assert (tokens, [delta.text for delta in deltas], texts) == (1, ["one", " two"], ["one"])
+    assert (text, answer.text) == ("<|user|>", "<|user|> hello <|assistant|>")
+
+    async def main() -> None:
+        async with AsyncClient(server.grpc_url) as client:
+            answer: Generation = await client.generate("llama", messages=messages)
+            stream: AsyncTextStream = client.stream("llama", messages=messages)
+            deltas: list[Delta] = [delta async for delta in stream]
+            async with client.stream("llama", "one two") as parts:
+                async for delta in parts:
+                    last: Delta = delta
+            assert stream.generation == answer
+            assert ("".join(delta.text for delta in deltas), last.finish_reason) == (answer.text, "stop")
+
+    asyncio.run(main())
 
 
 def test_an_asynchronous_caller_too(server: TritonServer) -> None:

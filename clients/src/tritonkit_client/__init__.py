@@ -21,12 +21,14 @@ from ._errors import (
     Unauthenticated,
 )
 from ._events import RequestEvent, ResponseEvent, RetryEvent
+from ._generation import Delta, Generation, TokenLogprob, Usage
 from ._hedging import Hedge
 from ._metadata import Duration, ModelMetadata, ModelStatistics, RepositoryEntry, TensorSpec
 from ._model import Model, Sequence
 from ._retry import Retry
 from ._security import TLS
 from ._shared_memory import CudaSharedMemory, SharedMemory
+from ._text_streams import AsyncTextStream, TextStream
 from ._traffic import Traffic
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "AsyncClient",
     "AsyncModel",
     "AsyncSequence",
+    "AsyncTextStream",
     "BaseClient",
     "Class",
     "Client",
@@ -41,7 +44,9 @@ __all__ = [
     "ConnectionFailed",
     "CudaSharedMemory",
     "DeadlineExceeded",
+    "Delta",
     "Duration",
+    "Generation",
     "Hedge",
     "InvalidEndpoint",
     "InvalidInput",
@@ -62,7 +67,10 @@ __all__ = [
     "ServerError",
     "SharedMemory",
     "TensorSpec",
+    "TextStream",
+    "TokenLogprob",
     "Traffic",
     "TritonkitClientError",
     "Unauthenticated",
+    "Usage",
 ]

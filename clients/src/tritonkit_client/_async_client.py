@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from . import _many as many
 from ._async_model import AsyncModel, AsyncSequence
-from ._base import BaseClient, checked_in_flight, checked_outputs
+from ._async_streaming_client import AsyncStreamingClient
+from ._base import checked_in_flight, checked_outputs
 from ._calls import NO_HEADERS, Attempt, Effect, Flow, Operation, Outputs, Parameter, Pause, Race, Reply, Resolve, Wait
 from ._endpoint import Endpoint
 from ._errors import ClientClosed, Origin
@@ -22,15 +23,14 @@ from ._flows import Asked
 from ._grpc_aio import GrpcAioTransport
 from ._http import AsyncHttpTransport
 from ._metadata import ModelMetadata, ModelStatistics, RepositoryEntry
-from ._security import TLS, checked_headers
-from ._streams import Stream, prepare
+from ._security import TLS
 from ._tensors import Array
 
 T = TypeVar("T")
 _GOOD = ("OK", 200)
 
 
-class AsyncClient(BaseClient):
+class AsyncClient(AsyncStreamingClient):
     """`Client` with ``async`` and ``await``: the same arguments, results and errors.
 
     It belongs to the event loop of its first call. Cancelling a call gives its request up: over gRPC the server
@@ -143,44 +143,6 @@ class AsyncClient(BaseClient):
             await asyncio.gather(*(task for _, task in flying), return_exceptions=True)
         found = joined.all()
         return found[0] if one else found
-
-    async def stream(
-        self,
-        model: str,
-        inputs: Mapping[str, npt.ArrayLike] | None = None,
-        /,
-        *,
-        model_version: str = "",
-        outputs: Outputs | None = None,
-        request_id: str | None = None,
-        timeout: float | None = None,
-        parameters: Mapping[str, Parameter] | None = None,
-        headers: Mapping[str, str] | None = None,
-        idle_timeout: float | None = None,
-        **arrays: npt.ArrayLike,
-    ) -> AsyncGenerator[dict[str, Array], None]:
-        """See `Client.stream`; with ``async for``. What is wrong shows at the first step."""
-        asked = self._asked(model, inputs, arrays, model_version, outputs, request_id, parameters)
-        idle_s = self._idle_s(idle_timeout)
-        deadline = self._deadline(timeout)
-        prepared = await self._run(prepare(self._flows, asked), timeout)
-        stream = Stream(self._engine, prepared, deadline, checked_headers(headers), idle_s)
-        while True:
-            attempt = stream.open()
-            try:
-                sent = attempt.server.transport.stream(attempt.outgoing, await self._credentials.now_async())
-                async with contextlib.aclosing(sent) as replies:
-                    async for reply in replies:
-                        found = stream.read(reply)
-                        if found is None:
-                            break
-                        yield found
-                    else:
-                        stream.complete()
-                        return
-            finally:
-                stream.close()
-            await asyncio.sleep(stream.wait_s)
 
     def sequence(self, model: str, *, model_version: str = "", timeout: float | None = None) -> AsyncSequence:
         """See `Client.sequence`; with ``async with``."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Generator, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -282,9 +282,11 @@ class Wire(Protocol):
 
     Attributes:
         always_binary: Tensors travel as bytes whatever the server; otherwise only where it has the extension for it.
+        streams_tensors: A stream may have tensors of any shape; otherwise only a language model's texts and numbers.
     """
 
     always_binary: bool
+    streams_tensors: bool
 
     def live(self, origin: Origin) -> Call[bool]:
         """Whether the server runs."""
@@ -322,6 +324,9 @@ class Wire(Protocol):
     def infer(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
         """One inference; the result is in the order of the server's answer."""
 
+    def stream(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
+        """One inference with any number of responses, each of which is a reply to read."""
+
     def register(self, region: Region, origin: Origin) -> Call[None]:
         """Make a region of shared memory known to the server."""
 
@@ -338,6 +343,9 @@ class Transport(Protocol):
     def send(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Reply:
         """Send once and wait at most its timeout; failures are replies too."""
 
+    def stream(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Iterator[Reply]:
+        """Send once, and give what comes back part by part; closing the iterator gives the request up."""
+
     def close(self) -> None:
         """Close the connection; a second time does nothing."""
 
@@ -347,6 +355,9 @@ class AsyncTransport(Protocol):
 
     def send(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Awaitable[Reply]:
         """See `Transport.send`; cancelling it gives the request up."""
+
+    def stream(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> AsyncIterator[Reply]:
+        """See `Transport.stream`; cancelling the wait for a part gives the request up."""
 
     def close(self) -> Awaitable[None]:
         """See `Transport.close`."""

@@ -1,4 +1,7 @@
-"""The command ``tritonkit-client``: health, what models are, inference. Exits 0, 1 (a "no") or 2 (an error)."""
+"""The command ``tritonkit-client``: health, what models are, inference, language models.
+
+Exits 0, 1 (a "no") or 2 (an error).
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,9 @@ import numpy as np
 
 from ._calls import Outputs
 from ._classes import has_classes
+from ._cli_generate import add_arguments, generate
 from ._cli_inputs import read_inputs
-from ._cli_outputs import as_json, as_text, save
+from ._cli_outputs import as_json, as_text, save, say
 from ._cli_parser import Parser
 from ._client import Client
 from ._errors import InvalidInput, TritonkitClientError
@@ -39,18 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with Client(options.endpoint, timeout=options.timeout, tls=tls, token=token, headers=headers) as client:
             return _VERBS[options.verb](client, options)
     except TritonkitClientError as error:
-        _say(f"error: {type(error).__name__}: {error}", sys.stderr)
+        say(f"error: {type(error).__name__}: {error}", sys.stderr)
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # a file that cannot be read or written
-        _say(f"error: {error}", sys.stderr)
+        say(f"error: {error}", sys.stderr)
     except KeyboardInterrupt:
         return 130  # what a shell expects of a command that was interrupted: 128 + SIGINT
     except Exception as error:
         if os.environ.get("TRITONKIT_DEBUG"):
             raise
-        _say(
+        say(
             f"error: {type(error).__name__}: {error}\n  fix: this is a mistake of tritonkit-client's; "
             "TRITONKIT_DEBUG=1 before the command shows the traceback, for a report",
             sys.stderr,
@@ -119,6 +123,14 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     )  # fmt: skip
     add.add_argument("--stream", action="store_true", help="print every response of a decoupled model")
     add = verbs.add_parser(
+        "generate", parents=[common], help="let a language model answer",
+        description="Of vLLM's backend, or of TensorRT-LLM's llmapi template. The answer goes to stdout; its tokens,"
+        " and why it ends, to stderr. With --json all of it goes to stdout.",
+        examples=[_example("generate", "my_model 'Once upon a time' --max-tokens 64 --stream"),
+                  _example("generate", "my_model 'Who are you?' --system 'Answer in rhymes.' --stream")],
+    )  # fmt: skip
+    add_arguments(add)
+    add = verbs.add_parser(
         "completion", help="print what a shell needs to complete verbs and options",
         examples=['eval "$(tritonkit-client completion bash)"'],
     )  # fmt: skip
@@ -141,9 +153,9 @@ def _completion(shell: str) -> int:
     try:
         import shtab
     except ImportError:
-        _say("error: the package shtab is not installed\n  fix: pip install 'tritonkit-client[completion]'", sys.stderr)
+        say("error: the package shtab is not installed\n  fix: pip install 'tritonkit-client[completion]'", sys.stderr)
         return 2
-    _say(shtab.complete(_parser()[0], shell))
+    say(shtab.complete(_parser()[0], shell))
     return 0
 
 
@@ -178,7 +190,7 @@ def _metadata(client: Client, options: argparse.Namespace) -> int:
 
 
 def _config(client: Client, options: argparse.Namespace) -> int:
-    _say(json.dumps(client.config(options.model), indent=2))
+    say(json.dumps(client.config(options.model), indent=2))
     return 0
 
 
@@ -228,7 +240,7 @@ def _give(outputs: Mapping[str, Array], options: argparse.Namespace, folder: Pat
     """Save outputs where that is wanted, and print them."""
     if folder is not None:
         for remark in save(outputs, folder):
-            _say(f"note: {remark}", sys.stderr)
+            say(f"note: {remark}", sys.stderr)
     text = "\n".join(as_text(name, array) for name, array in outputs.items())
     _show({name: as_json(array) for name, array in outputs.items()} if options.json else None, options, text)
 
@@ -241,15 +253,7 @@ def _pair(text: str, sign: str) -> tuple[str, str]:
 
 
 def _show(data: Any, options: argparse.Namespace, text: str) -> None:
-    _say(json.dumps(data, allow_nan=False) if options.json else text)
-
-
-def _say(text: str, where: Any = None) -> None:
-    where = where or sys.stdout
-    if where is None:  # closed by whoever started this; print() would say nothing, and nothing of that
-        raise OSError("the standard output is closed")
-    # At once: a stream is read as it comes, and a pipe that is closed is found out here and not at the exit.
-    print(text, file=where, flush=True)
+    say(json.dumps(data, allow_nan=False) if options.json else text)
 
 
 _VERBS: dict[str, Callable[[Client, argparse.Namespace], int]] = {
@@ -259,4 +263,5 @@ _VERBS: dict[str, Callable[[Client, argparse.Namespace], int]] = {
     "config": _config,
     "stats": _stats,
     "infer": _infer,
+    "generate": generate,
 }

@@ -1,5 +1,7 @@
-"""What ``tritonkit-client infer`` prints and saves. JSON here is what RFC 8259 calls JSON: what it has no value for is
-spelled as other JSON formats spell it, and nothing is left out or changed in silence.
+"""What ``tritonkit-client`` prints, and ``infer`` saves.
+
+JSON here is what RFC 8259 calls JSON: what it has no value for is spelled as other JSON formats spell it, and nothing
+is left out or changed in silence.
 """
 
 from __future__ import annotations
@@ -7,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +23,19 @@ from ._tensors import Array
 
 # Longer outputs are shown by their beginning and end.
 _SHOWN = 20
+
+
+def say(text: str, where: Any = None, *, end: str = "\n") -> None:
+    """Print to a stream, stdout where none is named.
+
+    Raises:
+        OSError: It cannot be written to.
+    """
+    where = where or sys.stdout
+    if where is None:  # closed by whoever started this; print() would say nothing, and nothing of that
+        raise OSError("the standard output is closed")
+    # At once: a stream is read as it comes, and a pipe that is closed is found out here and not at the exit.
+    print(text, file=where, end=end, flush=True)
 
 
 def as_json(array: Array) -> Any:

@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from types import TracebackType
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from . import _many as many
 from . import _workers as workers
-from ._base import BaseClient, checked_in_flight, checked_outputs
+from ._base import checked_in_flight, checked_outputs
 from ._calls import NO_HEADERS, Attempt, Effect, Flow, Outputs, Parameter, Pause, Reply, Resolve, Wait
 from ._endpoint import Endpoint
 from ._errors import Origin
@@ -28,14 +28,14 @@ from ._http import HttpTransport
 from ._metadata import ModelMetadata, ModelStatistics, RepositoryEntry
 from ._model import Model
 from ._model import Sequence as ModelSequence
-from ._security import TLS, Credentials, checked_headers
-from ._streams import Stream, prepare
+from ._security import TLS, Credentials
+from ._streaming_client import StreamingClient
 from ._tensors import Array
 
 T = TypeVar("T")
 
 
-class Client(BaseClient):
+class Client(StreamingClient):
     """A blocking client of one Triton server, or of several that serve the same models.
 
     Thread-safe: share one between threads. It connects at the first call, and again once a server is back. A
@@ -194,46 +194,6 @@ class Client(BaseClient):
         found = joined.all()
         return found[0] if one else found
 
-    def stream(
-        self,
-        model: str,
-        inputs: Mapping[str, npt.ArrayLike] | None = None,
-        /,
-        *,
-        model_version: str = "",
-        outputs: Outputs | None = None,
-        request_id: str | None = None,
-        timeout: float | None = None,
-        parameters: Mapping[str, Parameter] | None = None,
-        headers: Mapping[str, str] | None = None,
-        idle_timeout: float | None = None,
-        **arrays: npt.ArrayLike,
-    ) -> Generator[dict[str, Array], None, None]:
-        """Run a model that answers a request with any number of responses (a "decoupled" one); gRPC only.
-
-        Closing the iterator, or dropping it, cancels the request on the server. While nobody takes the next
-        response, gRPC's flow control lets the server send no more than its window.
-
-        Args:
-            timeout: Seconds for the whole stream, to its last response.
-            idle_timeout: Seconds that it may be without a response, to the first and between two, while somebody
-                waits for one; None for no limit but the whole stream's.
-            inputs, model_version, outputs, request_id, parameters, headers, arrays: As for `infer`.
-
-        Yields:
-            The outputs of each response.
-
-        Raises:
-            NotSupported: The endpoint is HTTP.
-            DeadlineExceeded: After ``timeout``, or ``idle_timeout``; the request is cancelled on the server.
-            As for `infer`, before the first response or between two of them.
-        """
-        asked = self._asked(model, inputs, arrays, model_version, outputs, request_id, parameters)
-        idle_s = self._idle_s(idle_timeout)
-        deadline = self._deadline(timeout)
-        prepared = self._run(prepare(self._flows, asked), timeout)
-        return self._streamed(Stream(self._engine, prepared, deadline, checked_headers(headers), idle_s))
-
     def sequence(self, model: str, *, model_version: str = "", timeout: float | None = None) -> ModelSequence:
         """A sequence of requests to a model that keeps state between them; use it in a ``with`` block.
 
@@ -359,24 +319,6 @@ class Client(BaseClient):
                 self._watch = workers.Watch(self._engine.watch(), partial(_perform, self._credentials))
                 self._servers.on_change = self._watch.wake
                 self._stop = weakref.finalize(self, self._watch.stop)
-
-    def _streamed(self, stream: Stream) -> Generator[dict[str, Array], None, None]:
-        while True:
-            attempt = stream.open()
-            try:
-                sent = attempt.server.transport.stream(attempt.outgoing, self._credentials.now())
-                with contextlib.closing(sent) as replies:
-                    for reply in replies:
-                        outputs = stream.read(reply)
-                        if outputs is None:
-                            break
-                        yield outputs
-                    else:
-                        stream.complete()
-                        return
-            finally:
-                stream.close()
-            time.sleep(stream.wait_s)
 
 
 def _perform(credentials: Credentials, effect: Effect) -> Any:

@@ -218,15 +218,13 @@ class Engine:
         self._servers.release(server)
 
     def announce(
-        self, call: Call[Any], server: Server, tried: list[Server], headers: Mapping[str, str], operation: str = ""
+        self, call: Call[Any], server: Server, tried: list[Server], headers: Mapping[str, str]
     ) -> RequestEvent:
         """Tell that an attempt is about to be sent; its headers are the event's."""
         if not self._hooks.any:
             return _UNTOLD if not headers else replace(_UNTOLD, headers=dict(headers))
         origin = call.origin
-        event = RequestEvent(
-            server.name, operation or call.operation, origin.model, origin.request_id, len(tried), dict(headers)
-        )
+        event = RequestEvent(server.name, call.operation, origin.model, origin.request_id, len(tried), dict(headers))
         Hooks.tell(self._hooks.request, event)
         return event
 
@@ -363,8 +361,8 @@ def _may_race(call: Call[Any]) -> bool:
     return call.operation == "infer" and call.idempotent and call.server is None
 
 
-def outgoing(call: Call[Any], left: float | None, headers: Mapping[str, str], target: str = "") -> Outgoing:
+def outgoing(call: Call[Any], left: float | None, headers: Mapping[str, str]) -> Outgoing:
     """One attempt of a call, with so many seconds left."""
     body, own = call.encode(None if left is None else max(1, int(left * 1e6)))
     joined = {**headers, **own} if headers else own
-    return Outgoing(target or call.target, call.method, body, joined, left, call.idempotent)
+    return Outgoing(call.target, call.method, body, joined, left, call.idempotent)

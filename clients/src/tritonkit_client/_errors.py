@@ -58,6 +58,7 @@ class TritonkitClientError(Exception):
         endpoint, model, request_id: From the origin; empty where they do not apply. Of several servers, the
             endpoint is the one that was asked last.
         attempts: How often the call was sent; 0 where the mistake was found before.
+        text: What a language model had answered before, in the middle of a stream; else empty.
     """
 
     def __init__(self, message: str, fix: str = "", origin: Origin | None = None) -> None:
@@ -70,6 +71,7 @@ class TritonkitClientError(Exception):
         self.model = where.model
         self.request_id = where.request_id
         self.attempts = 0
+        self.text = ""
 
     def __str__(self) -> str:
         where = str(Origin(self.endpoint, self.model, self.request_id))
@@ -165,6 +167,15 @@ _NOT_FOUND_WORDS = (
     r"|model with name .* does not exist|model version: .* does not exist"
 )
 
+# How vLLM and TensorRT-LLM say that a prompt, or what is to follow it, is too long.
+_TOO_LONG_WORDS = "maximum (model|context|input) length|max_(model|seq|input)_len|max_num_tokens"
+# What the backends of both put in front of an engine's exception, and the words by which engines, and tritonkit's own
+# backend, refuse a value (vllm/sampling_params.py, tensorrt_llm/sampling_params.py).
+_ENGINE_REFUSES = (
+    r"^error generating (stream|request): .*\b"
+    r"(must|cannot be|should be|requires?|expected|unexpected keyword|invalid|is no|not a|not true or false)\b"
+)
+
 # The first row that applies wins. Triton's sentences are those of release 24.10 (core:
 # `InferenceServer::GetModel`, the schedulers' queue policies); the two protocols carry the same ones.
 _TABLE = (
@@ -218,6 +229,26 @@ _TABLE = (
         _ABSENT, _NOT_FOUND_WORDS, ModelNotFound,
         "the server has no such model",
         "check the name and the version against the server's model repository",
+    ),
+    _Row(
+        (), _TOO_LONG_WORDS, InvalidInput,
+        "the prompt and its answer do not fit the model",
+        "shorten the prompt, or lower max_tokens=: the model's context is the limit of both together",
+    ),
+    _Row(
+        (), r"\bLoRA \S+ is not supported|LoRA feature is not enabled|lora_path does not exist", InvalidInput,
+        "the model has no such adapter",
+        "give lora= one that it has, or leave it out",
+    ),
+    _Row(
+        (), _ENGINE_REFUSES, InvalidInput,
+        "the engine refuses the request",
+        "give the parameter that it names a value in its range",
+    ),
+    _Row(
+        (), "unhealthy vLLM engine|is restarting: its vLLM process", ModelNotReady,
+        "the model is not ready",
+        "see the server's log for why its engine died; tritonkit's backend starts it again, NVIDIA's wants a new load",
     ),
     _Row(
         ("UNAVAILABLE", 503), "exceeds maximum queue size", QueueFull,
@@ -303,5 +334,7 @@ def _applies(row: _Row, status: int | str, message: str) -> bool:
 
 def error_in_stream(message: str, origin: Origin) -> TritonkitClientError:
     """The error that a message inside a stream means: it comes without a status, only its words tell."""
-    row = next((row for row in _TABLE if row.pattern and _applies(row, row.statuses[0], message)), _TABLE[-1])
+    row = next(
+        (row for row in _TABLE if row.pattern and _applies(row, next(iter(row.statuses), ""), message)), _TABLE[-1]
+    )
     return row.error(f"{row.says}: {message.strip()}", row.fix, origin)

@@ -17,7 +17,6 @@ from ._tensors import Array, Buffer, decode, from_contents
 T = TypeVar("T")
 
 _SERVICE = "/inference.GRPCInferenceService/"
-STREAM = f"{_SERVICE}ModelStreamInfer"
 # Field 7 of ModelInferRequest, `repeated bytes raw_input_contents`: (7 << 3) | 2, a length-delimited field.
 _RAW_INPUT_TAG = b"\x3a"
 # Field 3, `string id`, and field 4, `map<string, InferParameter> parameters`.
@@ -47,6 +46,7 @@ class GrpcWire:
     """The gRPC side of `_calls.Wire`."""
 
     always_binary = True
+    streams_tensors = True
 
     def __init__(self) -> None:
         self._heads: dict[Any, bytes] = {}
@@ -151,6 +151,17 @@ class GrpcWire:
         read = _reader(service_pb2.ModelInferResponse, lambda answer: _outputs(answer, request), origin)
         return Call(f"{_SERVICE}ModelInfer", read, origin, "infer", encode)
 
+    def stream(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
+        """See `Wire.stream`."""
+
+        def parse(answer: Any) -> dict[str, Array]:
+            if answer.error_message:
+                raise error_in_stream(answer.error_message, origin)
+            return _outputs(answer.infer_response, request)
+
+        read = _reader(service_pb2.ModelStreamInferResponse, parse, origin)
+        return Call(f"{_SERVICE}ModelStreamInfer", read, origin, "stream", self.infer(request, origin).encode)
+
     def _head(self, request: InferRequest) -> bytes:
         """A request without its id and its bytes: the same for all that look alike, so it is kept."""
         if request.parameters or request.placed is not None:
@@ -164,18 +175,6 @@ class GrpcWire:
                 self._heads.clear()
             kept = self._heads[look] = _infer_message(request).SerializeToString()
         return kept
-
-
-def read_streamed(body: bytes, request: InferRequest, origin: Origin) -> dict[str, Array]:
-    """The outputs in one message of a stream.
-
-    Raises:
-        TritonkitClientError: The message is a failure.
-    """
-    answer = _parsed(lambda: service_pb2.ModelStreamInferResponse.FromString(body), origin)
-    if answer.error_message:
-        raise error_in_stream(answer.error_message, origin)
-    return _parsed(lambda: _outputs(answer.infer_response, request), origin)
 
 
 def _infer_message(request: InferRequest) -> Any:
@@ -269,7 +268,10 @@ def _metadata(answer: Any) -> ModelMetadata:
 def _limits(answer: Any) -> ModelLimits:
     config = answer.config
     optional = frozenset(tensor.name for tensor in config.input if tensor.optional)
-    return ModelLimits(int(config.max_batch_size), optional, bool(config.model_transaction_policy.decoupled))
+    parameters = {name: parameter.string_value for name, parameter in config.parameters.items()}
+    return ModelLimits(
+        int(config.max_batch_size), optional, bool(config.model_transaction_policy.decoupled), parameters
+    )
 
 
 def _as_dict(answer: Any) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import gzip
 import ssl
 import time
 import zlib
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ import urllib3
 from urllib3 import exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from ._calls import Outgoing, Reply, closed
+from ._calls import Outgoing, Reply, closed, idle
 from ._endpoint import Endpoint
 from ._errors import DEADLINE_EXCEEDED, NO_CONNECTION
 from ._interrupt import Interrupt
@@ -34,6 +34,10 @@ from ._tensors import Buffer
 _POOL_SIZE = 128
 # Below this a body is joined and sent at once: one packet instead of one a tensor.
 _JOIN_BYTES = 64 * 1024
+# How much of a stream is taken at once, at most.
+_CHUNK_BYTES = 64 * 1024
+# How much later than a thread its waiter gives up: what the thread has to say of the end is worth more.
+_GRACE_S = 0.1
 # Fast, and nearly as small as slower levels make tensors.
 _LEVEL = 1
 
@@ -84,30 +88,56 @@ class HttpTransport:
             _Hung: An old connection had ended.
         """
         try:
-            response = self._pool.urlopen(
-                outgoing.method,
-                outgoing.target,
-                body=body,
-                headers=headers,
-                timeout=urllib3.Timeout(total=timeout),
-                retries=False,
-                redirect=False,
-            )
-        except exceptions.ClosedPoolError:
-            return closed()
-        except exceptions.NewConnectionError as error:
-            # Before the next: urllib3 counts it among the timeouts.
-            return Reply(NO_CONNECTION, message=str(error))
-        except exceptions.TimeoutError as error:
-            return Reply(DEADLINE_EXCEEDED, message=str(error))
+            response = self._open(outgoing, body, headers, timeout)
         except exceptions.HTTPError as error:
-            # What happens while sending arrives wrapped: ProtocolError("Connection aborted.", TimeoutError(...)).
-            for cause in error.args:
-                if isinstance(cause, _Hung):
-                    raise cause from None
-            timed_out = any(isinstance(cause, TimeoutError) for cause in error.args)
-            return Reply(DEADLINE_EXCEEDED if timed_out else NO_CONNECTION, message=str(error))
+            hung = _hung(error)
+            if hung is not None:
+                raise hung from None
+            return _failed(error)
         return Reply(response.status, body=response.data, headers=response.headers)
+
+    def _open(
+        self, outgoing: Outgoing, body: Any, headers: Mapping[str, str], timeout: float | None, preload: bool = True
+    ) -> Any:
+        """The response to a request; not ``preload``: as far as its headers."""
+        return self._pool.urlopen(
+            outgoing.method,
+            outgoing.target,
+            body=body,
+            headers=headers,
+            timeout=urllib3.Timeout(total=timeout),
+            retries=False,
+            redirect=False,
+            preload_content=preload,
+        )
+
+    def stream(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Generator[Reply, None, None]:
+        """See `Transport.stream`: server-sent events, each a reply; closing the iterator ends the connection.
+
+        What nobody takes waits in the server's memory: it does not hold the model back, as gRPC's flow control does.
+        """
+        clock = _Clock(outgoing)
+        headers = {**self._host, "Accept": "text/event-stream", **credentials, **outgoing.headers}
+        response: Any = None
+        try:
+            while response is None:
+                try:
+                    response = self._open(outgoing, b"".join(outgoing.body), headers, clock.next_s(), preload=False)
+                except exceptions.HTTPError as error:
+                    if _hung(error) is None:
+                        raise
+            if response.status == 200:
+                for event in _events(_chunks(response, clock)):
+                    yield Reply(200, body=event)
+            else:
+                body = b"".join(_chunks(response, clock))
+                yield Reply(response.status, b"".join(_events(iter((body,)))) or body, headers=response.headers)
+        except exceptions.HTTPError as error:
+            reply = _failed(error)
+            yield idle(outgoing.idle_s) if reply.status == DEADLINE_EXCEEDED and clock.idles else reply
+        finally:
+            if response is not None and not response.closed:
+                response.close()
 
     def close(self) -> None:
         """See `Transport.close`; calls in flight end as they would have."""
@@ -125,6 +155,25 @@ class HttpTransport:
         compress = gzip.compress if self._compression == "gzip" else zlib.compress
         small = compress(b"".join(body), _LEVEL)
         return (small,), {**headers, "Content-Encoding": self._compression, "Content-Length": str(len(small))}
+
+
+class _Clock:
+    """How long a stream's next part may take: until its deadline, and no longer than it may be idle.
+
+    Attributes:
+        idles: Whether that was the shorter of the two.
+    """
+
+    def __init__(self, outgoing: Outgoing) -> None:
+        self._end = None if outgoing.timeout is None else time.monotonic() + outgoing.timeout
+        self._idle_s = outgoing.idle_s
+        self.idles = False
+
+    def next_s(self) -> float | None:
+        """Seconds for the next part; None for no limit."""
+        left = None if self._end is None else max(0.001, self._end - time.monotonic())
+        self.idles = self._idle_s is not None and (left is None or self._idle_s < left)
+        return self._idle_s if self.idles else left
 
 
 class AsyncHttpTransport:
@@ -166,6 +215,42 @@ class AsyncHttpTransport:
         future.cancel()
         return Reply(DEADLINE_EXCEEDED)
 
+    async def stream(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> AsyncIterator[Reply]:
+        """See `HttpTransport.stream`; a thread waits for each reply."""
+        replies = self._blocking.stream(outgoing, credentials)
+        interrupt = Interrupt()
+        end = None if outgoing.timeout is None else time.monotonic() + outgoing.timeout
+
+        def step() -> Reply | None:
+            with interrupt.here():
+                return next(replies, None)
+
+        waiting: Future[Reply | None] | None = None
+        try:
+            while True:
+                try:
+                    waiting = self._threads.submit(step)
+                except RuntimeError:  # "cannot schedule new futures after shutdown"
+                    yield closed()
+                    return
+                # Timed here although the thread keeps the time too: it may not have begun.
+                left = None if end is None else end - time.monotonic() + _GRACE_S
+                done, _ = await asyncio.wait({asyncio.wrap_future(waiting)}, timeout=left)
+                if not done:
+                    yield Reply(DEADLINE_EXCEEDED)
+                    return
+                reply = waiting.result()
+                waiting = None
+                if reply is None:
+                    return
+                yield reply
+        finally:
+            if waiting is None or waiting.cancel():
+                replies.close()
+            else:  # its thread still waits for the reply
+                waiting.add_done_callback(lambda _: replies.close())
+                interrupt.set()
+
     async def close(self) -> None:
         """See `Transport.close`."""
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -180,6 +265,48 @@ def ssl_context(tls: TLS | None) -> ssl.SSLContext:
     if tls.certificate is not None:
         context.load_cert_chain(tls.certificate, tls.key)
     return context
+
+
+def _failed(error: exceptions.HTTPError) -> Reply:
+    """What a failed exchange means."""
+    if isinstance(error, exceptions.ClosedPoolError):
+        return closed()
+    if isinstance(error, exceptions.NewConnectionError):  # urllib3 counts it among the timeouts
+        return Reply(NO_CONNECTION, message=str(error))
+    if isinstance(error, exceptions.TimeoutError):
+        return Reply(DEADLINE_EXCEEDED, message=str(error))
+    # What happens while sending arrives wrapped: ProtocolError("Connection aborted.", TimeoutError(...)).
+    timed_out = any(isinstance(cause, TimeoutError) for cause in error.args)
+    return Reply(DEADLINE_EXCEEDED if timed_out else NO_CONNECTION, message=str(error))
+
+
+def _hung(error: exceptions.HTTPError) -> _Hung | None:
+    """An old connection's end, which arrives wrapped too."""
+    return next((cause for cause in error.args if isinstance(cause, _Hung)), None)
+
+
+def _chunks(response: Any, clock: _Clock) -> Iterator[bytes]:
+    """What comes of a body, as it comes."""
+    sock = response.connection.stream_socket
+    while True:
+        sock.settimeout(clock.next_s())
+        chunk = response.read1(_CHUNK_BYTES)
+        if not chunk:
+            return
+        yield chunk
+
+
+def _events(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The data of server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html), which end with
+    an empty line; what is no event is left out.
+    """
+    buffer = b""
+    for chunk in chunks:
+        *blocks, buffer = (buffer + chunk).replace(b"\r\n", b"\n").split(b"\n\n")
+        for block in blocks:
+            lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line.startswith(b"data:")]
+            if lines:
+                yield b"\n".join(lines)
 
 
 def _joined(pieces: tuple[Buffer, ...]) -> Any:
@@ -207,6 +334,7 @@ class _Connection(HTTPConnection):
     """A connection of sockets that keep a deadline; knows whether it is an old one."""
 
     _answered = False
+    stream_socket: Any = None
 
     def _new_conn(self) -> Any:
         self._answered = False
@@ -220,6 +348,7 @@ class _Connection(HTTPConnection):
 
     def getresponse(self) -> Any:
         """See urllib3; raises `_Hung`, too."""
+        self.stream_socket = self.sock  # http.client forgets it where the server will close the connection
         with self._told_apart(ConnectionResetError, BrokenPipeError):
             response = super().getresponse()
         self._answered = True

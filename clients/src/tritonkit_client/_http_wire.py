@@ -14,8 +14,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+import numpy as np
+
 from ._calls import BINARY, Call, InferRequest, Memory, Parameter, Region, Reply, Tensor, Wanted
-from ._errors import InvalidInput, Origin, ServerError, error_for
+from ._errors import InvalidInput, Origin, ServerError, error_for, error_in_stream
 from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry, TensorSpec
 from ._tensors import BYTES, Array, Buffer, decode, from_json, to_json
 
@@ -25,6 +27,8 @@ _HEADER_LENGTH = "Inference-Header-Content-Length"
 # The first release of KServe's own server that takes and gives tensors in binary: it does not list the extension
 # (https://github.com/kserve/kserve/pull/3685).
 _KSERVE_BINARY = (0, 14)
+# What is no output in an event of the generate extension.
+_RESERVED = ("id", "model_name", "model_version")
 # How much of an answer that is not Triton's an error message repeats.
 _EXCERPT_CHARS = 200
 
@@ -37,6 +41,7 @@ class HttpWire:
     """
 
     always_binary = False
+    streams_tensors = False
 
     def __init__(self, path: str = "") -> None:
         self._root = f"{path}/v2"
@@ -160,6 +165,13 @@ class HttpWire:
         target = f"{self._model(request.version, origin)}/infer"
         return _post(target, "infer", message, _reader(lambda reply: _outputs(reply, request, origin), origin), origin)
 
+    def stream(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
+        """See `Wire.stream`: Triton's ``generate`` extension, in which tensors are flat lists and say no shape."""
+        target = f"{self._model(request.version, origin)}/generate_stream"
+        message: dict[str, Any] = {**request.parameters, "id": request.request_id}
+        message |= {tensor.name: _plain(tensor, origin) for tensor in request.inputs}
+        return _post(target, "stream", message, _reader(lambda reply: _event(reply, origin), origin), origin)
+
     def _shared(self, memory: Memory) -> str:
         return f"{self._root}/{memory}sharedmemory"
 
@@ -271,7 +283,8 @@ def _release(version: object) -> tuple[int, ...]:
 def _limits(answer: Mapping[str, Any]) -> ModelLimits:
     optional = frozenset(tensor["name"] for tensor in answer["input"] if tensor.get("optional"))
     decoupled = bool(answer.get("model_transaction_policy", {}).get("decoupled"))
-    return ModelLimits(int(answer["max_batch_size"]), optional, decoupled)
+    parameters = {name: str(value["string_value"]) for name, value in (answer.get("parameters") or {}).items()}
+    return ModelLimits(int(answer["max_batch_size"]), optional, decoupled, parameters)
 
 
 def _statistics(answer: Mapping[str, Any]) -> tuple[ModelStatistics, ...]:
@@ -318,6 +331,21 @@ def _binary(output: Wanted) -> dict[str, bool | int]:
 
 def _nothing(_reply: Reply) -> None:
     return None
+
+
+def _event(reply: Reply, origin: Origin) -> dict[str, Array]:
+    """The outputs of one event of a stream; its status was sent with the first one."""
+    event = json.loads(reply.body)
+    if "error" in event:
+        raise error_in_stream(str(event["error"]), origin)
+    return {name: _untyped(value) for name, value in event.items() if name not in _RESERVED}
+
+
+def _untyped(value: Any) -> Array:
+    """The tensor in a value, or a flat list of values, whose type nobody says."""
+    values = value if isinstance(value, list) else [value]
+    datatype = BYTES if any(isinstance(item, str) for item in values) else None
+    return np.asarray(values) if datatype is None else from_json(values, datatype, [len(values)])
 
 
 def _outputs(reply: Reply, request: InferRequest, origin: Origin) -> dict[str, Array]:

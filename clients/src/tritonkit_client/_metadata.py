@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 # What OpenVINO Model Server writes where it does not know a tensor's type, as those of a MediaPipe graph.
@@ -54,11 +54,13 @@ class ModelLimits:
         max_batch_size: The largest batch; 0: the model does not batch.
         optional_inputs: Which inputs may be left out.
         decoupled: Whether a request may have any number of responses.
+        parameters: What its ``parameters`` say, by name.
     """
 
     max_batch_size: int
     optional_inputs: frozenset[str]
     decoupled: bool = False
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class ModelMetadata:
         outputs: Its outputs, likewise.
         max_batch_size: The largest batch of one request; 0 where the model does not batch.
         decoupled: Whether a request may have any number of responses; such a model is called with ``stream``.
+        parameters: The ``parameters`` of its configuration; a language model's chat template is one of them.
     """
 
     name: str
@@ -83,11 +86,18 @@ class ModelMetadata:
     outputs: tuple[TensorSpec, ...] = ()
     max_batch_size: int = 0
     decoupled: bool = False
+    parameters: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def limited(self, limits: ModelLimits) -> ModelMetadata:
         """The same model with what its configuration adds."""
         inputs = tuple(replace(spec, optional=spec.name in limits.optional_inputs) for spec in self.inputs)
-        return replace(self, inputs=inputs, max_batch_size=limits.max_batch_size, decoupled=limits.decoupled)
+        return replace(
+            self,
+            inputs=inputs,
+            max_batch_size=limits.max_batch_size,
+            decoupled=limits.decoupled,
+            parameters=limits.parameters,
+        )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import abc
 from collections.abc import Generator, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
@@ -10,11 +11,14 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy.typing as npt
 
 from ._calls import Outputs, Parameter
+from ._chat import Message
 from ._errors import InvalidInput, TritonkitClientError
+from ._generation import Generation
 from ._many import Sample
 from ._metadata import ModelMetadata
 from ._sequence import SequenceState
 from ._tensors import Array
+from ._text_streams import TextStream
 
 if TYPE_CHECKING:
     from ._client import Client
@@ -86,25 +90,42 @@ class Model:
             timeout=self._timeout,
         )  # fmt: skip
 
+    def generate(self, prompt: str | None = None, *, timeout: float | None = None, **arguments: Any) -> Generation:
+        """Let it answer, if it is a language model; see `Client.generate`."""
+        limit = self._timeout if timeout is None else timeout
+        return self._client.generate(self.name, prompt, model_version=self.version, timeout=limit, **arguments)
+
+    @overload
+    def stream(self, prompt: str, /, *, timeout: float | None = ..., **arguments: Any) -> TextStream: ...
+
+    @overload
+    def stream(
+        self, /, *, messages: abc.Sequence[Message], timeout: float | None = ..., **arguments: Any
+    ) -> TextStream: ...
+
+    @overload
     def stream(
         self,
         inputs: Mapping[str, npt.ArrayLike] | None = None,
         /,
         *,
-        outputs: Outputs | None = None,
-        request_id: str | None = None,
-        timeout: float | None = None,
-        parameters: Mapping[str, Parameter] | None = None,
-        headers: Mapping[str, str] | None = None,
-        idle_timeout: float | None = None,
+        outputs: Outputs | None = ...,
+        request_id: str | None = ...,
+        timeout: float | None = ...,
+        parameters: Mapping[str, Parameter] | None = ...,
+        headers: Mapping[str, str] | None = ...,
+        idle_timeout: float | None = ...,
         **arrays: npt.ArrayLike,
-    ) -> Generator[dict[str, Array], None, None]:
-        """Run it for any number of responses; see `Client.stream`."""
-        return self._client.stream(
-            self.name, inputs, model_version=self.version, outputs=outputs, request_id=request_id,
-            timeout=self._timeout if timeout is None else timeout, parameters=parameters, headers=headers,
-            idle_timeout=idle_timeout, **arrays,
-        )  # fmt: skip
+    ) -> Generator[dict[str, Array], None, None]: ...
+
+    def stream(
+        self, inputs: Any = None, /, *, timeout: float | None = None, **arguments: Any
+    ) -> TextStream | Generator[dict[str, Array], None, None]:
+        """Run it for any number of responses, or let it answer part by part; see `Client.stream`."""
+        limit = self._timeout if timeout is None else timeout
+        stream: TextStream | Generator[dict[str, Array], None, None]
+        stream = self._client.stream(self.name, inputs, model_version=self.version, timeout=limit, **arguments)
+        return stream
 
 
 class Sequence:

@@ -11,9 +11,9 @@ from ._calls import Attempt, Call, Deadline, Flow, InferRequest, Reply
 from ._classes import classified
 from ._engine import Engine, outgoing
 from ._errors import NotSupported, TritonkitClientError
-from ._grpc_wire import STREAM, GrpcWire, read_streamed
 from ._metadata import ModelMetadata
 from ._tensors import Array
+from ._validation import UNNAMED
 
 if TYPE_CHECKING:
     from ._flows import Asked, Flows
@@ -35,12 +35,13 @@ def prepare(flows: Flows, asked: Asked) -> Flow[Prepared]:
         NotSupported: The protocol has no streams of tensors.
     """
     origin = flows.origin(asked.model, asked.version, flows.request_id(asked))
-    wire = flows.wire
-    if not isinstance(wire, GrpcWire):
-        raise NotSupported("KServe v2 over HTTP has no streams of tensors", "use a grpc:// endpoint", origin)
+    if not flows.wire.streams_tensors:
+        raise NotSupported(
+            "KServe v2 over HTTP has no streams of tensors", f"use a grpc:// endpoint; {UNNAMED}", origin
+        )
     metadata: ModelMetadata = yield from flows.metadata(asked.model, asked.version)
     request = flows.carried(flows.request(metadata, asked, origin))
-    return Prepared(request, wire.infer(request, origin))
+    return Prepared(request, flows.wire.stream(request, origin))
 
 
 class Stream:
@@ -71,11 +72,11 @@ class Stream:
         """Choose a server and say what to send to it."""
         call = self._prepared.call
         self._server = self._engine.acquire(call, self._tried)
-        self._event = self._engine.announce(call, self._server, self._tried, self._headers, "stream")
+        self._event = self._engine.announce(call, self._server, self._tried, self._headers)
         self._started = time.monotonic()
         self._error: TritonkitClientError | None = None
         self._complete = False
-        sent = outgoing(call, self._deadline.remaining(), self._event.headers, STREAM)
+        sent = outgoing(call, self._deadline.remaining(), self._event.headers)
         sent.idle_s = self._idle_s
         return Attempt(self._server, sent)
 
@@ -88,11 +89,8 @@ class Stream:
         assert self._server is not None
         origin = self._prepared.call.origin
         try:
-            reply = self._deadline.said(reply)
-            if reply.status != "OK":
-                self._prepared.call.read(reply)
-            request = self._prepared.request
-            outputs = classified(read_streamed(reply.body, request, origin), request.outputs, origin)
+            answer = self._prepared.call.read(self._deadline.said(reply))
+            outputs = classified(answer, self._prepared.request.outputs, origin)
         except TritonkitClientError as error:
             self._error = error
             wait = self._engine.failed(

@@ -16,6 +16,9 @@ from ._errors import InvalidInput, Origin
 from ._metadata import ModelMetadata, TensorSpec
 from ._tensors import BYTES, DTYPES, FLOATS, INTEGERS, Array, datatype_of, encode
 
+# What somebody has to know who names a prompt, as an input of that name would be.
+UNNAMED = "a language model's prompt has no name: client.stream(model, 'once upon a time')"
+
 
 def encode_inputs(metadata: ModelMetadata, values: Mapping[str, npt.ArrayLike], origin: Origin) -> tuple[Tensor, ...]:
     """Check all inputs of a request and encode them.
@@ -94,6 +97,8 @@ def check_outputs(metadata: ModelMetadata, outputs: Outputs | None, origin: Orig
 def _check_names(metadata: ModelMetadata, values: Iterable[str], origin: Origin) -> None:
     known = [spec.name for spec in metadata.inputs]
     given = set(values)
+    if "prompt" in given.difference(known) and "text_input" in known:
+        raise InvalidInput(f"model {origin.model} has no input 'prompt'", UNNAMED, origin)
     for name in given.difference(known) if known else ():
         raise InvalidInput(f"model {origin.model} has no input {name!r}", _nearest(name, known), origin)
     for spec in metadata.inputs:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from languagemodels import copy, save_adapter
+from languagemodels import TEMPLATE, copy, save_adapter
 from support import Project
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -57,7 +57,10 @@ def test_vllm_gets_its_arguments_a_configuration_and_the_weights_as_links(here: 
     assert (config.backend, config.max_batch_size, config.model_transaction_policy.decoupled) == ("vllm", 0, True)
     assert [(group.kind, group.count) for group in config.instance_group] == [(pb.ModelInstanceGroup.KIND_MODEL, 1)]
     values = {name: parameter.string_value for name, parameter in config.parameters.items()}
-    assert values == {"REPORT_CUSTOM_METRICS": "true", "ENABLE_VLLM_HEALTH_CHECK": "true"}
+    assert values == {
+        "REPORT_CUSTOM_METRICS": "true", "ENABLE_VLLM_HEALTH_CHECK": "true", "chat_template": TEMPLATE,
+        "special_tokens": '{"eos_token": "</s>", "unk_token": "<unk>"}',
+    }  # fmt: skip
     assert (model / "1/weights/model.safetensors").samefile(llama / "model.safetensors")
     assert {"config.json", "tokenizer.json"} <= {path.name for path in (model / "1/weights").iterdir()}
     passport = read(model / "passport.json")
@@ -73,11 +76,17 @@ def test_adapters_go_along_with_the_names_that_requests_choose_by(here: Project,
     sql = save_adapter(tmp_path / "sql", rank=20)
     built(here, llama, "--mounted-at", "/repository", adapters={"sql": str(sql)})
     version = here.repository / "net/1"
-    assert read(version / "multi_lora.json") == {"sql": "/repository/net/1/adapters/sql"}
+    places = {"sql": "/repository/net/1/adapters/sql"}
+    assert read(version / "multi_lora.json") == places
     arguments = read(version / "model.json")
     assert arguments["model"] == "/repository/net/1/weights"
     assert (arguments["enable_lora"], arguments["max_lora_rank"]) == (True, 32)
     assert (version / "adapters/sql/adapter_model.safetensors").samefile(sql / "adapter_model.safetensors")
+    # TensorRT-LLM is told the place with each request; clients are told by the configuration.
+    built(here, llama, "--mounted-at", "/repository", engine="tensorrt_llm", adapters={"sql": str(sql)})
+    config = pbtxt.parse((here.repository / "net/config.pbtxt").read_text())
+    assert isinstance(config, pb.ModelConfig)
+    assert json.loads(config.parameters["lora_adapters"].string_value) == places
 
 
 def test_tensorrt_llm_gets_the_llmapi_layout(here: Project, llama: Path) -> None:

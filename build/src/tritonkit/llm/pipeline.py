@@ -18,7 +18,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from tritonkit import __version__, progress
 from tritonkit.errors import RecipeError
-from tritonkit.llm import checks, tensorrt_llm, vllm
+from tritonkit.llm import chat, checks, tensorrt_llm, vllm
 from tritonkit.llm.checks import Checked
 from tritonkit.recipe import LanguageRecipe
 from tritonkit.repository import config, layout, ownership
@@ -111,17 +111,21 @@ def _model(checked: Checked, repository: Path, mounted: str) -> layout.Model:
         origins |= {f"{version}/{ADAPTERS}/{adapter.name}/{path.name}": path for path in adapter.files}
     digests = _hash(recipe.name, origins)
     home = PurePosixPath(mounted) / recipe.name / str(version)
+    places = {adapter.name: str(home / ADAPTERS / adapter.name) for adapter in checked.adapters}
     files: dict[str, bytes] = {}
     if recipe.engine == "vllm":
         said = vllm.config(checked)
         files[f"{version}/{vllm.ARGUMENTS}"] = _json(vllm.arguments(checked, str(home / WEIGHTS)))
-        if checked.adapters:
-            places = {adapter.name: str(home / ADAPTERS / adapter.name) for adapter in checked.adapters}
+        if places:
             files[f"{version}/{vllm.ADAPTERS}"] = _json(places)
     else:
         said = tensorrt_llm.config(checked)
         files[f"{version}/{tensorrt_llm.ARGUMENTS}"] = tensorrt_llm.arguments(checked, str(home / WEIGHTS)).encode()
         files[f"{version}/model.py"] = tensorrt_llm.MODEL.read_bytes()
+        if places:
+            said.parameters[tensorrt_llm.ADAPTERS].string_value = json.dumps(places)
+    for key, value in chat.parameters(checked.directory).items():
+        said.parameters[key].string_value = value
     if recipe.served:
         said.version_policy.CopyFrom(pb.ModelVersionPolicy(specific={"versions": list(recipe.served)}))
     text = config.seal(text_format.MessageToString(said), recipe.path.name)

@@ -16,6 +16,8 @@ from tritonkit.llm.checks import Checked
 from tritonkit.llm.vllm import DTYPES
 
 ARGUMENTS = "model.yaml"
+# The parameter that tells clients where the adapters are, by name: a request has to say so.
+ADAPTERS = "lora_adapters"
 MODEL = Path(__file__).with_name("llmapi_model.py")  # the model.py that is laid out
 # Inputs and outputs of the template (NVIDIA/TensorRT-LLM, triton_backend/all_models/llmapi/tensorrt_llm/config.pbtxt),
 # which does not declare them by itself; with the number of values, -1 for any.
