@@ -123,11 +123,10 @@ def test_the_next_server_removes_the_memory_that_a_killed_one_and_its_killed_par
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
     assert process.stdout is not None
     server = psutil.Process(int(process.stdout.readline()))
-    stubs = server.children()
-    for victim in (process, server, *stubs):  # the parent first: it would tidy up
-        victim.send_signal(signal.SIGSTOP)
-    for victim in (process, server, *stubs):
-        victim.kill()
+    everything = [process.pid, server.pid, *(stub.pid for stub in server.children())]
+    for number in (signal.SIGSTOP, signal.SIGKILL):  # first the parent, which would tidy up
+        for pid in everything:
+            os.kill(pid, number)
     process.communicate()
     assert regions(process.pid)
     with TritonServer(repository):

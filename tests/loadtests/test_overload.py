@@ -45,7 +45,7 @@ def test_a_refusal_among_few_requests_is_chance_and_not_a_spike_that_goes_on() -
     calm = [(index / 14, 5.0, 1.0, "m", "QueueFull" if index % 7 == 6 else "") for index in range(28)]
     after = [(6 + index / 14, 5.0, 1.0, "m", "QueueFull" if index % 5 == 4 else "") for index in range(84)]
     assert overload.recovery_s([*calm, *after], 2, 6, 100.0) == 0.0
-    backlog = [(due, 400.0, 1.0, "m", "") if due < 7.5 else (due, *rest) for due, *rest in after]
+    backlog = [(row[0], 400.0, 1.0, "m", "") if row[0] < 7.5 else row for row in after]
     assert overload.recovery_s([*calm, *backlog], 2, 6, 100.0) == 1.5
 
 

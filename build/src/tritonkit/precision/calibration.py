@@ -128,7 +128,7 @@ def collect(
             for name, array in session.run(batch).items():
                 _extend(seen[name], name, index, array, channel_axes[name])
                 drawn[name] = _drawn(array.reshape(-1), random)
-            np.savez(file, **drawn)
+            np.savez(file, **drawn)  # type: ignore[arg-type]
         for file in files:
             with np.load(file) as kept:
                 for name, one in seen.items():
