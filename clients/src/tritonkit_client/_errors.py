@@ -173,7 +173,7 @@ _TOO_LONG_WORDS = "maximum (model|context|input) length|max_(model|seq|input)_le
 # backend, refuse a value (vllm/sampling_params.py, tensorrt_llm/sampling_params.py).
 _ENGINE_REFUSES = (
     r"^error generating (stream|request): .*\b"
-    r"(must|cannot be|should be|requires?|expected|unexpected keyword|invalid|is no|not a|not true or false)\b"
+    r"(must|cannot be|should be|requires?|expected|unexpected keyword|invalid|is no|is empty|not a|not true or false)\b"
 )
 
 # The first row that applies wins. Triton's sentences are those of release 24.10 (core:
