@@ -159,6 +159,7 @@ def test_adapters_that_vllm_would_refuse_are_refused(here: Project, llama: Path,
     assert "its rank is 20, above max_lora_rank 16" in (err := refused(ranked, max_lora_rank=16))
     assert "max_lora_rank: 32" in err
     assert "above 512, the largest" in refused(save_adapter(tmp_path / "large", rank=600))
+    assert "has no target_modules, which vLLM needs" in refused(save_adapter(tmp_path / "aimless", target_modules=[]))
     assert "use_dora is set" in refused(save_adapter(tmp_path / "dora", use_dora=True))
 
 

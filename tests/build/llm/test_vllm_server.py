@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from waiting import until
 
 from tritonkit.server import TritonServer
 from tritonkit_client import Client, TritonkitClientError
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.llm
 GREEDY = {"temperature": 0, "ignore_eos": True}
 
 
-def generate(client: Client, text: str = "Hello", **options: Any) -> list[dict[str, Any]]:
+def generate(client: Client, text: Any = "Hello", **options: Any) -> list[dict[str, Any]]:
     """Every response to one request; inputs of their own are in ``options``, all others are sampling parameters."""
     names = {"stream", "exclude_input_in_output", "sampling_parameters", "image"}
     inputs = {name: [value] for name, value in options.items() if name in names or name.startswith("return_")}
@@ -47,15 +48,6 @@ def metrics(server: TritonServer) -> dict[str, float]:
         lines = answer.read().decode().splitlines()
     wanted = [line for line in lines if line.startswith(("vllm:", "tritonkit_vllm")) and 'model="tiny"' in line]
     return {line.split('{model="tiny",version="1"')[0]: float(line.rpartition(" ")[2]) for line in wanted}
-
-
-def until(condition: Any, seconds: float = 5.0) -> float:
-    """Seconds until something holds."""
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < seconds, "it does not come to hold"
-        time.sleep(0.02)
-    return time.monotonic() - start
 
 
 def post(url: str, body: Any) -> tuple[int, Any]:

@@ -65,6 +65,10 @@ def read(name: str, path: Path, base: Weights) -> Adapter:
     rank = said.get("r")
     if not isinstance(rank, int) or rank < 1:
         raise SourceError(f"{path / CONFIG} has no rank (r)", "save the adapter again with PEFT")
+    if missing := [key for key in ("lora_alpha", "target_modules") if said.get(key) in (None, [])]:
+        raise SourceError(
+            f"{path / CONFIG} has no {' and no '.join(missing)}, which vLLM needs", "save the adapter again with PEFT"
+        )
     _check_base(path, weights.read_file(path / WEIGHTS), base)
     return Adapter(name, path, rank, str(said.get("base_model_name_or_path") or ""))
 

@@ -41,6 +41,7 @@ _LINK = "model_repository"
 _SELECTION = "selection"
 _PROBLEM = re.compile(r"^[EWF]\d{4} \S+ \d+ (\S+)\] (.*)$")
 # Said by every start on a machine without a GPU; neither is a problem.
+_FAILED = "failed to load"  # whatever the reason mentions
 _HARMLESS = ("CUDA", "Cuda", "NVML", "DCGM", "pinned memory", "GPU metrics", "PERF_METRICS", "driver")
 
 
@@ -225,7 +226,8 @@ class TritonServer:
         if self._work:
             text = text.replace(str(self._work / _LINK), str(self.repository))
         found = [match for line in text.splitlines() if (match := _PROBLEM.match(line))]
-        return [match[2].strip('"') for match in found if not any(word in match[2] for word in _HARMLESS)]
+        harmless = (any(word in match[2] for word in _HARMLESS) and _FAILED not in match[2] for match in found)
+        return [match[2].strip('"') for match, skipped in zip(found, harmless, strict=True) if not skipped]
 
     def __enter__(self) -> TritonServer:
         return self.start()
@@ -309,7 +311,7 @@ class TritonServer:
         problems = list(dict.fromkeys(self.problems()))
         if any("address already in use" in problem.lower() for problem in problems):
             return InputError("\n".join([what, *problems]), "choose another port, or 0 for a free one")
-        failed = [problem for problem in problems if "failed to load" in problem] or problems[-5:]
+        failed = [problem for problem in problems if _FAILED in problem] or problems[-5:]
         return CheckFailed(
             "\n".join([what, *(f"  {problem}" for problem in failed)]),
             f"correct the model's directory in {self.repository}" if failed else f"read {self.log}",

@@ -4,9 +4,13 @@ Names, types and meaning are those of NVIDIA's backend: texts and counts since t
 of the ``n`` sequences. Parts that come faster than they are sent are joined.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import threading
+from collections.abc import Iterable, Iterator, Mapping, Set
+from typing import Any
 
 import numpy as np
 
@@ -23,12 +27,12 @@ FLAGS = (
 class _Sequence:
     """One of the ``n`` continuations of a prompt: what came of it and was not sent yet."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.text = ""
         self.tokens = 0
-        self.logprobs = []
+        self.logprobs: list[Any] = []
         self.cumulative_logprob = math.nan
-        self.finish_reason = None
+        self.finish_reason: str | None = None
 
 
 class Answer:
@@ -42,7 +46,7 @@ class Answer:
         flags: Names of the inputs of :data:`FLAGS` that are true.
     """
 
-    def __init__(self, prompt, body, *, stream, prepend, flags):
+    def __init__(self, prompt: str, body: dict[str, Any], *, stream: bool, prepend: bool, flags: Set[str]) -> None:
         self.prompt = prompt
         self.stream = stream
         self._body = body
@@ -53,7 +57,7 @@ class Answer:
         self._changed = False
         self._lock = threading.Lock()
 
-    def request(self, model):
+    def request(self, model: str) -> dict[str, Any]:
         """The body of the call, for a model or the name of an adapter."""
         body = {**self._body, "model": model, "prompt": self.prompt, "stream": self.stream}
         if self._flags & {"return_num_output_tokens", "return_logprobs"}:
@@ -65,18 +69,18 @@ class Answer:
         return body
 
     @property
-    def finished(self):
+    def finished(self) -> bool:
         """Whether every sequence has ended."""
         return all(sequence.finish_reason is not None for sequence in self._sequences)
 
-    def tokens(self, event):
+    def tokens(self, event: Mapping[str, Any]) -> set[int]:
         """Numbers of the tokens whose texts the output ``logprobs`` needs."""
         if "return_logprobs" not in self._flags:
             return set()
         steps = [step for choice in event["choices"] for step in _steps(choice)]
         return {token for _, step in steps for token in step}
 
-    def add(self, event, texts=None):
+    def add(self, event: Mapping[str, Any], texts: Mapping[int, str] | None = None) -> None:
         """Take up an event of a stream, or the whole answer.
 
         Args:
@@ -95,7 +99,7 @@ class Answer:
                 if "logprobs" in self._body:
                     self._add_logprobs(sequence, choice, texts or {})
 
-    def take(self):
+    def take(self) -> tuple[dict[str, np.ndarray[Any, Any]], bool]:
         """What came since the last call: name of an output tensor to its array, and whether that was the last.
 
         Nothing and False where nothing came.
@@ -124,7 +128,7 @@ class Answer:
                 sequence.text, sequence.tokens, sequence.logprobs = "", 0, []
             return outputs, finished
 
-    def _add_logprobs(self, sequence, choice, texts):
+    def _add_logprobs(self, sequence: _Sequence, choice: Mapping[str, Any], texts: Mapping[int, str]) -> None:
         for logprob, step in _steps(choice):
             if math.isnan(sequence.cumulative_logprob):
                 sequence.cumulative_logprob = 0.0
@@ -133,7 +137,7 @@ class Answer:
                 sequence.logprobs.append(_described(step, self._body["logprobs"], texts))
 
 
-def _steps(choice):
+def _steps(choice: Mapping[str, Any]) -> Iterator[tuple[float, dict[int, float]]]:
     """For each new token its log-probability, and token to log-probability of it and the likeliest."""
     logprobs = choice.get("logprobs") or {}
     pairs = zip(logprobs.get("token_logprobs", ()), logprobs.get("top_logprobs", ()), strict=False)
@@ -142,12 +146,12 @@ def _steps(choice):
             yield logprob, {int(token[len(PREFIX) :]): value for token, value in likeliest.items()}
 
 
-def _described(step, count, texts):
+def _described(step: Mapping[int, float], count: int, texts: Mapping[int, str]) -> dict[str, Any]:
     """One step as NVIDIA's backend writes it.
 
     The rank of a token that was drawn from beyond the likeliest is not known here: null.
     """
-    ordered = sorted(step, key=step.get, reverse=True)
+    ordered = sorted(step, key=lambda token: step[token], reverse=True)
     ranks = {token: rank for rank, token in enumerate(ordered, 1) if count == -1 or rank <= count}
     return {
         str(token): {"logprob": value, "rank": ranks.get(token), "decoded_token": texts.get(token)}
@@ -155,5 +159,5 @@ def _described(step, count, texts):
     }
 
 
-def _strings(texts):
+def _strings(texts: Iterable[str]) -> np.ndarray[Any, Any]:
     return np.array([text.encode("utf-8") for text in texts], dtype=object)

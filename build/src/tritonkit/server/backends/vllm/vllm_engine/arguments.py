@@ -5,10 +5,13 @@ fp32, as bf16 gave wrong answers on a Xeon, without compilation, which takes min
 of a fixed size, as vLLM would take nine tenths of the machine's memory.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 ENGINE_ARGUMENTS = "model.json"
 ADAPTERS = "multi_lora.json"
@@ -40,17 +43,17 @@ class Settings:
     """
 
     name: str
-    arguments: dict
-    adapters: dict = field(default_factory=dict)
+    arguments: dict[str, Any]
+    adapters: dict[str, str] = field(default_factory=dict)
     on_cpu: bool = False
-    notes: tuple = ()
+    notes: tuple[str, ...] = ()
 
     @property
-    def log_stats(self):
+    def log_stats(self) -> bool:
         """Whether vLLM keeps the statistics that its metrics come from."""
-        return not self.arguments.get("disable_log_stats", False)
+        return not self.arguments.get("disable_log_stats")
 
-    def command_line(self, port):
+    def command_line(self, port: int) -> list[str]:
         """The arguments of ``python -m vllm.entrypoints.openai.api_server`` for a port of this machine."""
         line = ["--host", "127.0.0.1", "--port", str(port), "--disable-uvicorn-access-log"]
         for key, value in self.arguments.items():
@@ -61,7 +64,7 @@ class Settings:
         return line
 
 
-def read_settings(version_directory, name, kind, *, on_cpu):
+def read_settings(version_directory: str | Path, name: str, kind: str, *, on_cpu: bool) -> Settings:
     """What a model's files say.
 
     Args:
@@ -87,21 +90,21 @@ def read_settings(version_directory, name, kind, *, on_cpu):
     if arguments.get("enable_lora"):
         listed = _read_object(directory / ADAPTERS)
         adapters = {adapter: locate(path, directory) for adapter, path in listed.items()}
-    names = arguments.pop("served_model_name", None) or []
+    names: Any = arguments.pop("served_model_name", None) or []
     names = [names] if isinstance(names, str) else list(names)
     arguments["served_model_name"] = [name, *(other for other in names if other != name)]
     notes = _choose_for_cpu(arguments, directory) if on_cpu else []
     return Settings(name, arguments, adapters, on_cpu, tuple(notes))
 
 
-def locate(path, version_directory):
+def locate(path: str, version_directory: Path) -> str:
     """Where a path of the image's is on this machine; any other is left as it is.
 
     ``/models/NAME/1/weights`` is ``NAME/1/weights`` of the repository that is served, wherever that lies.
     """
     if not path.startswith("/"):
         return path
-    repository, name = Path(version_directory).parent.parent, Path(version_directory).parent.name
+    repository, name = version_directory.parent.parent, version_directory.parent.name
     parts = PurePosixPath(path).parts
     for start in range(1, len(parts) - 1):
         inside = repository.joinpath(*parts[start:])
@@ -110,7 +113,7 @@ def locate(path, version_directory):
     return path
 
 
-def weights_bytes(arguments):
+def weights_bytes(arguments: dict[str, Any]) -> int:
     """Bytes of a directory's weights once they are loaded, as its files' sizes tell; 0 if that is no directory."""
     directory = Path(str(arguments.get("model", "")))
     sizes = [path.stat().st_size for path in directory.glob("*.safetensors")]
@@ -119,7 +122,7 @@ def weights_bytes(arguments):
     return sum(sizes) * loaded // stored if stored and loaded and not arguments.get("quantization") else sum(sizes)
 
 
-def check_memory(settings, available_bytes):
+def check_memory(settings: Settings, available_bytes: int) -> None:
     """Refuse what does not fit this machine's memory, which the kernel would otherwise end without a word.
 
     Raises:
@@ -137,20 +140,20 @@ def check_memory(settings, available_bytes):
         )
 
 
-def available_memory():
+def available_memory() -> int:
     """Bytes that a new process may take, as the kernel estimates it."""
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
-    return 2**63
+    return 2**63  # /proc says it on every Linux since 3.14
 
 
-def gib(count):
+def gib(count: int) -> str:
     """Bytes in words."""
     return f"{count / 2**30:.1f} GiB"
 
 
-def _choose_for_cpu(arguments, directory):
+def _choose_for_cpu(arguments: dict[str, Any], directory: Path) -> list[str]:
     """Fill in what a CPU needs and the files leave open; says what."""
     notes = []
     given = str(arguments.get("dtype", ""))
@@ -168,18 +171,18 @@ def _choose_for_cpu(arguments, directory):
     return notes
 
 
-def _dtype_is_open(version_directory):
+def _dtype_is_open(version_directory: Path) -> bool:
     """Whether tritonkit chose the dtype: its recipe, which the passport has, names none."""
     for place in (version_directory, version_directory.parent):
         try:
             passport = json.loads((place / PASSPORT).read_text(encoding="utf-8"))
-            return passport["recipe"]["engine"] == "vllm" and passport["recipe"]["dtype"] is None
+            return bool(passport["recipe"]["engine"] == "vllm" and passport["recipe"]["dtype"] is None)
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return False
 
 
-def _argument(key, value):
+def _argument(key: str, value: Any) -> list[str]:
     option = f"--{key.replace('_', '-')}"
     if value is None:
         return []
@@ -194,15 +197,15 @@ def _argument(key, value):
     return [f"{option}={value}"]  # joined, as a value may begin with a dash
 
 
-def _booleans(arguments):
+def _booleans(arguments: dict[str, Any]) -> dict[str, Any]:
     """The same with "true" and "false" as what they mean: NVIDIA's backend takes them for enable_lora."""
-    words = {"true": True, "false": False}
+    words: dict[str, Any] = {"true": True, "false": False}
     return {
         key: words.get(value.lower(), value) if isinstance(value, str) else value for key, value in arguments.items()
     }
 
 
-def _read_object(path):
+def _read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -214,7 +217,7 @@ def _read_object(path):
     return value
 
 
-def _config(directory):
+def _config(directory: Path) -> dict[str, Any]:
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

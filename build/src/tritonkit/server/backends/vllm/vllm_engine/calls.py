@@ -150,12 +150,12 @@ class Calls:
             self._fail(call, "CANCELLED", "Request was cancelled")
         except EngineError as error:
             if error.status >= 500 and str(error).startswith(ENGINE_LOST):
-                self._fail(call, "UNAVAILABLE", self._engine.unavailable())
+                self._fail(call, "UNAVAILABLE", await self._engine.lost())
             else:
                 code = "INVALID_ARG" if error.status < 500 else "INTERNAL"
                 self._fail(call, code, f"{PREFIX}{error}")
         except ConnectionLost:
-            self._fail(call, "UNAVAILABLE", self._engine.unavailable())
+            self._fail(call, "UNAVAILABLE", await self._engine.lost())
         except Exception as error:
             self._fail(call, "INTERNAL", f"{PREFIX}{type(error).__name__}: {error}")
 

@@ -3,9 +3,13 @@
 vLLM ends a request whose connection is closed, so cancelling the task that waits here cancels it there.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 HOST = "127.0.0.1"
 LINE_BYTES = 16 * 2**20  # the longest event: log-probabilities of a whole vocabulary
@@ -18,7 +22,7 @@ class EngineError(Exception):
         status: Of HTTP.
     """
 
-    def __init__(self, status, message):
+    def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
 
@@ -27,7 +31,7 @@ class ConnectionLost(Exception):
     """The server does not answer any more, or does not yet."""
 
 
-async def call(port, method, path, body=None):
+async def call(port: int, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
     """One request and its whole answer: status and bytes.
 
     Raises:
@@ -37,7 +41,7 @@ async def call(port, method, path, body=None):
         return status, b"".join([piece async for piece in pieces])
 
 
-async def post(port, path, body):
+async def post(port: int, path: str, body: Any) -> Any:
     """One JSON request and its JSON answer.
 
     Raises:
@@ -50,7 +54,7 @@ async def post(port, path, body):
     return json.loads(content)
 
 
-async def events(port, path, body):
+async def events(port: int, path: str, body: Any) -> AsyncIterator[Any]:
     """Send a request whose answer is a stream of server-sent events, and give each event's JSON as it comes.
 
     Raises:
@@ -76,7 +80,7 @@ async def events(port, path, body):
 
 
 @contextlib.asynccontextmanager
-async def _exchange(port, method, path, body):
+async def _exchange(port: int, method: str, path: str, body: Any) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
     """Send one request; gives the status and the pieces of the answer's body."""
     try:
         reader, writer = await asyncio.open_connection(HOST, port, limit=LINE_BYTES)
@@ -97,7 +101,7 @@ async def _exchange(port, method, path, body):
         writer.transport.abort()  # at once, whatever is still on its way
 
 
-async def _head(reader):
+async def _head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
     lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     headers = {}
     for line in lines[1:]:
@@ -106,7 +110,7 @@ async def _head(reader):
     return int(lines[0].split(" ", 2)[1]), headers
 
 
-async def _pieces(reader, headers):
+async def _pieces(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> AsyncIterator[bytes]:
     """A body as it comes: in chunks, of a known length, or until the end."""
     if headers.get("transfer-encoding", "").lower() == "chunked":
         while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
@@ -116,7 +120,7 @@ async def _pieces(reader, headers):
     yield await (reader.read() if length is None else reader.readexactly(int(length)))
 
 
-def _message(content):
+def _message(content: bytes) -> str:
     """The sentence in an answer that is an error."""
     try:
         value = json.loads(content)

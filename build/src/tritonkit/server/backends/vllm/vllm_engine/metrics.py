@@ -5,6 +5,8 @@ thousands of tokens a second outruns. So a histogram is kept as what Prometheus 
 their sum and count: queries of quantiles and rates read these alike.
 """
 
+from __future__ import annotations
+
 import re
 
 PREFIX = "vllm:"
@@ -40,17 +42,18 @@ class Exposition:
     A server that was started again counts from zero, and what it counted before stays counted.
     """
 
-    def __init__(self):
-        self._counted = {}
+    def __init__(self) -> None:
+        self._counted: dict[tuple[str, str], float] = {}
 
-    def read(self, text):
+    def read(self, text: str) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
         """Take up an exposition.
 
         Returns:
             Gauge to value, and (counter, bucket or "") to what was added since the last call; nothing where it is
             met for the first time, as a quantile needs the empty buckets, too.
         """
-        gauges, totals = {}, {}
+        gauges: dict[str, float] = {}
+        totals: dict[tuple[str, str], float] = {}
         for name, labels, number in _SAMPLE.findall(text):
             value = float(number)
             if name == "kv_cache_usage_perc":
@@ -70,7 +73,7 @@ class Exposition:
         return gauges, added
 
 
-def exported(counter):
+def exported(counter: str) -> tuple[str, ...]:
     """The names under which a counter of vLLM's is exported."""
     for histogram, names in HISTOGRAMS.items():
         if counter.startswith(f"{histogram}_"):

@@ -4,6 +4,8 @@ It is started by the thread that runs the event loop, which lives as long as it:
 ends (``tritonkit_end_with_parent`` in its environment), however that happens.
 """
 
+from __future__ import annotations
+
 import asyncio
 import collections
 import contextlib
@@ -15,15 +17,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from . import http_client
+from .arguments import Settings
 
 MODULE = "vllm.entrypoints.openai.api_server"
 PORTS = Path(__file__).resolve().parents[3] / "ports.py"  # the rule for ports, which all of tritonkit's servers share
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0  # before a server is started again, doubled each time
 STEADY_S = 60.0  # one that ran so long begins with the first pause again
 LOOK_EVERY_S = 0.1
+SETTLE_S = 0.5
 END_S = 3.0  # for a server to end by itself; Triton gives its models five seconds
 PORT_ATTEMPTS = 3
 TAIL_LINES = 400
@@ -64,7 +70,10 @@ class EngineProcess:
         device: The GPU that it is to see alone; all if None.
     """
 
-    def __init__(self, settings, python, *, library_path="", report, log, directory=None, device=None):
+    def __init__(
+        self, settings: Settings, python: str, *, report: Callable[[str], None], log: Callable[[str], None],
+        library_path: str = "", directory: str | None = None, device: str | None = None,
+    ) -> None:  # fmt: skip
         self.settings = settings
         self.port = 0
         self.restarts = 0
@@ -74,35 +83,42 @@ class EngineProcess:
         self._device = device
         self._report = report
         self._log = log
-        self._process = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
         self._stopping = False
         self._why = "it is starting"
-        self._tail = collections.deque(maxlen=TAIL_LINES)
+        self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
 
     @property
-    def ready(self):
+    def ready(self) -> bool:
         """Whether it answers."""
-        return self._ready and self._process.poll() is None
+        return self._ready and self._status() is None
 
     @property
-    def pid(self):
+    def pid(self) -> int | None:
         """Its process, or None."""
         return self._process.pid if self._process else None
 
-    def check(self):
+    def check(self) -> None:
         """Raises Unavailable where there is nobody to answer."""
         if not self.ready:
             raise Unavailable(self.unavailable())
 
-    def unavailable(self):
+    def unavailable(self) -> str:
         """What a caller is told who cannot be answered."""
         if self._ready:  # it has ended just now, and nobody has looked yet, or it is about to
-            status = self._process.poll()
+            status = self._status()
             self._why = f"its vLLM process {'lost its engine' if status is None else _ending(status)}"
         return f"{self.settings.name} is restarting: {self._why}; send the request again in a minute"
 
-    async def start(self):
+    async def lost(self) -> str:
+        """What a caller is told whose connection was lost: a moment later it is known what became of the process."""
+        deadline = time.monotonic() + SETTLE_S
+        while self._status() is None and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        return self.unavailable()
+
+    async def start(self) -> None:
         """Start it and wait until it answers.
 
         Raises:
@@ -119,7 +135,7 @@ class EngineProcess:
                     raise
                 self.port = 0
 
-    async def keep(self, restarted):
+    async def keep(self, restarted: Callable[[], None]) -> None:
         """Start it again whenever it ends, until :meth:`stop`.
 
         Args:
@@ -128,16 +144,17 @@ class EngineProcess:
         pause = 0.0
         while not self._stopping:
             since = time.monotonic()
-            while self._process.poll() is None and not self._stopping:
+            while self._status() is None and not self._stopping:
                 await asyncio.sleep(LOOK_EVERY_S)
             if self._stopping:
                 return
             self._ready = False
-            ending = _ending(self._process.poll())
+            status = self._status()
+            ending = _ending(status)
             steady = time.monotonic() - since >= STEADY_S
             pause = FIRST_PAUSE_S if steady or not pause else min(pause * 2, LONGEST_PAUSE_S)
             self._why = f"its vLLM process {ending}"
-            reason = "" if self._process.poll() < 0 else f": {self.reason()}"  # a signal leaves no word in the log
+            reason = "" if status is None or status < 0 else f": {self.reason()}"  # a signal leaves no word in the log
             self._log(f"{self.settings.name}: vLLM {ending}{reason}; it is started again in {pause:.0f} s")
             self.restarts += 1
             restarted()
@@ -148,7 +165,7 @@ class EngineProcess:
                     self._log(f"{self.settings.name}: vLLM answers again")
                     restarted()
 
-    async def stop(self):
+    async def stop(self) -> None:
         """End it, and what it started."""
         self._stopping = True
         process, self._ready = self._process, False
@@ -162,13 +179,13 @@ class EngineProcess:
             process.kill()
             process.wait()
 
-    def kill(self):
+    def kill(self) -> None:
         """End it at once."""
         self._stopping = True
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
 
-    def reason(self):
+    def reason(self) -> str:
         """Why it ended, in vLLM's own words, as its log has them."""
         lines = [_plain(line) for line in self._tail]
         reasons = [match[1].strip() for line in lines if (match := _REASON.search(line))]
@@ -176,7 +193,11 @@ class EngineProcess:
         text = next(iter(causes or reasons or [line for line in reversed(lines) if line.strip()]), "it gave no reason")
         return _POINTER.sub("", text)
 
-    def _spawn(self):
+    def _status(self) -> int | None:
+        """What the process ended with; None while it runs, or before there is one."""
+        return self._process.poll() if self._process else None
+
+    def _spawn(self) -> None:
         self._tail.clear()
         command = [self._python, "-m", MODULE, *self.settings.command_line(self.port)]
         self._report("start vLLM")
@@ -190,7 +211,7 @@ class EngineProcess:
         )
         threading.Thread(target=self._follow, args=(self._process.stdout,), daemon=True).start()
 
-    def _environment(self):
+    def _environment(self) -> dict[str, str]:
         variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         variables.pop("LD_LIBRARY_PATH", None)
         variables |= {
@@ -211,9 +232,9 @@ class EngineProcess:
             variables["CUDA_VISIBLE_DEVICES"] = str(self._device)
         return variables
 
-    async def _wait(self):
+    async def _wait(self) -> None:
         while True:
-            if self._process.poll() is not None:
+            if self._status() is not None:
                 raise StartFailed(self.reason())
             try:
                 status, _ = await http_client.call(self.port, "GET", "/health")
@@ -224,10 +245,10 @@ class EngineProcess:
                 pass
             await asyncio.sleep(LOOK_EVERY_S)
 
-    def _follow(self, output):
+    def _follow(self, output: IO[bytes] | None) -> None:
         """Hand the server's log on to Triton's, keep its end, and say how far a start is."""
         phases = dict(PHASES)
-        for raw in output:
+        for raw in output or ():
             line = raw.decode("utf-8", "replace").rstrip("\n")
             self._tail.append(line)
             sys.stderr.write(f"{line}\n")
@@ -236,22 +257,24 @@ class EngineProcess:
                 self._report(phases.pop(mark))
 
 
-def free_port():
+def free_port() -> int:
     """A port at which nobody listens, chosen by the rule of tritonkit's other servers."""
     spec = importlib.util.spec_from_file_location("tritonkit_ports", PORTS)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.free_ports(1)[0]
+    return int(module.free_ports(1)[0])
 
 
-def _plain(line):
+def _plain(line: str) -> str:
     """A line of the log without what stands before it."""
     while (shorter := _DECORATION.sub("", line)) != line:
         line = shorter
     return line
 
 
-def _ending(status):
+def _ending(status: int | None) -> str:
     if status is not None and status < 0:
         with contextlib.suppress(ValueError):
             return f"was ended by {signal.Signals(-status).name}"

@@ -4,14 +4,18 @@ They are JSON with the names of vLLM's ``SamplingParams`` and ``lora_name``. Wha
 ``SamplingParams``: the generation defaults of the model's directory are the HTTP API's own and do not hold here.
 """
 
+from __future__ import annotations
+
 import json
+from collections.abc import Callable
+from typing import Any
 
 
 class ParameterError(ValueError):
     """A parameter is unknown, or has a value that cannot be meant."""
 
 
-def _boolean(value):
+def _boolean(value: Any) -> bool:
     if isinstance(value, str) and value.lower() in ("true", "1", "false", "0"):
         return value.lower() in ("true", "1")
     if isinstance(value, (bool, int)):
@@ -19,24 +23,24 @@ def _boolean(value):
     raise ValueError("not true or false")
 
 
-def _integer(value):
+def _integer(value: Any) -> int:
     if isinstance(value, float) and not value.is_integer():
         raise ValueError("not a whole number")
     return int(value)
 
 
-def _object(value):
+def _object(value: Any) -> Any:
     """NVIDIA's backend takes ``structured_outputs`` as JSON in a string."""
     return json.loads(value) if isinstance(value, str) else value
 
 
-def _unchanged(value):
+def _unchanged(value: Any) -> Any:
     return value
 
 
 # vllm/sampling_params.py (0.32.0): those that vllm/entrypoints/openai/completion/protocol.py hands on. Values that are
 # no string of theirs but one of JSON are converted, as the request parameters of some clients are all strings.
-KINDS = {
+KINDS: dict[str, Callable[[Any], Any]] = {
     "n": _integer,
     "presence_penalty": float,
     "frequency_penalty": float,
@@ -83,7 +87,7 @@ DEFAULTS = {
 OF_TRITON = "triton_"  # request parameters with this prefix are Triton's own
 
 
-def completion_request(parameters, longest):
+def completion_request(parameters: str, longest: int) -> tuple[dict[str, Any], str | None]:
     """What a request's parameters are for ``/v1/completions``.
 
     Args:
@@ -103,7 +107,7 @@ def completion_request(parameters, longest):
     if not isinstance(given, dict):
         raise ParameterError("the sampling parameters are no JSON object")
     adapter = given.pop(LORA, None)
-    body = dict(DEFAULTS)
+    body: dict[str, Any] = dict(DEFAULTS)
     for key, value in given.items():
         if key.startswith(OF_TRITON):
             continue
