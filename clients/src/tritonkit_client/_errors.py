@@ -333,7 +333,10 @@ def _applies(row: _Row, status: int | str, message: str) -> bool:
 
 
 def error_in_stream(message: str, origin: Origin) -> TritonkitClientError:
-    """The error that a message inside a stream means: it comes without a status, only its words tell."""
+    """The error that a message inside a stream means: it comes without a status, only its words tell.
+
+    Triton's header ``triton_grpc_error`` would bring one; with it, the embedded server (24.10) ended in tests of them.
+    """
     row = next(
         (row for row in _TABLE if row.pattern and _applies(row, next(iter(row.statuses), ""), message)), _TABLE[-1]
     )
