@@ -111,10 +111,10 @@ VLLM = (
         stops = parameters.get("stop", [])
         tokens = self.tokens(request, sender, prompt, stops, parameters.get("max_tokens", 16))
         if stream:
-            said = prompt
+            text = prompt
             for number, (piece, last, count) in enumerate(tokens):
-                said += piece
-                self.send(sender, wants, said if self.whole else piece, last, count, [number], FINAL if last else 0)
+                text += piece
+                self.send(sender, wants, text if self.whole else piece, last, count, [number], FINAL if last else 0)
             return
         whole = list(tokens)
         if whole and whole[-1][1]:
@@ -148,22 +148,22 @@ LLMAPI = (
         self.names = [name for name in names if name.startswith(("sampling_param_", "lora_"))]
 
     def arrived(self, request):
-        found = {name: value(request, name) for name in self.names}
+        sampling = {name: value(request, name) for name in self.names}
         stop = pb_utils.get_input_tensor_by_name(request, "sampling_param_stop")
         if stop is not None:
-            found["sampling_param_stop"] = [text.decode() for text in stop.as_numpy()]
-        return {name: item for name, item in found.items() if item is not None}
+            sampling["sampling_param_stop"] = [text.decode() for text in stop.as_numpy()]
+        return {name: item for name, item in sampling.items() if item is not None}
 
     def answer(self, request, sender):
         parameters = self.arrived(request)
         stream = bool(value(request, "streaming"))
         stops = parameters.get("sampling_param_stop", [])
-        said = ""
+        text = ""
         for piece, last, _ in self.tokens(request, sender, value(request, "text_input"), stops, parameters.get("sampling_param_max_tokens", 32)):
-            said += piece  # the whole text so far is what the template sends
+            text += piece  # the whole text so far is what the template sends
             if not stream and not last:
                 continue
-            outputs = [pb_utils.Tensor("text_output", np.asarray([said.encode()], dtype=np.object_))]
+            outputs = [pb_utils.Tensor("text_output", np.asarray([text.encode()], dtype=np.object_))]
             for name, item in (("finish_reason", last), ("cumulative_logprob", -1.5)):
                 if value(request, f"return_{name}"):
                     outputs.append(pb_utils.Tensor(name, np.asarray([str(item)], dtype=np.object_)))

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 
 from tritonkit import cli, machine
 from tritonkit.errors import MissingError
-from tritonkit.server import runtime
+from tritonkit.server import engine_environment, runtime
 
 NOWHERE = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "https://index.invalid/simple", "UV_DEFAULT_INDEX": "https://index.invalid/simple"}  # fmt: skip
 PLAIN = {name: text for name, text in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "PIP_", "UV_", "PYTHONPATH"))}  # fmt: skip
@@ -49,9 +49,10 @@ def test_without_a_network_the_server_is_not_installed_and_nothing_is_left(
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     for name, text in (NOWHERE | {"PIP_RETRIES": "1"}).items():
         monkeypatch.setenv(name, text)
-    with pytest.raises(MissingError, match="no network") as caught:
-        runtime.install("cpu")
-    assert "HTTPS_PROXY" in caught.value.fix
+    for environment in (runtime, engine_environment):
+        with pytest.raises(MissingError, match="no network") as caught:
+            environment.install("cpu")
+        assert "HTTPS_PROXY" in caught.value.fix
     assert not list((tmp_path / "home").rglob("complete"))
 
 

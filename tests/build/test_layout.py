@@ -87,7 +87,9 @@ def test_the_backend_imports_nothing_of_ours_as_it_runs_in_another_environment(r
     [
         ("build", ["tritonkit/py.typed", "tritonkit/server/backends/onnxruntime/model.py",
                    "tritonkit/server/backends/onnxruntime/batch_execution/sized.py",
-                   "tritonkit/server/requirements-cpu.txt", "tritonkit/server/requirements-cuda.txt"]),
+                   "tritonkit/server/backends/vllm/vllm_engine/process.py", "tritonkit/server/end_with_parent.py",
+                   "tritonkit/server/requirements-cpu.txt", "tritonkit/server/requirements-cuda.txt",
+                   "tritonkit/server/requirements-vllm-cpu.txt", "tritonkit/server/requirements-vllm-cuda.txt"]),
         ("clients", ["tritonkit_client/py.typed", "tritonkit_client/__init__.py"]),
     ],
 )  # fmt: skip

@@ -76,9 +76,9 @@ def tokenizer(template: str | dict[str, str], adds_bos: bool = False) -> Any:
         base.post_processor = tokenizers.processors.TemplateProcessing(
             single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)]
         )
-    made = transformers.PreTrainedTokenizerFast(tokenizer_object=base, **TOKENS)
-    made.chat_template = template
-    return made
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=base, **TOKENS)
+    fast.chat_template = template
+    return fast
 
 
 @pytest.mark.parametrize("tools", [None, TOOLS], ids=["no tools", "tools"])

