@@ -74,6 +74,17 @@ def test_a_cpu_gets_fp32_only_where_the_recipe_leaves_it_open(model: Path) -> No
     assert "--no-enforce-eager" in settings(model, on_cpu=True, enforce_eager=False).command_line(1)
 
 
+def test_a_cpus_kv_cache_is_for_a_few_contexts(model: Path) -> None:
+    shape = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096}
+    (model / "weights/config.json").write_text(json.dumps(shape | {"max_position_embeddings": 1024}))
+    path = "/models/llama/1/weights"
+    for length, size in ((256, 2**28), (None, 2**30), (4096, 2**32), (32768, 2**33 * 9 // 8)):
+        chosen = settings(model, on_cpu=True, model=path, max_model_len=length).arguments["kv_cache_memory_bytes"]
+        assert chosen == size, length
+    assert settings(model, on_cpu=True, model="acme/other").arguments["kv_cache_memory_bytes"] == 2**32
+    assert "kv_cache_memory_bytes" not in settings(model, model=path).arguments
+
+
 def test_what_does_not_fit_the_memory_is_refused_in_bytes(model: Path) -> None:
     (model / "weights/config.json").write_text('{"torch_dtype": "bfloat16"}')
     (model / "weights/model.safetensors").write_bytes(bytes(2**20))

@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,18 @@ def test_a_prompt_stands_before_the_answer_unless_it_is_streamed_or_excluded(lan
     assert len(streamed) > 1
     with pytest.raises(TritonkitClientError, match="`exclude_input_in_output` = False is not allowed"):
         generate(language_client, stream=True, exclude_input_in_output=False)
+
+
+def test_greedy_answers_are_those_of_transformers(language_client: Client, language_repository: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    place = language_repository / "tiny/1/weights"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(place)
+    model = transformers.AutoModelForCausalLM.from_pretrained(place, dtype="float32")
+    for prompt in ("Hello", "The capital of France is", "0123456789"):
+        tokens = tokenizer(prompt, return_tensors="pt")
+        whole = model.generate(**tokens, max_new_tokens=16, min_new_tokens=16, do_sample=False, pad_token_id=0)
+        (answer,) = generate(language_client, prompt, max_tokens=16, min_tokens=16)
+        assert text_of([answer]) == tokenizer.decode(whole[0], skip_special_tokens=True)
 
 
 def test_additional_outputs_are_those_of_nvidias_backend(language_client: Client) -> None:

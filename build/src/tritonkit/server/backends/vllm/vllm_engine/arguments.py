@@ -2,7 +2,7 @@
 
 Both are read as NVIDIA's backend reads them. What they leave open is vLLM's own default, except on a CPU: there it is
 fp32, as bf16 gave wrong answers on a Xeon, without compilation, which takes minutes on two cores, and with a KV cache
-of a fixed size, as vLLM would take nine tenths of the machine's memory.
+for a few contexts, as vLLM would take nine tenths of the machine's memory.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ PATHS = ("model", "tokenizer", "hf_config_path", "generation_config", "chat_temp
 # Options without a negation, as false is their default (vllm/engine/arg_utils.py, 0.32.0).
 ONLY_TRUE = ("disable_log_stats", "aggregate_engine_logging", "data_parallel_multi_port_external_lb")
 OPEN_DTYPES = ("", "auto")
-KV_CACHE_BYTES = 4 * 2**30  # what vLLM took on a CPU until 0.11, unless memory is short
+# On a CPU, room for so many contexts of full length, within these bounds; vLLM fills what it takes at once.
+CONTEXTS = 4
+LEAST_CACHE_BYTES, MOST_CACHE_BYTES = 2**28, 2**32
 KV_CACHE_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"  # GiB; vLLM's own, and stronger than an argument
 ITEM_BYTES = {"float32": 4, "float": 4, "float16": 2, "half": 2, "bfloat16": 2}
 
@@ -122,6 +124,24 @@ def weights_bytes(arguments: dict[str, Any]) -> int:
     return sum(sizes) * loaded // stored if stored and loaded and not arguments.get("quantization") else sum(sizes)
 
 
+def kv_cache_bytes(arguments: dict[str, Any]) -> int:
+    """A KV cache for a laptop: :data:`CONTEXTS` full contexts of attention without windows, one if that is more.
+
+    Two tensors of a layer hold a vector for each key-value head and token.
+    """
+    config = _config(Path(str(arguments.get("model", ""))))
+    config = config.get("text_config", config)
+    try:
+        heads = config.get("num_key_value_heads") or config["num_attention_heads"]
+        width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+        tokens = arguments.get("max_model_len") or config["max_position_embeddings"]
+        item = ITEM_BYTES.get(str(arguments.get("dtype")), 4)
+        context = 2 * int(config["num_hidden_layers"]) * int(heads) * int(width) * int(tokens) * item
+    except (KeyError, TypeError, ValueError):
+        return MOST_CACHE_BYTES
+    return max(min(max(CONTEXTS * context, LEAST_CACHE_BYTES), MOST_CACHE_BYTES), context * 9 // 8)
+
+
 def check_memory(settings: Settings, available_bytes: int) -> None:
     """Refuse what does not fit this machine's memory, which the kernel would otherwise end without a word.
 
@@ -163,7 +183,7 @@ def _choose_for_cpu(arguments: dict[str, Any], directory: Path) -> list[str]:
             notes.append(f"dtype float32 on a CPU, as the recipe leaves it open ({given} is for GPUs)")
     arguments.setdefault("enforce_eager", True)
     if arguments.get("kv_cache_memory_bytes") is None and not os.environ.get(KV_CACHE_VARIABLE):
-        arguments["kv_cache_memory_bytes"] = min(KV_CACHE_BYTES, available_memory() // 4)
+        arguments["kv_cache_memory_bytes"] = kv_cache_bytes(arguments)
         notes.append(
             f"a KV cache of {gib(arguments['kv_cache_memory_bytes'])} on a CPU (kv_cache_memory_bytes in model.json, "
             f"or {KV_CACHE_VARIABLE} in GiB, sets it)"
