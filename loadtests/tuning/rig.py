@@ -20,11 +20,11 @@ from load.generator import Generator
 from load.plan import Plan
 from load.target import Target
 
-from tritonkit import exporting, pipeline, queue_limits, store
+from tritonkit import exporting, pipeline, queue_limits, store, trees
 from tritonkit.errors import CheckFailed
 from tritonkit.precision import variants
 from tritonkit.queue_limits import QueueLimits
-from tritonkit.recipe import Precision, Recipe, Slo
+from tritonkit.recipe import ForestRecipe, Precision, Recipe, Slo
 from tritonkit.repository import config, layout
 from tritonkit.server import TritonServer
 from tritonkit_client import Client, TritonkitClientError
@@ -71,6 +71,9 @@ def built(recipe: Recipe, target: Target = "cpu") -> Iterator[Built]:
     with tempfile.TemporaryDirectory(prefix="tritonkit-tune-") as directory:
         repository = Path(directory, "model_repository")
         said = pipeline.build([plain], repository, target).models[recipe.name]
+        if isinstance(plain, ForestRecipe):
+            yield Built(plain, repository, target, "fp32", {"fp32": None}, {"fp32": said["key"]})
+            return
         single_ms = {row["precision"]: row["single_ms"] for row in said["gate"] if row["accurate"]} or {"fp32": None}
         accurate = {precision: 1000 / time_ms if time_ms else None for precision, time_ms in single_ms.items()}
         base = exporting.exported(plain)[0]
@@ -165,11 +168,14 @@ class Rig:
             wanted = queue_limits.applied(recipe, target, self.made.limits)  # with the batches that its SLO prefers
         else:
             wanted = recipe.model_copy(update={"batching": settings.batching(recipe, self.made.chosen, target)})
-        config.set_batching(said, wanted, target)
+        if isinstance(wanted, ForestRecipe):
+            trees.set_batching(said, wanted, target)
+        else:
+            config.set_batching(said, wanted, target)
+            said.default_model_filename = _graph_file(settings.precision)
         if said.HasField("dynamic_batching"):
             # Bounds follow from what is measured here, and make the embedded Triton stall (docs/decisions/0003).
             said.dynamic_batching.ClearField("default_queue_policy")
-        said.default_model_filename = _graph_file(settings.precision)
         plain: dict[str, object] = json_format.MessageToDict(said, preserving_proto_field_name=True)
         return plain
 

@@ -64,7 +64,7 @@ def checked(recipe: Recipe, batching: Batching, slo: Slo | None = None) -> Recip
                 f"{recipe.path} was changed while it was tuned", f"tune it again, or write  {_line(batching).strip()}"
             )
         new = replaced(_text(recipe.path), batching, slo)
-        found = Recipe.model_validate({**yaml.safe_load(new), "path": recipe.path})
+        found = type(recipe).model_validate({**yaml.safe_load(new), "path": recipe.path})
     except (YAMLError, yaml.YAMLError, ValueError, AttributeError) as error:
         raise _by_hand(recipe.path, batching) from error
     if found != wanted:

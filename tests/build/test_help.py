@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forestfile import xgboost
 from graphfile import save, value
 from onnx import TensorProto, helper
 from support import Project
@@ -20,7 +21,7 @@ from tritonkit.cli.arguments import Parser
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = {
-    "loadtests": ("run", "capacity", "tune", "compare", "demo", "bench_client", "bench_generator", "bench_gpu",
+    "loadtests": ("run", "capacity", "tune", "compare", "demo", "bench_client", "bench_trees", "bench_generator", "bench_gpu",
                   "bench_overload", "bench_serving", "bench_tuning"),
     "helm": ("deploy", "schema", "proofs.bench_autoscaler", "proofs.bench_drain"),
 }  # fmt: skip
@@ -64,6 +65,7 @@ def test_examples_that_need_only_a_model_run_as_they_stand(project: Project, mon
     shapes = [value(name, TensorProto.FLOAT, ["batch", 4]) for name in ("x", "y")]
     save(project.directory / "model.onnx", [helper.make_node("Relu", ["x"], ["y"])], shapes[:1], shapes[1])
     (project.directory / "my_model.py").write_text(MODULE)
+    (project.directory / "churn.ubj").write_text(xgboost(3, 0, 0))  # its format is told from its bytes
     examples = [example for name in ("init", "build", "lint", "passport") for example in commands()[name].examples]
     assert len(examples) > 7
     for example in examples:

@@ -77,8 +77,8 @@ def test_rooms_know_only_what_they_may(root: Path, folder: str, forbidden: set[s
 
 
 def test_the_backend_imports_nothing_of_ours_as_it_runs_in_another_environment(root: Path) -> None:
-    # ``batch_execution`` lies beside model.py; ``cuda`` is NVIDIA's bindings, in the environment of a GPU's server.
-    allowed = {"numpy", "onnxruntime", "triton_python_backend_utils", "cuda", "batch_execution"}
+    # ``batch_execution`` and ``forest_inference`` lie beside model.py; ``cuda`` is NVIDIA's bindings, in the environment of a GPU's server.
+    allowed = {"numpy", "onnxruntime", "triton_python_backend_utils", "cuda", "batch_execution", "forest_inference"}
     assert imports(root / "build/src/tritonkit/server/backends") - sys.stdlib_module_names <= allowed
 
 
@@ -87,6 +87,7 @@ def test_the_backend_imports_nothing_of_ours_as_it_runs_in_another_environment(r
     [
         ("build", ["tritonkit/py.typed", "tritonkit/server/backends/onnxruntime/model.py",
                    "tritonkit/server/backends/onnxruntime/batch_execution/sized.py",
+                    "tritonkit/server/backends/fil/model.py", "tritonkit/server/backends/fil/forest_inference.py",
                    "tritonkit/server/backends/vllm/vllm_engine/process.py", "tritonkit/server/end_with_parent.py",
                    "tritonkit/server/requirements-cpu.txt", "tritonkit/server/requirements-cuda.txt",
                    "tritonkit/server/requirements-vllm-cpu.txt", "tritonkit/server/requirements-vllm-cuda.txt"]),

@@ -6,7 +6,8 @@ notebooks of triton-inference-server/fil_backend (26.06); files are small ones o
 
 from __future__ import annotations
 
-from .cases_forests import lightgbm, xgboost
+from forestfile import lightgbm, xgboost
+
 from .cases_layout import parameter
 from .lab import Content, Files
 

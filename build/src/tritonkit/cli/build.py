@@ -54,7 +54,7 @@ def add(verbs: Verbs, common: argparse.ArgumentParser, report: argparse.Argument
     init = verbs.add_parser(
         "init", parents=[common], help="write a first recipe by looking at a model",
         examples=[
-            "tritonkit init model.onnx", "tritonkit init model.ubj",
+            "tritonkit init model.onnx", "tritonkit init churn.ubj",
             "tritonkit init my_model.py:load --input picture:fp32:3,224,224",
         ],
     )  # fmt: skip

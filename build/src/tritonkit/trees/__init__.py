@@ -4,7 +4,8 @@ Each forest is compared with its own library on the way. What runs it is left to
 ``server/backends/fil`` on the embedded server.
 """
 
+from tritonkit.trees.config import set_batching
 from tritonkit.trees.files import is_forest
 from tritonkit.trees.pipeline import check, facts, model
 
-__all__ = ["check", "facts", "is_forest", "model"]
+__all__ = ["check", "facts", "is_forest", "model", "set_batching"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tritonkit import samples, sources
+from tritonkit.dependencies import sha256
 from tritonkit.errors import CheckFailed, RecipeError
 from tritonkit.recipe import FOREST_INPUT, FOREST_OUTPUT, ForestRecipe, ForestSource, Prediction, line_in
 from tritonkit.server.backends.fil.forest_inference import Settings
@@ -81,6 +84,11 @@ class Checked:
     def size(self) -> int:
         """Bytes of the file that is served."""
         return self.file.path.stat().st_size if self.content is None else len(self.content)
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the file that is served."""
+        return sha256(self.file.path) if self.content is None else hashlib.sha256(self.content).hexdigest()
 
     def as_json(self) -> dict[str, Any]:
         """What a passport says of the forest."""

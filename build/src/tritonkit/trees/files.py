@@ -13,9 +13,9 @@ from pathlib import Path
 
 from tritonkit.errors import SourceError
 
-SUFFIXES = (".ubj", ".json", ".txt", ".tl", ".model", ".bin", ".cbm", ".pkl", ".pickle", ".joblib")
 LIBRARIES = {"xgboost_json": "xgboost", "xgboost_ubj": "xgboost", "xgboost": "xgboost", "lightgbm": "lightgbm"}
 _PICKLES = {".pkl", ".pickle", ".joblib", ".dill"}
+SUFFIXES = {".ubj", ".json", ".txt", ".tl", ".model", ".bin", ".cbm", *_PICKLES}
 _KNOWN = "a forest is XGBoost's JSON or UBJSON, LightGBM's text, or a treelite checkpoint"
 _HEAD = 4096
 _TAIL = 4096
@@ -44,7 +44,7 @@ class ForestFile:
 
 def is_forest(path: Path) -> bool:
     """Whether a file's name is that of a forest, or of a pickle that might hold one."""
-    return path.is_file() and (path.suffix in SUFFIXES or path.suffix in _PICKLES)
+    return path.suffix in SUFFIXES and not path.is_dir()
 
 
 def read(path: Path) -> ForestFile:

@@ -8,9 +8,8 @@ from typing import Any
 
 from google.protobuf import text_format
 
-from tritonkit import __version__
+from tritonkit import __version__, tuned
 from tritonkit import recipe as recipes
-from tritonkit.dependencies import sha256
 from tritonkit.recipe import ForestRecipe, Target
 from tritonkit.repository import config as configurations
 from tritonkit.repository import layout
@@ -37,7 +36,7 @@ def model(checked: Checked, target: Target) -> layout.Model:
     place = f"{version}/{FILES[checked.model_type]}"
     files = {} if checked.content is None else {place: checked.content}
     links = {} if files else {place: checked.file.path.resolve()}
-    digests = {} if files else {place: sha256(checked.file.path)}
+    digests = {} if files else {place: checked.sha256}
     labels = recipe.outputs[recipes.FOREST_OUTPUT].labels
     if labels:
         from tritonkit import sources
@@ -55,6 +54,8 @@ def model(checked: Checked, target: Target) -> layout.Model:
         "forest": checked.as_json(),
         "parity": asdict(checked.parity),
     }
+    if figures := tuned.find(recipe, checked.sha256, target):
+        passport["tuning"] = figures
     return layout.Model(recipe.name, text, json.dumps(passport, indent=2) + "\n", version, links, files, digests)
 
 
@@ -63,7 +64,7 @@ def facts(checked: Checked) -> dict[str, Any]:
     parity = checked.parity
     worst = {"check": "module", "relative": parity.relative, "max_abs": parity.absolute} if parity.library else None
     return {
-        "key": "",
+        "key": checked.sha256,
         "graph_bytes": checked.size,
         "export_seconds": 0.0,
         "worst_parity": worst,
