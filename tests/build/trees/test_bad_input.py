@@ -136,6 +136,31 @@ def test_a_file_of_the_wrong_place_or_a_function_of_no_forest(project: Project, 
     assert "a list is no forest of XGBoost, LightGBM or scikit-learn" in build(project, "net.py:load")[1]
 
 
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [
+        ("xgboost.train({'booster': 'gblinear'}, xgboost.DMatrix(X, y), 2)", ["gblinear is a linear model"]),
+        ("xgboost.XGBRegressor(n_estimators=2, n_jobs=1).fit(X, numpy.c_[y, y])", ["2 targets", "mine.py:load"]),
+        ("xgboost.XGBRegressor(n_estimators=2, n_jobs=1, missing=-1).fit(X, y)", ["takes -1 for a missing value"]),
+        ("lightgbm.train({'linear_tree': True, 'verbose': -1, 'num_threads': 1}, lightgbm.Dataset(X, y), 2)",
+         ["linear trees", "without linear_tree"]),
+        ("lightgbm.train({'zero_as_missing': True, 'verbose': -1, 'num_threads': 1}, "
+         "lightgbm.Dataset(numpy.maximum(X, 0), y), 2)", ["values differ from those of lightgbm", "zero_as_missing"]),
+    ],
+)  # fmt: skip
+def test_what_the_backend_does_not_run_as_the_library_does_is_refused(
+    train: str, words: list[str], project: Project, trained: dict[str, Any]
+) -> None:
+    (project.directory / "mine.py").write_text(
+        "import lightgbm, numpy, xgboost\nfrom forests import diabetes\nX, y = diabetes()\n"
+        f"def load():\n    return {train}\n"
+    )
+    status, err = build(project, "mine.py:load", 10)
+    assert status in {1, 2}
+    for word in words:
+        assert word in err
+
+
 def test_options_of_graphs_are_refused(project: Project, files: dict[str, Path]) -> None:
     assert build(project, files["xgboost_binary"])[0] == 0
     status, _, err = project.build("--precision", "int8")

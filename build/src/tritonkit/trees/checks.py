@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from tritonkit import samples, sources
 from tritonkit.dependencies import sha256
-from tritonkit.errors import CheckFailed, RecipeError
+from tritonkit.errors import CheckFailed, RecipeError, SourceError
 from tritonkit.recipe import FOREST_INPUT, FOREST_OUTPUT, ForestRecipe, ForestSource, Prediction, line_in
 from tritonkit.server.backends.fil.forest_inference import Settings
 from tritonkit.trees import files, forest, libraries
@@ -164,7 +165,11 @@ def opened(recipe: ForestRecipe) -> Iterator[tuple[ForestFile, Reference | None]
     model = sources.call(recipe.source, recipe.directory, key)
     reference = libraries.of_model(model, key)
     with tempfile.TemporaryDirectory() as folder:
-        yield files.read(libraries.save(model, Path(folder), key)), reference
+        try:
+            yield files.read(libraries.save(model, Path(folder), key)), reference
+        except SourceError as error:  # the file that it was put into is gone when somebody reads this
+            message = re.sub(rf"{re.escape(folder)}/\S+", f"{key}: {recipe.source}", error.message)
+            raise SourceError(message, error.fix) from error
 
 
 def _prediction(recipe: ForestRecipe, shape: Shape) -> Prediction:
@@ -244,7 +249,8 @@ def _parity(
             f"{recipe.path}: {prediction} differ from those of {reference.library} {reference.version}: "
             f"{scores[worst]:.7g} and {own[worst]:.7g} for {kind} {int(worst[0]) % max(len(real), 1)} "
             f"({relative:.1e} relative, tolerance {recipe.tolerance:g})",
-            "the file is not served as it is; say what its objective is in an issue, or serve it as ONNX",
+            "the backend does not run it as its library does (LightGBM's zero_as_missing is one reason): train it "
+            "without what differs, or serve it as ONNX",
         )
     return Parity(
         reference.library, reference.version, len(real), len(probes), float(differences[worst]), relative, changed

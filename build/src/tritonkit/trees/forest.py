@@ -151,6 +151,8 @@ def as_error(error: ForestError, file: ForestFile) -> SourceError | MissingError
         return MissingError(f"{file.path}: {text}, which reads forests", "pip install 'tritonkit[trees]'")
     written = f" ({file.library} {file.version})" if file.version else ""
     fix = "save it again with a version of its library that treelite 4 reads: docs/trees.md"
+    if "linear trees" in text:
+        fix = "train it without linear_tree"
     if "targets" in text:
         fix = "train a forest for each target, or serve it as ONNX"
     if file.model_type == "treelite_checkpoint" and "major" in text:

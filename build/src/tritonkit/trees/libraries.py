@@ -76,6 +76,11 @@ def of_model(model: Any, where: str) -> Reference:
     package = type(booster).__module__.partition(".")[0]
     version = importlib.import_module(package).__version__
     if package == "xgboost":
+        if '"gblinear"' in booster.save_config():
+            raise SourceError(
+                f"{where}: booster gblinear is a linear model, without trees",
+                "serve it as ONNX, or train with booster gbtree",
+            )
         return Reference("xgboost", version, _xgboost(booster), notes=_xgboost_notes(booster))
     if package == "lightgbm":
         return Reference("lightgbm", version, lambda rows: _columns(booster.predict(rows)))
