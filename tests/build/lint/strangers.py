@@ -260,7 +260,8 @@ parameters: { key: "DISABLE_OPTIMIZED_EXECUTION" value: { string_value: "true" }
                  'output [ { name: "OUT" data_type: TYPE_FP32 dims: [ 3, 224, 224 ] } ]\n', "1/model.dali": "x"},
         "trees": {"config.pbtxt": 'backend: "fil"\nmax_batch_size: 1024\ninput [ { name: "input__0" data_type: TYPE_FP32 '
                   'dims: [ 32 ] } ]\noutput [ { name: "output__0" data_type: TYPE_FP32 dims: [ 1 ] } ]\n'
-                  'parameters [ { key: "model_type" value: { string_value: "xgboost" } } ]\n', "1/xgboost.model": "x"},
+                  'parameters [ { key: "model_type" value: { string_value: "xgboost" } }, { key: "is_classifier" value: { '
+                  'string_value: "false" } } ]\n', "1/xgboost.model": "x"},
         "own_backend": {"config.pbtxt": 'backend: "mine"\ninput [ { name: "a" data_type: TYPE_BF16 dims: 1 } ]\n',
                         "libtriton_mine.so": "x", "1/.gitkeep": ""},
         "checked": {"config.pbtxt": 'backend: "onnxruntime"\nmodel_repository_agents { agents [ { name: "checksum" parameters { '

@@ -200,7 +200,7 @@ def forest_threshold(model: Model, _: Context) -> Iterator[Problem]:
             )  # fmt: skip
 
 
-@rule("TK186", "forest-task", "error", "a regression that is served as a classifier", source=_MODEL)
+@rule("TK186", "forest-task", "warning", "a regression that is served as a classifier", source=_MODEL)
 def forest_task(model: Model, _: Context) -> Iterator[Problem]:
     """With `is_classifier` and without `predict_proba` the backend makes 0 or 1 of each value. A regression asked for
     probabilities answers with its values, whatever they are called.
