@@ -124,11 +124,11 @@ def test_the_next_server_removes_the_memory_that_a_killed_one_and_its_killed_par
     assert process.stdout is not None
     server = psutil.Process(int(process.stdout.readline()))
     everything = [process.pid, server.pid, *(stub.pid for stub in server.children())]
+    assert regions(process.pid)
     for number in (signal.SIGSTOP, signal.SIGKILL):  # first the parent, which would tidy up
         for pid in everything:
             os.kill(pid, number)
     process.communicate()
-    assert regions(process.pid)
     with TritonServer(repository):
         assert not regions(process.pid)
 
