@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tritonkit.cli import forests, language_models
-from tritonkit.cli.output import RECIPES, Verbs, make_table, out, print_json
+from tritonkit.cli.output import RECIPES, Verbs, make_table, out, print_json, write_recipe
 from tritonkit.errors import InputError, OutputError
 from tritonkit.queue_limits import QueueLimits
 from tritonkit.recipe import MOST_BATCH, PRECISIONS, LanguageRecipe, Recipe
@@ -247,7 +246,7 @@ def _worst(facts: dict[str, Any]) -> str:
 
 
 def _init(options: argparse.Namespace) -> int:
-    from tritonkit import atomic, initialise, llm, sources, trees
+    from tritonkit import initialise, llm, sources, trees
     from tritonkit.trees import libraries
 
     if trees.is_forest(Path(options.model)):
@@ -266,9 +265,5 @@ def _init(options: argparse.Namespace) -> int:
         if not libraries.is_model(error.value):
             raise
         return forests.init(options, error.value)
-    path: Path = options.output or Path(f"{found.name}.yaml")
-    if path.exists():
-        raise OutputError(f"{path} exists", "name another file with --output")
-    atomic.write(path, initialise.as_yaml(found).encode())
-    out.print(f"wrote {path}; next: tritonkit build {shlex.quote(str(path))}", soft_wrap=True, markup=False)
+    write_recipe(options.output or Path(f"{found.name}.yaml"), initialise.as_yaml(found))
     return 0

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tritonkit.cli.output import out
-from tritonkit.errors import InputError, OutputError
+from tritonkit.cli.output import out, write_recipe
+from tritonkit.errors import InputError
 from tritonkit.recipe import ForestRecipe, Recipe
 
 
@@ -55,7 +54,7 @@ def init(options: argparse.Namespace, model: object | None = None) -> int:
     Raises:
         TritonkitError: It is no forest that the backend serves, or the place is taken.
     """
-    from tritonkit import atomic, initialise
+    from tritonkit import initialise
     from tritonkit.trees import sketch
 
     if options.input:
@@ -66,9 +65,5 @@ def init(options: argparse.Namespace, model: object | None = None) -> int:
     else:
         reference = initialise.reference(options.model, directory)
         name, text = sketch.of_model(model, reference, initialise.name_of_reference(reference))
-    path: Path = options.output or Path(f"{name}.yaml")
-    if path.exists():
-        raise OutputError(f"{path} exists", "name another file with --output")
-    atomic.write(path, text.encode())
-    out.print(f"wrote {path}; next: tritonkit build {shlex.quote(str(path))}", soft_wrap=True, markup=False)
+    write_recipe(options.output or Path(f"{name}.yaml"), text)
     return 0

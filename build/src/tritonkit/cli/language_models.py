@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tritonkit.cli.output import make_table, out, print_json
-from tritonkit.errors import InputError, OutputError
+from tritonkit.cli.output import make_table, out, print_json, write_recipe
+from tritonkit.errors import InputError
 from tritonkit.recipe import LanguageRecipe, Recipe, image_of
 
 if TYPE_CHECKING:
@@ -82,13 +81,8 @@ def _build(options: argparse.Namespace, checked: Sequence[Checked]) -> Built:
 
 def init(options: argparse.Namespace) -> int:
     """Write a first recipe for a directory with a model that generates text."""
-    from tritonkit import atomic
     from tritonkit.llm import sketch
 
     name, text = sketch.recipe(Path(options.model), (options.output or Path("recipe.yaml")).absolute().parent)
-    path: Path = options.output or Path(f"{name}.yaml")
-    if path.exists():
-        raise OutputError(f"{path} exists", "name another file with --output")
-    atomic.write(path, text.encode())
-    out.print(f"wrote {path}; next: tritonkit build {shlex.quote(str(path))}", soft_wrap=True, markup=False)
+    write_recipe(options.output or Path(f"{name}.yaml"), text)
     return 0

@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tritonkit.errors import TritonkitError
+from tritonkit.errors import OutputError, TritonkitError
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 out = Console(highlight=False)
@@ -132,3 +133,17 @@ def _strict(data: object) -> object:
     if isinstance(data, float) and not math.isfinite(data):
         return "NaN" if math.isnan(data) else "Infinity" if data > 0 else "-Infinity"
     return data.encode(errors="backslashreplace").decode() if isinstance(data, str) else data
+
+
+def write_recipe(path: Path, text: str) -> None:
+    """Write a first recipe, and print how it is built.
+
+    Raises:
+        OutputError: There is a file of that name.
+    """
+    from tritonkit import atomic
+
+    if path.exists():
+        raise OutputError(f"{path} exists", "name another file with --output")
+    atomic.write(path, text.encode())
+    out.print(f"wrote {path}; next: tritonkit build {shlex.quote(str(path))}", soft_wrap=True, markup=False)

@@ -40,10 +40,10 @@ class EngineEnvironment:
         return {"TRITONKIT_VLLM_PYTHON": str(self.python), "TRITONKIT_VLLM_DEVICE": self.device}
 
 
-def find(device: Device | None = None) -> EngineEnvironment | None:
-    """The environment of vLLM, if it is installed."""
+def find(device: Device | None = None, interpreter: Interpreter | None = None) -> EngineEnvironment | None:
+    """The environment of vLLM, if it is installed; whoever knows the server's interpreter saves looking for it."""
     device = device or runtime.detect_device()
-    environment = EngineEnvironment(_home(device, runtime.find_interpreter()), device)
+    environment = EngineEnvironment(_home(device, interpreter or runtime.find_interpreter()), device)
     return environment if (environment.path / "complete").is_file() else None
 
 
@@ -54,9 +54,9 @@ def install(device: Device | None = None) -> EngineEnvironment:
         MissingError: A package cannot be had, or this machine cannot run the server.
     """
     device = device or runtime.detect_device()
-    if environment := find(device):
-        return environment
     interpreter = runtime.find_interpreter()
+    if environment := find(device, interpreter):
+        return environment
     target = _home(device, interpreter)
     with progress.steps("vLLM", 1) as steps, atomic.staging(target) as stage:
         steps.next(f"install it for {device} ({'2.4' if device == 'cpu' else '10'} GiB)")

@@ -7,20 +7,16 @@ address of its OpenAI API once it answers.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2 as pb
 
 from tritonkit.errors import MissingError
 from tritonkit.recipe import image_of
 from tritonkit.repository import ownership
-from tritonkit.server import engine_environment
+from tritonkit.server import engine_environment, model_configs
 from tritonkit.server.runtime import Device
 
-CONFIG = "config.pbtxt"
 STATES = "vllm-*.json"
 
 
@@ -59,15 +55,21 @@ def models_of(repository: Path, models: Collection[str] = ()) -> list[str]:
         repository: Where they lie.
         models: Those that are to be served; all if empty.
     """
-    return [name for name, backend in _backends(repository, models) if backend == "vllm"]
+    folders = (path.parent for path in sorted(repository.glob(f"*/{model_configs.CONFIG}")))
+    return [
+        folder.name
+        for folder in folders
+        if (not models or folder.name in models) and (config := model_configs.read(folder)) and config.backend == "vllm"
+    ]
 
 
-def check(repository: Path, models: Collection[str] = (), device: Device | None = None) -> None:
+def check(repository: Path, models: Collection[str], of_vllm: Collection[str], device: Device | None = None) -> None:
     """Refuse language models whose engine the embedded server lacks.
 
     Args:
         repository: Where they lie.
         models: Those that are to be served; all if empty.
+        of_vllm: Those of them that vLLM serves: :func:`models_of`.
         device: What the server is for.
 
     Raises:
@@ -83,21 +85,9 @@ def check(repository: Path, models: Collection[str] = (), device: Device | None 
                 f"serve the repository with {image_of('tensorrt_llm')} (docs/llm.md), or one model of the others: "
                 f"tritonkit serve {repository} --recipe FILE",
             )
-    names = models_of(repository, models)
-    if names and engine_environment.find(device) is None:
+    if of_vllm and engine_environment.find(device) is None:
         raise MissingError(
-            f"{', '.join(names)}: served by vLLM, which is not installed for the Triton server",
+            f"{', '.join(of_vllm)}: served by vLLM, which is not installed for the Triton server",
             "run `tritonkit install-server --engine vllm`; without these models: "
             f"tritonkit serve {repository} --recipe FILE",
         )
-
-
-def _backends(repository: Path, models: Collection[str]) -> Iterator[tuple[str, str]]:
-    for path in sorted(repository.glob(f"*/{CONFIG}")):
-        if models and path.parent.name not in models:
-            continue
-        try:
-            config = text_format.Parse(path.read_text(encoding="utf-8"), pb.ModelConfig())
-        except (OSError, ValueError, text_format.ParseError):
-            continue  # Triton says what is wrong with it
-        yield path.parent.name, config.backend

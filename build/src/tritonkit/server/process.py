@@ -105,12 +105,12 @@ class TritonServer:
                 "--watch loads models by itself, and --model-control-mode says who else does", "leave one of them out"
             )
         chosen = ("--model-control-mode", "--exit-on-error")  # the caller says what has to load
+        of_vllm = language_models.models_of(self.repository, models)
         if watch or not any(argument.startswith(chosen) for argument in arguments):
-            language_models.check(self.repository, models, runtime.device if runtime else None)
+            language_models.check(self.repository, models, of_vllm, runtime.device if runtime else None)
         self.runtime = runtime or find()
         self.arguments = (*arguments, *reload.ARGUMENTS) if watch else tuple(arguments)
-        count = len(language_models.models_of(self.repository, models))
-        self.timeout_s = timeout_s or max(TIMEOUT_S, LANGUAGE_MODEL_TIMEOUT_S * count)
+        self.timeout_s = timeout_s or max(TIMEOUT_S, LANGUAGE_MODEL_TIMEOUT_S * len(of_vllm))
         self.exit_timeout_s = exit_timeout_s
         self.cores = tuple(cores)
         self.keep_queue_bounds = keep_queue_bounds
@@ -287,7 +287,7 @@ class TritonServer:
         )  # fmt: skip
 
     def _environment(self) -> dict[str, str]:
-        engine = engine_environment.find(self.runtime.device)
+        engine = engine_environment.find(self.runtime.device, self.runtime.interpreter)
         variables = self.runtime.environment() | {"TRITONKIT_SERVER_DIRECTORY": str(self._work)}
         return variables | (engine.variables() if engine else {})
 

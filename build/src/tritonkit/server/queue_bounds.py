@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2 as pb
 
-CONFIG = "config.pbtxt"
+from tritonkit.server import model_configs
+from tritonkit.server.model_configs import CONFIG
+
 STALLS_BEFORE = "26.08"
 # These read configurations later, or other ones: a copy made now would be out of date or pass them by.
 _READS_LATER = ("--model-control-mode", "--model-config-name", "--repository-poll-secs")
@@ -80,9 +81,8 @@ def lift_in(copy: Path) -> list[str]:
 
 def _unbounded(folder: Path) -> str:
     """The configuration without bounds; empty where it has none, or cannot be read, which Triton will say."""
-    try:
-        config = text_format.Parse((folder / CONFIG).read_text(encoding="utf-8"), pb.ModelConfig())
-    except (OSError, ValueError, text_format.ParseError):
+    config = model_configs.read(folder)
+    if config is None:
         return ""
     batching = config.dynamic_batching
     policies = [batching.default_queue_policy, *batching.priority_queue_policy.values()]

@@ -19,13 +19,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote
 
-from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from tritonkit import atomic
 from tritonkit.errors import OutputError
 from tritonkit.repository import ownership
-from tritonkit.server import queue_bounds
+from tritonkit.server import model_configs, queue_bounds
 
 ARGUMENTS = ("--model-control-mode=explicit", "--load-model=*")
 LOOK_EVERY_S = 1.0  # a change is taken up once two looks in a row see the same
@@ -240,14 +239,9 @@ def _digest(folder: Path) -> str:
 
 def _configs(repository: Path) -> dict[str, pb.ModelConfig]:
     """The configurations that can be read."""
-    found = {}
-    for folder in repository.iterdir():
-        try:
-            text = (folder / queue_bounds.CONFIG).read_text(encoding="utf-8")
-            found[folder.name] = text_format.Parse(text, pb.ModelConfig())
-        except (OSError, ValueError, text_format.ParseError):
-            continue
-    return found
+    return {
+        folder.name: config for folder in repository.iterdir() if (config := model_configs.read(folder)) is not None
+    }
 
 
 def _steps(name: str, configs: Mapping[str, pb.ModelConfig], above: frozenset[str] = frozenset()) -> set[str]:
