@@ -6,14 +6,17 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar
 
 from load.generator import Generator
 from load.plan import Plan
 from load.result import ModelResult
 from load.target import Target
-from reporting.comparison_result import Row
+from reporting.comparison_result import Row, Trial
+from reporting.page import short
 from tuning.asking import Asker, at_least
 from tuning.cores import Cores
 from tuning.limit import Ask, Bracket, Probe, bracket, interval
@@ -25,11 +28,13 @@ from tritonkit.recipe import Recipe, Slo
 
 # Callers of the trials that choose a variant: on a GPU as many as its largest batches hold.
 IN_FLIGHT: dict[Target, int] = {"cpu": 8, "cuda": 64}
-TRIALS = 2  # of each variant, in turns
 FIRST_STRIDE, STRIDE = 1.4, 1.15  # between the first rates of a round, and of the rounds after it
 HALF_TIMES = 2  # as long as other runs: the run at half the capacity
 PATIENCE, PAUSE_S = 4, 5.0  # tries at a rate that the generator could not keep, and between them
 SURE = 0.5  # the interval is of the rate that meets the SLO as often as not
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,14 @@ class Effort:
         warm_up_s: Before it.
         rounds: Searches for each contender's capacity.
         resolution: Factor between the rates that are told apart.
+        trials: Of each way to serve a model, in turns, before one is chosen.
     """
 
     seconds: float = 4.0
     warm_up_s: float = 1.0
     rounds: int = 3
     resolution: float = 1.05
+    trials: int = 2
 
     @property
     def plan(self) -> Plan:
@@ -97,6 +104,7 @@ class Entry:
         problem: Why it was not measured further.
         fix: What cures that.
         failures: Candidates that did not start, each with its reason.
+        trials: What the others did.
     """
 
     name: str
@@ -114,6 +122,7 @@ class Entry:
     problem: str | None = None
     fix: str = ""
     failures: list[str] = field(default_factory=list)
+    trials: tuple[Trial, ...] = ()
 
     @property
     def capacity(self) -> float | None:
@@ -128,10 +137,16 @@ class Entry:
         """What is known of a capacity whose search was interrupted."""
         if self.rates:
             return None
-        rates = [probe.rate for probe in self.probes if probe.met]
-        return "interrupted; " + (
-            f"it meets the SLO at {max(rates):.0f} requests/s" if rates else "no rate met the SLO yet"
-        )
+        if rates := [probe.rate for probe in self.probes if probe.met]:
+            return f"interrupted; it meets the SLO at {max(rates):.0f} requests/s"
+        chosen = [trial for trial in self.trials if self.chosen and trial.settings == self.chosen.settings]
+        if chosen:
+            trial = chosen[0]
+            return (
+                f"interrupted; {trial.callers} callers who wait got {short(trial.throughput)} answers/s "
+                f"(p99 {short(trial.p99_ms)} ms), no rate was looked for yet"
+            )
+        return "interrupted; no rate was looked for yet"
 
     def row(self) -> Row:
         """For the report."""
@@ -154,6 +169,7 @@ class Entry:
             fix=self.fix,
             late_at=min(self.asker.late_at) if self.asker and self.asker.late_at else None,
             as_configured=chosen.as_configured,
+            trials=self.trials,
         )
 
 
@@ -196,44 +212,88 @@ def _enter(
 ) -> None:
     """Start every candidate, and keep the best one with callers who wait (:func:`best`)."""
     assert recipe.slo is not None
-    callers = IN_FLIGHT[stage.target]
     running: list[tuple[Candidate, Contender, Generator, contextlib.ExitStack]] = []
     with contextlib.ExitStack() as trial:
-        for candidate in entry.candidates:
-            say(f"{entry.name}: start ({candidate.settings})")
-            own = trial.enter_context(contextlib.ExitStack())
-            try:
-                contender = _started(own, candidate)
-            except CheckFailed as error:  # one that this model or this machine is not for; the others may do
-                if not running and candidate is entry.candidates[-1]:
-                    raise
-                entry.failures.append(f"not started ({candidate.settings}): {error.message}")
+        stacks = [trial.enter_context(contextlib.ExitStack()) for _ in entry.candidates]
+        # On a CPU all have one core. Threads outlive servers: the kernel ends a server with the thread that started it.
+        pool = None if stage.target == "cpu" else stack.enter_context(futures.ThreadPoolExecutor(len(stacks)))
+        starts = [partial(_start, entry, say, *each) for each in zip(entry.candidates, stacks, strict=True)]
+        started = _together(pool, starts)
+        for candidate, own, contender in zip(entry.candidates, stacks, started, strict=True):
+            if isinstance(contender, CheckFailed):  # one that this model or this machine is not for; others may do
+                entry.failures.append(f"not started ({candidate.settings}): {contender.message}")
+                last = contender
                 continue
             load = stage.cores.generator
             generator = Generator(
                 contender.url, USERS[contender.protocol], [recipe.path], core=load[0], processes=len(load)
             )
             running.append((candidate, contender, own.enter_context(generator), own))
+        if not running:
+            raise last
+        callers = IN_FLIGHT[stage.target]
         plan = replace(effort.plan, users=callers, duration_s=max(effort.seconds / 2, 1))
-        trials: list[list[ModelResult]] = [[] for _ in running]
-        for _ in range(TRIALS):
-            for (candidate, contender, generator, _), results in zip(running, trials, strict=True):
+        results: list[list[ModelResult]] = [[] for _ in running]
+        for _ in range(effort.trials):
+            for (candidate, contender, generator, _), own_results in zip(running, results, strict=True):
                 say(f"{entry.name}: {callers} callers ({candidate.settings})")
-                with contender.awake():
-                    results.append(generator.run(plan, slo=recipe.slo).model)
-        place = best(trials, recipe.slo)
-        entry.guess = _throughput(trials[place])
+                own_results.append(_valid(contender, partial(_with_callers, generator, plan, recipe.slo)))
+                entry.trials = _trials([candidate for candidate, *_ in running], results, callers, recipe.slo)
+        place = best(results, recipe.slo)
+        entry.guess = _throughput(results[place])
         entry.chosen, entry.contender, generator, own = running[place]
         stack.enter_context(own.pop_all())
+        _together(pool, [others.close for others in stacks])
     entry.asker = Asker(generator, recipe.slo, effort.plan, lenient=stage.target == "cuda")
 
 
-def _started(stack: contextlib.ExitStack, candidate: Candidate) -> Contender:
-    """The candidate, running; a start that fails is tried once more, as some give their own processes a second."""
+def _start(
+    entry: Entry, say: Callable[[str], None], candidate: Candidate, own: contextlib.ExitStack
+) -> Contender | CheckFailed:
+    """A candidate, running until its stack is closed, or why it does not run; a failed start is tried once more.
+
+    Some servers give their own processes only a second.
+    """
+    say(f"{entry.name}: start ({candidate.settings})")
     try:
-        return stack.enter_context(candidate.make())
+        return own.enter_context(candidate.make())
     except CheckFailed:
-        return stack.enter_context(candidate.make())
+        try:
+            return own.enter_context(candidate.make())
+        except CheckFailed as error:
+            return error
+
+
+def _with_callers(generator: Generator, plan: Plan, slo: Slo) -> ModelResult:
+    return generator.run(plan, slo=slo).model
+
+
+def _together(pool: futures.Executor | None, tasks: Sequence[Callable[[], T]]) -> list[T]:
+    """What tasks return: at the same time in a pool, else in turn; none runs on when this ends."""
+    if pool is None:
+        return [task() for task in tasks]
+    running = [pool.submit(task) for task in tasks]
+    try:
+        return [task.result() for task in running]
+    finally:
+        futures.wait(running)
+
+
+def _trials(
+    candidates: Sequence[Candidate], results: Sequence[Sequence[ModelResult]], callers: int, slo: Slo
+) -> tuple[Trial, ...]:
+    """For the report: those that have been tried at least once."""
+    return tuple(
+        Trial(
+            candidate.settings,
+            callers,
+            _throughput(own),
+            max((result.latency.p99 for result in own if result.latency), default=None),
+            in_slo=all(_keeps(result, slo) for result in own),
+        )
+        for candidate, own in zip(candidates, results, strict=True)
+        if own
+    )
 
 
 def best(trials: Sequence[Sequence[ModelResult]], slo: Slo) -> int:
@@ -282,7 +342,7 @@ def _patient(entry: Entry, number: int, effort: Effort, say: Callable[[str], Non
     def run(rate: float) -> Probe:
         place = f"round {number + 1} of {effort.rounds}, {entry.name}: {rate:.0f} requests/s"
         say(place)
-        probe = _valid(entry, rate)
+        probe = _ask(entry, rate)
         entry.probes.append(probe)
         say(f"{place} {'meets the SLO' if probe.met else probe.said}")
         return probe
@@ -295,27 +355,33 @@ def _patient(entry: Entry, number: int, effort: Effort, say: Callable[[str], Non
     return ask
 
 
-def _valid(entry: Entry, rate: float) -> Probe:
-    """One run; a machine that is too busy to keep the schedule gets some time to recover."""
-    assert entry.asker is not None
-    assert entry.contender is not None
-    tries = 0
-    while True:
+def _valid(contender: Contender, run: Callable[[], T]) -> T:
+    """One run while a contender is awake; a machine that is too busy for it gets some time to recover.
+
+    So does a server that answers its first request with an error: some do, for requests that waited while they stood
+    still.
+    """
+    for _ in range(PATIENCE - 1):
         try:
-            with entry.contender.awake():
-                return entry.asker(rate)
+            with contender.awake():
+                return run()
         except CheckFailed:
-            if (tries := tries + 1) == PATIENCE:
-                raise
             time.sleep(PAUSE_S)
+    with contender.awake():
+        return run()
+
+
+def _ask(entry: Entry, rate: float) -> Probe:
+    assert entry.contender is not None
+    assert entry.asker is not None
+    return _valid(entry.contender, partial(entry.asker, rate))
 
 
 def _finish(entry: Entry, effort: Effort, say: Callable[[str], None]) -> None:
     """Latency at half of the capacity, then memory."""
-    assert entry.asker is not None
     assert entry.contender is not None
     rate = (entry.capacity or 0.0) / 2
     say(f"{entry.name}: half of its capacity, {rate:.0f} requests/s")
     entry.asker.plan = replace(effort.plan, duration_s=HALF_TIMES * effort.seconds)
-    entry.half = _valid(entry, rate)
+    entry.half = _ask(entry, rate)
     entry.memory_bytes = harness.memory_bytes(entry.contender.processes())

@@ -12,6 +12,25 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Trial:
+    """What one way to serve the model did with callers who wait for each answer.
+
+    Attributes:
+        settings: The way, in words.
+        callers: How many there were.
+        throughput: Answers a second: the median of the trials.
+        p99_ms: The 99th percentile of latency, the highest of the trials; None where nothing was answered.
+        in_slo: Every trial kept the SLO's latency.
+    """
+
+    settings: str
+    callers: int
+    throughput: float
+    p99_ms: float | None
+    in_slo: bool
+
+
+@dataclass(frozen=True)
 class Row:
     """One server with one model; a figure that could not be had is None, and ``problem`` says why.
 
@@ -32,6 +51,7 @@ class Row:
         fix: What cures that, as the error says; empty where nothing is known.
         late_at: The lowest rate that the generator could not keep for it, requests/s; None where it kept all.
         as_configured: It ran as its recipe says; False where ours was faster in another way.
+        trials: Every way to serve the model that was tried; one of them was measured.
     """
 
     name: str
@@ -50,6 +70,7 @@ class Row:
     fix: str = ""
     late_at: float | None = None
     as_configured: bool = True
+    trials: tuple[Trial, ...] = ()
 
     @property
     def key(self) -> str:

@@ -34,7 +34,7 @@ FIRST_RATE = 50.0  # where the gate measured no speed
 MOST_FIRST_RATE = 500.0
 LOADS_S = 3.0  # a configuration, roughly
 Say = Callable[[str], None]
-PROBES = 3  # that a final round takes, roughly
+PROBES = 4  # that a configuration takes in a final round, roughly (median of 37 on two cores: 18 s)
 TRIAL_PROBES = 6  # that the first trials take, roughly: nothing is known yet of where the limit is
 QUALIFIERS = 3  # trials that are measured again: the estimate that put one of them first is partly luck
 CHOOSING_RUNS = 13  # that `choose` takes, at most as a rule
@@ -64,21 +64,36 @@ class Effort:
     finalists: int = 2
 
     @property
+    def limit_s(self) -> float:
+        """Seconds that one configuration takes in one round of the final, roughly."""
+        return LOADS_S + PROBES * (self.final_s + self.warm_up_s)
+
+    @property
     def final_takes_s(self) -> float:
         """Seconds that the final takes, roughly."""
-        limits = QUALIFIERS + (2 + self.finalists) * self.rounds
-        return limits * (LOADS_S + PROBES * (self.final_s + self.warm_up_s))
+        return (QUALIFIERS + (2 + self.finalists) * self.rounds) * self.limit_s
+
+    def field(self, left_s: float) -> tuple[int, int]:
+        """How many of the best trials take part in a final of so many seconds, and how many are measured before it.
+
+        Whole rounds come first: with fewer than :data:`comparison.LEAST_ROUNDS` no gain can be claimed at all.
+        """
+        for finalists, qualifiers in ((self.finalists, QUALIFIERS), (self.finalists, 0)):
+            limits = qualifiers + (2 + finalists) * comparison.LEAST_ROUNDS
+            if limits * self.limit_s <= COMPARING * left_s:
+                return finalists, qualifiers
+        return 1, 0
 
     def least_s(self, held: References, search: Search) -> float:
         """Seconds of what is measured whatever the budget, roughly, without the build.
 
-        What is served now and Triton's default as trials, unless they have been; both and the finalists in one round;
-        the winner without a pause. The best, and the first of a second round, are loaded before the time is looked at.
+        What is served now and Triton's default as trials, unless they have been; both and the best in one round; the
+        winner without a pause. The first of a second round is loaded before the time is looked at.
         """
         references = {held.current, held.default}
         tried = {trial.settings for trial in search.ranked()} | references
-        entrants = len(references) + min(self.finalists, len(tried - references))
-        loads = held.missing(search) + min(QUALIFIERS, len(tried)) + entrants + 2
+        entrants = len(references) + min(1, len(tried - references))
+        loads = held.missing(search) + entrants + 2
         probes_s = held.missing(search) * TRIAL_PROBES * (self.probe_s + self.warm_up_s)
         return loads * LOADS_S + probes_s + (entrants * PROBES + 1) * (self.final_s + self.warm_up_s)
 
@@ -248,7 +263,8 @@ def final(
         last = end - (1 - share) * left_s if left_s < math.inf else math.inf
         return limit.until(ask, last, effort.final_s)
 
-    best = qualified(rig.configure, until(QUALIFYING), search, say)[: effort.finalists]
+    finalists, qualifiers = effort.field(left_s)
+    best = qualified(rig.configure, until(QUALIFYING), search, say, qualifiers)[:finalists]
     entrants = _entrants(held, [one.settings for one in best])
     highest = best[0].capacity or FIRST_RATE
     known = {trial.settings: trial.outcome.estimate or highest for trial in search.trials}
@@ -312,24 +328,27 @@ def _confirmed(ask: Ask, rate: float) -> Capacity | None:
 
 def choose(rig: Configurable, search: Search, say: Say = lambda _: None) -> list[Measured]:
     """The best trials measured again, the best one first: all of them once, and the better two of them twice."""
-    once = qualified(rig.configure, rig.ask, search, say)
+    once = qualified(rig.configure, rig.ask, search, say, QUALIFIERS)
     guesses = {one.settings: one.capacity or FIRST_RATE for one in once[:2]}
     again = comparison.rounds(rig.configure, rig.ask, guesses, 1, say)
     both = [one.and_then(again[one.settings]) for one in once[:2]]
     return [*sorted(both, key=lambda one: -one.capacity), *once[2:]]
 
 
-def qualified(
-    configure: Callable[[Settings], None], ask: Ask, search: Search, say: Say = lambda _: None
-) -> list[Measured]:
-    """The best trials, each measured once more; the best first. Their own estimates count as a round."""
-    known = {trial.settings: trial.outcome.estimate or FIRST_RATE for trial in search.ranked()[:QUALIFIERS]}
+def qualified(configure: Callable[[Settings], None], ask: Ask, search: Search, say: Say, again: int) -> list[Measured]:
+    """The trials that were measured, the best first; the first of them, ``again`` in number, after one more round.
+
+    A trial's own estimate counts as a round, too. Where any are measured again, only those are returned.
+    """
+    known = {trial.settings: trial.outcome.estimate or FIRST_RATE for trial in search.ranked()}
+    if not again:
+        return [Measured(settings, (guess,), None, 0) for settings, guess in known.items()]
     both = []
-    for settings, guess in known.items():
+    for settings, guess in list(known.items())[:again]:
         once = Measured(settings, (guess,), None, 0)
         with contextlib.suppress(Ended, CheckFailed):
-            again = comparison.rounds(configure, ask, {settings: guess}, 1, lambda text: say(f"once more, {text}"))
-            once = once.and_then(again[settings])
+            later = comparison.rounds(configure, ask, {settings: guess}, 1, lambda text: say(f"once more, {text}"))
+            once = once.and_then(later[settings])
         both.append(once)
     return sorted(both, key=lambda one: -one.capacity)
 

@@ -348,7 +348,27 @@ def test_ctrl_c_leaves_a_partial_report_and_no_process(
     result = json.loads((tmp_path / "compare/result.json").read_text())
     assert result["partial"] is True
     (rows,) = result["models"].values()
-    assert [row["problem"] for row in rows] == ["interrupted; no rate met the SLO yet"] * 2
+    ours, theirs = (row["problem"] for row in rows)
+    assert ours.startswith("interrupted; 8 callers who wait got ")
+    assert theirs == "interrupted; no rate was looked for yet"
+
+
+def test_on_a_gpu_all_ways_of_a_server_start_at_once_and_what_each_did_is_kept(project: Path, subject: Subject) -> None:
+    repository, protocols = project / "model_repository", ("grpc", "kserve")
+    ours = [partial(harness.Ours, subject, protocol, repository, [SERVER_CORE]) for protocol in protocols]
+    entry = Entry("tritonkit", "1", [Candidate(*each) for each in zip(protocols, (1, 1), ours, strict=True)], ours=True)
+
+    def interrupt(text: str) -> None:
+        if text.startswith("round"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        contest.hold(
+            [entry], recipe.load_graph(project / "tiny.yaml"), compare.QUICK, replace(STAGE, target="cuda"), interrupt
+        )
+    assert [trial.settings for trial in entry.trials] == [*protocols]
+    assert all(trial.throughput > 0 for trial in entry.trials)
+    assert "interrupted; 64 callers who wait got" in (entry.row().problem or "")
 
 
 @pytest.mark.parametrize(

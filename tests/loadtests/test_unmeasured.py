@@ -82,14 +82,23 @@ def test_a_generator_that_can_send_nothing_ends_a_comparison() -> None:
 
 def test_the_least_that_a_search_takes_is_what_no_budget_leaves_out() -> None:
     search, held = Search(SPACE, OPENING), References(OPENING[0], OPENING[1])
-    runs_s = (2 * 3 + 1) * 4.5  # both in one round, and the winner once more
-    assert Effort().least_s(held, search) == (2 + 2 + 2 + 2) * 3.0 + 2 * 6 * 2.5 + runs_s
+    runs_s = (2 * 4 + 1) * 4.5  # both in one round, and the winner once more
+    assert Effort().least_s(held, search) == (2 + 2 + 2) * 3.0 + 2 * 6 * 2.5 + runs_s
     for _ in OPENING:
         settings = search.propose()
         assert settings is not None
         search.tell(settings, Outcome("measured", 10.0, 10.0))
-    assert Effort().least_s(held, search) == (3 + 3 + 2) * 3.0 + runs_s + 3 * 4.5  # with a third that was tried
-    assert Effort().least_s(References(OPENING[1], OPENING[1]), search) == (3 + 3 + 2) * 3.0 + runs_s + 3 * 4.5
+    assert Effort().least_s(held, search) == (3 + 2) * 3.0 + runs_s + 4 * 4.5  # with a third that was tried
+    assert Effort().least_s(References(OPENING[1], OPENING[1]), search) == (2 + 2) * 3.0 + runs_s
+
+
+def test_a_short_final_gives_up_finalists_before_it_gives_up_rounds() -> None:
+    effort = Effort()
+    whole = (3 + 4 * 3) * effort.limit_s / 0.75
+    assert effort.field(whole) == (2, 3)
+    assert effort.field(whole - 1) == (2, 0)
+    assert effort.field(250.0) == effort.field(0.0) == (1, 0)
+    assert effort.field(float("inf")) == (2, 3)
 
 
 def busy(_: float) -> Probe:
