@@ -27,7 +27,7 @@ def render(result: ComparisonResult) -> str:
 
 def headline(result: ComparisonResult) -> Headline:
     """On how many models ours is first, and by how much; whatever that is."""
-    wins, losses, why = 0, 0, []
+    wins, losses, compared, why = 0, 0, 0, []
     for model, found in result.models.items():
         ours = next((row for row in found if row.ours), None)
         best = next((row for row in ordered(found) if not row.ours), None)
@@ -36,6 +36,7 @@ def headline(result: ComparisonResult) -> Headline:
             missing = "no other server" if ours and ours.capacity is not None else "tritonkit"
             why.append(f"{model}: {missing} could not be measured.")
             continue
+        compared += 1
         if not overlap(ours, best):
             wins += ratio > 1
             losses += ratio < 1
@@ -45,6 +46,8 @@ def headline(result: ComparisonResult) -> Headline:
     count = len(result.models)
     if wins == count > 0:
         return Headline("unsure" if result.partial else "good", "tritonkit serves the most", tuple(why))
+    if not compared:
+        return Headline("bad", "Nothing could be compared", tuple(why))
     title = f"tritonkit is clearly first on {wins or 'none'} of {counted(count, 'model')}"
     return Headline("bad" if losses and not wins else "unsure", title, tuple(why))
 

@@ -37,7 +37,7 @@ LEVEL = (row("tritonkit", 101, ours=True), row("A", 100))
         ((AHEAD, BEHIND), "unsure", "tritonkit is clearly first on 1 of 2 models"),
         ((LEVEL,), "unsure", "tritonkit is clearly first on none of 1 model"),
         ((BEHIND,), "bad", "tritonkit is clearly first on none of 1 model"),
-        ((), "unsure", "tritonkit is clearly first on none of 0 models"),
+        ((), "bad", "Nothing could be compared"),
     ],
 )
 def test_the_headline_claims_only_what_the_intervals_allow(
@@ -45,6 +45,11 @@ def test_the_headline_claims_only_what_the_intervals_allow(
 ) -> None:
     found = comparepage.headline(compared(*models))
     assert (found.tone, found.title) == (tone, title)
+
+
+def test_a_comparison_without_figures_claims_nothing() -> None:
+    nothing = compared((row("A", None), row("tritonkit", None, ours=True)), partial=True)
+    assert comparepage.headline(nothing).title == "Nothing could be compared"
 
 
 def test_each_model_says_by_how_much_and_against_whom() -> None:
