@@ -38,6 +38,7 @@ ONLY ?=
 MEASURE ?=
 KEEP ?=
 KILLS ?= 1
+ROOM ?=
 export ORT_DISABLE_TELEMETRY := 1
 
 repository = $(or $(REPOSITORY),model_repository$(if $(filter-out cpu,$(TARGET)),.$(TARGET)))
@@ -46,6 +47,8 @@ targeted = --target $(call quoted,$(TARGET)) --repository $(call quoted,$(reposi
 measured = --target $(call quoted,$(TARGET)) $(if $(REPOSITORY),--repository $(call quoted,$(REPOSITORY)))
 model = $(call quoted,$(or $(MODEL),efficientnet_lite0))
 recipe = $(call quoted,$(if $(or $(findstring /,$(MODEL)),$(filter %.yaml %.yml,$(MODEL))),$(MODEL),build/recipes/$(MODEL).yaml))
+room = $(call quoted,tests$(addprefix /,$(ROOM)))
+rooms = $(patsubst tests/%/,%,$(sort $(dir $(wildcard tests/*/test_*.py tests/*/*/test_*.py))))
 quoted = '$(subst ','\'',$(1))'# for the shell, whatever is in it
 # Ends with what a misspelt name was probably meant to be: $(call suggest,what it is,the name,those that there are)
 suggest = $(PYTHON) -c 'import difflib, sys; kind, name, *known = sys.argv[1:]; known_by_case = {word.lower(): word for word in known}; \
@@ -169,9 +172,14 @@ bench-lint: setup ## ONLY='plain: input' …: every field of a configuration cha
 #: make bench-lint ONLY='plain: input'
 	@$(BIN)/python -m tests.build.lint.sweep $(if $(ONLY),$(call quoted,$(ONLY)))
 
-test: setup ## the whole test suite, in several processes, then what needs the machine to itself
-	@beside=0; $(BIN)/python -m pytest tests -m 'not alone' -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder || beside=$$?; \
-	  $(BIN)/python -m pytest tests -m alone && exit $$beside
+test: setup ## the whole test suite, or ROOM=clients alone, in several processes, then what needs the machine to itself
+#: make test ROOM=build/trees
+	@if [ ! -d $(room) ]; then echo "error: $$($(call suggest,room,$(ROOM),$(rooms)))" >&2; exit 2; fi
+	beside=0; $(BIN)/python -m pytest $(room) -m 'not alone' -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder || beside=$$?
+	alone=0; $(BIN)/python -m pytest $(room) -m alone || alone=$$?
+	# pytest ends with 5 where a room has no test of a kind.
+	if [ -n $(call quoted,$(ROOM)) ] && [ $$alone = 5 ]; then alone=0; fi
+	exit $$(( alone ? alone : beside ))
 
 test-llm: setup ## generation with vLLM, which it installs first (2.4 GB); KILLS=17 ends each process of it so often
 #: make test-llm KILLS=17

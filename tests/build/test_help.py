@@ -176,6 +176,13 @@ def test_make_suggests_verbs_and_variables_and_does_nothing(root: Path, words: l
     assert done.stdout == ""
 
 
+def test_a_room_that_is_not_there_runs_nothing(root: Path) -> None:
+    done = make(root, "test", "ROOM=clint")
+    assert done.returncode == 2
+    assert "error: there is no room clint; did you mean clients?\n" in done.stderr
+    assert "test session" not in done.stdout
+
+
 def test_make_takes_every_variable_that_it_has(root: Path) -> None:
     names = re.findall(r"^([A-Z_]+) \?=", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert "WARM_UP" in names
