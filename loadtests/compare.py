@@ -15,7 +15,7 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -28,7 +28,7 @@ from load import environment, payloads
 from load import models as named
 from load import slo as slos
 from load import target as targets
-from peers import contest, lines
+from peers import contest, forests, lines
 from peers import environment as environments
 from peers.catalog import PEERS, Peer
 from peers.contest import Candidate, Effort, Entry, Stage
@@ -46,7 +46,7 @@ from tritonkit import atomic, graph, progress, recipe, samples
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import InputError, MissingError
-from tritonkit.recipe import Precision, Recipe
+from tritonkit.recipe import ForestRecipe, Precision, Recipe
 from tritonkit.repository import config, layout
 from tritonkit.samples import Sample
 
@@ -105,16 +105,19 @@ def _run(options: argparse.Namespace) -> ComparisonResult:
     models: dict[str, tuple[Row, ...]] = {}
     ceiling: dict[str, float] = {}
     partial = False
+    peers_of = {wanted.name: forests.peers_of(wanted, peers) for wanted in recipes}
     with named.repository_of(recipes, options.repository, stage.target) as repository:
         subjects = {wanted.name: _subject(wanted, repository, stage.target) for wanted in recipes}
-        peers, problems = _installed(peers, stage.target)
+        problems = _installed({peer.place: peer for some in peers_of.values() for peer in some}.values(), stage.target)
         with on_core(*stage.cores.generator), progress.task(f"compare on {stage.target}") as tell:
             try:
                 for wanted in recipes:
                     subject = subjects[wanted.name]
                     before = _ceiling(wanted, subject, stage)
                     entries = [_ours(wanted, subject, repository, stage)]
-                    entries += [_theirs(peer, subject, stage, problems.get(peer.key)) for peer in peers]
+                    entries += [
+                        _theirs(peer, subject, stage, problems.get(peer.place)) for peer in peers_of[wanted.name]
+                    ]
                     try:
                         contest.hold(entries, wanted, effort, stage, _beside(wanted.name, tell))
                     finally:
@@ -132,7 +135,7 @@ def _run(options: argparse.Namespace) -> ComparisonResult:
         rounds=effort.rounds,
         interval=INTERVAL,
         models=models,
-        notes=_notes(effort, stage),
+        notes=_notes(effort, stage, forests=any(isinstance(wanted, ForestRecipe) for wanted in recipes)),
         partial=partial,
     )
 
@@ -146,7 +149,7 @@ def _stage(target: targets.Target) -> Stage:
 
 
 def _recipe(path: Path, slo: str) -> Recipe:
-    wanted = recipe.load_graph(path)
+    wanted = recipe.load(path)
     return wanted.model_copy(update={"slo": slos.parse(slo) or wanted.slo})
 
 
@@ -177,6 +180,8 @@ def _subject(wanted: Recipe, repository: Path, target: targets.Target) -> Subjec
     """The graph that the repository serves, and what onnxruntime answers with it."""
     if wanted.slo is None:
         raise InputError(f"{wanted.path} has no SLO to find a capacity for", "add  slo: {p99_ms: 50}, or --slo")
+    if isinstance(wanted, ForestRecipe):
+        return forests.subject(wanted, repository, target)
     folder = repository / wanted.name
     served = config.parse((folder / layout.CONFIG).read_text(encoding="utf-8"))
     path = folder / str(wanted.number) / (served.default_model_filename or "model.onnx")
@@ -194,8 +199,10 @@ def _subject(wanted: Recipe, repository: Path, target: targets.Target) -> Subjec
 def _ceiling(wanted: Recipe, subject: Subject, stage: Stage) -> float | None:
     """Samples a second of the graph alone: on a CPU one by one, on a GPU in largest batches with their copies.
 
-    None where this process's onnxruntime has no CUDA.
+    None where this process's onnxruntime has no CUDA. A forest: its library alone.
     """
+    if isinstance(wanted, ForestRecipe):
+        return forests.alone(wanted, subject, stage.cores)
     if stage.target == "cuda":
         return _gpu_ceiling(wanted, subject) if graph.Session.has_cuda() else None
     with on_core(*stage.cores.server):
@@ -220,8 +227,8 @@ def _seconds(session: graph.Session, inputs: Sample) -> float:
     return time.perf_counter() - began
 
 
-def _installed(peers: Sequence[Peer], target: targets.Target) -> tuple[list[Peer], dict[str, MissingError]]:
-    """Every peer's environment; what cannot be installed is a row without figures."""
+def _installed(peers: Iterable[Peer], target: targets.Target) -> dict[str, MissingError]:
+    """Install every peer's environment; by a peer's place, why one cannot be: a row without figures."""
     problems = {}
     missing = [peer for peer in peers if not environments.installed(peer, target)]
     with progress.steps("install", len(missing)) as steps:
@@ -230,8 +237,8 @@ def _installed(peers: Sequence[Peer], target: targets.Target) -> tuple[list[Peer
             try:
                 environments.install(peer, target)
             except MissingError as error:
-                problems[peer.key] = error
-    return list(peers), problems
+                problems[peer.place] = error
+    return problems
 
 
 def _ours(wanted: Recipe, subject: Subject, repository: Path, stage: Stage) -> Entry:
@@ -289,7 +296,8 @@ def _said(wanted: Recipe) -> str:
     return slos.said(wanted.slo).replace("=", " ≤ ").replace(",", ", ")
 
 
-def _notes(effort: Effort, stage: Stage) -> tuple[str, ...]:
+def _notes(effort: Effort, stage: Stage, *, forests: bool) -> tuple[str, ...]:
+    held: tuple[str, ...]
     if stage.target == "cuda":
         held = (
             "The same ONNX file, the one that tritonkit's gate chose, in the same onnxruntime on the same GPU, with "
@@ -305,6 +313,7 @@ def _notes(effort: Effort, stage: Stage) -> tuple[str, ...]:
     else:
         held = (
             "The same ONNX file, the one that tritonkit's gate chose, in onnxruntime with one thread for all of them.",
+            *(("Of a forest the same file, in XGBoost with one thread, and in treelite inside of Triton.",) * forests),
             f"All processes of a server on core {SERVER_CORE}, the generator on core {LOAD_CORE}.",
         )
         tried = (

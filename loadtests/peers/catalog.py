@@ -1,6 +1,6 @@
 """Which servers are compared, how each is started, and which settings of each are tried before the better one counts.
 
-What a team would write for a server lies in the folder that bears its key, beside the exact versions it runs on.
+What a team would write for a server lies in a folder of its own, beside the exact versions it runs on.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Peer:
     """One server.
 
     Attributes:
-        key: Its folder.
+        key: What PEERS calls it; its name in lower case.
         name: As its makers write it.
         package: The distribution whose version is shown.
         command: The program and its arguments; ``{bin}`` is its environment's folder of programs, ``{file}`` the first
@@ -50,6 +50,7 @@ class Peer:
         environment: Variables that all of them need, with ``{port}``, ``{port2}``, ``{port3}``, ``{model}``,
             ``{name}``, ``{work}`` and ``{libraries}`` (of the interpreter) to fill in. On a GPU there is
             ``CUDA_OPTIONS``, too: onnxruntime's options for its CUDA provider, as JSON.
+        place: The folder of its files; ``key`` if not given.
     """
 
     key: str
@@ -60,11 +61,15 @@ class Peer:
     variants: tuple[Variant, ...]
     gpu_variants: tuple[Variant, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
+    place: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "place", self.place or self.key)
 
     @property
     def folder(self) -> Path:
         """Where its files lie."""
-        return HERE / self.key
+        return HERE / self.place
 
     def variants_for(self, target: Target) -> tuple[Variant, ...]:
         """Those that are tried on a target."""
@@ -174,5 +179,19 @@ PEERS = (
             **SERVE, "MODEL_NAME": "{name}", "HTTP_PORT": "{port2}", "METRICS_PORT": "{port3}",
             "LD_LIBRARY_PATH": "{libraries}", "PYTRITON_HOME": "{work}/pytriton",
         },
+    ),
+)  # fmt: skip
+
+# What serves forests of trees, with the library that trained them; on a CPU alone, as the embedded server does.
+FOREST_PEERS = (
+    Peer(
+        "fastapi", "FastAPI", "fastapi", ("{bin}/python", "{file}"), "http",
+        (
+            Variant(f"XGBoost behind uvicorn with uvloop and httptools, {ONE}, in the event loop", ("serve.py",)),
+            Variant(f"XGBoost behind uvicorn with uvloop and httptools, {MANY}, in a thread", ("batching.py",)),
+        ),
+        (),
+        SERVE,
+        "fastapi_xgboost",
     ),
 )  # fmt: skip

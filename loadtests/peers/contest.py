@@ -379,6 +379,7 @@ def _ask(entry: Entry, rate: float) -> Probe:
 
 def _finish(entry: Entry, effort: Effort, say: Callable[[str], None]) -> None:
     """Latency at half of the capacity, then memory."""
+    assert entry.asker is not None
     assert entry.contender is not None
     rate = (entry.capacity or 0.0) / 2
     say(f"{entry.name}: half of its capacity, {rate:.0f} requests/s")

@@ -59,7 +59,7 @@ def ceiling(runs: float, *, on_gpu: bool = False) -> str:
             "The graph alone, in one process on the GPU, largest batches of one size with copies from and to the host: "
             f"{short(runs)} samples a second."
         )
-    return f"The graph alone, in one process on the servers' core, one sample at a time: {short(runs)} a second."
+    return f"The model alone, in one process on the servers' core, one sample at a time: {short(runs)} a second."
 
 
 def _ratio(ours: Row | None, best: Row | None) -> float | None:

@@ -25,7 +25,7 @@ CHECKER = Path(sys.executable).with_name("check-jsonschema")
 def test_files_fit_the_hosts_schema(root: Path, schema: str, pattern: str) -> None:
     files = sorted(root.glob(pattern))
     assert files
-    command = [CHECKER, "--builtin-schema", schema, *files]
+    command = [str(CHECKER), "--builtin-schema", schema, *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -23,7 +23,7 @@ import psutil
 import pytest
 from load import models
 from peers import contest, environment, harness, keeper, lines
-from peers.catalog import PEERS, Peer
+from peers.catalog import FOREST_PEERS, PEERS, Peer
 from peers.contest import Candidate, Effort, Entry, Stage
 from peers.harness import Subject, Theirs
 from tuning.cores import Cores
@@ -47,7 +47,7 @@ slo: {p99_ms: 300, error_rate: 0.1}
 max_batch_size: 1
 batching: {instances: 1}
 """
-BY_PEER = pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.key)
+BY_PEER = pytest.mark.parametrize("peer", [*PEERS, *FOREST_PEERS], ids=lambda peer: peer.place)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_a_peers_files_are_there_and_whole_and_bind_loopback(peer: Peer) -> None
         for name, text in texts.items():
             compile(text, name, "exec") if name.endswith(".py") else json.loads(text)
         assert "127.0.0.1" in " ".join([*texts.values(), *peer.command])
-        assert "intra_op_num_threads = 1" in " ".join(texts.values())
+        assert re.search(r'intra_op_num_threads = 1|"nthread": 1', " ".join(texts.values()))
     named = {name for variant in variants for name in variant.files}
     files = {str(path.relative_to(peer.folder)) for path in peer.folder.rglob("*") if path.is_file()}
     assert {name for name in files if "__pycache__" not in name} == named | {"requirements.txt"}
