@@ -67,7 +67,7 @@ ifneq ($(unknown),)
   $(error $(shell $(call suggest,variable,$(unknown),$(call named,^([A-Z_]+) [?]=.*))))
 endif
 
-.PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-trees bench-client bench-generator bench-tuning bench-gpu bench-drain bench-autoscaler bench-lint bench-overload test test-llm modules lint clean
+.PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-trees bench-client bench-generator bench-tuning bench-gpu bench-drain bench-autoscaler bench-lint bench-overload test test-llm modules lint docs clean
 
 help: ## list the verbs, each with an example below where it takes variables
 	@grep -hE '^([a-z-]+:.*##|#: )' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/; s/^#: /\t$$ /' | expand -t 26
@@ -194,6 +194,10 @@ lint: $(STAMP) ## ruff, mypy, and what is generated from the chart's values
 	$(BIN)/python helm/schema.py --check
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(STAMP) ## the documentation as a site, its links checked; writes reports/docs
+	@$(BIN)/sphinx-build -W --keep-going docs reports/docs
+	echo "Site: reports/docs/index.html"
 
 clean: ## remove caches and reports; build/, the models and .venv stay
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache reports
