@@ -17,8 +17,6 @@ from typing import Any
 from tritonkit.errors import InputError
 
 FP8_SINCE = (8, 9)  # the first compute capability with E4M3 tensor cores (Ada)
-BF16_SINCE = (8, 0)  # the first with bf16 tensor cores (Ampere)
-TENSORRT_SINCE = (7, 5)  # the lowest that TensorRT 11 builds for
 _NEAREST = 3  # names that a message suggests
 
 
@@ -146,6 +144,11 @@ def by_product(product: str) -> Gpu | None:
                 return gpu
     family = "-".join(words[:1])
     return members(family)[0] if family in {gpu.family for gpu in all()} else None
+
+
+def uncatalogued(product: str, compute_capability: tuple[int, int]) -> Gpu:
+    """A GPU that the catalogue lacks, of which only this is known: engines can be built for it, nothing predicted."""
+    return Gpu(product, product, product, compute_capability, 0, 0, 0, {}, 0, 0, 0, 0, {}, (product,), {}, {})
 
 
 def names() -> tuple[str, ...]:
