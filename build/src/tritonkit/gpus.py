@@ -71,6 +71,12 @@ class Gpu:
         """``8.6``, the key of Triton's ``cc_model_filenames``."""
         return "{}.{}".format(*self.compute_capability)
 
+    @property
+    def node_label(self) -> str:
+        """What GPU feature discovery writes to a node's label ``nvidia.com/gpu.product``, such as ``NVIDIA-A10G``."""
+        product = self.products[0].replace(" ", "-")
+        return product if product.startswith("Tesla-") else f"NVIDIA-{product}"
+
 
 @dataclass(frozen=True)
 class Price:
@@ -139,7 +145,7 @@ def by_product(product: str) -> Gpu | None:
     words = product.removeprefix("NVIDIA ").replace("-", " ").lower().split()
     for gpu in all():
         for known in gpu.products:
-            parts = known.lower().split()
+            parts = known.replace("-", " ").lower().split()
             if words[: len(parts)] == parts:
                 return gpu
     family = "-".join(words[:1])
