@@ -41,7 +41,7 @@ def simulated(service: Service, rps: float, count: int) -> tuple[float, float]:
 def test_p99_and_batch_are_those_of_a_simulation(name: str, busy: float) -> None:
     service = SERVICES[name]
     rps = busy * service.most_rps
-    p99, batch = simulated(service, rps, 60_000)
+    p99, batch = simulated(service, rps, 40_000)
     assert p99_ms(service, rps) == pytest.approx(p99, rel=0.12)
     assert mean_batch(service, rps) == pytest.approx(batch, rel=0.05)
 

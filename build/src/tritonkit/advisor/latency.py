@@ -37,8 +37,8 @@ class Coefficients:
         depthwise: Fraction of the fp32 peak without tensor cores that depthwise convolutions reach.
         memory: Fraction of the memory bandwidth.
         cache: How many times faster than memory the level 2 cache is, for layers whose activations fit into half of it.
-        graph_us: Microseconds of a layer beside its work, in a CUDA graph.
-        launch_us: The same, launched one by one.
+        graph_us: Microseconds of a layer beside its work, on the GPU.
+        launch_us: Microseconds of the host for a layer that is launched by itself, while the GPU works.
         copy_gbs: 10^9 bytes a second from and to pageable host memory.
         call_us: Microseconds of one call beside its layers and bytes.
     """
@@ -61,12 +61,12 @@ class LayerTime:
 
     compute_ms: float
     memory_ms: float
-    launch_ms: float
+    begin_ms: float
 
     @property
     def ms(self) -> float:
-        """The roofline, and the launch before it."""
-        return max(self.compute_ms, self.memory_ms) + self.launch_ms
+        """The roofline, and what a kernel takes to begin and end."""
+        return max(self.compute_ms, self.memory_ms) + self.begin_ms
 
 
 @dataclass(frozen=True)
@@ -76,15 +76,17 @@ class Prediction:
     Attributes:
         layers: One a layer, in the cost's order.
         copy_ms: Bytes from and to the host, and the call itself.
+        launch_ms: Of the host for launching all layers one by one; 0 in a CUDA graph.
     """
 
     layers: tuple[LayerTime, ...]
     copy_ms: float
+    launch_ms: float = 0.0
 
     @property
     def gpu_ms(self) -> float:
-        """What the GPU computes, without copies."""
-        return sum(layer.ms for layer in self.layers)
+        """Without copies: what the GPU works, or what the host launches, whichever is longer."""
+        return max(sum(layer.ms for layer in self.layers), self.launch_ms)
 
     @property
     def ms(self) -> float:
@@ -96,7 +98,7 @@ class Prediction:
         """Milliseconds by what bounds them; they add up to :attr:`ms`."""
         compute = sum(layer.compute_ms for layer in self.layers if layer.compute_ms >= layer.memory_ms)
         memory = sum(layer.memory_ms for layer in self.layers if layer.compute_ms < layer.memory_ms)
-        launches = sum(layer.launch_ms for layer in self.layers)
+        launches = self.gpu_ms - compute - memory
         return {"compute": compute, "memory": memory, "launches": launches, "copies": self.copy_ms}
 
     @property
@@ -131,11 +133,11 @@ def predict(
         graphs: Whether launches are replayed as a CUDA graph.
         share: Of the GPU, for a MIG slice: 2/7 for ``2g``.
     """
-    launch = known.graph_us if graphs else known.launch_us
-    layers = tuple(_layer(layer, gpu, precision, known, launch / 1e3, share) for layer in cost.layers)
+    layers = tuple(_layer(layer, gpu, precision, known, share) for layer in cost.layers)
     moved = cost.input_bytes + cost.output_bytes
     rate = min(known.copy_gbs, gpu.pcie_gbs) * _GB
-    return Prediction(layers, moved / rate * 1e3 + known.call_us / 1e3)
+    launch_ms = 0.0 if graphs else len(layers) * known.launch_us / 1e3
+    return Prediction(layers, moved / rate * 1e3 + known.call_us / 1e3, launch_ms)
 
 
 def tensor_peak(gpu: Gpu, precision: str) -> float:
@@ -143,9 +145,7 @@ def tensor_peak(gpu: Gpu, precision: str) -> float:
     return gpu.peaks.get("tf32", gpu.peaks["fp32"]) if precision == "fp32" else gpu.peaks[precision]
 
 
-def _layer(
-    layer: Layer, gpu: Gpu, precision: Precision, known: Coefficients, launch_ms: float, share: float
-) -> LayerTime:
+def _layer(layer: Layer, gpu: Gpu, precision: Precision, known: Coefficients, share: float) -> LayerTime:
     narrow = precision in _NARROW
     own = "fp16" if narrow and layer.kind not in _WEIGHTED else precision
     compute = 0.0
@@ -160,7 +160,7 @@ def _layer(
     weights = layer.weights * BYTES[own]
     near = activations <= gpu.l2_mib * share * _MIB / 2
     seconds = activations / (bandwidth * (known.cache if near else 1.0)) + weights / bandwidth
-    return LayerTime(compute * 1e3, seconds * 1e3, launch_ms)
+    return LayerTime(compute * 1e3, seconds * 1e3, known.graph_us / 1e3)
 
 
 def _utilization(layer: Layer, sms: int) -> float:

@@ -39,7 +39,12 @@ def reference(model: str, sizes: Mapping[str, int], batch: int) -> Cost:
     Raises:
         KeyError: There is no such reference.
     """
-    one = _stored()[model + "".join(f"@{size}" for size in sizes.values())]
+    return _batch(model + "".join(f"@{size}" for size in sizes.values()), batch)
+
+
+@functools.cache
+def _batch(name: str, batch: int) -> Cost:
+    one = _stored()[name]
     layers = tuple(
         replace(
             layer, operations=layer.operations * batch, pointwise=layer.pointwise * batch, floats=layer.floats * batch,

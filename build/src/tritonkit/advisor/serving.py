@@ -46,7 +46,7 @@ def service(
     times = {size: latency.predict(cost, gpu, precision, known) for size, cost in batches.items()}
     if engine == "tensorrt":  # pinned copies run beside the batch before
         return Service({size: max(time.gpu_ms, time.copy_ms) for size, time in times.items()}, REQUEST_MS)
-    each = min(time.gpu_ms / size for size, time in times.items())
+    each = min(time.ms / size for size, time in times.items())
     limit = served_rps(each, instances)
     # Batches take as much longer as the whole replica is slower than its GPU.
     slower = max(1.0, 1e3 / each / limit)
@@ -57,7 +57,7 @@ def served_rps(gpu_ms: float, instances: int) -> float:
     """Requests a second of a replica: of its GPU, and of instances that each do one request after the other.
 
     Args:
-        gpu_ms: Of the GPU for one sample, in the best batch.
+        gpu_ms: Of the GPU and its copies for one sample, in the best batch.
         instances: Of the model on the GPU.
     """
     work = (HOST_MS + gpu_ms) / instances
