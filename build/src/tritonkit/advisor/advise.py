@@ -173,7 +173,7 @@ def _candidate(
     service = serving.service(batches, gpu, precision, engine, known, options.instances)
     holds = service.most_rps * options.utilization
     if options.p99_ms is not None:
-        holds = min(holds, queueing.largest_rps(service, options.p99_ms))
+        holds = queueing.largest_rps(service, options.p99_ms, options.utilization)
     replicas = math.ceil(options.rps / holds - 1e-9) if options.rps and holds else None
     rate = options.rps / replicas if options.rps and replicas else holds
     best = max(batches, key=lambda size: size / service.batch_ms[size])
@@ -205,7 +205,11 @@ def _reasons(
             f"{options.instances} instances take {memory / 2**30:.1f} GiB, and {_USABLE:.0%} of {gpu.memory_gib} GiB "
             "can be used: fewer instances, or a smaller largest batch"
         )
-    if service.limit_rps < 1.02 * service.most_rps and service.limit_rps < math.inf:
+    if service.most_rps >= serving.MOST_RPS:
+        reasons.append(
+            f"more than {serving.MOST_RPS:,} requests a second were measured of no server: none are promised"
+        )
+    elif service.limit_rps <= service.most_rps:
         reasons.append(f"{options.instances} instances carry {service.limit_rps:,.0f} requests a second at most")
     if options.p99_ms is not None and 0 < holds < service.most_rps * options.utilization * 0.999:
         reasons.append(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Literal
 
@@ -41,6 +41,8 @@ class Coefficients:
         launch_us: Microseconds of the host for a layer that is launched by itself, while the GPU works.
         copy_gbs: 10^9 bytes a second from and to pageable host memory.
         call_us: Microseconds of one call beside its layers and bytes.
+        gpus: GPU to how much longer its layers take than these fractions say, by its own measured rows: a T4's clocks
+            fall at its power limit of 70 W (Jia et al. 2019, arXiv:1903.07486), which no peak says.
     """
 
     convolution: float
@@ -53,6 +55,7 @@ class Coefficients:
     launch_us: float
     copy_gbs: float
     call_us: float
+    gpus: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,8 @@ class Prediction:
 def coefficients(engine: Engine) -> Coefficients:
     """The fitted coefficients of an engine, from ``coefficients.json``."""
     text = resources.files("tritonkit.advisor").joinpath("coefficients.json").read_text(encoding="utf-8")
-    return Coefficients(**json.loads(text)[engine])
+    data = json.loads(text)
+    return Coefficients(**data[engine], gpus=data["gpus"])
 
 
 def supports(gpu: Gpu, precision: Precision) -> bool:
@@ -160,7 +164,8 @@ def _layer(layer: Layer, gpu: Gpu, precision: Precision, known: Coefficients, sh
     weights = layer.weights * BYTES[own]
     near = activations <= gpu.l2_mib * share * _MIB / 2
     seconds = activations / (bandwidth * (known.cache if near else 1.0)) + weights / bandwidth
-    return LayerTime(compute * 1e3, seconds * 1e3, known.graph_us / 1e3)
+    longer = known.gpus.get(gpu.key, 1.0) * 1e3
+    return LayerTime(compute * longer, seconds * longer, known.graph_us / 1e3)
 
 
 def _utilization(layer: Layer, sms: int) -> float:

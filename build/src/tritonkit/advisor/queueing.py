@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 MOST_BUSY = 0.95  # of the largest rate; above it a queue of random arrivals has no steady length worth a promise
-_STEPS = 8  # of the bisection: the rate to a quarter of a percent
-_MOMENTS = 8  # of a batch's time at which a request may arrive
-_RARE = 1e-5  # states of the queue that are seen less often are left out
+_STEPS = 7  # of the bisection: the rate to less than a percent
+_MOMENTS = 6  # of a batch's time at which a request may arrive
+_RARE = 1e-4  # states of the queue that are seen less often are left out
+_MOST_BATCHES, _SETTLED = 2000, 1e-6  # of the steady state: probability that still moves with one more batch
 _LEAST_STATES = 160  # of the queue that are counted: at MOST_BUSY a longer one is rarer than 1e-6
 
 
@@ -63,7 +64,7 @@ def p99_ms(service: Service, rps: float) -> float:
     """The time that 99 % of the requests stay within, in milliseconds; infinite where they come faster than they leave.
 
     The queue's lengths at the ends of batches are a Markov chain (Bailey 1954, "On queueing processes with bulk
-    service"), whose steady state is solved for. A request then waits for the rest of the batch that runs, for full
+    service"), followed until it is steady. A request then waits for the rest of the batch that runs, for full
     batches before it, and for its own.
     """
     if rps >= service.most_rps:
@@ -82,11 +83,17 @@ def mean_batch(service: Service, rps: float) -> float:
     return float((steady * sizes).sum())
 
 
-def largest_rps(service: Service, p99_bound_ms: float) -> float:
-    """The largest rate that keeps a promise, requests a second; 0 where not even a lone request keeps it."""
+def largest_rps(service: Service, p99_bound_ms: float, busy: float = MOST_BUSY) -> float:
+    """The largest rate that keeps a promise, requests a second; 0 where not even a lone request keeps it.
+
+    Args:
+        service: One replica.
+        p99_bound_ms: The promise.
+        busy: The largest share of the replica's rate.
+    """
     if service.request_ms + service.ms(1) > p99_bound_ms:
         return 0.0
-    low, high = 0.0, service.most_rps * MOST_BUSY
+    low, high = 0.0, service.most_rps * busy
     if p99_ms(service, high) <= p99_bound_ms:
         return high
     for _ in range(_STEPS):
@@ -105,10 +112,15 @@ def _steady(service: Service, per_ms: float) -> tuple[Array, Array, Array]:
     arrived = lengths[None, :] - left[:, None]
     step = _poisson(per_ms * times, arrived)
     step[:, -1] += 1 - step.sum(1)  # whatever is longer counts as the longest
-    equations = step.T - np.eye(len(lengths))
-    equations[-1] = 1
-    steady = np.linalg.solve(equations, np.eye(len(lengths))[-1])
-    return np.maximum(steady, 0), sizes, times
+    # Batch after batch, until nothing changes: a solver's threads would fight over a busy machine's cores.
+    steady = np.eye(1, len(lengths))[0]
+    for _ in range(_MOST_BATCHES):
+        following = steady @ step
+        settled = float(np.abs(following - steady).sum()) < _SETTLED
+        steady = following
+        if settled:
+            break
+    return steady, sizes, times
 
 
 def _latencies(service: Service, per_ms: float) -> tuple[Array, Array]:
@@ -118,7 +130,9 @@ def _latencies(service: Service, per_ms: float) -> tuple[Array, Array]:
     kept = np.flatnonzero(steady > _RARE)
     left = np.maximum(0, kept - largest)[:, None, None]
     elapsed = ((np.arange(_MOMENTS) + 0.5) / _MOMENTS * times[kept][:, None])[:, :, None]
-    before = np.arange(len(steady))[None, None, :]  # requests that came in this batch's time before it
+    most = per_ms * float(times[kept].max())
+    count = min(len(steady), int(most + 5 * math.sqrt(most)) + 6)
+    before = np.arange(count)[None, None, :]  # requests that came in this batch's time before it
     weight = (steady[kept] * per_ms * times[kept] / _MOMENTS)[:, None, None] * _poisson(per_ms * elapsed, before)
     batches, place = np.divmod(left + before, largest)
     waited = times[kept][:, None, None] - elapsed + batches * full

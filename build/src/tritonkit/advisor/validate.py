@@ -33,10 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _say("the coefficients that ship, fitted on all of them", validation.fitted("tensorrt"), MEDIAN, WORST)
     checks = validation.held_out("onnxruntime")
     out.print(_table("onnxruntime on an H200: each workload predicted by a fit on the others", checks))
-    _say("held out", checks, None, _WITHIN)
+    _say_by_launch("held out", checks)
     shipped = validation.fitted("onnxruntime")
     out.print(_table("onnxruntime on an H200: the coefficients that ship, fitted on all of them", shipped))
-    _say("fitted", shipped, None, _WITHIN)
+    _say_by_launch("fitted", shipped)
     served = validation.served()
     table = make_table("model", "instances", "measured/s", "predicted/s", "error", title=f"\n{validation.SERVED}",
                        title_justify="left", title_style="bold")  # fmt: skip
@@ -60,6 +60,12 @@ def _table(title: str, checks: Sequence[Check]) -> Table:
             f"{check.predicted:,.2f}" if row.unit == "ms" else f"{check.predicted:,.0f}", f"{check.error:+.0%}",
         )  # fmt: skip
     return table
+
+
+def _say_by_launch(what: str, checks: Sequence[Check]) -> None:
+    """In graphs is how models are served; one by one is what the provider does as it comes."""
+    for graphs, how in ((True, "in a graph, as tritonkit serves"), (False, "launched one by one")):
+        _say(f"{what}, {how}", [check for check in checks if check.row.graphs == graphs], None, _WITHIN)
 
 
 def _say(what: str, checks: Sequence[Check], median_bound: float | None, worst_bound: float) -> None:

@@ -1,7 +1,8 @@
 """Fits the coefficients of the latency model, and says how far it is off on rows that it was not fitted on.
 
 Rows are in ``measurements.json``. TensorRT's are held out a GPU at a time, onnxruntime's a workload at a time (a model
-in a precision): each is predicted with coefficients that never saw it. What ships is fitted on all rows.
+in a precision): each is predicted with coefficients that never saw it. What ships is fitted on all rows,
+and GPUs with rows of their own keep a factor of theirs.
 """
 
 from __future__ import annotations
@@ -177,11 +178,21 @@ def write() -> Path:
     engines: tuple[Engine, ...] = ("onnxruntime", "tensorrt")
     found = {engine: fit(engine, [row for row in rows() if row.engine == engine]) for engine in engines}
     entries = {
-        engine: {field.name: round(getattr(known, field.name), 4) for field in fields(known)}
+        engine: {field.name: round(getattr(known, field.name), 4) for field in fields(known) if field.name != "gpus"}
         for engine, known in found.items()
     }
+    entries["gpus"] = _own_factors(found["tensorrt"])
     atomic.write(path, (json.dumps(entries, indent=2) + "\n").encode())
     return path
+
+
+def _own_factors(known: Coefficients) -> dict[str, float]:
+    """How much longer each GPU's rows take than a fit on all of them says: the geometric mean."""
+    logs: dict[str, list[float]] = {}
+    for row in rows():
+        if row.engine == "tensorrt":
+            logs.setdefault(row.gpu, []).append(math.log(row.predict(known) / row.measured))
+    return {gpu: round(math.exp(statistics.fmean(own)), 3) for gpu, own in logs.items()}
 
 
 def _data() -> dict[str, Any]:
