@@ -131,6 +131,12 @@ def test_replicas_carry_the_rate_and_one_less_does_not() -> None:
     assert best.holds_rps * best.replicas >= 60_000 > best.holds_rps * (best.replicas - 1)
 
 
+def test_at_one_price_the_precision_that_asks_least_of_accuracy_comes_first() -> None:
+    wanted = advise.Options(rps=100, gpus=(gpus.get("l4"),), engines=("tensorrt",), precisions=("int8", "fp16", "fp32"))
+    found = advise.advise({1: EFFICIENTNET[1]}, wanted).candidates
+    assert [one.precision for one in found] == ["fp32", "fp16", "int8"]
+
+
 def test_nothing_is_promised_that_the_measured_table_contradicts() -> None:
     """One H200 with four instances served 8,596 photographs a second in fp32 (docs/measurements/gpu.md)."""
     options = advise.Options(gpus=(gpus.get("h200"),), engines=("onnxruntime",), precisions=("fp32",))

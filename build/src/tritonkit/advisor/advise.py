@@ -226,7 +226,9 @@ def _rank(candidate: Candidate) -> tuple[float, ...]:
     order = {"best": 0, "good": 0, "too large": 1, "too slow": 2, "no peak": 3}[candidate.verdict]
     unpriced = candidate.usd_per_million is None
     cost = candidate.usd_per_hour if candidate.replicas else candidate.usd_per_million
-    return order, unpriced, cost or 0.0, candidate.replicas or 1, -candidate.holds_rps
+    # At one price, the precision that asks least of the model's accuracy.
+    risk = list(latency.BYTES).index(candidate.precision)
+    return order, unpriced, cost or 0.0, candidate.replicas or 1, risk, -candidate.holds_rps
 
 
 def _as_best(candidate: Candidate, ranked: Sequence[Candidate]) -> Candidate:
@@ -273,7 +275,7 @@ def _impossible(batches: Mapping[int, Cost], ranked: Sequence[Candidate], option
     quickest = min(able, key=lambda one: one.lone_ms or math.inf)
     gpu = gpus.get(quickest.gpu)
     alone = latency.predict(batches[1], gpu, quickest.precision, latency.coefficients(quickest.engine))
-    parts = {"the way there and back": serving.REQUEST_MS, **alone.shares}
+    parts: dict[str, float] = {"the way there and back": serving.REQUEST_MS} | dict(alone.shares.items())
     listed = ", ".join(f"{name} {ms:.2f}" for name, ms in sorted(parts.items(), key=lambda part: -part[1]))
     floor = _physical_ms(batches[1], gpu, quickest.precision)
     physical = (

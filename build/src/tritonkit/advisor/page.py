@@ -9,7 +9,7 @@ from html import escape
 from tritonkit import gpus
 from tritonkit.advisor import latency
 from tritonkit.advisor.advise import Advice, Candidate, Options, cheapest
-from tritonkit.advisor.graph_cost import Cost, Layer
+from tritonkit.advisor.graph_cost import Cost, Layer, Precision
 from tritonkit.gpus import Gpu
 
 _WIDTH, _HEIGHT = 860, 460
@@ -97,14 +97,12 @@ def _figure(cost: Cost, candidate: Candidate, batch: int) -> str:
     return f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _intensity(layer: Layer, precision: latency.Precision) -> float:
+def _intensity(layer: Layer, precision: Precision) -> float:
     moved = (layer.floats + layer.weights) * latency.BYTES[precision] + layer.other_bytes
     return layer.operations / max(moved, 1.0)
 
 
-def _svg(
-    gpu: Gpu, precision: latency.Precision, points: Sequence[tuple[Layer, float, float]], times: Sequence[float]
-) -> str:
+def _svg(gpu: Gpu, precision: Precision, points: Sequence[tuple[Layer, float, float]], times: Sequence[float]) -> str:
     peak, bandwidth = latency.tensor_peak(gpu, precision), gpu.bandwidth_gbs / 1e3
     low_x = min([1.0, *(x for _, x, _ in points)])
     high_x = max([10 * peak / bandwidth, *(x for _, x, _ in points)])

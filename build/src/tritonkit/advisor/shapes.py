@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import inliner, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 Array = NDArray[Any]
 _SMALL = 64  # numbers of a constant that shapes may be computed from
 _ROUNDS = 20  # of folding; each resolves one chain of Shape … Reshape
-_FLOATING = {
+_FLOATING: set[int] = {
     onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE,
     onnx.TensorProto.FLOAT8E4M3FN, onnx.TensorProto.FLOAT8E5M2,
 }  # fmt: skip
-_BITS = {
+_BITS: dict[int, int] = {
     onnx.TensorProto.BFLOAT16: 16, onnx.TensorProto.FLOAT8E4M3FN: 8, onnx.TensorProto.FLOAT8E5M2: 8,
     onnx.TensorProto.INT4: 4, onnx.TensorProto.UINT4: 4, onnx.TensorProto.STRING: 128,
 }  # fmt: skip
@@ -109,7 +109,7 @@ def _light(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     if copy.functions:
-        copy = onnx.inliner.inline_local_functions(copy)
+        copy = inliner.inline_local_functions(copy)
     for place, tensor in enumerate(copy.graph.initializer):
         if math.prod(tensor.dims) > _SMALL or tensor.data_location == onnx.TensorProto.EXTERNAL:
             light = onnx.TensorProto(name=tensor.name, dims=list(tensor.dims), data_type=tensor.data_type)

@@ -123,7 +123,7 @@ def fit(engine: Engine, on: Sequence[Row]) -> Coefficients:
     start = asdict(_START[engine])
 
     def known(values: Iterable[float]) -> Coefficients:
-        changed = {name: math.exp(value) for name, value in zip(names, values, strict=True)}
+        changed: dict[str, Any] = {name: math.exp(value) for name, value in zip(names, values, strict=True)}
         return replace(_START[engine], **changed)
 
     begin = [math.log(start[name]) for name in names]
@@ -177,8 +177,10 @@ def write() -> Path:
     path = Path(__file__).with_name(FILE)
     engines: tuple[Engine, ...] = ("onnxruntime", "tensorrt")
     found = {engine: fit(engine, [row for row in rows() if row.engine == engine]) for engine in engines}
-    entries = {
-        engine: {field.name: round(getattr(known, field.name), 4) for field in fields(known) if field.name != "gpus"}
+    entries: dict[str, dict[str, float]] = {
+        str(engine): {
+            field.name: round(getattr(known, field.name), 4) for field in fields(known) if field.name != "gpus"
+        }
         for engine, known in found.items()
     }
     entries["gpus"] = _own_factors(found["tensorrt"])
