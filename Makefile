@@ -67,7 +67,7 @@ ifneq ($(unknown),)
   $(error $(shell $(call suggest,variable,$(unknown),$(call named,^([A-Z_]+) [?]=.*))))
 endif
 
-.PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-trees bench-client bench-generator bench-tuning bench-gpu bench-drain bench-autoscaler bench-lint bench-overload test test-llm modules lint docs clean
+.PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-trees bench-client bench-generator bench-tuning bench-gpu bench-drain bench-autoscaler bench-lint bench-overload test test-llm modules lint docs clean advisor-validate
 
 help: ## list the verbs, each with an example below where it takes variables
 	@grep -hE '^([a-z-]+:.*##|#: )' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/; s/^#: /\t$$ /' | expand -t 26
@@ -167,6 +167,9 @@ bench-autoscaler: setup ## days of traffic against autoscaler settings; MEASURE=
 #: make bench-autoscaler MEASURE=1 TARGET=cpu MODEL=efficientnet_lite0
 	@PYTHONPATH=helm:loadtests $(BIN)/python -m proofs.bench_autoscaler \
 	  $(if $(MEASURE),--measure --target $(call quoted,$(TARGET)) --model $(model)) $(if $(KEEP),--keep)
+
+advisor-validate: $(STAMP) ## the advisor's predictions beside measured rows that its coefficients never saw; writes nothing
+	@$(BIN)/python -m tritonkit.advisor.validate
 
 bench-lint: setup ## ONLY='plain: input' …: every field of a configuration changed, lint beside the real server; minutes; writes reports/lint
 #: make bench-lint ONLY='plain: input'

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tritonkit import __version__, queue_limits, store, tuned
+from tritonkit import __version__, gpus, queue_limits, store, tuned
 from tritonkit import recipe as recipes
-from tritonkit.engines import gpus
 from tritonkit.errors import RecipeError
 from tritonkit.precision import gate
 from tritonkit.recipe import Precision, Recipe, Target
@@ -80,7 +79,7 @@ def model(ready: Ready, target: Target, repository: Path, *, fallback: bool) -> 
     if not recipe.gpus:
         raise RecipeError(
             f"{recipe.path}: the target tensorrt has one engine a GPU, and the recipe names no `gpus`",
-            f"add  gpus: [t4, a10g]; known are {', '.join(gpus.BY_NAME)}",
+            f"add  gpus: [t4, a10g]; known are {', '.join(gpus.names())}",
         )
     text = config.make(recipe, target, warmup, plan_names(recipe))
     links = layout.files_of(base, version, graph=fallback) | {f"{version}/{ENGINE_GRAPH}": shipped.graph}
@@ -92,7 +91,7 @@ def model(ready: Ready, target: Target, repository: Path, *, fallback: bool) -> 
 
 def plan_names(recipe: Recipe) -> dict[str, str]:
     """Compute capability to the file name of its engine, as ``cc_model_filenames`` has them."""
-    wanted = gpus.find_all(recipe.gpus)
+    wanted = gpus.get_all(recipe.gpus)
     return {gpu.compute: f"model_{gpu.sm}.plan" for gpu in wanted}
 
 

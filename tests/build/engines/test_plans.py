@@ -14,8 +14,8 @@ import pytest
 from support import Project
 
 from tritonkit.engines import builder, jobs, node, passport, plans, watch
-from tritonkit.engines.gpus import find_all
 from tritonkit.errors import InputError, MissingError, OutputError
+from tritonkit.gpus import get_all
 
 Preflight = Callable[..., tuple[int, dict[str, Any]]]
 
@@ -89,7 +89,7 @@ def test_without_a_gpu_the_message_says_where_to_go(graphs: Any, monkeypatch: py
     monkeypatch.setattr(node, "gpus", lambda: ())
     job = jobs.from_onnx(graphs.mlp("fp16"), None, {}, 8)
     with pytest.raises(MissingError, match="no GPU here that nvidia-smi shows"):
-        plans.build([job], find_all(["l4"]), Path("nowhere"), builder.Options())
+        plans.build([job], get_all(["l4"]), Path("nowhere"), builder.Options())
 
 
 @pytest.mark.usefixtures("full")
@@ -97,7 +97,7 @@ def test_a_plan_for_another_gpu_cannot_be_built_here(graphs: Any, monkeypatch: p
     monkeypatch.setattr(node, "gpus", lambda: (node.NodeGpu("Tesla T4", (7, 5), 16 * 2**30),))
     job = jobs.from_onnx(graphs.mlp("fp16"), None, {}, 8)
     with pytest.raises(MissingError) as caught:
-        plans.build([job], find_all(["a10g"]), Path("nowhere"), builder.Options())
+        plans.build([job], get_all(["a10g"]), Path("nowhere"), builder.Options())
     assert "the GPU here is Tesla T4 (compute capability 7.5); a plan for a10g (8.6) cannot be built" in str(
         caught.value
     )
@@ -182,7 +182,7 @@ def test_of_several_kinds_of_gpu_cuda_is_shown_the_one_that_is_built_for(
     monkeypatch.setattr(node, "gpus", lambda: both)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     job = jobs.from_onnx(graphs.mlp("fp16"), None, {}, 2)
-    (built,), _ = plans.build([job], find_all(["a10g"]), tmp_path, builder.Options())
+    (built,), _ = plans.build([job], get_all(["a10g"]), tmp_path, builder.Options())
     assert built.passport.gpu == "a10g"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-a"
 

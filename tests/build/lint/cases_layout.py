@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import helper
 
-from tritonkit.engines import gpus
+from tritonkit import gpus
 from tritonkit.repository.lint import Options
 
 from .lab import BATCHED, IDENTITY, ONE, XY, Case, Files, Link, graph, onnx_model, python, relu, tensor
@@ -98,7 +98,7 @@ CASES = [
     Case("TK110", onnx_model() | {"config.pbtxt": f'backend: "onnxruntime"\n{BATCHED}{XY}'
                                   "instance_group { count: 2000000000 kind: KIND_GPU }\n"},
          onnx_model() | {"config.pbtxt": f'backend: "onnxruntime"\n{BATCHED}{XY}instance_group {{ kind: KIND_GPU }}\n'},
-         runs=False, options=Options(gpu=gpus.find("t4"))),
+         runs=False, options=Options(gpu=gpus.get("t4"))),
     Case("TK120", python(code="class TritonPythonModel:\n    def execute(self, requests)\n        return []\n"), python(),
          "SyntaxError"),
     Case("TK121", python(code="class Model:\n    def execute(self, requests):\n        return []\n"), python(),

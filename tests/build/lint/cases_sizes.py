@@ -7,7 +7,7 @@ from typing import Any
 
 from onnx import TensorProto, helper
 
-from tritonkit.engines import gpus
+from tritonkit import gpus
 from tritonkit.repository.lint import Options
 from tritonkit.repository.lint.findings import parse_image, parse_origin
 
@@ -86,7 +86,7 @@ def gpu(config: str, label: str, good: Files, severity: str = "", options: Optio
 
 MEMORY = '{"memory": {"session_bytes": %d, "sizes_bytes": 5000000000, "context_bytes": 500000000}}'
 FOUR = GPU.replace("1", "4")
-L4 = Options(gpu=gpus.find("l4"))
+L4 = Options(gpu=gpus.get("l4"))
 AUTO = DYNAMIC.replace("GPU", "AUTO")
 OURS_ON_GPU = model(OURS, IMAGES + DYNAMIC, CONVOLUTION)
 SQUARES = LENGTHS.replace("-1", "[-1, -1]")

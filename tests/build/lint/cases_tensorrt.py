@@ -6,13 +6,13 @@ import hashlib
 import json
 from typing import Any
 
-from tritonkit.engines import gpus
+from tritonkit import gpus
 from tritonkit.repository.lint import Options
 
 from .lab import BATCHED, XY, Case, Files
 
 PLAN = b"ptrt not a plan that anybody could run"
-L4 = Options(gpu=gpus.find("l4"))
+L4 = Options(gpu=gpus.get("l4"))
 KEYS = 'cc_model_filenames { key: "8.6" value: "model_sm86.plan" }\n'
 
 

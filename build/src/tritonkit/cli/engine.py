@@ -17,9 +17,9 @@ from tritonkit.errors import CheckFailed, InputError
 if TYPE_CHECKING:
     from tritonkit.engines.builder import Options, Toolkit
     from tritonkit.engines.check import ModelCheck
-    from tritonkit.engines.gpus import Gpu
     from tritonkit.engines.jobs import Job
     from tritonkit.engines.preflight import Verdict
+    from tritonkit.gpus import Gpu
     from tritonkit.recipe import Precision
 
 _COLOURS = {"ok": "green", "refused": "red", "unsupported": "red", "limit": "yellow", "unchecked": "yellow"}
@@ -98,13 +98,14 @@ class _Asked:
 
 
 def _engine(options: argparse.Namespace) -> int:
-    from tritonkit.engines import gpus, plans, preflight
+    from tritonkit import gpus
+    from tritonkit.engines import plans, preflight
 
     asked = _asked(options)
     names = options.gpu.split(",") if options.gpu else asked.gpus
     if not names:
         raise InputError("no GPU is named", "--gpu t4,a10g,l4,a100, or `gpus:` in the recipe")
-    wanted = gpus.find_all(names)
+    wanted = gpus.get_all(names)
     built_with = _options(options)
     if options.preflight:
         toolkit, verdicts = preflight.run(asked.jobs, wanted, built_with, options.output)
@@ -208,7 +209,7 @@ def _print_plans(options: argparse.Namespace, written: Sequence[Any], elsewhere:
             | built.passport.model_dump(mode="json")
             for built in written
         ]
-        print_json({"plans": plans, "elsewhere": [gpu.name for gpu in elsewhere]})
+        print_json({"plans": plans, "elsewhere": [gpu.family for gpu in elsewhere]})
         return
     for built in written:
         said = built.passport
@@ -217,7 +218,7 @@ def _print_plans(options: argparse.Namespace, written: Sequence[Any], elsewhere:
         for note in built.notes:
             out.print(escape(note))
     if elsewhere:
-        out.print(f"to be built on their own nodes: {', '.join(gpu.name for gpu in elsewhere)}")
+        out.print(f"to be built on their own nodes: {', '.join(gpu.family for gpu in elsewhere)}")
 
 
 def _passport(options: argparse.Namespace) -> int:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from tritonkit import __version__, atomic, external_data
 from tritonkit.engines import builder, node, passport, proof
-from tritonkit.engines.gpus import FP8_SINCE, Gpu, by_product
 from tritonkit.engines.jobs import Job
 from tritonkit.engines.watch import watch
 from tritonkit.errors import InputError, MissingError, OutputError
+from tritonkit.gpus import FP8_SINCE, Gpu, by_product
 from tritonkit.repository import ownership
 
 
@@ -40,7 +40,7 @@ class Built:
 
 def lacks(precision: str, gpu: Gpu) -> str:
     """Why a GPU cannot compute in a precision; empty if it can."""
-    if precision == "fp8" and gpu.capability < FP8_SINCE:
+    if precision == "fp8" and gpu.compute_capability < FP8_SINCE:
         return f"fp8 needs compute capability {FP8_SINCE[0]}.{FP8_SINCE[1]} or newer"
     return ""
 
@@ -70,7 +70,7 @@ def build(
     toolkit = builder.load("tensorrt")
     here = _gpu_here(gpus)
     known = by_product(here.name)
-    name = known.name if known else here.name
+    name = known.family if known else here.name
     places = [output / job.precision if len(jobs) > 1 else output for job in jobs]
     for place in places:
         _check_place(place / _name(here.capability))  # before minutes of work
@@ -84,7 +84,7 @@ def build(
             plan = network.build(job.profiles, options, here.capability, shown)
             said = describe(job, network, plan, options, here.capability, name)
             written.append(Built(write(place, plan, said), said, plan.seconds, plan.notes))
-    return written, [gpu for gpu in gpus if gpu.capability != here.capability]
+    return written, [gpu for gpu in gpus if gpu.compute_capability != here.capability]
 
 
 def _check_asked(jobs: Sequence[Job], gpus: Sequence[Gpu], options: builder.Options) -> None:
@@ -92,10 +92,10 @@ def _check_asked(jobs: Sequence[Job], gpus: Sequence[Gpu], options: builder.Opti
         for job in jobs:
             if why := lacks(job.precision, gpu):
                 raise InputError(
-                    f"--gpu {gpu.name} (compute capability {gpu.compute}): {why}",
+                    f"--gpu {gpu.family} (compute capability {gpu.compute}): {why}",
                     "ask for int8 or fp16 there, or leave this GPU out",
                 )
-        builder.check_compatibility(options, gpu.capability)
+        builder.check_compatibility(options, gpu.compute_capability)
 
 
 def _gpu_here(gpus: Sequence[Gpu]) -> node.NodeGpu:
@@ -105,7 +105,7 @@ def _gpu_here(gpus: Sequence[Gpu]) -> node.NodeGpu:
             "there is no GPU here that nvidia-smi shows, and TensorRT builds only for the GPU of its machine",
             "run this on a node with the GPU, in the image of build/Dockerfile; --preflight checks the graph here",
         )
-    wanted = {gpu.capability for gpu in gpus}
+    wanted = {gpu.compute_capability for gpu in gpus}
     for gpu in found:
         if gpu.capability in wanted:
             if len({other.capability for other in found}) > 1:
@@ -113,9 +113,9 @@ def _gpu_here(gpus: Sequence[Gpu]) -> node.NodeGpu:
             return gpu
     have = f"{found[0].name} (compute capability {found[0].compute})"
     raise MissingError(
-        f"the GPU here is {have}; a plan for {', '.join(f'{gpu.name} ({gpu.compute})' for gpu in gpus)} cannot be "
+        f"the GPU here is {have}; a plan for {', '.join(f'{gpu.family} ({gpu.compute})' for gpu in gpus)} cannot be "
         "built on it: TensorRT builds only for the GPU of its machine",
-        f"run this on a node with {' or '.join(gpu.name for gpu in gpus)}",
+        f"run this on a node with {' or '.join(gpu.family for gpu in gpus)}",
     )
 
 

@@ -14,11 +14,11 @@ from typing import Literal
 
 from tritonkit.engines import builder, plans, proof
 from tritonkit.engines.builder import Capability, Network, Options, Toolkit
-from tritonkit.engines.gpus import Gpu
 from tritonkit.engines.jobs import Job
 from tritonkit.engines.messages import Reason, Refused
 from tritonkit.engines.watch import Watch, watch
 from tritonkit.errors import CheckFailed
+from tritonkit.gpus import Gpu
 
 Status = Literal["ok", "refused", "unsupported", "limit", "unchecked"]
 
@@ -71,7 +71,7 @@ def run(
     """
     toolkit = builder.load("tensorrt_rtx")
     for gpu in gpus:
-        builder.check_compatibility(options, gpu.capability)
+        builder.check_compatibility(options, gpu.compute_capability)
     verdicts = []
     with watch("preflight", sum(len(_to_build(toolkit, job, gpus)) for job in jobs)) as shown:
         for job in jobs:
@@ -84,7 +84,7 @@ def _place(output: Path | None, job: Job, jobs: Sequence[Job]) -> Path | None:
 
 
 def _to_build(toolkit: Toolkit, job: Job, gpus: Sequence[Gpu]) -> list[Capability]:
-    able = [gpu.capability for gpu in gpus if not plans.lacks(job.precision, gpu)]
+    able = [gpu.compute_capability for gpu in gpus if not plans.lacks(job.precision, gpu)]
     return [capability for capability in dict.fromkeys(able) if capability in toolkit.targets]
 
 
@@ -105,7 +105,7 @@ def _job(
     for capability in _to_build(toolkit, job, gpus):
         shown.next(f"{job.model} {job.precision} for sm{capability[0]}{capability[1]}")
         built[capability] = _try(network, job, options, capability, output, shown)
-    return [_judge(toolkit, job, gpu, network, built.get(gpu.capability)) for gpu in gpus]
+    return [_judge(toolkit, job, gpu, network, built.get(gpu.compute_capability)) for gpu in gpus]
 
 
 def _try(
@@ -135,7 +135,7 @@ def _judge(toolkit: Toolkit, job: Job, gpu: Gpu, network: Network, built: builde
         limits = all(reason.limit for reason in built.reasons)
         return _verdict(job, gpu, "limit" if limits else "refused", built.reasons, counts)
     return Verdict(
-        job.precision, gpu.name, gpu.compute, "ok",
+        job.precision, gpu.family, gpu.compute, "ok",
         layers=counts, seconds=built.seconds, plan_bytes=len(built.data), notes=built.notes,
     )  # fmt: skip
 
@@ -143,7 +143,7 @@ def _judge(toolkit: Toolkit, job: Job, gpu: Gpu, network: Network, built: builde
 def _verdict(
     job: Job, gpu: Gpu, status: Status, reasons: Sequence[Reason], layers: proof.Counts | None = None
 ) -> Verdict:
-    return Verdict(job.precision, gpu.name, gpu.compute, status, tuple(reasons), layers)
+    return Verdict(job.precision, gpu.family, gpu.compute, status, tuple(reasons), layers)
 
 
 def failed(verdicts: Sequence[Verdict], named: bool) -> bool:

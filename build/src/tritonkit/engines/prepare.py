@@ -17,10 +17,9 @@ from typing import Literal
 
 from google.protobuf import text_format
 
-from tritonkit import external_data, progress
+from tritonkit import external_data, gpus, progress
 from tritonkit.engines import builder, check, jobs, node, passport, plans
 from tritonkit.engines.cache import Absent, Cache, Key, why_read_only
-from tritonkit.engines.gpus import Gpu, by_product
 from tritonkit.engines.jobs import Job
 from tritonkit.errors import CheckFailed, InputError, OutputError, TritonkitError
 from tritonkit.repository import config
@@ -211,8 +210,7 @@ def _from_cache_or_built(
 
 def _build(wanted: _Wanted, here: node.NodeGpu, options: builder.Options, output: Path) -> plans.Built:
     """Build into ``output``, under the name that Triton looks for."""
-    known = by_product(here.name)
-    target = Gpu(known.name if known else here.name, here.capability, 0, ())
+    target = gpus.by_product(here.name) or gpus.uncatalogued(here.name, here.capability)
     (built,), _ = plans.build([wanted.job], [target], output, options)
     return built
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from tritonkit.engines import gpus
+from tritonkit import gpus
 from tritonkit.errors import RecipeError, SourceError
 from tritonkit.llm import adapters, architectures, directory, kv_cache, weights
 from tritonkit.llm.adapters import Adapter
@@ -119,7 +119,7 @@ def check(recipe: LanguageRecipe) -> Checked:
 
 def dtype_of(found: Directory, names: Sequence[str] = ()) -> Dtype:
     """What a checkpoint is computed in by itself: its own type, but 16 bits for fp32, and fp16 on GPUs without bf16."""
-    if any(gpu.capability < BF16_SINCE for gpu in gpus.find_all(names)):
+    if any(gpu.compute_capability < BF16_SINCE for gpu in gpus.get_all(names)):
         return "fp16"
     word = _WORDS.get(found.dtype, "bf16")
     return "bf16" if word == "fp32" else cast("Dtype", word)
@@ -198,16 +198,16 @@ def _quantization(recipe: LanguageRecipe, found: Directory) -> Iterator[Problem]
 
 def _gpus(recipe: LanguageRecipe, found: Directory) -> Iterator[Problem]:
     method = recipe.quantization or _METHODS.get(found.quantization, found.quantization)
-    for gpu in gpus.find_all(recipe.gpus):
-        old = f"{gpu.name} has compute capability {gpu.compute}"
-        if gpu.capability < gpus.FP8_SINCE:
+    for gpu in gpus.get_all(recipe.gpus):
+        old = f"{gpu.family} has compute capability {gpu.compute}"
+        if gpu.compute_capability < gpus.FP8_SINCE:
             fix = "name GPUs from 8.9 on (l4, l40s, h100, …), or leave fp8 out"
             if method == "fp8":
                 key = "quantization" if recipe.quantization else "gpus"
                 yield Problem((key,), f"fp8 needs compute capability 8.9, and {old}", fix)
             if recipe.kv_cache_dtype == "fp8":
                 yield Problem(("kv_cache_dtype",), f"fp8 needs compute capability 8.9, and {old}", fix)
-        if gpu.capability < BF16_SINCE and recipe.dtype == "bf16":
+        if gpu.compute_capability < BF16_SINCE and recipe.dtype == "bf16":
             yield Problem(("dtype",), f"bf16 needs compute capability 8.0, and {old}", "dtype: fp16")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 
 from tritonkit import samples
+from tritonkit.advisor import operators
 from tritonkit.errors import CheckFailed
 from tritonkit.graph import Session
 from tritonkit.precision import calibration, metrics, onnxgraph, qdq, refine, speed
@@ -192,7 +193,7 @@ def eligible(graph: OnnxGraph, scheme: Scheme) -> set[str]:
         if node.op_type != "ConvTranspose" and not _unfit_for_tensor_cores(node, weight, scheme):
             found.add(node.name)
     if not found:
-        recurrent = sorted({node.op_type for node in graph.nodes if node.op_type in works.RECURRENT})
+        recurrent = sorted({node.op_type for node in graph.nodes if node.op_type in operators.RECURRENT})
         beside = f"; {works.no_8_bits(recurrent[0], scheme)}" if recurrent else ""
         if inside := sorted({node.op_type for node in graph.nodes if node.op_type in onnxgraph.CONTROL}):
             beside += f"; what runs inside {', '.join(inside)} stays as it is"

@@ -13,9 +13,9 @@ from typing import Any
 
 import onnx
 
-from tritonkit import exporting, external_data, progress, samples, store
+from tritonkit import exporting, external_data, gpus, progress, samples, store
 from tritonkit import recipe as recipes
-from tritonkit.engines import gpus, node
+from tritonkit.engines import node
 from tritonkit.errors import GraphError, InputError, SourceError
 from tritonkit.graph import Session
 from tritonkit.precision import bf16, calibration, cpu, fp16, metrics, onnxgraph, qdq, search, sensitivity, tensorrt
@@ -81,9 +81,9 @@ def split(recipe: Recipe) -> Split:
 def unsuitable(recipe: Recipe, target: Target, precision: Precision) -> str:
     """Why a target, or the recipe's GPUs there, have no variant of this precision; empty if they have."""
     if target == "tensorrt" and precision == "fp8" and recipe.gpus:
-        wanted = gpus.find_all(recipe.gpus)
-        if all(gpu.capability < gpus.FP8_SINCE for gpu in wanted):
-            said = ", ".join(f"{gpu.name} has {gpu.compute}" for gpu in wanted)
+        wanted = gpus.get_all(recipe.gpus)
+        if all(gpu.compute_capability < gpus.FP8_SINCE for gpu in wanted):
+            said = ", ".join(f"{gpu.family} has {gpu.compute}" for gpu in wanted)
             return f"fp8 needs compute capability {'.'.join(map(str, gpus.FP8_SINCE))} or newer; {said}"
     if target == "cuda" and precision == "bf16":
         since = ".".join(map(str, bf16.SINCE))

@@ -6,18 +6,17 @@ recurrent layers. What runs inside the bodies of Loop, Scan and If is not counte
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 import onnx
 
 from tritonkit import samples
+from tritonkit.advisor import operators
 from tritonkit.graph import Session
-from tritonkit.precision.onnxgraph import COMPUTE, CONTROL, Array, OnnxGraph
+from tritonkit.precision.onnxgraph import COMPUTE, CONTROL, OnnxGraph
 from tritonkit.precision.qdq import Scheme
 
-RECURRENT = ("LSTM", "GRU", "RNN")
 LEAST_SHARE = 0.005  # of the work; less is not worth a word
 # Why a recurrent layer is never in 8 bits: docs/decisions/0020.
 _ON_CPU = (
@@ -55,23 +54,23 @@ class Work:
 def measure(graph: OnnxGraph, sample: samples.Sample, *, batched: bool) -> Work:
     """Count by running: the shapes of a graph with moving dimensions are known only then.
 
-    A product of (…, m, k) and (k, n) takes 2 k for each number that comes out; a convolution 2 for each weight of its
-    channel; a recurrent layer 2 for each of its weights, at each step.
+    What one node is: :func:`tritonkit.advisor.operators.operations`.
 
     Args:
         graph: In fp32.
         sample: Real inputs, without batch dimension.
         batched: Whether the graph takes a batch dimension.
     """
-    nodes = [node for node in graph.nodes if node.op_type in {*COMPUTE, *RECURRENT, "Einsum"}]
+    nodes = [node for node in graph.nodes if node.op_type in {*COMPUTE, *operators.RECURRENT, "Einsum"}]
     inputs = samples.batch([sample], 1) if batched else sample
     wanted = dict.fromkeys(name for node in nodes for name in (*node.input[:3], node.output[0]) if name)
     seen = Session(
         graph.with_outputs(name for name in wanted if name not in graph.inputs and name not in graph.constants)
     )
     arrays = {**graph.constants, **inputs, **(seen.run(inputs) if seen.output_names else {})}
+    shapes = {name: array.shape for name, array in arrays.items()}
     return Work(
-        {node.name: _operations(node, arrays) for node in nodes},
+        {node.name: operators.operations(node, shapes) for node in nodes},
         {node.name: _kind(graph, node) for node in nodes},
         tuple(dict.fromkeys(node.op_type for node in graph.nodes if node.op_type in CONTROL)),
     )
@@ -84,28 +83,11 @@ def describe(missing: Mapping[str, float]) -> str:
 
 def no_8_bits(kind: str, scheme: Scheme) -> str:
     """Why a kind of layer is never in 8 bits on a target; empty where nothing but its shape is against it."""
-    return (_ON_CPU if scheme.outputs else _ON_TENSORRT) if kind in RECURRENT else ""
-
-
-def _operations(node: onnx.NodeProto, arrays: Mapping[str, Array]) -> float:
-    first, second = (arrays[name].shape for name in node.input[:2])
-    if node.op_type in RECURRENT:  # first is (steps, batch, in), or (batch, steps, in) with layout 1
-        return 2.0 * math.prod(first[:2]) * (arrays[node.input[1]].size + arrays[node.input[2]].size)
-    if node.op_type == "Einsum":
-        (equation,) = (item.s.decode() for item in node.attribute if item.name == "equation")
-        terms = equation.replace(" ", "").partition("->")[0].split(",")
-        sizes: dict[str, int] = {}
-        for term, name in zip(terms, node.input, strict=True):
-            sizes |= dict(zip(reversed(term), reversed(arrays[name].shape), strict=False))
-        return 2.0 * math.prod(sizes.values())
-    if node.op_type == "ConvTranspose":
-        return 2.0 * math.prod(first) * math.prod(second[1:])
-    each = math.prod(second[1:]) if node.op_type == "Conv" else first[-1]
-    return 2.0 * arrays[node.output[0]].size * each
+    return (_ON_CPU if scheme.outputs else _ON_TENSORRT) if kind in operators.RECURRENT else ""
 
 
 def _kind(graph: OnnxGraph, node: onnx.NodeProto) -> str:
-    if node.op_type in RECURRENT:
+    if node.op_type in operators.RECURRENT:
         return node.op_type
     if node.op_type.startswith("Conv"):
         return "convolutions" if node.op_type == "Conv" else "transposed convolutions"

@@ -85,7 +85,7 @@ class LanguageRecipe(Section):
         max_lora_rank: The largest rank of an adapter; the smallest that fits those named if not given.
         generation: See :class:`GenerationDefaults`.
         slo: See :class:`TokenSlo`.
-        gpus: What it will run on (:mod:`tritonkit.engines.gpus`); precisions are checked against them.
+        gpus: What it will run on (:mod:`tritonkit.gpus`); precisions are checked against them.
         path: The file this recipe was read from.
     """
 

@@ -53,7 +53,7 @@ class Recipe(Section):
             named ``module:function``.
         calibration: See :class:`Calibration`.
         slo: See :class:`Slo`.
-        gpus: What engines are built for (:mod:`tritonkit.engines.gpus`).
+        gpus: What engines are built for (:mod:`tritonkit.gpus`).
         text: See :class:`Text`.
         python: See :class:`Python`.
         batching: See :class:`Batching`.

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tritonkit.engines import gpus
-from tritonkit.engines.gpus import Gpu
+from tritonkit import gpus
 from tritonkit.errors import InputError
+from tritonkit.gpus import Gpu
 
 # error: Triton refuses it, or answers wrongly. warning: it runs, and hurts. info: worth knowing.
 Severity = Literal["error", "warning", "info"]
@@ -126,7 +126,7 @@ def parse_gpu(text: str) -> tuple[Gpu | None, bool | None]:
         InputError: There is no such GPU.
     """
     word = text.strip().lower()
-    return (None, word == "any") if word in {"any", "none"} else (gpus.find(text), True)
+    return (None, word == "any") if word in {"any", "none"} else (gpus.get(text), True)
 
 
 def parse_origin(text: str) -> Origin:

@@ -292,6 +292,6 @@ def no_plan_for_gpu(model: Model, context: Context) -> Iterator[Problem]:
         else:
             continue
         yield Problem(
-            f"cc_model_filenames has no plan for {gpu.name} ({gpu.compute}), and {why}", f"build one for {gpu.name}",
+            f"cc_model_filenames has no plan for {gpu.key} ({gpu.compute}), and {why}", f"build one for {gpu.key}",
             model.line("cc_model_filenames"),
         )  # fmt: skip

@@ -72,7 +72,7 @@ def gpu_memory(model: Model, context: Context) -> Iterator[Problem]:
     line = model.line("instance_group")
     if mine > memory:
         yield Problem(
-            f"{instances(model)} instances need at least {mine / _GIB:.1f} GiB, {gpu.name} has {gpu.memory_gib}",
+            f"{instances(model)} instances need at least {mine / _GIB:.1f} GiB, {gpu.key} has {gpu.memory_gib}",
             "use fewer instances, or a larger GPU", line,
         )  # fmt: skip
         return
@@ -80,6 +80,6 @@ def gpu_memory(model: Model, context: Context) -> Iterator[Problem]:
     total = sum(all_of_them.values())
     if total > memory and max(all_of_them, key=lambda name: all_of_them[name]) == model.name:
         yield Problem(
-            f"all models together need at least {total / _GIB:.1f} GiB, {gpu.name} has {gpu.memory_gib}",
+            f"all models together need at least {total / _GIB:.1f} GiB, {gpu.key} has {gpu.memory_gib}",
             "use fewer instances, or spread the models over GPUs", line, severity="warning",
         )  # fmt: skip

@@ -1,0 +1,150 @@
+"""An advice as one HTML page: the ranked table, and every layer under the roofline of the best GPU, as SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from tritonkit import gpus
+from tritonkit.advisor import latency
+from tritonkit.advisor.advise import Advice, Candidate, Options, cheapest
+from tritonkit.advisor.graph_cost import Cost, Layer, Precision
+from tritonkit.gpus import Gpu
+
+_WIDTH, _HEIGHT = 860, 460
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 20, 50
+# One colour a kind of layer, told apart by colour-blind readers as well (Okabe and Ito 2008).
+_COLOURS = {
+    "convolution": "#0072B2", "depthwise": "#D55E00", "matrix": "#009E73", "attention": "#CC79A7",
+    "recurrent": "#E69F00", "elementwise": "#666666", "movement": "#BBBBBB",
+}  # fmt: skip
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 66rem; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; }
+th:first-child, td:first-child { text-align: left; }
+tr.best { background: #e8f4ea; font-weight: 600; }
+figure { margin: 1.5rem 0; } svg { max-width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; }
+"""
+
+
+def render(model: str, batches: Mapping[int, Cost], options: Options, advice: Advice) -> str:
+    """The page.
+
+    Args:
+        model: Its name.
+        batches: Batch size to cost; layers are drawn at the largest.
+        options: What was asked for.
+        advice: What came of it.
+    """
+    shown = [one for one in advice.candidates if one.bound] or list(advice.candidates)
+    figure = _figure(batches[max(batches)], shown[0], max(batches)) if shown and shown[0].bound else ""
+    asked = " and ".join(
+        part for part in (
+            f"{options.rps:g} requests a second" if options.rps else "",
+            f"99 % within {options.p99_ms:g} ms" if options.p99_ms else "",
+        ) if part
+    )  # fmt: skip
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in (shown[0].reasons if shown else ()))
+    notes = "".join(f"<li>{escape(note)}</li>" for note in advice.notes)
+    impossible = f"<p><strong>{escape(advice.impossible)}</strong></p>" if advice.impossible else ""
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(model)}: which GPU</title>'
+        f"<style>{_STYLE}</style></head><body>\n<h1>{escape(model)}</h1>\n<p>{escape(asked or 'No rate, no promise.')}"
+        f"</p>\n{impossible}{_table(cheapest(advice))}\n<ul>{reasons}</ul>\n{figure}\n<ul>{notes}</ul>\n</body></html>\n"
+    )
+
+
+def _table(listed: Sequence[Candidate]) -> str:
+    heads = ("GPU", "engine", "precision", "GiB", "alone ms", "p99 ms", "bound", "GPUs", "busy", "$/million", "verdict")
+    rows = []
+    for one in listed:
+        cells = (
+            one.gpu + ("" if one.measured else "*"), one.engine, one.precision, f"{one.memory_gib:.1f}",
+            _cell(one.lone_ms, ".2f"), _cell(one.p99_ms, ".1f"), one.bound or "–", _cell(one.replicas, "d"),
+            _cell(one.utilization, ".0%"), _cell(one.usd_per_million, ".2f"), one.verdict,
+        )  # fmt: skip
+        kind = ' class="best"' if one.verdict == "best" else ""
+        rows.append(f"<tr{kind}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    head = "".join(f"<th>{name}</th>" for name in heads)
+    return (
+        f"<table><thead><tr>{head}</tr></thead><tbody>\n{chr(10).join(rows)}\n</tbody></table>\n"
+        "<p>* no measured row of this GPU with this engine: carried over by published peaks</p>"
+    )
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _figure(cost: Cost, candidate: Candidate, batch: int) -> str:
+    gpu = gpus.get(candidate.gpu)
+    known = latency.coefficients(candidate.engine)
+    times = latency.predict(cost, gpu, candidate.precision, known).layers
+    points = [
+        (layer, _intensity(layer, candidate.precision), layer.operations / time.ms / 1e9)
+        for layer, time in zip(cost.layers, times, strict=True)
+        if layer.operations and time.ms
+    ]
+    caption = (
+        f"Each layer at a batch of {batch} on {gpu.name} in {candidate.precision}: the work it does with each byte it "
+        "moves, and its speed as predicted. Under the slope memory is the limit, under the level line arithmetic; the "
+        "area of a dot is its share of the time."
+    )
+    drawing = _svg(gpu, candidate.precision, points, [time.ms for layer, time in zip(cost.layers, times, strict=True)
+                                                       if layer.operations and time.ms])  # fmt: skip
+    return f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _intensity(layer: Layer, precision: Precision) -> float:
+    moved = (layer.floats + layer.weights) * latency.BYTES[precision] + layer.other_bytes
+    return layer.operations / max(moved, 1.0)
+
+
+def _svg(gpu: Gpu, precision: Precision, points: Sequence[tuple[Layer, float, float]], times: Sequence[float]) -> str:
+    peak, bandwidth = latency.tensor_peak(gpu, precision), gpu.bandwidth_gbs / 1e3
+    low_x = min([1.0, *(x for _, x, _ in points)])
+    high_x = max([10 * peak / bandwidth, *(x for _, x, _ in points)])
+    low_y, high_y = min([peak / 1e3, *(y for _, _, y in points)]), 2 * peak
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        right = (math.log(x) - math.log(low_x)) / (math.log(high_x) - math.log(low_x))
+        up = (math.log(y) - math.log(low_y)) / (math.log(high_y) - math.log(low_y))
+        return (
+            _LEFT + right * (_WIDTH - _LEFT - _RIGHT),
+            _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM),
+        )
+
+    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="roofline">']
+    for power in range(math.ceil(math.log10(low_x)), math.floor(math.log10(high_x)) + 1):
+        x, bottom = place(10.0**power, low_y)
+        parts.append(f'<line x1="{x:.0f}" x2="{x:.0f}" y1="{_TOP}" y2="{bottom:.0f}" stroke="#eee"/>')
+        parts.append(f'<text x="{x:.0f}" y="{bottom + 18:.0f}" text-anchor="middle">{10.0**power:g}</text>')
+    for power in range(math.ceil(math.log10(low_y)), math.floor(math.log10(high_y)) + 1):
+        left, y = place(low_x, 10.0**power)
+        parts.append(f'<line x1="{left:.0f}" x2="{_WIDTH - _RIGHT}" y1="{y:.0f}" y2="{y:.0f}" stroke="#eee"/>')
+        parts.append(f'<text x="{left - 8:.0f}" y="{y + 4:.0f}" text-anchor="end">{10.0**power:g}</text>')
+    ridge = peak / bandwidth
+    begin = place(max(low_x, low_y / bandwidth), max(low_y, low_x * bandwidth))
+    corner, end = place(ridge, peak), place(high_x, peak)
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (begin, corner, end))
+    parts.append(f'<polyline points="{line}" fill="none" stroke="#222" stroke-width="2"/>')
+    parts.append(f'<text x="{end[0] - 4:.0f}" y="{end[1] - 6:.0f}" text-anchor="end">{peak:,.0f} TFLOP/s</text>')
+    total = sum(times) or 1.0
+    for (layer, x, y), ms in zip(points, times, strict=True):
+        right, down = place(x, y)
+        size = max(2.5, 40 * math.sqrt(ms / total))
+        parts.append(
+            f'<circle cx="{right:.1f}" cy="{down:.1f}" r="{size:.1f}" fill="{_COLOURS[layer.kind]}" fill-opacity="0.5">'
+            f"<title>{escape(layer.name)}: {ms:.3f} ms</title></circle>"
+        )
+    for row, kind in enumerate(dict.fromkeys(layer.kind for layer, _, _ in points)):
+        y = _TOP + 16 + 18 * row
+        parts.append(f'<circle cx="{_LEFT + 14}" cy="{y - 4}" r="5" fill="{_COLOURS[kind]}"/>')
+        parts.append(f'<text x="{_LEFT + 24}" y="{y}">{kind}</text>')
+    parts.append(f'<text x="{_WIDTH / 2:.0f}" y="{_HEIGHT - 8}" text-anchor="middle">operations a byte</text>')
+    parts.append(
+        f'<text transform="translate(16 {_HEIGHT / 2:.0f}) rotate(-90)" text-anchor="middle">TFLOP/s</text></svg>'
+    )
+    return "".join(parts)

@@ -1,0 +1,232 @@
+"""``tritonkit advise``: which GPU, in which precision, how many, at what cost, and why."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tritonkit.cli.output import Verbs, make_table, out, print_json
+from tritonkit.errors import InputError, MissingError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tritonkit.advisor.advise import Advice, Candidate, Options
+    from tritonkit.advisor.graph_cost import Cost
+
+ENGINES = ("onnxruntime", "tensorrt")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
+_MAX_BATCH = 64  # where no recipe says one
+_LANGUAGE = "tritonkit.advisor.language"
+
+
+def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.ArgumentParser) -> None:
+    """Say the arguments of ``advise``."""
+    verb = verbs.add_parser(
+        "advise", parents=[report], help="which GPU, precision and how many, for a rate and a promise",
+        examples=[
+            "tritonkit advise my_model.yaml --rps 5000 --p99-ms 20",
+            "tritonkit advise model.onnx --shape sequence=128 --gpu l4,a10g,h100 --rps 2000 --p99-ms 10",
+        ],
+    )  # fmt: skip
+    verb.add_argument("model", type=Path, metavar="MODEL", help="a recipe, model.onnx, or a Hugging Face directory")
+    verb.add_argument("--rps", type=float, metavar="N", help="requests a second, of one sample each")
+    verb.add_argument("--p99-ms", type=float, metavar="MS", help="what 99 %% stay within; default: the recipe's slo")
+    verb.add_argument("--gpu", default="", metavar="GPU,GPU", help="which to consider; default: the recipe's, or all")
+    verb.add_argument("--engine", type=_words(ENGINES), metavar="E,E", help=f"of {', '.join(ENGINES)}; default: both")
+    verb.add_argument(
+        "--precision", type=_words(PRECISIONS), metavar="P,P", help="default: the recipe's, or the graph's"
+    )
+    verb.add_argument(
+        "--shape", type=_size, action="append", default=[], metavar="NAME=SIZE", help="of a graph's moving dimension"
+    )
+    verb.add_argument("--max-batch", type=int, metavar="N", help=f"default: the recipe's, or {_MAX_BATCH}")
+    verb.add_argument("--instances", type=int, metavar="N", help="of the model on a GPU; default: 4")
+    verb.add_argument("--utilization", type=float, metavar="SHARE", help="of a replica's rate, at most; default: 0.8")
+    verb.add_argument(
+        "--price", type=_price, action="append", default=[], metavar="GPU=USD", help="of an hour of one GPU"
+    )
+    verb.add_argument("--all", action="store_true", help="list every engine and precision, not the best of each GPU")
+    verb.add_argument("--html", type=Path, metavar="FILE", help="write a page with the table and a roofline plot")
+    verb.add_argument("--values", type=Path, metavar="FILE", help="write values for the chart, for the best candidate")
+    verb.set_defaults(command=_advise)
+
+
+def _advise(options: argparse.Namespace) -> int:
+    if _is_language(options.model):
+        return _language(options)
+    from tritonkit.advisor import advise
+
+    subject = _subject(options)
+    advice = advise.advise(subject.batches, subject.options)
+    if options.html:
+        from tritonkit import atomic
+        from tritonkit.advisor import page
+
+        text = page.render(subject.name, subject.batches, subject.options, advice)
+        atomic.write(options.html, text.encode())
+    if options.values:
+        _write_values(options.values, subject.name, advice)
+    if options.json:
+        print_json({"model": subject.name, **asdict(advice)})
+    else:
+        _print(subject, advice, all_of_them=options.all)
+    return 0 if any(candidate.verdict == "best" for candidate in advice.candidates) else 1
+
+
+class _Subject:
+    """A model with the sizes, batches and options that it is considered with."""
+
+    def __init__(self, name: str, batches: Mapping[int, Cost], sizes: Mapping[str, int], options: Options) -> None:
+        self.name, self.batches, self.sizes, self.options = name, batches, sizes, options
+
+
+def _subject(given: argparse.Namespace) -> _Subject:
+    from tritonkit import gpus
+    from tritonkit.advisor import advise, graph_cost, serving
+
+    if given.model.suffix in {".yaml", ".yml"}:
+        name, path, defaults, sizes = _from_recipe(given.model)
+    elif given.model.suffix == ".onnx":
+        name, path, defaults, sizes = given.model.stem, given.model, {}, {}
+    else:
+        raise InputError(
+            f"{given.model} is no recipe, no .onnx file, and no directory with a config.json",
+            "name a recipe (.yaml), a graph (.onnx) or a Hugging Face directory",
+        )
+    model = graph_cost.load(path)
+    sizes = {**sizes, **dict(given.shape)}
+    if "precisions" not in defaults:
+        defaults["precisions"] = graph_cost.precisions(model)
+    wanted = [gpu for word in given.gpu.split(",") if word and word != "all" for gpu in gpus.members(word)]
+    if wanted or given.gpu:
+        defaults["gpus"] = tuple(dict.fromkeys(wanted)) or gpus.all()
+    changed = {
+        "rps": given.rps, "p99_ms": given.p99_ms, "engines": given.engine, "precisions": given.precision,
+        "max_batch": given.max_batch, "instances": given.instances, "utilization": given.utilization,
+    }  # fmt: skip
+    prices = {gpus.get(key).key: price for key, price in given.price}
+    merged = {**defaults, **{key: value for key, value in changed.items() if value is not None}, "prices": prices}
+    options = advise.Options(**merged)
+    batch = graph_cost.batch_symbol(model)
+    batches = (
+        {size: graph_cost.measure(model, {**sizes, batch: size}) for size in serving.batch_sizes(options.max_batch)}
+        if batch else {1: graph_cost.measure(model, sizes)}
+    )  # fmt: skip
+    return _Subject(name, batches, sizes, options)
+
+
+def _from_recipe(path: Path) -> tuple[str, Path, dict[str, Any], dict[str, int]]:
+    from tritonkit import exporting, gpus, recipe
+
+    loaded = recipe.load_graph(path)
+    artifact, _ = exporting.exported(loaded)
+    defaults: dict[str, Any] = {"precisions": tuple(loaded.precisions), "max_batch": max(1, loaded.max_batch_size)}
+    if loaded.slo and loaded.slo.p99_ms:
+        defaults["p99_ms"] = loaded.slo.p99_ms
+    if loaded.gpus:
+        defaults["gpus"] = tuple(dict.fromkeys(gpu for name in loaded.gpus for gpu in gpus.members(name)))
+    return loaded.name, artifact.graph, defaults, {name: bounds.opt for name, bounds in loaded.shapes.items()}
+
+
+def _is_language(model: Path) -> bool:
+    return (model.is_dir() and (model / "config.json").is_file()) or model.name == "config.json"
+
+
+def _language(options: argparse.Namespace) -> int:
+    if importlib.util.find_spec(_LANGUAGE) is None:
+        raise MissingError("this tritonkit has no advice for language models", "install a newer one")
+    language = importlib.import_module(_LANGUAGE)
+    directory = options.model if options.model.is_dir() else options.model.parent
+    return int(language.advise(directory, options))
+
+
+def _write_values(path: Path, model: str, advice: Advice) -> None:
+    from tritonkit import atomic, gpus
+
+    best = next((candidate for candidate in advice.candidates if candidate.verdict == "best"), None)
+    if best is None:
+        raise InputError("no candidate keeps the promise: there is nothing to write to --values", "see the reasons")
+    engine = "tensorrt" if best.engine == "tensorrt" else "cuda"
+    lines = [
+        f"# `tritonkit advise`: {model} in {best.precision}, built with `tritonkit build --target {engine}`;",
+        f"# {best.reasons[-1]}." if not best.measured else f"# one pod holds {best.holds_rps:.0f} requests a second.",
+        f"replicas: {best.replicas or 1}",
+        "accelerator:",
+        f"  products: [{gpus.get(best.gpu).node_label}]",
+    ]
+    atomic.write(path, ("\n".join(lines) + "\n").encode())
+
+
+def _print(subject: _Subject, advice: Advice, *, all_of_them: bool) -> None:
+    from tritonkit.advisor import advise
+
+    listed = advice.candidates if all_of_them else advise.cheapest(advice)
+    out.print(_table(listed, subject.options))
+    best = next((candidate for candidate in advice.candidates if candidate.verdict == "best"), None)
+    if best:
+        out.print(f"\n{best.gpu}, {best.engine}, {best.precision}:", markup=False)
+        for reason in best.reasons:
+            out.print(f"  {reason}", markup=False)
+    if advice.impossible:
+        out.print(f"\n{advice.impossible}", markup=False)
+    out.print()
+    sizes = ", ".join(f"{name} {size}" for name, size in subject.sizes.items())
+    for note in (*([f"sizes: {sizes}"] if sizes else []), *advice.notes):
+        out.print(note, markup=False)
+
+
+def _table(listed: Sequence[Candidate], options: Options) -> Table:
+    table = make_table(
+        "GPU", "engine", "precision", "GiB", "alone ms", "p99 ms", "bound", "batch", "a GPU/s",
+        "GPUs" if options.rps else "holds/s", "busy", "$/h", "$/million", "verdict",
+    )  # fmt: skip
+    for one in listed:
+        table.add_row(
+            one.gpu + ("" if one.measured else "*"), one.engine, one.precision, f"{one.memory_gib:.1f}",
+            _number(one.lone_ms, ".2f"), _number(one.p99_ms, ".1f"), one.bound or "-", _number(one.batch, ".0f"),
+            _number(one.most_rps, ",.0f"),
+            _number(one.replicas, "d") if options.rps else _number(one.holds_rps, ",.0f"),
+            _number(one.utilization, ".0%"), _number(one.usd_per_hour, ",.2f"), _number(one.usd_per_million, ".2f"),
+            one.verdict,
+        )  # fmt: skip
+    table.caption = "* no measured row of this GPU with this engine: carried over by published peaks"
+    table.caption_justify = "left"
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _words(known: Sequence[str]) -> Any:
+    def words(text: str) -> tuple[str, ...]:
+        from tritonkit.cli.arguments import closest, did_you_mean
+
+        found = tuple(word for word in text.split(",") if word)
+        for word in found:
+            if word not in known:
+                near = did_you_mean(filter(None, [closest(word, known)]))
+                raise argparse.ArgumentTypeError(f"{word!r} is none of {', '.join(known)}{near}")
+        return found
+
+    return words
+
+
+def _size(text: str) -> tuple[str, int]:
+    name, _, size = text.partition("=")
+    if not name or not size.isdecimal() or int(size) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=SIZE with a size of 1 or more")
+    return name, int(size)
+
+
+def _price(text: str) -> tuple[str, float]:
+    name, _, price = text.partition("=")
+    try:
+        return name, float(price)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not GPU=USD") from None
