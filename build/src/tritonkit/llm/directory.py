@@ -178,6 +178,17 @@ def read(path: Path) -> Directory:
     return Directory(path, _with_defaults(raw))
 
 
+def read_any(path: Path) -> Directory:
+    """Look at a directory, or at a ``config.json`` alone, under whatever name.
+
+    Raises:
+        SourceError: It is neither, or the file is no JSON object.
+    """
+    if path.is_file():
+        return Directory(path.parent, _with_defaults(read_json(path)))
+    return read(path)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object in a file; empty where there is no file.
 
