@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tritonkit import gpus
-from tritonkit.advisor import language_choice
+from tritonkit.advisor import engine_choice, language_choice
+from tritonkit.advisor.engine_choice import EngineAdvice, Facts
 from tritonkit.advisor.language_choice import Choice
 from tritonkit.advisor.language_latency import Engine
 from tritonkit.errors import InputError, SourceError
@@ -52,6 +53,8 @@ class Request:
         max_num_seqs: Sequences of a step; vLLM's default for the GPU if not given.
         block_size: Tokens of a block of the KV cache; vLLM's default if not given.
         prices: US dollars an hour of one GPU, by key; the catalogue's dated ones where not given.
+        steady: Whether the same weights stay for weeks and fill their GPUs; for the choice of an engine.
+        needs_triton: Whether the model shares its endpoint with models of other kinds; likewise.
     """
 
     prompt: int | None = None
@@ -72,6 +75,8 @@ class Request:
     max_num_seqs: int | None = None
     block_size: int | None = None
     prices: Mapping[str, float] = field(default_factory=dict)
+    steady: bool = False
+    needs_triton: bool = False
 
     @property
     def prompt_tokens(self) -> int:
@@ -87,6 +92,8 @@ class Result:
         model: What it was asked for.
         architecture: The model's.
         request: What was wanted.
+        parameters: How many numbers the model has, by part.
+        engine: What to serve it with, and why.
         choices: All that were tried, the best first.
         notes: What holds for all of them.
     """
@@ -95,6 +102,7 @@ class Result:
     architecture: str
     request: Request
     parameters: parameters.Parameters
+    engine: EngineAdvice
     choices: tuple[Choice, ...]
     notes: tuple[str, ...]
 
@@ -118,6 +126,7 @@ class Result:
             "architecture": self.architecture,
             "parameters": {"total": self.parameters.total, "active": self.parameters.active},
             "request": {**request, "prompt": self.request.prompt_tokens, "prices": dict(self.request.prices)},
+            "engine": self.engine.to_json(),
             "choices": [choice.to_json() for choice in self.choices],
             "notes": list(self.notes),
         }
@@ -150,8 +159,15 @@ def advise(path: Path, request: Request) -> Result:
             ]
     if not tried:
         raise _nothing(model, request, chosen)
+    engine = engine_choice.choose(Facts("language", steady=request.steady, needs_triton=request.needs_triton))
     return Result(
-        path.name, model.architecture, request, parts, tuple(sorted(tried, key=_rank)), tuple(_notes(model, request))
+        path.name,
+        model.architecture,
+        request,
+        parts,
+        engine,
+        tuple(sorted(tried, key=_rank)),
+        tuple(_notes(model, request)),
     )
 
 
@@ -266,8 +282,8 @@ _ORDER = {"ok": 0, "too slow": 1, "no room": 2, "does not start": 3}
 
 def _rank(choice: Choice) -> tuple[float, ...]:
     cost = choice.usd_per_million if choice.usd_per_million is not None else math.inf
-    speed = choice.served.itl_ms if choice.served else math.inf
-    return (_ORDER[choice.verdict], cost, choice.gpus_total or math.inf, choice.gpu_count, speed)
+    speed = choice.served.ttft_p99_ms + choice.served.itl_ms if choice.served else -choice.plan.cache_bytes
+    return (_ORDER[choice.verdict], cost, choice.gpus_total or math.inf, speed, choice.gpu_count)
 
 
 def _notes(model: Directory, request: Request) -> list[str]:

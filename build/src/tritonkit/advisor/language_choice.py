@@ -90,6 +90,7 @@ class Choice:
             "memory": {
                 "total_bytes": self.plan.total_bytes, "weights_bytes": self.plan.weights_bytes,
                 "activations_bytes": self.plan.activations_bytes, "kv_cache_bytes": self.plan.cache_bytes,
+                "left_for_graphs_bytes": self.plan.graphs_bytes,
                 "kv_cache_tokens": self.plan.tokens, "longest_sequence": self.plan.longest,
                 "needed_utilization": round(self.plan.needed_utilization, 4),
             },

@@ -82,7 +82,9 @@ def closed(deployment: Deployment, fit: Coefficients, load: Load, running: float
     prompt = prompt_ms(deployment, load.fresh, fit, load.prompt - load.fresh) + fit.request_us / 1e3
     itl = alone.total + (running - 1) * prompt / load.answer
     rate = running / (running * prompt + load.answer * alone.total)
-    return _served(load, running, rate, itl, alone, prompt, batched, busy=1.0)
+    # A prompt waits for those of the others only.
+    others = rate * prompt * (running - 1) / running
+    return _served(load, running, rate, itl, alone, prompt, batched, others, busy=1.0)
 
 
 def open_loop(
@@ -118,14 +120,15 @@ def open_loop(
         running = (running + following) / 2
     alone = step(deployment, max(1.0, running), load.context, fit)
     busy = min(1.0, rate * prompt + min(1.0, running) * left)
-    return _served(load, running, rate, alone.total / left, alone, prompt, batched, busy)
+    return _served(load, running, rate, alone.total / left, alone, prompt, batched, rate * prompt, busy)
 
 
 def _served(
-    load: Load, running: float, rate: float, itl: float, alone: StepTime, prompt: float, batched: int, busy: float
-) -> Served:
+    load: Load, running: float, rate: float, itl: float, alone: StepTime, prompt: float, batched: int, others: float,
+    busy: float,
+) -> Served:  # fmt: skip
     # Prompts wait for each other: an M/D/1 queue, whose tail decays with twice the free share over a prompt's time.
-    used = min(_MOST_BUSY, rate * prompt)
+    used = min(_MOST_BUSY, others)
     steps = math.ceil(load.fresh / batched)
     reading = prompt + steps * alone.total
     # The median waits for half of the step that runs, and the 99th percentile for all of it.

@@ -41,6 +41,7 @@ def text(result: Result, width: int = 170, everything: bool = False) -> str:
     failing = [choice for choice in shown[_REASONS:] if choice.verdict != "ok"][:_REASONS]
     for choice in failing:
         console.print(_sentence(choice), soft_wrap=True)
+    console.print(f"Engine: {result.engine.sentence}", soft_wrap=True)
     for note in result.notes:
         console.print(note, soft_wrap=True)
     return out.getvalue()
