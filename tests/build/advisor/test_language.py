@@ -69,14 +69,13 @@ def test_each_flag_that_is_named_does_start_it() -> None:
     flags: dict[str, Any] = {"max_model_len": 8192, "max_num_batched_tokens": 8192, "max_num_seqs": 1024}
     refused = plan("llama-3.3-70b", "h100-sxm", "fp8", "bf16", **flags)
     assert not refused.starts
-    utilization, length = (flag.split(" ") for flag in memory.flags(refused, None))
-    assert utilization[0] == "--gpu-memory-utilization"
-    share = float(utilization[1])
-    assert plan("llama-3.3-70b", "h100-sxm", "fp8", "bf16", **flags, gpu_memory_utilization=share).starts
-    assert length[0] == "--max-model-len"
-    longest = int(length[1])
-    assert plan("llama-3.3-70b", "h100-sxm", "fp8", "bf16", **{**flags, "max_model_len": longest}).starts
-    assert not plan("llama-3.3-70b", "h100-sxm", "fp8", "bf16", **{**flags, "max_model_len": longest + 32}).starts
+    named = [flag.removeprefix("--").replace("-", "_").split(" ") for flag in memory.flags(refused, None)]
+    changed = {name: float(value) if "." in value else int(value) for name, value in named}
+    assert set(changed) >= {"gpu_memory_utilization", "max_num_batched_tokens", "max_model_len"}
+    for name, value in changed.items():
+        assert plan("llama-3.3-70b", "h100-sxm", "fp8", "bf16", **{**flags, name: value}).starts
+    more = {**flags, "max_model_len": changed["max_model_len"] + 32}
+    assert not plan("llama-3.3-70b", "h100-sxm", "fp8", "bf16", **more).starts
 
 
 def test_predictions_hold_on_a_gpu_and_a_size_that_were_held_out() -> None:

@@ -27,7 +27,8 @@ _QUANTIZED = {
     "fp8": "fp8", "fbgemm_fp8": "fp8", "awq": "int4", "gptq": "int4", "mxfp4": "mxfp4", "nvfp4": "fp4",
     "modelopt": "fp8", "modelopt_fp4": "fp4",
 }  # fmt: skip
-_FP8_SINCE, _FP4_SINCE, _BF16_SINCE = (8, 9), (10, 0), (8, 0)
+# Compute capability from which vLLM runs weights of a precision: AWQ 7.5, Marlin's MXFP4 8.0 (quantization/*.py, 0.32).
+_SINCE = {"bf16": (8, 0), "fp8": (8, 9), "fp4": (10, 0), "mxfp4": (8, 0), "int4": (7, 5)}
 
 
 @dataclass(frozen=True)
@@ -228,12 +229,10 @@ def _precisions(model: Directory, gpu: gpus.Gpu, request: Request) -> Sequence[s
     since = gpu.compute_capability
     if model.quantization:
         own = _quantized(model)
-        possible = [own] if (own != "fp8" or since >= _FP8_SINCE) and (own != "fp4" or since >= _FP4_SINCE) else []
+        possible = [own] if since >= _SINCE.get(own, (0, 0)) else []
     else:
-        possible = ["bf16" if since >= _BF16_SINCE else "fp16"]
-        possible += ["fp8"] if since >= _FP8_SINCE else []
-        possible += ["int4"]
-        possible += ["fp4"] if since >= _FP4_SINCE else []
+        wide = "bf16" if since >= _SINCE["bf16"] else "fp16"
+        possible = [wide, *(name for name in ("fp8", "int4", "fp4") if since >= _SINCE[name])]
     return [name for name in possible if not request.precisions or name in request.precisions]
 
 

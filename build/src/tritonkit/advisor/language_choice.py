@@ -188,7 +188,8 @@ def _carried(choice: Choice, load: Load, replicas: int, served: Served, each: fl
     hourly = choice.usd_per_hour
     tokens = load.prompt + load.answer
     reasons = [
-        f"{served.bound} bound it: a step takes {served.step.total:.1f} ms, a prompt {served.prompt_ms:.0f} ms",
+        f"most of the time goes into {served.bound}: a step takes {served.step.total:.1f} ms, a prompt "
+        f"{served.prompt_ms:.0f} ms",
         f"the KV cache has room for {room:,} sequences of {tokens:,} tokens, {served.running:.0f} run",
     ]
     if room <= served.running * 1.05:

@@ -34,6 +34,7 @@ _PEERS_GIB = 0.5
 # The highest that is advised: CUDA graphs are captured in what is not taken, and 2.4 GiB of them were seen (vllm#7553:
 # a 34B on 4 GPUs, vLLM 0.5.4). An assumption; --enforce-eager does without them.
 HIGHEST_UTILIZATION = 0.95
+_LEAST_TOKENS, _LEAST_SEQUENCES = 512, 8  # fewer of a step, or at a time, are not advised: the GPU would idle
 LARGE_GIB = 70  # from here on vLLM's defaults are larger, but on A100s (EngineArgs.get_batch_defaults, 0.24 to 0.32)
 
 # Bytes of a number of a layer's matrices, by precision. int4: 4 bits, a 16-bit scale and a zero point for each 128
@@ -98,6 +99,26 @@ def defaults(gpu: gpus.Gpu) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
+class Activations:
+    """What a step takes on each GPU beside weights and cache, in bytes.
+
+    Attributes:
+        token_bytes: For each token: gate, up and their product between two matrices, the residual and its norm.
+        sequence_bytes: For each sequence: logits in fp32.
+        other_bytes: The rest, as measured (:data:`_OTHER_GIB`).
+    """
+
+    token_bytes: float
+    sequence_bytes: float
+    other_bytes: float
+
+    def bytes(self, settings: Settings) -> int:
+        """Of the largest step."""
+        tokens = self.token_bytes * settings.max_num_batched_tokens
+        return int(tokens + self.sequence_bytes * settings.max_num_seqs + self.other_bytes)
+
+
+@dataclass(frozen=True)
 class Plan:
     """One model on one kind of GPU with vLLM's settings; all sizes are of one GPU.
 
@@ -107,7 +128,7 @@ class Plan:
         settings: vLLM's flags.
         cache: The KV cache on each GPU.
         weights_bytes: Of the weights on each GPU.
-        activations_bytes: What a step takes beside them.
+        activations: What a step takes beside them.
     """
 
     gpu: gpus.Gpu
@@ -115,7 +136,12 @@ class Plan:
     settings: Settings
     cache: KvCache
     weights_bytes: int
-    activations_bytes: int
+    activations: Activations
+
+    @property
+    def activations_bytes(self) -> int:
+        """What the largest step takes beside weights and cache."""
+        return self.activations.bytes(self.settings)
 
     @cached_property
     def blocks(self) -> Blocks:
@@ -171,16 +197,11 @@ class Plan:
         return int(min(fitting, self.settings.max_num_seqs))
 
 
-def activations_bytes(parameters: Parameters, hidden: int, gpu_count: int, settings: Settings, width: int = 2) -> int:
-    """What the largest step takes on each GPU beside weights and cache, in bytes.
-
-    Between two matrices a token has gate, up and their product, the residual and its norm; the last token of each
-    sequence has logits in fp32. The rest is as measured (:data:`_OTHER_GIB`).
-    """
-    token = width * (1.5 * parameters.mlp_width / gpu_count + 2 * hidden)
-    logits = 4 * settings.max_num_seqs * parameters.head / hidden
+def activations(parameters: Parameters, hidden: int, gpu_count: int, width: int = 2) -> Activations:
+    """What a step of a model of ``hidden`` width takes; ``width`` is bytes of a number."""
     other = _OTHER_GIB + (_PEERS_GIB if gpu_count > 1 else 0)
-    return int(token * settings.max_num_batched_tokens + logits + other * GIB)
+    token = width * (1.5 * parameters.mlp_width / gpu_count + 2 * hidden)
+    return Activations(token, 4 * parameters.head / hidden, other * GIB)
 
 
 def plan(
@@ -194,7 +215,7 @@ def plan(
 ) -> Plan:
     """Put a model of ``hidden`` width on a GPU; ``cache`` is that of one of ``gpu_count`` GPUs."""
     weights = int(weights_bytes(parameters, precision) / gpu_count)
-    return Plan(gpu, gpu_count, settings, cache, weights, activations_bytes(parameters, hidden, gpu_count, settings))
+    return Plan(gpu, gpu_count, settings, cache, weights, activations(parameters, hidden, gpu_count))
 
 
 def flags(plan: Plan, halved: KvCache | None) -> list[str]:
@@ -207,6 +228,13 @@ def flags(plan: Plan, halved: KvCache | None) -> list[str]:
     fixes = []
     if plan.needed_utilization <= HIGHEST_UTILIZATION:
         fixes.append(f"--gpu-memory-utilization {math.ceil(plan.needed_utilization * 100) / 100:.2f}")
+    for name, least in (("max_num_batched_tokens", _LEAST_TOKENS), ("max_num_seqs", _LEAST_SEQUENCES)):
+        smaller = (2**power for power in range(14, 0, -1) if least <= 2**power < getattr(plan.settings, name))
+        for value in smaller:
+            settings = replace(plan.settings, **{name: value})
+            if replace(plan, settings=settings).starts:
+                fixes.append(f"--{name.replace('_', '-')} {value}")
+                break
     if 0 < plan.longest < plan.settings.max_model_len:
         fixes.append(f"--max-model-len {plan.longest}")
     if halved and replace(plan, cache=halved).starts:
