@@ -66,12 +66,12 @@ def test_parameters_are_those_that_are_published(name: str, total: float, active
 
 
 def test_each_flag_that_is_named_does_start_it() -> None:
-    flags: dict[str, Any] = {"max_model_len": 8192, "max_num_batched_tokens": 8192, "max_num_seqs": 1024}
+    flags: dict[str, Any] = {"max_model_len": 8192, "max_num_batched_tokens": 2048, "max_num_seqs": 256}
     refused = plan("llama-3.3-70b", "h100-sxm", "fp8", "bf16", **flags)
     assert not refused.starts
     named = [flag.removeprefix("--").replace("-", "_").split(" ") for flag in memory.flags(refused, None)]
     changed = {name: float(value) if "." in value else int(value) for name, value in named}
-    assert set(changed) >= {"gpu_memory_utilization", "max_num_batched_tokens", "max_model_len"}
+    assert set(changed) == {"gpu_memory_utilization", "max_num_batched_tokens", "max_num_seqs", "max_model_len"}
     for name, value in changed.items():
         assert plan("llama-3.3-70b", "h100-sxm", "fp8", "bf16", **{**flags, name: value}).starts
     more = {**flags, "max_model_len": changed["max_model_len"] + 32}
