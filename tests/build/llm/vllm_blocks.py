@@ -1,6 +1,6 @@
 """Run by the interpreter of vLLM's environment: what vLLM's own code makes of models' KV caches.
 
-It reads cases from standard input and writes its answers to standard output, both JSON. The layers are those of vLLM's
+It reads cases from standard input, and the last line of its standard output has its answers, both JSON. The layers are those of vLLM's
 own model classes, built without memory (on the ``meta`` device); groups and blocks are those of its scheduler.
 """
 
@@ -21,6 +21,7 @@ from vllm.distributed import parallel_state
 from vllm.engine.arg_utils import EngineArgs
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 from vllm.model_executor.model_loader.utils import initialize_model
+from vllm.model_executor.models import registry
 from vllm.v1.core import kv_cache_utils
 
 _new_group = torch.distributed.new_group
@@ -78,6 +79,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.distributed.new_group = fake_group
     parallel_state.init_model_parallel_group = silent_coordinator
+    registry._run_in_subprocess = lambda function: function()
     answers: dict[str, Any] = {}
     for name, case in json.load(sys.stdin).items():
         with tempfile.TemporaryDirectory() as folder:
@@ -85,7 +87,7 @@ def main() -> None:
                 answers[name] = answer(case, Path(folder))
             except Exception as error:
                 answers[name] = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
-    json.dump(answers, sys.stdout)
+    sys.stdout.write("\n" + json.dumps(answers) + "\n")  # vLLM logs there too
 
 
 main()
