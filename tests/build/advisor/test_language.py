@@ -1,7 +1,8 @@
-"""Advice for language models: memory as vLLM reported it, times as published and measured, and what a person is told."""
+"""Advice for language models: memory as vLLM reported it, times as published and measured, and what a person is reasons."""
 
 from __future__ import annotations
 
+import argparse
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ from tritonkit import gpus
 from tritonkit.advisor import engine_choice, language, language_fit, language_table, memory, validate_language
 from tritonkit.advisor.engine_choice import Facts
 from tritonkit.advisor.language import Request
+from tritonkit.cli import advise_language
 from tritonkit.errors import InputError, SourceError, TritonkitError
 from tritonkit.llm import kv_cache, parameters
 
@@ -21,9 +23,9 @@ LLAMA = language_fit.model("llama-3.1-8b").config
 
 
 def plan(model: str, gpu: str, precision: str, kv: str, count: int = 1, **flags: Any) -> memory.Plan:
-    found = language_fit.model(model)
-    parts, cache = parameters.of(found), kv_cache.of(found, kv, count)
-    return memory.plan(parts, found.hidden, cache, gpus.get(gpu), count, precision, memory.Settings(**flags))
+    directory = language_fit.model(model)
+    parts, cache = parameters.of(directory), kv_cache.of(directory, kv, count)
+    return memory.plan(parts, directory.hidden, cache, gpus.get(gpu), count, precision, memory.Settings(**flags))
 
 
 def config(folder: Path, **changes: Any) -> Path:
@@ -100,8 +102,8 @@ def test_every_row_names_its_source_and_is_used() -> None:
 
 
 def test_an_8b_on_every_gpu(tmp_path: Path) -> None:
-    wanted = Request(prompt=1024, context=8192, concurrency=64, ttft_ms=500, itl_ms=40)
-    result = language.advise(config(tmp_path), wanted)
+    wish = Request(prompt=1024, context=8192, concurrency=64, ttft_ms=500, itl_ms=40)
+    result = language.advise(config(tmp_path), wish)
     assert {choice.gpu.key for choice in result.choices} == {gpu.key for gpu in gpus.all()}
     verdicts = [choice.verdict for choice in result.choices]
     assert verdicts == sorted(verdicts, key=["ok", "too slow", "no room", "does not start"].index)
@@ -130,8 +132,8 @@ def test_a_rate_needs_more_replicas_than_half_of_it(tmp_path: Path) -> None:
     path = config(tmp_path)
     counts = []
     for rate in (5.0, 50.0, 500.0):
-        wanted = Request(prompt=1024, rps=rate, itl_ms=40, gpus=("h200",), gpu_counts=(1,), precisions=("bf16",))
-        (choice,) = language.advise(path, wanted).choices
+        wish = Request(prompt=1024, rps=rate, itl_ms=40, gpus=("h200",), gpu_counts=(1,), precisions=("bf16",))
+        (choice,) = language.advise(path, wish).choices
         assert choice.replicas is not None
         counts.append(choice.replicas)
     assert counts[0] == 1
@@ -142,35 +144,33 @@ def test_a_known_prefix_answers_sooner(tmp_path: Path) -> None:
     path = config(tmp_path)
     times = []
     for reuse in (0.0, 0.8):
-        wanted = Request(
-            prompt=6000, concurrency=16, reuse=reuse, gpus=("h200",), gpu_counts=(1,), precisions=("bf16",)
-        )
-        (choice,) = language.advise(path, wanted).choices
+        wish = Request(prompt=6000, concurrency=16, reuse=reuse, gpus=("h200",), gpu_counts=(1,), precisions=("bf16",))
+        (choice,) = language.advise(path, wish).choices
         assert choice.served is not None
         times.append(choice.served.ttft_p99_ms)
     assert times[1] < 0.5 * times[0]
 
 
 def test_an_impossible_promise_says_which_bound_forbids_it(tmp_path: Path) -> None:
-    wanted = Request(prompt=1024, itl_ms=1, ttft_ms=2, gpus=("l4",), gpu_counts=(1,), precisions=("bf16",))
-    (choice,) = language.advise(config(tmp_path), wanted).choices
+    wish = Request(prompt=1024, itl_ms=1, ttft_ms=2, gpus=("l4",), gpu_counts=(1,), precisions=("bf16",))
+    (choice,) = language.advise(config(tmp_path), wish).choices
     assert choice.verdict == "too slow"
-    told = " ".join(choice.reasons)
-    assert "reading the weights alone takes 50.0 ms at the full 300 GB/s" in told
-    assert "no software makes it" in told
+    reasons = " ".join(choice.reasons)
+    assert "reading the weights alone takes 50.0 ms at the full 300 GB/s" in reasons
+    assert "no software makes it" in reasons
     assert "prompts of" in " ".join(choice.changes) or choice.changes == (
         "more GPUs a replica, or weights of fewer bits, are read in less time",
     )
 
 
 def test_what_does_not_start_says_by_how_much(tmp_path: Path) -> None:
-    wanted = Request(context=65_536, prompt=1024, gpus=("l4",), gpu_counts=(1,), precisions=("bf16",))
-    (choice,) = language.advise(config(tmp_path), wanted).choices
+    wish = Request(context=65_536, prompt=1024, gpus=("l4",), gpu_counts=(1,), precisions=("bf16",))
+    (choice,) = language.advise(config(tmp_path), wish).choices
     assert choice.verdict == "does not start"
     assert "one sequence of 65,536 tokens takes" in choice.reasons[0]
     assert f"--max-model-len {choice.plan.longest} starts it" in choice.changes
-    wanted = Request(context=8192, gpus=("t4",), gpu_counts=(1,), precisions=("fp16",))
-    (choice,) = language.advise(config(tmp_path), wanted).choices
+    wish = Request(context=8192, gpus=("t4",), gpu_counts=(1,), precisions=("fp16",))
+    (choice,) = language.advise(config(tmp_path), wish).choices
     assert "more than the 13.1 GiB that vLLM takes" in choice.reasons[0]
     assert "each GPU lacks" in choice.changes[0]
 
@@ -197,7 +197,7 @@ def test_a_broken_configuration_is_refused(changes: dict[str, Any], message: str
 
 
 @pytest.mark.parametrize(
-    ("wanted", "message"),
+    ("wish", "message"),
     [
         (Request(rps=-1), "--rps -1 is no positive number"),
         (Request(concurrency=0), "--concurrency 0"),
@@ -213,10 +213,39 @@ def test_a_broken_configuration_is_refused(changes: dict[str, Any], message: str
         (Request(prices={"l4": -1.0}), "the price of l4"),
     ],
 )  # fmt: skip
-def test_a_request_that_cannot_be_is_refused(wanted: Request, message: str, tmp_path: Path) -> None:
+def test_a_request_that_cannot_be_is_refused(wish: Request, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
-        language.advise(config(tmp_path), wanted)
+        language.advise(config(tmp_path), wish)
     assert message in str(refused.value)
+
+
+def options(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--rps", type=float)
+    parser.add_argument("--gpu", default="")
+    for name in ("--engine", "--precision"):
+        parser.add_argument(name, type=lambda text: tuple(text.split(",")))
+    parser.set_defaults(price=[("h200", 3.0)])
+    for name in ("--all", "--json"):
+        parser.add_argument(name, action="store_true")
+    advise_language.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_the_command_prints_a_table_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(config(tmp_path)), "--gpu", "h200,l4", "--context", "8192", "--prompt", "1024", "--concurrency", "64"]
+    assert advise_language.run(options(*words, "--itl-ms", "40", "--tensor-parallel-size", "1,2")) == 0
+    text = capsys.readouterr().out
+    assert "h200" in text
+    assert "Engine: vllm" in text
+    assert advise_language.run(options(*words, "--itl-ms", "1", "--precision", "bf16", "--json")) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert {choice["verdict"] for choice in report["choices"]} == {"too slow"}
+    assert report["request"]["prices"] == {"h200": 3.0}
+    with pytest.raises(InputError):
+        advise_language.run(options(*words, "--engine", "onnxruntime"))
+    assert advise_language.request(options(*words, "--engine", "tensorrt_llm")).engine == "tensorrt_llm"
 
 
 def test_a_file_that_is_no_json_is_refused(tmp_path: Path) -> None:

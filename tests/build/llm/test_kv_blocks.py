@@ -51,9 +51,9 @@ def test_the_longest_sequence_that_fits_is_where_vllm_begins_to_refuse() -> None
 @pytest.mark.llm
 def test_vllm_answers_as_it_did(vllm: engine_environment.EngineEnvironment) -> None:
     variables = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
-    asked = {name: {key: value for key, value in case.items() if key != "vllm"} for name, case in CASES.items()}
+    questions = {name: {key: value for key, value in case.items() if key != "vllm"} for name, case in CASES.items()}
     run = subprocess.run(
-        [vllm.python, HERE / "vllm_blocks.py"], input=json.dumps(asked), capture_output=True, text=True, timeout=800,
+        [vllm.python, HERE / "vllm_blocks.py"], input=json.dumps(questions), capture_output=True, text=True, timeout=800,
         env={**os.environ, **variables, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert run.returncode == 0, run.stderr

@@ -28,7 +28,7 @@ _MOST_REPLICAS = 4096
 
 @dataclass(frozen=True)
 class Choice:
-    """One choice, and what is to be said of it.
+    """One choice, and what is to be reason of it.
 
     Attributes:
         gpu: The GPU.
@@ -120,8 +120,8 @@ def evaluate(
     """Try one choice."""
     kv = "fp8" if request.kv_dtype == "fp8" else "fp16" if precision == "fp16" else "bf16"
     flags = settings(request, gpu)
-    made = deployment(model, gpu, count, precision, kv)
-    plan = memory.plan(parts, model.hidden, made.cache, gpu, count, precision, flags)
+    deployed = deployment(model, gpu, count, precision, kv)
+    plan = memory.plan(parts, model.hidden, deployed.cache, gpu, count, precision, flags)
     choice = Choice(
         gpu, count, precision, kv, "does not start", plan, None, None, 0, _basis(request, gpu, count, precision),
         _price(request, gpu), (), (),
@@ -129,17 +129,17 @@ def evaluate(
     if not plan.starts:
         halved = kv_cache.of(model, "fp8", count) if kv != "fp8" and gpu.compute_capability >= (8, 9) else None
         return replace(choice, reasons=(_why_not(plan),), changes=tuple(_starts_with(plan, halved)))
-    return _load(choice, made, request)
+    return _load(choice, deployed, request)
 
 
-def _load(choice: Choice, made: Deployment, request: Request) -> Choice:
+def _load(choice: Choice, deployed: Deployment, request: Request) -> Choice:
     fit = language_fit.coefficients(request.engine)
     load = Load(request.prompt_tokens, request.answer, request.reuse)
     batched = choice.plan.settings.max_num_batched_tokens
     room = choice.plan.sequences(load.prompt + load.answer)
 
     def at(running: int) -> Served:
-        return closed(made, fit, load, running, batched)
+        return closed(deployed, fit, load, running, batched)
 
     def keeps(served: Served | None) -> bool:
         return served is not None and (
@@ -152,27 +152,27 @@ def _load(choice: Choice, made: Deployment, request: Request) -> Choice:
         return replace(choice, verdict="no room", served=at(1), reasons=(reason,))
     alone = at(1)
     if not keeps(alone):
-        slow = tuple(_too_slow(alone, made, load, request))
+        slow = tuple(_too_slow(alone, deployed, load, request))
         return replace(
-            choice, verdict="too slow", served=alone, reasons=slow, changes=tuple(_faster(made, fit, load, request))
+            choice, verdict="too slow", served=alone, reasons=slow, changes=tuple(_faster(deployed, fit, load, request))
         )
     if request.rps is not None:
-        return _with_rate(choice, made, fit, load, request, room, keeps)
+        return _with_rate(choice, deployed, fit, load, request, room, keeps)
     most = largest(lambda running: keeps(at(running)), min(room, _MOST))
-    wanted = request.concurrency or most
-    replicas = math.ceil(wanted / most)
-    served = at(math.ceil(wanted / replicas))
+    concurrency = request.concurrency or most
+    replicas = math.ceil(concurrency / most)
+    served = at(math.ceil(concurrency / replicas))
     return _carried(choice, load, replicas, served, float(most), room)
 
 
 def _with_rate(
-    choice: Choice, made: Deployment, fit: Coefficients, load: Load, request: Request, room: int,
+    choice: Choice, deployed: Deployment, fit: Coefficients, load: Load, request: Request, room: int,
     keeps: Callable[[Served | None], bool],
 ) -> Choice:  # fmt: skip
     rate, batched = request.rps or 0.0, choice.plan.settings.max_num_batched_tokens
 
     def at(replicas: int) -> Served | None:
-        return open_loop(made, fit, load, rate / replicas, batched, room)
+        return open_loop(deployed, fit, load, rate / replicas, batched, room)
 
     # More replicas keep a promise better, so the fewest are where `keeps` turns.
     failing = largest(lambda replicas: not keeps(at(replicas)), _MOST_REPLICAS)
@@ -180,7 +180,7 @@ def _with_rate(
     served = at(replicas)
     if replicas > _MOST_REPLICAS or served is None:
         reason = f"even {_MOST_REPLICAS:,} replicas do not carry {rate:g} requests a second within the promise"
-        return replace(choice, verdict="too slow", served=closed(made, fit, load, 1, batched), reasons=(reason,))
+        return replace(choice, verdict="too slow", served=closed(deployed, fit, load, 1, batched), reasons=(reason,))
     return _carried(choice, load, replicas, served, rate / replicas, room)
 
 
@@ -233,38 +233,40 @@ def _starts_with(plan: Plan, halved: kv_cache.KvCache | None) -> list[str]:
     return fixes
 
 
-def _too_slow(alone: Served, made: Deployment, load: Load, request: Request) -> list[str]:
+def _too_slow(alone: Served, deployed: Deployment, load: Load, request: Request) -> list[str]:
     """Why one request alone is too slow, and which physical bound forbids it, if one does."""
     reasons = []
     if request.itl_ms is not None and alone.itl_ms > request.itl_ms:
         least = alone.step.weights * BANDWIDTH_SHARE
-        said = f"a token takes {alone.itl_ms:.1f} ms with one request alone, above {request.itl_ms:g}"
+        reason = f"a token takes {alone.itl_ms:.1f} ms with one request alone, above {request.itl_ms:g}"
         if least > request.itl_ms:
-            said += (
-                f"; reading the weights alone takes {least:.1f} ms at the full {made.gpu.bandwidth_gbs:,.0f} GB/s, "
+            reason += (
+                f"; reading the weights alone takes {least:.1f} ms at the full {deployed.gpu.bandwidth_gbs:,.0f} GB/s, "
                 f"{least / request.itl_ms:.1f} times what is allowed: no software makes it"
             )
-        reasons.append(said)
+        reasons.append(reason)
     if request.ttft_ms is not None and alone.ttft_p99_ms > request.ttft_ms:
-        operations = 2 * made.parameters.layers_active * load.fresh / made.gpu_count
-        least = operations / made.peak(made.precision) * 1e3
-        said = f"a prompt of {load.fresh:,.0f} tokens takes {alone.ttft_p99_ms:.0f} ms alone, above {request.ttft_ms:g}"
+        operations = 2 * deployed.parameters.layers_active * load.fresh / deployed.gpu_count
+        least = operations / deployed.peak(deployed.precision) * 1e3
+        reason = (
+            f"a prompt of {load.fresh:,.0f} tokens takes {alone.ttft_p99_ms:.0f} ms alone, above {request.ttft_ms:g}"
+        )
         if least > request.ttft_ms:
-            said += (
+            reason += (
                 f"; its products alone take {least:.0f} ms at the GPU's peak, {least / request.ttft_ms:.1f} times what "
                 "is allowed: no software makes it"
             )
-        reasons.append(said)
+        reasons.append(reason)
     return reasons
 
 
-def _faster(made: Deployment, fit: Coefficients, load: Load, request: Request) -> list[str]:
+def _faster(deployed: Deployment, fit: Coefficients, load: Load, request: Request) -> list[str]:
     changes = []
     if request.ttft_ms is not None:
         batched = 2**20
 
         def fits(tokens: int) -> bool:
-            return closed(made, fit, Load(tokens, load.answer), 1, batched).ttft_p99_ms <= (request.ttft_ms or 0)
+            return closed(deployed, fit, Load(tokens, load.answer), 1, batched).ttft_p99_ms <= (request.ttft_ms or 0)
 
         shortest = largest(fits, int(load.fresh))
         if 0 < shortest < load.fresh:
@@ -272,7 +274,7 @@ def _faster(made: Deployment, fit: Coefficients, load: Load, request: Request) -
                 f"prompts of {shortest:,} tokens keep it, or a share of {1 - shortest / load.prompt:.2f} that the "
                 "prefix cache knows"
             )
-    if request.itl_ms is not None and step(made, 1, load.context, fit).weights > request.itl_ms / 2:
+    if request.itl_ms is not None and step(deployed, 1, load.context, fit).weights > request.itl_ms / 2:
         changes.append("more GPUs a replica, or weights of fewer bits, are read in less time")
     return changes
 

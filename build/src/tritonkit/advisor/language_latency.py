@@ -97,12 +97,12 @@ class Deployment:
     def peak(self, precision: str) -> float:
         """Dense operations a second in a precision, the next wider one where the GPU lacks it."""
         peaks = self.gpu.peaks
-        wanted = _COMPUTE.get(precision, precision)
+        own = _COMPUTE.get(precision, precision)
         # Blackwell workstation parts publish fp4 only: half of it for each doubling of the width.
-        for name in _WIDER[_WIDER.index(wanted) :] if wanted in _WIDER else (wanted,):
+        for name in _WIDER[_WIDER.index(own) :] if own in _WIDER else (own,):
             if name in peaks:
                 return peaks[name] * 1e12
-        return peaks["fp4"] * 1e12 / (2 if wanted == "fp8" else 4) if "fp4" in peaks else peaks["fp32"] * 1e12
+        return peaks["fp4"] * 1e12 / (2 if own == "fp8" else 4) if "fp4" in peaks else peaks["fp32"] * 1e12
 
 
 def deployment(directory: Directory, gpu: Gpu, count: int, precision: str, kv: str) -> Deployment:

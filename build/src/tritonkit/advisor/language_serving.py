@@ -106,15 +106,15 @@ def open_loop(
     if left <= 1 - _MOST_BUSY:
         return None
 
-    def wanted(running: float) -> float:
+    def needed(running: float) -> float:
         """Requests that run at the same time, by Little's law, where steps are of so many."""
         return rate * load.answer * step(deployment, max(1.0, running), load.context, fit).total / left
 
-    if wanted(most) > most * _MOST_BUSY:
+    if needed(most) > most * _MOST_BUSY:
         return None
     running = 1.0
     for _ in range(200):
-        following = wanted(running)
+        following = needed(running)
         if abs(following - running) < 1e-3 * max(1.0, running):
             break
         running = (running + following) / 2
