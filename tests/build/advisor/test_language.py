@@ -1,4 +1,4 @@
-"""Advice for language models: memory as vLLM reported it, times as published and measured, and what a person is reasons."""
+"""Advice for language models: memory as vLLM reported it, times as published and measured, and what a person is told."""
 
 from __future__ import annotations
 

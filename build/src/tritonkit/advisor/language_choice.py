@@ -154,7 +154,11 @@ def _load(choice: Choice, deployed: Deployment, request: Request) -> Choice:
     if not keeps(alone):
         slow = tuple(_too_slow(alone, deployed, load, request))
         return replace(
-            choice, verdict="too slow", served=alone, reasons=slow, changes=tuple(_faster(deployed, fit, load, request))
+            choice,
+            verdict="too slow",
+            served=alone,
+            reasons=slow,
+            changes=tuple(_faster(deployed, fit, load, request, batched)),
         )
     if request.rps is not None:
         return _with_rate(choice, deployed, fit, load, request, room, keeps)
@@ -260,10 +264,9 @@ def _too_slow(alone: Served, deployed: Deployment, load: Load, request: Request)
     return reasons
 
 
-def _faster(deployed: Deployment, fit: Coefficients, load: Load, request: Request) -> list[str]:
+def _faster(deployed: Deployment, fit: Coefficients, load: Load, request: Request, batched: int) -> list[str]:
     changes = []
     if request.ttft_ms is not None:
-        batched = 2**20
 
         def fits(tokens: int) -> bool:
             return closed(deployed, fit, Load(tokens, load.answer), 1, batched).ttft_p99_ms <= (request.ttft_ms or 0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tritonkit.advisor.language_latency import Coefficients, Deployment, StepTime, prompt_ms, step
 
@@ -84,7 +84,10 @@ def closed(deployment: Deployment, fit: Coefficients, load: Load, running: float
     rate = running / (running * prompt + load.answer * alone.total)
     # A prompt waits for those of the others only.
     others = rate * prompt * (running - 1) / running
-    return _served(load, running, rate, itl, alone, prompt, batched, others, busy=1.0)
+    served = _served(load, running, rate, itl, alone, prompt, batched, others, busy=1.0)
+    # And never for more than each of theirs.
+    longest = served.ttft_p50_ms + alone.total / 2 + (running - 1) * prompt
+    return replace(served, ttft_p99_ms=min(served.ttft_p99_ms, longest))
 
 
 def open_loop(
