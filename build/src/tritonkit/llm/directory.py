@@ -24,6 +24,11 @@ _LENGTHS = (
     "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length",
     "max_target_positions", "max_sequence_length", "max_seq_length", "seq_len",
 )  # fmt: skip
+# With these a Llama needs no defaults of transformers, which takes seconds to import.
+_SIZES = frozenset({
+    "num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size",
+    "max_position_embeddings",
+})  # fmt: skip
 # Types whose max_position_embeddings is scaled already (_get_and_verify_max_len of vllm/config/model.py, 0.24.0).
 _SCALED = ("su", "longrope", "llama3")
 
@@ -176,6 +181,20 @@ def read(path: Path) -> Directory:
         raise SourceError(f"{path} has no {CONFIG}", "name a Hugging Face model directory, which has one")
     raw = read_json(path / CONFIG)
     return Directory(path, _with_defaults(raw))
+
+
+def read_any(path: Path) -> Directory:
+    """Look at a directory, or at a ``config.json`` alone, under whatever name.
+
+    Raises:
+        SourceError: It is neither, or the file is no JSON object.
+    """
+    file = path if path.is_file() else path / CONFIG
+    if not file.is_file():
+        return read(path)
+    raw = read_json(file)
+    whole = raw.get("model_type") == "llama" and not _SIZES - raw.keys()
+    return Directory(file.parent, raw if whole else _with_defaults(raw))
 
 
 def read_json(path: Path) -> dict[str, Any]:
