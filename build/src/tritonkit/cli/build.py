@@ -249,6 +249,7 @@ def _init(options: argparse.Namespace) -> int:
     from tritonkit import initialise, llm, sources, trees
     from tritonkit.trees import libraries
 
+    initialise.check_file(options.model)
     if trees.is_forest(Path(options.model)):
         return forests.init(options)
     if not options.input and llm.is_language_model(Path(options.model)):
