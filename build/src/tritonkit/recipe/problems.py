@@ -67,7 +67,6 @@ _EXAMPLES: dict[tuple[str, ...], str] = {
     ("python", "packages", "*"): "name==version, for example pillow==13.0.0",
 }
 _OTHER_EXAMPLES: dict[type[BaseModel], dict[tuple[str, ...], str]] = {
-    Recipe: {},
     ForestRecipe: {("source",): "module:function, file.py:function or {trees: FILE}"},
     LanguageRecipe: {("source",): "{hf: DIRECTORY}", ("slo",): "{ttft: {p99_ms: 500}}"},
 }
@@ -108,7 +107,7 @@ def explain(path: Path, node: yaml.Node | None, error: ValidationError, kind: ty
             message = "unknown key" + (f", did you mean {near[0]!r}?" if near else "")
             fixes.append(f"keys known here: {', '.join(known)}")
         elif item["type"] != "value_error":
-            message = _in_words(item, keys, kind)
+            message = in_words(item, keys, kind)
         where = f"{path}:{line(node, keys)}: {'.'.join(map(str, keys))}" if keys else str(path)
         problems.append(f"{where}: {message}")
     return RecipeError("\n".join(dict.fromkeys(problems)), fixes[0] if fixes else _fix(places))
@@ -163,8 +162,14 @@ def _is_union_branch(part: int | str) -> bool:
     )  # fmt: skip
 
 
-def _in_words(item: Mapping[str, Any], keys: tuple[int | str, ...], kind: type[BaseModel]) -> str:
-    """One problem that pydantic has words of a programmer for."""
+def in_words(item: Mapping[str, Any], keys: tuple[int | str, ...], kind: type[BaseModel]) -> str:
+    """One problem that pydantic has a programmer's words for.
+
+    Args:
+        item: One of a ``ValidationError``'s errors.
+        keys: Its place, without the branches of unions.
+        kind: The class that was to be made.
+    """
     if item["type"] == "missing" and keys == item["loc"]:
         return f"required, and not there{_example(keys, kind, '; for example  ' + str(keys[-1]) + ': ')}"
     given = _shown(item["input"])
@@ -193,7 +198,9 @@ def _in_words(item: Mapping[str, Any], keys: tuple[int | str, ...], kind: type[B
 
 
 def _example(keys: Sequence[int | str], kind: type[BaseModel], before: str = "") -> str:
-    examples = _EXAMPLES | _OTHER_EXAMPLES[kind]
+    if not issubclass(kind, Recipe | LanguageRecipe):
+        return ""
+    examples = _EXAMPLES | _OTHER_EXAMPLES.get(kind, {})
     patterns = (pattern for pattern in examples if len(pattern) == len(keys))
     matches = (p for p in patterns if all(part in {"*", key} for part, key in zip(p, keys, strict=True)))
     match = next(matches, None)
