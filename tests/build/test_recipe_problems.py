@@ -105,3 +105,12 @@ def test_init_speaks_of_files_and_not_of_a_recipe_that_nobody_has(project: Proje
         assert fix in err
         assert "recipe.yaml" not in err
         assert "relative to the recipe" not in err
+
+
+def test_init_names_the_inputs_that_are_still_to_be_said(project: Project) -> None:
+    project.write(
+        "import torch\nclass Sum(torch.nn.Module):\n    def forward(self, x, mask):\n        return x + mask\n"
+    )
+    status, _, err = project.run("init", f"{project.directory}/net.py:Sum", "--input", "x:fp32:4")
+    assert status == 2
+    assert "say an --input for each of x, mask" in err

@@ -242,7 +242,7 @@ def _run(
     try:
         found = probing.output_dims(run, names, batched=batched, most=most)
     except Exception as error:
-        raise _rejected(origin, inputs, error, batched=batched) from error
+        raise _rejected(origin, inputs, error, _parameters(module), batched=batched) from error
     parts = module_outputs.by_name(results[probing.BATCHES[0]])
     problems = {name: module_outputs.problem(name, value) for name, value in parts.items()}
     problems |= {name: dims.why for name, dims in found.items() if isinstance(dims, probing.NoBatch)}
@@ -267,7 +267,12 @@ def _wrapped(origin: _Origin, inputs: Mapping[str, tuple[str, Dims]], code: str)
 
 
 def _rejected(
-    origin: _Origin, inputs: Mapping[str, tuple[str, Dims]], error: Exception, *, batched: bool
+    origin: _Origin,
+    inputs: Mapping[str, tuple[str, Dims]],
+    error: Exception,
+    parameters: Sequence[str],
+    *,
+    batched: bool,
 ) -> SourceError:
     given = ", ".join(f"{name} {dtype}{list(dims)}" for name, (dtype, dims) in inputs.items())
     reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
@@ -276,6 +281,8 @@ def _rejected(
         fix = "correct --input: name:dtype:dims, " + (
             "dims without the batch dimension" if batched else "dims with all dimensions"
         )
+        if len(inputs) < len(parameters):
+            fix = f"say an --input for each of {', '.join(parameters)}; or {fix}"
     else:
         fix = (
             "load it in a function of yours, in a module that takes what can be sent, and say what that is: "
