@@ -147,6 +147,9 @@ def _numpy(recipe: Recipe, name: str, spec: OutputSpec, tensor: torch.Tensor) ->
     return array
 
 
+FEW_STEPS = 5  # of a recurrent layer: more than a batch's example has rows, and no usual width
+
+
 def to_onnx(adapter: Adapter, recipe: Recipe, found: Sequence[samples.Sample], path: Path) -> None:
     """Export with the dynamo exporter and write ``path``; weights go beside it only past 2 GB.
 
@@ -160,7 +163,8 @@ def to_onnx(adapter: Adapter, recipe: Recipe, found: Sequence[samples.Sample], p
             "return module.float() from the source's function; `precisions: [fp32, bf16]` in the recipe then builds "
             "bf16 as a variant, which is judged",
         )
-    sizes = {name: _example_size(name, recipe) for name in recipe.shapes}
+    few_steps = any(isinstance(module, torch.nn.RNNBase) for module in adapter.modules())
+    sizes = {name: _example_size(name, recipe, few_steps=few_steps) for name in recipe.shapes}
     example = samples.resized(found[0], recipe, sizes)
     if recipe.max_batch_size:
         example = samples.batch([samples.resized(s, recipe, sizes) for s in found], 2)  # 1 would specialise
@@ -217,10 +221,15 @@ def half_precision(module: torch.nn.Module) -> str:
     return "bf16" if torch.bfloat16 in kinds else "fp16" if torch.float16 in kinds else ""
 
 
-def _example_size(name: str, recipe: Recipe) -> int:
-    """Near ``opt``, but not 1: the exporter takes a size of 1 for a constant."""
+def _example_size(name: str, recipe: Recipe, *, few_steps: bool) -> int:
+    """Near ``opt``, but not 1: the exporter takes a size of 1 for a constant.
+
+    A module with recurrent layers gets a short sequence: PyTorch traces every step of it, for a second or more each,
+    before the graph has one node for all of them.
+    """
     bounds = recipe.shapes[name]
-    return min(max(bounds.opt, 2), bounds.max)
+    size = max(bounds.min, FEW_STEPS) if few_steps else bounds.opt
+    return min(max(min(size, bounds.opt), 2), bounds.max)
 
 
 def _dynamic_shapes(recipe: Recipe) -> tuple[dict[int, Any], ...]:
