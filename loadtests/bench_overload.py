@@ -36,7 +36,7 @@ from tritonkit.cli.output import ended
 from tritonkit.errors import CheckFailed
 from tritonkit.queue_limits import NAMES, QueueLimits
 from tritonkit.recipe import Recipe, Slo
-from tritonkit.server import TritonServer
+from tritonkit.server import TritonServer, runtime
 
 USERS = {
     "grpc": "TritonGrpcUser", "grpc, retries": "RetryingGrpcUser", "http": "TritonHttpUser",
@@ -89,6 +89,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     target = targets.supported(options.target)
     slo = slo_of(wanted, options.slo)
     cores = divide(target=target)
+    runtime.find()  # a server that is missing is said before anything is built
     count = 1 + len(USERS) * (len(TIMES) + 1) * options.rounds * 2
     with (
         tempfile.TemporaryDirectory(prefix="tritonkit-overload-") as directory,

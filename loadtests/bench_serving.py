@@ -28,7 +28,7 @@ from tritonkit import graph, pipeline, progress, recipe, samples
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import InputError
-from tritonkit.server import TritonServer
+from tritonkit.server import TritonServer, runtime
 from tritonkit_client import Client
 
 SERVER_CORE, LOAD_CORE = 0, 1
@@ -76,6 +76,7 @@ def _parser() -> Parser:
 
 
 def _measure(paths: Sequence[Path]) -> list[Result]:
+    runtime.find()  # a server that is missing is said before anything is built
     recipes = [recipe.load_graph(path) for path in paths]
     one_each = recipe.Batching(instances=1, threads=1)
     recipes = [wanted.model_copy(update={"batching": one_each}) for wanted in recipes]

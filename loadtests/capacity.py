@@ -19,7 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from load import models
+from load import models, payloads
 from load import slo as slos
 from load import target as targets
 from load.generator import Generator
@@ -209,6 +209,7 @@ def _run(options: argparse.Namespace) -> tuple[Capacity, Result]:
         duration_s=seconds("DURATION", options.duration), warm_up_s=seconds("WARM_UP", options.warm_up, least=0),
         batch_sizes=options.batch_sizes, lengths=options.lengths,
     )  # fmt: skip
+    payloads.check(wanted, plan)
     with progress.task(f"capacity of {wanted.name} at {bounds(slo)}") as say:
         if options.host:
             with Generator(options.host, recipes=[wanted.path]) as generator:

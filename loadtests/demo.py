@@ -30,7 +30,7 @@ from rich.table import Table
 from tritonkit import atomic, pipeline, progress, recipe
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
-from tritonkit.errors import CheckFailed
+from tritonkit.errors import CheckFailed, InputError
 from tritonkit.server import TritonServer, runtime
 from tritonkit.zoo import photographs
 from tritonkit_client import Client
@@ -38,6 +38,7 @@ from tritonkit_client import Client
 IMAGE_MODEL, TEXT_MODEL = "efficientnet_lite0", "all_minilm_l6_v2"
 STRINGS = "sentence_embedding"  # the ensemble that puts a tokenizer in front of the text model
 USERS = (1, 2, 4, 8)
+STEP_S = (0.5, 600)  # the least and the most seconds of each number of users
 WARM_UP_S = 0.5  # of each number of users, before its seconds
 SHOWN = 4  # photographs in the report
 # Pairs that mean the same in other words, so that the nearest sentence is worth looking at.
@@ -60,6 +61,8 @@ def main() -> int:
 def _main() -> int:
     options = _parser().parse_args()
     target = targets.resolve(options)
+    if not STEP_S[0] <= options.step_s <= STEP_S[1]:
+        raise InputError(f"--step-s is {options.step_s:g}", f"between {STEP_S[0]} and {STEP_S[1]} seconds")
     summary = _run(options.repository, target, options.step_s)
     atomic.write(options.reports / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     atomic.write(options.reports / "index.html", demopage.render(summary).encode())
@@ -81,6 +84,7 @@ def _parser() -> Parser:
 def _run(repository: Path, target: targets.Target, step_s: float) -> Summary:
     start = time.monotonic()
     wanted = {name: recipe.load(recipe_path(name)) for name in (IMAGE_MODEL, TEXT_MODEL)}
+    runtime.find()  # a server that is missing is said before anything is built
     built = pipeline.build(list(wanted.values()), repository, target)
     seconds = {"build": time.monotonic() - start}
     summary: Summary = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "command": "make demo"}

@@ -11,7 +11,7 @@ import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def _parser() -> Parser:
 def _run(options: argparse.Namespace) -> Result:
     paths = _recipes(options)
     plan = _plan(options, paths)
-    _check(plan, options)
+    _check(plan, options, paths.values())
     target = None if options.host else targets.supported(options.target)
     environment = {"target": target} if target else {}
     how = plan.arrivals or f"{plan.users} users"
@@ -130,7 +130,7 @@ def _named(name: str, path: Path) -> str:
     return recipe.load(path).name + (f"/{version}" if version else "")
 
 
-def _check(plan: Plan, options: argparse.Namespace) -> None:
+def _check(plan: Plan, options: argparse.Namespace, paths: Iterable[Path]) -> None:
     """Find mistakes before a server is started for them."""
     if plan.arrivals is not None:
         arrivals.parse(plan.arrivals).duration_s(plan.duration_s)
@@ -140,7 +140,8 @@ def _check(plan: Plan, options: argparse.Namespace) -> None:
     if options.processes < 1:
         raise InputError(f"{options.processes} processes cannot send anything", "at least one")
     slo.parse(options.slo)
-    payloads.distribution(plan.batch_sizes, "batch sizes")
+    for path in paths:
+        payloads.check(recipe.load(path), plan)
     versioned = [name for name in plan.models if payloads.split_version(name)[1]]
     if versioned and not (options.host or options.repository):
         raise InputError(

@@ -37,6 +37,7 @@ from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import Recipe, Slo
+from tritonkit.server import runtime
 
 JOURNAL = "journal.log"
 SHOWN = 10  # trials in the table
@@ -96,6 +97,7 @@ def run(wanted: Wanted) -> tuple[TuningResult, Final | None]:
     began = time.monotonic()
     if wanted.write:
         writeback.check_writable(wanted.recipe.path)
+    runtime.find()  # a server that is missing is said before anything is built
     cores = divide(target=wanted.target)
     smallest = max(payloads.distribution(wanted.plan.batch_sizes, "batch sizes").values)
     title = f"tune {wanted.recipe.name} for {wanted.target} at {bounds(wanted.slo)}"
@@ -215,10 +217,12 @@ def _wanted(options: argparse.Namespace) -> Wanted:
     target = targets.resolve(options)
     if options.repository.exists() and not options.repository.is_dir():
         raise InputError(f"{options.repository} is not a directory", "name a model repository")
+    plan = Plan(batch_sizes=options.batch_sizes, lengths=options.lengths)
+    payloads.check(found, plan)
     return Wanted(
         found,
         slo_of(found, options.slo),
-        Plan(batch_sizes=options.batch_sizes, lengths=options.lengths),
+        plan,
         seconds("BUDGET", options.budget, least=LEAST_BUDGET_S),
         options.repository,
         options.reports / found.name,

@@ -67,6 +67,20 @@ def gru() -> nn.Module:
     return Recurrent(nn.GRU(16, 16, batch_first=True))
 
 
+class Tagger(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.LSTM(16, 16, batch_first=True, bidirectional=True), nn.Linear(32, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layer(x)[0])  # type: ignore[no-any-return]
+
+
+@kind(SERIES)
+def lstm_tagger() -> nn.Module:
+    return Tagger()
+
+
 @kind(SERIES, refused="several of one layer in a row")
 def rnn_tanh() -> nn.Module:
     return Recurrent(nn.RNN(16, 16, batch_first=True))

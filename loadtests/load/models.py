@@ -78,7 +78,9 @@ def repository_of(recipes: Sequence[Recipe], repository: Path | None, target: Ta
     Raises:
         InputError: A model is not in the repository, or that is no directory.
         TritonkitError: A recipe cannot be built, or a package cannot be had.
+        MissingError: There is no server to serve it, which is said before anything is built.
     """
+    installed = runtime.find()
     with tempfile.TemporaryDirectory(prefix="tritonkit-models-") as directory:
         place = Path(directory, "model_repository")
         if repository is None:
@@ -86,7 +88,7 @@ def repository_of(recipes: Sequence[Recipe], repository: Path | None, target: Ta
         else:
             _link_models(recipes, repository, place, target)
         if packages := runtime.packages_of(place):
-            runtime.install_packages(runtime.find(), packages)
+            runtime.install_packages(installed, packages)
         yield place
 
 

@@ -115,6 +115,8 @@ class Library:
         batches = distribution(plan.batch_sizes, "batch sizes")
         lengths = None if plan.lengths == AS_SAMPLED else distribution(plan.lengths, "lengths")
         bases = {name: split_version(name)[0] for name in weights}
+        for of in bases.values():
+            check(self.recipes[of], plan)
         makers = {name: _Maker(self.recipes[of], self.samples[of], batches, lengths) for name, of in bases.items()}
         random = np.random.default_rng(plan.seed)
         share = np.array(list(weights.values())) / sum(weights.values())
@@ -139,7 +141,6 @@ class _Maker:
         self.samples = found
         self.batches = batches
         self.lengths = lengths
-        self._check()
         # Samples of one shape lie in one array, twice over as far as a batch may reach: a request is then a view of it.
         self.pool = (
             None
@@ -175,26 +176,34 @@ class _Maker:
             if isinstance(dim, str)
         }
 
-    def _check(self) -> None:
-        name, most = self.recipe.name, self.recipe.largest_batch
-        if max(self.batches.values) > max(most, 1):
-            raise InputError(
-                f"batch sizes {self.batches.text!r} are too large for {name}",
-                f"its max_batch_size is {most}; at most {max(most, 1)} samples a request",
-            )
-        if self.lengths is None:
-            return
-        if len(self.recipe.shapes) != 1:
-            raise InputError(
-                f"lengths {self.lengths.text!r} are given, and {name} has {len(self.recipe.shapes)} dynamic dimensions",
-                f"leave lengths {AS_SAMPLED}",
-            )
-        ((dim, bounds),) = self.recipe.shapes.items()
-        if min(self.lengths.values) < bounds.min or max(self.lengths.values) > bounds.max:
-            raise InputError(
-                f"lengths {self.lengths.text!r} are outside of {name}'s range of {dim!r}",
-                f"between {bounds.min} and {bounds.max}",
-            )
+
+def check(wanted: Recipe, plan: Plan) -> None:
+    """Refuse batches or lengths that a model does not take, before anything is built for them.
+
+    Raises:
+        InputError: With what it takes.
+    """
+    batches = distribution(plan.batch_sizes, "batch sizes")
+    most = max(wanted.largest_batch, 1)
+    if max(batches.values) > most:
+        raise InputError(
+            f"batch sizes {batches.text!r} are too large for {wanted.name}",
+            f"its max_batch_size is {wanted.largest_batch}; at most {most} samples a request",
+        )
+    if plan.lengths == AS_SAMPLED:
+        return
+    lengths = distribution(plan.lengths, "lengths")
+    if len(wanted.shapes) != 1:
+        raise InputError(
+            f"lengths {lengths.text!r} are given, and {wanted.name} has {len(wanted.shapes)} dynamic dimensions",
+            f"leave lengths {AS_SAMPLED}",
+        )
+    ((dim, bounds),) = wanted.shapes.items()
+    if min(lengths.values) < bounds.min or max(lengths.values) > bounds.max:
+        raise InputError(
+            f"lengths {lengths.text!r} are outside of {wanted.name}'s range of {dim!r}",
+            f"between {bounds.min} and {bounds.max}",
+        )
 
 
 def split_version(model: str) -> tuple[str, str]:

@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from load.result import Check, ModelResult, Percentiles, Result, Verdict
+from tritonkit.cli.arguments import closest, did_you_mean
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import Slo
+from tritonkit.recipe.problems import in_words
 
 __all__ = ["MET", "NOT_MET", "Slo", "checks", "exit_code", "few", "judge", "least_requests", "parse", "said", "too_few"]
 
@@ -36,7 +38,13 @@ def parse(text: str) -> Slo | None:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        message = "unknown" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            meant = closest(where, Slo.model_fields)
+            message = "unknown" + did_you_mean([meant] if meant else [])
+        elif first["type"] == "value_error":
+            message = first["msg"].removeprefix("Value error, ")
+        else:
+            message = in_words(first, first["loc"], Slo)
         raise InputError(
             f"the SLO {text!r} cannot be used: {where + ': ' if where else ''}{message}",
             f"p99_ms=50,error_rate=0.001; known are {', '.join(Slo.model_fields)}",

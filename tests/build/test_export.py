@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,23 @@ def test_hugging_face_directory_from_init_to_a_graph_that_equals_the_module(proj
     with torch.no_grad():
         expected = hf.load(bert).eval()(**{name: torch.from_numpy(array) for name, array in given.items()}).logits
     np.testing.assert_allclose(logits, expected.numpy(), atol=1e-5)
+
+
+def test_a_recurrent_layer_over_long_sequences_is_not_traced_step_by_step_for_minutes(project: Project) -> None:
+    code = (
+        "import torch\nclass Net(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.layer = torch.nn.GRU(4, 3, batch_first=True, bidirectional=True)\n"
+        "    def forward(self, x):\n        return self.layer(x)[0]\ndef load():\n    return Net()\n"
+    )
+    project.write(
+        code,
+        inputs={"x": {"dtype": "fp32", "dims": ["n", 4]}},
+        outputs={"y": {"dtype": "fp32", "dims": ["n", 6]}},
+        shapes={"n": {"min": 3, "opt": 256, "max": 512}},
+    )
+    before = time.process_time()
+    status, _, err = project.build()
+    assert status == 0, err
+    assert time.process_time() - before < 60  # with 256 steps it takes minutes
+    graph = onnx.load(project.repository / "net/1/model.onnx").graph
+    assert [node.op_type for node in graph.node].count("GRU") == 1

@@ -157,6 +157,17 @@ def test_a_package_without_a_version_for_this_python_is_not_called_a_missing_net
     assert machine.explain_installer("ERROR: something else")[0] == "ERROR: something else"
 
 
+def test_a_folder_without_the_package_is_not_called_a_missing_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = "ERROR: No matching distribution found for torch==9 (from versions: none)"
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "/srv/packages")
+    meaning, fix = machine.explain_installer(output)
+    assert meaning == "PIP_NO_INDEX is set, and the package is not in PIP_FIND_LINKS (/srv/packages)"
+    assert "Without a network" in fix
+    monkeypatch.delenv("PIP_NO_INDEX")
+    assert machine.explain_installer(output)[0].startswith("no network")
+
+
 def test_wheels_outside_the_checkout_init_build_and_lint_without_make(root: Path, tmp_path: Path) -> None:
     """The packages come from this environment, and tritonkit itself from its wheel alone: no checkout is on any path."""
     wheels, venv, work = tmp_path / "wheels", tmp_path / "venv", tmp_path / "work"

@@ -363,3 +363,11 @@ def test_arrays_of_samples_are_cut_and_continued_to_the_sizes_wanted(project: Pr
     sample = {"x": np.array([5, 6, 7])}
     assert samples.resized(sample, wanted, {"n": 2})["x"].tolist() == [5, 6]
     assert samples.resized(sample, wanted, {"n": 7})["x"].tolist() == [5, 6, 7, 5, 6, 7, 5]
+
+
+def test_an_interrupted_build_says_what_is_kept_and_writes_no_model(project: Project) -> None:
+    project.write("import os, signal\ndef load():\n    os.kill(os.getpid(), signal.SIGINT)\n")
+    status, _, err = project.build()
+    assert status == 130
+    assert f"interrupted: {project.repository} is as it was" in err
+    assert not project.files()

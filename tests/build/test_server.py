@@ -269,3 +269,29 @@ def test_a_python_without_a_shared_library_is_refused_with_the_ways_to_get_one(
     assert "no shared library" in str(caught.value)
     assert "libpython3.11" in caught.value.fix
     assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--http-port", "99999"], "--http-port 99999 is no port\n  fix: 1 to 65535"),
+        (["--metrics-port", "-1"], "--metrics-port -1 is no port"),
+        (["--http-port", "18111", "--grpc-port", "18111"], "--http-port and --grpc-port are both 18111"),
+    ],
+)
+def test_ports_that_cannot_be_are_bad_input_before_triton_starts(
+    options: list[str], words: str, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["serve", str(repository), *options]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_an_option_that_triton_does_not_know_is_said_in_its_words_and_names_no_file_that_is_gone(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+    assert cli.main(["serve", str(repository), *ports, "--", "--modl-control-mode=poll"]) == 2
+    error = capsys.readouterr().err
+    assert "unrecognized option '--modl-control-mode=poll'" in error
+    assert "correct what stands after --" in error
+    assert "triton.log" not in error

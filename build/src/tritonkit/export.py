@@ -147,6 +147,9 @@ def _numpy(recipe: Recipe, name: str, spec: OutputSpec, tensor: torch.Tensor) ->
     return array
 
 
+FEW_STEPS = 5  # of a recurrent layer: more than a batch's example has rows, and no usual width
+
+
 def to_onnx(adapter: Adapter, recipe: Recipe, found: Sequence[samples.Sample], path: Path) -> None:
     """Export with the dynamo exporter and write ``path``; weights go beside it only past 2 GB.
 
@@ -160,7 +163,8 @@ def to_onnx(adapter: Adapter, recipe: Recipe, found: Sequence[samples.Sample], p
             "return module.float() from the source's function; `precisions: [fp32, bf16]` in the recipe then builds "
             "bf16 as a variant, which is judged",
         )
-    sizes = {name: _example_size(name, recipe) for name in recipe.shapes}
+    few_steps = any(isinstance(module, torch.nn.RNNBase) for module in adapter.modules())
+    sizes = {name: _example_size(name, recipe, few_steps=few_steps) for name in recipe.shapes}
     example = samples.resized(found[0], recipe, sizes)
     if recipe.max_batch_size:
         example = samples.batch([samples.resized(s, recipe, sizes) for s in found], 2)  # 1 would specialise
@@ -174,6 +178,8 @@ def to_onnx(adapter: Adapter, recipe: Recipe, found: Sequence[samples.Sample], p
             program = _exported(adapter, args, recipe)
         except Exception as again:
             raise _not_exported(recipe, again) from again
+    if few_steps:
+        _free_sizes(program.model, recipe, sizes)
     _name_tensors(program.model, recipe)
     weights = sum(value.const_value.nbytes for value in program.model.graph.initializers.values() if value.const_value)
     program.save(str(path), external_data=weights > external_data.LARGEST_BYTES)
@@ -217,10 +223,15 @@ def half_precision(module: torch.nn.Module) -> str:
     return "bf16" if torch.bfloat16 in kinds else "fp16" if torch.float16 in kinds else ""
 
 
-def _example_size(name: str, recipe: Recipe) -> int:
-    """Near ``opt``, but not 1: the exporter takes a size of 1 for a constant."""
+def _example_size(name: str, recipe: Recipe, *, few_steps: bool) -> int:
+    """Near ``opt``, but not 1: the exporter takes a size of 1 for a constant.
+
+    A module with recurrent layers gets a short sequence: PyTorch traces every step of it, for a second or more each,
+    before the graph has one node for all of them.
+    """
     bounds = recipe.shapes[name]
-    return min(max(bounds.opt, 2), bounds.max)
+    size = max(bounds.min, FEW_STEPS) if few_steps else bounds.opt
+    return min(max(min(size, bounds.opt), 2), bounds.max)
 
 
 def _dynamic_shapes(recipe: Recipe) -> tuple[dict[int, Any], ...]:
@@ -235,6 +246,27 @@ def _dynamic_shapes(recipe: Recipe) -> tuple[dict[int, Any], ...]:
         batch | {first + axis: dims[dim] for axis, dim in enumerate(spec.dims) if isinstance(dim, str) and dim in dims}
         for spec in recipe.inputs.values()
     )
+
+
+def _free_sizes(model: Any, recipe: Recipe, sizes: Mapping[str, int]) -> None:
+    """Let the dimensions of a recurrent layer's answers move.
+
+    PyTorch traces the layer step by step, and so records the example's number of steps as a shape, also where the
+    graph has one node for all of them and answers with as many as it is given. Where it does hold a number of steps,
+    the comparison with the module at both ends of the range shows it.
+    """
+    moving = {name: size for name, size in sizes.items() if recipe.shapes[name].min < recipe.shapes[name].max}
+    batch = (None,) * (recipe.max_batch_size > 0)
+    for value, spec in zip(model.graph.outputs, recipe.outputs.values(), strict=True):
+        dims = (*batch, *spec.dims)
+        if value.shape is not None and len(value.shape) == len(dims):
+            recorded = zip(value.shape, dims, strict=True)
+            value.shape = type(value.shape)([dim if moving.get(str(dim)) == size else size for size, dim in recorded])
+    for node in model.graph:
+        for value in node.outputs:
+            inner = all(value is not output for output in model.graph.outputs)
+            if inner and value.shape is not None and not set(moving.values()).isdisjoint(value.shape):
+                value.shape = None
 
 
 def _name_tensors(model: Any, recipe: Recipe) -> None:

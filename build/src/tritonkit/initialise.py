@@ -5,6 +5,7 @@ The recipe is meant to build as it is; its comments say what to check and what e
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import json
 import os
@@ -24,6 +25,8 @@ MAX_BATCH_SIZE = 16
 RANGE = "{min: 1, opt: 64, max: 256}"
 FEW = "{min: 1, opt: 1, max: 16}"
 LONGEST = 512  # tokens, for a model that takes more: attention's cost grows with their square
+_WEIGHTS = {".pt", ".pth", ".safetensors", ".ckpt"}
+_MODEL_FILES = {".py", ".onnx", ".ubj", ".json", ".txt", ".model", ".tl", *_WEIGHTS}
 # Functions that are called so in every file, whichever model they make.
 _FUNCTIONS_OF_ANY_MODEL = {
     f"{verb}{noun}" for verb in ("load", "build", "create", "get", "make") for noun in ("", "_model", "_module", "_net")
@@ -84,6 +87,31 @@ def sketch(
     )
 
 
+def check_file(model: str) -> None:
+    """Refuse a file that is not there, or that has no model in it, in the words of somebody who has no recipe yet.
+
+    Raises:
+        InputError: With the file that was probably meant.
+    """
+    file, _, function = model.rpartition(":")
+    path = Path(file if file and function.isidentifier() else model)
+    names_function = str(path) != model
+    if path.suffix in _MODEL_FILES and not path.exists():
+        near = difflib.get_close_matches(path.name, [other.name for other in path.parent.glob(f"*{path.suffix}")], n=1)
+        meant = f"; did you mean {path.with_name(near[0])}?" if near else ""
+        raise InputError(f"there is no file {path}{meant}", "check the path; it starts from the folder this runs in")
+    if path.suffix in _WEIGHTS and not names_function and not path.is_dir():
+        raise InputError(
+            f"{path} has weights, and no code that computes with them",
+            "write a function that makes the module and loads them, and name it:  tritonkit init my_model.py:load "
+            "--input NAME:DTYPE:DIMS",
+        )
+    if path.suffix == ".py" and not names_function:
+        raise InputError(f"{path} may have several functions", f"name one:  tritonkit init {path}:load")
+    if names_function and path.is_file() and path.suffix != ".py":
+        raise InputError(f"{path} is no Python file", "name a file that ends in .py, or package.module:function")
+
+
 def _from_graph(path: Path, directory: Path, shapes: Mapping[str, tuple[str, Dims]], max_batch_size: int) -> Sketch:
     tensors = onnx_tensors.describe(path, shapes, batched=max_batch_size > 0)
     source = f"{{onnx: {relative(path, directory)}}}"
@@ -100,7 +128,7 @@ def _from_hf(path: Path, directory: Path, shapes: Mapping[str, tuple[str, Dims]]
     recipe = Recipe.model_construct(
         path=directory / "recipe.yaml", source=HfSource(hf=str(path.resolve())), max_batch_size=max_batch_size
     )
-    module = sources.load_module(recipe)
+    module = sources.load_module(recipe, str(path))
     load = f"transformers.{type(module).__name__}.from_pretrained({str(path.resolve())!r}, dtype=torch.float32)"
     origin = _Origin(str(path), load, path.resolve())
     precision = hf.checkpoint_precision(path)
@@ -117,7 +145,7 @@ def _from_hf(path: Path, directory: Path, shapes: Mapping[str, tuple[str, Dims]]
 def _from_module(model: str, directory: Path, shapes: Mapping[str, tuple[str, Dims]], max_batch_size: int) -> Sketch:
     source = reference(model, directory)
     recipe = Recipe.model_construct(path=directory / "recipe.yaml", source=source, max_batch_size=max_batch_size)
-    module = sources.load_module(recipe)
+    module = sources.load_module(recipe, model)
     origin = _Origin(model, f"{source.rpartition(':')[2]}()", None)
     if not shapes and not sources.is_transformers(module):
         parameters = _parameters(module)
@@ -214,7 +242,7 @@ def _run(
     try:
         found = probing.output_dims(run, names, batched=batched, most=most)
     except Exception as error:
-        raise _rejected(origin, inputs, error, batched=batched) from error
+        raise _rejected(origin, inputs, error, _parameters(module), batched=batched) from error
     parts = module_outputs.by_name(results[probing.BATCHES[0]])
     problems = {name: module_outputs.problem(name, value) for name, value in parts.items()}
     problems |= {name: dims.why for name, dims in found.items() if isinstance(dims, probing.NoBatch)}
@@ -239,7 +267,12 @@ def _wrapped(origin: _Origin, inputs: Mapping[str, tuple[str, Dims]], code: str)
 
 
 def _rejected(
-    origin: _Origin, inputs: Mapping[str, tuple[str, Dims]], error: Exception, *, batched: bool
+    origin: _Origin,
+    inputs: Mapping[str, tuple[str, Dims]],
+    error: Exception,
+    parameters: Sequence[str],
+    *,
+    batched: bool,
 ) -> SourceError:
     given = ", ".join(f"{name} {dtype}{list(dims)}" for name, (dtype, dims) in inputs.items())
     reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
@@ -248,6 +281,8 @@ def _rejected(
         fix = "correct --input: name:dtype:dims, " + (
             "dims without the batch dimension" if batched else "dims with all dimensions"
         )
+        if len(inputs) < len(parameters):
+            fix = f"say an --input for each of {', '.join(parameters)}; or {fix}"
     else:
         fix = (
             "load it in a function of yours, in a module that takes what can be sent, and say what that is: "

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import sys
@@ -119,6 +120,15 @@ def explain_installer(output: str) -> tuple[str, str]:
     Args:
         output: What pip or uv printed on standard error.
     """
+    if re.search(r"from versions: none", output) and os.environ.get("PIP_NO_INDEX"):
+        folders = os.environ.get("PIP_FIND_LINKS", "")
+        where = (
+            f"is not in PIP_FIND_LINKS ({folders})" if folders else "cannot be had, as PIP_FIND_LINKS names no folder"
+        )
+        return (
+            f"PIP_NO_INDEX is set, and the package {where}",
+            "put it into that folder: “Without a network” in docs/install.md has the commands; or unset PIP_NO_INDEX",
+        )
     for pattern, meaning, fix in _MEANINGS:
         if re.search(pattern, output, re.IGNORECASE):
             return meaning, fix

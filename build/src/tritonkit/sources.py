@@ -28,9 +28,9 @@ _active: dict[Path, frozenset[str]] = {}  # folder → modules that were there b
 class NotAModuleError(SourceError):
     """A recipe's function returned something else than a ``torch.nn.Module``, which is in ``value``."""
 
-    def __init__(self, recipe: Recipe, value: object) -> None:
+    def __init__(self, key: str, value: object) -> None:
         super().__init__(
-            f"{recipe.path}: source returned a {type(value).__name__}, not a torch.nn.Module",
+            f"{key} returned a {type(value).__name__}, not a torch.nn.Module",
             "return the module itself; a fitted forest of trees needs  engine: fil  in its recipe",
         )
         self.value = value
@@ -86,8 +86,12 @@ def file_of(reference: str, directory: Path) -> Path:
     return Path(str(sys.modules[name].__file__))
 
 
-def load_module(recipe: Recipe) -> Any:
+def load_module(recipe: Recipe, key: str = "") -> Any:
     """The ``torch.nn.Module`` of a recipe, in evaluation mode.
+
+    Args:
+        recipe: Whose source to load.
+        key: What to call the source in messages; its place in the recipe's file if not given.
 
     Raises:
         SourceError: It cannot be loaded, or is not a module.
@@ -95,16 +99,17 @@ def load_module(recipe: Recipe) -> Any:
     import torch
 
     source = recipe.source
-    with _user_code(f"{recipe.path}: source"):
+    key = key or f"{recipe.path}: source"
+    with _user_code(key):
         if isinstance(source, HfSource):
             from tritonkit import hf
 
             module = hf.load(recipe.directory / source.hf)
         else:
             assert not isinstance(source, OnnxSource)
-            module = resolve(source, recipe.directory, f"{recipe.path}: source")()
+            module = resolve(source, recipe.directory, key)()
     if not isinstance(module, torch.nn.Module):
-        raise NotAModuleError(recipe, module)
+        raise NotAModuleError(key, module)
     return module.eval()
 
 
@@ -168,7 +173,9 @@ def _import(name: str, directory: Path, key: str) -> ModuleType:
     except (Exception, SystemExit) as error:
         raise SourceError(
             f"{key}: {name} does not import: {type(error).__name__}: {error}{place(error)}",
-            "install what it needs, or correct the name (relative files end in .py)",
+            f"the file {name}.py is named with its ending:  {name}.py:FUNCTION"
+            if (directory / f"{name}.py").is_file() and not name.endswith(".py")
+            else "install what it needs, or correct the name (relative files end in .py)",
         ) from error
 
 

@@ -43,7 +43,7 @@ def build(project: Project, source: Path, **changes: Any) -> tuple[int, str]:
         ({"max_modellen": 64}, ["unknown key, did you mean 'max_model_len'?"], "keys known here: "),
         ({"slo": {"ttft": {"p99": 3}}}, ["slo.ttft.p99: unknown key, did you mean 'p99_ms'?"], "p50_ms"),
         ({"slo": {"goodput": 0.9}}, ["goodput counts requests within a latency"], ""),
-        ({"engine": "vlm"}, ["net.yaml:1: engine: Input should be 'vllm' or 'tensorrt_llm'"], ""),
+        ({"engine": "vlm"}, ["net.yaml:1: engine: there is no engine 'vlm', did you mean 'vllm'?"], ""),
         ({"engine": "tensorrt_llm", "generation": {"top_k": 4}}, ["TensorRT-LLM has no generation"], ""),
         ({"engine": "tensorrt_llm", "quantization": "fp8"}, ["fp8, and ", "has no quantization_config"], "leave"),
     ],

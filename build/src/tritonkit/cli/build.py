@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -99,7 +100,13 @@ def _build(options: argparse.Namespace) -> int:
     checked = language_models.check(options, language, recipes) if language else []
     if not recipes:
         return language_models.build(options, checked)
-    built = pipeline.build(recipes, options.repository, options.target, asked)
+    try:
+        built = pipeline.build(recipes, options.repository, options.target, asked)
+    except KeyboardInterrupt:
+        text = f"interrupted: {options.repository} is as it was; what was exported and measured is kept, and the same "
+        text += "command goes on from there"
+        Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+        raise
     if options.json:
         beside = {"language_models": language_models.as_json(options, checked)} if checked else {}
         print_json({"repository": str(options.repository), **asdict(built), **beside})
@@ -249,6 +256,7 @@ def _init(options: argparse.Namespace) -> int:
     from tritonkit import initialise, llm, sources, trees
     from tritonkit.trees import libraries
 
+    initialise.check_file(options.model)
     if trees.is_forest(Path(options.model)):
         return forests.init(options)
     if not options.input and llm.is_language_model(Path(options.model)):

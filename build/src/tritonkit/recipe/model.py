@@ -87,11 +87,12 @@ class Recipe(Section):
     def _dims_are_bounded(self) -> Recipe:
         needed = {d for spec in self.inputs.values() for d in spec.dims if isinstance(d, str)}
         names = needed | {d for spec in self.outputs.values() for d in spec.dims if isinstance(d, str)}
+        unused = sorted(set(self.shapes) - names)
         if missing := sorted(needed - set(self.shapes)):
-            raise ValueError(
-                f"dimension {missing[0]!r} has no range; add  shapes: {{{missing[0]}: {{min: 1, opt: 16, max: 128}}}}"
-            )
-        if unused := sorted(set(self.shapes) - names):
+            other = f", and shapes.{unused[0]} no dimension: use one name for both, or" if unused else ";"
+            example = f"shapes: {{{missing[0]}: {{min: 1, opt: 16, max: 128}}}}"
+            raise ValueError(f"dimension {missing[0]!r} has no range{other} add  {example}")
+        if unused:
             raise ValueError(f"shapes.{unused[0]} bounds a dimension that no input or output uses")
         return self
 

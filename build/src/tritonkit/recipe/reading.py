@@ -3,47 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from tritonkit.errors import RecipeError
-from tritonkit.recipe.forest import Fil, ForestRecipe, ForestSource
-from tritonkit.recipe.language import GenerationDefaults, LanguageRecipe, TokenSlo
+from tritonkit.recipe import problems
+from tritonkit.recipe.forest import ForestRecipe
+from tritonkit.recipe.language import LanguageRecipe
 from tritonkit.recipe.model import Recipe
-from tritonkit.recipe.sections import (
-    Batching,
-    Calibration,
-    HfSource,
-    OnnxSource,
-    OutputSpec,
-    Percentiles,
-    Python,
-    Range,
-    Slo,
-    TensorSpec,
-    Text,
-)
 from tritonkit.unique_keys import UniqueKeyLoader
 
-_GRAPH_SECTIONS: dict[str, type[BaseModel]] = {
-    "inputs": TensorSpec,
-    "outputs": OutputSpec,
-    "shapes": Range,
-    "batching": Batching,
-    "calibration": Calibration,
-    "slo": Slo,
-    "text": Text,
-    "python": Python,
-    "source": OnnxSource,
-}
-_SECTIONS: dict[type[BaseModel], dict[str, type[BaseModel]]] = {
-    Recipe: _GRAPH_SECTIONS,
-    ForestRecipe: _GRAPH_SECTIONS | {"fil": Fil, "source": ForestSource},
-    LanguageRecipe: {"source": HfSource, "generation": GenerationDefaults, "slo": TokenSlo},
-}
 # Tags of the newest images of each engine whose versions server/docs/introduction/compatibility.md names.
 IMAGES = {"vllm": "26.07-vllm-python-py3", "tensorrt_llm": "26.07-trtllm-python-py3"}
 
@@ -89,8 +61,7 @@ def load_any(path: Path) -> Recipe | LanguageRecipe:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        fix = f"name a recipe, or write one: tritonkit init {path}" if path.is_dir() else "check the path"
-        raise RecipeError(f"cannot read recipe {path}: {error}", fix) from error
+        raise _unreadable(path, error) from error
     try:
         node = yaml.compose(text, Loader=UniqueKeyLoader)
         data = yaml.load(text, Loader=UniqueKeyLoader)
@@ -101,11 +72,25 @@ def load_any(path: Path) -> Recipe | LanguageRecipe:
             f"{path}: a recipe is a mapping with name, source, inputs and outputs",
             "`tritonkit init MODEL` writes one",
         )
+    problems.check_engine(path, node, data)
     kind = _kind(data)
     try:
         return kind.model_validate({**data, "path": path})
     except ValidationError as error:
-        raise _explain(path, node, error, kind) from error
+        raise problems.explain(path, node, error, kind) from error
+
+
+def _unreadable(path: Path, error: OSError | UnicodeDecodeError) -> RecipeError:
+    """The error of a file that cannot be read, with the nearest beside it or in a project's ``build/recipes``."""
+    if path.is_dir():
+        fix = f"name a recipe, or write one: tritonkit init {path}"
+        return RecipeError(f"{path} is a directory, not a recipe", fix)
+    if not isinstance(error, FileNotFoundError):
+        return RecipeError(f"cannot read recipe {path}: {error}", "check the path")
+    by_stem = {file.stem: file for folder in (Path("build/recipes"), path.parent) for file in folder.glob("*.y*ml")}
+    near = difflib.get_close_matches(path.stem, by_stem, n=1, cutoff=0.7)
+    meant = f"; did you mean {by_stem[near[0]]}?" if near else ""
+    return RecipeError(f"there is no recipe {path}{meant}", "check the path, or write one: tritonkit init MODEL")
 
 
 def _kind(data: Mapping[str, object]) -> type[Recipe | LanguageRecipe]:
@@ -120,58 +105,9 @@ def image_of(engine: str) -> str:
     return f"nvcr.io/nvidia/tritonserver:{IMAGES[engine]}"
 
 
-def _explain(path: Path, node: yaml.Node | None, error: ValidationError, kind: type[BaseModel]) -> RecipeError:
-    """All problems of a recipe as one error, each with its line."""
-    problems = []
-    fixes = []
-    for item in error.errors():
-        keys = [part for part in item["loc"] if not _is_union_branch(part)]
-        where = ".".join(str(part) for part in keys) or "recipe"
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            known = _known_keys(kind, keys[:-1])
-            near = difflib.get_close_matches(str(keys[-1]), known, n=1)
-            message = "unknown key" + (f", did you mean {near[0]!r}?" if near else "")
-            fixes.append(f"keys known here: {', '.join(known)}")
-        line = _line(node, keys)
-        text = f"{path}:{line}: {where}: {message}"
-        if text not in problems:
-            problems.append(text)
-    return RecipeError("\n".join(problems), fixes[0] if fixes else "correct the recipe at that line")
-
-
-def _is_union_branch(part: int | str) -> bool:
-    """Pydantic puts the branch of a union it tried into an error's location; a reader has no use for it."""
-    return isinstance(part, str) and (
-        part in {"str", "constrained-str", "int", "OnnxSource", "HfSource", "ForestSource"} or "[" in part
-    )
-
-
-def _known_keys(kind: type[BaseModel], parents: Sequence[int | str]) -> list[str]:
-    model = _SECTIONS[kind].get(str(parents[0]), kind) if parents else kind
-    if model is TokenSlo and len(parents) > 1:
-        model = Percentiles
-    return sorted(name for name in model.model_fields if name != "path")
-
-
-def _line(node: yaml.Node | None, keys: Sequence[int | str]) -> int:
-    """The 1-based line of the deepest key of ``keys`` that the document has."""
-    line = 1
-    for key in keys:
-        child: tuple[yaml.Node, yaml.Node] | None = None
-        if isinstance(node, yaml.MappingNode):
-            child = next((pair for pair in node.value if pair[0].value == str(key)), None)
-        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
-            child = (node.value[key], node.value[key])
-        if child is None:
-            break
-        line, node = child[0].start_mark.line + 1, child[1]
-    return int(line)
-
-
 def line_in(path: Path, *keys: int | str) -> int:
     """The 1-based line of a key in a recipe's file: of the deepest of ``keys`` that it has."""
     try:
-        return _line(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), keys)
+        return problems.line(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), keys)
     except (OSError, yaml.YAMLError):
         return 1

@@ -120,6 +120,7 @@ class TritonServer:
         self._wanted_ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self.ports: dict[str, int] = {}
         self.log = log
+        self._keeps_log = log is not None
         self._served = self.repository
         self._work: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -221,12 +222,16 @@ class TritonServer:
 
     def problems(self) -> list[str]:
         """What Triton's log says of errors and warnings, without its standard complaints about missing GPUs."""
+        found = [match for line in self._log_lines() if (match := _PROBLEM.match(line))]
+        harmless = (any(word in match[2] for word in _HARMLESS) and _FAILED not in match[2] for match in found)
+        return [match[2].strip('"') for match, skipped in zip(found, harmless, strict=True) if not skipped]
+
+    def _log_lines(self) -> list[str]:
+        """What is in Triton's log, with the repository under the name that it was given."""
         text = self.log.read_text(encoding="utf-8", errors="replace") if self.log and self.log.exists() else ""
         if self._work:
             text = text.replace(str(self._work / _LINK), str(self.repository))
-        found = [match for line in text.splitlines() if (match := _PROBLEM.match(line))]
-        harmless = (any(word in match[2] for word in _HARMLESS) and _FAILED not in match[2] for match in found)
-        return [match[2].strip('"') for match, skipped in zip(found, harmless, strict=True) if not skipped]
+        return [line for line in text.splitlines() if line.strip()]
 
     def __enter__(self) -> TritonServer:
         return self.start()
@@ -316,10 +321,14 @@ class TritonServer:
         if any("address already in use" in problem.lower() for problem in problems):
             return InputError("\n".join([what, *problems]), "choose another port, or 0 for a free one")
         failed = [problem for problem in problems if _FAILED in problem] or problems[-5:]
-        return CheckFailed(
-            "\n".join([what, *(f"  {problem}" for problem in failed)]),
-            f"correct the model's directory in {self.repository}" if failed else f"read {self.log}",
-        )
+        if failed:
+            fix = f"correct the model's directory in {self.repository}"
+            return CheckFailed("\n".join([what, *(f"  {problem}" for problem in failed)]), fix)
+        lines = self._log_lines()
+        if unknown := [line for line in lines if "unrecognized option" in line]:
+            return InputError("\n".join([what, f"  {unknown[0]}"]), "correct what stands after --, for tritonserver")
+        fix = f"read {self.log}" if self._keeps_log else "`tritonkit serve --log FILE` keeps Triton's whole log"
+        return CheckFailed("\n".join([what, *(f"  {line}" for line in lines[-5:])]), fix)
 
     def _kill_group(self, process: subprocess.Popen[bytes]) -> None:
         """End the stubs that the server started; they share its process group and nobody else does."""
@@ -341,6 +350,15 @@ def _answers(port: int, path: str) -> bool:
 
 def _choose_ports(wanted: dict[str, int]) -> dict[str, int]:
     """The wanted ports if they are free, and free ones where 0 is wanted."""
+    named: dict[int, str] = {}
+    for name, port in wanted.items():
+        if not 0 <= port < 65_536:
+            raise InputError(f"--{name}-port {port} is no port", "1 to 65535, or 0 for a free one")
+        if port and port in named:
+            raise InputError(
+                f"--{named[port]}-port and --{name}-port are both {port}", f"choose another --{name}-port, or 0"
+            )
+        named[port] = name
     sockets = []
     unused = iter(free_ports(sum(not port for port in wanted.values())))
     chosen = {name: port or next(unused) for name, port in wanted.items()}
