@@ -202,12 +202,18 @@ def _upgrade(said: Environment, found: Models, running: Release, files: list[Pat
     show.title(f"upgrade (helm waits until every pod is ready, at most {timeout})")
     sys.stdout.flush()
     running.upgrade(files, timeout, f"make deploy: {said.name}, {served}")
-    if made.hooks:
+    asleep = running.without_pods(made.objects)
+    if made.hooks and asleep:
+        show.title("test: left out")
+        show.say(f"  {', '.join(asleep)} has no pod now, so nobody has loaded this yet. To try it:")
+        for line in running.how_to_wake(asleep, made.objects):
+            show.say(f"    {line}")
+    elif made.hooks:
         show.title("test")
         sys.stdout.flush()
-        if not running.test():
+        if not running.test(made.hooks):
             raise CheckFailed(f"{said.deploy.release} runs, and its test failed", f"look above; {again} goes back")
-    show.title(f"{said.deploy.release} serves {served}")
+    show.title(f"{said.deploy.release} {'will serve' if asleep else 'serves'} {served}")
     for line in release.addresses(running.cluster, made):
         show.say(f"  {line}")
     show.say(f"`{again}` goes back.")

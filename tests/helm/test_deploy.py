@@ -18,7 +18,7 @@ import onnx
 import pytest
 import yaml
 from fakecluster.server import running
-from fakecluster.state import ApiServer
+from fakecluster.state import KEDA, ApiServer
 from onnx import TensorProto, helper
 
 from deploying import chart, commands, difference, environment, models, release
@@ -189,6 +189,38 @@ def test_the_life_of_a_release(run: Run, project: Path, cluster: ApiServer) -> N
     here = Cluster(binaries.kubectl(), "here", "inference")
     running, before_it = release.Release(binaries.helm(), here, "triton").previous()
     assert (running.number, before_it.number) == (5, 2), "3 is what runs, and 4 never worked"
+
+
+def test_a_version_that_comes_while_no_pod_runs_is_not_called_broken(
+    run: Run, project: Path, cluster: ApiServer
+) -> None:
+    cluster.served |= KEDA
+    keda = {"enabled": True, "kind": "keda", "minReplicas": 0, "keda": {"activation": {"query": "sum(arrivals)"}}}
+    write(project, {"autoscaling": keda})
+    code, said = run("deploy", "--apply")
+    assert code == 0, said
+    assert "Phase:          Succeeded" in said, "the first pod stays for the test"
+
+    deployment = cluster.find("Deployment", "triton-tritonkit")
+    assert deployment is not None
+    deployment["spec"]["replicas"] = 0  # as KEDA does
+    cluster.test_passes = False  # as nobody answers
+    model(project, "2.0")
+    code, said = run("deploy", "--apply")
+    assert code == 0, said
+    assert "triton-tritonkit has no pod now, so nobody has loaded this yet" in said
+    assert f"triton will serve models version {version(project)}" in said
+    commands = said.partition("To try it:\n")[2].splitlines()
+    start, wait, test, stop = (line.strip() for line in commands if line.startswith("    "))
+    assert wait.startswith("kubectl --context here -n inference wait --for=jsonpath=")
+    assert test == "helm --kube-context here -n inference test triton --logs"
+    annotations = []
+    for command in (start, stop):
+        subprocess.run(command, shell=True, check=True, timeout=60)
+        scaler = cluster.find("ScaledObject", "triton-tritonkit")
+        assert scaler is not None
+        annotations.append((scaler["metadata"].get("annotations") or {}).get("autoscaling.keda.sh/paused-replicas"))
+    assert annotations == ["1", None]
 
 
 def test_a_field_that_somebody_else_set_is_said_and_not_overwritten(
