@@ -172,7 +172,7 @@ class Release:
         """Whether helm would take an upgrade: not while another is under way, nor after one that was killed.
 
         Args:
-            again: What a person calls `make` with, ``ENV=prod``.
+            again: The command that rolls back.
         """
         try:
             last = self._ask("history", self.name, "--max", "1")[-1]
@@ -183,7 +183,7 @@ class Release:
             return Check(
                 "release", "ok", f"revision {number} of {self.name} is {status}; no other upgrade is under way"
             )
-        fix = f"wait for it; if nobody runs helm any more, `make rollback {again}`"
+        fix = f"wait for it; if nobody runs helm any more, `{again}`"
         if status == "pending-install":
             fix = f"wait for it; if nobody runs helm any more: {' '.join(self._command('uninstall', self.name))}"
         what = "another upgrade is under way, or was killed; helm takes none until it has ended"
@@ -220,7 +220,7 @@ class Release:
                 return running, one
         raise CheckFailed(
             f"{self.name} has no earlier revision that worked and differs from what runs: {_listed(kept)}",
-            "deploy a version that works: make deploy APPLY=1",
+            "deploy a version that works",
         )
 
     def roll_back(self, revision: int, timeout: str) -> None:

@@ -40,6 +40,7 @@ _LINK = "model_repository"
 _SELECTION = "selection"
 _PROBLEM = re.compile(r"^[EWF]\d{4} \S+ \d+ (\S+)\] (.*)$")
 # Said by every start on a machine without a GPU; neither is a problem.
+_NO_GPU = "no GPUs are available"  # Triton's core, of an instance group of KIND_GPU
 _FAILED = "failed to load"  # whatever the reason mentions
 _HARMLESS = ("CUDA", "Cuda", "NVML", "DCGM", "pinned memory", "GPU metrics", "PERF_METRICS", "driver")
 
@@ -316,10 +317,10 @@ class TritonServer:
         if any("address already in use" in problem.lower() for problem in problems):
             return InputError("\n".join([what, *problems]), "choose another port, or 0 for a free one")
         failed = [problem for problem in problems if _FAILED in problem] or problems[-5:]
-        return CheckFailed(
-            "\n".join([what, *(f"  {problem}" for problem in failed)]),
-            f"correct the model's directory in {self.repository}" if failed else f"read {self.log}",
-        )
+        fix = f"correct the model's directory in {self.repository}" if failed else f"read {self.log}"
+        if any(_NO_GPU in problem for problem in failed):
+            fix = "this machine has no GPU for it: serve it where there is one, or build it with --target cpu"
+        return CheckFailed("\n".join([what, *(f"  {problem}" for problem in failed)]), fix)
 
     def _kill_group(self, process: subprocess.Popen[bytes]) -> None:
         """End the stubs that the server started; they share its process group and nobody else does."""
