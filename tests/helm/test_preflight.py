@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -73,6 +74,7 @@ def cluster(api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     }  # fmt: skip
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(said), encoding="utf-8")
     kubectl = binaries.kubectl()
+    monkeypatch.setenv("PATH", f"{binaries.helm().parent}:{os.environ['PATH']}")  # else each test's home fetches it
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     monkeypatch.setenv("HOME", str(tmp_path))
     return Cluster(kubectl, "here", "inference")

@@ -114,9 +114,9 @@ def _build(options: argparse.Namespace) -> int:
         out.print(f"unchanged: {', '.join(rest)}", markup=False)
     _print_beside(built)
     state = "written" if built.changed else "up to date"
-    out.print(
-        f"{chr(10) if shown else ''}{options.repository} is {state}; next: {_next(options.target, options.repository)}"
-    )
+    following = _next(options.target, options.repository)
+    text = f"{chr(10) if shown else ''}{options.repository} is {state}; next: {following}"
+    out.print(text, soft_wrap=True, markup=False)  # so that the command can be copied
     if built.changed:
         _print_servers(options.repository, recipes)
     return language_models.build(options, checked) if checked else 0
