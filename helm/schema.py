@@ -45,6 +45,7 @@ _LINES = r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$"
 _LABEL = "^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$"
 _QUANTITY = r"(0*[1-9][0-9]*(\.[0-9]+)?|0\.0*[1-9][0-9]*)"
 _AMOUNT = {"type": ["string", "number"], "pattern": rf"^{_QUANTITY}(m|k|[KMGTPE]i|[MGTPE])?$", "minimum": 0.001}
+_AMOUNT |= {"examples": ["500m", "16Gi"]}
 
 
 def _map_of(value: dict[str, Any]) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def _map_of(value: dict[str, Any]) -> dict[str, Any]:
 FORMS: dict[str, dict[str, Any]] = {
     "text": {"pattern": r"^[^\x00-\x1f\x7f-\x9f]*$"},  # what YAML carries without escapes, on one line
     "name": {"pattern": rf"^({_DNS}(\.{_DNS})*)?$", "maxLength": 253},
-    "host": {"pattern": rf"^((\*\.)?{_DNS}(\.{_DNS})*)?$", "maxLength": 253},
+    "host": {"pattern": rf"^((\*\.)?{_DNS}(\.{_DNS})*)?$", "maxLength": 253, "examples": ["triton.example.org"]},
     "label": {"pattern": _LABEL},
     "key": {"pattern": "^[A-Za-z0-9_.-]*$", "maxLength": 253},
     "subPath": {
@@ -66,7 +67,12 @@ FORMS: dict[str, dict[str, Any]] = {
     },
     "imageRepository": {"pattern": "^([A-Za-z0-9]([A-Za-z0-9._/:-]*[A-Za-z0-9])?)?$"},
     "imageTag": {"pattern": "^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$", "not": {"const": "latest"}},
-    "quantity": {"type": ["string", "integer"], "pattern": rf"^({_QUANTITY}(k|[KMGTPE]i|[MGTPE])?)?$", "minimum": 1},
+    "quantity": {
+        "type": ["string", "integer"],
+        "pattern": rf"^({_QUANTITY}(k|[KMGTPE]i|[MGTPE])?)?$",
+        "minimum": 1,
+        "examples": ["16Gi"],
+    },
     "labels": _map_of({"type": "string", "pattern": _LABEL}),
     "moreLabels": {  # beside those that the chart gives every object
         **_map_of({"type": "string", "pattern": _LABEL}),
@@ -87,6 +93,36 @@ FORMS: dict[str, dict[str, Any]] = {
             "limits": {"type": "object", **_map_of(_AMOUNT)},
             "claims": {"type": "array", "items": {"type": "object"}},
         }
+    },
+}
+_CIDR = {"type": "string", "pattern": "^[0-9a-fA-F.:]+/[0-9]+$", "examples": ["10.0.0.0/16"]}
+# What is handed on as it stands, and refused by the cluster where a key is misspelt or a number is no string
+# (Kubernetes' reference, "NetworkPolicy"; KEDA's, "ScaledObject specification").
+FORMS |= {
+    "selector": {
+        "properties": {"matchLabels": {"type": "object", **FORMS["labels"]}, "matchExpressions": {"type": "array"}}
+    },
+    "peer": {
+        "minProperties": 1,
+        "properties": {
+            "podSelector": {"is": "selector"},
+            "namespaceSelector": {"is": "selector"},
+            "ipBlock": {
+                "required": ["cidr"],
+                "properties": {"cidr": _CIDR, "except": {"type": "array", "items": _CIDR}},
+            },
+        },
+    },
+    "trigger": {
+        "required": ["type", "metadata"],
+        "properties": {
+            "type": {"type": "string"},
+            "name": {"type": "string"},
+            "metricType": {"enum": ["AverageValue", "Value", "Utilization"]},
+            "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+            "authenticationRef": {"type": "object"},
+            "useCachedMetrics": {"type": "boolean"},
+        },
     },
 }
 _SCALARS = {bool: "boolean", int: "integer", float: "number", str: "string"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from deploying.chart import Rendered
 from deploying.check import Check
 from deploying.cluster import Cluster
 from deploying.difference import Difference
-from deploying.environment import Environment
+from deploying.environment import Environment, command
 from deploying.models import Models
 from deploying.release import Release
 from kubetools import binaries
@@ -140,7 +139,7 @@ def _look(said: Environment, found: Models, tools: _Tools, files: list[Path], pr
             checks += backends.drivers(tools.cluster, said, project, made) if tools.cluster and answers else []
         checks.append(models.bucket(found))
         if answers and tools.helm and tools.cluster:
-            checks.append(Release(tools.helm, tools.cluster, said.deploy.release).busy(_again(said)))
+            checks.append(Release(tools.helm, tools.cluster, said.deploy.release).busy(command(said, "rollback")))
         changes = None
         if answers and made and tools.cluster and tools.helm and not _hopeless(checks):
             say("let the API server try the manifest")
@@ -178,36 +177,37 @@ def _print(looked: _Looked, said: Environment, project: Path) -> None:
 
 
 def _dry(said: Environment, looked: _Looked) -> int:
-    again = _again(said)
     if check.missing(looked.chart):
         show.say("Next: correct what the chart refuses (above).")
         return 1
     if looked.missing:
         first, *more = looked.missing
         also = f" ({len(more)} more above: {', '.join(dict.fromkeys(one.name for one in more))})" if more else ""
-        show.say(f"Next: {first.name}: {first.fix or first.text}{also}. Then `make deploy {again}` again.")
+        show.say(f"Next: {first.name}: {first.fix or first.text}{also}. Then `{command(said)}` again.")
     else:
-        show.say(f"Next: make deploy APPLY=1 {again}")
+        show.say(f"Next: {command(said, apply=True)}")
     return 0
 
 
-def _again(said: Environment) -> str:
-    return f"ENV={said.name}" if said.path.parent == environment.FOLDER else f"ENV={shlex.quote(str(said.path))}"
-
-
 def _upgrade(said: Environment, found: Models, running: Release, files: list[Path], made: Rendered) -> None:
-    again = f"make rollback {_again(said)}"
+    again = command(said, "rollback")
     timeout = said.deploy.timeout or release.timeout_of(made.objects)
     served = f"models version {found.version}" if found.version else "models that the values name"
     show.title(f"upgrade (helm waits until every pod is ready, at most {timeout})")
     sys.stdout.flush()
     running.upgrade(files, timeout, f"make deploy: {said.name}, {served}")
-    if made.hooks:
+    asleep = running.without_pods(made.objects)
+    if made.hooks and asleep:
+        show.title("test: left out")
+        show.say(f"  {', '.join(asleep)} has no pod now, so nobody has loaded this yet. To try it:")
+        for line in running.how_to_wake(asleep, made.objects):
+            show.say(f"    {line}")
+    elif made.hooks:
         show.title("test")
         sys.stdout.flush()
-        if not running.test():
+        if not running.test(made.hooks):
             raise CheckFailed(f"{said.deploy.release} runs, and its test failed", f"look above; {again} goes back")
-    show.title(f"{said.deploy.release} serves {served}")
+    show.title(f"{said.deploy.release} {'will serve' if asleep else 'serves'} {served}")
     for line in release.addresses(running.cluster, made):
         show.say(f"  {line}")
     show.say(f"`{again}` goes back.")

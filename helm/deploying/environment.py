@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -157,7 +158,15 @@ def build_command(target: Target) -> str:
     return f"`tritonkit build --all --target {target} --repository {REPOSITORIES[target]}`"
 
 
+def command(environment: Environment, verb: str = "deploy", *, apply: bool = False) -> str:
+    """What deploys this environment, or rolls it back, for a reader who came by make or without it."""
+    name = environment.name if environment.path.parent == FOLDER else shlex.quote(str(environment.path))
+    if "MAKELEVEL" in os.environ:
+        return f"make {verb} {'APPLY=1 ' if apply else ''}ENV={name}"
+    return f"python helm/deploy.py {verb} {name}{' --apply' if apply else ''}"
+
+
 def _hint(name: str) -> str:
     known = sorted(path.stem for path in FOLDER.glob("*.yaml"))
     near = difflib.get_close_matches(name, known, n=1)
-    return f"{f'did you mean {near[0]}? ' if near else ''}there are {', '.join(known)}; or name a file: ENV=my.yaml"
+    return f"{f'did you mean {near[0]}? ' if near else ''}there are {', '.join(known)}; or name a file, such as my.yaml"

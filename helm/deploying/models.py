@@ -61,6 +61,9 @@ def find(environment: Environment, project: Path) -> Models:
             f"{environment.path} sets deploy.publish and values.models.{own[0]}, which say different things",
             "remove one of them",
         )
+    if "://" not in said.publish and not said.publish.startswith("/"):
+        text = f"{environment.path}: deploy.publish: {said.publish} does not say which store it is in"
+        raise InputError(text, f"write s3://{said.publish} for a bucket, file:///… for a folder that nodes mount")
     place = places.parse(said.publish, said.endpoint_url or None)
     repository = project / folder(environment)
     if not repository.is_dir():

@@ -43,6 +43,8 @@ def look(cluster: Cluster, environment: Environment, made: Rendered) -> list[Che
         lambda: _claims(cluster, made),
         lambda: _references(cluster, made),
         lambda: _gateways(cluster, made),
+        lambda: _ingress_classes(cluster, made),
+        lambda: _authentications(cluster, made),
         lambda: _images(made),
     )
     for one in looks:
@@ -264,6 +266,51 @@ def _gateways(cluster: Cluster, made: Rendered) -> Iterator[Check]:
                         "make it, or correct gateway.parentRefs")  # fmt: skip
         else:
             yield Check("gateway", "ok", f"{name} in {namespace}")
+
+
+def _ingress_classes(cluster: Cluster, made: Rendered) -> Iterator[Check]:
+    """An Ingress of no class, or of one that nobody serves, is taken by the API server and leads nowhere."""
+    default, former = "ingressclass.kubernetes.io/is-default-class", "kubernetes.io/ingress.class"
+    wanted = {
+        one["spec"].get("ingressClassName", ""): chart.name(one)
+        for one in made.objects
+        if one["kind"] == "Ingress" and former not in (one["metadata"].get("annotations") or {})
+    }
+    if not wanted:
+        return
+    classes = (cluster.get("ingressclass") or {"items": []})["items"]
+    names = [one["metadata"]["name"] for one in classes]
+    have = f"the cluster has {', '.join(names)}" if names else "the cluster has none"
+    fix = "install its controller, or correct ingress.className"
+    for name, user in wanted.items():
+        if name and name not in names:
+            yield Check("IngressClass", "missing", f"there is no IngressClass {name}, and {user} names it; {have}", fix)
+        elif not name and not any((one["metadata"].get("annotations") or {}).get(default) == "true" for one in classes):
+            text = f"{user} names no IngressClass, and none is the default; {have}"
+            yield Check("IngressClass", "missing", text, "set ingress.className")
+        else:
+            yield Check("IngressClass", "ok", name or "the cluster's default")
+
+
+def _authentications(cluster: Cluster, made: Rendered) -> Iterator[Check]:
+    """Without what its triggers name, a ScaledObject scales nothing, and says so in its own status only."""
+    wanted: dict[tuple[str, str], str] = {}
+    for one in made.objects:
+        if one["kind"] == "ScaledObject":
+            for trigger in one["spec"]["triggers"]:
+                if reference := trigger.get("authenticationRef"):
+                    key = (reference.get("kind", "TriggerAuthentication"), reference["name"])
+                    wanted.setdefault(key, chart.name(one))
+    ours = {(one["kind"], one["metadata"]["name"]) for one in made.objects}
+    for (kind, name), user in sorted(wanted.items()):
+        known = next((known for (_, served), known in cluster.kinds.items() if served == kind), None)
+        if known is None or (kind, name) in ours:
+            continue
+        if cluster.get(known.resource, name) is None:
+            yield Check("trigger", "missing", f"there is no {kind} {name}, and {user} uses it",
+                        "make it, or correct autoscaling.keda.authenticationRef or the trigger's own")  # fmt: skip
+        else:
+            yield Check("trigger", "ok", f"{name}, for {user}")
 
 
 def _images(made: Rendered) -> Iterator[Check]:

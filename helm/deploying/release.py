@@ -22,6 +22,7 @@ from tritonkit.errors import CheckFailed
 
 _GOOD = {"deployed", "superseded"}
 _MARGIN_S = 120  # for what is not pods
+_TEST_S = 900  # of a test whose pod says no time: the chart's tests.timeoutSeconds
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,49 @@ class Release:
             return "nothing runs, as before"
         return f"{self._with_models(found[-1]).text}, runs" if found else f"no revision works: helm history {self.name}"
 
-    def test(self) -> bool:
-        """Send real inferences, with ``helm test``."""
-        return self._show("test", self.name, "--logs", "--timeout", "15m")
+    def test(self, hooks: Sequence[Object]) -> bool:
+        """Send real inferences, with ``helm test``, for as long as its pod may take.
+
+        Args:
+            hooks: The manifest's objects of hooks.
+        """
+        seconds = max((hook["spec"].get("activeDeadlineSeconds", _TEST_S) for hook in hooks), default=_TEST_S)
+        return self._show("test", self.name, "--logs", "--timeout", f"{seconds + _MARGIN_S}s")
+
+    def without_pods(self, objects: Sequence[Object]) -> list[str]:
+        """Deployments that may have no pod, and have none now: what they would load has been loaded by nobody.
+
+        Args:
+            objects: The manifest's.
+        """
+        may = [one for one in objects if one["kind"] == "Deployment" and chart.replicas(one, objects)[0] == 0]
+        names = [str(one["metadata"]["name"]) for one in may]
+        return [
+            name for name in names if not (self.cluster.get("deployment", name) or {}).get("spec", {}).get("replicas")
+        ]
+
+    def how_to_wake(self, names: Sequence[str], objects: Sequence[Object]) -> list[str]:
+        """Commands that start a pod of each of these Deployments, test it, and take it away again.
+
+        KEDA would undo what is scaled by hand; ``paused-replicas`` is its own word for it (KEDA's documentation,
+        "Pause autoscaling").
+        """
+        kubectl = f"kubectl --context {self.cluster.context} -n {self.cluster.namespace}"
+        scaled = {one["spec"]["scaleTargetRef"]["name"] for one in objects if one["kind"] == "ScaledObject"}
+
+        def scale(name: str, count: int) -> str:
+            if name not in scaled:
+                return f"{kubectl} scale deployment {name} --replicas={count}"
+            word = f"={count}" if count else "-"
+            return f"{kubectl} annotate scaledobject {name} autoscaling.keda.sh/paused-replicas{word}"
+
+        ready = "--for=jsonpath='{.status.readyReplicas}'=1"
+        return [
+            *(scale(name, 1) for name in names),
+            *(f"{kubectl} wait {ready} --timeout={timeout_of(objects)} deployment/{name}" for name in names),
+            f"helm --kube-context {self.cluster.context} -n {self.cluster.namespace} test {self.name} --logs",
+            *(scale(name, 0) for name in names),
+        ]
 
     def history(self) -> list[Revision]:
         """Every revision that helm has kept, the oldest first.
@@ -131,7 +172,7 @@ class Release:
         """Whether helm would take an upgrade: not while another is under way, nor after one that was killed.
 
         Args:
-            again: What a person calls `make` with, ``ENV=prod``.
+            again: The command that rolls back.
         """
         try:
             last = self._ask("history", self.name, "--max", "1")[-1]
@@ -142,7 +183,7 @@ class Release:
             return Check(
                 "release", "ok", f"revision {number} of {self.name} is {status}; no other upgrade is under way"
             )
-        fix = f"wait for it; if nobody runs helm any more, `make rollback {again}`"
+        fix = f"wait for it; if nobody runs helm any more, `{again}`"
         if status == "pending-install":
             fix = f"wait for it; if nobody runs helm any more: {' '.join(self._command('uninstall', self.name))}"
         what = "another upgrade is under way, or was killed; helm takes none until it has ended"
@@ -179,7 +220,7 @@ class Release:
                 return running, one
         raise CheckFailed(
             f"{self.name} has no earlier revision that worked and differs from what runs: {_listed(kept)}",
-            "deploy a version that works: make deploy APPLY=1",
+            "deploy a version that works",
         )
 
     def roll_back(self, revision: int, timeout: str) -> None:
@@ -224,7 +265,8 @@ def addresses(cluster: Cluster, made: Rendered) -> list[str]:
     ]
     for one in made.objects:
         if one["kind"] == "Ingress":
-            scheme = "https" if one["spec"].get("tls") else "http"
+            scheme = "grpc" if one["metadata"]["name"].endswith("-grpc") else "http"
+            scheme += "s" if _encrypted(one) else ""
             found += [f"{scheme}://{rule['host']}" for rule in one["spec"]["rules"] if "host" in rule]
     found = list(dict.fromkeys(found))
     services = [one for one in made.objects if one["kind"] == "Service" and one["spec"].get("clusterIP") != "None"]
@@ -238,6 +280,12 @@ def addresses(cluster: Cluster, made: Rendered) -> list[str]:
                 place = f"--context {cluster.context} -n {cluster.namespace}"
                 found.append(f"kubectl {place} port-forward service/{name} {port}:{port}")
     return found
+
+
+def _encrypted(ingress: Object) -> bool:
+    """Whether it is called with TLS: by a Secret of its own, or by a certificate that an ALB finds by the host name."""
+    annotations = ingress["metadata"].get("annotations") or {}
+    return bool(ingress["spec"].get("tls")) or "HTTPS" in annotations.get("alb.ingress.kubernetes.io/listen-ports", "")
 
 
 def _balancer(cluster: Cluster, service: Object) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from support import Project
 
-from tritonkit import graph
+from tritonkit import doctor, graph
 from tritonkit.server import Runtime, TritonServer
 from tritonkit_client import Client
 
@@ -45,6 +45,15 @@ def test_doctor_names_every_part_and_gives_a_command_for_each_missing_one(projec
     _, table, _ = project.run("doctor")
     assert "Triton server" in table
     assert "missing for the first steps: Triton server" in table
+
+
+def test_doctor_wants_no_load_generator_where_there_are_no_load_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in an environment with the wheels alone."""
+    needed = {finding.name for finding in doctor.examine() if finding.needed}
+    monkeypatch.setattr(doctor, "_LOADTESTS", tmp_path / "loadtests")
+    assert needed - {finding.name for finding in doctor.examine() if finding.needed} == {"locust"}
 
 
 def test_doctor_is_content_where_everything_needed_is_there(

@@ -197,6 +197,10 @@ def test_wheels_outside_the_checkout_init_build_and_lint_without_make(root: Path
     assert "next: tritonkit build tiny.yaml" in run("tritonkit", "init", "tiny.onnx")
     assert "next: tritonkit serve" in run("tritonkit", "build", "tiny.yaml")
     assert (work / "model_repository/tiny/1/model.onnx").is_file()
+    elsewhere = run("tritonkit", "build", "tiny.yaml", "--target", "cuda", "--repository", "for gpus")
+    assert "next: tritonkit serve 'for gpus'" in elsewhere, "not the folder beside it"
+    if runtime.detect_device() == "cpu":
+        assert "where there is a GPU; or tritonkit publish 'for gpus' DESTINATION" in elsewhere
     assert "clean" in run("tritonkit", "lint")
     done = subprocess.run([venv / "bin/tritonkit", "build"], cwd=work, capture_output=True, text=True, check=False, env=PLAIN)  # fmt: skip
     assert done.returncode == 2

@@ -243,6 +243,18 @@ def test_a_model_that_does_not_load_is_reported_in_tritons_own_words(tmp_path: P
     assert "no such luck" in str(caught.value)
 
 
+@pytest.mark.skipif(runtime.detect_device() == "cuda", reason="this machine has a GPU")
+def test_a_gpu_model_where_there_is_none_is_not_called_a_wrong_directory(tmp_path: Path) -> None:
+    (tmp_path / "net/1").mkdir(parents=True)
+    (tmp_path / "net/1/model.py").write_text("")
+    (tmp_path / "net/config.pbtxt").write_text('backend: "python"\ninstance_group { kind: KIND_GPU }\n')
+    with pytest.raises(CheckFailed, match="no GPUs are available") as caught, TritonServer(tmp_path):
+        pass
+    assert (
+        caught.value.fix == "this machine has no GPU for it: serve it where there is one, or build it with --target cpu"
+    )
+
+
 def test_readiness_that_does_not_come_in_time_is_an_error_and_ends_the_server(tmp_path: Path) -> None:
     (tmp_path / "slow/1").mkdir(parents=True)
     (tmp_path / "slow/1/model.py").write_text("import time\ntime.sleep(600)\n")

@@ -25,12 +25,18 @@ BUILT_IN: dict[str, list[tuple[str, str, bool]]] = {
     "apps/v1": [("deployments", "Deployment", True), ("replicasets", "ReplicaSet", True)],
     "batch/v1": [("jobs", "Job", True)],
     "policy/v1": [("poddisruptionbudgets", "PodDisruptionBudget", True)],
-    "networking.k8s.io/v1": [("networkpolicies", "NetworkPolicy", True), ("ingresses", "Ingress", True)],
+    "networking.k8s.io/v1": [("networkpolicies", "NetworkPolicy", True), ("ingresses", "Ingress", True),
+                             ("ingressclasses", "IngressClass", False)],
     "autoscaling/v2": [("horizontalpodautoscalers", "HorizontalPodAutoscaler", True)],
     "storage.k8s.io/v1": [("storageclasses", "StorageClass", False)],
     "authorization.k8s.io/v1": [("selfsubjectaccessreviews", "SelfSubjectAccessReview", False)],
 }  # fmt: skip
-KEDA = {"keda.sh/v1alpha1": [("scaledobjects", "ScaledObject", True)]}
+KEDA = {
+    "keda.sh/v1alpha1": [
+        ("scaledobjects", "ScaledObject", True), ("triggerauthentications", "TriggerAuthentication", True),
+        ("clustertriggerauthentications", "ClusterTriggerAuthentication", False),
+    ]
+}  # fmt: skip
 GATEWAY = {
     "gateway.networking.k8s.io/v1": [
         ("gateways", "Gateway", True), ("httproutes", "HTTPRoute", True), ("grpcroutes", "GRPCRoute", True),

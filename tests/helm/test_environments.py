@@ -129,6 +129,36 @@ def test_values_that_the_chart_does_not_have_are_answered_with_those_that_were_m
     }
 
 
+@pytest.mark.parametrize(
+    ("values", "hints"),
+    [
+        # keys of earlier versions and of other charts
+        ({"autoscaling": {"hpa": {"min": 1, "max": 2}}}, ["did you mean autoscaling.maxReplicas, autoscaling.minReplicas?"]),
+        ({"accelerator": {"product": "a"}}, ["did you mean accelerator.products?"]),
+        ({"ingress": {"hosts": []}}, ["did you mean ingress.http.host, ingress.grpc.host?"]),
+        ({"ingress": {"annotations": {}}}, ["did you mean ingress.http.annotations, ingress.grpc.annotations?"]),
+        ({"variants": {"a": {"nodeSelector": {}}}}, ["did you mean variants.a.scheduling.nodeSelector?"]),
+        ({"variants": {"a": {"networkPolicy": {}}}}, ["did you mean networkPolicy?"]),
+        # types and forms
+        ({"image": {"tag": 26.09}}, ["want string; write it in quotes"]),
+        ({"probes": {"startup": {"nodeSeconds": "15m"}}}, ["want integer; write it without quotes and unit"]),
+        ({"replicas": "2"}, ["integer; write it without quotes and unit"]),
+        ({"accelerator": {"products": "NVIDIA-A10G"}}, ["want array; write a list"]),
+        ({"ingress": {"http": {"host": "https://a.example"}}}, ["; such as triton.example.org"]),
+        ({"resources": {"limits": {"memory": "16GB"}}}, ["; such as 500m or 16Gi"]),
+        ({"autoscaling": {"keda": {"serverAddress": "prometheus:9090"}}}, ["; such as http://prometheus-operated."]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_value_that_the_schema_refuses_is_answered_with_how_to_write_it(
+    values: dict[str, Any], hints: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
+    (check,), _ = chart.prove(binaries.helm(), "r", "n", [file], "1.34")
+    assert all(hint in check.text for hint in hints), check.text
+
+
 def test_a_misspelt_key_of_an_environment_is_answered_with_the_nearest(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("deploy: {contxt: a, namespace: b}\n", encoding="utf-8")

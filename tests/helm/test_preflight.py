@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import yaml
 from fakecluster.server import running
 from fakecluster.state import DRA, GATEWAY, KEDA, MONITORING, ApiServer
 
-from deploying import chart, nodes, preflight
+from deploying import chart, nodes, preflight, release
 from deploying.chart import Rendered
 from deploying.check import Check
 from deploying.cluster import Cluster
@@ -73,6 +74,7 @@ def cluster(api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     }  # fmt: skip
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(said), encoding="utf-8")
     kubectl = binaries.kubectl()
+    monkeypatch.setenv("PATH", f"{binaries.helm().parent}:{os.environ['PATH']}")  # else each test's home fetches it
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     monkeypatch.setenv("HOME", str(tmp_path))
     return Cluster(kubectl, "here", "inference")
@@ -151,6 +153,42 @@ def test_a_bare_cluster_is_told_everything_that_it_lacks_at_once(
         "images: tritonkit:26.09 names no registry",
     ):
         assert words in text, text
+
+
+def test_what_would_silently_lead_nowhere_is_missing(api: ApiServer, cluster: Cluster, tmp_path: Path) -> None:
+    """An Ingress of a class that nobody serves, and a trigger whose credentials nobody made: both are taken."""
+    api.served |= KEDA
+    api.add(thing("Namespace", "inference"))
+    alb = yaml.safe_load((chart.CHART / "examples/values-eks-alb.yaml").read_text(encoding="utf-8"))
+    made = render(alb | {"monitoring": {}}, tmp_path)
+    assert [
+        line for line in lines(preflight.look(cluster, ENVIRONMENT, made), "missing") if line[:2] in {"In", "tr"}
+    ] == [
+        "IngressClass: there is no IngressClass alb, and Ingress triton-tritonkit-grpc names it; the cluster has none",
+        "trigger: there is no TriggerAuthentication keda-cloudwatch, and ScaledObject triton-tritonkit uses it",
+    ]
+    api.add(
+        thing("IngressClass", "alb", "networking.k8s.io/v1", ""),
+        thing("TriggerAuthentication", "keda-cloudwatch", "keda.sh/v1alpha1"),
+    )
+    there = lines(preflight.look(cluster, ENVIRONMENT, made), "ok")
+    assert {"IngressClass: alb", "trigger: keda-cloudwatch, for ScaledObject triton-tritonkit"} <= set(there)
+    unnamed = render(alb | {"monitoring": {}, "ingress": {"enabled": True, "http": {"host": "a.example"}}}, tmp_path)
+    text = "Ingress triton-tritonkit-http names no IngressClass, and none is the default; the cluster has alb"
+    assert f"IngressClass: {text}" in lines(preflight.look(cluster, ENVIRONMENT, unnamed), "missing")
+
+
+def test_an_ingress_is_called_by_its_protocol_and_with_tls_where_it_has_it(cluster: Cluster, tmp_path: Path) -> None:
+    alb = yaml.safe_load((chart.CHART / "examples/values-eks-alb.yaml").read_text(encoding="utf-8"))
+    assert release.addresses(cluster, render(alb, tmp_path)) == [
+        "https://triton.example.org",
+        "grpcs://triton-grpc.example.org",
+    ]
+    plain = {"enabled": True, "http": {"host": "a.example"}, "grpc": {"host": "b.example"}}
+    assert release.addresses(cluster, render(alb | {"ingress": plain}, tmp_path)) == [
+        "http://a.example",
+        "grpc://b.example",
+    ]
 
 
 def test_what_may_not_be_read_is_not_held_against_the_release(api: ApiServer, cluster: Cluster, tmp_path: Path) -> None:

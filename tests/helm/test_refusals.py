@@ -68,6 +68,15 @@ REFUSALS: list[tuple[Values, str, str]] = [
     ),
     ({"resources": {"requests": {"memory": "99Gi"}}}, "resources.requests.memory", "more than the limit"),
     ({"resources": {"requests": {"memory": "500m"}}}, "resources.requests.memory", "is not a size"),
+    ({"resources": {"limits": {"nvidia.com/gpu": 2}}}, "resources.limits", "GPUs are of accelerator"),
+    (
+        {"variants": {"a": {"tools": {"resources": {"requests": {"nvidia.com/mig-1g.5gb": 1}}}}}},
+        "variants.a.tools",
+        "GPUs",
+    ),
+    ({"resources": {"limits": {"memory": 16}}}, "resources.limits.memory", "16 means 16 bytes"),
+    ({"engineBuild": {"mode": "init", "cache": {"size": "20"}}}, "engineBuild.cache.size", "20 means 20 bytes"),
+    ({"models": {**MODELS, "copySizeLimit": 20}}, "models.copySizeLimit", "20 means 20 bytes"),
     ({"server": {"httpPort": 8001}}, "server.grpcPort", "port 8001 is server.httpPort, too"),
     ({"server": {"extraArgs": ["cache"]}}, "server.extraArgs", "not --name=value"),
     ({"server": {"extraArgs": ["--http-port=1"]}}, "server.extraArgs", "set by the chart"),
@@ -195,6 +204,14 @@ BY_SCHEMA: list[tuple[Values, str]] = [
     ({"sharedMemory": {"size": "1GB"}}, "/sharedMemory/size"),
     ({"resources": {"limits": {"memory": "0"}}}, "/resources/limits/memory"),
     ({"pdb": {"maxUnavailable": 0}}, "/pdb/maxUnavailable"),
+    ({"networkPolicy": {"ingress": {"clients": [{"ipBlock": {"cidr": "10.0.0.0"}}]}}}, "/clients/0/ipBlock/cidr"),
+    ({"networkPolicy": {"ingress": {"clients": [{"namespaceSelector": {"matchlabels": {}}}]}}}, "/namespaceSelector"),
+    ({"networkPolicy": {"egress": {"dns": [{}]}}}, "/networkPolicy/egress/dns/0"),
+    (
+        {"autoscaling": {"keda": {"triggers": [{"type": "cron", "metadata": {"desiredReplicas": 2}}]}}},
+        "/desiredReplicas",
+    ),
+    ({"autoscaling": {"keda": {"triggers": [{"type": "cron"}]}}}, "/autoscaling/keda/triggers/0"),
     ({"admin": {"restrict": ["health"]}}, "/admin/restrict/0"),  # the probes would be answered 403
 ]
 

@@ -244,6 +244,28 @@ def test_an_autoscaler_takes_metrics_and_triggers_of_ones_own() -> None:
     assert one(hpa, "HorizontalPodAutoscaler", "triton")["spec"]["metrics"] == [cpu]
 
 
+def test_the_first_pod_of_a_release_that_may_have_none_stays_until_it_was_tested() -> None:
+    """KEDA's cooldownPeriod begins with the first activity, of which a new release has none."""
+    zero = {
+        "enabled": True,
+        "kind": "keda",
+        "minReplicas": 0,
+        "keda": {"activation": {"query": "up"}, "cooldownPeriod": 60},
+    }
+
+    def first(**values: Any) -> int:
+        documents = render(**values)
+        deadline = one(documents, "Deployment", "triton")["spec"]["progressDeadlineSeconds"]
+        return int(one(documents, "ScaledObject", "triton")["spec"]["initialCooldownPeriod"]) - int(deadline)
+
+    assert first(autoscaling=zero, tests={"timeoutSeconds": 700}) == 700
+    assert first(autoscaling=zero, tests={"enabled": False}) == 0
+    longer = zero["keda"] | {"cooldownPeriod": 100_000}
+    assert first(autoscaling=zero | {"keda": longer}) > 90_000
+    scaled = one(render(autoscaling=zero | {"minReplicas": 1}), "ScaledObject", "triton")
+    assert "initialCooldownPeriod" not in scaled["spec"]
+
+
 def test_labels_of_everything_are_on_everything_and_select_nothing() -> None:
     documents = render(
         commonLabels={"team": "search", "tier": "gold"},

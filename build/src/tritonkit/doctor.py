@@ -13,12 +13,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
+from tritonkit import machine
 from tritonkit.engines import cuda, cuda_here, node
 from tritonkit.engines.cuda_here import Verdict
 from tritonkit.engines.node import NodeGpu
 from tritonkit.errors import MissingError
 from tritonkit.server import runtime
+
+_LOADTESTS = Path(__file__).parents[3] / "loadtests"  # of the checkout that this runs from; no wheel has it
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,8 @@ def examine() -> list[Finding]:
         _package("onnxruntime", "runs and checks graphs", 'pip install "tritonkit[cpu]"', ("onnxruntime-gpu",)),
         _package("torch", "exports PyTorch models", 'pip install "tritonkit[torch]"'),
         _package("transformers", "reads Hugging Face directories", 'pip install "tritonkit[hf]"', needed=False),
-        _package("tritonkit-client", "calls the server", "pip install tritonkit-client"),
-        _package("locust", "load tests", "pip install locust"),
+        _package("tritonkit-client", "calls the server", machine.CLIENT),
+        _package("locust", "load tests, of a checkout", "pip install locust", needed=_LOADTESTS.is_dir()),
         _server(),
         *gpus(),
         _package("tensorrt", "builds engines on a GPU machine", "pip install tensorrt", needed=False),

@@ -16,6 +16,16 @@ tritonkit_{{ snakecase . }}
 {{- end -}}
 {{- end -}}
 
+{{/*
+Seconds that a release's first pod stays though nobody asks it anything, where there may be none: it has to start, and helm test to reach
+it. KEDA begins its cooldownPeriod with the first activity, so without this a new ScaledObject means no pod at once. CONTEXT.
+*/}}
+{{- define "tritonkit.firstPodSeconds" -}}
+{{- if eq (int .w.values.autoscaling.minReplicas) 0 -}}
+{{- max (add (include "tritonkit.progressSeconds" .) (ternary .root.Values.tests.timeoutSeconds 0 .root.Values.tests.enabled)) .w.values.autoscaling.keda.cooldownPeriod -}}
+{{- end -}}
+{{- end -}}
+
 {{/* PromQL of a workload's signal: takes root, w and query. */}}
 {{- define "tritonkit.signal" -}}
 {{- $a := .w.values.autoscaling -}}

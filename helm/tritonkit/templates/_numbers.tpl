@@ -8,13 +8,18 @@
 {{/* Bytes of a Kubernetes quantity: (dict "quantity" Q "where" PATH). */}}
 {{- define "tritonkit.bytes" -}}
 {{- $text := include "tritonkit.quantity" .quantity | trimAll "\"" -}}
-{{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "P" 1000000000000000 "Pi" 1125899906842624 -}}
 {{- $unit := regexFind "[A-Za-z]*$" $text -}}
 {{- $number := trimSuffix $unit $text -}}
 {{- if not (and (hasKey $units $unit) (regexMatch "^[0-9]+(\\.[0-9]+)?$" $number)) -}}
-{{- include "tritonkit.fail" (dict "where" .where "what" (printf "%q is not a size" $text) "fix" "write a number with Ki, Mi, Gi, Ti, k, M, G, T or nothing behind it, such as 2Gi") -}}
+{{- include "tritonkit.fail" (dict "where" .where "what" (printf "%q is not a size" $text) "fix" "write a number with Ki, Mi, Gi, Ti, Pi, k, M, G, T, P or nothing behind it, such as 2Gi") -}}
 {{- end -}}
-{{- mulf $number (get $units $unit) | int64 -}}
+{{- $bytes := mulf $number (get $units $unit) | int64 -}}
+{{- /* Kubernetes takes a number alone for bytes, and Ki for thousands of them: nothing here is so small. */ -}}
+{{- if lt $bytes 1048576 -}}
+{{- include "tritonkit.fail" (dict "where" .where "what" (printf "%s means %d bytes" $text $bytes) "fix" (printf "write its unit: %sGi or %sMi" $number $number)) -}}
+{{- end -}}
+{{- $bytes -}}
 {{- end -}}
 
 {{/*

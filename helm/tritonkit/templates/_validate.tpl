@@ -203,13 +203,24 @@
 {{- define "tritonkit.checkMemory" -}}
 {{- $v := .w.values -}}
 {{- $shm := include "tritonkit.bytes" (dict "quantity" $v.sharedMemory.size "where" (printf "%ssharedMemory.size" .at)) | int64 -}}
-{{- range $where, $resources := dict "resources" $v.resources "engineBuild.resources" $v.engineBuild.resources "tools.resources" $v.tools.resources "front.resources" $v.front.resources -}}
-{{- $request := dig "requests" "memory" "" $resources -}}
-{{- $limit := dig "limits" "memory" "" $resources -}}
-{{- if and $request $limit -}}
-{{- if gt (include "tritonkit.bytes" (dict "quantity" $request "where" (printf "%s%s.requests.memory" $.at $where)) | int64) (include "tritonkit.bytes" (dict "quantity" $limit "where" (printf "%s%s.limits.memory" $.at $where)) | int64) -}}
-{{- include "tritonkit.fail" (dict "where" (printf "%s%s.requests.memory" $.at $where) "what" (printf "%v is more than the limit %v" $request $limit) "fix" "raise the limit") -}}
+{{- range $name, $size := dict "models.copySizeLimit" $v.models.copySizeLimit "engineBuild.cache.size" $v.engineBuild.cache.size -}}
+{{- with $size -}}{{- $_ := include "tritonkit.bytes" (dict "quantity" . "where" (printf "%s%s" $.at $name)) -}}{{- end -}}
 {{- end -}}
+{{- range $where, $resources := dict "resources" $v.resources "engineBuild.resources" $v.engineBuild.resources "tools.resources" $v.tools.resources "front.resources" $v.front.resources -}}
+{{- $sizes := dict -}}
+{{- range $part := list "requests" "limits" -}}
+{{- $own := default dict (get $resources $part) -}}
+{{- with get $own "memory" -}}
+{{- $_ := set $sizes $part (include "tritonkit.bytes" (dict "quantity" . "where" (printf "%s%s.%s.memory" $.at $where $part)) | int64) -}}
+{{- end -}}
+{{- range $resource, $count := $own -}}
+{{- if hasPrefix "nvidia.com/" $resource -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%s%s.%s" $.at $where $part) "what" (printf "%s: %v, but GPUs are of accelerator, which gives each container what it needs" $resource $count) "fix" "leave it out, and set accelerator.count; for slices accelerator.kind=mig and accelerator.mig.profile") -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and $sizes.requests $sizes.limits (gt $sizes.requests $sizes.limits) -}}
+{{- include "tritonkit.fail" (dict "where" (printf "%s%s.requests.memory" $.at $where) "what" (printf "%v is more than the limit %v" $resources.requests.memory $resources.limits.memory) "fix" "raise the limit") -}}
 {{- end -}}
 {{- end -}}
 {{- with dig "limits" "memory" "" $v.resources -}}

@@ -64,3 +64,11 @@ def test_a_path_with_dots_gives_a_sub_path_without(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Path, "is_mount", lambda path: path in {Path("/"), tmp_path})
     place = publishing.parse(f"{tmp_path}/team/../models")
     assert place.values("v") == {"models": {"pvc": {"subPath": "models/versions/v"}}}
+
+
+def test_a_bucket_whose_scheme_was_forgotten_is_no_folder_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match="bucket/models is a folder") as refused:
+        publishing.parse("bucket/models", "http://store:9000")
+    assert "write s3://bucket/models" in refused.value.fix
+    assert publishing.parse("bucket/models").root == f"{tmp_path}/bucket/models"

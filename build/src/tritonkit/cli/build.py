@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,8 @@ from tritonkit.recipe import MOST_BATCH, PRECISIONS, LanguageRecipe, Recipe
 if TYPE_CHECKING:
     from tritonkit.pipeline import Built
 
+_REPOSITORY = Path("model_repository")  # where every verb looks that is told no other
+
 
 def add(verbs: Verbs, common: argparse.ArgumentParser, report: argparse.ArgumentParser) -> None:
     """Say the arguments of ``build`` and ``init``."""
@@ -30,7 +33,7 @@ def add(verbs: Verbs, common: argparse.ArgumentParser, report: argparse.Argument
     )  # fmt: skip
     build.add_argument("recipes", nargs="*", type=Path, metavar="RECIPE", help="recipe files")
     build.add_argument("--all", action="store_true", help=f"every recipe in {RECIPES}")
-    build.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: %(default)s")
+    build.add_argument("--repository", type=Path, default=_REPOSITORY, help="default: %(default)s")
     build.add_argument(
         "--target", choices=["cpu", "cuda", "tensorrt"], default="cpu", help="where it runs; default: %(default)s"
     )
@@ -118,7 +121,9 @@ def _build(options: argparse.Namespace) -> int:
         out.print(f"unchanged: {', '.join(rest)}", markup=False)
     _print_beside(built)
     state = "written" if built.changed else "up to date"
-    out.print(f"{chr(10) if shown else ''}{options.repository} is {state}; next: {_next(options.target)}")
+    following = _next(options.target, options.repository)
+    text = f"{chr(10) if shown else ''}{options.repository} is {state}; next: {following}"
+    out.print(text, soft_wrap=True, markup=False)  # so that the command can be copied
     if built.changed:
         _print_servers(options.repository, recipes)
     return language_models.build(options, checked) if checked else 0
@@ -188,8 +193,17 @@ def _queue(facts: dict[str, Any]) -> str:
     )
 
 
-def _next(target: str) -> str:
-    return "tritonkit engine, on each GPU" if target == "tensorrt" else "tritonkit serve"
+def _next(target: str, repository: Path) -> str:
+    """The command that goes on with this repository, and where, if not on this machine."""
+    named = shlex.quote(str(repository))
+    if target == "tensorrt":
+        return f"tritonkit engine {named}/MODEL, on each GPU"
+    serve = "tritonkit serve" if repository == _REPOSITORY else f"tritonkit serve {named}"
+    from tritonkit.server.runtime import detect_device  # not before it is needed: help and errors start sooner
+
+    if target == "cuda" and detect_device() != "cuda":
+        return f"{serve}, where there is a GPU; or tritonkit publish {named} DESTINATION"
+    return serve
 
 
 def _precisions(text: str) -> tuple[str, ...]:

@@ -102,6 +102,9 @@ def parse(text: str, endpoint_url: str | None = None) -> Place:
     if not separator:
         if not text or re.match(rf"({'|'.join([*get_args(Scheme), *_ALIASES])}):", text):
             raise OutputError(f"{text!r} names no place", _HELP)
+        if endpoint_url:  # of a store, so the scheme was forgotten
+            raise OutputError(f"{text} is a folder, and {endpoint_url} the address of a store",
+                              f"write s3://{text.strip('/')}, or leave the address out")  # fmt: skip
         try:
             return Place("file", os.path.normpath(Path(text).expanduser().absolute()))
         except RuntimeError as error:

@@ -40,6 +40,7 @@ _LINK = "model_repository"
 _SELECTION = "selection"
 _PROBLEM = re.compile(r"^[EWF]\d{4} \S+ \d+ (\S+)\] (.*)$")
 # Said by every start on a machine without a GPU; neither is a problem.
+_NO_GPU = "no GPUs are available"  # Triton's core, of an instance group of KIND_GPU
 _FAILED = "failed to load"  # whatever the reason mentions
 _HARMLESS = ("CUDA", "Cuda", "NVML", "DCGM", "pinned memory", "GPU metrics", "PERF_METRICS", "driver")
 
@@ -323,6 +324,8 @@ class TritonServer:
         failed = [problem for problem in problems if _FAILED in problem] or problems[-5:]
         if failed:
             fix = f"correct the model's directory in {self.repository}"
+            if any(_NO_GPU in problem for problem in failed):
+                fix = "this machine has no GPU for it: serve it where there is one, or build it with --target cpu"
             return CheckFailed("\n".join([what, *(f"  {problem}" for problem in failed)]), fix)
         lines = self._log_lines()
         if unknown := [line for line in lines if "unrecognized option" in line]:
