@@ -7,13 +7,14 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
 from types import TracebackType
 
 from tokens import streams
 from tokens.endpoints import Endpoint, Request
 from tokens.streams import Answer
 
-BEGIN_S = 0.5  # for all processes to have heard of a load before it begins
+BEGIN_S = 120.0  # at most, until all processes have imported what they need
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Generator:
 
     def __enter__(self) -> Generator:
         spawned = multiprocessing.get_context("spawn")  # a fork would share gRPC's threads, and hang
-        self._pool = spawned.Pool(self._processes, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+        self._pool = spawned.Pool(self._processes, _prepare, (spawned.Barrier(self._processes),))
         return self
 
     def __exit__(
@@ -72,20 +73,31 @@ class Generator:
 
     def run(self, load: Load) -> Sent:
         """Send a load; as :func:`tokens.streams.run`, of all processes together."""
-        start = time.monotonic() + BEGIN_S + load.warm_up_s
-        shares = [(load, number, self._processes, start) for number in range(self._processes)]
+        shares = [(load, number, self._processes) for number in range(self._processes)]
         shared = self._pool.starmap(_send, shares, chunksize=1)
         answers = [answer for sent in shared for answer in sent.answers]
         return Sent(sorted(answers, key=lambda answer: answer.due_s), max(sent.busiest for sent in shared))
 
 
-def _send(load: Load, number: int, processes: int, start: float) -> Sent:
-    """One process's share: every so-manieth stream."""
+_everybody: Barrier | None = None  # in each of the processes
+
+
+def _prepare(everybody: Barrier) -> None:
+    """In each process, once: a Ctrl-C is for the one that started it, which ends it."""
+    global _everybody
+    _everybody = everybody
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _send(load: Load, number: int, processes: int) -> Sent:
+    """One process's share, every so-manieth stream, once all processes are there."""
 
     def work(stream: int) -> Iterator[Request]:
         return streams.requests(f"{load.seed} {stream}", load.words, load.tokens, load.mark)
 
-    time.sleep(max(start - load.warm_up_s - time.monotonic(), 0))
+    assert _everybody is not None
+    _everybody.wait(BEGIN_S)
     begun, cpu = time.monotonic(), time.process_time()
-    answers = streams.run(load.endpoint, range(number, load.streams, processes), start, load.duration_s, work)
+    numbers = range(number, load.streams, processes)
+    answers = streams.run(load.endpoint, numbers, begun + load.warm_up_s, load.duration_s, work)
     return Sent(answers, (time.process_time() - cpu) / (time.monotonic() - begun))

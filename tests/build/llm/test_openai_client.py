@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import string
 import urllib.request
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -19,13 +20,17 @@ pytestmark = pytest.mark.llm
 Messages = Any  # openai's types of messages are unions of a dozen mappings
 HELLO: Messages = [{"role": "user", "content": "Hello"}]
 GREEDY: dict[str, Any] = {"model": "tiny", "temperature": 0, "extra_body": {"ignore_eos": True}}
-# Random weights fill a JSON document with whatever the grammar allows, so that it allows few things, and seldom the same.
-SHAPED: dict[str, Any] = {"model": "tiny", "messages": HELLO, "temperature": 1, "seed": 1, "max_tokens": 400}
+# Random weights fill a JSON document with whatever its grammar allows: for ever with white space, if they may.
+SPACES = {str(3 + string.printable.index(space)): -100 for space in string.whitespace}  # three special tokens are first
+SHAPED: dict[str, Any] = {
+    "model": "tiny", "messages": HELLO, "temperature": 1, "seed": 1, "max_tokens": 200, "logit_bias": SPACES,
+    "extra_body": {"top_k": -1},
+}  # fmt: skip
 CITY = {
     "type": "object", "properties": {"city": {"enum": ["Oslo", "Rome"]}, "days": {"enum": [1, 2, 3]}},
     "required": ["city", "days"], "additionalProperties": False,
 }  # fmt: skip
-TOOLS: Any = [{"type": "function", "function": {"name": "weather", "description": "Of a city", "parameters": CITY}}]
+TOOLS: Any = [{"type": "function", "function": {"name": "weather", "strict": True, "parameters": CITY}}]
 
 
 class Visit(BaseModel):
@@ -104,6 +109,12 @@ def test_some_tool_is_called_where_one_is_required(client: openai.OpenAI) -> Non
     assert {call.function.name for call in calls} == {"weather"}
     for call in calls:
         Visit.model_validate_json(call.function.arguments)
+
+
+def test_a_model_that_may_call_a_tool_may_answer_instead(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(messages=HELLO, tools=TOOLS, tool_choice="auto", max_tokens=4, **GREEDY)
+    assert answer.choices[0].message.content
+    assert not answer.choices[0].message.tool_calls
 
 
 def test_an_answer_has_the_schema_that_was_asked_for(client: openai.OpenAI) -> None:
