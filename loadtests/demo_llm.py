@@ -12,8 +12,10 @@ import json
 import math
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from reporting.page import counted, figure
 from rich.console import Console
 from rich.table import Table
 from tokens import figures, streams
-from tokens.endpoints import TritonEndpoint
+from tokens.endpoints import Request, TritonEndpoint
 from tokens.serving import Served, install, load_recipe, served, write_recipe
 
 from tritonkit import atomic, progress
@@ -219,7 +221,7 @@ def _load_test(model: Served, step_s: float) -> tuple[list[Summary], list[Summar
             steps.next(f"{counted(count, 'stream')} at a time, {step_s + WARM_UP_S:.0f} s")
             answers = streams.run(
                 endpoint, range(count), time.monotonic() + WARM_UP_S, step_s,
-                lambda stream, number=number: streams.requests(f"{number} {stream}", WORDS, TOKENS),
+                partial(_requests, number),
             )  # fmt: skip
             if problems := streams.failures(answers):
                 raise CheckFailed(
@@ -234,6 +236,10 @@ def _load_test(model: Served, step_s: float) -> tuple[list[Summary], list[Summar
                 for answer in answers if answer.due_s >= 0
             ]  # fmt: skip
     return curve, dots, quantiles
+
+
+def _requests(step: int, stream: int) -> Iterator[Request]:
+    return streams.requests(f"{step} {stream}", WORDS, TOKENS)
 
 
 def _environment(model: Served) -> Summary:

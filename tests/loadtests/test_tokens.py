@@ -27,9 +27,11 @@ def test_every_gap_counts_once_and_tokens_of_one_response_have_none_between_them
     both = [answer(0.0, (0.5, 2), (0.6, 1), (0.9, 3)), answer(0.0, (0.1, 1))]
     assert figures.gaps_ms(both, 10) == pytest.approx([0, 100, 300, 0, 0])
     found = figures.figures(both, 1, 10)
-    assert (found.itl_ms.count, found.itl_ms.p50, found.itl_ms.max) == (5, 0, pytest.approx(300))
+    assert (found.itl_ms.count, found.itl_ms.p50) == (5, 0)
+    assert found.itl_ms.max == pytest.approx(300)
     assert found.joined == pytest.approx(3 / 5)
-    assert (found.output_tokens, found.output_tokens_per_s) == (7, pytest.approx(0.7))
+    assert found.output_tokens == 7
+    assert found.output_tokens_per_s == pytest.approx(0.7)
 
 
 def test_tokens_of_the_warm_up_and_after_the_end_are_in_no_figure() -> None:
