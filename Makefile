@@ -21,6 +21,7 @@ REPOSITORY ?=
 MODEL ?=
 USERS ?= 8
 ARRIVALS ?=
+STREAMS ?= 8,32
 DURATION ?= 20s
 WARM_UP ?= 2s
 PROTOCOL ?= grpc
@@ -67,7 +68,7 @@ ifneq ($(unknown),)
   $(error $(shell $(call suggest,variable,$(unknown),$(call named,^([A-Z_]+) [?]=.*))))
 endif
 
-.PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-trees bench-client bench-generator bench-tuning bench-gpu bench-drain bench-autoscaler bench-lint bench-overload test test-llm modules lint docs clean advisor-validate
+.PHONY: help setup demo build serve loadtest capacity tune compare deploy rollback chart bench bench-trees bench-client bench-generator bench-tuning bench-gpu bench-drain bench-autoscaler bench-lint bench-overload test test-llm modules lint docs clean advisor-validate demo-llm bench-llm
 
 help: ## list the verbs, each with an example below where it takes variables
 	@grep -hE '^([a-z-]+:.*##|#: )' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/; s/^#: /\t$$ /' | expand -t 26
@@ -87,6 +88,10 @@ $(STAMP): constraints.txt pyproject.toml build/pyproject.toml clients/pyproject.
 demo: setup ## both models from PyTorch to a live, load-tested Triton; writes reports/demo
 #: make demo TARGET=cpu
 	@$(BIN)/python loadtests/demo.py $(targeted)
+
+demo-llm: setup ## a language model with vLLM (2.4 GB, installed first): streamed chat, OpenAI's client, times of tokens; writes reports/demo-llm
+#: make demo-llm TARGET=cpu
+	@$(BIN)/python loadtests/demo_llm.py $(measured)
 
 build: $(STAMP) ## TARGET=cpu, cuda or tensorrt: export and check every recipe, or MODEL=… alone; lay out model_repository/ or model_repository.TARGET/
 #: make build TARGET=cuda
@@ -140,6 +145,11 @@ bench: setup ## MODEL=…: served throughput over in-process onnxruntime; both m
 bench-overload: setup ## MODEL=… SLO=p99_ms=100: what is answered in time at 1, 2 and 5 times the capacity, over both protocols; many minutes
 #: make bench-overload MODEL=efficientnet_lite0 SLO=p99_ms=100
 	@$(BIN)/python loadtests/bench_overload.py --target $(call quoted,$(TARGET)) $(if $(SLO),--slo $(call quoted,$(SLO))) --model $(model)
+
+bench-llm: setup ## MODEL=llama.yaml STREAMS=8,32 QUICK=1: vLLM in Triton beside the same vLLM's own server; writes reports/bench-llm
+#: make bench-llm STREAMS=8 QUICK=1
+	@$(BIN)/python loadtests/bench_llm.py --target $(call quoted,$(TARGET)) --streams $(call quoted,$(STREAMS)) \
+	  $(if $(MODEL),--model $(model)) $(if $(QUICK),--quick)
 
 bench-trees: setup ## MODEL=breast_cancer: a forest served, beside its own library in process, at 1, 8, 64 and 1,024 rows
 #: make bench-trees MODEL=breast_cancer

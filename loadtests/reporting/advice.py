@@ -81,6 +81,41 @@ def after_demo(summary: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
+def after_llm_demo(summary: dict[str, Any]) -> tuple[str, ...]:
+    """What to do after `make demo-llm`: what its steps suggest, how to ask the model again, a model of one's own."""
+    steps = sorted(summary["curve"], key=lambda step: step["streams"])
+    name, repository = summary["model"]["name"], summary["model"]["repository"]
+    return (
+        *_of_streams(steps),
+        f"`tritonkit serve {repository}` serves it again. Then `tritonkit-client generate grpc://127.0.0.1:8001 {name} "
+        "'Who are you?' --chat --stream` asks it, as does any OpenAI client at the address that `serve` prints.",
+        "A model of your own: `tritonkit init DIRECTORY` writes the recipe of a Hugging Face directory, `tritonkit "
+        "build` checks it and lays it out, for this server and for NVIDIA's image; `make bench-llm "
+        "MODEL=my_model.yaml` measures what Triton costs beside vLLM's own server. docs/llm.md has the rest.",
+    )
+
+
+def _of_streams(steps: list[dict[str, Any]]) -> list[str]:
+    """Where more streams get no more tokens, or what they win and cost."""
+    if len(steps) < 2:
+        return []
+    rates = {step["streams"]: step["output_tokens_per_s"] for step in steps}
+    first, last, most = steps[0], steps[-1], max(rates.values())
+    enough = next((streams for streams, rate in rates.items() if rate * MORE >= most), last["streams"])
+    if enough < last["streams"]:
+        return [
+            f"More than {counted(enough, 'stream')} at a time got no more tokens here ({short(rates[enough])} a second "
+            f"with {enough}, {short(rates[last['streams']])} with {last['streams']}): `max_num_seqs: {enough}` in the "
+            "recipe lets the others wait, and those that run get theirs sooner."
+        ]
+    return [
+        f"{counted(last['streams'], 'stream')} at a time got {short(rates[last['streams']])} tokens a second, one "
+        f"{short(rates[first['streams']])}, as vLLM computes them together; half of the tokens then came within "
+        f"{short(last['itl_ms']['p50'])} ms of the one before instead of {short(first['itl_ms']['p50'])}. More streams "
+        "win more until the processor is full."
+    ]
+
+
 def _of_steps(name: str, steps: list[dict[str, Any]]) -> list[str]:
     """What the steps of a demo suggest: where more users get no more answers, and where the time of the last one is."""
     last, rates = steps[-1], {step["users"]: step["throughput"] for step in steps}

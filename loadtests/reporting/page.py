@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 NOTHING = "–"  # where there is no figure to show
 NAMES = {"cpu": "processor", "gpu": "GPU", "python": "Python", "triton": "Triton", "torch": "PyTorch",
          "onnxruntime": "ONNX Runtime", "locust": "Locust", "grpc": "gRPC", "http": "HTTP",
-         "server_start": "server start"}  # fmt: skip
+         "vllm": "vLLM", "openai": "OpenAI's client", "server_start": "server start"}  # fmt: skip
 Tone = Literal["good", "bad", "unsure"]
 
 

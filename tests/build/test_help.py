@@ -21,7 +21,7 @@ from tritonkit.cli.arguments import Parser
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = {
-    "loadtests": ("run", "capacity", "tune", "compare", "demo", "bench_client", "bench_trees", "bench_generator", "bench_gpu",
+    "loadtests": ("run", "capacity", "tune", "compare", "demo", "demo_llm", "bench_client", "bench_llm", "bench_trees", "bench_generator", "bench_gpu",
                   "bench_overload", "bench_serving", "bench_tuning"),
     "helm": ("deploy", "schema", "proofs.bench_autoscaler", "proofs.bench_drain"),
 }  # fmt: skip

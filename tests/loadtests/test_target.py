@@ -81,7 +81,7 @@ def test_a_verb_called_without_make_has_the_same_target_and_repository(module: M
     assert (target.resolve(named), named.repository) == ("cpu", Path("mine"))
 
 
-MEASURING = ("loadtest", "capacity", "tune", "compare", "bench", "bench-tuning", "bench-overload")
+MEASURING = ("loadtest", "capacity", "tune", "compare", "bench", "bench-llm", "bench-tuning", "bench-overload")
 
 
 @pytest.mark.parametrize("verb", MEASURING)

@@ -41,7 +41,7 @@ def language_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_adapter(place / "loud", rank=8, width=128, fill=0.5)
     description = {
         "engine": "vllm", "name": "tiny", "source": {"hf": "tiny"}, "adapters": {"loud": "loud"}, "max_model_len": 1024,
-        "generation": {"temperature": 0.1, "top_k": 3},
+        "generation": {"temperature": 0.1, "top_k": 3}, "tool_call_parser": "hermes",
     }  # fmt: skip
     (place / "tiny.yaml").write_text(yaml.safe_dump(description))
     loaded = recipe.load_any(place / "tiny.yaml")

@@ -44,7 +44,7 @@ def read(path: Path) -> Any:
 def test_vllm_gets_its_arguments_a_configuration_and_the_weights_as_links(here: Project, llama: Path) -> None:
     facts = built(
         here, llama, max_model_len=64, kv_cache_dtype="fp8", generation={"temperature": 0.2, "max_tokens": 16},
-        gpus=["h100"], slo={"ttft": {"p99_ms": 300}},
+        gpus=["h100"], slo={"ttft": {"p99_ms": 300}}, tool_call_parser="hermes",
     )["models"]["net"]  # fmt: skip
     model = here.repository / "net"
     assert read(model / "1/model.json") == {
@@ -59,7 +59,7 @@ def test_vllm_gets_its_arguments_a_configuration_and_the_weights_as_links(here: 
     values = {name: parameter.string_value for name, parameter in config.parameters.items()}
     assert values == {
         "REPORT_CUSTOM_METRICS": "true", "ENABLE_VLLM_HEALTH_CHECK": "true", "chat_template": TEMPLATE,
-        "special_tokens": '{"eos_token": "</s>", "unk_token": "<unk>"}',
+        "special_tokens": '{"eos_token": "</s>", "unk_token": "<unk>"}', "tool_call_parser": "hermes",
     }  # fmt: skip
     assert (model / "1/weights/model.safetensors").samefile(llama / "model.safetensors")
     assert {"config.json", "tokenizer.json"} <= {path.name for path in (model / "1/weights").iterdir()}

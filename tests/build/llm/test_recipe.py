@@ -45,6 +45,8 @@ def build(project: Project, source: Path, **changes: Any) -> tuple[int, str]:
         ({"slo": {"goodput": 0.9}}, ["goodput counts requests within a latency"], ""),
         ({"engine": "vlm"}, ["net.yaml:1: engine: there is no engine 'vlm', did you mean 'vllm'?"], ""),
         ({"engine": "tensorrt_llm", "generation": {"top_k": 4}}, ["TensorRT-LLM has no generation"], ""),
+        ({"engine": "tensorrt_llm", "tool_call_parser": "hermes"}, ["TensorRT-LLM has no tool_call_parser"], ""),
+        ({"tool_call_parser": "Hermes, please"}, ["net.yaml:5: tool_call_parser: "], "[a-z0-9_]"),
         ({"engine": "tensorrt_llm", "quantization": "fp8"}, ["fp8, and ", "has no quantization_config"], "leave"),
     ],
 )  # fmt: skip

@@ -61,4 +61,6 @@ def config(checked: Checked) -> pb.ModelConfig:
     said.model_transaction_policy.decoupled = True
     for key in ("REPORT_CUSTOM_METRICS", "ENABLE_VLLM_HEALTH_CHECK"):
         said.parameters[key].string_value = "true"
+    if checked.recipe.tool_call_parser is not None:  # tritonkit's embedded server reads it; NVIDIA's backend does not
+        said.parameters["tool_call_parser"].string_value = checked.recipe.tool_call_parser
     return said

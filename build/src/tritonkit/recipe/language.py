@@ -84,6 +84,8 @@ class LanguageRecipe(Section):
         adapters: Name that a request chooses by, to a LoRA adapter's directory.
         max_lora_rank: The largest rank of an adapter; the smallest that fits those named if not given.
         generation: See :class:`GenerationDefaults`.
+        tool_call_parser: How the model writes calls of tools, by vLLM's name for it (``hermes``): its OpenAI API then
+            takes ``tools``.
         slo: See :class:`TokenSlo`.
         gpus: What it will run on (:mod:`tritonkit.gpus`); precisions are checked against them.
         path: The file this recipe was read from.
@@ -104,6 +106,7 @@ class LanguageRecipe(Section):
     adapters: dict[Name, str] = Field(default={})
     max_lora_rank: int | None = None
     generation: GenerationDefaults = GenerationDefaults()
+    tool_call_parser: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")] | None = None
     slo: TokenSlo | None = None
     gpus: tuple[str, ...] = ()
     path: Annotated[Path, Field(exclude=True)] = Path("recipe.yaml")
@@ -128,6 +131,7 @@ class LanguageRecipe(Section):
                 ("generation", self.generation != GenerationDefaults()),
                 ("model_impl", self.model_impl != "auto"),
                 ("dtype: fp32", self.dtype == "fp32"),
+                ("tool_call_parser", self.tool_call_parser is not None),
             ):
                 if given:
                     raise ValueError(f"TensorRT-LLM has no {key}; leave it out, or use engine: vllm")

@@ -138,6 +138,10 @@ class TritonPythonModel:
         directory = Path(args["model_repository"], args["model_version"])
         on_cpu = os.environ.get(DEVICE, "cpu") == "cpu"
         settings = read_settings(directory, self.name, args["model_instance_kind"], on_cpu=on_cpu)
+        if parser := parameter(
+            config, "tool_call_parser"
+        ):  # of its OpenAI API alone: NVIDIA's backend has no word for it
+            settings.arguments.update(enable_auto_tool_choice=True, tool_call_parser=parser)
         for note in settings.notes:
             self.log.log_info(f"{self.name}: {note}")
         return settings

@@ -1,0 +1,1 @@
+"""Load on language models: streams of tokens from both endpoints, and what their times say."""
