@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,33 +89,49 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_a_model_whose_process_is_killed_under_load_is_not_ready_and_loaded_again(repository: Path) -> None:
+def pause(process: psutil.Process) -> None:
+    """As a machine does that is far too busy, or was put to sleep: Triton gives a process up that is not there for 1 s."""
+    process.suspend()
+    time.sleep(2.2)
+    process.resume()
+
+
+def test_a_model_whose_process_ends_or_pauses_is_not_ready_loaded_again_and_gives_nobody_anothers_answer(
+    repository: Path,
+) -> None:
     with served(repository) as server, Client(server.url, retry=None) as client:
         ending = threading.Event()
         errors: list[str] = []
+        wrong: list[float] = []
 
-        def call() -> None:
-            while not ending.is_set():
+        def call(first: int) -> None:
+            for number in itertools.count(first, 10):
                 try:
-                    client.infer("linear", ROW, timeout=20)
+                    answer = client.infer("linear", {"x": np.full((1, 4), number % 10_000, np.float32)}, timeout=20)
                 except TritonkitClientError as error:
                     errors.append(str(error))
                     ending.wait(0.05)
+                else:
+                    wrong.extend(answer["scores"][answer["scores"] != 4 * (number % 10_000)].tolist())
+                if ending.is_set():
+                    return
 
-        callers = [threading.Thread(target=call) for _ in range(4)]
+        callers = [threading.Thread(target=call, args=(number,)) for number in range(8)]
         for caller in callers:
             caller.start()
-        for restart, times in enumerate(("once", "2 times"), 1):
+        for restart, (end, times) in enumerate(((psutil.Process.kill, "once"), (pause, "2 times")), 1):
             stubs = server.stubs("linear")
             assert len(stubs) == 2
-            stubs[0].kill()
-            until(lambda: not client.model_ready("linear"), 5)
-            pause = server.line(r"^linear: a process of it ended; it is not ready, and is loaded again in \d s$")
-            assert pause.endswith(f" {restart} s")  # twice as long where it ends again soon
+            end(stubs[0])
+            line = server.line(r"^linear: a process of it ended; it is not ready, and is loaded again in \d s$")
+            assert line.endswith(f" {restart} s")  # twice as long where it ends again soon
+            assert not client.model_ready("linear")
             server.line(f"^linear: ready again; loaded again {times} since the start$")
             assert client.infer("linear", ROW)["scores"].tolist() == [[4.0, 4.0, 4.0]]
+            until(lambda: len(server.stubs("linear")) == 2, 20)  # Triton keeps what it could not unload
         ending.set()
         for caller in callers:
             caller.join()
         assert errors
+        assert wrong == []
         assert client.model_ready("sleep")  # nobody else is touched

@@ -11,7 +11,7 @@ import json
 import re
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -25,7 +25,7 @@ _INSTANCE = 8  # its argument with the name of its instance: Triton's stub_launc
 LOOK_EVERY_S = 1.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0  # before a model is loaded again, doubled each time
 STEADY_S = 60.0  # a model that ran so long begins with the first pause again
-UNLOAD_S = 40.0  # Triton takes a second for each instance; requests in flight fail within two
+LEFT_S = 10.0  # for the requests in flight in a model's other processes
 _SURE_S = 0.3  # a process that ends as it should is a zombie for a moment, too
 _ASK_S = 10.0
 
@@ -76,6 +76,7 @@ class Supervisor:
     timeout_s: float
     restarts: dict[str, int] = field(default_factory=dict)
     _instances: dict[int, str] = field(default_factory=dict)  # process to the instance that it runs
+    _leftovers: dict[int, float] = field(default_factory=dict)  # process to when it is ended, by time.monotonic()
     _patients: dict[str, _Patient] = field(default_factory=dict)
     _loaded_s: dict[str, float] = field(default_factory=dict)
     _pauses_s: dict[str, float] = field(default_factory=dict)
@@ -88,16 +89,18 @@ class Supervisor:
         """
         if ended := self._ended():
             ready = self._ready()
-            for model, count in self._count(ended, ready).items():
-                yield self._unload(model, count, ready)
+            for model in sorted(ready):
+                if count := sum(bool({instance, _group(instance)} & self._groups(model)) for instance in ended):
+                    yield self._unload(model, count, ready)
         for model, patient in list(self._patients.items()):
             if time.monotonic() >= patient.due_s:
                 yield self._load(model, patient)
+        self._end_leftovers()
 
     def _ended(self) -> list[str]:
         """Instances whose processes have ended since the last look."""
         processes = {process.pid: process for process in _children(self.pid)}
-        for pid in set(processes) - set(self._instances):
+        for pid in set(processes) - set(self._instances) - set(self._leftovers):
             if instance := _instance(processes[pid]):
                 self._instances[pid] = instance
         gone = [pid for pid, process in processes.items() if pid in self._instances and _is_zombie(process)]
@@ -110,14 +113,14 @@ class Supervisor:
         }
         return ended
 
-    def _count(self, instances: Sequence[str], ready: frozenset[str]) -> dict[str, int]:
-        """Model to how many of these instances are its own; a group may have a name of its own."""
-        counts = {}
-        for model in sorted(ready):
-            groups = self._groups(model)
-            if count := sum(bool({instance, _group(instance)} & groups) for instance in instances):
-                counts[model] = count
-        return counts
+    def _end_leftovers(self) -> None:
+        """End the other processes of what was unloaded: Triton keeps them while it waits for answers that were lost."""
+        for pid, due_s in list(self._leftovers.items()):
+            process = next((child for child in _children(self.pid) if child.pid == pid), None)
+            if process is None or time.monotonic() >= due_s:
+                del self._leftovers[pid]
+                if process is not None:
+                    process.kill()
 
     def _groups(self, model: str) -> set[str]:
         """Names of a model's instance groups."""
@@ -129,11 +132,15 @@ class Supervisor:
         pause_s = FIRST_PAUSE_S if steady else min(self._pauses_s[model] * 2, LONGEST_PAUSE_S)
         self._pauses_s[model] = pause_s
         self._patients[model] = _Patient(ready, pause_s, time.monotonic() + pause_s)
+        groups = self._groups(model)
+        for pid, instance in list(self._instances.items()):
+            if {instance, _group(instance)} & groups:
+                del self._instances[pid]
+                self._leftovers[pid] = time.monotonic() + LEFT_S
         reason = call(f"{self.url}/v2/repository/models/{quote(model)}/unload", _ASK_S)
         return Event(model, ended, self.restarts.get(model, 0), pause_s, reason)
 
     def _load(self, model: str, patient: _Patient) -> Event:
-        self._wait_until_unloaded(model)
         reason = call(f"{self.url}/v2/repository/models/{quote(model)}/load", self.timeout_s)
         if reason:
             patient.pause_s = min(patient.pause_s * 2, LONGEST_PAUSE_S)
@@ -145,12 +152,6 @@ class Supervisor:
         self.restarts[model] = self.restarts.get(model, 0) + 1
         self._loaded_s[model] = time.monotonic()
         return Event(model, 0, self.restarts[model])
-
-    def _wait_until_unloaded(self, model: str) -> None:
-        """Triton answers a call to unload before it has done so."""
-        deadline = time.monotonic() + UNLOAD_S
-        while self._states().get(model) == "UNLOADING" and time.monotonic() < deadline:
-            time.sleep(0.1)
 
     def _ready(self) -> frozenset[str]:
         return frozenset(model for model, state in self._states().items() if state == "READY")
