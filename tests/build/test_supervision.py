@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +46,12 @@ class Served:
 
     def stubs(self, model: str) -> list[psutil.Process]:
         """The processes that run a model: its group is called so, or ``mine``."""
-        children = self.process.children(recursive=True)
-        return [child for child in children if re.search(rf" ({model}|mine)_\d", " ".join(child.cmdline()))]
+        stubs = []
+        for child in self.process.children(recursive=True):
+            with suppress(psutil.Error):  # it has ended
+                if re.search(rf" ({model}|mine)_\d", " ".join(child.cmdline())):
+                    stubs.append(child)
+        return stubs
 
 
 @contextmanager
@@ -116,7 +120,7 @@ def test_a_model_whose_process_ends_or_pauses_is_not_ready_loaded_again_and_give
                 if ending.is_set():
                     return
 
-        callers = [threading.Thread(target=call, args=(number,)) for number in range(8)]
+        callers = [threading.Thread(target=call, args=(number,), daemon=True) for number in range(8)]
         for caller in callers:
             caller.start()
         for restart, (end, times) in enumerate(((psutil.Process.kill, "once"), (pause, "2 times")), 1):

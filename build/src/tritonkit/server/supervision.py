@@ -7,6 +7,7 @@ loaded again after a pause that grows while it keeps ending.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -81,6 +82,9 @@ class Supervisor:
     _loaded_s: dict[str, float] = field(default_factory=dict)
     _pauses_s: dict[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._note()
+
     def look(self) -> Iterator[Event]:
         """Unload what lost a process, and load what waits long enough; each as it happens.
 
@@ -99,10 +103,7 @@ class Supervisor:
 
     def _ended(self) -> list[str]:
         """Instances whose processes have ended since the last look."""
-        processes = {process.pid: process for process in _children(self.pid)}
-        for pid in set(processes) - set(self._instances) - set(self._leftovers):
-            if instance := _instance(processes[pid]):
-                self._instances[pid] = instance
+        processes = self._note()
         gone = [pid for pid, process in processes.items() if pid in self._instances and _is_zombie(process)]
         if gone:
             time.sleep(_SURE_S)
@@ -113,6 +114,14 @@ class Supervisor:
         }
         return ended
 
+    def _note(self) -> dict[int, psutil.Process]:
+        """Note which instance each process runs, as one that has ended does not say it; all by their numbers."""
+        processes = {process.pid: process for process in _children(self.pid)}
+        for pid in set(processes) - set(self._instances) - set(self._leftovers):
+            if instance := _instance(processes[pid]):
+                self._instances[pid] = instance
+        return processes
+
     def _end_leftovers(self) -> None:
         """End the other processes of what was unloaded: Triton keeps them while it waits for answers that were lost."""
         for pid, due_s in list(self._leftovers.items()):
@@ -120,7 +129,8 @@ class Supervisor:
             if process is None or time.monotonic() >= due_s:
                 del self._leftovers[pid]
                 if process is not None:
-                    process.kill()
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
 
     def _groups(self, model: str) -> set[str]:
         """Names of a model's instance groups."""
@@ -146,6 +156,7 @@ class Supervisor:
             patient.pause_s = min(patient.pause_s * 2, LONGEST_PAUSE_S)
             patient.due_s = time.monotonic() + patient.pause_s
             return Event(model, 0, self.restarts.get(model, 0), patient.pause_s, reason)
+        self._note()
         del self._patients[model]
         for ensemble in sorted(patient.ready_before - self._ready()):  # it went with its step
             call(f"{self.url}/v2/repository/models/{quote(ensemble)}/load", self.timeout_s)
