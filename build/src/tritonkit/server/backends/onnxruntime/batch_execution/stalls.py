@@ -3,7 +3,7 @@
 Triton looks once a second whether the process behind a model still runs while it waits for its answer. One that did not
 (a machine that was paused, or far too busy) is "not healthy": its callers get an error, but Triton goes on sending
 requests to it. Its late answer then becomes that of the next request, and so on, until Triton itself reads freed memory
-and ends (docs/decisions/0047). A process that is gone is worth more than one that answers with what others asked for.
+and ends (docs/decisions/0033). A process that is gone is worth more than one that answers with what others asked for.
 """
 
 import os
