@@ -24,7 +24,7 @@ from reporting import tunepage
 from reporting.tuning_result import TuningResult
 from rich.console import Console
 from rich.table import Table
-from tuning import outcome, tuner, writeback
+from tuning import losses, outcome, tuner, writeback
 from tuning.asking import at_least, bounds, seconds
 from tuning.cores import Cores, divide
 from tuning.rig import Built, Rig, built
@@ -115,12 +115,13 @@ def run(wanted: Wanted) -> tuple[TuningResult, Final | None]:
         if short := _too_short(wanted, search, held):
             print(short, file=sys.stderr)
         late_at: list[float] = []
+        lost: list[str] = []
         # What the first build of a recipe takes counts, but never for more than half.
         end = max(began + wanted.budget_s, time.monotonic() + wanted.budget_s / 2) - WRITES_S
         found: Final | None = None
         failure: CheckFailed | None = None
         try:
-            found = _searched(wanted, made, search, held, cores, say, late_at, end)
+            found = _searched(wanted, made, search, held, cores, say, late_at, lost, end)
         except CheckFailed as error:
             failure = error
         where = environment.machine() | {"target": wanted.target, "divided": str(cores)}
@@ -133,8 +134,8 @@ def run(wanted: Wanted) -> tuple[TuningResult, Final | None]:
         result = outcome.result(
             wanted.recipe, search, held, found, slo=wanted.slo, budget_s=wanted.budget_s, environment=where,
             command=shlex.join(["python", "loadtests/tune.py", *sys.argv[1:]]), written=written,
-            took_s=time.monotonic() - began, notes=_notes(search, opening, wanted.budget_s, time.monotonic() - began),
-            failure=failure,
+            took_s=time.monotonic() - began, failure=failure,
+            notes=(*losses.note(lost), *_notes(search, opening, wanted.budget_s, time.monotonic() - began)),
         )  # fmt: skip
     page = wanted.folder / "index.html"
     atomic.write(wanted.folder / "result.json", (json.dumps(result.to_json(), indent=2) + "\n").encode())
@@ -157,9 +158,11 @@ def _too_short(wanted: Wanted, search: Search, held: tuner.References) -> str:
 
 def _searched(
     wanted: Wanted, made: Built, search: Search, held: tuner.References, cores: Cores, say: tuner.Say,
-    late_at: list[float], end: float,
+    late_at: list[float], lost: list[str], end: float,
 ) -> Final | None:  # fmt: skip
-    """The final; None if a person interrupted it or the search before it. Rates that were late are added.
+    """The final; None if a person interrupted it or the search before it.
+
+    Rates that were late, and servers that were lost, are added.
 
     No measurement begins after ``end`` (``time.monotonic()``), but for what a result cannot do without.
     """
@@ -181,6 +184,7 @@ def _searched(
                 return tuner.final(rig, search, held, wanted.effort, say, end)
             finally:
                 late_at += rig.late_at
+                lost += rig.lost
     except KeyboardInterrupt:
         if not search.trials:
             raise

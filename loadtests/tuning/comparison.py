@@ -11,6 +11,7 @@ from reporting.tuning_result import Ratio
 
 from tritonkit.errors import CheckFailed
 from tuning.limit import Ask, Bracket, Ended, Probe, bracket
+from tuning.losses import ServerLost, twice
 from tuning.space import Settings
 
 STRIDE = 1.1
@@ -60,6 +61,8 @@ def rounds(
 ) -> dict[Settings, Measured]:
     """The limits of some configurations, ``count`` times each, in turn; every other round backwards.
 
+    Where the server is lost, the configuration is measured again; with one that loses it twice, its limit is 0.
+
     Args:
         configure: Sets one.
         ask: Runs one rate.
@@ -82,8 +85,7 @@ def rounds(
             runs[settings] += 1
             return ask(rate)
 
-        configure(settings)
-        return bracket(counted, around[settings], stride=STRIDE, resolution=STRIDE * 1.001)
+        return _limit(configure, counted, settings, around[settings])
 
     for turn in range(count):
         whole: dict[Settings, Bracket] = {}
@@ -102,6 +104,19 @@ def rounds(
             if found.low is not None and (before is None or found.low.rate > before.rate):
                 best[settings] = found.low
     return {one: Measured(one, tuple(limits[one]), best[one], runs[one]) for one in guesses}
+
+
+def _limit(configure: Callable[[Settings], None], ask: Ask, settings: Settings, start: float) -> Bracket:
+    """The limit of one configuration; nothing is met by one with which the server is lost again and again."""
+
+    def measure() -> Bracket:
+        configure(settings)
+        return bracket(ask, start, stride=STRIDE, resolution=STRIDE * 1.001)
+
+    try:
+        return twice(measure)
+    except ServerLost as error:
+        return Bracket(None, Probe(start, met=False, served=0.0, p50_ms=None, p99_ms=None, said=error.message))
 
 
 def ratio(ours: Measured, theirs: Measured) -> Ratio | None:

@@ -8,11 +8,13 @@ touched.
 from __future__ import annotations
 
 import contextlib
+import signal
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 from google.protobuf import json_format
@@ -21,7 +23,7 @@ from load.plan import Plan
 from load.target import Target
 
 from tritonkit import exporting, pipeline, queue_limits, store, trees
-from tritonkit.errors import CheckFailed
+from tritonkit.errors import CheckFailed, TritonkitError
 from tritonkit.precision import variants
 from tritonkit.queue_limits import QueueLimits
 from tritonkit.recipe import ForestRecipe, Precision, Recipe, Slo
@@ -32,11 +34,16 @@ from tuning import space
 from tuning.asking import Asker
 from tuning.cores import Cores
 from tuning.limit import Probe
+from tuning.losses import ServerLost
 from tuning.space import Settings
 
 PAUSES_S = (0.0, 1.0)  # before another try of a rate that the generator could not keep: time is short
 LOAD_S = 120.0  # for a model to be loaded
-SETTLES_S = 10.0  # for the processes of the model before to end
+SETTLES_S = 30.0  # for the processes of the model before to end: each instance takes a second, one after another
+# What Triton tells callers of a process that did not run for a second. It goes on, and its late answer becomes the next
+# request's, until the server ends of it (docs/decisions/0033).
+UNHEALTHY = "is not healthy"
+ENDS_S = 2.0  # for a server that is dying to be gone, once its callers have noticed
 
 
 @dataclass(frozen=True)
@@ -104,28 +111,21 @@ class Rig:
         slo: What runs are held against.
         plan: How long a run is, and what it sends.
         cores: Who runs where.
+
+    Attributes:
+        lost: Each server that ended, and with which settings.
     """
 
     def __init__(self, made: Built, slo: Slo, plan: Plan, cores: Cores) -> None:
         self.made = made
         self.slo, self._plan, self._cores = slo, plan, cores
+        self.lost: list[str] = []
+        self._settings: Settings | None = None
+        self._asker: Asker | None = None
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Rig:
-        with contextlib.ExitStack() as stack:
-            arguments = ["--model-control-mode=explicit"]
-            self._server = stack.enter_context(
-                TritonServer(self.made.repository, cores=self._cores.server, arguments=arguments, exit_timeout_s=1)
-            )
-            self._client = stack.enter_context(Client(self._server.grpc_url, timeout=LOAD_S, retry=None))
-            generator = stack.enter_context(
-                Generator(
-                    self._server.grpc_url, recipes=[self.made.recipe.path], core=self._cores.generator[0],
-                    processes=len(self._cores.generator),
-                )
-            )  # fmt: skip
-            self._asker = Asker(generator, self.slo, self._plan, lenient=self.made.target == "cuda", pauses_s=PAUSES_S)
-            self._stack = stack.pop_all()
+        self._start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -139,27 +139,103 @@ class Rig:
     @property
     def late_at(self) -> list[float]:
         """Rates that the generator could not keep."""
-        return self._asker.late_at
+        return self._asker.late_at if self._asker else []
 
     def configure(self, settings: Settings) -> None:
         """Serve the model with these settings and no others.
 
+        No request is under way when it is called: a run ends with its last answer. Nothing is loaded before the
+        processes of the configuration before have ended.
+
         Raises:
             CheckFailed: The server does not load it so.
+            ServerLost: The server ended; another one runs now.
         """
         name = self.made.recipe.name
+        self._settings = settings
         try:
             self._client.unload(name)
-            self._settle(0)
+            self._settle()
             self._client.load(name, config=self._configuration(settings))
         except TritonkitClientError as error:
+            self._replace_if_lost(ENDS_S)
             raise CheckFailed(f"{name} with {settings} is not served: {error}", "read the server's words") from error
 
     def ask(self, rate: float, seconds: float | None = None) -> Probe:
-        """Run one rate, for as long as the plan says if not given."""
+        """Run one rate, for as long as the plan says if not given.
+
+        Raises:
+            ServerLost: The server, or a process of its model, ended meanwhile; another server runs now, without the
+                model.
+        """
+        assert self._asker is not None
         plan = self._plan if seconds is None else replace(self._plan, duration_s=seconds)
         self._asker.plan = plan
-        return self._asker(rate)
+        try:
+            probe = self._asker(rate)
+        except TritonkitError:  # nobody answers any more, say
+            self._replace_if_lost(ENDS_S)
+            raise
+        self._replace_if_lost(ENDS_S if probe.error_rate else 0.0)
+        if any(UNHEALTHY in message for message in self._asker.results[-1].model.messages.values()):
+            self._replace("Triton gave up a process of its model that was slow")
+        return probe
+
+    def _start(self) -> None:
+        with contextlib.ExitStack() as stack:
+            arguments = ["--model-control-mode=explicit"]
+            self._server = stack.enter_context(
+                TritonServer(self.made.repository, cores=self._cores.server, arguments=arguments, exit_timeout_s=1)
+            )
+            self._client = stack.enter_context(Client(self._server.grpc_url, timeout=LOAD_S, retry=None))
+            generator = stack.enter_context(
+                Generator(
+                    self._server.grpc_url, recipes=[self.made.recipe.path], core=self._cores.generator[0],
+                    processes=len(self._cores.generator),
+                )
+            )  # fmt: skip
+            if self._asker is None:
+                lenient = self.made.target == "cuda"
+                self._asker = Asker(generator, self.slo, self._plan, lenient=lenient, pauses_s=PAUSES_S)
+            self._asker.generator = generator
+            self._stack = stack.pop_all()
+
+    def _replace_if_lost(self, wait_s: float) -> None:
+        """Start another server if this one, or a process of its model, has ended.
+
+        Args:
+            wait_s: How long to look for it.
+
+        Raises:
+            ServerLost: It had.
+        """
+        if reason := self._loss(wait_s):
+            self._replace(reason)
+
+    def _replace(self, reason: str) -> NoReturn:
+        self.lost.append(f"{reason} with {self._settings}")
+        self._stack.close()
+        self._start()
+        raise ServerLost(f"the server was lost: {self.lost[-1]}")
+
+    def _loss(self, wait_s: float) -> str:
+        """What has ended, in words; empty where all that should run does."""
+        deadline = time.monotonic() + wait_s
+        while True:
+            if (status := self._server.wait(0)) is not None:
+                return f"tritonserver {_ending(status)}"
+            if any(process.status() == psutil.STATUS_ZOMBIE for process in self._processes()):
+                return "a process of its model ended"
+            if time.monotonic() >= deadline:
+                return ""
+            time.sleep(0.05)
+
+    def _processes(self) -> list[psutil.Process]:
+        """The processes of its models."""
+        try:
+            return psutil.Process(self._server.pid).children()
+        except psutil.NoSuchProcess:
+            return []
 
     def _configuration(self, settings: Settings) -> dict[str, object]:
         recipe, target = self.made.recipe, self.made.target
@@ -179,9 +255,21 @@ class Rig:
         plain: dict[str, object] = json_format.MessageToDict(said, preserving_proto_field_name=True)
         return plain
 
-    def _settle(self, processes: int) -> None:
-        """Wait until the processes of the model before have ended: they would take time from the next one."""
-        server = psutil.Process(self._server.pid)
-        end = time.monotonic() + SETTLES_S
-        while len(server.children()) > processes and time.monotonic() < end:
+    def _settle(self) -> None:
+        """Wait until the processes of the model before have ended.
+
+        They would take time from the next one, and a server that loads a model which it still unloads may end.
+        """
+        deadline = time.monotonic() + SETTLES_S
+        while self._processes():
+            if time.monotonic() > deadline:
+                self._replace(f"it did not unload the model in {SETTLES_S:.0f} s")
             time.sleep(0.02)
+
+
+def _ending(status: int) -> str:
+    """How a process ended, in words."""
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            return f"was ended by {signal.Signals(-status).name}"
+    return f"ended with status {status}"

@@ -9,6 +9,7 @@ from typing import Literal
 
 from tritonkit.errors import CheckFailed
 from tuning.limit import Ask, Bracket, Probe, Unsent, bracket
+from tuning.losses import twice
 from tuning.search import Outcome
 from tuning.space import Settings
 
@@ -50,12 +51,17 @@ def timed(
     configure: Callable[[Settings], None], ask: Ask, settings: Settings, best: float | None, start: float
 ) -> Outcome:
     """Configure the server and :func:`explore`; one that does not load is an outcome, too, and so is a rate
-    that the generator could not keep: it says nothing of the configuration, which the next search tries again.
+    that the generator could not keep: it says nothing of the configuration, which the next search tries again. Where
+    the server is lost, all of it is measured again; it failed where that one is lost, too.
     """
     began = time.monotonic()
-    try:
+
+    def measure() -> Outcome:
         configure(settings)
-        outcome = explore(ask, best, start)
+        return explore(ask, best, start)
+
+    try:
+        outcome = twice(measure)
     except CheckFailed as error:
         status: Literal["unsent", "failed"] = "unsent" if isinstance(error, Unsent) else "failed"
         return Outcome(status, seconds=round(time.monotonic() - began, 1), why=error.message)

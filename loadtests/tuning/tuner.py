@@ -22,6 +22,7 @@ from tuning import comparison, limit, space
 from tuning.comparison import Measured
 from tuning.cores import Cores
 from tuning.limit import BUSY_FIX, Ask, Capacity, Ended, Probe
+from tuning.losses import ServerLost, twice
 from tuning.rig import Built, Rig
 from tuning.search import Search, Trial
 from tuning.space import Settings, Space
@@ -282,14 +283,23 @@ def final(
     if not winner.capacity:
         raise CheckFailed("no configuration met the SLO when it was measured again", SLO_FIX)
     others = tuple(one for settings, one in measured.items() if settings not in {held.current, held.default})
-    say("the winner, never idle")
-    rig.configure(winner.settings)
-    throughput = winner.capacity
-    with contextlib.suppress(CheckFailed):  # the generator cannot send as much
-        throughput = max(throughput, ask(OVERLOAD * winner.capacity).served)
     seconds = CONFIRMS_S if left_s == math.inf else min(CONFIRMS_S, max(effort.final_s, left_s * (1 - COMPARING) / 5))
-    say("the winner, once more as `make capacity` does")
-    confirmed = _confirmed(limit.until(lambda rate: rig.ask(rate, seconds), end, seconds), NEARLY * winner.capacity)
+
+    def alone() -> tuple[float, Capacity | None]:
+        say("the winner, never idle")
+        rig.configure(winner.settings)
+        throughput = winner.capacity
+        with contextlib.suppress(limit.Unsent):  # the generator cannot send as much
+            throughput = max(throughput, ask(OVERLOAD * winner.capacity).served)
+        say("the winner, once more as `make capacity` does")
+        return throughput, _confirmed(
+            limit.until(lambda rate: rig.ask(rate, seconds), end, seconds), NEARLY * winner.capacity
+        )
+
+    try:
+        throughput, confirmed = twice(alone)
+    except ServerLost:  # twice, and not in its rounds
+        throughput, confirmed = winner.capacity, None
     return Final(winner, measured[held.current], measured[held.default], others, throughput, confirmed)
 
 
@@ -321,6 +331,8 @@ def _confirmed(ask: Ask, rate: float) -> Capacity | None:
     try:
         rate = limit.confirm(note, rate)
         return limit.of_points(points, rate)
+    except ServerLost:
+        raise
     except (Ended, CheckFailed):
         proved = limit.proved(points)
         return limit.of_points(points, proved) if proved else None

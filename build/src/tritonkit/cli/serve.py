@@ -16,6 +16,7 @@ ENGINES = ("vllm",)  # those of tritonkit.server.engine_environment, which is im
 if TYPE_CHECKING:
     from tritonkit.server import TritonServer
     from tritonkit.server.reload import Change
+    from tritonkit.server.supervision import Event
 
 
 def add(verbs: Verbs, common: argparse.ArgumentParser, _report: argparse.ArgumentParser) -> None:
@@ -79,7 +80,7 @@ def _serve(options: argparse.Namespace) -> int:
         options.repository, http_port=options.http_port, grpc_port=options.grpc_port, log=options.log,
         metrics_port=options.metrics_port, timeout_s=options.timeout, arguments=options.rest,
         keep_queue_bounds=options.keep_queue_bounds, watch=options.watch,
-        models=models_of(options.recipe, options.repository),
+        models=models_of(options.recipe, options.repository), supervise=True,
     )  # fmt: skip
     with progress.task("Triton") as report:
         report(f"start on {options.repository}")
@@ -103,7 +104,7 @@ def _serve(options: argparse.Namespace) -> int:
             out.print(f"watching {options.repository}: a change is served as soon as it is loaded", soft_wrap=True)
         out.print("Ctrl-C stops it")
         sys.stdout.flush()
-        status = _watch(server) if options.watch else server.wait()
+        status = _look_after(server)
     except KeyboardInterrupt:
         out.print("stopping")
         return 0
@@ -133,23 +134,43 @@ def models_of(paths: Sequence[Path], repository: Path) -> list[str]:
     return names
 
 
-def _watch(server: TritonServer) -> int:
-    """Take up changes until the server ends; its exit status."""
-    from tritonkit.server import reload
+def _look_after(server: TritonServer) -> int:
+    """Load models again whose process has ended, and take up changes, until the server ends; its exit status."""
+    from tritonkit.server import reload, supervision
 
-    while (status := server.wait(reload.LOOK_EVERY_S)) is None:
+    while (status := server.wait(min(reload.LOOK_EVERY_S, supervision.LOOK_EVERY_S))) is None:
         try:
-            change = server.take_up()
+            for event in server.look_after():
+                _print(_words(event))
+            change = server.take_up() if server.watch else None
         except OSError:
             continue  # the server is ending, as the next wait sees
         except TritonkitError as error:
-            out.print(f"not reloaded: {error}", soft_wrap=True, markup=False)
+            _print(f"not reloaded: {error}")
             continue
-        if change is not None:
-            for line in _lines(change, server.repository):
-                out.print(line, soft_wrap=True, markup=False)
-            sys.stdout.flush()
+        for line in _lines(change, server.repository) if change is not None else ():
+            _print(line)
     return status
+
+
+def _print(line: str) -> None:
+    out.print(line, soft_wrap=True, markup=False)
+    sys.stdout.flush()
+
+
+def _words(event: Event) -> str:
+    """What became of a model whose process ended, in words."""
+    if event.pause_s is None:
+        times = "once" if event.restarts == 1 else f"{event.restarts} times"
+        return f"{event.model}: ready again; loaded again {times} since the start"
+    if event.ended:
+        processes = "a process" if event.ended == 1 else f"{event.ended} processes"
+        unloaded = f"; it could not be unloaded: {event.reason}" if event.reason else ""
+        return (
+            f"{event.model}: {processes} of it ended; it is not ready, and is loaded again in {event.pause_s:.0f} s"
+            f"{unloaded}"
+        )
+    return f"{event.model}: not loaded again: {event.reason}\n  it is tried again in {event.pause_s:.0f} s"
 
 
 def _lines(change: Change, repository: Path) -> Iterator[str]:

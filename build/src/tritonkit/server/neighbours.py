@@ -64,14 +64,23 @@ class Neighbour:
         )
 
 
+def control(arguments: Sequence[str]) -> str:
+    """The control mode that a server's arguments name; empty where they name none."""
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == "--model-control-mode":
+            return value if equals else next(iter(arguments[place + 1 :]), "")
+    return ""
+
+
 def record(
     work: Path, repository: Path, url: str, arguments: Sequence[str], *, watch: bool,
     packages: Collection[str] = (), models: Collection[str] = (),
 ) -> None:  # fmt: skip
     """Say in a server's folder what it runs on."""
-    mode = next((argument.partition("=")[2] for argument in arguments if "--model-control-mode=" in argument), "none")
+    mode = "watch" if watch else control(arguments) or "none"
     about = {
-        "repository": str(repository.resolve()), "url": url, "control": "watch" if watch else mode,
+        "repository": str(repository.resolve()), "url": url, "control": mode,
         "packages": sorted(packages), "models": sorted(models),
     }  # fmt: skip
     (work / _RECORD).write_text(json.dumps(about), encoding="utf-8")

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -25,7 +25,7 @@ from typing import IO
 from tritonkit import atomic
 from tritonkit.errors import CheckFailed, InputError, OutputError
 from tritonkit.repository import selection
-from tritonkit.server import engine_environment, language_models, neighbours, queue_bounds, reload
+from tritonkit.server import engine_environment, language_models, neighbours, queue_bounds, reload, supervision
 from tritonkit.server.ports import free_ports
 from tritonkit.server.runtime import BACKEND_FOLDERS, RELEASE, Runtime, find, packages_of
 
@@ -65,6 +65,8 @@ class TritonServer:
             them now and then (:mod:`tritonkit.server.queue_bounds`).
         watch: Serve a copy of the repository, and take up what changes in it at each :meth:`take_up`.
         models: Names of the models to serve; all of the repository if not given.
+        supervise: At each :meth:`look_after`, load models again whose process has ended. It is impossible with a
+            ``--model-control-mode`` of the caller's own other than ``explicit``.
 
     Attributes:
         unbounded: Models that are served without the bounds of their queues.
@@ -94,6 +96,7 @@ class TritonServer:
         keep_queue_bounds: bool = False,
         watch: bool = False,
         models: Sequence[str] = (),
+        supervise: bool = False,
     ) -> None:
         self.repository = Path(repository)
         if not self.repository.is_dir():
@@ -101,7 +104,8 @@ class TritonServer:
                 f"{repository} is not a directory", "name a model repository; `tritonkit build` makes one"
             )
         self.watch = watch
-        if watch and any(argument.startswith("--model-control-mode") for argument in arguments):
+        control = neighbours.control(arguments)
+        if watch and control:
             raise InputError(
                 "--watch loads models by itself, and --model-control-mode says who else does", "leave one of them out"
             )
@@ -111,6 +115,8 @@ class TritonServer:
             language_models.check(self.repository, models, of_vllm, runtime.device if runtime else None)
         self.runtime = runtime or find()
         self.arguments = (*arguments, *reload.ARGUMENTS) if watch else tuple(arguments)
+        self.supervise = supervise and control in {"", "explicit"}
+        self._control = reload.ARGUMENTS if self.supervise and not watch and not control else ()
         self.timeout_s = timeout_s or max(TIMEOUT_S, LANGUAGE_MODEL_TIMEOUT_S * len(of_vllm))
         self.exit_timeout_s = exit_timeout_s
         self.cores = tuple(cores)
@@ -126,6 +132,7 @@ class TritonServer:
         self._work: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._reloader: reload.Reloader | None = None
+        self._supervisor: supervision.Supervisor | None = None
 
     @property
     def http_url(self) -> str:
@@ -174,6 +181,8 @@ class TritonServer:
         except BaseException:
             self.stop()
             raise
+        if self.supervise:
+            self._supervisor = supervision.Supervisor(self.pid, self.http_url, self.timeout_s)
         neighbours.record(
             self._work, self.repository, self.http_url, self.arguments, watch=self.watch,
             packages=self.runtime.packages, models=self.models,
@@ -220,6 +229,18 @@ class TritonServer:
         change = self._reloader.look(self.http_url, self.timeout_s)
         self.unbounded = self._reloader.unbounded
         return change
+
+    def look_after(self) -> Iterator[supervision.Event]:
+        """Unload models that lost a process, and load them again; each event as it happens.
+
+        A server that is started with ``supervise`` needs a call every :data:`tritonkit.server.supervision.LOOK_EVERY_S`
+        seconds.
+
+        Raises:
+            OSError: The server cannot be reached.
+        """
+        if self._supervisor is not None:
+            yield from self._supervisor.look()
 
     def problems(self) -> list[str]:
         """What Triton's log says of errors and warnings, without its standard complaints about missing GPUs."""
@@ -283,7 +304,7 @@ class TritonServer:
             str(self.runtime.binary), f"--model-repository={self._work / _LINK}",
             f"--backend-directory={backends}", f"--cache-directory={self.runtime.cache_directory}",
             *regions, *addresses, f"--exit-timeout-secs={self.exit_timeout_s}",
-            *self.arguments,
+            *self.arguments, *self._control,
         ]  # fmt: skip
         if self.cores:
             command = ["taskset", "--cpu-list", ",".join(map(str, self.cores)), *command]

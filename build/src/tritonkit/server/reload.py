@@ -167,12 +167,12 @@ class Reloader:
         for name in sorted(changed, key=lambda name: (-_depth(name, new), name)):
             if name in covered:
                 continue
-            if reason := _call(f"{url}/v2/repository/models/{quote(name)}/load", timeout_s):
+            if reason := call(f"{url}/v2/repository/models/{quote(name)}/load", timeout_s):
                 failed[name] = reason
             else:
                 covered |= _steps(name, new) | {name}
         for name in gone:
-            if reason := _call(f"{url}/v2/repository/models/{quote(name)}/unload", timeout_s):
+            if reason := call(f"{url}/v2/repository/models/{quote(name)}/unload", timeout_s):
                 failed[name] = reason
         return Change(
             tuple(sorted(set(changed) - set(failed))), tuple(name for name in gone if name not in failed), failed,
@@ -264,7 +264,7 @@ def _handed_on(config: pb.ModelConfig) -> list[tuple[str, list[str], list[str]]]
     ]
 
 
-def _call(url: str, timeout_s: float) -> str:
+def call(url: str, timeout_s: float) -> str:
     """Ask Triton to load or unload; its reason for not doing so, or nothing."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, data=b"{}"), timeout=timeout_s):

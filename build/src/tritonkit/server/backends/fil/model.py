@@ -6,6 +6,7 @@ would read past an array's end (other numbers of features or of output columns t
 runs in the server's own environment (docs/decisions/0002) and imports nothing of tritonkit.
 """
 
+import importlib.util
 import json
 import locale
 import sys
@@ -18,6 +19,8 @@ import triton_python_backend_utils as pb_utils  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # Triton puts the model's folder there, not the backend's
 from forest_inference import FILES, INPUT, OUTPUT, Forest, ForestError, answer_dims, read_settings  # noqa: E402
+
+STALLS = Path(__file__).resolve().parents[1] / "onnxruntime/batch_execution/stalls.py"
 
 
 class TritonPythonModel:
@@ -40,6 +43,7 @@ class TritonPythonModel:
             self.dims = self._tensor_dims(config)
         except ForestError as error:
             raise pb_utils.TritonModelException(str(error)) from error
+        self.guard = _stalls().StallGuard()
         if args["model_instance_kind"] == "GPU":
             pb_utils.Logger.log_warn(
                 f"{args['model_instance_name']}: NVIDIA's backend runs it on the GPU, this on a CPU"
@@ -47,13 +51,19 @@ class TritonPythonModel:
 
     def execute(self, requests):
         """Run the rows of all requests at once; one that the forest rejects fails by itself."""
+        self.guard.begin()
+        responses = self._answers(requests)
+        self.guard.finish()
+        return responses
+
+    def _answers(self, requests):
         try:
             inputs = [self._rows(request) for request in requests]
             outputs = self._run(inputs)
         except Exception as error:
             if len(requests) == 1:
                 return [pb_utils.InferenceResponse([], pb_utils.TritonError(str(error)))]
-            return [self.execute([request])[0] for request in requests]
+            return [self._answers([request])[0] for request in requests]
         return [pb_utils.InferenceResponse([pb_utils.Tensor(OUTPUT, output)]) for output in outputs]
 
     def _rows(self, request):
@@ -86,6 +96,14 @@ class TritonPythonModel:
             widths = " or ".join(map(str, self.forest.widths))
             raise ForestError(f"{OUTPUT} has dims {dims}, and such a forest answers with {widths} columns")
         return answer_dims(dims)
+
+
+def _stalls():
+    """The module of the onnxruntime backend beside this one."""
+    spec = importlib.util.spec_from_file_location("stalls", STALLS)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _columns(tensor, batched):

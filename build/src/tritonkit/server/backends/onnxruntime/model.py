@@ -21,7 +21,7 @@ import onnxruntime as ort  # noqa: E402
 import triton_python_backend_utils as pb_utils  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # Triton puts the model's folder there, not the backend's
-from batch_execution import DirectExecution, Sequences, open_execution, read_sizes  # noqa: E402
+from batch_execution import DirectExecution, Sequences, StallGuard, open_execution, read_sizes  # noqa: E402
 
 # onnxruntime's names of the tensor types that Triton has.
 TRITON_TYPES = {
@@ -105,6 +105,7 @@ class TritonPythonModel:
         self.on_gpu = device is not None
         # What an output without dimensions is called on the wire: a configuration has no empty shape.
         self.number_shapes = {said["name"]: [int(dim) for dim in said["dims"]] for said in config["output"]}
+        self.guard = StallGuard()
 
     def _open_direct(self, config, session, reason):
         _check_signature(config, session)
@@ -123,8 +124,12 @@ class TritonPythonModel:
 
     def execute(self, requests):
         """Run one batch; a request that the graph rejects fails by itself."""
-        if self.sequences is None:
-            return self._answers(requests)
+        self.guard.begin()
+        responses = self._answers(requests) if self.sequences is None else self._sequence_answers(requests)
+        self.guard.finish()
+        return responses
+
+    def _sequence_answers(self, requests):
         # Those of no sequence, that ask for nothing, only fill the slots that are free, with chance for inputs.
         filling = [not request.correlation_id() and not request.requested_output_names() for request in requests]
         answers = iter(self._answers([request for request, fills in zip(requests, filling, strict=True) if not fills]))

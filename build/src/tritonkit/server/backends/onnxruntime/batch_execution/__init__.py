@@ -10,6 +10,7 @@ small kernels one by one. So each prepared size is run once when the model loads
     direct     batches as they come
     sequences  their states, kept between requests
     cpu, cuda  the runners: a session, its prepared sizes, and the memory that they read and write
+    stalls     ends a process that Triton has given up
     convolutions  what decides whether sizes share a session on a GPU
     memory     CUDA memory, streams and driver, through NVIDIA's own Python bindings
 
@@ -21,8 +22,9 @@ from .direct import DirectExecution
 from .sequences import Sequences
 from .settings import Padding, SettingsError, Sizes, read_sizes
 from .sized import SizedExecution, open_execution
+from .stalls import StallGuard
 
 __all__ = [
-    "DirectExecution", "Padding", "Sequences", "SettingsError", "SizedExecution", "Sizes", "open_execution",
-    "read_sizes",
+    "DirectExecution", "Padding", "Sequences", "SettingsError", "SizedExecution", "Sizes", "StallGuard",
+    "open_execution", "read_sizes",
 ]  # fmt: skip
