@@ -23,7 +23,9 @@ BATCHED = 8192
 
 def simulate(load: Load, arrivals: list[float], until: int, again: bool) -> tuple[float, float, float]:
     """Median and 99th percentile of TTFT and the mean ITL, in ms; ``again``: each answer is followed by a request."""
-    now, waiting, running = 0.0, [], []
+    now = 0.0
+    waiting: list[list[float]] = []  # when it came, and tokens that are left to read
+    running: list[list[float]] = []  # when its first token came, and how many it has
     ttft: list[float] = []
     itl: list[float] = []
     arrivals = sorted(arrivals)
