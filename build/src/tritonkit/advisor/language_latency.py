@@ -21,9 +21,8 @@ from tritonkit.llm.kv_cache import KvCache
 from tritonkit.llm.parameters import Parameters
 
 Engine = Literal["vllm", "tensorrt_llm"]
-# Share of the peak bandwidth that streaming kernels reach; fixed, as the fit cannot tell it from the overheads.
-# A step of vLLM on an H200 reads an 8B's 14.0 GB in 4.95 ms less its overhead, which leaves 0.9 to 0.95 (GPU log of
-# docs/measurements).
+# Share of the peak bandwidth at which weights and cache are read. An assumption and not fitted, as the rows cannot tell
+# it from the overheads: free, it ended above 1.
 BANDWIDTH_SHARE = 0.92
 LINK_LATENCY_US = 8.0  # of one sum of a few tokens over NVLink; not fitted, as full batches hide it
 # Precision of the multiplications for weights of one: what has no tensor cores of its own is unpacked to 16 bits.

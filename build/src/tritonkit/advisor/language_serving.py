@@ -86,7 +86,7 @@ def closed(deployment: Deployment, fit: Coefficients, load: Load, running: float
     others = rate * prompt * (running - 1) / running
     served = _served(load, running, rate, itl, alone, prompt, batched, others, busy=1.0)
     # And never for more than each of theirs.
-    longest = served.ttft_p50_ms + alone.total / 2 + (running - 1) * prompt
+    longest = served.ttft_p50_ms + itl / 2 + (running - 1) * prompt
     return replace(served, ttft_p99_ms=min(served.ttft_p99_ms, longest))
 
 
@@ -133,10 +133,12 @@ def _served(
     # Prompts wait for each other: an M/D/1 queue, whose tail decays with twice the free share over a prompt's time.
     used = min(_MOST_BUSY, others)
     steps = math.ceil(load.fresh / batched)
-    reading = prompt + steps * alone.total
+    # A step that has prompts of others in it is longer by their share of the time.
+    loaded = alone.total / (1 - used)
+    reading = prompt + steps * loaded
     # The median waits for half of the step that runs, and the 99th percentile for all of it.
-    median = reading + alone.total / 2 + used * prompt / (2 * (1 - used))
-    tail = reading + alone.total + max(0.0, (_TAIL + math.log(used)) if used > 0 else 0.0) * prompt / (2 * (1 - used))
+    median = reading + loaded / 2 + used * prompt / (2 * (1 - used))
+    tail = reading + loaded + max(0.0, (_TAIL + math.log(used)) if used > 0 else 0.0) * prompt / (2 * (1 - used))
     return Served(running, rate * 1e3, median, max(median, tail), itl, busy, alone, prompt)
 
 
