@@ -64,7 +64,12 @@ def served(repository: Path, *arguments: str) -> Iterator[Served]:
     assert process.stdout is not None
     lines: queue.Queue[str] = queue.Queue()
     stdout = process.stdout
-    reader = threading.Thread(target=lambda: [lines.put(line.rstrip()) for line in stdout])
+
+    def read() -> None:
+        for line in stdout:
+            lines.put(line.rstrip())
+
+    reader = threading.Thread(target=read)
     reader.start()
 
     def line(pattern: str) -> str:
