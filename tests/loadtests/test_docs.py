@@ -42,8 +42,9 @@ def test_the_verbs_arguments_are_those_of_a_load_test(root: Path, monkeypatch: p
         said = done.stdout.replace("\\\n", " ").splitlines()
         words = next(shlex.split(line) for line in said if "loadtests/run.py" in line)
         options = run._parser().parse_args(words[words.index("loadtests/run.py") + 1 :])
-        plan = run._plan(options, run._recipes(options))
-        run._check(plan, options)
+        paths = run._recipes(options)
+        plan = run._plan(options, paths)
+        run._check(plan, options, paths.values())
         plans.append(plan)
         targeted.append((options.target, options.repository))
     assert [plan.arrivals for plan in plans] == ["poisson:100", None, None]
