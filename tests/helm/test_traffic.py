@@ -246,7 +246,7 @@ def test_an_autoscaler_takes_metrics_and_triggers_of_ones_own() -> None:
 
 def test_the_first_pod_of_a_release_that_may_have_none_stays_until_it_was_tested() -> None:
     """KEDA's cooldownPeriod begins with the first activity, of which a new release has none."""
-    zero = {
+    zero: Document = {
         "enabled": True,
         "kind": "keda",
         "minReplicas": 0,
