@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tritonkit.cli import advise_language
 from tritonkit.cli.output import Verbs, make_table, out, print_json
-from tritonkit.errors import InputError, MissingError
+from tritonkit.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 ENGINES = ("onnxruntime", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
+_ALL_ENGINES = (*ENGINES, *advise_language.ENGINES)
+_ALL_PRECISIONS = tuple(dict.fromkeys((*PRECISIONS, *advise_language.PRECISIONS)))
 _MAX_BATCH = 64  # where no recipe says one
-_LANGUAGE = "tritonkit.advisor.language"
 
 
 def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.ArgumentParser) -> None:
@@ -31,15 +32,16 @@ def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.Argumen
         examples=[
             "tritonkit advise my_model.yaml --rps 5000 --p99-ms 20",
             "tritonkit advise model.onnx --shape sequence=128 --gpu l4,a10g,h100 --rps 2000 --p99-ms 10",
+            "tritonkit advise ./llama-3-8b --context 8192 --concurrency 64 --ttft-ms 500 --itl-ms 40",
         ],
     )  # fmt: skip
     verb.add_argument("model", type=Path, metavar="MODEL", help="a recipe, model.onnx, or a Hugging Face directory")
     verb.add_argument("--rps", type=float, metavar="N", help="requests a second, of one sample each")
     verb.add_argument("--p99-ms", type=float, metavar="MS", help="what 99 %% stay within; default: the recipe's slo")
     verb.add_argument("--gpu", default="", metavar="GPU,GPU", help="which to consider; default: the recipe's, or all")
-    verb.add_argument("--engine", type=_words(ENGINES), metavar="E,E", help=f"of {', '.join(ENGINES)}; default: both")
+    verb.add_argument("--engine", type=_words(_ALL_ENGINES), metavar="E,E", help=f"of {', '.join(_ALL_ENGINES)}")
     verb.add_argument(
-        "--precision", type=_words(PRECISIONS), metavar="P,P", help="default: the recipe's, or the graph's"
+        "--precision", type=_words(_ALL_PRECISIONS), metavar="P,P", help="default: the recipe's, or the graph's"
     )
     verb.add_argument(
         "--shape", type=_size, action="append", default=[], metavar="NAME=SIZE", help="of a graph's moving dimension"
@@ -53,6 +55,7 @@ def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.Argumen
     verb.add_argument("--all", action="store_true", help="list every engine and precision, not the best of each GPU")
     verb.add_argument("--html", type=Path, metavar="FILE", help="write a page with the table and a roofline plot")
     verb.add_argument("--values", type=Path, metavar="FILE", help="write values for the chart, for the best candidate")
+    advise_language.add_arguments(verb)
     verb.set_defaults(command=_advise)
 
 
@@ -61,6 +64,7 @@ def _advise(options: argparse.Namespace) -> int:
         return _language(options)
     from tritonkit.advisor import advise
 
+    _check_options(options)
     subject = _subject(options)
     advice = advise.advise(subject.batches, subject.options)
     if options.html:
@@ -83,6 +87,19 @@ class _Subject:
 
     def __init__(self, name: str, batches: Mapping[int, Cost], sizes: Mapping[str, int], options: Options) -> None:
         self.name, self.batches, self.sizes, self.options = name, batches, sizes, options
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Refuse what only language models have."""
+    if wrong := [name for name in options.engine or () if name not in ENGINES]:
+        raise InputError(f"--engine {wrong[0]} runs no graph", f"one of {', '.join(ENGINES)}")
+    if wrong := [name for name in options.precision or () if name not in PRECISIONS]:
+        raise InputError(f"--precision {wrong[0]} is of language models", f"one of {', '.join(PRECISIONS)}")
+    if given := advise_language.given(options):
+        raise InputError(
+            f"{given[0]} is for language models, and {options.model} is none",
+            "name a Hugging Face directory, or leave the option out; a graph's promise is --p99-ms",
+        )
 
 
 def _subject(given: argparse.Namespace) -> _Subject:
@@ -138,11 +155,15 @@ def _is_language(model: Path) -> bool:
 
 
 def _language(options: argparse.Namespace) -> int:
-    if importlib.util.find_spec(_LANGUAGE) is None:
-        raise MissingError("this tritonkit has no advice for language models", "install a newer one")
-    language = importlib.import_module(_LANGUAGE)
-    directory = options.model if options.model.is_dir() else options.model.parent
-    return int(language.advise(directory, options))
+    foreign = {"--shape": options.shape, "--p99-ms": options.p99_ms, "--max-batch": options.max_batch,
+               "--instances": options.instances, "--utilization": options.utilization, "--html": options.html,
+               "--values": options.values}  # fmt: skip
+    if given := [name for name, value in foreign.items() if value not in (None, [])]:
+        raise InputError(
+            f"{given[0]} is for graphs, and {options.model} is a language model",
+            "its promises are --ttft-ms and --itl-ms; its other options: tritonkit advise --help",
+        )
+    return advise_language.run(options)
 
 
 def _write_values(path: Path, model: str, advice: Advice) -> None:

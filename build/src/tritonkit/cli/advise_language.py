@@ -40,6 +40,14 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
     group.add_argument("--shared", action="store_true", help="models of other kinds are served beside it")
 
 
+def given(options: argparse.Namespace) -> list[str]:
+    """Which of these options were given."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_arguments(parser)
+    return [f"--{name.replace('_', '-')}" for name, plain in vars(parser.parse_args([])).items()
+            if getattr(options, name) != plain]  # fmt: skip
+
+
 def run(options: argparse.Namespace) -> int:
     """Advise and print; 1 where no choice keeps the promise.
 
