@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import sys
@@ -23,6 +24,7 @@ from pathlib import Path
 
 from load import environment, models
 from load import target as targets
+from reporting.page import NOTHING
 from rich.console import Console
 from rich.table import Table
 from tokens import figures, streams
@@ -141,9 +143,10 @@ def _compare(ways: dict[str, Endpoint], options: argparse.Namespace) -> None:
         CheckFailed: They do, or one fails.
     """
     work = streams.requests(-1, options.words, options.tokens)
-    with progress.steps("compare answers", COMPARED) as steps:
-        for number, request in zip(range(COMPARED), work, strict=False):
-            steps.next(f"{number + 1} of {COMPARED}")
+    count = 1 if options.quick else COMPARED
+    with progress.steps("compare answers", count) as steps:
+        for number, request in zip(range(count), work, strict=False):
+            steps.next(f"{number + 1} of {count}")
             now = time.monotonic()
             # The first time, none of the prompt is in vLLM's cache: left out, so that both are computed alike.
             _, *answers = [streams.ask(ways[name], request, now, now) for name in (OWN, TRITON, OWN)]
@@ -224,6 +227,8 @@ def _print(options: argparse.Namespace, model: Served, rounds: dict[int, list[Ro
             f"median first token {_spread([each.wait_ms for each in found], '+.1f')} ms later; generator's "
             f"busiest process {_spread([each.generator for each in found], '.2f')} of a core"
         )
+    if any(math.isnan(each.wait_ms) for found in rounds.values() for each in found):
+        console.print("in some rounds no request was due in the measured seconds, so there is no TTFT: more --seconds")
     if any(each.generator > BUSIEST for found in rounds.values() for each in found):
         console.print(
             "the generator was busy, and both ways look slower than they are: more --processes, if cores are free"
@@ -237,6 +242,9 @@ def _print(options: argparse.Namespace, model: Served, rounds: dict[int, list[Ro
 
 
 def _spread(values: Sequence[float], form: str = ".1f") -> str:
+    values = [value for value in values if math.isfinite(value)]
+    if not values:
+        return NOTHING
     middle = format(statistics.median(values), form)
     return middle if len(values) == 1 else f"{middle} ({min(values):{form}} to {max(values):{form}})"
 
