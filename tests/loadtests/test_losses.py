@@ -56,7 +56,10 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     recipe = recipes.load(write_recipe(folder / "classifier.yaml", folder / "classifier.onnx"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(summary, "LATEST_MS", 1000.0)  # others use the machine, too
-        with built(recipe) as made, Rig(made, Slo(error_rate=0.2), Plan(duration_s=RUN_S, warm_up_s=0.1), divide()) as rig:
+        with (
+            built(recipe) as made,
+            Rig(made, Slo(error_rate=0.2), Plan(duration_s=RUN_S, warm_up_s=0.1), divide()) as rig,
+        ):
             yield rig
 
 
