@@ -27,7 +27,7 @@ def no_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def verb(command: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr("sys.argv", [command, *arguments])
-    return {"run": run, "capacity": capacity, "tune": tune, "demo": demo}[command].main()
+    return int({"run": run, "capacity": capacity, "tune": tune, "demo": demo}[command].main())
 
 
 @pytest.mark.usefixtures("no_build")

@@ -92,7 +92,9 @@ def explain(path: Path, node: yaml.Node | None, error: ValidationError, kind: ty
     """
     items = error.errors()
     places = [_place(item["loc"]) for item in items]
-    problems, fixes, unions = [], [], set()
+    problems: list[str] = []
+    fixes: list[str] = []
+    unions: set[tuple[int | str, ...]] = set()
     for item, keys in zip(items, places, strict=True):
         if any(len(other) > len(keys) > 0 and other[: len(keys)] == keys for other in places):
             continue  # "needs an item" of a list whose items are what is wrong
