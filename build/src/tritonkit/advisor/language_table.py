@@ -12,9 +12,14 @@ from tritonkit.advisor.language import Result
 from tritonkit.advisor.language_choice import Choice
 
 _COLUMNS = (
-    "GPU", "GPUs a replica", "weights", "verdict", "TTFT p99 ms", "ITL ms", "running", "KV tokens", "replicas", "busy",
-    "tokens/s", "$/M tokens", "bound by", "basis",
+    "GPU", "GPUs", "weights", "verdict", "TTFT p99 ms", "ITL ms", "running", "KV tokens", "replicas", "busy",
+    "$/M tokens", "bound by",
 )  # fmt: skip
+_BOUNDS = {
+    "matrix products of prompts": "prompts", "matrix products": "compute", "reading the weights": "weights",
+    "reading the KV cache": "KV cache", "overhead of steps": "overhead",
+}  # fmt: skip
+_ROWS = 15  # without ``everything``
 _REASONS = 5  # choices whose reasons are told
 
 
@@ -28,14 +33,17 @@ def text(result: Result, width: int = 170, everything: bool = False) -> str:
     """
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=False, no_color=True, highlight=False)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for name in _COLUMNS:
-        numbers = name not in {"GPU", "weights", "verdict", "bound by", "basis"}
-        table.add_column(name, justify="right" if numbers else "left", overflow="fold")
-    shown = result.choices if everything else result.short()
+        numbers = name not in {"GPU", "weights", "verdict", "bound by"}
+        table.add_column(name, justify="right" if numbers else "left", no_wrap=name == "GPU", overflow="fold")
+    short = result.short()
+    shown = result.choices if everything else short[:_ROWS]
     for choice in shown:
         table.add_row(*_cells(choice))
     console.print(table)
+    more = f"; {len(short) - _ROWS} more with --all" if len(short) > _ROWS and not everything else ""
+    console.print(f"* carried over by published peaks, without a measured row of that GPU{more}", soft_wrap=True)
     for choice in shown[:_REASONS]:
         console.print(_sentence(choice), soft_wrap=True)
     failing = [choice for choice in shown[_REASONS:] if choice.verdict != "ok"][:_REASONS]
@@ -50,20 +58,18 @@ def text(result: Result, width: int = 170, everything: bool = False) -> str:
 def _cells(choice: Choice) -> list[str]:
     served, cost = choice.served, choice.usd_per_million
     return [
-        choice.gpu.key,
+        choice.gpu.key + ("*" if choice.basis == "extrapolated" else ""),
         str(choice.gpu_count),
         choice.precision,
         choice.verdict,
         f"{served.ttft_p99_ms:,.0f}" if served else "",
         f"{served.itl_ms:,.1f}" if served else "",
         f"{served.running:,.0f}" if served else "",
-        f"{choice.plan.tokens:,}" if choice.plan.tokens else "",
+        f"{choice.plan.tokens / 1000:,.0f} k" if choice.plan.tokens else "",
         str(choice.replicas or ""),
         f"{served.busy:.0%}" if served and choice.replicas else "",
-        f"{choice.tokens_per_s:,.0f}" if choice.tokens_per_s else "",
         f"{cost:,.2f}" if cost is not None else "",
-        served.bound if served else "",
-        choice.basis,
+        _BOUNDS.get(served.bound, served.bound) if served else "",
     ]
 
 

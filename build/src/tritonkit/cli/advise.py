@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
 from tritonkit.cli import advise_language
 from tritonkit.cli.output import Verbs, make_table, out, print_json
 from tritonkit.errors import InputError
@@ -22,6 +24,7 @@ ENGINES = ("onnxruntime", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 _ALL_ENGINES = (*ENGINES, *advise_language.ENGINES)
 _ALL_PRECISIONS = tuple(dict.fromkeys((*PRECISIONS, *advise_language.PRECISIONS)))
+_WIDTH = 118  # of the table
 _MAX_BATCH = 64  # where no recipe says one
 
 
@@ -187,7 +190,8 @@ def _print(subject: _Subject, advice: Advice, *, all_of_them: bool) -> None:
     from tritonkit.advisor import advise
 
     listed = advice.candidates if all_of_them else advise.cheapest(advice)
-    out.print(_table(listed, subject.options))
+    # A terminal that is narrower wraps whole lines, which can be read; rich would wrap inside of fourteen columns.
+    Console(highlight=False, width=max(out.width, _WIDTH)).print(_table(listed, subject.options))
     best = next((candidate for candidate in advice.candidates if candidate.verdict == "best"), None)
     if best:
         out.print(f"\n{best.gpu}, {best.engine}, {best.precision}:", markup=False)
