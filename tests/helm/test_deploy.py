@@ -18,7 +18,7 @@ import onnx
 import pytest
 import yaml
 from fakecluster.server import running
-from fakecluster.state import KEDA, ApiServer
+from fakecluster.state import ApiServer
 from onnx import TensorProto, helper
 
 from deploying import chart, difference, environment, models, release
@@ -190,38 +190,6 @@ def test_the_life_of_a_release(run: Run, project: Path, cluster: ApiServer) -> N
     here = Cluster(binaries.kubectl(), "here", "inference")
     running, before_it = release.Release(binaries.helm(), here, "triton").previous()
     assert (running.number, before_it.number) == (5, 2), "3 is what runs, and 4 never worked"
-
-
-def test_a_version_that_comes_while_no_pod_runs_is_not_called_broken(
-    run: Run, project: Path, cluster: ApiServer
-) -> None:
-    cluster.served |= KEDA
-    keda = {"enabled": True, "kind": "keda", "minReplicas": 0, "keda": {"activation": {"query": "sum(arrivals)"}}}
-    write(project, {"autoscaling": keda})
-    code, said = run("deploy", "--apply")
-    assert code == 0, said
-    assert "Phase:          Succeeded" in said, "the first pod stays for the test"
-
-    deployment = cluster.find("Deployment", "triton-tritonkit")
-    assert deployment is not None
-    deployment["spec"]["replicas"] = 0  # as KEDA does
-    cluster.test_passes = False  # as nobody answers
-    model(project, "2.0")
-    code, said = run("deploy", "--apply")
-    assert code == 0, said
-    assert "triton-tritonkit has no pod now, so nobody has loaded this yet" in said
-    assert f"triton will serve models version {version(project)}" in said
-    commands = said.partition("To try it:\n")[2].splitlines()
-    start, wait, test, stop = (line.strip() for line in commands if line.startswith("    "))
-    assert wait.startswith("kubectl --context here -n inference wait --for=jsonpath=")
-    assert test == "helm --kube-context here -n inference test triton --logs"
-    annotations = []
-    for command in (start, stop):
-        subprocess.run(command, shell=True, check=True, timeout=60)
-        scaler = cluster.find("ScaledObject", "triton-tritonkit")
-        assert scaler is not None
-        annotations.append((scaler["metadata"].get("annotations") or {}).get("autoscaling.keda.sh/paused-replicas"))
-    assert annotations == ["1", None]
 
 
 def test_a_field_that_somebody_else_set_is_said_and_not_overwritten(
@@ -397,18 +365,8 @@ def test_without_helm_it_says_what_it_did_not_look_at_and_how_much_more_is_missi
     assert "Next: helm: install helm 4 (1 more above: context)." in said
     assert f"Then `make deploy ENV={project / 'prod.yaml'}` again" in said
     spaced = environment.load(str(project / "a b.yaml"))
-    assert environment.command(spaced, apply=True) == f"make deploy APPLY=1 ENV='{project / 'a b.yaml'}'"
     monkeypatch.delenv("MAKELEVEL")  # who came without make has none
     assert environment.command(spaced, "rollback") == f"python helm/deploy.py rollback '{project / 'a b.yaml'}'"
-    assert environment.command(environment.load("prod"), apply=True) == "python helm/deploy.py deploy prod --apply"
-
-
-def test_a_bucket_whose_scheme_was_forgotten_is_said_before_anything_else(run: Run, project: Path) -> None:
-    write(project, publish="example-models/prod")
-    code, said = run("deploy")
-    assert code == 2
-    assert "deploy.publish: example-models/prod does not say which store it is in" in said
-    assert "write s3://example-models/prod" in said
 
 
 def test_what_would_change_cannot_be_found_out(run: Run, cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
