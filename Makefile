@@ -180,6 +180,7 @@ bench-autoscaler: setup ## days of traffic against autoscaler settings; MEASURE=
 
 advisor-validate: $(STAMP) ## the advisor's predictions beside measured rows that its coefficients never saw; writes nothing
 	@$(BIN)/python -m tritonkit.advisor.validate
+	$(BIN)/python -m tritonkit.advisor.validate_language
 
 bench-lint: setup ## ONLY='plain: input' …: every field of a configuration changed, lint beside the real server; minutes; writes reports/lint
 #: make bench-lint ONLY='plain: input'

@@ -61,16 +61,16 @@ class TritonServer:
         timeout_s: Seconds to wait for readiness; by default :data:`TIMEOUT_S`, and more with language models.
         exit_timeout_s: Seconds that requests in flight get to finish when stopping.
         cores: CPU cores to stay on; all of them if not given.
-        keep_queue_bounds: Serve configurations whose queues have bounds as they are, though this release stalls with
-            them now and then (:mod:`tritonkit.server.queue_bounds`).
+        keep_queue_bounds: Keep bounds of queues, though this release stalls with them now and then
+            (:mod:`tritonkit.server.queue_bounds`).
         watch: Serve a copy of the repository, and take up what changes in it at each :meth:`take_up`.
         models: Names of the models to serve; all of the repository if not given.
         supervise: At each :meth:`look_after`, load models again whose process has ended. It is impossible with a
             ``--model-control-mode`` of the caller's own other than ``explicit``.
 
     Attributes:
-        unbounded: Models that are served without the bounds of their queues.
-        bounded: Models that are served with them because of ``arguments``, though this release stalls with them.
+        unbounded, bounded: Models that are served without the bounds of their queues; and with them because of
+            ``arguments``, though this release stalls with them.
 
     Raises:
         OutputError: ``repository`` is not a directory.
@@ -233,14 +233,10 @@ class TritonServer:
     def look_after(self) -> Iterator[supervision.Event]:
         """Unload models that lost a process, and load them again; each event as it happens.
 
-        A server that is started with ``supervise`` needs a call every :data:`tritonkit.server.supervision.LOOK_EVERY_S`
-        seconds.
-
-        Raises:
-            OSError: The server cannot be reached.
+        With ``supervise`` it is to be called every :data:`tritonkit.server.supervision.LOOK_EVERY_S` seconds. Raises
+        OSError where the server cannot be reached.
         """
-        if self._supervisor is not None:
-            yield from self._supervisor.look()
+        yield from self._supervisor.look() if self._supervisor else ()
 
     def problems(self) -> list[str]:
         """What Triton's log says of errors and warnings, without its standard complaints about missing GPUs."""

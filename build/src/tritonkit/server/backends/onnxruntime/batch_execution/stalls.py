@@ -17,34 +17,43 @@ JUST_S = 0.5  # a request that comes so soon after a pause may have waited throu
 
 
 class StallGuard:
-    """Notices that this process did not run for a while; its thread needs the interpreter's lock ten times a second."""
+    """Notices that this process did not run for a while.
+
+    A thread looks ten times a second. That it did not get to run says nothing by itself, as Python code that holds the
+    interpreter's lock keeps it waiting, too, and Triton's own thread not. So what the process computed in that time
+    counts as time that it ran.
+    """
 
     def __init__(self):
-        self._last_s = self._began_s = time.monotonic()
+        self._began_s = time.monotonic()
+        self._last = (self._began_s, time.process_time())
         self._stalled_s = float("-inf")
         threading.Thread(target=self._look, daemon=True).start()
 
     def begin(self):
         """Requests have come; end where they may have waited while the process did not run."""
         self._began_s = time.monotonic()
-        if self._began_s - self._last_s >= GIVEN_UP_S or self._began_s - self._stalled_s < JUST_S:
+        if self._stalled() or self._began_s - self._stalled_s < JUST_S:
             _end()
 
     def finish(self):
         """The answers are there; end where Triton has stopped waiting for them."""
-        now_s = time.monotonic()
-        if now_s - self._began_s < GIVEN_UP_S:
+        if time.monotonic() - self._began_s < GIVEN_UP_S:
             return
-        if now_s - self._last_s >= GIVEN_UP_S or self._stalled_s >= self._began_s:
+        if self._stalled() or self._stalled_s >= self._began_s:
             _end()
+
+    def _stalled(self):
+        """Whether the process did not run for too long since the last look."""
+        last_s, computed_s = self._last
+        return time.monotonic() - last_s - (time.process_time() - computed_s) >= GIVEN_UP_S
 
     def _look(self):
         while True:
             time.sleep(LOOK_EVERY_S)
-            now_s = time.monotonic()
-            if now_s - self._last_s >= GIVEN_UP_S:
-                self._stalled_s = now_s
-            self._last_s = now_s
+            if self._stalled():
+                self._stalled_s = time.monotonic()
+            self._last = (time.monotonic(), time.process_time())
 
 
 def _end():
