@@ -6,8 +6,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from deployments import Run, api, cluster, model, project, run, tools, version, write  # noqa: F401
 from fakecluster.state import KEDA, ApiServer
-from test_deploy import Run, api, cluster, model, project, run, tools, version, write  # noqa: F401
 
 
 def test_a_version_that_comes_while_no_pod_runs_is_not_called_broken(
