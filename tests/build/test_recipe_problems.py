@@ -29,7 +29,7 @@ JARGON = (
     "dictionary",
     "pattern",
     "constrained",
-    "parse",
+    "parse ",
 )
 
 

@@ -19,6 +19,7 @@ from tritonkit.recipe.forest import Fil, ForestRecipe, ForestSource
 from tritonkit.recipe.language import ENGINES, GenerationDefaults, LanguageRecipe, TokenSlo
 from tritonkit.recipe.model import Recipe
 from tritonkit.recipe.sections import (
+    NAME_PATTERN,
     Batching,
     Calibration,
     HfSource,
@@ -191,7 +192,8 @@ def in_words(item: Mapping[str, Any], keys: tuple[int | str, ...], kind: type[Ba
     if item["type"] == "string_pattern_mismatch" and (example := _example(keys, kind)):
         return f"{given} is not {example}"
     if item["type"] == "string_pattern_mismatch":
-        return f"{given} is no name: {_NAME}"
+        pattern = str(item["ctx"]["pattern"])
+        return f"{given} is no name: {_NAME if pattern == NAME_PATTERN else f'it is to match {pattern}'}"
     if example := _example(keys, kind):
         wrong = "there is nothing here" if item["input"] is None else f"{given} does not belong here"
         return f"{wrong}; write  {keys[-1]}: {example}"

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from tritonkit.dtypes import BY_NAME, Dtype
 
 Dim = Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$")]
+NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 MOST_BATCH = 4096  # the largest batch that a recipe may ask for
 MOST_VERSION = 2**53 - 1  # what every reader of JSON holds exactly; Triton's own limit is 2**63 - 1
