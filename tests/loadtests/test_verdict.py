@@ -195,8 +195,8 @@ def test_what_is_no_result_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("p99=1", "p99: unknown"), ("p99_ms=0", "greater than 0"), ("goodput=0.9", "within a latency"),
-     ("error_rate=2", "less than or equal"), ("p99_ms", "p99_ms")],
+    [("p99=1", "p99: unknown"), ("p99_ms=0", "must be above 0"), ("goodput=0.9", "within a latency"),
+     ("error_rate=2", "must be at most 1"), ("p99_ms", "p99_ms")],
 )  # fmt: skip
 def test_an_slo_that_means_nothing_is_refused(text: str, message: str) -> None:
     with pytest.raises(InputError) as caught:

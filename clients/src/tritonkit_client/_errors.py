@@ -297,6 +297,12 @@ _TABLE = (
         "check the port and, for http://, the path in front of /v2; config, statistics, repository, load and unload are"
         " Triton's own, and other servers need not have them",
     ),
+    _Row(
+        # This side cancels only calls whose answers nobody waits for: a server that stops cancels those in flight.
+        ("CANCELLED",), "", ConnectionFailed,
+        "the server ended the request before it answered",
+        "it was stopping, or a proxy in front of it: see its log if it happens again",
+    ),
     _Row((), "", ServerError, "the server failed", "see the server's log"),
 )  # fmt: skip
 
