@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import queue
+import re
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -23,6 +19,7 @@ import pytest
 from models import add_model, tensor
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+from servecommand import serving
 from support import Project
 
 from tritonkit.cli.serve import _lines
@@ -129,33 +126,9 @@ def test_a_rebuild_is_taken_up_without_losing_a_request_by_polling_and_by_explic
 @contextmanager
 def watching(repository: Path) -> Iterator[tuple[tuple[str, ...], Callable[[str], str]]]:
     """``tritonkit serve --watch``: its addresses, and a function that waits for a line that begins so."""
-    command = [str(Path(sys.executable).with_name("tritonkit")), "serve", str(repository), "--watch"]
-    command += [word for name in ("http", "grpc", "metrics") for word in (f"--{name}-port", "0")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "300"})
-    assert process.stdout is not None
-    lines: queue.Queue[str] = queue.Queue()
-    stdout = process.stdout
-
-    def read() -> None:
-        for line in stdout:
-            lines.put(line.rstrip())
-
-    reader = threading.Thread(target=read)
-    reader.start()
-
-    def line(start: str) -> str:
-        while not (text := lines.get(timeout=60)).startswith(start):
-            pass
-        return text
-
-    try:
-        ready = line("ready: ").split()
-        yield (ready[1], ready[2]), line
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
-        reader.join()
-        stdout.close()
+    with serving(repository, "--watch") as (_, line):
+        ready = line("^ready: ").split()
+        yield (ready[1], ready[2]), lambda start: line(f"^{re.escape(start)}")
 
 
 def write_ensemble(repository: Path, number: int, between: str = "t", broken: bool = False) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import queue
 import re
 import signal
 import subprocess
@@ -20,6 +18,7 @@ import psutil
 import pytest
 from models import write_models
 from onnxmodels import write_linear
+from servecommand import serving
 from waiting import until
 
 from tritonkit_client import Client, TritonkitClientError
@@ -56,34 +55,8 @@ class Served:
 @contextmanager
 def served(repository: Path, *arguments: str) -> Iterator[Served]:
     """Run ``tritonkit serve`` on a repository."""
-    command = [str(Path(sys.executable).with_name("tritonkit")), "serve", str(repository)]
-    command += [word for name in ("http", "grpc", "metrics") for word in (f"--{name}-port", "0")]
-    process = subprocess.Popen(
-        [*command, *arguments], stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "300"}
-    )
-    assert process.stdout is not None
-    lines: queue.Queue[str] = queue.Queue()
-    stdout = process.stdout
-
-    def read() -> None:
-        for line in stdout:
-            lines.put(line.rstrip())
-
-    reader = threading.Thread(target=read)
-    reader.start()
-
-    def line(pattern: str) -> str:
-        while not re.search(pattern, text := lines.get(timeout=60)):
-            pass
-        return text
-
-    try:
-        yield Served(line("^ready: ").split()[1], psutil.Process(process.pid), line)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
-        reader.join()
-        stdout.close()
+    with serving(repository, *arguments) as (pid, line):
+        yield Served(line("^ready: ").split()[1], psutil.Process(pid), line)
 
 
 @pytest.fixture(scope="module")
