@@ -24,7 +24,7 @@ ENGINES = ("onnxruntime", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 _ALL_ENGINES = (*ENGINES, *advise_language.ENGINES)
 _ALL_PRECISIONS = tuple(dict.fromkeys((*PRECISIONS, *advise_language.PRECISIONS)))
-_WIDTH = 118  # of the table
+_WIDTH = 124  # of the table
 _MAX_BATCH = 64  # where no recipe says one
 
 
