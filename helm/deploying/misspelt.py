@@ -38,7 +38,7 @@ def explain(line: str, chart: Path) -> str:
         examples = [text for text in form.get("examples", [form.get("default")]) if text and isinstance(text, str)]
         return line + (f"; such as {' or '.join(examples)}" if examples else "")
     place = _parts(refused["place"]) if refused else []
-    names = re.findall(r"'([^']*)'", refused["names"]) if refused else []
+    names = sorted(re.findall(r"'([^']*)'", refused["names"])) if refused else []  # helm's order changes by run
     return line + did_you_mean(dict.fromkeys(meant for name in names for meant in _meant(name, place, schema)))
 
 
