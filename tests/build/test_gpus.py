@@ -82,6 +82,6 @@ def test_an_unknown_gpu_is_refused_with_the_nearest_names() -> None:
 def test_prices_are_dated_and_of_one_gpu() -> None:
     price = gpus.price(gpus.get("h200"))
     assert price is not None
-    assert (price.instance, price.dated) == ("p5en.48xlarge", "2025-06")
-    assert price.usd_per_hour == pytest.approx(63.30 / 8)
+    assert (price.instance, price.dated) == ("p5en.48xlarge", "2026-09")
+    assert price.usd_per_hour == pytest.approx(63.296 / 8)
     assert gpus.price(gpus.get("h100-pcie")) is None

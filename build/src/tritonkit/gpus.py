@@ -39,6 +39,7 @@ class Gpu:
         pcie_gbs: PCIe in 10^9 bytes a second, one direction, of 16 lanes.
         tdp_w: Board power in watts, the largest that is configurable.
         mig: MIG profiles, and how many instances of each alone fit; empty without MIG.
+        mig_sms: Multiprocessors of one compute slice of a MIG instance; 0 without MIG.
         products: Beginnings of what ``nvidia-smi --query-gpu=name`` says, without a leading ``NVIDIA``.
         instances: Cloud to its instance types.
         sources: Field to where its figure was published.
@@ -60,6 +61,7 @@ class Gpu:
     products: tuple[str, ...]
     instances: Mapping[str, tuple[str, ...]] = field(compare=False)
     sources: Mapping[str, str] = field(compare=False)
+    mig_sms: int = 0
 
     @property
     def sm(self) -> str:
@@ -85,12 +87,14 @@ class Price:
     Attributes:
         usd_per_hour: US dollars an hour for one GPU: the instance's price over its GPUs.
         instance: The instance type.
+        gpu_count: GPUs of that instance.
         dated: Year and month of the list price.
         source: Where and on what terms.
     """
 
     usd_per_hour: float
     instance: str
+    gpu_count: int
     dated: str
     source: str
 
@@ -168,7 +172,7 @@ def price(gpu: Gpu) -> Price | None:
     entry = table["instances"].get(gpu.key)
     if entry is None:
         return None
-    return Price(entry["hour"] / entry["gpus"], entry["instance"], table["dated"], table["source"])
+    return Price(entry["hour"] / entry["gpus"], entry["instance"], entry["gpus"], table["dated"], table["source"])
 
 
 def _unknown(name: str, wanted: str) -> InputError:
@@ -201,6 +205,7 @@ def _gpu(entry: Mapping[str, Any], sources: Mapping[str, str]) -> Gpu:
         **dict.fromkeys(("sms", "l2_mib"), sources[entry["cache"]]),
         **{cloud: sources[cloud] for cloud in entry["instances"]},
         "mig": sources["mig"],
+        "mig_sms": sources["mig_sms"],
         "compute_capability": sources["cuda"],
     }
     return Gpu(
@@ -220,4 +225,5 @@ def _gpu(entry: Mapping[str, Any], sources: Mapping[str, str]) -> Gpu:
         products=tuple(entry["products"]),
         instances={cloud: tuple(kinds) for cloud, kinds in entry["instances"].items()},
         sources=published,
+        mig_sms=entry.get("mig_sms", 0),
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from tritonkit.cli import advise_language
+from tritonkit.cli import advise_fleet, advise_language
 from tritonkit.cli.output import Verbs, make_table, out, print_json
 from tritonkit.errors import InputError
 
@@ -36,6 +36,7 @@ def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.Argumen
             "tritonkit advise my_model.yaml --rps 5000 --p99-ms 20",
             "tritonkit advise model.onnx --shape sequence=128 --gpu l4,a10g,h100 --rps 2000 --p99-ms 10",
             "tritonkit advise ./llama-3-8b --context 8192 --concurrency 64 --ttft-ms 500 --itl-ms 40",
+            "tritonkit advise fleet models.yaml --values fleet.yaml",
         ],
     )  # fmt: skip
     verb.add_argument("model", type=Path, metavar="MODEL", help="a recipe, model.onnx, or a Hugging Face directory")
@@ -58,11 +59,14 @@ def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.Argumen
     verb.add_argument("--all", action="store_true", help="list every engine and precision, not the best of each GPU")
     verb.add_argument("--html", type=Path, metavar="FILE", help="write a page with the table and a roofline plot")
     verb.add_argument("--values", type=Path, metavar="FILE", help="write values for the chart, for the best candidate")
+    advise_fleet.add_arguments(verb)
     advise_language.add_arguments(verb)
     verb.set_defaults(command=_advise)
 
 
 def _advise(options: argparse.Namespace) -> int:
+    if advise_fleet.is_fleet(options):
+        return advise_fleet.run(options)
     if _is_language(options.model):
         return _language(options)
     from tritonkit.advisor import advise
