@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -64,21 +65,31 @@ def installed_server() -> runtime.Runtime:
 @pytest.fixture(scope="session")
 def zoo_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every shipped recipe in fp32 for the CPU, which answers to the digit; artifacts come from the user's store."""
-    from tritonkit import pipeline, recipe
+    from tritonkit import pipeline
 
-    repository = tmp_path_factory.mktemp("zoo") / "model_repository"
-    recipes = [recipe.load(path) for path in sorted((ROOT / "build/recipes").glob("*.yaml"))]
-    pipeline.build(recipes, repository, "cpu", pipeline.Options(precisions=("fp32",)))
-    return repository
+    return _built_once(tmp_path_factory, "zoo", pipeline.Options(precisions=("fp32",)))
 
 
 @pytest.fixture(scope="session")
 def promoted_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every shipped recipe as `make build` makes it: in the variant that the gate chose on this machine."""
+    from tritonkit import pipeline
+
+    return _built_once(tmp_path_factory, "promoted", pipeline.DEFAULTS)
+
+
+def _built_once(tmp_path_factory: pytest.TempPathFactory, name: str, options: Any) -> Path:
+    """The shipped recipes' repository, which all processes of a run share: the first that needs it builds it."""
     from tritonkit import pipeline, recipe
 
-    repository = tmp_path_factory.mktemp("promoted") / "model_repository"
-    pipeline.build([recipe.load(path) for path in sorted((ROOT / "build/recipes").glob("*.yaml"))], repository)
+    own = tmp_path_factory.getbasetemp()
+    folder = own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own
+    repository = folder / name / "model_repository"
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not repository.exists():  # a build writes all of it or nothing
+            recipes = [recipe.load(path) for path in sorted((ROOT / "build/recipes").glob("*.yaml"))]
+            pipeline.build(recipes, repository, "cpu", options)
     return repository
 
 
