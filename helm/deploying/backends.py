@@ -24,9 +24,9 @@ _ENGINES = "engines"
 _LOAD = "--load-model="
 
 
-def devices(environment: Environment, project: Path, made: Rendered) -> Iterator[Check]:
+def devices(environment: Environment, project: Path, rendered: Rendered) -> Iterator[Check]:
     """Hold the models that each Deployment loads against its pods: whether they ask for a GPU."""
-    for workload, spec, container, models in _servers(environment, project, made):
+    for workload, spec, container, models in _servers(environment, project, rendered):
         name = chart.name(workload)
         by_device = {
             device: [model.name for model in models if needs.device(model) == device] for device in ("cpu", "gpu")
@@ -61,18 +61,18 @@ def _has_gpu(container: Object) -> bool:
     )
 
 
-def images(environment: Environment, project: Path, made: Rendered) -> Iterator[Check]:
+def images(environment: Environment, project: Path, rendered: Rendered) -> Iterator[Check]:
     """Say which models need more than NVIDIA's image has, and whether the image of their Deployment has it.
 
     The chart refuses NVIDIA's image for them, and takes that of the tools where none is named.
     """
-    for workload, spec, container, models in _servers(environment, project, made):
+    for workload, spec, container, models in _servers(environment, project, rendered):
         image, name = str(container["image"]), chart.name(workload)
         yield from _engines(image, name, models)
-        wanted = [(model.name, words) for model in models if (words := needs.beyond_nvidias_image(model))]
-        if not wanted:
+        demands = [(model.name, words) for model in models if (words := needs.beyond_nvidias_image(model))]
+        if not demands:
             continue
-        text = "; ".join(f"{model} needs {', '.join(words)}" for model, words in wanted)
+        text = "; ".join(f"{model} needs {', '.join(words)}" for model, words in demands)
         tools = {str(other["image"]) for other in spec.get("initContainers", []) if other["name"] == _PASSPORTS}
         if image in tools:
             yield Check("image", "ok", f"{text}: {name} runs {image}, as the tools do")
@@ -83,20 +83,20 @@ def images(environment: Environment, project: Path, made: Rendered) -> Iterator[
 def _engines(image: str, name: str, models: list[Model]) -> Iterator[Check]:
     """Hold language models against their image: NVIDIA builds vLLM and TensorRT-LLM into images of their own."""
     for model in models:
-        wanted = needs.variant(model)
-        found = parse_variant(image)
-        if wanted and found == wanted:
+        variant = needs.variant(model)
+        image_variant = parse_variant(image)
+        if variant and image_variant == variant:
             yield Check("image", "ok", f"{model.name} needs an engine, which {image} of {name} has")
-        elif wanted and found:
-            text = f"{model.name} needs the variant {wanted} of NVIDIA's image; {name} runs {image}"
-            yield Check("image", "missing", text, f"image: {{tag: YY.MM-{wanted}}} (docs/llm.md names one)")
-        elif wanted:
+        elif variant and image_variant:
+            text = f"{model.name} needs the variant {variant} of NVIDIA's image; {name} runs {image}"
+            yield Check("image", "missing", text, f"image: {{tag: YY.MM-{variant}}} (docs/llm.md names one)")
+        elif variant:
             yield Check("image", "unchecked", f"{model.name} needs an engine: {image} of {name} has to have it")
 
 
-def drivers(cluster: Cluster, environment: Environment, project: Path, made: Rendered) -> Iterator[Check]:
+def drivers(cluster: Cluster, environment: Environment, project: Path, rendered: Rendered) -> Iterator[Check]:
     """Hold models of our backend against the nodes on which their pods may run, as far as those are labelled."""
-    for workload, spec, _, models in _servers(environment, project, made):
+    for workload, spec, _, models in _servers(environment, project, rendered):
         names = [model.name for model in models if model.served.backend == backends.TRITONKIT_ONNXRUNTIME]
         if not names:
             continue
@@ -118,12 +118,14 @@ def drivers(cluster: Cluster, environment: Environment, project: Path, made: Ren
             yield Check("driver", state, f"{', '.join(names)} cannot run on {count}: on {name} {text}", fix)
 
 
-def _servers(where: Environment, project: Path, made: Rendered) -> Iterator[tuple[Object, Object, Object, list[Model]]]:
+def _servers(
+    where: Environment, project: Path, rendered: Rendered
+) -> Iterator[tuple[Object, Object, Object, list[Model]]]:
     """Each object whose pods serve models of the repository: itself, the pods' spec, Triton's container, the models."""
     if not where.deploy.publish:
         return
     repository = contents.read(project / environment.repository(where), Options())
-    for workload, spec in chart.pods(made.objects):
+    for workload, spec in chart.pods(rendered.objects):
         for container in spec["containers"]:
             if container["name"] == _SERVER:
                 yield workload, spec, container, _loaded(container, repository)

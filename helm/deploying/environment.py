@@ -99,7 +99,7 @@ def load(name: str) -> Environment:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read: {error}", "correct it at that line") from error
     try:
-        said = _File.model_validate(data if data is not None else {})
+        file = _File.model_validate(data if data is not None else {})
     except ValidationError as error:
         first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")  # may be what is missing
         where = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -110,7 +110,7 @@ def load(name: str) -> Environment:
         keys = [_camel(key) for key in Deploy.model_fields] if len(first["loc"]) > 1 else list(_File.model_fields)
         near = closest(str(first["loc"][-1]), keys) if first["type"] == "extra_forbidden" else ""
         raise InputError(f"{path}: {where}: {first['msg']}{did_you_mean([near] if near else [])}", fix) from error
-    return Environment(path.stem, path, said.deploy, said.values or {})
+    return Environment(path.stem, path, file.deploy, file.values or {})
 
 
 def target(environment: Environment) -> Target:

@@ -32,16 +32,16 @@ def check(name: str, spec: Object, nodes: Sequence[Object], on_demand: bool) -> 
         nodes: Those that it may run on.
         on_demand: A cluster autoscaler adds nodes, larger ones perhaps.
     """
-    wanted = requests(spec)
+    needed = requests(spec)
     rooms = [(str(node["metadata"]["name"]), room) for node in nodes if (room := _allocatable(node))]
-    if not rooms or not any(wanted.values()):
+    if not rooms or not any(needed.values()):
         return None
-    if any(all(room[resource] >= wanted[resource] for resource in RESOURCES) for _, room in rooms):
-        return Check("room", "ok", f"{name}: {_words(wanted)} a pod, which a node has")
+    if any(all(room[resource] >= needed[resource] for resource in RESOURCES) for _, room in rooms):
+        return Check("room", "ok", f"{name}: {_words(needed)} a pod, which a node has")
     # The node that is nearest: it has most of what it lacks most.
-    largest, room = max(rooms, key=lambda pair: min(pair[1][each] / wanted[each] for each in RESOURCES if wanted[each]))
+    largest, room = max(rooms, key=lambda pair: min(pair[1][each] / needed[each] for each in RESOURCES if needed[each]))
     text = (
-        f"{name}: a pod asks for {_words(wanted)}, and no node that fits has so much for pods; "
+        f"{name}: a pod asks for {_words(needed)}, and no node that fits has so much for pods; "
         f"{largest} has {_words(room)}"
     )
     if on_demand:
@@ -79,8 +79,8 @@ def _allocatable(node: Object) -> dict[str, Decimal]:
 
 def _own(container: Object) -> dict[str, Decimal]:
     resources = container.get("resources") or {}
-    wanted = (resources.get("limits") or {}) | (resources.get("requests") or {})
-    return {resource: quantity(wanted.get(resource, 0)) for resource in RESOURCES}
+    amounts = (resources.get("limits") or {}) | (resources.get("requests") or {})
+    return {resource: quantity(amounts.get(resource, 0)) for resource in RESOURCES}
 
 
 def _words(amount: dict[str, Decimal]) -> str:

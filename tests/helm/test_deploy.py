@@ -176,8 +176,8 @@ def test_an_upgrade_that_was_killed_is_said_before_publishing_and_rolled_back(
 def test_apply_that_says_no_only_looks(run: Run, project: Path, cluster: ApiServer) -> None:
     code, said = run("deploy", "--apply=no")
     assert (code, cluster.writes, "a dry run, nothing is changed" in said) == (0, [], True)
-    assert not any(deploy.wanted(word) for word in ("", "0", "No", "FALSE", "off"))
-    assert all(deploy.wanted(word) for word in ("1", "yes", "True"))
+    assert not any(deploy.is_yes(word) for word in ("", "0", "No", "FALSE", "off"))
+    assert all(deploy.is_yes(word) for word in ("1", "yes", "True"))
 
 
 def test_apply_that_says_neither_is_refused(run: Run, cluster: ApiServer) -> None:

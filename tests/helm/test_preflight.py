@@ -353,7 +353,7 @@ def test_a_pod_that_wants_slices_is_told_what_nodes_offer() -> None:
 
 def test_an_init_container_that_builds_needs_no_second_gpu() -> None:
     builds = GPU_POD | {"initContainers": GPU_POD["containers"]}
-    assert nodes.asked(builds) == {"nvidia.com/gpu": 1}
+    assert nodes.requested_devices(builds) == {"nvidia.com/gpu": 1}
 
 
 @pytest.mark.parametrize(
