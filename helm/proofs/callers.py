@@ -83,9 +83,9 @@ def _http_client(keep: bool) -> Callable[[str], Call]:
             try:
                 connection.request("POST", _PATH, _body(number), _HEADERS)
                 answer = connection.getresponse()
-                found = _number(answer.status, answer.read())
+                output = _number(answer.status, answer.read())
                 kept = keep
-                return found
+                return output
             finally:
                 if not kept:
                     connection.close()
@@ -195,12 +195,12 @@ def run(
         progress: Told now and then how many requests were sent in all.
     """
     accounts, threads = [], []
-    for one in work:
-        protocol, make = KINDS[one.kind]
-        for _ in range(one.callers):
-            account = Account(one.name or one.kind)
+    for item in work:
+        protocol, make = KINDS[item.kind]
+        for _ in range(item.callers):
+            account = Account(item.name or item.kind)
             accounts.append(account)
-            arguments = (make, hosts[protocol], one.pause_s, over, account)
+            arguments = (make, hosts[protocol], item.pause_s, over, account)
             threads.append(threading.Thread(target=_call, args=arguments, daemon=True))
     for thread in threads:
         thread.start()
@@ -223,9 +223,9 @@ def _call(make: Callable[[str], Call], host: str, pause_s: float, over: threadin
         account.sent += 1
         start = time.perf_counter()
         try:
-            found = call(number)
-            if found != number:
-                raise RuntimeError(f"sent {number}, answered {found}")
+            answer = call(number)
+            if answer != number:
+                raise RuntimeError(f"sent {number}, answered {answer}")
         except Exception as error:  # whatever a library throws at its caller is a lost request
             account.lost.append((time.time(), pause, f"{type(error).__name__}: {error}"[:300]))
             time.sleep(0.05)
@@ -237,7 +237,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     for library in ("requests", "tritonclient.http", "tritonclient.grpc", "tritonkit_client"):
         importlib.import_module(library)  # now, while the pods start
-    said = json.loads(sys.stdin.readline())
+    order = json.loads(sys.stdin.readline())
     over = threading.Event()
 
     def listen() -> None:
@@ -250,8 +250,8 @@ def main() -> None:
         sys.stdout.write(json.dumps({"sent": sent}) + "\n")
         sys.stdout.flush()
 
-    accounts = run([Work(**one) for one in said["work"]], said["hosts"], over, progress)
-    sys.stdout.write(json.dumps({"accounts": [asdict(one) for one in accounts]}) + "\n")
+    accounts = run([Work(**item) for item in order["work"]], order["hosts"], over, progress)
+    sys.stdout.write(json.dumps({"accounts": [asdict(account) for account in accounts]}) + "\n")
     sys.stdout.flush()
     os._exit(0)  # not through the finalizers of clients whose threads, and gevent hubs, are gone
 

@@ -55,7 +55,7 @@ def load(pause_s: float, between_s: float = 0.0) -> tuple[tuple[Work, ...], ...]
     pausing = [kind for kind in KINDS if not kind.startswith("tritonkit") and kind != ONCE]
     work = [Work(kind, 2, between_s) for kind in KINDS]
     work += [Work(kind, 6, pause_s, f"{kind}, pauses to {pause_s:g} s") for kind in pausing]
-    return tuple(one for one in work if one.kind in grpc), tuple(one for one in work if one.kind not in grpc)
+    return tuple(item for item in work if item.kind in grpc), tuple(item for item in work if item.kind not in grpc)
 
 
 @dataclass
@@ -79,12 +79,12 @@ class Result:
     @property
     def sent(self) -> int:
         """Requests of all callers."""
-        return sum(one.sent for one in self.accounts)
+        return sum(account.sent for account in self.accounts)
 
     @property
     def lost(self) -> int:
         """Requests that failed."""
-        return sum(len(one.lost) for one in self.accounts)
+        return sum(len(account.lost) for account in self.accounts)
 
 
 def write_model(repository: Path) -> Path:
@@ -247,7 +247,7 @@ class Callers:
     """The processes that call."""
 
     def __init__(self, calls: Sequence[Sequence[Work]], hosts: dict[str, str]) -> None:
-        self._work = [json.dumps({"work": [vars(one) for one in work], "hosts": hosts}) for work in calls]
+        self._work = [json.dumps({"work": [vars(item) for item in work], "hosts": hosts}) for work in calls]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "GRPC_VERBOSITY": "NONE"}
         self._processes = [
             subprocess.Popen(
@@ -284,7 +284,7 @@ class Callers:
         """
         deadline = time.monotonic() + timeout_s
         while self.sent < requests:
-            if time.monotonic() > deadline or any(one.poll() is not None for one in self._processes):
+            if time.monotonic() > deadline or any(process.poll() is not None for process in self._processes):
                 raise CheckFailed(f"only {self.sent} of {requests} requests were sent", "is the machine busy?")
             time.sleep(0.05)
 
@@ -301,11 +301,11 @@ class Callers:
     def accounts(self) -> list[Account]:
         """What callers of each kind saw together, after the load."""
         kinds: dict[str, list[Account]] = {}
-        for one in self._accounts:
-            kinds.setdefault(one.kind, []).append(one)
+        for account in self._accounts:
+            kinds.setdefault(account.kind, []).append(account)
         return [
-            Account(kind, sum(one.sent for one in alike), [lost for one in alike for lost in one.lost],
-                    max(one.slowest_s for one in alike))
+            Account(kind, sum(account.sent for account in alike), [lost for account in alike for lost in account.lost],
+                    max(account.slowest_s for account in alike))
             for kind, alike in kinds.items()
         ]  # fmt: skip
 
@@ -321,11 +321,11 @@ class Callers:
     def _read(self, number: int, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            said: dict[str, Any] = json.loads(line)
-            self._sent[number] = said.get("sent", self._sent[number])
+            message: dict[str, Any] = json.loads(line)
+            self._sent[number] = message.get("sent", self._sent[number])
             self._accounts += [
-                Account(**account | {"lost": [tuple(one) for one in account["lost"]]})
-                for account in said.get("accounts", [])
+                Account(**account | {"lost": [tuple(loss) for loss in account["lost"]]})
+                for account in message.get("accounts", [])
             ]
 
 

@@ -84,19 +84,19 @@ def measure(model: str, say: Callable[[str], None], target: Target = "cpu") -> d
         "queue_delay_s": serving.max_queue_delay_us / 1e6,
         "max_queue_size": serving.max_queue_size if serving.bounded and serving.max_queue_size else QUEUE,
         "service": rows, "cv": spread, "load_s": round(statistics.median(loads), 2), "loads_s": loads,
-        "observed": [asdict(one) for one in observed], "cores": str(cores), "machine": environment.machine(),
+        "observed": [asdict(point) for point in observed], "cores": str(cores), "machine": environment.machine(),
         "load_average": os.getloadavg()[0],
     }  # fmt: skip
     measured["slowdown"] = slowdown(parse(measured | {"slowdown": 1.0}), observed)
     return measured
 
 
-def _pod(wanted: Recipe, target: Target) -> Recipe:
+def _pod(original: Recipe, target: Target) -> Recipe:
     """The recipe with one instance; on a GPU all else is as the recipe says."""
-    one = recipe.Batching(instances=1, threads=1, max_batch_size=min(MAX_BATCH, wanted.max_batch_size) or None)
+    batching = recipe.Batching(instances=1, threads=1, max_batch_size=min(MAX_BATCH, original.max_batch_size) or None)
     if target == "cuda":
-        one = wanted.batching.on(target).model_copy(update={"instances": 1, "precision": None})
-    return wanted.model_copy(update={"batching": one, "slo": None})  # without the bounds that follow from it
+        batching = original.batching.on(target).model_copy(update={"instances": 1, "precision": None})
+    return original.model_copy(update={"batching": batching, "slo": None})  # without the bounds that follow from it
 
 
 def _service(
@@ -123,7 +123,7 @@ def _service(
             rounds.append((seconds_a_batch(model, model.server, spent_s, target), model, model.server))
     waited = [count for count in callers if target == "cpu" or count > 1]
     # By what a sample takes: two rounds' mean batches differ a little.
-    fastest = {count: min(runs[count], key=lambda one: one[0] / one[2].average_batch) for count in waited}
+    fastest = {count: min(runs[count], key=lambda sample: sample[0] / sample[2].average_batch) for count in waited}
     return curve(fastest), min(_spread(model) for _, model, _ in runs[callers[0]])
 
 
@@ -158,7 +158,7 @@ def _spread(model: ModelResult) -> float:
 
 def _cpu_s(server: psutil.Process) -> float:
     """CPU time of the server and of the processes in which its models run."""
-    return sum(sum(one.cpu_times()[:2]) for one in (server, *server.children()))
+    return sum(sum(process.cpu_times()[:2]) for process in (server, *server.children()))
 
 
 def _observe(generator: Generator, rate: float, say: Callable[[str], None]) -> Observed:
@@ -179,14 +179,14 @@ def _observe(generator: Generator, rate: float, say: Callable[[str], None]) -> O
     )  # fmt: skip
 
 
-def write(path: Path, said: dict[str, Any]) -> Service:
+def write(path: Path, measurement: dict[str, Any]) -> Service:
     """Keep what was measured, whole or not at all, and read it back."""
     from proofs.service import load
 
-    atomic.write(path, (json.dumps(said, indent=2) + "\n").encode())
+    atomic.write(path, (json.dumps(measurement, indent=2) + "\n").encode())
     return load(path)
 
 
-def observed(said: dict[str, Any]) -> Sequence[Observed]:
+def observed(measurement: dict[str, Any]) -> Sequence[Observed]:
     """The rates, from the file's content."""
-    return [Observed(**one) for one in said["observed"]]
+    return [Observed(**point) for point in measurement["observed"]]

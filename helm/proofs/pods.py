@@ -42,12 +42,12 @@ def deployment(manifests: Sequence[Manifest]) -> Manifest:
     Raises:
         InputError: There is none, or more than one.
     """
-    found = [one for one in manifests if one.get("kind") == "Deployment"]
-    if len(found) != 1:
+    deployments = [manifest for manifest in manifests if manifest.get("kind") == "Deployment"]
+    if len(deployments) != 1:
         raise InputError(
-            f"{len(found)} Deployments in the manifest, one is wanted", "render an example with one variant"
+            f"{len(deployments)} Deployments in the manifest, one is wanted", "render an example with one variant"
         )
-    return found[0]
+    return deployments[0]
 
 
 @dataclass
@@ -100,7 +100,7 @@ class Pod:
         self.ports: dict[str, int] = {}
         self._numbers: dict[int, int] = {}
         self._manifests = manifests
-        self._containers: dict[str, Manifest] = {one["name"]: one for one in self.spec["containers"]}
+        self._containers: dict[str, Manifest] = {entry["name"]: entry for entry in self.spec["containers"]}
         for name, container in self._containers.items():
             _check(name, container)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -214,20 +214,20 @@ class Pod:
 
     def _user(self, name: str) -> int | None:
         """Who the front runs as, where that can be had; the embedded Triton lies in this user's own home."""
-        wanted = self._containers[name].get("securityContext", {}).get("runAsUser")
-        wanted = wanted if wanted is not None else self.spec.get("securityContext", {}).get("runAsUser")
-        return int(wanted) if name == "front" and wanted and os.geteuid() == 0 else None
+        user = self._containers[name].get("securityContext", {}).get("runAsUser")
+        user = user if user is not None else self.spec.get("securityContext", {}).get("runAsUser")
+        return int(user) if name == "front" and user and os.geteuid() == 0 else None
 
     def _environment(self, name: str) -> dict[str, str]:
-        said = {"PATH": os.pathsep.join([str(self._bin), os.environ.get("PATH", os.defpath), "/usr/sbin"])}
-        for one in self._containers[name].get("env", []):
-            value = one.get("value")
-            secret = one.get("valueFrom", {}).get("secretKeyRef")
+        variables = {"PATH": os.pathsep.join([str(self._bin), os.environ.get("PATH", os.defpath), "/usr/sbin"])}
+        for variable in self._containers[name].get("env", []):
+            value = variable.get("value")
+            secret = variable.get("valueFrom", {}).get("secretKeyRef")
             if secret:
                 value = self._data("Secret", secret["name"]).get(secret["key"])
             if value is not None:
-                said[one["name"]] = self._here(name, str(value))
-        return {"HOME": str(self.folder), "TMPDIR": str(self.folder)} | said
+                variables[variable["name"]] = self._here(name, str(value))
+        return {"HOME": str(self.folder), "TMPDIR": str(self.folder)} | variables
 
     def _choose_ports(self) -> None:
         ports = [port for container in self._containers.values() for port in container.get("ports", [])]
@@ -267,10 +267,10 @@ class Pod:
         self.folder.chmod(0o755)
 
     def _data(self, kind: str, name: str) -> dict[str, str]:
-        for one in self._manifests:
-            if name and one.get("kind") == kind and one["metadata"]["name"] == name:
-                encoded = one.get("data", {}) if kind == "Secret" else {}
-                plain = one.get("stringData", {}) if kind == "Secret" else one.get("data", {})
+        for manifest in self._manifests:
+            if name and manifest.get("kind") == kind and manifest["metadata"]["name"] == name:
+                encoded = manifest.get("data", {}) if kind == "Secret" else {}
+                plain = manifest.get("stringData", {}) if kind == "Secret" else manifest.get("data", {})
                 return dict(plain) | {key: base64.b64decode(value).decode() for key, value in encoded.items()}
         return {}
 
@@ -339,18 +339,18 @@ def _loopback(text: str) -> str:
 
 def _commands(folder: Path) -> Path:
     """A ``tritonserver`` for the PATH: the embedded one, told where its parts lie and to stay on loopback."""
-    found = runtime.find()
+    triton = runtime.find()
     backends = folder / "backends"
     backends.mkdir(parents=True)
-    (backends / "python").symlink_to(found.python_backend)
+    (backends / "python").symlink_to(triton.python_backend)
     for name, backend in runtime.BACKEND_FOLDERS.items():
         (backends / name).symlink_to(backend)
-    variables = _different(found.environment())
+    variables = _different(triton.environment())
     lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     addresses = " ".join(f"--{name}-address={HOST}" for name in ("http", "grpc", "metrics"))
     lines.append(
-        f"exec {shlex.quote(str(found.binary))} --backend-directory={shlex.quote(str(backends))} "
-        f'--cache-directory={shlex.quote(str(found.cache_directory))} "$@" {addresses}'
+        f"exec {shlex.quote(str(triton.binary))} --backend-directory={shlex.quote(str(backends))} "
+        f'--cache-directory={shlex.quote(str(triton.cache_directory))} "$@" {addresses}'
     )
     script = folder / "tritonserver"
     script.write_text("#!/bin/sh\n" + "\n".join(lines) + "\n")

@@ -112,14 +112,14 @@ def point(pod: Service, rate: float, *, seconds: float = LONG_S, seed: int = 0) 
     arrivals = np.cumsum(random.exponential(1 / rate, (LANES, most)), axis=1)
     counted = (arrivals < seconds).sum(axis=1)
     nothing = np.zeros(LANES, dtype=np.int64)
-    found = serve(pod, arrivals, counted, nothing, np.inf, random, span_s=seconds, keep=True)
-    assert found.latencies is not None
-    times = found.latencies[np.isfinite(found.latencies)] * 1000
-    waiting = float(found.waiting_s.mean() / seconds)
+    simulated = serve(pod, arrivals, counted, nothing, np.inf, random, span_s=seconds, keep=True)
+    assert simulated.latencies is not None
+    times = simulated.latencies[np.isfinite(simulated.latencies)] * 1000
+    waiting = float(simulated.waiting_s.mean() / seconds)
     return Point(
-        rate / pod.capacity, rate, float(found.in_flight_s.mean() / seconds), waiting,
-        float(found.taken.sum() / found.batches.sum()), waiting / rate * 1000,
-        float(np.percentile(times, 50)), float(np.percentile(times, 99)), float(found.busy_s.mean() / seconds),
+        rate / pod.capacity, rate, float(simulated.in_flight_s.mean() / seconds), waiting,
+        float(simulated.taken.sum() / simulated.batches.sum()), waiting / rate * 1000,
+        float(np.percentile(times, 50)), float(np.percentile(times, 99)), float(simulated.busy_s.mean() / seconds),
     )  # fmt: skip
 
 
