@@ -22,14 +22,14 @@ def render(values: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """The one rendered object of a kind."""
     base: dict[str, Any] = {"fullnameOverride": NAME, "models": {"uri": "s3://bucket/prefix"}, "monitoring": RULES}
     documents = rendering.documents(rendering.case(values={**base, **values}))
-    (found,) = [document for document in documents if document["kind"] == kind]
-    return found
+    (document,) = [document for document in documents if document["kind"] == kind]
+    return document
 
 
 def groups(part: str = "", **values: Any) -> list[dict[str, Any]]:
     """The rules' groups whose name ends with ``part``."""
-    found: list[dict[str, Any]] = render(values, "PrometheusRule")["spec"]["groups"]
-    return [group for group in found if group["name"].endswith(part)]
+    rule_groups: list[dict[str, Any]] = render(values, "PrometheusRule")["spec"]["groups"]
+    return [group for group in rule_groups if group["name"].endswith(part)]
 
 
 def keda(signal: str, **more: Any) -> str:
@@ -278,8 +278,8 @@ def fired(alert: str, cases: Mapping[str, Mapping[str, int]]) -> list[tuple[str,
 
 
 def test_the_error_budgets_alerts(tmp_path: Path) -> None:
-    series = {key: value for case, told in BURN.items() for key, value in failing(case, told[0], told[1]).items()}
-    expected = fired("TritonErrorBudgetBurn", {case: told[2] for case, told in BURN.items()})
+    series = {key: value for case, burn in BURN.items() for key, value in failing(case, burn[0], burn[1]).items()}
+    expected = fired("TritonErrorBudgetBurn", {case: burn[2] for case, burn in BURN.items()})
     promtool.check(tmp_path, series=series, expected=expected, groups=groups("slo"), interval="2m")
 
 
