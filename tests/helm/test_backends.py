@@ -94,7 +94,7 @@ def triton_images(rendered: Rendered) -> list[str]:
     ],
     ids=["stock", "own", "not loaded"],
 )
-def test_a_model_that_needs_more_than_nvidias_image_gets_the_tools_image_or_the_users(
+def test_a_model_beyond_nvidias_image_gets_the_tools_image_or_the_users(
     project: Path, values: dict[str, Any], image: str, state: str
 ) -> None:
     deployed, rendered, reason = render(project, values)
@@ -154,7 +154,7 @@ def test_a_language_model_is_held_against_the_images_variant(
     ],
     ids=["digest", "mirror", "module", "package of the passport"],
 )  # fmt: skip
-def test_an_image_that_is_known_to_lack_it_is_refused_by_name(
+def test_an_image_known_to_lack_a_module_is_refused_by_name(
     project: Path, module: str, values: dict[str, Any], words: str
 ) -> None:
     if module:
@@ -206,7 +206,7 @@ def test_following_the_fix_for_an_image_without_a_registry_leads_on(project: Pat
     ],
     ids=["gpu", "cpu on gpu", "one of two", "the one loaded", "gpu on cpu", "cpu", "dra"],
 )  # fmt: skip
-def test_models_for_another_device_than_their_pods_are_told(
+def test_models_for_another_device_than_their_pods_are_reported(
     project: Path, kinds: dict[str, str], values: dict[str, Any], state: str, words: str
 ) -> None:
     for name, kind in kinds.items():

@@ -71,7 +71,7 @@ def notes(**values: Any) -> str:
     return str(ran.stdout).partition("NOTES:")[2]
 
 
-def test_notes_say_what_keeps_a_first_request_or_test_from_its_goal() -> None:
+def test_notes_say_what_blocks_a_first_request_or_test() -> None:
     text = notes()
     assert "Only pods of this namespace get in" in text
     assert "tools.image.repository is still" in text
@@ -133,7 +133,7 @@ def test_the_progress_deadline_waits_for_a_node_and_its_pull() -> None:
     assert [after - before for before, after in zip(*deadlines, strict=True)] == [800, 800]
 
 
-def test_the_load_test_does_not_replace_the_models_of_the_release_that_it_is_laid_under() -> None:
+def test_the_load_test_keeps_the_models_of_the_release_below_it() -> None:
     example = rendering.CHART / "examples/values-load-test.yaml"
     (command,) = [line for line in example.read_text("utf-8").splitlines() if "helm upgrade" in line]
     files = re.findall(r"-f (\S+)", command)
@@ -142,7 +142,7 @@ def test_the_load_test_does_not_replace_the_models_of_the_release_that_it_is_lai
     assert "--reuse-values" not in command  # the example's models would win
 
 
-def test_a_cluster_that_chooses_users_itself_is_not_told_one() -> None:
+def test_a_cluster_that_chooses_users_itself_gets_no_user() -> None:
     job = {"mode": "job", "cache": {"size": "20Gi"}}
     for user, fixed in ((1000, True), (None, False)):
         documents = render(podSecurity={"user": user}, engineBuild=job)
@@ -163,7 +163,7 @@ def test_the_front_has_memory_for_its_connections() -> None:
     assert kube.quantity(front["resources"]["limits"]["memory"]) >= connections * 160 * 1024
 
 
-def test_triton_has_time_to_copy_what_nobody_copied_before_it() -> None:
+def test_triton_has_time_to_copy_models_that_no_container_copied() -> None:
     """It serves nothing, not even its liveness, before it has downloaded and loaded."""
     budgets = {}
     for fetch in (True, False):

@@ -27,7 +27,7 @@ from tritonkit.errors import CheckFailed, InputError, MissingError
 from tritonkit.publishing import Shelf, parse
 
 
-def test_without_a_cluster_a_dry_run_shows_what_it_can_and_says_what_it_could_not(run: Run, project: Path) -> None:
+def test_a_dry_run_without_a_cluster_says_what_was_not_checked(run: Run, project: Path) -> None:
     code, output = run("deploy")
     assert code == 0, output
     for words in (
@@ -100,7 +100,7 @@ def test_the_life_of_a_release(run: Run, project: Path, cluster: ApiServer) -> N
     assert (running.number, before_it.number) == (5, 2), "3 is what runs, and 4 never worked"
 
 
-def test_a_field_that_somebody_else_set_is_said_and_not_overwritten(
+def test_a_field_that_somebody_else_set_is_reported_and_not_overwritten(
     run: Run, project: Path, cluster: ApiServer
 ) -> None:
     theirs = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "triton-tritonkit-http"},
@@ -148,7 +148,7 @@ def test_ctrl_c_leaves_no_release_that_helm_refuses_to_upgrade(run: Run, project
     assert history() == []
 
 
-def test_an_upgrade_that_was_killed_is_said_before_publishing_and_rolled_back(
+def test_a_killed_upgrade_is_reported_before_publishing_and_rolled_back(
     run: Run, project: Path, cluster: ApiServer
 ) -> None:
     (project / "values.yaml").write_text(yaml.safe_dump(VALUES), encoding="utf-8")
@@ -198,7 +198,7 @@ def current(project: Path) -> str:
     return pointer.version
 
 
-def test_what_is_missing_is_said_before_anything_is_changed(run: Run, project: Path, cluster: ApiServer) -> None:
+def test_what_is_missing_is_reported_before_anything_is_changed(run: Run, project: Path, cluster: ApiServer) -> None:
     cluster.denied = {("create", "deployments"), ("patch", "services"), ("delete", "services")}
     write(project, {"extraEnvFrom": [{"secretRef": {"name": "settings"}}], "tools": {}})
     code, output = run("deploy", "--apply")
@@ -257,7 +257,7 @@ def test_a_kubeconfig_that_is_broken_is_not_called_empty(run: Run, project: Path
     assert (code, "the kubeconfig cannot be read: " in output) == (3, True)
 
 
-def test_without_helm_it_says_what_it_did_not_look_at_and_how_much_more_is_missing(
+def test_without_helm_it_says_what_was_not_checked_and_what_is_missing(
     run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none() -> Path:
@@ -277,7 +277,7 @@ def test_without_helm_it_says_what_it_did_not_look_at_and_how_much_more_is_missi
     assert environment.command(spaced, "rollback") == f"python helm/deploy.py rollback '{project / 'a b.yaml'}'"
 
 
-def test_what_would_change_cannot_be_found_out(run: Run, cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_diff_leaves_the_changes_unchecked(run: Run, cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> None:
         raise CheckFailed("kubectl diff: no", "is the program `diff` installed?")
 
@@ -297,7 +297,7 @@ def test_models_of_the_wrong_type_are_no_traceback(run: Run, project: Path) -> N
     assert (code, "at '/models/nfs'" in output) == (1, True), output
 
 
-def test_two_answers_to_where_models_are_is_one_too_many(project: Path) -> None:
+def test_two_sources_of_models_are_refused(project: Path) -> None:
     write(project, {"models": {"uri": "s3://a/b"}})
     with pytest.raises(InputError, match=r"sets deploy\.publish and values\.models\.uri"):
         models.find(environment.load(str(project / "prod.yaml")), project)

@@ -42,7 +42,7 @@ def test_a_version_that_comes_while_no_pod_runs_is_not_called_broken(
     assert annotations == ["1", None]
 
 
-def test_a_bucket_whose_scheme_was_forgotten_is_said_before_anything_else(run: Run, project: Path) -> None:
+def test_a_bucket_without_a_scheme_is_reported_before_anything_else(run: Run, project: Path) -> None:
     write(project, publish="example-models/prod")
     code, output = run("deploy")
     assert code == 2

@@ -194,7 +194,7 @@ def _until(true: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_a_balancer_sends_new_connections_elsewhere_and_leaves_the_old_ones() -> None:
+def test_a_balancer_moves_new_connections_and_leaves_the_old_ones() -> None:
     with _echo(b"first ") as first, _echo(b"second ") as second, Balancer() as balancer:
         balancer.route([first])
         with socket.create_connection((HOST, balancer.port), 10) as old:
@@ -236,7 +236,7 @@ def _ask(connection: socket.socket) -> bytes:
     return answer
 
 
-def test_what_cannot_be_run_here_is_said(tmp_path: Path) -> None:
+def test_a_manifest_that_cannot_be_run_here_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="0 Deployments"):
         pods.deployment([])
     strange = render(VALUES)

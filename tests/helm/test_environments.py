@@ -53,7 +53,7 @@ def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path: Path) -> N
         environment.load(str(path))
 
 
-def test_an_unknown_environment_is_told_which_there_are() -> None:
+def test_an_unknown_environment_is_answered_with_the_known_ones() -> None:
     with pytest.raises(InputError, match="did you mean prod"):
         environment.load("prodd")
 
@@ -91,7 +91,7 @@ def test_the_timeout_covers_one_pod_after_another_and_the_job() -> None:
     assert (chart.replicas(deployment, [hpa]), chart.replicas(deployment, [keda])) == ((2, 5), (0, 6))
 
 
-def test_the_page_has_every_key_of_an_environment_and_every_line_of_preflight() -> None:
+def test_the_page_has_every_environment_key_and_every_preflight_line() -> None:
     page = (Path(__file__).parents[2] / "docs/deploy.md").read_text(encoding="utf-8")
     keys = [field.alias for field in environment.Deploy.model_fields.values()]
     assert len(keys) > 7
@@ -103,7 +103,7 @@ def test_the_page_has_every_key_of_an_environment_and_every_line_of_preflight() 
     assert all(line in table for line in lines), lines
 
 
-def test_values_that_the_chart_does_not_have_are_answered_with_those_that_were_meant(tmp_path: Path) -> None:
+def test_unknown_values_are_answered_with_those_that_were_meant(tmp_path: Path) -> None:
     values = tmp_path / "values.yaml"
     wrong = {"modles": {}, "uri": "s3://a/b", "qqqq": 1, "autoscaling": {"maxReplica": 3, "min": 2, "keda": {"POLLINGINTERVAL": 1}},
              "variants": {"a": {"replcas": 1, "autoscaling": {"replicas": 1}}}, "service": {"http": {"nodeprot": 1}}}  # fmt: skip

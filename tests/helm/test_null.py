@@ -122,7 +122,7 @@ def umbrella(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return parent
 
 
-def test_a_parent_chart_switches_this_one_and_says_what_all_its_charts_share(umbrella: Path) -> None:
+def test_a_parent_chart_switches_this_one_and_sets_shared_globals(umbrella: Path) -> None:
     shared = {
         "imageRegistry": "mirror.example.org/hub",
         "imagePullSecrets": ["a", {"name": "b"}],

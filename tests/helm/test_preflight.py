@@ -123,7 +123,7 @@ def test_a_cluster_that_has_everything_lacks_nothing(api: ApiServer, cluster: Cl
     assert not api.writes
 
 
-def test_a_bare_cluster_is_told_everything_that_it_lacks_at_once(
+def test_a_bare_cluster_lists_everything_that_it_lacks_at_once(
     api: ApiServer, cluster: Cluster, tmp_path: Path
 ) -> None:
     api.minor = "29+"
@@ -296,7 +296,7 @@ def test_a_label_that_only_a_running_node_has_starts_none() -> None:
     assert declared.state == "note"
 
 
-def test_a_rendered_release_that_starts_no_node_is_told_before_it_is_deployed(
+def test_a_release_that_starts_no_node_is_reported_before_deployment(
     api: ApiServer, cluster: Cluster, tmp_path: Path
 ) -> None:
     where = {"context": "here", "namespace": "inference", "release": "triton", "gpuNodes": "onDemand"}
@@ -343,7 +343,7 @@ def test_nodes_whose_pool_says_the_product_lead_to_its_label() -> None:
     assert "accelerator.productLabel=cloud.google.com/gke-accelerator" in check.fix
 
 
-def test_a_pod_that_wants_slices_is_told_what_nodes_offer() -> None:
+def test_a_pod_that_wants_slices_is_answered_with_what_nodes_offer() -> None:
     limits = {"nvidia.com/mig-1g.10gb": 1}
     pod = GPU_POD | {"containers": [{"name": "triton", "resources": {"limits": limits}}]}
     (_, check) = nodes.check("D", pod, 1, [node()], on_demand=False)

@@ -128,7 +128,8 @@ def test_a_request_to_an_ensemble_counts_once(tmp_path: Path) -> None:
     signals(tmp_path, ensemble(A), {A: values}, values, ensembles=["both", "other"])
 
 
-def test_an_ensemble_that_nobody_named_counts_twice_and_so_scales_too_early_not_too_late(tmp_path: Path) -> None:
+def test_an_unnamed_ensemble_counts_twice_and_scales_too_early(tmp_path: Path) -> None:
+    """Too early is the safe side: too late would lose requests."""
     values = {"inFlightRequests": 4, "pendingRequests": 1, "queueTime": 100}
     signals(tmp_path, ensemble(A), {A: values}, values)
 
@@ -212,13 +213,14 @@ def test_with_no_pod_the_users_query_asks_for_one_and_no_more(tmp_path: Path) ->
     promtool.check(tmp_path, series={"arrivals": "_x10 0x40 0+500x40"}, expected=expected)
 
 
-def test_while_there_are_pods_a_silent_prometheus_is_no_reason_to_scale_down() -> None:
+def test_a_silent_prometheus_is_no_reason_to_scale_down() -> None:
+    """While there are pods: KEDA keeps their number when the query has no value."""
     scaled = render({"autoscaling": {"enabled": True, "kind": "keda"}}, "ScaledObject")
     assert scaled["spec"]["triggers"][0]["metadata"]["ignoreNullValues"] == "false"
     assert len(scaled["spec"]["triggers"]) == 1
 
 
-def test_the_hpa_names_the_metrics_that_the_guide_sets_up_in_prometheus_adapter(root: Path) -> None:
+def test_the_hpa_names_the_metrics_of_the_guides_prometheus_adapter(root: Path) -> None:
     """docs/monitoring.md carries prometheus-adapter's rules."""
     guide = (root / "docs/monitoring.md").read_text(encoding="utf-8")
     rules = next(

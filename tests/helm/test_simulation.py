@@ -42,7 +42,7 @@ def traffic(*stretches: tuple[float, int]) -> trace.Trace:
 @pytest.mark.parametrize(
     ("value", "replicas"), [(200, 8), (50, 2), (109, 4), (91, 4), (110, 4), (90, 4), (111, 5), (89, 4), (74, 3)]
 )
-def test_replicas_follow_the_ratio_of_value_to_target_and_a_tenth_is_tolerated(value: float, replicas: int) -> None:
+def test_replicas_follow_the_ratio_and_a_tenth_is_tolerated(value: float, replicas: int) -> None:
     assert hpa.for_pods([value] * 4, 100, 4) == replicas
     assert hpa.for_total(value * 4, 100, 4) == replicas
     assert hpa.for_value(value, 100, 4, 4) == replicas
@@ -72,7 +72,7 @@ def test_no_metric_is_no_decision() -> None:
     assert hpa.for_pods([], 100, 7, missing=7) == 7
 
 
-def test_shrinking_waits_for_the_highest_wish_of_the_window_and_growing_does_not() -> None:
+def test_shrinking_waits_for_the_windows_maximum_and_growing_does_not() -> None:
     scaler = hpa.Autoscaler(1, 100, down=hpa.Rules(300, (hpa.Policy("Percent", 100),)))
     current = scaler.decide(0, 10, 10)
     for now in range(15, 300, 15):
@@ -88,7 +88,7 @@ def test_growing_with_a_window_takes_the_lowest_wish_in_it() -> None:
     assert scaler.decide(60, 2, 6) == 6
 
 
-def test_shrinking_by_ten_percent_or_four_pods_goes_as_the_documentation_says() -> None:
+def test_shrinking_by_ten_percent_or_four_pods_follows_the_documentation() -> None:
     down = hpa.Rules(0, (hpa.Policy("Pods", 4, 60), hpa.Policy("Percent", 10, 60)))
     scaler = hpa.Autoscaler(1, 100, down=down)
     seen = [80]
@@ -98,7 +98,7 @@ def test_shrinking_by_ten_percent_or_four_pods_goes_as_the_documentation_says() 
     assert [before - after for before, after in itertools.pairwise(seen)][-4:] == [4, 4, 4, 4]  # below 40
 
 
-def test_the_slower_policy_counts_if_the_least_change_is_selected_and_none_if_disabled() -> None:
+def test_min_selects_the_slower_policy_and_disabled_selects_none() -> None:
     policies = (hpa.Policy("Pods", 4, 60), hpa.Policy("Percent", 10, 60))
     assert hpa.Autoscaler(1, 100, down=hpa.Rules(0, policies, "Min")).decide(60, 80, 10) == 76
     assert hpa.Autoscaler(1, 100, down=hpa.Rules(0, policies, "Disabled")).decide(60, 80, 10) == 80
@@ -155,7 +155,7 @@ def test_whole_seconds_add_up_to_what_the_event_simulation_says(kernel: Kernel) 
         assert np.mean(waiting[10:]) == pytest.approx(exact.waiting, rel=0.25)
 
 
-def test_an_overloaded_pod_serves_its_capacity_fills_its_queue_and_refuses_the_rest(kernel: Kernel) -> None:
+def test_an_overloaded_pod_fills_its_queue_and_refuses_the_rest(kernel: Kernel) -> None:
     random = np.random.default_rng(3)
     left, completed, lost = np.zeros(50, np.int32), 0, 0
     arrivals = np.full(50, round(1.5 * POD.capacity), np.int32)
@@ -170,7 +170,7 @@ def test_an_overloaded_pod_serves_its_capacity_fills_its_queue_and_refuses_the_r
     assert lost / 50 / 20 == pytest.approx(arrivals[0] - POD.capacity, rel=0.1)
 
 
-def test_an_overloaded_pod_carries_each_further_request_into_the_next_second(kernel: Kernel) -> None:
+def test_an_overloaded_pod_carries_further_requests_into_the_next_second(kernel: Kernel) -> None:
     random = np.random.default_rng(3)
     chance = kernel.draws(random, (400,))
     left, arrivals = np.full(400, 25, np.int32), np.full(400, round(1.13 * POD.capacity), np.int32)
@@ -335,13 +335,13 @@ def test_the_charts_defaults_are_what_the_simulation_recommends(root: Path, resu
     assert defaults["window"] == recommended["window"]
 
 
-def test_a_users_target_comes_before_the_accelerators_and_other_signals_have_their_own(root: Path) -> None:
+def test_a_users_target_wins_and_other_signals_have_their_own(root: Path) -> None:
     assert _rendered_target(root, "mig", "accelerator.mig.profile=1g.10gb") == _rendered_target(root, "gpu")
     assert _rendered_target(root, "gpu", "autoscaling.target=5") == 5
     assert _rendered_target(root, "gpu", "autoscaling.signal=queueTime") == 2
 
 
-def test_the_best_setting_of_each_kind_of_pod_costs_least_of_those_that_are_good_on_it() -> None:
+def test_the_best_setting_of_each_kind_of_pod_is_the_cheapest_good_one() -> None:
     def row(name: str, hours: float, *, bad: int = 0, good: bool = True, signal: str = choice.OUR_SIGNAL) -> choice.Row:
         return choice.Row("gpu", name, signal, 1, bad, 0, 0, hours, 0, 0, good)
 

@@ -69,7 +69,8 @@ def test_a_shadow_gets_copies_only() -> None:
     assert receivers(documents, "triton-headless") == {"triton-stable"}
 
 
-def test_a_shadow_of_everything_needs_no_percent_which_older_gateways_do_not_know() -> None:
+def test_a_shadow_of_everything_needs_no_percent() -> None:
+    """Older Gateways do not know the field."""
     documents = render(variants=TWO, gateway={**GATEWAY, "shadow": {"variant": "next"}})
     assert "percent" not in rules(documents, "HTTPRoute")["filters"][0]["requestMirror"]
 
@@ -244,7 +245,7 @@ def test_an_autoscaler_takes_metrics_and_triggers_of_ones_own() -> None:
     assert find(hpa, "HorizontalPodAutoscaler", "triton")["spec"]["metrics"] == [cpu]
 
 
-def test_the_first_pod_of_a_release_that_may_have_none_stays_until_it_was_tested() -> None:
+def test_the_first_pod_of_a_release_scaled_to_zero_stays_for_its_test() -> None:
     """KEDA's cooldownPeriod begins with the first activity, of which a new release has none."""
     zero: Document = {
         "enabled": True,
@@ -333,7 +334,7 @@ def test_the_front_says_whether_engines_are_in_use() -> None:
 
 
 @pytest.mark.parametrize(("written", "value"), [("--model-config-name=onnxruntime\n", 1), ("--x=y\n", 0), ("", 0)])
-def test_what_the_front_says_of_engines_is_what_the_init_container_wrote(
+def test_the_front_reports_the_engines_that_the_init_container_wrote(
     haproxy: str, tmp_path: Path, written: str, value: int
 ) -> None:
     """The rendered configuration in a real HAProxy."""
