@@ -132,7 +132,7 @@ Schema = dict[str, Any]
 
 @dataclass
 class Value:
-    """One key of ``values.yaml``: its path, default, and what the comments above it say."""
+    """One key of ``values.yaml``: its path, its default, and the description and ``@schema`` of its comments."""
 
     path: tuple[str, ...]
     default: Any
@@ -147,7 +147,7 @@ class Value:
         return ".".join(self.path)
 
     def leaves(self) -> Iterator[Value]:
-        """The values below that the table has a row for; itself, if nothing is below."""
+        """The values below it that have a row in the table; the value itself if there is none below."""
         if not self.children:
             yield self
         for child in self.children:
@@ -269,7 +269,7 @@ def _inferred(value: Value, annotation: Schema, path: Path) -> Schema:
 
 
 def _closed(node: Any) -> Any:
-    """``@schema`` with its forms written out, in which maps with named keys are closed to others."""
+    """Expand the forms of an ``@schema``, and close maps with named keys to other keys."""
     if isinstance(node, list):
         return [_closed(item) for item in node]
     if not isinstance(node, dict):
@@ -282,7 +282,7 @@ def _closed(node: Any) -> Any:
 
 
 def defaults_of(values: list[Value]) -> dict[str, dict[str, Any]]:
-    """What ``null`` stands for: every default by its path, those of values to which it is a choice apart."""
+    """Every default by its path: ``choices`` are values for which ``null`` is a choice, the rest are ``defaults``."""
     leaves = [leaf for top in values for leaf in top.leaves()]
     choices = {leaf.name: leaf.default for leaf in leaves if "null" in leaf.annotation.get("type", ())}
     return {"choices": choices, "defaults": {leaf.name: leaf.default for leaf in leaves if leaf.name not in choices}}
@@ -310,7 +310,7 @@ def _cell(text: str) -> str:
 
 
 def generated(chart: Path) -> dict[Path, str]:
-    """What the files that come from ``values.yaml`` should say.
+    """The content of the files that are generated from ``values.yaml``.
 
     Raises:
         InputError: ``values.yaml`` says too little, or the README has no place for its table.
@@ -332,7 +332,7 @@ def generated(chart: Path) -> dict[Path, str]:
 
 
 def drift(chart: Path) -> str:
-    """What writing would change, as a unified diff; empty if nothing."""
+    """The unified diff that writing the files would make; empty if nothing would change."""
     changes: list[str] = []
     for path, text in generated(chart).items():
         there = path.read_text(encoding="utf-8") if path.exists() else ""

@@ -25,7 +25,7 @@ _LOAD = "--load-model="
 
 
 def devices(environment: Environment, project: Path, rendered: Rendered) -> Iterator[Check]:
-    """Hold the models that each Deployment loads against its pods: whether they ask for a GPU."""
+    """Compare the models that each Deployment loads with its pods: do both use a GPU, or neither?"""
     for workload, spec, container, models in _servers(environment, project, rendered):
         name = chart.name(workload)
         by_device = {
@@ -50,7 +50,7 @@ def _rebuild(target: Target, otherwise: str) -> str:
 
 
 def _gpu_target(spec: Object) -> Target:
-    """What pods with a GPU run models by: TensorRT where they wait for engines."""
+    """The target of pods with a GPU: TensorRT where they wait for engines, else CUDA."""
     return "tensorrt" if any(container["name"] == _ENGINES for container in spec.get("initContainers", [])) else "cuda"
 
 
@@ -81,7 +81,7 @@ def images(environment: Environment, project: Path, rendered: Rendered) -> Itera
 
 
 def _engines(image: str, name: str, models: list[Model]) -> Iterator[Check]:
-    """Hold language models against their image: NVIDIA builds vLLM and TensorRT-LLM into images of their own."""
+    """Compare language models with their image: NVIDIA builds vLLM and TensorRT-LLM into separate images."""
     for model in models:
         variant = needs.variant(model)
         image_variant = parse_variant(image)
@@ -95,7 +95,7 @@ def _engines(image: str, name: str, models: list[Model]) -> Iterator[Check]:
 
 
 def drivers(cluster: Cluster, environment: Environment, project: Path, rendered: Rendered) -> Iterator[Check]:
-    """Hold models of our backend against the nodes on which their pods may run, as far as those are labelled."""
+    """Compare models of our backend with the drivers of the nodes that may run their pods, where labels tell them."""
     for workload, spec, _, models in _servers(environment, project, rendered):
         names = [model.name for model in models if model.served.backend == backends.TRITONKIT_ONNXRUNTIME]
         if not names:
@@ -121,7 +121,7 @@ def drivers(cluster: Cluster, environment: Environment, project: Path, rendered:
 def _servers(
     where: Environment, project: Path, rendered: Rendered
 ) -> Iterator[tuple[Object, Object, Object, list[Model]]]:
-    """Each object whose pods serve models of the repository: itself, the pods' spec, Triton's container, the models."""
+    """Each workload that serves models of the repository, with its pods' spec, Triton's container and the models."""
     if not where.deploy.publish:
         return
     repository = contents.read(project / environment.repository(where), Options())
@@ -132,7 +132,7 @@ def _servers(
 
 
 def _loaded(container: Object, repository: Repository) -> list[Model]:
-    """The models that a server loads: those that it names with the steps of its ensembles, or all."""
+    """The models that a server loads: the named ones and the steps of their ensembles, or all if none is named."""
     words = [str(word) for word in (*container.get("command", []), *container.get("args", []))]
     waiting = [word.removeprefix(_LOAD) for word in words if word.startswith(_LOAD)] or list(repository.models)
     loaded: dict[str, Model] = {}

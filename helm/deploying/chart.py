@@ -26,8 +26,8 @@ class Rendered:
     """A manifest.
 
     Attributes:
-        text: As helm printed it, hooks left out.
-        objects: The same, parsed.
+        text: helm's output without hooks.
+        objects: The objects in that text.
         hooks: Objects of hooks: the pod of ``helm test``.
     """
 
@@ -44,10 +44,10 @@ def about() -> Object:
 def prove(
     helm: Path, release: str, namespace: str, files: Sequence[Path], kubernetes: str
 ) -> tuple[list[Check], Rendered | None]:
-    """Lint the chart with these values, render it, hold it against the schemas of a Kubernetes version.
+    """Lint the chart with these values, render it, and validate it with the schemas of a Kubernetes version.
 
     Returns:
-        What was found, and the manifest; None if there is none.
+        The checks, and the manifest; None if the chart does not render.
     """
     values = [word for file in files for word in ("--values", str(file))]
     version = ["--kube-version", f"{kubernetes}.0"]
@@ -81,7 +81,7 @@ def _lint(done: subprocess.CompletedProcess[str]) -> Check:
 
 
 def _reason(stderr: str) -> str:
-    """What the chart's own refusals say, without helm's wrapping."""
+    """The chart's own refusals, without helm's wrapping."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("Error: execution error", "Use --debug"))]
     return "\n".join(misspelt.explain(line, CHART) for line in kept) or stderr.strip()
@@ -98,7 +98,7 @@ def _schemas(rendered: Rendered, kubernetes: str) -> Check:
 
 
 def split(text: str) -> Rendered:
-    """helm's output as a manifest and its hooks."""
+    """Split helm's output into a manifest and its hooks."""
     kept, objects, hooks = [], [], []
     for document in f"\n{text}".split("\n---\n"):
         obj = yaml.safe_load(document)
@@ -143,7 +143,7 @@ def name(obj: Object) -> str:
 
 
 def as_stream(objects: Sequence[Object]) -> str:
-    """Objects as kubectl takes them on standard input, each validated as what it is.
+    """Objects as a stream for kubectl's standard input.
 
     The stream begins as YAML: older kubectls (1.32) take one that begins with a brace for JSON, and refuse its ``---``.
     """

@@ -22,7 +22,7 @@ _TIMEOUT_S = 15  # of one request; an API server that needs longer to answer a r
 
 
 class Forbidden(CheckFailed):
-    """The cluster answers, and does not let this user do that."""
+    """The cluster answers, and this user lacks the permission."""
 
 
 class Unreachable(MissingError):
@@ -51,10 +51,10 @@ class Cluster:
 
     @cached_property
     def contexts(self) -> dict[str, str]:
-        """What the kubeconfig has: the contexts' names, and the addresses of their API servers.
+        """The kubeconfig's contexts: their names, and the addresses of their API servers.
 
         Raises:
-            Unreachable: It cannot be read.
+            Unreachable: The kubeconfig cannot be read.
         """
         command = [str(self.kubectl), "config", "view", "-o", "json"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -69,7 +69,7 @@ class Cluster:
         }
 
     def run(self, *arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
-        """One command of kubectl, whatever its exit code."""
+        """Run one command of kubectl, whatever its exit code."""
         command = [
             str(self.kubectl), f"--context={self.context}", f"--namespace={self.namespace}",
             f"--request-timeout={_TIMEOUT_S}s", *arguments,
@@ -77,10 +77,10 @@ class Cluster:
         return subprocess.run(command, capture_output=True, text=True, input=given, check=False)
 
     def ask(self, *arguments: str, given: str | None = None) -> str | None:
-        """What a command prints; None if what it asks for does not exist.
+        """The output of a command; None if the object or kind does not exist.
 
         Raises:
-            Forbidden: This user may not ask that.
+            Forbidden: This user lacks the permission.
             Unreachable: The cluster does not answer.
         """
         done = self.run(*arguments, given=given)
@@ -109,7 +109,7 @@ class Cluster:
         """The API server's version, ``1.34``.
 
         Raises:
-            Unreachable: It does not answer.
+            Unreachable: The API server does not answer.
         """
         version = json.loads(self.ask("version", "-o", "json") or "{}").get("serverVersion")
         if not version:

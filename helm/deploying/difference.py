@@ -1,4 +1,4 @@
-"""What a release would change in a cluster, as the API server says after trying it.
+"""What a release would change in a cluster, as the API server reports after a dry run.
 
 helm 4 applies on the server's side as the field manager ``helm``. ``kubectl diff --server-side`` under the same name
 sends the same requests as dry runs, so defaults, other managers' fields and fields that would go are all in its answer.
@@ -26,7 +26,7 @@ _FORCED = ("--server-side", f"--field-manager={_MANAGER}", "--force-conflicts")
 
 @dataclass(frozen=True)
 class Difference:
-    """Names of objects, ``Deployment triton``, by what would happen to them.
+    """Names of objects, such as ``Deployment triton``, by what would happen to them.
 
     Attributes:
         text: The changes as a unified diff, Secrets masked by kubectl.
@@ -40,7 +40,7 @@ class Difference:
 
 
 def attempt(cluster: Cluster, release: str, rendered: Rendered) -> Check:
-    """Let the API server try the manifest: strict schemas, admission, quotas, and fields that others own."""
+    """Send the manifest as a dry run: the API server checks schemas, admission, quotas and fields that others own."""
     owned = chart.as_stream([_owned(obj, release, cluster.namespace) for obj in rendered.objects])
     done = cluster.run(
         "apply", "--server-side", "--dry-run=server", "--validate=strict", f"--field-manager={_MANAGER}", "-f", "-",
@@ -60,12 +60,12 @@ def attempt(cluster: Cluster, release: str, rendered: Rendered) -> Check:
 
 
 def find(cluster: Cluster, helm: Path, release: str, rendered: Rendered) -> Difference:
-    """What would change, if the API server takes the manifest.
+    """Find what would change if the API server took the manifest.
 
     Raises:
         Unreachable: The cluster does not answer.
         Forbidden: This user may not read the release's objects.
-        CheckFailed: The API server does not take it.
+        CheckFailed: The API server refuses the manifest.
     """
     names = [chart.name(obj) for obj in rendered.objects]
     live = {chart.name(obj) for obj in _live(cluster, rendered)}
@@ -80,7 +80,7 @@ def find(cluster: Cluster, helm: Path, release: str, rendered: Rendered) -> Diff
 
 
 def _readable(text: str) -> str:
-    """Without the names and times of kubectl's temporary files."""
+    """Remove the names and times of kubectl's temporary files."""
     kept = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("diff "))
     return re.sub(r"^(---|\+\+\+) \S*/(\S+)\t.*$", r"\1 \2", kept, flags=re.MULTILINE)
 
@@ -93,7 +93,7 @@ def _diff(cluster: Cluster, owned: list[Object]) -> str:
 
 
 def _owned(obj: Object, release: str, namespace: str) -> Object:
-    """An object with the annotations that helm adds when it applies it; without them all would seem to change."""
+    """An object with the annotations that helm adds when it applies it; without them every object would differ."""
     own_annotations = obj["metadata"].get("annotations") or {}
     owner = {"meta.helm.sh/release-name": release, "meta.helm.sh/release-namespace": namespace}
     return obj | {"metadata": obj["metadata"] | {"annotations": own_annotations | owner}}
@@ -109,7 +109,7 @@ def _live(cluster: Cluster, rendered: Rendered) -> list[Object]:
 
 
 def _deployed(cluster: Cluster, helm: Path, release: str) -> list[str]:
-    """What the release's manifest has now; nothing if there is no release."""
+    """The names of the release's objects now; empty if there is no release."""
     done = subprocess.run(
         [str(helm), "get", "manifest", release, "--namespace", cluster.namespace, "--kube-context", cluster.context],
         capture_output=True, text=True, check=False,
@@ -118,7 +118,7 @@ def _deployed(cluster: Cluster, helm: Path, release: str) -> list[str]:
 
 
 def _touched(text: str, rendered: Rendered) -> set[str]:
-    """kubectl names its files ``GROUP.VERSION.KIND.NAMESPACE.NAME``."""
+    """The names of the objects in a diff, whose files kubectl names ``GROUP.VERSION.KIND.NAMESPACE.NAME``."""
     files = re.findall(r"^diff .*/(\S+)$", text, re.MULTILINE)
     ends = {chart.name(obj): (f".{obj['kind']}.", f".{obj['metadata']['name']}") for obj in rendered.objects}
     return {name for name, (kind, end) in ends.items() if any(kind in file and file.endswith(end) for file in files)}

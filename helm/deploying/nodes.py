@@ -33,7 +33,7 @@ POOL_PRODUCTS = {
 def check(
     name: str, spec: Object, pods: int, nodes: Sequence[Object], on_demand: bool, pool_labels: Collection[str] = ()
 ) -> list[Check]:
-    """GPU nodes and device plugin for the pods of one object.
+    """Check GPU nodes and device plugin for the pods of one object.
 
     Args:
         name: The object's name, for the sentences.
@@ -82,7 +82,7 @@ def driver(node: Object) -> tuple[str, tuple[int, int] | None]:
 
 
 def requested_devices(spec: Object) -> dict[str, int]:
-    """The devices that a pod asks for: ``{"nvidia.com/gpu": 1}``."""
+    """The devices that a pod requests: ``{"nvidia.com/gpu": 1}``."""
     return dict(at_once(spec, _limits))
 
 

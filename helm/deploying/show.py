@@ -1,4 +1,4 @@
-"""Prints what was found, for a person who sees this release for the first time."""
+"""Prints checks and changes for a person who sees this release for the first time."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _MOST_LINES = 200  # of a diff on a terminal; the file has all
 
 
 def say(text: str) -> None:
-    """One line, as it is."""
+    """Print one line without markup."""
     out.print(escape(text), soft_wrap=True)
 
 
 def title(text: str) -> None:
-    """The head of a part."""
+    """Print the title of a section."""
     out.print(f"\n[bold]{escape(text)}[/]", soft_wrap=True)
 
 
 def head(environment: Environment, models: Models, apply: bool) -> None:
-    """What would be deployed, from what, to where."""
+    """Print what would be deployed, from which models, to which cluster."""
     about, where = chart.about(), environment.deploy
     going = "to" if apply else "would go to"
     out.print(f"[bold]deploy {escape(environment.name)}[/]" + ("" if apply else ": a dry run, nothing is changed"))
@@ -50,7 +50,7 @@ def head(environment: Environment, models: Models, apply: bool) -> None:
 
 
 def checks(name: str, findings: Sequence[Check]) -> None:
-    """A part of findings."""
+    """Print a section of checks, with the fix below each that is not ok."""
     title(name)
     wide = max((len(check.name) for check in findings), default=0)
     for check in findings:
@@ -63,14 +63,14 @@ def checks(name: str, findings: Sequence[Check]) -> None:
 
 
 def listed(rendered: Rendered) -> None:
-    """Everything that the manifest has, where no cluster says what of it is new."""
+    """Print all objects of the manifest, for when no cluster says which of them are new."""
     title("objects (which of them are new is not known)")
     for obj in rendered.objects:
         say(f"  {described(obj, rendered.objects)}")
 
 
 def changes(rendered: Rendered, difference: Difference) -> None:
-    """What would happen to each object."""
+    """Print what would happen to each object."""
     by_name = {chart.name(obj): obj for obj in rendered.objects}
     title("changes in the cluster")
     for word, names in (("create", difference.created), ("change", difference.changed)):
@@ -83,7 +83,7 @@ def changes(rendered: Rendered, difference: Difference) -> None:
 
 
 def diff(text: str, file: str) -> None:
-    """Changes of objects that are there, line by line."""
+    """Print the changes to existing objects, line by line."""
     lines = text.splitlines()
     title(f"diff ({file})")
     for line in lines[:_MOST_LINES]:

@@ -31,7 +31,7 @@ KUBECTL_MINOR = 30  # the oldest Kubernetes that the chart supports is 1.30
 
 
 def helm() -> Path:
-    """A ``helm`` of version 4.
+    """The path of a ``helm`` of version 4.
 
     Raises:
         MissingError: There is none, and none can be fetched.
@@ -40,7 +40,7 @@ def helm() -> Path:
 
 
 def kubectl() -> Path:
-    """A ``kubectl`` that is not older than the oldest cluster that the chart supports.
+    """The path of a ``kubectl`` that is not older than the oldest cluster that the chart supports.
 
     Raises:
         MissingError: There is none, and none can be fetched.

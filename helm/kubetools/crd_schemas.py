@@ -100,7 +100,7 @@ class Package:
 
 
 def _checks(body: str, enums: dict[str, list[str]]) -> Schema:
-    """What a compiled function checks by itself: the keyword and its parameter stand in each error that it may make."""
+    """The schema that a compiled function checks by itself, read from the keyword and parameter of each error."""
     schema: Schema = {}
     if kinds := re.findall(r'keyword:"type",params:\{type:"(\w+)"', body):
         schema["type"] = kinds[0]
@@ -135,7 +135,7 @@ def _download(package: str, into: Path) -> Path:
 
 
 def main() -> int:
-    """Write every schema again."""
+    """Write all schemas anew."""
     for package, (prefix, kinds) in PACKAGES.items():
         with tempfile.TemporaryDirectory() as place:
             folder = _download(package, Path(place))

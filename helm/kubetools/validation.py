@@ -25,7 +25,7 @@ Document = dict[str, Any]
 
 
 def errors(documents: Iterable[Document], kubernetes: str = VERSIONS[-1]) -> list[str]:
-    """What the schemas have against ``documents``, one sentence each; of foreign kinds nothing.
+    """The errors of ``documents`` against the schemas, one sentence each; foreign kinds are skipped.
 
     Args:
         documents: Manifests, as parsed.

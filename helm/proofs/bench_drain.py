@@ -86,7 +86,7 @@ PARTS = (
 
 
 def main() -> int:
-    """Measure what was asked for and print it; 1 if a request was lost that should not be."""
+    """Measure the chosen parts and print them; 1 if a request was lost that should not be."""
     return ended(_main)
 
 
@@ -134,7 +134,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _drain_seconds(manifests: Sequence[Manifest]) -> float:
-    """What the front's configuration says: ``hard-stop-after``."""
+    """``hard-stop-after`` of the front's configuration."""
     text = next(manifest["data"]["haproxy.cfg"] for manifest in manifests if "haproxy.cfg" in manifest.get("data", {}))
     return float(text.split("hard-stop-after ")[1].split("s")[0])
 

@@ -1,4 +1,4 @@
-"""Clients of every kind that send numbered requests and keep account of what came back, in a process of their own.
+"""Clients of every kind that send numbered requests and count the answers, in a process of their own.
 
 A request is lost when an error reaches the code that called, or when the answer is not the number that was sent. The
 plain clients know nothing of tritonkit and never send again; what their libraries do by themselves they may do.
@@ -31,12 +31,12 @@ _PATH = f"/v2/models/{MODEL}/infer"
 
 @dataclass
 class Account:
-    """What one caller saw.
+    """The requests of one caller, and those it lost.
 
     Attributes:
         kind: Which client; the name of its work.
         sent: Requests begun.
-        lost: When (``time.time()``), after how many seconds of pause, and what the caller was told.
+        lost: Of each lost request the time (``time.time()``), the seconds of pause before it, and the error.
         slowest_s: The longest request.
     """
 
@@ -48,13 +48,13 @@ class Account:
 
 @dataclass(frozen=True)
 class Work:
-    """Who calls, and how.
+    """One kind of client, how many of them call, and how often.
 
     Attributes:
         kind: A key of ``KINDS``.
         callers: Threads; each has a client, and so a connection, of its own.
-        pause_s: The longest pause between two requests; each is drawn evenly from 0 to it. 0: none at all.
-        name: What the account is called; the kind if not given.
+        pause_s: The longest pause between two requests; each pause is drawn evenly from 0 to it. 0: no pauses.
+        name: The account's name; the kind if not given.
     """
 
     kind: str
@@ -186,13 +186,13 @@ KINDS: dict[str, tuple[str, Callable[[str], Call]]] = {
 def run(
     work: list[Work], hosts: dict[str, str], over: threading.Event, progress: Callable[[int], None]
 ) -> list[Account]:
-    """Call until told that it is over.
+    """Send requests until ``over`` is set.
 
     Args:
-        work: Who calls.
+        work: The callers.
         hosts: ``host:port`` by protocol.
-        over: Set when callers shall stop.
-        progress: Told now and then how many requests were sent in all.
+        over: Set when callers must stop.
+        progress: Called repeatedly with the number of requests sent so far.
     """
     accounts, threads = [], []
     for item in work:
@@ -233,7 +233,7 @@ def _call(make: Callable[[str], Call], host: str, pause_s: float, over: threadin
 
 
 def main() -> None:
-    """Read work and hosts from the first line of standard input; stop at its end; say what was seen."""
+    """Read work and hosts from the first line of standard input; stop at its end; print the accounts."""
     warnings.simplefilter("ignore")
     for library in ("requests", "tritonclient.http", "tritonclient.grpc", "tritonkit_client"):
         importlib.import_module(library)  # now, while the pods start

@@ -80,7 +80,7 @@ def _measure(pod: Pod, protocol: str, size: str, count: int, requests: int) -> C
 
 
 def _round(roads: Mapping[str, Callable[[], object]], requests: int) -> dict[str, float]:
-    """Each road's median in seconds; which one comes first changes from request to request."""
+    """Each road's median in seconds; their order is drawn anew for each request."""
     times: dict[str, list[float]] = {name: [] for name in roads}
     order = list(roads.items())
     for _ in range(requests):

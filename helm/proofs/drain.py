@@ -45,10 +45,10 @@ output { name: "y" data_type: TYPE_INT32 dims: [-1] }
 
 
 def load(pause_s: float, between_s: float = 0.0) -> tuple[tuple[Work, ...], ...]:
-    """Every kind of client, and the plain ones that keep connections once more with pauses; by process.
+    """Every kind of client, and again with pauses the plain ones that keep connections; by process.
 
     Args:
-        pause_s: The longest pause of those that pause.
+        pause_s: The longest pause of the clients that pause.
         between_s: The longest wait of the others between two requests, which bounds how much load they are.
     """
     grpc = [kind for kind, (protocol, _) in KINDS.items() if protocol == "grpc"] + ["tritonkit_client http"]
@@ -60,12 +60,12 @@ def load(pause_s: float, between_s: float = 0.0) -> tuple[tuple[Work, ...], ...]
 
 @dataclass
 class Result:
-    """What a rolling restart did.
+    """The outcome of a rolling restart.
 
     Attributes:
-        accounts: One for each kind of caller.
+        accounts: One account for each kind of caller.
         ended: How each replaced pod ended, in order.
-        deleted_at: When (``time.time()``) each was deleted.
+        deleted_at: The time (``time.time()``) at which each was deleted.
         took_s: From the first change until the last old pod was gone.
         refused: Connections that found nobody listening.
     """
@@ -88,7 +88,7 @@ class Result:
 
 
 def write_model(repository: Path) -> Path:
-    """The model that is called: it answers with what it was sent."""
+    """Write the model that is called: its output is its input."""
     (repository / MODEL / "1").mkdir(parents=True)
     (repository / MODEL / "1/model.py").write_text(_CODE)
     (repository / MODEL / "config.pbtxt").write_text(_CONFIG)
@@ -112,7 +112,7 @@ def rolling_restart(
         requests: The load goes on until this many were sent and the restart is over.
         replaced: How many of the two pods are replaced.
         propagation_s: From a pod's deletion until the service sends it no new connection.
-        say: Told what happens.
+        say: Called with each step, as a sentence.
 
     Raises:
         CheckFailed: A pod did not become ready, or the requests were not sent in time.
@@ -163,7 +163,7 @@ class _Restart:
         self.surge = str(strategy.get("rollingUpdate", {}).get("maxSurge", "25%")) not in ("0", "0%")
 
     def start(self) -> Pod:
-        """One more pod; it is not ready yet."""
+        """Start one more pod; it is not ready yet."""
         pod = Pod(self.manifests, self.repository, self.folder / f"pod-{len(self._pods)}")
         self._pods.append(pod)
         return pod.start()
@@ -174,7 +174,7 @@ class _Restart:
         self.service.add(pod)
 
     def replace(self, old: Pod) -> None:
-        """One pod for another."""
+        """Replace one pod by a new one."""
         if self.surge:
             self.admit(self.start())
         self.say(f"pod {len(self.deleted_at) + 1} is deleted" + (", its successor is ready" if self.surge else ""))
@@ -219,7 +219,7 @@ class Service:
         return sum(balancer.refused for balancer in self._balancers.values())
 
     def add(self, pod: Pod) -> None:
-        """New connections go to this pod too."""
+        """Send new connections to this pod too."""
         self._pods.append(pod)
         self._route()
 
@@ -280,7 +280,7 @@ class Callers:
         """Block until so many requests were sent.
 
         Raises:
-            CheckFailed: They were not, in that time.
+            CheckFailed: Fewer requests were sent in that time.
         """
         deadline = time.monotonic() + timeout_s
         while self.sent < requests:
@@ -299,7 +299,7 @@ class Callers:
             raise CheckFailed("a process of callers failed", "read what it said above")
 
     def accounts(self) -> list[Account]:
-        """What callers of each kind saw together, after the load."""
+        """One account for each kind of caller, after the load."""
         kinds: dict[str, list[Account]] = {}
         for account in self._accounts:
             kinds.setdefault(account.kind, []).append(account)

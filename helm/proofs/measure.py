@@ -43,15 +43,15 @@ PAUSES_S = (0.0, 2.0, 5.0, 10.0)  # before each try of a run; another where the 
 
 
 def measure(model: str, say: Callable[[str], None], target: Target = "cpu") -> dict[str, Any]:
-    """All of it, as :func:`proofs.service.load` reads it; some three minutes.
+    """Measure a pod, in the form that :func:`proofs.service.load` reads; takes some three minutes.
 
     Args:
         model: A recipe's name in ``build/recipes``, or its file.
-        say: Is told what happens.
+        say: Called with each step, as a sentence.
         target: What the pod runs on.
 
     Raises:
-        InputError: There is no such recipe, or only one core.
+        InputError: The recipe does not exist, or this machine has only one core.
         CheckFailed: The server does not start.
     """
     path = recipe_path(model)
@@ -131,8 +131,8 @@ def seconds_a_batch(model: ModelResult, side: ServerSide, cpu_s: float, target: 
     """Seconds from batch to batch of a saturated pod.
 
     Args:
-        model: What the generator saw.
-        side: What the server counted.
+        model: The generator's result.
+        side: The server's counters.
         cpu_s: CPU time of the server in that time.
         target: What the pod runs on.
     """
@@ -140,7 +140,7 @@ def seconds_a_batch(model: ModelResult, side: ServerSide, cpu_s: float, target: 
 
 
 def curve(fastest: Mapping[int, tuple[float, ModelResult, ServerSide]]) -> list[dict[str, float]]:
-    """Batch size to seconds: rows that rise in both, from what each number of callers came to."""
+    """Seconds by batch size: the rows, one for a number of callers, that rise in both."""
     rows: list[dict[str, float]] = []
     for count, (seconds, model, side) in fastest.items():
         if not rows or (side.average_batch > rows[-1]["batch"] + 0.3 and seconds > rows[-1]["seconds"]):
@@ -180,7 +180,7 @@ def _observe(generator: Generator, rate: float, say: Callable[[str], None]) -> O
 
 
 def write(path: Path, measurement: dict[str, Any]) -> Service:
-    """Keep what was measured, whole or not at all, and read it back."""
+    """Write a measurement atomically, and read it back."""
     from proofs.service import load
 
     atomic.write(path, (json.dumps(measurement, indent=2) + "\n").encode())
@@ -188,5 +188,5 @@ def write(path: Path, measurement: dict[str, Any]) -> Service:
 
 
 def observed(measurement: dict[str, Any]) -> Sequence[Observed]:
-    """The rates, from the file's content."""
+    """The measured rates of a measurement."""
     return [Observed(**point) for point in measurement["observed"]]

@@ -38,14 +38,14 @@ def render(
     played: Mapping[str, tuple[Sequence[Row], Sequence[Outcome]]], checks: Mapping[str, Sequence[steady.Check]],
     command: str, created: str, facts: Mapping[str, str],
 ) -> str:  # fmt: skip
-    """The page.
+    """Render the page.
 
     Args:
-        played: Of each kind of pod, rows and days.
+        played: Rows and days of each kind of pod.
         checks: Of each kind that was measured, a real pod beside the simulation.
-        command: What made it.
+        command: The command that made it.
         created: ISO time.
-        facts: About the machine.
+        facts: Facts about the machine.
     """
     rows = [row for kind_rows, _ in played.values() for row in kind_rows]
     best = choice.best(rows)
@@ -64,7 +64,7 @@ def render(
 
 
 def headline(rows: Sequence[Row], best: Mapping[str, str]) -> Headline:
-    """What is best, and what it costs."""
+    """The best settings, and what they cost."""
     minutes = choice.DAYS * 1440
     why = [
         f"{TITLES[row.kind]}: {page.counted(row.bad_minutes, 'bad minute')} of {minutes:,}, {row.pod_hours:.0f} "
@@ -82,7 +82,7 @@ def next_steps(
     """What to set in the chart, what fewer bad minutes would cost, and what to measure again.
 
     Args:
-        rows: Of all kinds of pod.
+        rows: Rows of all kinds of pod.
         best: Each kind's best setting, by name.
         checks: Of each kind that was measured, a real pod beside the simulation.
     """
@@ -111,7 +111,7 @@ def next_steps(
 
 
 def _setting(rows: Sequence[Row], name: str) -> list[str]:
-    """What one kind of pod's rows say: its target, and a safer one with its price."""
+    """The advice for one kind of pod: its target, and a safer one with its price."""
     row = next(row for row in rows if row.name == name)
     title, chosen = TITLES[row.kind], f"`autoscaling: {{enabled: true, signal: {row.signal}, target: {row.target:g}}}`"
     texts = [f"{title}: {chosen} in the environment's values, then `make deploy`."]

@@ -37,10 +37,10 @@ STOP_SIGNALS = {"front": signal.SIGUSR1}
 
 
 def deployment(manifests: Sequence[Manifest]) -> Manifest:
-    """The one Deployment among rendered documents.
+    """The only Deployment among rendered documents.
 
     Raises:
-        InputError: There is none, or more than one.
+        InputError: The documents have no Deployment, or more than one.
     """
     deployments = [manifest for manifest in manifests if manifest.get("kind") == "Deployment"]
     if len(deployments) != 1:
@@ -86,9 +86,9 @@ class Pod:
     """One pod of a Deployment.
 
     Args:
-        manifests: Everything that was rendered.
-        repository: What the pod finds at its volume claim.
-        folder: Where its files and logs go.
+        manifests: The rendered documents.
+        repository: The folder behind the pod's volume claim.
+        folder: The folder of its files and logs.
 
     Raises:
         InputError: A container has no command, or a probe or hook of a kind that is not known here.
@@ -151,12 +151,12 @@ class Pod:
             time.sleep(0.05)
 
     def log(self, container: str) -> str:
-        """The end of what a container wrote."""
+        """The end of a container's log."""
         path = self.folder / f"{container}.log"
         return path.read_text(errors="replace")[-2000:] if path.exists() else ""
 
     def terminate(self) -> Ended:
-        """What a kubelet does with a deleted pod; every container's hook and signal run beside the others'."""
+        """End the pod as a kubelet ends a deleted one: hooks and signals of all containers run in parallel."""
         self._ending.set()
         ended, start = Ended(), time.monotonic()
         threads = [
@@ -213,7 +213,7 @@ class Pod:
         )  # fmt: skip
 
     def _user(self, name: str) -> int | None:
-        """Who the front runs as, where that can be had; the embedded Triton lies in this user's own home."""
+        """The user id of the front, if this process may change it; the embedded Triton lies in this user's own home."""
         user = self._containers[name].get("securityContext", {}).get("runAsUser")
         user = user if user is not None else self.spec.get("securityContext", {}).get("runAsUser")
         return int(user) if name == "front" and user and os.geteuid() == 0 else None
@@ -243,7 +243,7 @@ class Pod:
         return self._port.sub(lambda match: str(self._numbers[int(match[1])]), text)
 
     def _here(self, name: str, word: str) -> str:
-        """A word of the container, with this host's ports and paths."""
+        """A word of the container's command, with this host's ports and paths."""
         word = self._with_ports(word)
         places = {
             mount["mountPath"]: str(self.folder / "volumes" / mount["name"] / mount.get("subPath", ""))
@@ -275,7 +275,7 @@ class Pod:
         return {}
 
     def _probe(self, name: str, container: Manifest) -> None:
-        """The startup probe until it succeeds, then the readiness probe for ever."""
+        """Run the startup probe until it succeeds, then the readiness probe until the pod ends."""
         startup, readiness = container.get("startupProbe"), container.get("readinessProbe")
         while startup and not self._ending.is_set() and not self._probed(name, startup):
             self._ending.wait(startup.get("periodSeconds", 10))

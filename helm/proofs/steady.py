@@ -99,7 +99,7 @@ class Check:
 
     @property
     def agrees(self) -> bool:
-        """Within ``BOUND``, or nothing to hold: beyond ``HELD_SHARE``, or what the slowdown comes from."""
+        """Within ``BOUND``, or not compared: beyond ``HELD_SHARE``, or the rate that the slowdown comes from."""
         if self.fits or self.share > HELD_SHARE:
             return True
         return abs(self.simulated_in_flight - self.in_flight) <= max(BOUND * self.in_flight, LEAST_BOUND)
@@ -124,12 +124,12 @@ def point(pod: Service, rate: float, *, seconds: float = LONG_S, seed: int = 0) 
 
 
 def curve(pod: Service) -> list[Point]:
-    """All of ``SHARES``."""
+    """The simulated points of all ``SHARES``."""
     return [point(pod, share * pod.capacity) for share in SHARES]
 
 
 def busiest(pod: Service, observed: Sequence[Observed]) -> Observed | None:
-    """The highest rate that the generator kept and whose batches are not full; nothing if there is none."""
+    """The highest rate that the generator kept and whose batches are not full; None if there is none."""
     usable = [each for each in observed if each.valid and each.batch <= FULL * pod.max_batch]
     return max(usable, key=lambda each: each.rate, default=None)
 
