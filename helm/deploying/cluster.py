@@ -68,22 +68,22 @@ class Cluster:
             for context in config.get("contexts") or []
         }
 
-    def run(self, *arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run one command of kubectl, whatever its exit code."""
         command = [
             str(self.kubectl), f"--context={self.context}", f"--namespace={self.namespace}",
             f"--request-timeout={_TIMEOUT_S}s", *arguments,
         ]  # fmt: skip
-        return subprocess.run(command, capture_output=True, text=True, input=given, check=False)
+        return subprocess.run(command, capture_output=True, text=True, input=stdin, check=False)
 
-    def ask(self, *arguments: str, given: str | None = None) -> str | None:
+    def ask(self, *arguments: str, stdin: str | None = None) -> str | None:
         """The output of a command; None if the object or kind does not exist.
 
         Raises:
             Forbidden: This user lacks the permission.
             Unreachable: The cluster does not answer.
         """
-        done = self.run(*arguments, given=given)
+        done = self.run(*arguments, stdin=stdin)
         if done.returncode == 0:
             return done.stdout
         stderr = done.stderr.strip()
@@ -151,8 +151,8 @@ class Cluster:
             }
             for permission in permissions
         ]
-        given = json.dumps({"apiVersion": "v1", "kind": "List", "items": reviews})
-        output = self.ask("create", "-f", "-", "-o", "json", "--validate=ignore", given=given)
+        stdin = json.dumps({"apiVersion": "v1", "kind": "List", "items": reviews})
+        output = self.ask("create", "-f", "-", "-o", "json", "--validate=ignore", stdin=stdin)
         answers = _documents(output or "")
         return [
             permission

@@ -44,7 +44,7 @@ def attempt(cluster: Cluster, release: str, rendered: Rendered) -> Check:
     owned = chart.as_stream([_owned(obj, release, cluster.namespace) for obj in rendered.objects])
     done = cluster.run(
         "apply", "--server-side", "--dry-run=server", "--validate=strict", f"--field-manager={_MANAGER}", "-f", "-",
-        given=owned,
+        stdin=owned,
     )  # fmt: skip
     stderr = "\n".join(line for line in done.stderr.splitlines() if line.strip())
     if done.returncode == 0:
@@ -86,7 +86,7 @@ def _readable(text: str) -> str:
 
 
 def _diff(cluster: Cluster, owned: list[Object]) -> str:
-    done = cluster.run("diff", *_FORCED, "-f", "-", given=chart.as_stream(owned))
+    done = cluster.run("diff", *_FORCED, "-f", "-", stdin=chart.as_stream(owned))
     if done.returncode > 1:  # 1 says that there is a difference
         raise CheckFailed(f"kubectl diff: {done.stderr.strip()}", "is the program `diff` installed?")
     return done.stdout
@@ -103,7 +103,7 @@ def _live(cluster: Cluster, rendered: Rendered) -> list[Object]:
     known = [obj for obj in rendered.objects if (obj["apiVersion"], obj["kind"]) in cluster.kinds]
     if not known:
         return []
-    output = cluster.ask("get", "-f", "-", "-o", "json", "--ignore-not-found", given=chart.as_stream(known))
+    output = cluster.ask("get", "-f", "-", "-o", "json", "--ignore-not-found", stdin=chart.as_stream(known))
     live = json.loads(output) if output else {}
     return list(live["items"]) if live.get("kind") == "List" else [live] if live else []
 

@@ -183,7 +183,7 @@ def _offers(node: Object) -> bool:
 
 def _devices(name: str, resource: str, count: int, pods: int, nodes: Sequence[Object]) -> Check:
     have = {node["metadata"]["name"]: int(node["status"].get("allocatable", {}).get(resource, 0)) for node in nodes}
-    total = sum(each // count for each in have.values())
+    total = sum(devices // count for devices in have.values())
     if not any(have.values()):
         others = sorted({key for node in nodes for key in node["status"].get("allocatable", {}) if _VENDOR in key})
         offer = f"; they offer {', '.join(others)}" if others else ""

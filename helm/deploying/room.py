@@ -39,7 +39,9 @@ def check(name: str, spec: Object, nodes: Sequence[Object], on_demand: bool) -> 
     if any(all(room[resource] >= needed[resource] for resource in RESOURCES) for _, room in rooms):
         return Check("room", "ok", f"{name}: {_words(needed)} a pod, which a node has")
     # The node that is nearest: it has most of what it lacks most.
-    largest, room = max(rooms, key=lambda pair: min(pair[1][each] / needed[each] for each in RESOURCES if needed[each]))
+    largest, room = max(
+        rooms, key=lambda pair: min(pair[1][resource] / needed[resource] for resource in RESOURCES if needed[resource])
+    )
     text = (
         f"{name}: a pod asks for {_words(needed)}, and no node that fits has so much for pods; "
         f"{largest} has {_words(room)}"
@@ -72,9 +74,9 @@ def quantity(text: object) -> Decimal:
 def _allocatable(node: Object) -> dict[str, Decimal]:
     """The node's resources for pods; empty if it does not state them."""
     allocatable = node["status"].get("allocatable", {})
-    if not all(each in allocatable for each in RESOURCES):
+    if not all(resource in allocatable for resource in RESOURCES):
         return {}
-    return {each: quantity(allocatable[each]) for each in RESOURCES}
+    return {resource: quantity(allocatable[resource]) for resource in RESOURCES}
 
 
 def _own(container: Object) -> dict[str, Decimal]:

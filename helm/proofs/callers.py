@@ -135,9 +135,9 @@ def _tritonclient_grpc(host: str) -> Call:
 
 def _tritonclient(module: Any, client: Any) -> Call:
     def call(number: int) -> int:
-        given = module.InferInput("x", [1], "INT32")
-        given.set_data_from_numpy(np.array([number], np.int32))
-        return int(client.infer(MODEL, [given]).as_numpy("y")[0])
+        tensor = module.InferInput("x", [1], "INT32")
+        tensor.set_data_from_numpy(np.array([number], np.int32))
+        return int(client.infer(MODEL, [tensor]).as_numpy("y")[0])
 
     return call
 

@@ -130,8 +130,8 @@ def curve(pod: Service) -> list[Point]:
 
 def busiest(pod: Service, observed: Sequence[Observed]) -> Observed | None:
     """The highest rate that the generator kept and whose batches are not full; None if there is none."""
-    usable = [each for each in observed if each.valid and each.batch <= FULL * pod.max_batch]
-    return max(usable, key=lambda each: each.rate, default=None)
+    usable = [sample for sample in observed if sample.valid and sample.batch <= FULL * pod.max_batch]
+    return max(usable, key=lambda sample: sample.rate, default=None)
 
 
 def slowdown(pod: Service, observed: Sequence[Observed]) -> float:
@@ -161,10 +161,10 @@ def slowdown(pod: Service, observed: Sequence[Observed]) -> float:
 def checks(pod: Service, observed: Sequence[Observed]) -> list[Check]:
     """Each measured rate beside its simulation."""
     fitted, beside = busiest(pod, observed), []
-    for each in observed:
-        simulated = point(pod, each.rate)
+    for sample in observed:
+        simulated = point(pod, sample.rate)
         beside.append(
-            Check(each.rate, simulated.share, each.valid, each == fitted, each.in_flight, simulated.in_flight,
-                  each.p50_ms, simulated.p50_ms, each.p99_ms, simulated.p99_ms)
+            Check(sample.rate, simulated.share, sample.valid, sample == fitted, sample.in_flight, simulated.in_flight,
+                  sample.p50_ms, simulated.p50_ms, sample.p99_ms, simulated.p99_ms)
         )  # fmt: skip
     return beside

@@ -77,7 +77,7 @@ def collector() -> Iterator[Collector]:
 
 def everything(**values: Any) -> list[dict[str, Any]]:
     """The objects that ask for metrics, all switched on."""
-    given = {
+    base = {
         "models": {"uri": "s3://bucket/prefix"},
         "engineBuild": {"mode": "init"},
         "monitoring": {
@@ -86,7 +86,7 @@ def everything(**values: Any) -> list[dict[str, Any]]:
             "dashboard": {"enabled": True},
         },
     }
-    return rendering.documents(rendering.case(values={**given, **values}))
+    return rendering.documents(rendering.case(values={**base, **values}))
 
 
 @pytest.fixture(scope="module")

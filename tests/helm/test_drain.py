@@ -216,8 +216,8 @@ def _echo(name: bytes) -> Iterator[int]:
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            while heard := self.request.recv(1000):
-                self.request.sendall(name + heard)
+            while data := self.request.recv(1000):
+                self.request.sendall(name + data)
 
     with socketserver.ThreadingTCPServer((HOST, 0), Handler) as server:
         server.daemon_threads = True

@@ -382,6 +382,6 @@ def test_every_kubectl_of_this_machine_takes_several_objects(cluster: Cluster) -
     assert list(yaml.safe_load_all(stream)) == objects
     for program in {cluster.kubectl, Path(shutil.which("kubectl") or cluster.kubectl)}:
         answer = Cluster(program, cluster.context, cluster.namespace).run(
-            "apply", "--server-side", "--dry-run=server", "-f", "-", given=stream
+            "apply", "--server-side", "--dry-run=server", "-f", "-", stdin=stream
         )
         assert answer.returncode == 0, (program, answer.stderr)

@@ -264,9 +264,9 @@ def test_the_signals_are_what_prometheus_makes_of_the_charts_expressions(
     per_pod: dict[str, list[signals.Floats]] = {name: [] for name in expressions}
     for index, (counters, up) in enumerate(samples):
         scrapes.add(15 * (index + 1), counters[:, None], up[None])
-        for name, each in signals.per_pod(scrapes, 15 * (index + 1) + 7).items():
+        for name, measurements in signals.per_pod(scrapes, 15 * (index + 1) + 7).items():
             if name in per_pod:
-                per_pod[name].append(each[0, :pods])
+                per_pod[name].append(measurements[0, :pods])
     tests = []
     for name, steps in per_pod.items():
         for pod in range(pods):

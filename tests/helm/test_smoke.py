@@ -86,7 +86,7 @@ def test_a_shape_that_the_model_does_not_state_fails(
     run: Run, smoke: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answer = smoke._call
-    monkeypatch.setattr(smoke, "_call", lambda *given: {n: v[:, :2] for n, v in answer(*given).items()})
+    monkeypatch.setattr(smoke, "_call", lambda *arguments: {n: v[:, :2] for n, v in answer(*arguments).items()})
     assert run("--model=arithmetic") == 1
     assert "the model states" in capsys.readouterr().out
 

@@ -25,8 +25,8 @@ TWO: Document = {"stable": {}, "next": {}}
 
 
 def render(**values: Any) -> list[Document]:
-    given = {"fullnameOverride": "triton", "models": {"uri": "s3://bucket/prefix"}}
-    return rendering.documents(rendering.case(values={**given, **values}))
+    base = {"fullnameOverride": "triton", "models": {"uri": "s3://bucket/prefix"}}
+    return rendering.documents(rendering.case(values={**base, **values}))
 
 
 def refusal(**values: Any) -> str:

@@ -103,8 +103,8 @@ def _map(path: Path, inner: Any) -> Strategy:
 def changes() -> Strategy:
     """A few values, each at its path."""
     able = {path: value(path, schema) for path, schema in leaves().items()}
-    each = [st.tuples(st.just(path), strategy) for path, strategy in able.items() if not strategy.is_empty]
-    return st.lists(st.one_of(each), min_size=1, max_size=4, unique_by=operator.itemgetter(0))
+    pairs = [st.tuples(st.just(path), strategy) for path, strategy in able.items() if not strategy.is_empty]
+    return st.lists(st.one_of(pairs), min_size=1, max_size=4, unique_by=operator.itemgetter(0))
 
 
 def put(values: dict[str, Any], path: Path, setting: Any) -> None:
