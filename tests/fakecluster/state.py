@@ -192,9 +192,7 @@ def _differing(theirs: Any, ours: Any, path: str = "") -> list[str]:
     if not (isinstance(theirs, dict) and isinstance(ours, dict)):
         return [path] if theirs != ours else []
     return [
-        deeper
-        for key in theirs.keys() & ours.keys()
-        for deeper in _differing(theirs[key], ours[key], f"{path}.{key}")
+        deeper for key in theirs.keys() & ours.keys() for deeper in _differing(theirs[key], ours[key], f"{path}.{key}")
     ]
 
 

@@ -149,17 +149,13 @@ def expressions() -> list[str]:
     return queries
 
 
-def test_every_metric_is_exported_or_its_source_is_in_the_guide(
-    exported: set[str], elsewhere: set[str]
-) -> None:
+def test_every_metric_is_exported_or_its_source_is_in_the_guide(exported: set[str], elsewhere: set[str]) -> None:
     named = {name for expression in expressions() for name in METRIC.findall(expression)}
     assert len(named & exported) >= 10
     assert named - exported - elsewhere == set()
 
 
-def test_the_guide_lists_no_exported_and_no_unused_metric(
-    exported: set[str], elsewhere: set[str]
-) -> None:
+def test_the_guide_lists_no_exported_and_no_unused_metric(exported: set[str], elsewhere: set[str]) -> None:
     named = {name for expression in expressions() for name in METRIC.findall(expression)}
     assert elsewhere & exported == set()
     assert elsewhere - named == set()

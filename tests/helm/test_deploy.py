@@ -277,7 +277,9 @@ def test_without_helm_it_says_what_was_not_checked_and_what_is_missing(
     assert environment.command(spaced, "rollback") == f"python helm/deploy.py rollback '{project / 'a b.yaml'}'"
 
 
-def test_a_failed_diff_leaves_the_changes_unchecked(run: Run, cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_diff_leaves_the_changes_unchecked(
+    run: Run, cluster: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refused(*_: object) -> None:
         raise CheckFailed("kubectl diff: no", "is the program `diff` installed?")
 
@@ -285,7 +287,9 @@ def test_a_failed_diff_leaves_the_changes_unchecked(run: Run, cluster: ApiServer
     code, output = run("deploy")
     assert code == 0
     assert "unchecked  changes" in output
-    assert output.index("dry run, nothing is changed") < output.index("what would change is not known: kubectl diff: no")
+    assert output.index("dry run, nothing is changed") < output.index(
+        "what would change is not known: kubectl diff: no"
+    )
 
 
 def test_models_of_the_wrong_type_are_no_traceback(run: Run, project: Path) -> None:

@@ -51,7 +51,9 @@ def manifests() -> list[pods.Manifest]:
 
 
 def config(manifests: list[pods.Manifest]) -> str:
-    return str(next(manifest["data"]["haproxy.cfg"] for manifest in manifests if "haproxy.cfg" in manifest.get("data", {})))
+    return str(
+        next(manifest["data"]["haproxy.cfg"] for manifest in manifests if "haproxy.cfg" in manifest.get("data", {}))
+    )
 
 
 def lost_requests(result: drain.Result) -> str:

@@ -64,7 +64,9 @@ def test_the_shipped_environments_pass_lint_render_and_schemas(name: str, tmp_pa
     values, named = tmp_path / "values.yaml", tmp_path / "models.yaml"
     values.write_text(yaml.safe_dump(shipped.values), encoding="utf-8")
     named.write_text(yaml.safe_dump(parse(shipped.deploy.publish).values("0123456789abcdef")), encoding="utf-8")
-    checks, rendered = chart.prove(binaries.helm(), shipped.deploy.release, shipped.deploy.namespace, [values, named], "1.34")
+    checks, rendered = chart.prove(
+        binaries.helm(), shipped.deploy.release, shipped.deploy.namespace, [values, named], "1.34"
+    )
     assert [check.state for check in checks] == ["ok", "ok", "ok"], checks
     assert rendered is not None
     assert release.timeout_of(rendered.objects).endswith("s")

@@ -127,5 +127,7 @@ def test_the_page_says_what_to_set_and_what_fewer_bad_minutes_cost() -> None:
     quiet = [replace(row, bad_minutes=0, step_bad=0) for row in rows if row.kind == "gpu"]
     assert len(page.next_steps(quiet, {"gpu": kept["best"]["gpu"]}, {})) == 2
     checks = steady.checks(service.load(choice.MEASURED["gpu"]), [steady.Observed(**OBSERVED)])
-    late = page.next_steps(quiet, {"gpu": kept["best"]["gpu"]}, {"gpu": [replace(point, valid=False) for point in checks]})
+    late = page.next_steps(
+        quiet, {"gpu": kept["best"]["gpu"]}, {"gpu": [replace(point, valid=False) for point in checks]}
+    )
     assert "the generator was late at some rates" in late[1]

@@ -50,7 +50,11 @@ def nulls(base: str) -> list[rendering.Case]:
     leaves = [leaf.path for top in TOPS for leaf in top.leaves() if leaf.name not in CHOICES]
     depths = [[path for path in sections(depth) if ".".join(path) not in CHOICES] for depth in (1, 2, 3)]
     base_values = cases.values_of(base)
-    every = [base_values, with_null(base_values, leaves), with_null(base_values, [path for paths in depths for path in paths])]
+    every = [
+        base_values,
+        with_null(base_values, leaves),
+        with_null(base_values, [path for paths in depths for path in paths]),
+    ]
     if base == "default":
         every += [with_null(base_values, paths) for paths in depths[1:]]
     return [rendering.case(values=values, kubernetes=cases.NEWEST) for values in every]

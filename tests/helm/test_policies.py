@@ -98,7 +98,9 @@ BREAKS: dict[str, list[Break]] = {
         lambda d: find(d, "ScaledObject")["spec"]["scaleTargetRef"].update(name="nobody"),
         lambda d: find(d, "HTTPRoute")["spec"]["rules"][0]["backendRefs"][0].update(name="nobody"),
         lambda d: find(d, "GRPCRoute")["spec"]["rules"][0]["backendRefs"][0].update(name="nobody"),
-        lambda d: find(d, "Ingress")["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"].update(name="nobody"),
+        lambda d: find(d, "Ingress")["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"].update(
+            name="nobody"
+        ),
         lambda d: variable(d, "A", valueFrom={"secretKeyRef": {"name": "nobody", "key": "a"}}),
         lambda d: container(d).update(envFrom=[{"configMapRef": {"name": "nobody"}}]),
     ],

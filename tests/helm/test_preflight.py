@@ -267,7 +267,9 @@ def test_pods_without_a_gpu_need_room_too(api: ApiServer, cluster: Cluster, tmp_
     large = {"requests": {"cpu": "16", "memory": "64Gi"}, "limits": {"memory": "64Gi"}}
     values = {"models": {"uri": "s3://b/p"}, "accelerator": {"kind": "cpu"}, "resources": large}
     rendered = render(values, tmp_path)
-    (line,) = [line for line in lines(preflight.look(cluster, ENVIRONMENT, rendered), "missing") if line.startswith("room")]
+    (line,) = [
+        line for line in lines(preflight.look(cluster, ENVIRONMENT, rendered), "missing") if line.startswith("room")
+    ]
     assert "and no node that fits has so much for pods; cpu-1 has 7.91 CPUs and 30 GiB" in line
 
 

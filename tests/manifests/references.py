@@ -95,7 +95,9 @@ def selectors_match(documents: list[Document]) -> Iterator[str]:
                 yield f"{title(document)}: {path} {selector} takes nothing"
     for pod in templates:
         budgets = [
-            budget for budget in of_kind(documents, "PodDisruptionBudget") if matches(budget["spec"]["selector"], pod.labels)
+            budget
+            for budget in of_kind(documents, "PodDisruptionBudget")
+            if matches(budget["spec"]["selector"], pod.labels)
         ]
         if len(budgets) > 1:  # the eviction API then refuses every eviction
             yield f"{pod.name}: is taken by {len(budgets)} PodDisruptionBudgets"
@@ -171,7 +173,9 @@ def _watchers(document: Document, documents: list[Document], templates: list[Pod
     spec = document["spec"]
     if document["kind"] == "NetworkPolicy":
         taken = [pod for pod in templates if matches(spec["podSelector"], pod.labels)]
-        named_ports = [port["port"] for rule in spec.get("ingress", []) for port in rule.get("ports", []) if "port" in port]
+        named_ports = [
+            port["port"] for rule in spec.get("ingress", []) for port in rule.get("ports", []) if "port" in port
+        ]
         ports = [[*pod.ports, *_MESH_PORTS] for pod in taken]
     elif document["kind"] == "PodMonitor":
         taken = [pod for pod in templates if matches(spec["selector"], pod.labels)]
@@ -179,7 +183,9 @@ def _watchers(document: Document, documents: list[Document], templates: list[Pod
         ports = [pod.ports for pod in taken]
     else:
         services = [
-            service for service in of_kind(documents, "Service") if matches(spec["selector"], service["metadata"]["labels"])
+            service
+            for service in of_kind(documents, "Service")
+            if matches(spec["selector"], service["metadata"]["labels"])
         ]
         named_ports = [endpoint["port"] for endpoint in spec["endpoints"]]
         ports = [[{**port, "containerPort": port["port"]} for port in service["spec"]["ports"]] for service in services]
