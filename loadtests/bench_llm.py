@@ -140,7 +140,7 @@ def _compare(ways: dict[str, Endpoint], options: argparse.Namespace) -> None:
     """Refuse to time answers that differ.
 
     Raises:
-        CheckFailed: They do, or one fails.
+        CheckFailed: The answers differ, or a request fails.
     """
     work = streams.requests(-1, options.words, options.tokens)
     count = 1 if options.quick else COMPARED
@@ -201,7 +201,7 @@ def _write(options: argparse.Namespace, model: Served, rounds: dict[int, list[Ro
         "command": " ".join(sys.argv), "model": {"name": model.model} | model.facts, "vllm": model.vllm,
         "environment": environment.machine(), "load_average": load, "formulas": figures.FORMULAS,
         "words": options.words, "tokens": options.tokens, "warm_up_s": options.warm_up,
-        "rounds": {str(count): [asdict(each) for each in found] for count, found in rounds.items()},
+        "rounds": {str(count): [asdict(each) for each in repeats] for count, repeats in rounds.items()},
     }  # fmt: skip
     atomic.write(options.reports / "result.json", (json.dumps(result, indent=2) + "\n").encode())
 
@@ -212,8 +212,8 @@ def _print(options: argparse.Namespace, model: Served, rounds: dict[int, list[Ro
     )
     for column in table.columns[2:]:
         column.justify = "right"
-    for count, found in rounds.items():
-        for name, way in ((TRITON, [each.triton for each in found]), (OWN, [each.own for each in found])):
+    for count, repeats in rounds.items():
+        for name, way in ((TRITON, [each.triton for each in repeats]), (OWN, [each.own for each in repeats])):
             table.add_row(
                 str(count), name, _spread([each.output_tokens_per_s for each in way]),
                 *(_spread([getattr(getattr(each, times), part) for each in way])
@@ -221,15 +221,15 @@ def _print(options: argparse.Namespace, model: Served, rounds: dict[int, list[Ro
             )  # fmt: skip
     console = Console(highlight=False, soft_wrap=True, width=140)
     console.print(table)
-    for count, found in rounds.items():
+    for count, repeats in rounds.items():
         console.print(
-            f"{count} in flight: Triton's tokens/s over vLLM's own {_spread([each.rate for each in found], '.3f')}; "
-            f"median first token {_spread([each.wait_ms for each in found], '+.1f')} ms later; generator's "
-            f"busiest process {_spread([each.generator for each in found], '.2f')} of a core"
+            f"{count} in flight: Triton's tokens/s over vLLM's own {_spread([each.rate for each in repeats], '.3f')}; "
+            f"median first token {_spread([each.wait_ms for each in repeats], '+.1f')} ms later; generator's "
+            f"busiest process {_spread([each.generator for each in repeats], '.2f')} of a core"
         )
-    if any(math.isnan(each.wait_ms) for found in rounds.values() for each in found):
+    if any(math.isnan(each.wait_ms) for repeats in rounds.values() for each in repeats):
         console.print("in some rounds no request was due in the measured seconds, so there is no TTFT: more --seconds")
-    if any(each.generator > BUSIEST for found in rounds.values() for each in found):
+    if any(each.generator > BUSIEST for repeats in rounds.values() for each in repeats):
         console.print(
             "the generator was busy, and both ways look slower than they are: more --processes, if cores are free"
         )
