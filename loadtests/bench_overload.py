@@ -129,7 +129,10 @@ def _build_repositories(recipe: Recipe, slo: Slo, target: targets.Target, cores:
     by_hand = plain.model_copy(update={"max_queue_size": 256, "queue_timeout_ms": 2000})
     recipes = {BOUNDED: bounded, USUAL: bounded.model_copy(update={"slo": None, "batching": by_hand})}
     with on_core(*cores.server):  # limits are for the cores that the server will have
-        facts = {queue: pipeline.build([variant], place / queue, target).models[variant.name] for queue, variant in recipes.items()}
+        facts = {
+            queue: pipeline.build([variant], place / queue, target).models[variant.name]
+            for queue, variant in recipes.items()
+        }
     limits: dict[str, Any] | None = facts[BOUNDED]["queue"]
     if limits is None:
         raise CheckFailed(

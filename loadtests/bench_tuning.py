@@ -171,7 +171,8 @@ class Bench:
         best = max(grid, key=lambda settings: grid[settings].estimate or 0.0)
         measured = self._rounds("bests", {best: grid[best].estimate or 1.0, winner.settings: winner.capacity})
         return {
-            "configurations": len(grid), "runs": runs, "seconds": round(sum(outcome.seconds for outcome in grid.values())),
+            "configurations": len(grid), "runs": runs,
+            "seconds": round(sum(outcome.seconds for outcome in grid.values())),
             "best": _as_json(measured[best]),
             "search_configurations": len(search.trials), "search_runs": spent, "part_of_runs": spent / runs,
             "search_seconds": round(sum(trial.outcome.seconds for trial in search.trials)),
@@ -269,11 +270,11 @@ def _print(results: dict[str, Any]) -> int:
     for model, result in results.items():
         if model.startswith("grid, "):
             out.print(
-                f"{model}: {result['configurations']} configurations in {result['runs']} runs and {result['seconds']} s; "
-                f"best {result['best']['settings']}, {result['best']['capacity']:.0f}/s\n"
+                f"{model}: {result['configurations']} configurations in {result['runs']} runs and "
+                f"{result['seconds']} s; best {result['best']['settings']}, {result['best']['capacity']:.0f}/s\n"
                 f"  search: {result['search_configurations']} configurations in {result['search_runs']} runs "
-                f"({result['part_of_runs']:.1%}) and {result['search_seconds']} s; found {result['found']['settings']}, "
-                f"{_words(result['of_best'])} of the grid's best",
+                f"({result['part_of_runs']:.1%}) and {result['search_seconds']} s; "
+                f"found {result['found']['settings']}, {_words(result['of_best'])} of the grid's best",
                 markup=False,
             )
             kept.append(_promise(out, f"at least {LEAST_OF_GRID:.0%}", result["of_best"]["median"] >= LEAST_OF_GRID))

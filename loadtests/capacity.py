@@ -163,7 +163,8 @@ def lines(estimate: Capacity, result: Result) -> list[str]:
         f"(95 % interval {estimate.low:.1f} {_upwards(estimate.high)})",
         f"  met in {words.times_met(estimate.confirmed)} of {result.load.duration_s:g} s at that rate, "
         f"p50 {_ms(at_rate.p50_ms)}, p99 {_ms(at_rate.p99_ms)} in the last of them",
-        f"  the interval is where nine of ten such runs meet the SLO: a logistic curve through all {len(estimate.points)}",
+        "  the interval is where nine of ten such runs meet the SLO: a logistic curve through all "
+        f"{len(estimate.points)}",
         *([f"  {few}"] if (few := words.few_at_capacity(result, estimate.limit)) else []),
         *(["  interrupted: it may be higher"] if estimate.interrupted else []),
         *([f"  the generator {late}"] if (late := result.environment.get("generator")) else []),

@@ -278,7 +278,7 @@ def _ways(recipe: Recipe, repository: Path, target: targets.Target) -> dict[str,
 def _theirs(peer: Peer, subject: Subject, stage: Stage, missing: MissingError | None) -> Entry:
     candidates = [
         Candidate(
-            variant.said,
+            variant.settings,
             lines.count(peer.folder / name for name in variant.files),
             partial(Theirs, peer, variant, subject, stage.cores.server),
         )

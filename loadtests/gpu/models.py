@@ -140,7 +140,7 @@ def build(recipes: Sequence[Recipe], folder: Path) -> tuple[list[Model], list[Ga
         if precision != "fp32":  # served whatever the gate says, so that a refusal shows with its figures
             options = pipeline.Options(force=precision, overwrite=True)
         built = pipeline.build(chosen, folder / precision, "cuda", options)
-        models += [Model(one, precision, folder / precision) for one in chosen]
+        models += [Model(entry, precision, folder / precision) for entry in chosen]
         gate += [
             GateRow(name, row["precision"], row["verdict"], row["why"])
             for name, facts in built.models.items()

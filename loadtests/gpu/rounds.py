@@ -20,7 +20,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
     """The spread of one ratio a round."""
-    return spread([one / other for one, other in zip(above, below, strict=True)])
+    return spread([numerator / denominator for numerator, denominator in zip(above, below, strict=True)])
 
 
 def run_ms(call: Callable[[], object], seconds: float) -> float:

@@ -217,14 +217,14 @@ def scaling(model: Model, instances: int, gpus: int, folder: Path, plan: Plan, s
             for count in plan.in_flight:
                 for name, server in (("one", first), ("all", everywhere)):
                     rates.setdefault((name, count), []).append(server.load(count, plan.effort).load.rate)
-    found = []
+    scalings = []
     for count in plan.in_flight:
-        one, everything = rates["one", count], rates["all", count]
-        ratio = ratios(everything, one)
-        found.append(
-            Scaling(model.name, model.precision, instances, gpus, count, spread(one), spread(everything), ratio)
+        first_rates, all_rates = rates["one", count], rates["all", count]
+        ratio = ratios(all_rates, first_rates)
+        scalings.append(
+            Scaling(model.name, model.precision, instances, gpus, count, spread(first_rates), spread(all_rates), ratio)
         )
-    return tuple(found)
+    return tuple(scalings)
 
 
 def check(running: Running, prepared: Prepared) -> None:
@@ -270,13 +270,13 @@ def _reported(log: Path, model: Model) -> tuple[int, int, int]:
     Raises:
         CheckFailed: No instance says that it prepared sizes.
     """
-    found = [
+    memories = [
         tuple(int(mib) * MIB for mib in match.groups())
         for match in _PREPARED.finditer(log.read_text(encoding="utf-8", errors="replace"))
     ]
-    if not found:
+    if not memories:
         raise CheckFailed(f"no instance of {model.name} prepared sizes", f"read {log}")
-    context, session, sizes = (round(sum(part) / len(found)) for part in zip(*found, strict=True))
+    context, session, sizes = (round(sum(part) / len(memories)) for part in zip(*memories, strict=True))
     return context, session, sizes
 
 

@@ -155,8 +155,8 @@ def _evenly(total: float) -> Times:
 def _poisson(seed: int) -> Callable[[float], Times]:
     def draw(total: float) -> Times:
         random = np.random.default_rng(seed)
-        found = np.cumsum(random.exponential(size=int(total + 10 * math.sqrt(total) + 20)))
-        return found[found < total]
+        times = np.cumsum(random.exponential(size=int(total + 10 * math.sqrt(total) + 20)))
+        return times[times < total]
 
     return draw
 
@@ -174,10 +174,10 @@ def parse(text: str) -> Arrivals:
     }  # fmt: skip
     if kind == "replay":
         return Arrivals(text, kind, recorded=_recorded(Path(rest)))
-    found = re.fullmatch(forms[kind].replace("N", r"\d+(?:\.\d+)?"), rest) if kind in forms else None
-    if found is None:
+    match = re.fullmatch(forms[kind].replace("N", r"\d+(?:\.\d+)?"), rest) if kind in forms else None
+    if match is None:
         raise InputError(f"arrivals {text!r} are no schedule", f"one of  {FORMS}")
-    numbers = [float(number) for group in found.groups() for number in group.split(",")]
+    numbers = [float(number) for group in match.groups() for number in group.split(",")]
     rates, spike = (numbers[:2], numbers[2:]) if kind == "spike" else (numbers, [0.0, 0.0])
     zero = not any(rates) if kind == "ramp" else not all(rates)
     if zero or max(rates) > LARGEST_RATE:

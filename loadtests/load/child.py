@@ -92,12 +92,12 @@ def user_class(name: str) -> type[users.ModelUser]:
     """
     module, _, attribute = name.rpartition(":")
     try:
-        found = getattr(importlib.import_module(module) if module else users, attribute)
+        user = getattr(importlib.import_module(module) if module else users, attribute)
     except (ImportError, AttributeError) as error:
         raise InputError(f"there is no user class {name!r}: {error}", "TritonGrpcUser, or module:Class") from error
-    if not (isinstance(found, type) and issubclass(found, users.ModelUser)):
+    if not (isinstance(user, type) and issubclass(user, users.ModelUser)):
         raise InputError(f"{name!r} is no subclass of load.users.ModelUser", "make it one")
-    return found
+    return user
 
 
 def _obey(child: Child, order: dict[str, Any]) -> dict[str, Any]:
@@ -109,10 +109,10 @@ def _obey(child: Child, order: dict[str, Any]) -> dict[str, Any]:
 def _answer(out: IO[str], work: Callable[[], dict[str, Any]]) -> None:
     """Do it, and print what came of it."""
     try:
-        said = work()
+        answer = work()
     except TritonkitError as error:
-        said = {"error": error.message, "fix": error.fix, "exit_code": error.exit_code}
-    print(json.dumps(said), file=out, flush=True)
+        answer = {"error": error.message, "fix": error.fix, "exit_code": error.exit_code}
+    print(json.dumps(answer), file=out, flush=True)
 
 
 def main() -> None:

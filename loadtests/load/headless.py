@@ -34,7 +34,7 @@ def command(
     Raises:
         InputError: As `run_time`.
     """
-    said = {
+    options = {
         "--host": host, "--run-time": run_time(plan), "--warm-up": f"{plan.warm_up_s:g}",
         "--arrivals": plan.arrivals or "",
         "--users": "" if plan.open else str(plan.users), "--spawn-rate": "" if plan.open else str(plan.spawn_rate),
@@ -43,7 +43,7 @@ def command(
         "--batch-sizes": plan.batch_sizes, "--lengths": plan.lengths, "--slo": slo, "--metrics-url": metrics_url,
         "--record": str(record or ""),
     }  # fmt: skip
-    flags = [word for name, value in said.items() if value for word in (name, value)]
+    flags = [word for name, value in options.items() if value for word in (name, value)]
     named = [word for path in recipes for word in ("--recipe", str(path))]
     return ["-f", str(LOCUSTFILE), *named, "--headless", *flags, *(_meeting() if processes > 1 else ()), user]
 
@@ -90,12 +90,12 @@ def run(arguments: Sequence[str]) -> Result:
                 env=os.environ | {"PYTHONWARNINGS": "ignore"},
             )  # fmt: skip
             interrupted = _wait(process)
-        said = log.read_text(encoding="utf-8", errors="replace")
+        log_text = log.read_text(encoding="utf-8", errors="replace")
         if interrupted and not path.exists():
             raise CheckFailed("the test was interrupted before it began", "let it run")
         if not path.exists():
             raise CheckFailed(
-                f"Locust ended without a result (status {process.returncode}):\n{said[-2000:]}", shlex.join(words)
+                f"Locust ended without a result (status {process.returncode}):\n{log_text[-2000:]}", shlex.join(words)
             )
         data = json.loads(path.read_text(encoding="utf-8"))
     if "error" in data:

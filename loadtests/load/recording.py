@@ -39,9 +39,9 @@ def note(into: HdrHistogram, seconds: float) -> None:
     into.record_value(min(max(int(seconds * 1e6), 1), HIGHEST_US))
 
 
-def encoded(found: HdrHistogram) -> str:
+def encoded(hdr: HdrHistogram) -> str:
     """As base64 text; `decoded` reads it."""
-    text: str = found.encode().decode()
+    text: str = hdr.encode().decode()
     return text
 
 
@@ -235,10 +235,11 @@ class Recording:
             window_s=data["window_s"],
             models={
                 name: Counts(
-                    said["completed"], decoded(said["latency"]), decoded(said["service"]),
-                    decoded(said["first"]) if said["first"] else None, Counter(said["errors"]), said["messages"],
+                    counts["completed"], decoded(counts["latency"]), decoded(counts["service"]),
+                    decoded(counts["first"]) if counts["first"] else None,
+                    Counter(counts["errors"]), counts["messages"],
                 )
-                for name, said in data["models"].items()
+                for name, counts in data["models"].items()
             },
             seconds={
                 number: SecondCounts(offered, completed, failed, decoded(latency) if latency else None)

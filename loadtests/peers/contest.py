@@ -323,17 +323,17 @@ def _round(entries: Sequence[Entry], number: int, effort: Effort, say: Callable[
         entry.name: partial(bracket, start=entry.guess, stride=stride, resolution=effort.resolution)
         for entry in entries
     }
-    found = turns.take(searches, {entry.name: _patient(entry, number, effort, say) for entry in entries})
+    outcomes = turns.take(searches, {entry.name: _patient(entry, number, effort, say) for entry in entries})
     for entry in entries:
-        said = found[entry.name]
-        if isinstance(said, TritonkitError):
-            entry.problem, entry.fix = said.message, said.fix
-        elif said.low is None:
-            entry.problem = f"misses the SLO at {said.high.rate:g} request a second: {said.high.said}"
+        outcome = outcomes[entry.name]
+        if isinstance(outcome, TritonkitError):
+            entry.problem, entry.fix = outcome.message, outcome.fix
+        elif outcome.low is None:
+            entry.problem = f"misses the SLO at {outcome.high.rate:g} request a second: {outcome.high.said}"
             entry.fix = "it needs a looser SLO (SLO=p99_ms=…)"
         else:
-            entry.rates.append(said.low.rate)
-            entry.guess = said.low.rate
+            entry.rates.append(outcome.low.rate)
+            entry.guess = outcome.low.rate
 
 
 def _patient(entry: Entry, number: int, effort: Effort, say: Callable[[str], None]) -> Ask:
@@ -349,8 +349,8 @@ def _patient(entry: Entry, number: int, effort: Effort, say: Callable[[str], Non
 
     def ask(rate: float) -> Probe:
         assert entry.asker is not None
-        found = run(rate)
-        return found if found.met or found.overloaded or rate in entry.asker.late_at else run(rate)
+        probe = run(rate)
+        return probe if probe.met or probe.overloaded or rate in entry.asker.late_at else run(rate)
 
     return ask
 

@@ -263,7 +263,7 @@ def test_one_peer_is_served_asked_and_ended(
 ) -> None:
     monkeypatch.setattr(contest, "PATIENCE", 1)
     candidates = [
-        Candidate(variant.said, 1, partial(Theirs, fastapi, variant, subject, [SERVER_CORE]))
+        Candidate(variant.settings, 1, partial(Theirs, fastapi, variant, subject, [SERVER_CORE]))
         for variant in fastapi.variants[:1]
     ]
     fits = Entry("FastAPI", fastapi.version, candidates)
@@ -335,7 +335,7 @@ def test_ctrl_c_leaves_a_partial_report_and_no_process(
                           env=os.environ | {"PYTHONPATH": path}, start_new_session=True) as process:  # fmt: skip
         assert process.stderr is not None
         for line in process.stderr:
-            if f"FastAPI: start ({fastapi.variants[1].said}" in line:
+            if f"FastAPI: start ({fastapi.variants[1].settings}" in line:
                 break
         family = psutil.Process(process.pid).children(recursive=True)
         assert any("tritonserver" in one.name() for one in family)
