@@ -181,7 +181,7 @@ class Bench:
         }  # fmt: skip
 
     def _search(self, name: str, space: Space, **more: Any) -> Search:
-        """One that goes on where it was interrupted."""
+        """A search that continues where it was interrupted."""
         identity = tuner.identity(self.built, self.slo, self.cores, {}, self.size.effort) | more
         first = tuner.opening(self.built, self.held, space)
         return Search(space, first, journal=self.folder / f"{name}.log", identity=identity)
@@ -223,7 +223,7 @@ class Bench:
         return [Measured(Settings(**settings), tuple(limits), None, runs) for settings, limits, runs in rows]
 
     def _read(self, path: Path, what: Any) -> tuple[Any, list[Any]]:
-        """What a file's rows depend on, and the rows if they depended on the same when it was written."""
+        """What this measurement depends on, and the file's rows if they depended on the same."""
         basis = tuner.identity(self.built, self.slo, self.cores, {}, self.size.effort)
         identity = json.loads(json.dumps([basis, asdict(self.size), what]))
         kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -142,7 +142,7 @@ def slo_of(recipe: Recipe, text: str) -> Slo:
     """The SLO that was given, or the recipe's.
 
     Raises:
-        InputError: There is neither, or it says nothing of latency.
+        InputError: Neither is there, or the SLO has no bound on latency.
     """
     slo = slos.parse(text) or recipe.slo
     if slo is None or slo.latency_ms is None:

@@ -218,7 +218,7 @@ def check(model: Model, execution: Any) -> float:
     """The largest error of any output against onnxruntime on the CPU, over the largest output.
 
     Raises:
-        CheckFailed: It is above :data:`WORST_ERROR`.
+        CheckFailed: The error is above :data:`WORST_ERROR`.
     """
     singles = model.singles(8, models.lengths(8))
     session = plain_session(model, None)

@@ -117,7 +117,7 @@ def recipes(names: Sequence[str]) -> list[Recipe]:
     """Recipes by name.
 
     Raises:
-        InputError: There is no such model.
+        InputError: A name is not in :data:`VARIANTS`.
     """
     if unknown := sorted(set(names) - set(VARIANTS)):
         raise InputError(f"there is no model {unknown[0]!r} to benchmark", f"some of {', '.join(VARIANTS)}")
@@ -125,7 +125,7 @@ def recipes(names: Sequence[str]) -> list[Recipe]:
 
 
 def build(recipes: Sequence[Recipe], folder: Path) -> tuple[list[Model], list[GateRow]]:
-    """Build every variant for CUDA, and hear what the gate says of it.
+    """Build every variant for CUDA; the models, and the rows of the gate.
 
     Args:
         recipes: The recipes.

@@ -231,7 +231,7 @@ def check(running: Running, prepared: Prepared) -> None:
     """Compare a few answers with those of the graph in this process.
 
     Raises:
-        CheckFailed: One differs by more than rounding.
+        CheckFailed: An answer differs by more than rounding.
     """
     model = running.model
     singles = model.singles(8, models.lengths(8))

@@ -165,7 +165,7 @@ def parse(text: str) -> Arrivals:
     """Read a schedule.
 
     Raises:
-        InputError: It is none, has a rate of zero, or names a recording that cannot be replayed.
+        InputError: The text is no schedule, has a rate of zero, or names a recording that cannot be replayed.
     """
     kind, _, rest = text.strip().partition(":")
     forms: dict[str, str] = {

@@ -46,7 +46,7 @@ class Child:
         self.prepared: Prepared | None = None
 
     def prepare(self, plan: Plan, *, probe: bool) -> dict[str, Any]:
-        """Make a plan ready; the answer says what only then is known of it."""
+        """Make a plan ready; the answer has what is known only then."""
         self._close()
         caller = self.user_class(self.environment)
         caller.host = self.environment.host
@@ -107,7 +107,7 @@ def _obey(child: Child, order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answer(out: IO[str], work: Callable[[], dict[str, Any]]) -> None:
-    """Do it, and print what came of it."""
+    """Run ``work``, and print its answer or its error."""
     try:
         answer = work()
     except TritonkitError as error:
@@ -116,7 +116,7 @@ def _answer(out: IO[str], work: Callable[[], dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Obey until the input ends."""
+    """Carry out orders until the input ends."""
     # What is printed by anybody else, a user class's module for example, must not be taken for an answer.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

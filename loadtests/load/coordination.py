@@ -344,7 +344,7 @@ def choose_class(environment: Environment) -> None:
     """Where no user class was named, leave the first that speaks the host's protocol.
 
     Raises:
-        InputError: There is none, or several were named.
+        InputError: No class speaks it, or several were named.
     """
     named = environment.parsed_options.user_classes
     scheme = (environment.host or "").partition("://")[0]
@@ -357,7 +357,7 @@ def choose_class(environment: Environment) -> None:
 
 
 def begin(environment: Environment, **_: Any) -> None:
-    """Locust is set up: read the recipes, and be what this process is to be."""
+    """Locust is set up: read the recipes, and make this process a worker or the conductor."""
     try:
         library = payloads.Library([Path(path) for path in environment.parsed_options.recipe])
         choose_class(environment)

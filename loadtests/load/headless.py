@@ -104,7 +104,7 @@ def run(arguments: Sequence[str]) -> Result:
 
 
 def _wait(process: subprocess.Popen[bytes]) -> bool:
-    """Until it has ended; a first Ctrl-C asks it to, a second one does not ask. Whether there was one."""
+    """Wait for its end; a first Ctrl-C asks it to end, a second one kills it. Returns whether there was one."""
     try:
         process.wait()
     except KeyboardInterrupt:

@@ -52,7 +52,7 @@ class Distribution:
     weights: tuple[float, ...]
 
     def draw(self, random: np.random.Generator) -> int:
-        """One of them."""
+        """One of the values, by its weight."""
         return self.values[0] if len(self.values) == 1 else int(random.choice(self.values, p=self.weights))
 
 
@@ -60,7 +60,7 @@ def distribution(text: str, what: str) -> Distribution:
     """Read a distribution of whole numbers from 1.
 
     Raises:
-        InputError: It is none; ``what`` says of what.
+        InputError: The text is no distribution; the message begins with ``what``.
     """
     text = text.strip()
     if (match := re.fullmatch(r"(\d+)-(\d+)", text)) and int(match[2]) - int(match[1]) < MOST_VALUES:
@@ -182,7 +182,7 @@ def check(recipe: Recipe, plan: Plan) -> None:
     """Refuse batches or lengths that a model does not take, before anything is built for them.
 
     Raises:
-        InputError: With what it takes.
+        InputError: The model does not take them; the message says what it takes.
     """
     batches = distribution(plan.batch_sizes, "batch sizes")
     most = max(recipe.largest_batch, 1)
@@ -217,7 +217,7 @@ def mix(text: str) -> dict[str, float]:
     """Weights of models, or of versions of one, written ``a:3,b:1`` and ``a/1:9,a/2:1``; empty for empty.
 
     Raises:
-        InputError: It is no such list.
+        InputError: The text is not a list of names with weights.
     """
     weights: dict[str, float] = {}
     for part in filter(None, text.split(",")):

@@ -316,7 +316,7 @@ class Result:
         """The inverse of :meth:`to_json`.
 
         Raises:
-            InputError: It is no such data.
+            InputError: The data is not a load test's result.
         """
         try:
             return _ADAPTER.validate_python(data, strict=False)

@@ -1,4 +1,4 @@
-"""Judges a result against its SLO, and says which exit code that is.
+"""Judges a result against its SLO, and turns the verdict into an exit code.
 
 The words and bounds of an SLO are the recipe's (:class:`tritonkit.recipe.Slo`): p50_ms, p95_ms, p99_ms, error_rate,
 goodput.
@@ -30,7 +30,7 @@ def parse(text: str) -> Slo | None:
     """Read an SLO written ``p99_ms=50,error_rate=0.001``; None for empty.
 
     Raises:
-        InputError: It is none.
+        InputError: The text is no SLO.
     """
     if not text.strip():
         return None

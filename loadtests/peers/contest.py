@@ -93,8 +93,8 @@ class Entry:
     Attributes:
         name, version, ours: As in the report.
         candidates: Of which the fastest is measured.
-        chosen: That one.
-        contender: It, running.
+        chosen: The candidate that is measured.
+        contender: The chosen one, running.
         asker: Runs a rate.
         guess: Where the next round begins.
         rates: The capacity that each round found.

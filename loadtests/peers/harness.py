@@ -271,8 +271,8 @@ def check(subject: Subject, protocol: str, url: str, *, every: bool = False) -> 
     """Ask one question, or all, and hold the answer against onnxruntime's.
 
     Raises:
-        CheckFailed: It is another.
-        wire.NO_ANSWER: There is none.
+        CheckFailed: The answer differs from onnxruntime's.
+        wire.NO_ANSWER: The server does not answer.
     """
     for inputs, expected in list(zip(subject.inputs, subject.expected, strict=True))[: None if every else 1]:
         if not subject.agrees(wire.ask(protocol, url, subject.name, inputs), expected):

@@ -25,7 +25,7 @@ KILLED_S = 5.0
 
 
 def main() -> int:
-    """Keep; the command's exit status."""
+    """Run the command; its exit status."""
     ctypes.CDLL(None).prctl(ADOPT, 1)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -42,7 +42,7 @@ def ask(protocol: str, url: str, model: str, inputs: Sample) -> Numbers:
     """One question over a connection of its own: the numbers of the first output.
 
     Raises:
-        NO_ANSWER: There is none.
+        NO_ANSWER: The server does not answer, or answers something else than numbers.
     """
     return ASKS[protocol](url, model, inputs)
 

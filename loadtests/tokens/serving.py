@@ -69,8 +69,8 @@ def load_recipe(path: Path) -> LanguageRecipe:
     """A recipe for vLLM.
 
     Raises:
-        InputError: It is of another kind.
-        RecipeError: It cannot be read.
+        InputError: The recipe is of another kind.
+        RecipeError: The file cannot be read.
     """
     loaded = recipe.load_any(path)
     if not isinstance(loaded, LanguageRecipe) or loaded.engine != "vllm":
@@ -114,6 +114,6 @@ def served(loaded: LanguageRecipe, repository: Path, target: Target) -> Iterator
 
 
 def _version(openai_url: str) -> str:
-    """What the server at this address says that it is."""
+    """The version that the server at this address reports."""
     with urllib.request.urlopen(f"{openai_url.removesuffix('/v1')}/version", timeout=VERSION_TIMEOUT_S) as answer:
         return str(json.loads(answer.read())["version"])
