@@ -53,12 +53,12 @@ SAID: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The browser's path; skips where there is none, but fails in CI."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
         if os.environ.get("CI") == "true":
             pytest.fail("CI must have Chromium: .ci/run installs it")
         pytest.skip("no Chromium on this machine; `apt-get install chromium` adds it")
-    return found
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -78,9 +78,9 @@ def write_recipe(tmp_path: Path) -> Recipes:
     (tmp_path / "given.py").write_text(GIVEN, encoding="utf-8")
 
     def write(model: str, **changes: Any) -> Path:
-        said = {"name": model, "source": {"onnx": "none.onnx"}} | SAID.get(model, SAID["arithmetic"]) | changes
-        path = tmp_path / f"{said['name']}.yaml"
-        path.write_text(yaml.safe_dump(said), encoding="utf-8")
+        recipe = {"name": model, "source": {"onnx": "none.onnx"}} | SAID.get(model, SAID["arithmetic"]) | changes
+        path = tmp_path / f"{recipe['name']}.yaml"
+        path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
         return path
 
     return write
