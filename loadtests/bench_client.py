@@ -179,13 +179,13 @@ async def _throughput(server: TritonServer, report: Report) -> None:
                     rates[name].append(rate)
     await raw.close()
     ratio = statistics.median(ours / raw for ours, raw in zip(rates["ours"], rates["raw"], strict=True))
-    middle = {name: statistics.median(values) for name, values in rates.items()}
+    medians = {name: statistics.median(values) for name, values in rates.items()}
     promise = Bar(">= 1.0x raw", ratio >= 1.0)
     report.add(
-        "async, 1 kB, 64 in flight, tritonkit-client grpc", f"{middle['ours']:.0f}/s ({ratio:.3f}x raw)", promise
+        "async, 1 kB, 64 in flight, tritonkit-client grpc", f"{medians['ours']:.0f}/s ({ratio:.3f}x raw)", promise
     )
-    report.add("async, 1 kB, 64 in flight, raw tritonclient.grpc.aio", f"{middle['raw']:.0f}/s")
-    report.add("async, 1 kB, 64 in flight, tritonkit-client http", f"{middle['http']:.0f}/s")
+    report.add("async, 1 kB, 64 in flight, raw tritonclient.grpc.aio", f"{medians['raw']:.0f}/s")
+    report.add("async, 1 kB, 64 in flight, tritonkit-client http", f"{medians['http']:.0f}/s")
 
 
 async def _rate(ask: Callable[[], Any]) -> float:
@@ -217,9 +217,9 @@ def _shared_memory(server: TritonServer, report: Report) -> None:
                 if turn:
                     rates[name].append(4 / (time.perf_counter() - start))
     ratio = statistics.median(fast / slow for fast, slow in zip(rates["shared"], rates["plain"], strict=True))
-    middle = {name: statistics.median(values) for name, values in rates.items()}
-    report.add("10 MB, gRPC", f"{middle['plain']:.1f}/s")
-    report.add("10 MB, shared memory", f"{middle['shared']:.1f}/s ({ratio:.2f}x)", Bar(">= 2x gRPC", ratio >= 2))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    report.add("10 MB, gRPC", f"{medians['plain']:.1f}/s")
+    report.add("10 MB, shared memory", f"{medians['shared']:.1f}/s ({ratio:.2f}x)", Bar(">= 2x gRPC", ratio >= 2))
 
 
 def _footprint(report: Report) -> None:

@@ -97,8 +97,8 @@ def _killed(repository: Path, servers: list[TritonServer]) -> Row:
         servers[0].stop()
         servers[0] = _again(repository, servers[0])
         back = time.perf_counter()
-    during = [took for end, took in load.ended if killed <= end <= back]
-    otherwise = [took for end, took in load.ended if not killed <= end <= back]
+    during = [seconds for end, seconds in load.ended if killed <= end <= back]
+    otherwise = [seconds for end, seconds in load.ended if not killed <= end <= back]
     figure = (
         f"{len(load.ended)} requests, {len(load.lost)} lost; p99 during the failover {_p99_ms(during):.1f} ms"
         f" (slowest {max(during) * 1e3:.0f}), otherwise {_p99_ms(otherwise):.1f} ms"
@@ -121,7 +121,7 @@ def _rolling(repository: Path, servers: list[TritonServer]) -> Row:
             while load.client._servers.all[number].out and time.monotonic() < end:
                 time.sleep(0.02)
         time.sleep(0.5)
-    p99 = _p99_ms([took for _, took in load.ended])
+    p99 = _p99_ms([seconds for _, seconds in load.ended])
     figure = f"{len(load.ended)} requests, {len(load.lost)} lost; p99 {p99:.1f} ms"
     return "two servers, rolling restart", figure, Bar("0 lost", not load.lost)
 

@@ -90,7 +90,7 @@ def _measure(recipe: ForestRecipe) -> dict[int, dict[str, Figures]]:
             stack.enter_context(tempfile.TemporaryDirectory(prefix="tritonkit-bench-")), "model_repository"
         )
         file, library = stack.enter_context(checks.opened(recipe))
-        loaded = forest.load(file, Settings(model_type=file.model_type, threads=1))
+        treelite_forest = forest.load(file, Settings(model_type=file.model_type, threads=1))
         pipeline.build([recipe], repository, "cpu")
         server = stack.enter_context(TritonServer(repository, cores=[SERVER_CORE]))
         client = stack.enter_context(Client(server.grpc_url))
@@ -100,7 +100,7 @@ def _measure(recipe: ForestRecipe) -> dict[int, dict[str, Figures]]:
             for count, ways in figures.items():
                 rows = np.ascontiguousarray(single[:count])
                 _served(ways.setdefault("served", Figures()), client, recipe.name, rows)
-                _in_process(ways.setdefault("treelite", Figures()), partial(loaded.scores, rows), count)
+                _in_process(ways.setdefault("treelite", Figures()), partial(treelite_forest.scores, rows), count)
                 if library is not None:
                     _in_process(ways.setdefault(library.library, Figures()), partial(library.scores, rows), count)
     return figures

@@ -120,7 +120,7 @@ class Bench:
             raise
         self._task = progress.task(f"{self.recipe.name} at {bounds(self.slo)}")
         self.say = self._task.__enter__()
-        self.held = tuner.references(self.built, self.cores)
+        self.references = tuner.references(self.built, self.cores)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -131,14 +131,14 @@ class Bench:
     def against_defaults(self) -> dict[str, Any]:
         """Search; then the winner beside both defaults, in fresh rounds: those that chose it flatter it."""
         effort = self.size.effort
-        search = self._search("search", tuner.all_settings(self.built, self.cores, self.held))
+        search = self._search("search", tuner.all_settings(self.built, self.cores, self.references))
         tuner.search_for(self.rig, search, effort.probe_s, lambda: len(search.trials) < self.size.trials, self.say)
 
         def final() -> list[Measured]:
-            return [tuner.final(self.rig, search, self.held, effort, self.say).winner]
+            return [tuner.final(self.rig, search, self.references, effort, self.say).winner]
 
         (winner,) = self._kept("final", len(search.trials), final)
-        default = self.held.default
+        default = self.references.default
         alike = replace(default, precision=winner.settings.precision)
         known = {trial.settings: trial.outcome.estimate or winner.capacity for trial in search.trials}
         guesses = {settings: known.get(settings, winner.capacity) for settings in (default, alike)}
@@ -183,7 +183,7 @@ class Bench:
     def _search(self, name: str, space: Space, **more: Any) -> Search:
         """A search that continues where it was interrupted."""
         identity = tuner.identity(self.built, self.slo, self.cores, {}, self.size.effort) | more
-        first = tuner.opening(self.built, self.held, space)
+        first = tuner.opening(self.built, self.references, space)
         return Search(space, first, journal=self.folder / f"{name}.log", identity=identity)
 
     def _grid(self, space: Space) -> dict[Settings, Outcome]:

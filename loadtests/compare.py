@@ -25,7 +25,7 @@ from typing import Any
 from bench_serving import on_core
 from google.protobuf import json_format
 from load import environment, payloads
-from load import models as named
+from load import models as recipe_files
 from load import slo as slos
 from load import target as targets
 from peers import contest, forests, lines
@@ -88,7 +88,7 @@ def _parser() -> Parser:
         examples=["python loadtests/compare.py --models efficientnet_lite0 --peers fastapi,litserve --quick"],
     )  # fmt: skip
     parser.add_argument("--peers", default="", help=f"some of {','.join(peer.key for peer in PEERS)}; all if not given")
-    parser.add_argument("--models", default="", help=f"each {named.HELP}; all of that folder if none is given")
+    parser.add_argument("--models", default="", help=f"each {recipe_files.HELP}; all of that folder if none is given")
     parser.add_argument("--quick", action="store_true", help="one short round: does everything work?")
     parser.add_argument("--seconds", type=float, help=f"of one run; {Effort.seconds:g} if not given")
     parser.add_argument("--rounds", type=int, help=f"searches for each capacity; {Effort.rounds} if not given")
@@ -107,7 +107,7 @@ def _run(options: argparse.Namespace) -> ComparisonResult:
     ceiling: dict[str, float] = {}
     partial = False
     peers_of = {recipe.name: forests.peers_of(recipe, peers) for recipe in recipes}
-    with named.repository_of(recipes, options.repository, stage.target) as repository:
+    with recipe_files.repository_of(recipes, options.repository, stage.target) as repository:
         subjects = {recipe.name: _subject(recipe, repository, stage.target) for recipe in recipes}
         problems = _installed({peer.place: peer for some in peers_of.values() for peer in some}.values(), stage.target)
         with on_core(*stage.cores.generator), progress.task(f"compare on {stage.target}") as tell:
@@ -174,7 +174,7 @@ def _peers(text: str) -> list[Peer]:
 
 
 def _paths(text: str) -> list[Path]:
-    return named.recipe_paths(name.strip() for name in text.split(",") if name.strip())
+    return recipe_files.recipe_paths(name.strip() for name in text.split(",") if name.strip())
 
 
 def _subject(recipe: Recipe, repository: Path, target: targets.Target) -> Subject:

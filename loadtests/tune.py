@@ -103,17 +103,17 @@ def run(job: TuningJob) -> tuple[TuningResult, Final | None]:
     smallest = max(payloads.distribution(job.plan.batch_sizes, "batch sizes").values)
     title = f"tune {job.recipe.name} for {job.target} at {bounds(job.slo)}"
     with built(job.recipe, job.target) as build, progress.task(title) as say:
-        held = tuner.references(build, cores)
-        whole = tuner.all_settings(build, cores, held, smallest)
-        opening = tuner.opening(build, held, whole)
+        references = tuner.references(build, cores)
+        space = tuner.all_settings(build, cores, references, smallest)
+        opening = tuner.opening(build, references, space)
         search = Search(
-            whole,
+            space,
             opening,
             journal=job.folder / JOURNAL,
             identity=tuner.identity(build, job.slo, cores, job.load, job.effort),
         )
         say(_begins(search, cores))
-        if short := _too_short(job, search, held):
+        if short := _too_short(job, search, references):
             print(short, file=sys.stderr)
         late_at: list[float] = []
         lost: list[str] = []
@@ -122,7 +122,7 @@ def run(job: TuningJob) -> tuple[TuningResult, Final | None]:
         final: Final | None = None
         failure: CheckFailed | None = None
         try:
-            final = _run_search(job, build, search, held, cores, say, late_at, lost, end)
+            final = _run_search(job, build, search, references, cores, say, late_at, lost, end)
         except CheckFailed as error:
             failure = error
         where = environment.machine() | {"target": job.target, "divided": str(cores)}
@@ -133,7 +133,7 @@ def run(job: TuningJob) -> tuple[TuningResult, Final | None]:
             figures = outcome.figures(final, search, job.slo, where, job.load)
             written = outcome.write(job.recipe, build, final, job.repository, figures, job.slo)
         result = outcome.result(
-            job.recipe, search, held, final, slo=job.slo, budget_s=job.budget_s, environment=where,
+            job.recipe, search, references, final, slo=job.slo, budget_s=job.budget_s, environment=where,
             command=shlex.join(["python", "loadtests/tune.py", *sys.argv[1:]]), written=written,
             took_s=time.monotonic() - began, failure=failure,
             notes=(*losses.note(lost), *_notes(search, opening, job.budget_s, time.monotonic() - began)),
@@ -146,9 +146,9 @@ def run(job: TuningJob) -> tuple[TuningResult, Final | None]:
     return result, final
 
 
-def _too_short(job: TuningJob, search: Search, held: tuner.References) -> str:
+def _too_short(job: TuningJob, search: Search, references: tuner.References) -> str:
     """A line where the least that has to be measured takes longer than the budget; empty where it does not."""
-    least_s = job.effort.least_s(held, search) + WRITES_S
+    least_s = job.effort.least_s(references, search) + WRITES_S
     if least_s <= job.budget_s:
         return ""
     return (
@@ -158,7 +158,7 @@ def _too_short(job: TuningJob, search: Search, held: tuner.References) -> str:
 
 
 def _run_search(
-    job: TuningJob, build: Built, search: Search, held: tuner.References, cores: Cores, say: tuner.Say,
+    job: TuningJob, build: Built, search: Search, references: tuner.References, cores: Cores, say: tuner.Say,
     late_at: list[float], lost: list[str], end: float,
 ) -> Final | None:  # fmt: skip
     """The final; None if a person interrupted it or the search before it.
@@ -177,12 +177,12 @@ def _run_search(
 
             def more() -> bool:
                 say(f"{max(search_end - time.monotonic(), 0):.0f} s of the search left")
-                return time.monotonic() < search_end or not held.tried(search)
+                return time.monotonic() < search_end or not references.tried(search)
 
             try:
-                needed = {held.current, held.default}
+                needed = {references.current, references.default}
                 tuner.search_for(rig, search, job.effort.probe_s, more, say, search_end, needed)
-                return tuner.final(rig, search, held, job.effort, say, end)
+                return tuner.final(rig, search, references, job.effort, say, end)
             finally:
                 late_at += rig.late_at
                 lost += rig.lost
@@ -261,8 +261,8 @@ def _print(job: TuningJob, result: TuningResult, final: Final | None) -> None:
     table = Table("trial", *columns, "requests/s", "p50 ms", "p99 ms", box=None, pad_edge=False)
     for trial in best:
         values = (trial.capacity, trial.p50_ms, trial.p99_ms)
-        shown = ["-" if value is None else f"{value:.1f}" for value in values]
-        table.add_row(str(trial.number), *(trial.settings.get(name, "-") for name in columns), *shown)
+        cells = ["-" if value is None else f"{value:.1f}" for value in values]
+        table.add_row(str(trial.number), *(trial.settings.get(name, "-") for name in columns), *cells)
     out.print(table)
     if late := result.environment.get("generator"):
         out.print(f"The generator {late}.", markup=False)

@@ -163,12 +163,12 @@ def laid_out(model: Model, instances: int, folder: Path, queue: int = 0) -> Path
     shutil.rmtree(repository, ignore_errors=True)
     origin, target = model.repository / model.name, repository / model.name
     shutil.copytree(origin, target, copy_function=_link, ignore=shutil.ignore_patterns("config.pbtxt"))
-    described = config.parse((origin / "config.pbtxt").read_text(encoding="utf-8"))
-    for group in described.instance_group:
+    model_config = config.parse((origin / "config.pbtxt").read_text(encoding="utf-8"))
+    for group in model_config.instance_group:
         group.count = instances
     if queue:
-        described.dynamic_batching.default_queue_policy.max_queue_size = queue
-    (target / "config.pbtxt").write_text(text_format.MessageToString(described), encoding="utf-8")
+        model_config.dynamic_batching.default_queue_policy.max_queue_size = queue
+    (target / "config.pbtxt").write_text(text_format.MessageToString(model_config), encoding="utf-8")
     return repository
 
 

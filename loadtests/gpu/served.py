@@ -166,7 +166,7 @@ def measure(running: Running, prepared: Prepared, plan: Plan, gpus: int, step: S
         instances=running.memory.instances,
         gpus=gpus,
         ready_s=running.ready_s,
-        loads=tuple(_load(count, taken) for count, taken in samples.items()),
+        loads=tuple(_load(count, runs) for count, runs in samples.items()),
         alone_per_s=spread(alone_per_s),
         alone_ms=spread(alone_ms),
         ratio=ratios(best, alone_per_s),
@@ -246,11 +246,11 @@ def check(running: Running, prepared: Prepared) -> None:
             )
 
 
-def _load(count: int, taken: Sequence[Sample]) -> Load:
+def _load(count: int, samples: Sequence[Sample]) -> Load:
     def mean(name: str) -> float:
-        return sum(float(getattr(sample, name)) for sample in taken) / len(taken)
+        return sum(float(getattr(sample, name)) for sample in samples) / len(samples)
 
-    loads = [sample.load for sample in taken]
+    loads = [sample.load for sample in samples]
     return Load(
         in_flight=count,
         rate=spread([load.rate for load in loads]),

@@ -314,7 +314,7 @@ class Conductor:
             atomic.write(Path(self.options.result), (json.dumps(result.to_json(), indent=2) + "\n").encode())
 
     def _context(self, prepared: Prepared, server: Mapping[str, ServerSide]) -> summary.Context:
-        given = slo.parse(self.options.slo)
+        override = slo.parse(self.options.slo)
         host = self.environment.host
         return summary.Context(
             plan=prepared.plan,
@@ -323,7 +323,7 @@ class Conductor:
             processes=self.processes,
             weights=prepared.weights,
             slos={
-                name: given or self.library.recipes[payloads.split_version(name)[0]].slo for name in prepared.weights
+                name: override or self.library.recipes[payloads.split_version(name)[0]].slo for name in prepared.weights
             },
             environment=environments.machine() | environments.triton(host, tuple(prepared.weights)),
             command=" ".join(["locust", *sys.argv[1:]]),

@@ -44,8 +44,8 @@ def command(
         "--record": str(record or ""),
     }  # fmt: skip
     flags = [word for name, value in options.items() if value for word in (name, value)]
-    named = [word for path in recipes for word in ("--recipe", str(path))]
-    return ["-f", str(LOCUSTFILE), *named, "--headless", *flags, *(_meeting() if processes > 1 else ()), user]
+    recipe_flags = [word for path in recipes for word in ("--recipe", str(path))]
+    return ["-f", str(LOCUSTFILE), *recipe_flags, "--headless", *flags, *(_meeting() if processes > 1 else ()), user]
 
 
 def _mix(plan: Plan) -> str:

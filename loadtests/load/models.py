@@ -33,13 +33,13 @@ def recipe_path(model: str) -> Path:
     path = Path(model) if by_file else RECIPES / f"{model}.yaml"
     if not path.is_file():
         names = [path.stem for path in shipped()]
-        beside = (
+        candidates = (
             {str(other) for suffix in ("*.yaml", "*.yml") for other in path.parent.glob(suffix)} if by_file else names
         )
-        meant = closest(model, beside)
+        suggestion = closest(model, candidates)
         known = ", ".join(names) or "none here"
         raise InputError(
-            f"there is no recipe {path}{did_you_mean([meant] if meant else [])}",
+            f"there is no recipe {path}{did_you_mean([suggestion] if suggestion else [])}",
             f"name a recipe's file (MODEL=path/to.yaml), or a recipe in {RECIPES}: {known}",
         )
     return path

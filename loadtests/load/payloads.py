@@ -86,11 +86,11 @@ class Library:
         Raises:
             TritonkitError: A recipe or its samples cannot be used.
         """
-        loaded = [load_recipe(path) for path in paths]
-        self.recipes = {recipe.name: recipe for recipe in loaded}
-        if len(self.recipes) < len(loaded):
+        recipes = [load_recipe(path) for path in paths]
+        self.recipes = {recipe.name: recipe for recipe in recipes}
+        if len(self.recipes) < len(recipes):
             raise InputError("two recipes have the same name", "give each recipe once")
-        self.samples = {recipe.name: samples.load(recipe, SAMPLES) for recipe in loaded}
+        self.samples = {recipe.name: samples.load(recipe, SAMPLES) for recipe in recipes}
 
     def weights(self, plan: Plan) -> dict[str, float]:
         """Each model's share as the plan has it; all alike where it says nothing.

@@ -76,11 +76,11 @@ class Watch:
         while True:
             try:
                 with urllib.request.urlopen(url, timeout=2) as answer:
-                    seen = gpus(answer.read().decode())
+                    usage = gpus(answer.read().decode())
             except (OSError, UnicodeDecodeError):
-                seen = None
-            if seen is not None:
-                self._gpu.append(seen)
+                usage = None
+            if usage is not None:
+                self._gpu.append(usage)
             gevent.sleep(_EVERY_S)
 
 

@@ -41,8 +41,8 @@ def parse(text: str) -> Slo | None:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            meant = closest(where, Slo.model_fields)
-            message = "unknown" + did_you_mean([meant] if meant else [])
+            suggestion = closest(where, Slo.model_fields)
+            message = "unknown" + did_you_mean([suggestion] if suggestion else [])
         elif first["type"] == "value_error":
             message = first["msg"].removeprefix("Value error, ")
         else:

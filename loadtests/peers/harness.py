@@ -240,14 +240,14 @@ class Theirs(Contender):
         programs = environment.programs(self._peer, self.subject.target)
         ports = free_ports(PORTS)
         self.url = f"{'http' if self.protocol == 'http' else 'grpc'}://{HOST}:{ports[0]}"
-        filled = {
+        placeholders = {
             "bin": str(programs), "file": Path(self._variant.files[0]).name, "work": str(work),
             "model": str(self.subject.graph), "name": self.subject.name,
             "port": str(ports[0]), "port2": str(ports[1]), "port3": str(ports[2]),
             "libraries": environment.interpreter().library_directory,
         }  # fmt: skip
-        command = [part.format(**filled) for part in self._peer.command]
-        variables = {name: value.format(**filled) for name, value in self._peer.environment.items()}
+        command = [part.format(**placeholders) for part in self._peer.command]
+        variables = {name: value.format(**placeholders) for name, value in self._peer.environment.items()}
         if self.subject.target == "cuda":
             variables["CUDA_OPTIONS"] = json.dumps(dict(self.subject.cuda_options))
         cores = ",".join(map(str, self._cores))
