@@ -224,7 +224,8 @@ def _print(options: argparse.Namespace, model: Served, rounds: dict[int, list[Ro
     for count, repeats in rounds.items():
         console.print(
             f"{count} in flight: Triton's tokens/s over vLLM's own "
-            f"{_spread([repeat.rate for repeat in repeats], '.3f')}; median first token {_spread([repeat.wait_ms for repeat in repeats], '+.1f')} ms later; generator's "
+            f"{_spread([repeat.rate for repeat in repeats], '.3f')}; "
+            f"median first token {_spread([repeat.wait_ms for repeat in repeats], '+.1f')} ms later; generator's "
             f"busiest process {_spread([repeat.generator for repeat in repeats], '.2f')} of a core"
         )
     if any(math.isnan(repeat.wait_ms) for repeats in rounds.values() for repeat in repeats):

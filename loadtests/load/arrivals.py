@@ -63,8 +63,8 @@ class Arrivals:
         """How long it lasts; a replay ends with its recording.
 
         Raises:
-            InputError: It has no end of its own and none was asked for, or it ends before its spike, or its steps are
-                too short.
+            InputError: The schedule has no end of its own and none was asked for, it ends before its spike, or its
+                steps are too short.
         """
         if self.kind == "replay":
             own = self.recorded[-1] * (1 + 1 / len(self.recorded)) + 1e-6  # one gap after the last

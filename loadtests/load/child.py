@@ -88,7 +88,7 @@ def user_class(name: str) -> type[users.ModelUser]:
     """A class of :mod:`load.users`, or the one that ``module:Class`` names.
 
     Raises:
-        InputError: There is no such user.
+        InputError: The class does not exist, or is no ``ModelUser``.
     """
     module, _, attribute = name.rpartition(":")
     try:

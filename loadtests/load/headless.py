@@ -78,7 +78,7 @@ def run(arguments: Sequence[str]) -> Result:
 
     Raises:
         InputError: Locust, or our part of it, could not use what it was given; nobody answered at the host.
-        CheckFailed: It ended without a result.
+        CheckFailed: Locust ended without a result.
     """
     with tempfile.TemporaryDirectory(prefix="tritonkit-load-") as directory:
         path, log = Path(directory, "result.json"), Path(directory, "locust.log")

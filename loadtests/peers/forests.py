@@ -30,7 +30,7 @@ def peers_of(recipe: Recipe, chosen: Sequence[Peer]) -> list[Peer]:
     """Those of some peers that serve a recipe's kind of model.
 
     Raises:
-        InputError: None of them serves it.
+        InputError: None of the chosen peers serves it.
     """
     if not isinstance(recipe, ForestRecipe):
         return list(chosen)

@@ -15,7 +15,7 @@ def times(text: str, duration_s: float = 100.0, warm_up_s: float = 0.0, seed: in
     return arrivals.parse(text).times(duration_s, warm_up_s, seed)
 
 
-def counted(due: arrivals.Times, start_s: float, end_s: float) -> int:
+def count_between(due: arrivals.Times, start_s: float, end_s: float) -> int:
     return int(((due >= start_s) & (due < end_s)).sum())
 
 
@@ -50,14 +50,14 @@ def test_rates_change_where_the_schedule_says(text: str, windows: dict[tuple[flo
     assert (np.diff(due) >= 0).all()
     for (start_s, end_s), rate in windows.items():
         expected = rate * (end_s - start_s)
-        assert abs(counted(due, start_s, end_s) - expected) < 5 * np.sqrt(expected)
+        assert abs(count_between(due, start_s, end_s) - expected) < 5 * np.sqrt(expected)
 
 
 def test_warm_up_is_before_zero_at_the_first_rate() -> None:
     due = times("steps:100,500", 20, warm_up_s=10)
     assert due[0] >= -10
-    assert abs(counted(due, -10, 0) - 1000) < 5 * np.sqrt(1000)
-    assert counted(due, 10, 20) > 4000
+    assert abs(count_between(due, -10, 0) - 1000) < 5 * np.sqrt(1000)
+    assert count_between(due, 10, 20) > 4000
 
 
 def test_a_seed_is_a_schedule() -> None:

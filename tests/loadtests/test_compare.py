@@ -233,7 +233,7 @@ time.sleep(300)
 
 
 @pytest.fixture
-def kept() -> Iterator[tuple[subprocess.Popen[bytes], list[psutil.Process]]]:
+def kept_server() -> Iterator[tuple[subprocess.Popen[bytes], list[psutil.Process]]]:
     """A keeper with an unkind server, and the server's processes."""
     quick = f"import sys; sys.argv[0] = ''; sys.path.insert(0, {str(Path(keeper.__file__).parent)!r})\n"
     quick += "import keeper; keeper.ENDS_S = 0.5; sys.exit(keeper.main())"
@@ -249,9 +249,9 @@ def kept() -> Iterator[tuple[subprocess.Popen[bytes], list[psutil.Process]]]:
 
 
 def test_a_server_that_ignores_signals_ends_with_its_workers(
-    kept: tuple[subprocess.Popen[bytes], list[psutil.Process]],
+    kept_server: tuple[subprocess.Popen[bytes], list[psutil.Process]],
 ) -> None:
-    process, server = kept
+    process, server = kept_server
     assert process.stdin is not None
     process.stdin.close()
     process.wait(20)

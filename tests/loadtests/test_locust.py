@@ -242,7 +242,7 @@ class Cold(ModelUser):
 """
 
 
-def ran(root: Path, folder: Path, recipe: Path, user: str, run_time: str) -> Result:
+def run_headless(root: Path, folder: Path, recipe: Path, user: str, run_time: str) -> Result:
     """The result of a headless test with a user of its own beside the shipped locustfile."""
     page = (root / "loadtests/locustfile.py").read_text("utf-8")
     (folder / "locustfile.py").write_text(f"{page}\n{user}", "utf-8")
@@ -260,7 +260,7 @@ def ran(root: Path, folder: Path, recipe: Path, user: str, run_time: str) -> Res
 def test_a_first_request_that_takes_longer_than_the_test_is_no_part_of_it(
     root: Path, write_recipe: Recipes, tmp_path: Path
 ) -> None:
-    result = ran(root, tmp_path, write_recipe("arithmetic"), COLD, "4")
+    result = run_headless(root, tmp_path, write_recipe("arithmetic"), COLD, "4")
     assert (result.partial, result.load.duration_s, result.model.requests) == (False, 3.5, 70)
 
 
@@ -285,7 +285,7 @@ def test_ctrl_c_while_the_dispatcher_runs_leaves_a_partial_result(
     root: Path, write_recipe: Recipes, tmp_path: Path
 ) -> None:
     cold = COLD.replace("4.5", "0.001")
-    assert ran(root, tmp_path, write_recipe("arithmetic"), f"{cold}\n{INTERRUPTED}", "30").partial
+    assert run_headless(root, tmp_path, write_recipe("arithmetic"), f"{cold}\n{INTERRUPTED}", "30").partial
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 
 @contextmanager
-def counted(rig: Rig, losses: int) -> Iterator[None]:
+def expect_losses(rig: Rig, losses: int) -> Iterator[None]:
     """So many servers are lost within."""
     before = len(rig.lost)
     yield
@@ -78,7 +78,7 @@ def settings(rig: Rig) -> Settings:
 @pytest.mark.parametrize("victim", ["server", "stub"])
 def test_a_trial_is_measured_again_from_its_beginning(rig: Rig, victim: str) -> None:
     deadly = Deadly(rig, 1, victim)
-    with counted(rig, 1):
+    with expect_losses(rig, 1):
         outcome = timed(deadly.configure, lambda rate: capped(deadly.ask(rate)), settings(rig), None, RATE)
     assert (outcome.status, outcome.why, deadly.configured) == ("measured", "", 2)
     cause = "tritonserver was ended by SIGKILL" if victim == "server" else "a process of its model ended"
@@ -88,7 +88,7 @@ def test_a_trial_is_measured_again_from_its_beginning(rig: Rig, victim: str) -> 
 
 def test_a_configuration_fails_where_the_server_is_lost_with_it_twice(rig: Rig) -> None:
     deadly = Deadly(rig, 2)
-    with counted(rig, 2):
+    with expect_losses(rig, 2):
         outcome = timed(deadly.configure, deadly.ask, settings(rig), None, RATE)
     assert outcome.status == "failed"
     assert "the server was lost: tritonserver was ended by SIGKILL" in outcome.why
@@ -96,10 +96,10 @@ def test_a_configuration_fails_where_the_server_is_lost_with_it_twice(rig: Rig) 
 
 def test_a_final_round_is_measured_again_and_counts_as_missed_the_second_time(rig: Rig) -> None:
     once, twice = Deadly(rig, 1), Deadly(rig, 2)
-    with counted(rig, 1):
+    with expect_losses(rig, 1):
         measured = rounds(once.configure, lambda rate: capped(once.ask(rate)), {settings(rig): RATE}, 1)
     assert measured[settings(rig)].capacity
-    with counted(rig, 2):
+    with expect_losses(rig, 2):
         measured = rounds(twice.configure, twice.ask, {settings(rig): RATE}, 1)
     assert measured[settings(rig)].capacity == 0
 
