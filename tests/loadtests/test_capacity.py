@@ -89,7 +89,7 @@ def test_strain_says_where_between_two_rates_the_limit_lies() -> None:
 
 @pytest.mark.parametrize("slope", [0.01, 0.03, 0.06])
 def test_the_interval_holds_the_limit_about_as_often_as_it_says(slope: float) -> None:
-    """The limit is the rate that nine runs of ten meet; 95 % are said, and 60 searches may miss it 9 times by chance."""
+    """The limit is the rate that nine runs of ten meet; of 60 intervals of 95 %, 9 may miss it by chance."""
     true = TRUE * 9 ** (-slope / (2 * math.log(3)))
     estimates = [limit.capacity(server_with(TRUE, slope, seed)) for seed in range(60)]
     assert sum(estimate.low <= true <= estimate.high for estimate in estimates) >= 51
