@@ -188,7 +188,7 @@ def _measure(
 
 
 def _load(endpoint: Endpoint, mark: str, count: int, number: int, options: argparse.Namespace) -> Load:
-    """The same for both ways but for the prompts' first letter."""
+    """The load of one way; the ways differ in the prompts' first letter alone."""
     return Load(
         endpoint, count, options.seconds, options.warm_up, f"{number} {count}", options.words, options.tokens, mark
     )

@@ -53,7 +53,7 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class Run:
-    """One run: which queue, whose callers, how many times the capacity, and what came of it."""
+    """One run: which queue, whose callers, how many times the capacity, and its figures."""
 
     queue: str
     callers: str

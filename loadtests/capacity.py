@@ -151,7 +151,7 @@ def slo_of(recipe: Recipe, text: str) -> Slo:
 
 
 def lines(estimate: Capacity, result: Result) -> list[str]:
-    """What a person wants to know."""
+    """The capacity in a few lines of text, for a terminal."""
     (name,) = result.models
     at_rate, slo = estimate.at_rate, result.slo
     return [
@@ -172,7 +172,7 @@ def lines(estimate: Capacity, result: Result) -> list[str]:
 
 
 def as_json(estimate: Capacity, result: Result) -> dict[str, Any]:
-    """All of it as plain data."""
+    """The capacity, every probe and the result as plain data."""
     return {
         "capacity": estimate.rate, "low": estimate.low, "high": finite(estimate.high), "confirmed": estimate.confirmed,
         "at_least": estimate.at_least, "interrupted": estimate.interrupted,

@@ -243,7 +243,7 @@ def _installed(peers: Iterable[Peer], target: targets.Target) -> dict[str, Missi
 
 
 def _ours(recipe: Recipe, subject: Subject, repository: Path, stage: Stage) -> Entry:
-    """As the repository has it, and on a CPU without batches; each over both of Triton's protocols."""
+    """Triton with the repository's configuration, and on a CPU without batches; each over both of its protocols."""
     ways = _ways(recipe, repository, stage.target).items()
     candidates = [
         Candidate(

@@ -217,7 +217,7 @@ class Conductor:
         gevent.spawn(self._end_once_begun)
 
     def _end_once_begun(self) -> None:
-        """A runner that is still starting would not let itself be stopped."""
+        """End the test once the runner has started: before, it cannot be stopped."""
         end_s = time.monotonic() + BEGINS_S
         while self.environment.runner.state != STATE_RUNNING and time.monotonic() < end_s:
             gevent.sleep(0.05)
@@ -292,7 +292,7 @@ class Conductor:
             self.waiting.discard(msg.node_id)
 
     def _complete(self, server: Mapping[str, ServerSide]) -> None:
-        """All is there: make the result, show it, keep it, and end the test."""
+        """Make the result of the complete recording, show it, keep it, and end the test."""
         assert self.prepared is not None
         self.session = None
         result = summary.result(self.recording, self._context(self.prepared, server))

@@ -7,7 +7,7 @@ from load.result import Check, ModelResult, Percentiles, Result
 
 
 def lines(result: Result) -> list[str]:
-    """What a person wants to know first."""
+    """The lines about each model, the generator, the curve and the SLO, in this order."""
     load = result.load
     how = load.arrivals if load.loop == "open" else _count(load.users or 0, "user")
     output = [] if not result.partial else ["PARTIAL: the test was ended before its time"]
@@ -70,7 +70,7 @@ def _check(check: Check, *, named: bool) -> str:
 
 
 def _distinguish(value: float, bound: float) -> str:
-    """With three digits, and more where it would read like what was wanted and is not."""
+    """The value to three digits, and to more where it would else read like the bound."""
     digits = range(3 if value < 1000 else 4, 12)
     texts = (f"{value:.{count}g}" for count in digits)
     return next((text for text in texts if value == bound or float(text) != bound), f"{value:.12g}")

@@ -30,17 +30,17 @@ Row = tuple[float, float, float, str, str]
 
 
 def histogram(digits: int = DIGITS) -> HdrHistogram:
-    """An empty one, for microseconds."""
+    """An empty histogram of microseconds."""
     return HdrHistogram(1, HIGHEST_US, digits)
 
 
 def note(into: HdrHistogram, seconds: float) -> None:
-    """Count one duration; what is shorter than a microsecond or longer than an hour counts as that."""
+    """Count one duration, clipped to between a microsecond and an hour."""
     into.record_value(min(max(int(seconds * 1e6), 1), HIGHEST_US))
 
 
 def encoded(hdr: HdrHistogram) -> str:
-    """As base64 text; `decoded` reads it."""
+    """A histogram as base64 text; `decoded` reads it."""
     text: str = hdr.encode().decode()
     return text
 
@@ -70,7 +70,7 @@ class Counts:
 
     @property
     def succeeded(self) -> int:
-        """How many."""
+        """How many requests succeeded."""
         return int(self.latency.get_total_count())
 
     def add(self, other: Counts) -> None:
@@ -115,7 +115,7 @@ class Cpu:
 
 @dataclass
 class Recording:
-    """All of it.
+    """Everything that is noted of one load test.
 
     Attributes:
         window_s: How many seconds are measured.
@@ -253,7 +253,7 @@ class Recording:
 
 
 def merged(recordings: Iterable[Recording]) -> Recording:
-    """The sum of some."""
+    """The sum of some recordings."""
     total = Recording()
     for recording in recordings:
         total.add(recording)
