@@ -56,7 +56,7 @@ class Effort:
 
     @property
     def turn_s(self) -> float:
-        """Of one turn in process."""
+        """Seconds of one turn in process."""
         return self.seconds / 8
 
 

@@ -65,7 +65,7 @@ class Running:
     files: dict[str, Path] = field(default_factory=dict)
 
     def load(self, in_flight: int, effort: Effort, lengths: Sequence[int] = (), name: str = "equal") -> Sample:
-        """Put one load on it, and see what came of it.
+        """Put one load on it, and take its figures.
 
         Args:
             in_flight: Requests.

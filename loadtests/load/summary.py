@@ -112,7 +112,7 @@ def _model(name: str, counts: Counts, seconds: float, context: Context) -> Model
 
 
 def percentiles(hdr: HdrHistogram) -> Percentiles | None:
-    """Of a histogram in microseconds; None where it is empty."""
+    """The percentiles in milliseconds of a histogram of microseconds; None where it is empty."""
     if not hdr.get_total_count():
         return None
     values = hdr.get_percentile_to_value_dict([50.0, 90.0, 95.0, 99.0, 99.9, 100.0])

@@ -72,7 +72,7 @@ class Peer:
         return HERE / self.place
 
     def variants_for(self, target: Target) -> tuple[Variant, ...]:
-        """Those that are tried on a target."""
+        """The variants that are tried on a target."""
         return self.gpu_variants if target == "cuda" else self.variants
 
     @property
@@ -88,7 +88,7 @@ class Peer:
 
     @property
     def version(self) -> str:
-        """Of the server."""
+        """The server's version."""
         return self.pins[self.package]
 
 

@@ -57,7 +57,7 @@ class Effort:
 
     @property
     def plan(self) -> Plan:
-        """Of one run, without its rate."""
+        """The plan of one run, without its rate."""
         return Plan(duration_s=self.seconds, warm_up_s=self.warm_up_s)
 
 
@@ -88,7 +88,7 @@ class Candidate:
 
 @dataclass
 class Entry:
-    """One server in the contest: what it is, and what was found.
+    """One server in the contest, and its figures.
 
     Attributes:
         name, version, ours: As in the report.
@@ -149,7 +149,7 @@ class Entry:
         return "interrupted; no rate was looked for yet"
 
     def row(self) -> Row:
-        """For the report."""
+        """The row of the report."""
         low, high = interval(self.probes, sure=SURE) if self.rates else (None, None)
         chosen = self.chosen or self.candidates[0]
         return Row(

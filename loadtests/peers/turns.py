@@ -23,7 +23,7 @@ class _Search(Generic[T]):
         self._answer: tuple[Any, ...] = ()
 
     def turn(self) -> T | TritonkitError | None:
-        """One question and its answer; what came of the search, when it is over."""
+        """One question and its answer; the result or error of the search when it is over, else None."""
         try:
             value = self._inside.switch(*self._answer)
             if self._inside.dead:

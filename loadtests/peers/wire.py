@@ -24,12 +24,12 @@ Numbers = NDArray[Any]
 
 
 def body(inputs: Sample) -> bytes:
-    """The inputs, one behind the other."""
+    """The bytes of all inputs, one after the other."""
     return b"".join(array.tobytes() for array in inputs.values())
 
 
 def numbers(raw: bytes) -> Numbers:
-    """What came back."""
+    """The numbers of an answer's bytes."""
     return np.frombuffer(raw, np.float32)
 
 

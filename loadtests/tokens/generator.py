@@ -44,7 +44,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Sent:
-    """What came of a load: its answers, and the CPU time of the busiest process over the load's time, in cores."""
+    """The outcome of a load: its answers, and the CPU time of the busiest process over the load's time, in cores."""
 
     answers: list[Answer]
     busiest: float
