@@ -78,7 +78,8 @@ def write_recipe(tmp_path: Path) -> Recipes:
     (tmp_path / "given.py").write_text(SAMPLE_FUNCTIONS, encoding="utf-8")
 
     def write(model: str, **changes: Any) -> Path:
-        recipe = {"name": model, "source": {"onnx": "none.onnx"}} | RECIPE_KEYS.get(model, RECIPE_KEYS["arithmetic"]) | changes
+        keys = RECIPE_KEYS.get(model, RECIPE_KEYS["arithmetic"])
+        recipe = {"name": model, "source": {"onnx": "none.onnx"}} | keys | changes
         path = tmp_path / f"{recipe['name']}.yaml"
         path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
         return path

@@ -263,9 +263,7 @@ MIXED = Mixed("bert_base", "fp16", "served", "8 to 256", spread(1.0), spread(1.0
         (measured(gate=(GateRow("bert_base", "fp16", "refused", "slower"),)), ["refused by the gate"]),
     ],
 )  # fmt: skip
-def test_a_gpus_page_says_what_limits_a_model_and_how_many_instances(
-    result: GpuResult, expected: list[str]
-) -> None:
+def test_a_gpus_page_says_what_limits_a_model_and_how_many_instances(result: GpuResult, expected: list[str]) -> None:
     *texts, last = after_gpu(result)
     assert len(texts) == len(expected), texts
     assert all(part in text for part, text in zip(expected, texts, strict=True)), texts
