@@ -104,8 +104,8 @@ def _run(options: argparse.Namespace) -> Result:
 
 def _recipes(options: argparse.Namespace) -> dict[str, Path]:
     """The recipe's file of each model that was named."""
-    named = payloads.mix(options.model)
-    bases = {name: payloads.split_version(name)[0] for name in named}
+    weights = payloads.mix(options.model)
+    bases = {name: payloads.split_version(name)[0] for name in weights}
     return {name: models.recipe_path(of) for name, of in bases.items()}
 
 

@@ -58,16 +58,16 @@ def test_a_recipe_of_one_s_own_is_named_by_its_file_on_every_page() -> None:
 # --- how many requests a percentile rests on ---
 
 
-@pytest.mark.parametrize(("wanted", "needed"), [(Slo(p50_ms=9), 5), (Slo(p95_ms=9), 59), (Slo(p50_ms=5, p99_ms=9), 299),
+@pytest.mark.parametrize(("bound", "needed"), [(Slo(p50_ms=9), 5), (Slo(p95_ms=9), 59), (Slo(p50_ms=5, p99_ms=9), 299),
                                                (Slo(p50_ms=9, goodput=0.9), 29), (None, 299)])  # fmt: skip
-def test_a_bound_takes_as_many_requests_as_wilks_says(wanted: Slo | None, needed: int) -> None:
-    assert slo.least_requests(wanted) == needed
-    assert slo.too_few("m", wanted, needed) == ""
-    assert f"rests on {needed - 1} requests; it takes {needed}, all within" in slo.too_few("m", wanted, needed - 1)
-    assert slo.too_few("m", wanted, 0) == ""
+def test_a_bound_takes_as_many_requests_as_wilks_says(bound: Slo | None, needed: int) -> None:
+    assert slo.least_requests(bound) == needed
+    assert slo.too_few("m", bound, needed) == ""
+    assert f"rests on {needed - 1} requests; it takes {needed}, all within" in slo.too_few("m", bound, needed - 1)
+    assert slo.too_few("m", bound, 0) == ""
 
 
-def test_an_slo_that_is_met_by_few_requests_says_so_on_page_and_console_and_how_long_a_run_must_be() -> None:
+def test_an_slo_met_by_few_requests_says_so_and_how_long_a_run_must_be() -> None:
     few = results.result({"m": model(latencies(20, 5.0), slo=Slo(p99_ms=50), seconds=10.0)})
     few = replace(few, verdict=slo.judge(few.models, valid=True))
     console = "\n".join(printed.lines(few))
@@ -190,7 +190,7 @@ def demo(*steps: tuple[int, float, float, float, float]) -> dict[str, Any]:
     return {"models": {"net": {"curve": curve}}}
 
 
-def test_the_demo_says_where_more_users_only_wait_and_which_command_tunes_that() -> None:
+def test_the_demo_says_where_more_users_only_wait_and_what_tunes_that() -> None:
     steps = (1, 50, 1, 0.1, 15), (4, 130, 1, 9, 17), (8, 131, 1.0, 45, 17)
     waiting, capacity, own = advice.after_demo(demo(*steps))
     assert waiting == (
@@ -263,9 +263,7 @@ MIXED = Mixed("bert_base", "fp16", "served", "8 to 256", spread(1.0), spread(1.0
         (measured(gate=(GateRow("bert_base", "fp16", "refused", "slower"),)), ["refused by the gate"]),
     ],
 )  # fmt: skip
-def test_a_gpu_s_page_says_what_limits_a_model_and_which_number_of_instances_to_choose(
-    result: GpuResult, expected: list[str]
-) -> None:
+def test_a_gpus_page_says_what_limits_a_model_and_how_many_instances(result: GpuResult, expected: list[str]) -> None:
     *texts, last = after_gpu(result)
     assert len(texts) == len(expected), texts
     assert all(part in text for part, text in zip(expected, texts, strict=True)), texts

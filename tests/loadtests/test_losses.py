@@ -57,14 +57,14 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(summary, "LATEST_MS", 1000.0)  # others use the machine, too
         with (
-            built(recipe) as made,
-            Rig(made, Slo(error_rate=0.2), Plan(duration_s=RUN_S, warm_up_s=0.1), divide()) as rig,
+            built(recipe) as build,
+            Rig(build, Slo(error_rate=0.2), Plan(duration_s=RUN_S, warm_up_s=0.1), divide()) as rig,
         ):
             yield rig
 
 
 @contextmanager
-def counted(rig: Rig, losses: int) -> Iterator[None]:
+def expect_losses(rig: Rig, losses: int) -> Iterator[None]:
     """So many servers are lost within."""
     before = len(rig.lost)
     yield
@@ -78,7 +78,7 @@ def settings(rig: Rig) -> Settings:
 @pytest.mark.parametrize("victim", ["server", "stub"])
 def test_a_trial_is_measured_again_from_its_beginning(rig: Rig, victim: str) -> None:
     deadly = Deadly(rig, 1, victim)
-    with counted(rig, 1):
+    with expect_losses(rig, 1):
         outcome = timed(deadly.configure, lambda rate: capped(deadly.ask(rate)), settings(rig), None, RATE)
     assert (outcome.status, outcome.why, deadly.configured) == ("measured", "", 2)
     cause = "tritonserver was ended by SIGKILL" if victim == "server" else "a process of its model ended"
@@ -86,22 +86,22 @@ def test_a_trial_is_measured_again_from_its_beginning(rig: Rig, victim: str) -> 
     assert rig.ask(RATE).met  # on the server that runs now
 
 
-def test_a_configuration_counts_as_failed_where_the_server_is_lost_with_it_twice(rig: Rig) -> None:
+def test_a_configuration_fails_where_the_server_is_lost_with_it_twice(rig: Rig) -> None:
     deadly = Deadly(rig, 2)
-    with counted(rig, 2):
+    with expect_losses(rig, 2):
         outcome = timed(deadly.configure, deadly.ask, settings(rig), None, RATE)
     assert outcome.status == "failed"
     assert "the server was lost: tritonserver was ended by SIGKILL" in outcome.why
 
 
-def test_a_round_of_the_final_is_measured_again_and_nothing_is_met_where_the_server_is_lost_twice(rig: Rig) -> None:
+def test_a_final_round_is_measured_again_and_counts_as_missed_the_second_time(rig: Rig) -> None:
     once, twice = Deadly(rig, 1), Deadly(rig, 2)
-    with counted(rig, 1):
-        found = rounds(once.configure, lambda rate: capped(once.ask(rate)), {settings(rig): RATE}, 1)
-    assert found[settings(rig)].capacity
-    with counted(rig, 2):
-        found = rounds(twice.configure, twice.ask, {settings(rig): RATE}, 1)
-    assert found[settings(rig)].capacity == 0
+    with expect_losses(rig, 1):
+        measured = rounds(once.configure, lambda rate: capped(once.ask(rate)), {settings(rig): RATE}, 1)
+    assert measured[settings(rig)].capacity
+    with expect_losses(rig, 2):
+        measured = rounds(twice.configure, twice.ask, {settings(rig): RATE}, 1)
+    assert measured[settings(rig)].capacity == 0
 
 
 def test_the_servers_that_were_lost_are_counted_in_one_sentence() -> None:

@@ -171,7 +171,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(summary, "LATEST_MS", 1000.0)  # others use the machine, too
         recipe = recipes.load(folder / "heavy.yaml")
-        wanted = tune.Wanted(
+        wanted = tune.TuningJob(
             recipe, recipe.slo or Slo(), Plan(), 600.0, folder / "model_repository", folder / "reports", BRIEF
         )
         with interrupted_after(folder / "reports" / tune.JOURNAL, outcomes=2):
@@ -264,7 +264,7 @@ def test_a_search_that_meets_no_slo_writes_its_page_and_says_before_what_it_take
     heavy(tmp_path / "heavy.onnx", size=64, count=2)
     (tmp_path / "heavy.yaml").write_text(RECIPE.replace("2048", "64"), encoding="utf-8")
     recipe = recipes.load(tmp_path / "heavy.yaml")
-    wanted = tune.Wanted(
+    wanted = tune.TuningJob(
         recipe, Slo(p50_ms=0.01), Plan(), 10.0, tmp_path / "repository", tmp_path / "reports", BRIEF, write=False
     )
     with pytest.MonkeyPatch.context() as patch:
@@ -289,7 +289,7 @@ def test_a_recipe_that_cannot_be_written_is_refused_before_anything_is_measured(
     path = tmp_path / "heavy.yaml"
     path.write_text(RECIPE, encoding="utf-8")
     recipe = recipes.load(path)
-    wanted = tune.Wanted(recipe, recipe.slo or Slo(), Plan(), 60.0, tmp_path / "repository", tmp_path / "reports")
+    wanted = tune.TuningJob(recipe, recipe.slo or Slo(), Plan(), 60.0, tmp_path / "repository", tmp_path / "reports")
     with pytest.MonkeyPatch.context() as patch:  # root may write everywhere
         patch.setattr(os, "access", lambda *_: False)
         with pytest.raises(OutputError, match="read-only"):

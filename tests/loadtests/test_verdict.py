@@ -206,7 +206,7 @@ def test_an_slo_that_means_nothing_is_refused(text: str, message: str) -> None:
 
 def test_an_slo_is_written_as_it_is_read() -> None:
     said = Slo(p50_ms=5, p99_ms=50, goodput=0.95)
-    assert slo.parse(slo.said(said)) == said
+    assert slo.parse(slo.format_slo(said)) == said
     assert slo.parse("") is None
 
 
