@@ -122,7 +122,7 @@ def test_of_many_missed_bounds_the_first_are_told_and_the_rest_counted() -> None
     ],
 )
 def test_what_was_found_is_never_rounded_to_what_was_wanted(check: Check, found: str, wanted: str) -> None:
-    assert words.pair(check) == (found, wanted)
+    assert words.value_and_bound(check) == (found, wanted)
 
 
 def test_figures_stand_in_tables_as_in_the_result() -> None:
