@@ -78,7 +78,7 @@ class Search:
         first: What is tried first, in order, unless the journal has it already.
         journal: Where trials are kept; nowhere if not given.
         identity: What trials depend on: where it differs from the journal's, the search begins anew.
-        seed: Of the sampler.
+        seed: The sampler's seed.
     """
 
     def __init__(
@@ -92,8 +92,9 @@ class Search:
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.space = space
-        said = json.loads(json.dumps(dict(identity or {}) | {"space": asdict(space)}))  # as the journal will have it
-        name = store.hash_of(said)[:16]
+        # Through JSON, as the journal will have it.
+        full_identity = json.loads(json.dumps(dict(identity or {}) | {"space": asdict(space)}))
+        name = store.hash_of(full_identity)[:16]
         storage = _storage(journal)
         before = {study.study_name: study for study in optuna.get_all_study_summaries(storage)} if journal else {}
         self._study = optuna.create_study(
@@ -104,10 +105,10 @@ class Search:
             self._study.sampler.reseed_rng()
         self.changed: list[str] = []
         if name not in before:
-            self._study.set_user_attr("identity", said)
+            self._study.set_user_attr("identity", full_identity)
             last = max(before.values(), key=lambda study: study._study_id, default=None)
             old = last.user_attrs.get("identity", {}) if last else {}
-            self.changed = sorted(key for key in {*said, *old} if said.get(key) != old.get(key)) if last else []
+            self.changed = sorted(key for key in {*full_identity, *old} if full_identity.get(key) != old.get(key)) if last else []
         self._pending: optuna.Trial | None = None
         self._random = random.Random(seed)
         self.trials = self._kept()

@@ -26,13 +26,13 @@ def explore(ask: Ask, best: float | None, start: float) -> Outcome:
         best: The best one's limit so far; None at the first.
         start: Where to begin then.
     """
-    asked: list[Probe] = []
+    probes: list[Probe] = []
 
     def note(rate: float) -> Probe:
-        asked.append(ask(rate))
-        return asked[-1]
+        probes.append(ask(rate))
+        return probes[-1]
 
-    return replace(_explored(note, best, start), probes=len(asked))
+    return replace(_explored(note, best, start), probes=len(probes))
 
 
 def _explored(note: Ask, best: float | None, start: float) -> Outcome:
@@ -74,12 +74,12 @@ def _after(first: Probe, ask: Ask) -> Ask:
     return lambda rate: answers.pop() if answers else ask(rate)
 
 
-def _enclosed(found: Bracket) -> Outcome:
-    if (low := found.low) is None:
-        return _missed(found.high)
-    return Outcome("measured", found.limit, low.rate, low.p50_ms, low.p99_ms)
+def _enclosed(bounds: Bracket) -> Outcome:
+    if (low := bounds.low) is None:
+        return _missed(bounds.high)
+    return Outcome("measured", bounds.limit, low.rate, low.p50_ms, low.p99_ms)
 
 
-def _missed(found: Probe) -> Outcome:
-    why = f"misses the SLO at {found.rate:.0f} requests/s: {found.said}"
-    return Outcome("pruned", min(found.rate, found.served), why=why)
+def _missed(probe: Probe) -> Outcome:
+    why = f"misses the SLO at {probe.rate:.0f} requests/s: {probe.why}"
+    return Outcome("pruned", min(probe.rate, probe.served), why=why)

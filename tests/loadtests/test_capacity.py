@@ -113,7 +113,7 @@ def test_what_was_missed_by_chance_is_looked_at_again() -> None:
 
 def test_an_slo_that_one_request_a_second_misses_is_a_clear_answer() -> None:
     with pytest.raises(CheckFailed, match=r"not met at 1 request a second: p99_ms 61, wanted at most 50"):
-        limit.capacity(lambda rate: Probe(rate, False, rate, 61.0, 61.0, said="p99_ms 61, wanted at most 50"))
+        limit.capacity(lambda rate: Probe(rate, False, rate, 61.0, 61.0, why="p99_ms 61, wanted at most 50"))
 
 
 def test_a_server_that_falls_behind_has_not_met_the_slo_although_the_run_was_too_short_to_see_it() -> None:
@@ -121,7 +121,7 @@ def test_a_server_that_falls_behind_has_not_met_the_slo_although_the_run_was_too
     found = replace(results.result(models={"net": model}), verdict=Verdict(met=True, valid=True, checks=()))
     asked = probe(400.0, found)
     assert not asked.met
-    assert asked.said == "310 of 400 requests/s served"
+    assert asked.why == "310 of 400 requests/s served"
     assert probe(400.0, replace(found, models={"net": replace(model, throughput=380.0)})).met
 
 
@@ -203,7 +203,7 @@ def test_what_was_proved_stays_when_the_generator_fails_or_a_person_has_waited_l
     with pytest.raises(KeyboardInterrupt):
         limit.capacity(raises)
     with pytest.raises(CheckFailed, match=r"nothing is proved: at 1 requests/s it was late"):
-        limit.capacity(lambda rate: Probe(rate, False, rate, None, None, said="it was late", kept=False))
+        limit.capacity(lambda rate: Probe(rate, False, rate, None, None, why="it was late", kept=False))
 
 
 def raises(_: float) -> Probe:
