@@ -288,7 +288,7 @@ def test_the_verb_says_that_an_slo_cannot_be_met_and_exits_1(
     assert re.search(r"the SLO is not met at 1 request a second: p99_ms \d", said.err)
     page = tmp_path / "reports/sleep/index.html"
     assert f"; the last run is in {page}" in said.err
-    shown = read(page.read_text(encoding="utf-8")).said()
+    shown = read(page.read_text(encoding="utf-8")).visible_text()
     for text in ("The SLO is not met", "What to do next", "make tune MODEL=", "SLO=p99_ms=5"):
         assert text in shown
 
