@@ -1,4 +1,4 @@
-"""Measures configurations side by side: in turn, round after round, so that a machine's moods fall upon all alike."""
+"""Measures configurations side by side: in turn, round after round, so that what disturbs the machine disturbs all."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def rounds(
 ) -> dict[Settings, Measured]:
     """The limits of some configurations, ``count`` times each, in turn; every other round backwards.
 
-    Where the server is lost, the configuration is measured again; with one that loses it twice, its limit is 0.
+    Where the server is lost, the configuration is measured again; where it is lost twice, the limit is 0.
 
     Args:
         configure: Serves one configuration.
@@ -109,7 +109,7 @@ def rounds(
 
 
 def _limit(configure: Callable[[Settings], None], ask: Ask, settings: Settings, start: float) -> Bracket:
-    """The limit of one configuration; nothing is met by one with which the server is lost again and again."""
+    """The limit of one configuration; 0 where the server is lost with it twice."""
 
     def measure() -> Bracket:
         configure(settings)
@@ -124,8 +124,8 @@ def _limit(configure: Callable[[Settings], None], ask: Ask, settings: Settings, 
 def ratio(ours: Measured, theirs: Measured) -> Ratio | None:
     """How many times the capacity: the median of the rounds, and where the mean lies with a probability of 95 %.
 
-    The interval is Student's, of the ratios' logarithms. None where one of the two meets the SLO at no rate in a round,
-    and of fewer than :data:`LEAST_ROUNDS` rounds.
+    The interval is Student's, of the ratios' logarithms. None where either meets the SLO at no rate in some round, or
+    there are fewer than :data:`LEAST_ROUNDS` rounds.
     """
     if not all(theirs.limits) or not all(ours.limits) or len(ours.limits) < LEAST_ROUNDS:
         return None

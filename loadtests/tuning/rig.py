@@ -41,7 +41,7 @@ PAUSES_S = (0.0, 1.0)  # before another try of a rate that the generator could n
 LOAD_S = 120.0  # for a model to be loaded
 SETTLES_S = 30.0  # for the processes of the model before to end: each instance takes a second, one after another
 # What Triton tells callers of a process that did not run for a second. It goes on, and its late answer becomes the next
-# request's, until the server ends of it (docs/decisions/0033).
+# request's, until that ends the server (docs/decisions/0033).
 UNHEALTHY = "is not healthy"
 ENDS_S = 2.0  # for a server that is dying to be gone, once its callers have noticed
 

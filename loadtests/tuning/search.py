@@ -27,10 +27,10 @@ from tuning.space import NAMES, UNORDERED, Settings, Space
 
 # Trials before the sampler trusts its model; some are drawn at random until then.
 STARTUP = 4
-# From then on every so many proposals, one is a step in one setting away from the best: a model of few trials finds the
+# After those, one proposal in this many is a step in one setting away from the best: a model of few trials finds the
 # right region, and not its top.
 STEP_EVERY = 2
-# Proposals in a row that were tried before: from then on, any that was not is taken.
+# After this many proposals in a row that were tried before, any untried one is taken.
 STALE = 10
 
 
@@ -146,7 +146,7 @@ class Search:
         return None
 
     def tell(self, settings: Settings, outcome: Outcome) -> Trial:
-        """What came of the last proposal."""
+        """Record the outcome of the last proposal."""
         proposal, self._pending = self._pending, None
         assert proposal is not None
         trial = Trial(len(self.trials), settings, outcome)

@@ -40,7 +40,7 @@ class Settings:
     by_size: bool = False
 
     def normal(self) -> Settings:
-        """The same configuration, as it is written in one way only: without batches there is no queue to set."""
+        """The one form of configurations that behave alike: without batches there is no queue delay."""
         return self if self.max_batch_size > 1 else replace(self, queue_delay_us=0)
 
     def batching(self, recipe: Recipe, chosen: Precision, target: Target) -> Batching:

@@ -50,9 +50,11 @@ def _explored(note: Ask, best: float | None, start: float) -> Outcome:
 def timed(
     configure: Callable[[Settings], None], ask: Ask, settings: Settings, best: float | None, start: float
 ) -> Outcome:
-    """Configure the server and :func:`explore`; one that does not load is an outcome, too, and so is a rate
-    that the generator could not keep: it says nothing of the configuration, which the next search tries again. Where
-    the server is lost, all of it is measured again; it failed where that one is lost, too.
+    """Configure the server and :func:`explore`.
+
+    A configuration that does not load is ``failed``. One with a rate that the generator could not keep is ``unsent``,
+    which says nothing of the configuration: the next search tries it again. Where the server is lost, the configuration
+    is measured again from the beginning; where it is lost twice, it is ``failed``.
     """
     began = time.monotonic()
 

@@ -157,7 +157,7 @@ class References:
 
 
 def references(build: Built, cores: Cores) -> References:
-    """Of a recipe, on this many cores."""
+    """Both references of a recipe, on this many cores."""
     return References(
         space.of_recipe(build.recipe, build.chosen, build.target),
         space.tritons_default(build.recipe, len(cores.server), build.target),
@@ -165,7 +165,7 @@ def references(build: Built, cores: Cores) -> References:
 
 
 def all_settings(build: Built, cores: Cores, held: References, smallest_batch: int = 1) -> Space:
-    """What is searched; the references' own values among it."""
+    """The space of the search, with the references' own values."""
     recipe_space = space.of(build.recipe, tuple(build.accurate), len(cores.server), smallest_batch, build.target)
     return recipe_space.with_values_of(held.current, held.default)
 

@@ -340,9 +340,8 @@ def test_no_figure_is_ever_written_as_nan() -> None:
     assert figures.server
     assert figures.latency
     broken = replace(
-        figures, latency=replace(figures.latency, mean=nan, p99=nan), server=replace(figures.server, average_batch=nan,
-        queue_ms=nan),
-        network_ms=nan, offered=nan,
+        figures, latency=replace(figures.latency, mean=nan, p99=nan),
+        server=replace(figures.server, average_batch=nan, queue_ms=nan), network_ms=nan, offered=nan,
     )  # fmt: skip
     checks = (Check("m", "p99_ms", 50, nan, False),)
     odd = replace(

@@ -153,7 +153,7 @@ def heavy(path: Path, size: int = 2048, count: int = 30) -> None:
 
 @dataclass
 class Tuned:
-    """What was there after an interrupted call, and after the next one."""
+    """The state after an interrupted call, and after the next one."""
 
     folder: Path
     interrupted: TuningResult

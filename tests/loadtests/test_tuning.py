@@ -331,7 +331,7 @@ def test_an_interval_needs_three_rounds_and_holds_a_ratio_of_one() -> None:
 
 
 class Slow(Surface):
-    """A run takes as long as it is told to."""
+    """A run takes as many seconds as it is asked for."""
 
     def ask(self, rate: float, seconds: float = 0.0) -> Probe:
         time.sleep(seconds)
