@@ -30,13 +30,13 @@ def render(summary: Json) -> str:
     Args:
         summary: What ``make demo`` writes to ``summary.json``; a figure may be NaN.
     """
-    drawn = {name: _drawn(name, model) for name, model in summary["models"].items()}
+    sections = {name: _section(name, model) for name, model in summary["models"].items()}
     return page.render(
-        "demo.html.j2", summary=summary, drawn=drawn, compared=COMPARED, advice=advice.after_demo(summary)
+        "demo.html.j2", summary=summary, sections=sections, compared=COMPARED, advice=advice.after_demo(summary)
     )
 
 
-def _drawn(name: str, model: Json) -> Json:
+def _section(name: str, model: Json) -> Json:
     """Both charts of a model, its fastest step, and how its dots were thinned."""
     steps, requests = model["curve"], model["requests"]
     points = list(zip(requests["start_s"], requests["latency_ms"], strict=True))

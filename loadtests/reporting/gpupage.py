@@ -282,8 +282,8 @@ def _sizes_words(alone: InProcess) -> str:
 
 def _by_size(name: str, alone: InProcess) -> str:
     largest = sorted(alone.size_bytes.items(), key=lambda item: -item[1])[:MOST_SIZES]
-    drawn = [
+    bars = [
         rows.Row(f"batch {size}", f"{taken / MIB:,.0f} MiB, {short(alone.size_ms.get(size))} ms",
                  [("ours", taken / MIB)]) for size, taken in largest
     ]  # fmt: skip
-    return rows.draw(f"{name}: memory by size", "; ".join(f"{row.name}: {row.figure}" for row in drawn), drawn)
+    return rows.draw(f"{name}: memory by size", "; ".join(f"{bar.name}: {bar.figure}" for bar in bars), bars)

@@ -26,7 +26,7 @@ def render(summary: Json) -> str:
     """
     steps = summary["curve"]
     measured = [step for step in steps if step["output_tokens_per_s"] > 0]
-    drawn = {
+    charts = {
         "ttft": Markup(_curve("time to the first token", steps, "ttft_ms", "p95")),
         "itl": Markup(_curve("time from token to token", steps, "itl_ms", "p99")),
         "first_tokens": Markup(_first_tokens(steps, summary["first_tokens"])),
@@ -34,7 +34,7 @@ def render(summary: Json) -> str:
     }
     fastest = max(measured, key=lambda step: step["output_tokens_per_s"], default=None)
     return page.render(
-        "demo_llm.html.j2", summary=summary, drawn=drawn, fastest=fastest, advice=advice.after_llm_demo(summary)
+        "demo_llm.html.j2", summary=summary, charts=charts, fastest=fastest, advice=advice.after_llm_demo(summary)
     )
 
 
