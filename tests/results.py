@@ -80,11 +80,19 @@ def checks(models: dict[str, ModelResult]) -> tuple[Check, ...]:
     for name, figures in models.items():
         if figures.slo and figures.slo.p99_ms:
             p99 = figures.latency.p99 if figures.latency else None
-            verdicts.append(Check(name, "p99_ms", figures.slo.p99_ms, p99, p99 is not None and p99 <= figures.slo.p99_ms))
+            verdicts.append(
+                Check(name, "p99_ms", figures.slo.p99_ms, p99, p99 is not None and p99 <= figures.slo.p99_ms)
+            )
         if figures.slo:
             rate = figures.error_rate if figures.requests else None
             verdicts.append(
-                Check(name, "error_rate", figures.slo.error_rate, rate, rate is not None and rate <= figures.slo.error_rate)
+                Check(
+                    name,
+                    "error_rate",
+                    figures.slo.error_rate,
+                    rate,
+                    rate is not None and rate <= figures.slo.error_rate,
+                )
             )
     return tuple(verdicts)
 

@@ -100,8 +100,9 @@ def _latency(model: str, servers: Sequence[Row]) -> str:
             bars.append(rows.Row(server.name, NOTHING, []))
             continue
         figure = f"{short(server.p50_ms)} and {short(server.p99_ms)} ms"
-        bars.append(rows.Row(server.name, figure, [
-                ("p50", server.p50_ms), ("p99", server.p99_ms - server.p50_ms)], None, style))
+        bars.append(
+            rows.Row(server.name, figure, [("p50", server.p50_ms), ("p99", server.p99_ms - server.p50_ms)], None, style)
+        )
     words = "; ".join(f"{bar.name}: {bar.figure}" for bar in bars)
     return rows.draw(f"{model}: p50 and p99 at half the capacity", words, bars)
 

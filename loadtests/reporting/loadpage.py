@@ -118,9 +118,7 @@ def _tiles(model: ModelResult, checks: dict[str, Check], *, judged: bool, schedu
 def _checked(check: Check, judged: bool) -> Tile:
     measured, bound = words.value_and_bound(check)
     value, _, unit = measured.partition(" ")
-    return Tile(
-        words.BOUNDS.get(check.name, check.name), value, unit, f"{bound} wanted", check.met if judged else None
-    )
+    return Tile(words.BOUNDS.get(check.name, check.name), value, unit, f"{bound} wanted", check.met if judged else None)
 
 
 def _server(server: ServerSide | None) -> list[tuple[str, str]]:

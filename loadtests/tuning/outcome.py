@@ -41,7 +41,11 @@ def result(
     """The whole search as the page shows it; without a final and a failure it was interrupted."""
     best = final.winner.settings if final else search.best.settings if search.best and not failure else None
     ratio = comparison.ratio(final.winner, final.default) if final else None
-    again = {measured.settings: measured for measured in (final.winner, final.current, final.default, *final.others)} if final else {}
+    again = (
+        {measured.settings: measured for measured in (final.winner, final.current, final.default, *final.others)}
+        if final
+        else {}
+    )
     return TuningResult(
         model=recipe.name,
         created=_now(),

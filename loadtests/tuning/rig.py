@@ -81,7 +81,9 @@ def built(recipe: Recipe, target: Target = "cpu") -> Iterator[Built]:
         if isinstance(plain, ForestRecipe):
             yield Built(plain, repository, target, "fp32", {"fp32": None}, {"fp32": passport["key"]})
             return
-        single_ms = {row["precision"]: row["single_ms"] for row in passport["gate"] if row["accurate"]} or {"fp32": None}
+        single_ms = {row["precision"]: row["single_ms"] for row in passport["gate"] if row["accurate"]} or {
+            "fp32": None
+        }
         accurate = {precision: 1000 / time_ms if time_ms else None for precision, time_ms in single_ms.items()}
         base = exporting.exported(plain)[0]
         artifacts = {precision: variants.make(plain, base, target, precision)[0] for precision in accurate}

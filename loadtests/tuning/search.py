@@ -108,7 +108,9 @@ class Search:
             self._study.set_user_attr("identity", full_identity)
             last = max(before.values(), key=lambda study: study._study_id, default=None)
             old = last.user_attrs.get("identity", {}) if last else {}
-            self.changed = sorted(key for key in {*full_identity, *old} if full_identity.get(key) != old.get(key)) if last else []
+            self.changed = (
+                sorted(key for key in {*full_identity, *old} if full_identity.get(key) != old.get(key)) if last else []
+            )
         self._pending: optuna.Trial | None = None
         self._random = random.Random(seed)
         self.trials = self._kept()

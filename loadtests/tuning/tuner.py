@@ -189,7 +189,9 @@ def opening(build: Built, held: References, whole: Space) -> list[Settings]:
 def identity(build: Built, slo: Slo, cores: Cores, load: dict[str, Any], effort: Effort) -> dict[str, Any]:
     """What trials depend on; ``batching``, which is what they vary, is not part of it."""
     recipe = build.recipe
-    fields = recipe.model_dump(mode="json", include={"name", "inputs", "outputs", "shapes", "max_batch_size", "samples"})
+    fields = recipe.model_dump(
+        mode="json", include={"name", "inputs", "outputs", "shapes", "max_batch_size", "samples"}
+    )
     devices = {"target": build.target} | ({"GPUs": environment.gpus()} if build.target == "cuda" else {})
     return {
         "recipe": fields,
@@ -273,7 +275,9 @@ def final(
     guesses = {settings: known.get(settings, highest) for settings in entrants}
     measured = comparison.rounds(rig.configure, ask, guesses, 1, lambda text: say(f"final, first {text}"))
     if effort.rounds > 1:
-        guesses = {settings: contender.capacity or guesses[settings] for settings, contender in reversed(measured.items())}
+        guesses = {
+            settings: contender.capacity or guesses[settings] for settings, contender in reversed(measured.items())
+        }
         with contextlib.suppress(Ended, CheckFailed):
             later = comparison.rounds(
                 rig.configure, until(COMPARING), guesses, effort.rounds - 1, lambda text: say(f"final, next {text}")
@@ -282,7 +286,9 @@ def final(
     winner = comparison.winner(list(measured.values()))
     if not winner.capacity:
         raise CheckFailed("no configuration met the SLO when it was measured again", SLO_FIX)
-    others = tuple(contender for settings, contender in measured.items() if settings not in {held.current, held.default})
+    others = tuple(
+        contender for settings, contender in measured.items() if settings not in {held.current, held.default}
+    )
     seconds = CONFIRMS_S if left_s == math.inf else min(CONFIRMS_S, max(effort.final_s, left_s * (1 - COMPARING) / 5))
 
     def alone() -> tuple[float, Capacity | None]:

@@ -82,7 +82,9 @@ def test_an_slo_that_is_met_by_few_requests_says_so_on_page_and_console_and_how_
     assert slo.judge(few.models, valid=False).note == ""  # such a run says nothing anyway
     enough = results.result({"m": model(latencies(600, 5.0), slo=Slo(p99_ms=50))})
     enough = replace(enough, verdict=slo.judge(enough.models, valid=True))
-    assert "too few" not in "\n".join(printed.lines(enough)).lower() + read(loadpage.render(enough)).visible_text().lower()
+    assert (
+        "too few" not in "\n".join(printed.lines(enough)).lower() + read(loadpage.render(enough)).visible_text().lower()
+    )
 
 
 def test_a_capacity_counts_the_requests_of_all_runs_at_its_rate() -> None:

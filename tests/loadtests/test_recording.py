@@ -65,7 +65,13 @@ def test_percentiles_are_those_of_the_values_to_a_thousandth() -> None:
         note(hdr, value)
     percentiles = summary.percentiles(decoded(encoded(hdr)))
     assert percentiles is not None
-    for mine, share in ((percentiles.p50, 50), (percentiles.p90, 90), (percentiles.p95, 95), (percentiles.p99, 99), (percentiles.p999, 99.9)):
+    for mine, share in (
+        (percentiles.p50, 50),
+        (percentiles.p90, 90),
+        (percentiles.p95, 95),
+        (percentiles.p99, 99),
+        (percentiles.p999, 99.9),
+    ):
         assert mine == pytest.approx(np.percentile(seconds, share) * 1000, rel=0.01)
     assert percentiles.mean == pytest.approx(seconds.mean() * 1000, rel=0.001)
     assert percentiles.max == pytest.approx(seconds.max() * 1000, rel=0.001)

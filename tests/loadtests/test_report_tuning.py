@@ -81,7 +81,9 @@ def test_an_slo_that_nothing_meets_and_an_interrupted_search_are_said() -> None:
         "No configuration meets the SLO partial Wanted: p99 ≤ 50 ms, errors ≤ 0.1 %. The search was interrupted."
         in text
     )
-    assert "does not meet it at any rate" in page_text(replace(TUNED, trials=(trial(0, None, None), trial(1, 9, 9)), best=1))
+    assert "does not meet it at any rate" in page_text(
+        replace(TUNED, trials=(trial(0, None, None), trial(1, 9, 9)), best=1)
+    )
 
 
 def test_the_front_holds_what_no_other_trial_beats_in_both() -> None:

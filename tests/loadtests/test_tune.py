@@ -246,7 +246,10 @@ def test_the_winner_is_in_the_recipe_beside_its_comments_and_in_a_build(
     assert space.of_recipe(recipe, "fp32") == winner
     written = tuned.folder / "model_repository/heavy"
     model_config = config.parse((written / "config.pbtxt").read_text(encoding="utf-8"))
-    assert (model_config.max_batch_size, model_config.instance_group[0].count) == (winner.max_batch_size, winner.instances)
+    assert (model_config.max_batch_size, model_config.instance_group[0].count) == (
+        winner.max_batch_size,
+        winner.instances,
+    )
     figures = json.loads((written / "passport.json").read_text(encoding="utf-8"))["tuning"]
     assert figures["settings"] == winner.as_json()
     assert figures["capacity"] == pytest.approx(tuned.final.winner.capacity, abs=0.1)

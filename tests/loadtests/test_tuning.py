@@ -261,7 +261,10 @@ def test_trials_belong_to_the_gpus_that_they_ran_on(tmp_path: Path, monkeypatch:
         )
         for target in ("cpu", "cuda")
     ]
-    assert [(identity["target"], identity.get("GPUs")) for identity in identities] == [("cpu", None), ("cuda", ["NVIDIA H200"])]
+    assert [(identity["target"], identity.get("GPUs")) for identity in identities] == [
+        ("cpu", None),
+        ("cuda", ["NVIDIA H200"]),
+    ]
 
 
 def test_a_recipes_queue_bounds_stay_and_the_rest_follows_from_the_slo() -> None:

@@ -179,7 +179,9 @@ def test_throughput_is_what_came_and_not_what_was_offered() -> None:
 
 def test_a_result_survives_json() -> None:
     recording = recorded([10.0] * 90 + [80.0] * 10, failed=3)
-    outcome = result(recording, Slo(p99_ms=50, goodput=0.9), alone_ms={"m": 3.0}, plan=Plan("steps:5,6", duration_s=10.0))
+    outcome = result(
+        recording, Slo(p99_ms=50, goodput=0.9), alone_ms={"m": 3.0}, plan=Plan("steps:5,6", duration_s=10.0)
+    )
     assert outcome.curve
     assert Result.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome
     empty = result(recorded([]), None)
