@@ -329,7 +329,7 @@ def _round(entries: Sequence[Entry], number: int, effort: Effort, say: Callable[
         if isinstance(outcome, TritonkitError):
             entry.problem, entry.fix = outcome.message, outcome.fix
         elif outcome.low is None:
-            entry.problem = f"misses the SLO at {outcome.high.rate:g} request a second: {outcome.high.said}"
+            entry.problem = f"misses the SLO at {outcome.high.rate:g} request a second: {outcome.high.why}"
             entry.fix = "it needs a looser SLO (SLO=p99_ms=…)"
         else:
             entry.rates.append(outcome.low.rate)
@@ -344,7 +344,7 @@ def _patient(entry: Entry, number: int, effort: Effort, say: Callable[[str], Non
         say(place)
         probe = _ask(entry, rate)
         entry.probes.append(probe)
-        say(f"{place} {'meets the SLO' if probe.met else probe.said}")
+        say(f"{place} {'meets the SLO' if probe.met else probe.why}")
         return probe
 
     def ask(rate: float) -> Probe:

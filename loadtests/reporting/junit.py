@@ -69,16 +69,16 @@ def _answered(suite: Element, name: str, model: ModelResult, result: Result) -> 
 
 def _bound(suite: Element, check: Check, result: Result) -> None:
     """One bound of the SLO; skipped where the run may not say."""
-    found, wanted = words.pair(check)
-    name = f"{words.BOUNDS.get(check.name, check.name)} {wanted}"
+    value, bound = words.value_and_bound(check)
+    name = f"{words.BOUNDS.get(check.name, check.name)} {bound}"
     case = SubElement(suite, "testcase", classname=_clean(check.model), name=_clean(name))
-    message = _clean(words.said(check, alone=True))
+    message = _clean(words.describe_check(check, alone=True))
     if not result.verdict.valid:
         SubElement(case, "skipped", message=f"the run is not valid; {message}")
     elif not check.met:
         SubElement(case, "failure", type=check.name, message=message).text = message
     else:
-        SubElement(case, "system-out").text = found
+        SubElement(case, "system-out").text = value
 
 
 def _clean(text: str) -> str:

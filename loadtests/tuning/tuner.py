@@ -48,13 +48,13 @@ NEARLY = 0.95  # of the winner's limit: half of the runs meet the SLO at a limit
 
 @dataclass(frozen=True)
 class Effort:
-    """How much a measurement is worth.
+    """How much is measured: seconds of a run, rounds and finalists.
 
     Attributes:
         probe_s: Measured seconds of a trial's runs.
-        final_s: Of the final's runs.
+        final_s: Measured seconds of the final's runs.
         warm_up_s: Seconds before either.
-        rounds: Of the final, at most: it ends with its time, and claims no gain of fewer than three.
+        rounds: Most rounds of the final: it ends with its time, and claims no gain of fewer than three.
         finalists: How many trials take part in it, beside what is served now and Triton's default.
     """
 
@@ -152,48 +152,50 @@ class References:
 
     def missing(self, search: Search) -> int:
         """How many of the two the search has not measured, as far as its space has them."""
-        wanted = {settings.normal() for settings in (self.current, self.default) if search.space.holds(settings)}
-        return len(wanted - {trial.settings.normal() for trial in search.trials})
+        both = {settings.normal() for settings in (self.current, self.default) if search.space.holds(settings)}
+        return len(both - {trial.settings.normal() for trial in search.trials})
 
 
-def references(made: Built, cores: Cores) -> References:
-    """Of a recipe, on this many cores."""
+def references(build: Built, cores: Cores) -> References:
+    """Both references of a recipe, on this many cores."""
     return References(
-        space.of_recipe(made.recipe, made.chosen, made.target),
-        space.tritons_default(made.recipe, len(cores.server), made.target),
+        space.of_recipe(build.recipe, build.chosen, build.target),
+        space.tritons_default(build.recipe, len(cores.server), build.target),
     )
 
 
-def all_settings(made: Built, cores: Cores, held: References, smallest_batch: int = 1) -> Space:
-    """What is searched; the references' own values among it."""
-    found = space.of(made.recipe, tuple(made.accurate), len(cores.server), smallest_batch, made.target)
-    return found.with_values_of(held.current, held.default)
+def all_settings(build: Built, cores: Cores, held: References, smallest_batch: int = 1) -> Space:
+    """The space of the search, with the references' own values."""
+    recipe_space = space.of(build.recipe, tuple(build.accurate), len(cores.server), smallest_batch, build.target)
+    return recipe_space.with_values_of(held.current, held.default)
 
 
-def opening(made: Built, held: References, whole: Space) -> list[Settings]:
+def opening(build: Built, held: References, whole: Space) -> list[Settings]:
     """What is tried first, as far as it is in the space.
 
     The references; then, on a CPU, Triton's default in every other accurate variant, and no batches at all, as a batch
     often costs what its samples cost one by one; on a GPU, what is served now in every other accurate variant.
     """
-    if made.target == "cuda":
-        others = [replace(held.current, precision=precision) for precision in made.accurate]
+    if build.target == "cuda":
+        others = [replace(held.current, precision=precision) for precision in build.accurate]
         return list(dict.fromkeys([held.current, held.default, *others]))
-    variants = [replace(held.default, precision=precision) for precision in made.accurate]
-    single = replace(held.default, precision=made.chosen, max_batch_size=min(held.default.max_batch_size, 1)).normal()
+    variants = [replace(held.default, precision=precision) for precision in build.accurate]
+    single = replace(held.default, precision=build.chosen, max_batch_size=min(held.default.max_batch_size, 1)).normal()
     return [
         settings for settings in dict.fromkeys([held.current, held.default, *variants, single]) if whole.holds(settings)
     ]
 
 
-def identity(made: Built, slo: Slo, cores: Cores, load: dict[str, Any], effort: Effort) -> dict[str, Any]:
+def identity(build: Built, slo: Slo, cores: Cores, load: dict[str, Any], effort: Effort) -> dict[str, Any]:
     """What trials depend on; ``batching``, which is what they vary, is not part of it."""
-    recipe = made.recipe
-    said = recipe.model_dump(mode="json", include={"name", "inputs", "outputs", "shapes", "max_batch_size", "samples"})
-    devices = {"target": made.target} | ({"GPUs": environment.gpus()} if made.target == "cuda" else {})
+    recipe = build.recipe
+    fields = recipe.model_dump(
+        mode="json", include={"name", "inputs", "outputs", "shapes", "max_batch_size", "samples"}
+    )
+    devices = {"target": build.target} | ({"GPUs": environment.gpus()} if build.target == "cuda" else {})
     return {
-        "recipe": said,
-        "graph": dict(made.graphs),
+        "recipe": fields,
+        "graph": dict(build.graphs),
         "server": f"{runtime.WHEEL} {runtime.find().path.name}",
         "machine": gate.machine(),
         **devices,
@@ -215,11 +217,11 @@ def search_for(
         search: Proposes them, and keeps what came of them.
         probe_s: Measured seconds of a run.
         more: Whether another one should be tried.
-        say: Is told which.
+        say: Called with a line on each trial.
         end: By ``time.monotonic()``: a trial that is not whole by then is dropped.
-        needed: What is measured to its end all the same.
+        needed: Configurations that are measured to the end all the same.
     """
-    start = min(rig.made.accurate[rig.made.chosen] or FIRST_RATE, MOST_FIRST_RATE * rig.senders)
+    start = min(rig.build.accurate[rig.build.chosen] or FIRST_RATE, MOST_FIRST_RATE * rig.senders)
     while more():
         settings = search.propose()
         if settings is None:
@@ -243,10 +245,10 @@ def final(
 
     Args:
         rig: Serves them.
-        search: Has the trials.
+        search: Its trials are measured again.
         held: The references.
-        effort: How much each measurement is worth.
-        say: Is told what is measured.
+        effort: How much is measured.
+        say: Called with a line on what is measured.
         end: By ``time.monotonic()``: no run begins later, but for those of one whole round.
 
     Raises:
@@ -266,23 +268,27 @@ def final(
 
     finalists, qualifiers = effort.field(left_s)
     best = qualified(rig.configure, until(QUALIFYING), search, say, qualifiers)[:finalists]
-    entrants = _entrants(held, [one.settings for one in best])
+    entrants = _entrants(held, [contender.settings for contender in best])
     highest = best[0].capacity or FIRST_RATE
     known = {trial.settings: trial.outcome.estimate or highest for trial in search.trials}
-    known |= {one.settings: one.capacity or highest for one in best}
+    known |= {contender.settings: contender.capacity or highest for contender in best}
     guesses = {settings: known.get(settings, highest) for settings in entrants}
     measured = comparison.rounds(rig.configure, ask, guesses, 1, lambda text: say(f"final, first {text}"))
     if effort.rounds > 1:
-        guesses = {settings: one.capacity or guesses[settings] for settings, one in reversed(measured.items())}
+        guesses = {
+            settings: contender.capacity or guesses[settings] for settings, contender in reversed(measured.items())
+        }
         with contextlib.suppress(Ended, CheckFailed):
             later = comparison.rounds(
                 rig.configure, until(COMPARING), guesses, effort.rounds - 1, lambda text: say(f"final, next {text}")
             )
-            measured = {settings: one.and_then(later[settings]) for settings, one in measured.items()}
+            measured = {settings: contender.and_then(later[settings]) for settings, contender in measured.items()}
     winner = comparison.winner(list(measured.values()))
     if not winner.capacity:
         raise CheckFailed("no configuration met the SLO when it was measured again", SLO_FIX)
-    others = tuple(one for settings, one in measured.items() if settings not in {held.current, held.default})
+    others = tuple(
+        contender for settings, contender in measured.items() if settings not in {held.current, held.default}
+    )
     seconds = CONFIRMS_S if left_s == math.inf else min(CONFIRMS_S, max(effort.final_s, left_s * (1 - COMPARING) / 5))
 
     def alone() -> tuple[float, Capacity | None]:
@@ -341,10 +347,10 @@ def _confirmed(ask: Ask, rate: float) -> Capacity | None:
 def choose(rig: Configurable, search: Search, say: Say = lambda _: None) -> list[Measured]:
     """The best trials measured again, the best one first: all of them once, and the better two of them twice."""
     once = qualified(rig.configure, rig.ask, search, say, QUALIFIERS)
-    guesses = {one.settings: one.capacity or FIRST_RATE for one in once[:2]}
+    guesses = {measured.settings: measured.capacity or FIRST_RATE for measured in once[:2]}
     again = comparison.rounds(rig.configure, rig.ask, guesses, 1, say)
-    both = [one.and_then(again[one.settings]) for one in once[:2]]
-    return [*sorted(both, key=lambda one: -one.capacity), *once[2:]]
+    both = [measured.and_then(again[measured.settings]) for measured in once[:2]]
+    return [*sorted(both, key=lambda measured: -measured.capacity), *once[2:]]
 
 
 def qualified(configure: Callable[[Settings], None], ask: Ask, search: Search, say: Say, again: int) -> list[Measured]:
@@ -362,7 +368,7 @@ def qualified(configure: Callable[[Settings], None], ask: Ask, search: Search, s
             later = comparison.rounds(configure, ask, {settings: guess}, 1, lambda text: say(f"once more, {text}"))
             once = once.and_then(later[settings])
         both.append(once)
-    return sorted(both, key=lambda one: -one.capacity)
+    return sorted(both, key=lambda measured: -measured.capacity)
 
 
 def _entrants(held: References, best: Sequence[Settings]) -> list[Settings]:

@@ -74,7 +74,7 @@ def test_an_slo_met_by_few_requests_says_so_and_how_long_a_run_must_be() -> None
     assert "SLO met, by too few requests to be sure: p99_ms" in console
     assert "The p99 of m rests on 20 requests; it takes 299" in console
     assert words.headline(few).tone == "unsure"
-    shown = read(loadpage.render(few)).said()
+    shown = read(loadpage.render(few)).visible_text()
     assert "The SLO is met, by too few requests to be sure" in shown
     assert "at most 50 ms wanted; of 20 requests" in shown
     assert "DURATION=165s" in shown  # 299 of two a second, and a tenth to spare
@@ -82,15 +82,17 @@ def test_an_slo_met_by_few_requests_says_so_and_how_long_a_run_must_be() -> None
     assert slo.judge(few.models, valid=False).note == ""  # such a run says nothing anyway
     enough = results.result({"m": model(latencies(600, 5.0), slo=Slo(p99_ms=50))})
     enough = replace(enough, verdict=slo.judge(enough.models, valid=True))
-    assert "too few" not in "\n".join(printed.lines(enough)).lower() + read(loadpage.render(enough)).said().lower()
+    assert (
+        "too few" not in "\n".join(printed.lines(enough)).lower() + read(loadpage.render(enough)).visible_text().lower()
+    )
 
 
 def test_a_capacity_counts_the_requests_of_all_runs_at_its_rate() -> None:
     few = results.result({"m": model(latencies(100, 5.0), slo=Slo(p99_ms=50), seconds=10.0)})
     rare, often = (replace(few, capacity=Limit(10.0, 9.0, 11.0, runs)) for runs in (2, 3))
-    assert "rests on 200 requests" in read(loadpage.render(rare)).said()
+    assert "rests on 200 requests" in read(loadpage.render(rare)).visible_text()
     assert "`--duration 17s` of `python loadtests/capacity.py`" in " ".join(advice.after_load(rare))
-    assert "rests on" not in read(loadpage.render(often)).said()
+    assert "rests on" not in read(loadpage.render(often)).visible_text()
 
 
 # --- a search that came to nothing ---
@@ -116,8 +118,8 @@ def test_a_search_without_a_result_has_a_page_that_says_why_and_what_to_do(
     )  # fmt: skip
     page = read(tunepage.render(failed))
     assert tunepage.headline(failed).title == title
-    assert cure.replace("`", "") in page.said().replace("`", "")
-    assert failure.message[1:] in page.said()
+    assert cure.replace("`", "") in page.visible_text().replace("`", "")
+    assert failure.message[1:] in page.visible_text()
     assert sum(row[0] in {str(trial.number) for trial in trials} for row in page.rows if row) >= len(trials) - 1
 
 
@@ -174,7 +176,7 @@ def test_a_comparison_advises_where_a_figure_calls_for_it_and_nowhere_else(
     assert len(texts) == bool(expected)
     assert all(part in texts[0] for part in expected)
     assert last.startswith(f"`make capacity {BOTH}`")
-    assert "What to do next" in read(comparepage.render(result)).said()
+    assert "What to do next" in read(comparepage.render(result)).visible_text()
 
 
 # --- the demo ---
@@ -268,7 +270,7 @@ def test_a_gpus_page_says_what_limits_a_model_and_how_many_instances(result: Gpu
     assert len(texts) == len(expected), texts
     assert all(part in text for part, text in zip(expected, texts, strict=True)), texts
     assert "`make tune TARGET=cuda MODEL=my_model.yaml`" in last
-    assert "What to do next" in read(gpupage.render(result)).said()
+    assert "What to do next" in read(gpupage.render(result)).visible_text()
 
 
 def test_a_gpu_s_page_without_figures_says_how_to_get_them() -> None:

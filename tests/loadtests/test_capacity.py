@@ -114,7 +114,7 @@ def test_what_was_missed_by_chance_is_looked_at_again() -> None:
 
 def test_an_slo_that_one_request_a_second_misses_is_a_clear_answer() -> None:
     with pytest.raises(CheckFailed, match=r"not met at 1 request a second: p99_ms 61, wanted at most 50"):
-        limit.capacity(lambda rate: Probe(rate, False, rate, 61.0, 61.0, said="p99_ms 61, wanted at most 50"))
+        limit.capacity(lambda rate: Probe(rate, False, rate, 61.0, 61.0, why="p99_ms 61, wanted at most 50"))
 
 
 def test_a_server_that_falls_behind_misses_the_slo_even_in_a_short_run() -> None:
@@ -122,7 +122,7 @@ def test_a_server_that_falls_behind_misses_the_slo_even_in_a_short_run() -> None
     result = replace(results.result(models={"net": model}), verdict=Verdict(met=True, valid=True, checks=()))
     slow = probe(400.0, result)
     assert not slow.met
-    assert slow.said == "310 of 400 requests/s served"
+    assert slow.why == "310 of 400 requests/s served"
     assert probe(400.0, replace(result, models={"net": replace(model, throughput=380.0)})).met
 
 
@@ -204,7 +204,7 @@ def test_what_was_proved_stays_when_the_search_ends_early() -> None:
     with pytest.raises(KeyboardInterrupt):
         limit.capacity(raises)
     with pytest.raises(CheckFailed, match=r"nothing is proved: at 1 requests/s it was late"):
-        limit.capacity(lambda rate: Probe(rate, False, rate, None, None, said="it was late", kept=False))
+        limit.capacity(lambda rate: Probe(rate, False, rate, None, None, why="it was late", kept=False))
 
 
 def raises(_: float) -> Probe:
@@ -289,7 +289,7 @@ def test_the_verb_says_that_an_slo_cannot_be_met_and_exits_1(
     assert re.search(r"the SLO is not met at 1 request a second: p99_ms \d", output.err)
     page = tmp_path / "reports/sleep/index.html"
     assert f"; the last run is in {page}" in output.err
-    shown = read(page.read_text(encoding="utf-8")).said()
+    shown = read(page.read_text(encoding="utf-8")).visible_text()
     for text in ("The SLO is not met", "What to do next", "make tune MODEL=", "SLO=p99_ms=5"):
         assert text in shown
 

@@ -43,7 +43,7 @@ def test_verbs_that_need_graphs_take_the_other_recipes(recipe: ForestRecipe) -> 
 def test_tuning_serves_it_with_each_trials_settings(recipe: ForestRecipe) -> None:
     with rig.built(recipe) as build:
         tried: Any = rig.Rig.__new__(rig.Rig)
-        tried.made = build
+        tried.build = build
         settings = Settings(precision="fp32", max_batch_size=64, queue_delay_us=500, instances=1, threads=2)
         config = tried._configuration(settings)
     assert config["max_batch_size"] == 64

@@ -85,7 +85,7 @@ MISSED = replace(WHOLE, in_process=tuple(replace(graph, alternating=spread(150.0
 
 
 def page_text(whole: GpuResult) -> str:
-    return read(gpupage.render(whole)).said()
+    return read(gpupage.render(whole)).visible_text()
 
 
 def test_goals_come_first_and_what_is_missed_is_named_with_its_figure() -> None:

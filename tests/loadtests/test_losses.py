@@ -72,7 +72,7 @@ def expect_losses(rig: Rig, losses: int) -> Iterator[None]:
 
 
 def settings(rig: Rig) -> Settings:
-    return space.of_recipe(rig.made.recipe, rig.made.chosen)
+    return space.of_recipe(rig.build.recipe, rig.build.chosen)
 
 
 @pytest.mark.parametrize("victim", ["server", "stub"])
