@@ -29,7 +29,7 @@ _DESTINATION = "s3://bucket/folder, gs://…, az://container/…, file:///folder
 
 
 def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.ArgumentParser) -> None:
-    """Say the arguments of the four."""
+    """Add the arguments of the four."""
     place = argparse.ArgumentParser(add_help=False, parents=[report])
     place.add_argument(
         "--endpoint-url", metavar="URL", help="an S3-compatible store that is not Amazon's, or an emulator"
@@ -135,19 +135,19 @@ def _versions(options: argparse.Namespace) -> int:
         grace = publishing.GRACE_MINUTES if options.grace is None else options.grace
         with progress.task("prune") as say:
             gone = publishing.prune(shelf, options.prune, grace, say)
-    found = publishing.versions(shelf)
+    versions = publishing.versions(shelf)
     if options.json:
-        print_json({"destination": str(place), "versions": [one.as_json() for one in found], "pruned": gone})
+        print_json({"destination": str(place), "versions": [version.as_json() for version in versions], "pruned": gone})
         return 0
     table = make_table("version", "published", "models", "files", "size", "")
-    for one in found:
-        what = "current" if one.current else "before it" if one.previous else ""
-        manifest = one.manifest
+    for version in versions:
+        what = "current" if version.current else "before it" if version.previous else ""
+        manifest = version.manifest
         table.add_row(
             manifest.version, manifest.published[:16].replace("T", " ") + " UTC", str(len(manifest.models)),
             str(len(manifest.files)), human(manifest.size), what,
         )  # fmt: skip
-    if found:
+    if versions:
         out.print(table)
     else:
         _say(f"nothing is published at {place}")

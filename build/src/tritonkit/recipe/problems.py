@@ -120,7 +120,7 @@ def check_engine(path: Path, node: yaml.Node | None, data: Mapping[str, object])
     """Refuse an ``engine`` that nobody has, before the rest is held against a recipe that it is not.
 
     Raises:
-        RecipeError: With the line.
+        RecipeError: There is no such engine; the message has the line.
     """
     engine = data.get("engine", _ENGINES[0])
     if engine not in _ENGINES:

@@ -67,13 +67,13 @@ def passports(directory: Path) -> dict[int, dict[str, Any]]:
 
     The version that was built last has its own beside ``config.pbtxt``, the others in their folders.
     """
-    found = {
+    by_version = {
         int(path.parent.name): passport
         for path in directory.glob(f"*/{PASSPORT}")
         if is_version(path.parent.name) and (passport := read_passport(path))
     }
     latest = read_passport(directory / PASSPORT)
-    return found | ({version_of(latest): latest} if latest else {})
+    return by_version | ({version_of(latest): latest} if latest else {})
 
 
 def is_version(name: str) -> bool:

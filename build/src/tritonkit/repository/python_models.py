@@ -58,14 +58,14 @@ def models(recipe: Recipe, target: Target = "cpu") -> list[Model]:
     if python.after:
         _check_parameters(recipe, python, python.after.function, recipe.outputs, "the model's outputs")
     largest = recipe.serving(target).max_batch_size
-    made = []
+    steps = []
     if python.before:
         ends: tuple[Specs, Specs] = (python.before.inputs, recipe.inputs)
-        made.append(_step(recipe, python, "before", python.before.function, ends, code, largest))
+        steps.append(_step(recipe, python, "before", python.before.function, ends, code, largest))
     if python.after:
         ends = (_used(recipe, python), python.after.outputs)
-        made.append(_step(recipe, python, "after", python.after.function, ends, code, largest))
-    return [*made, _ensemble(recipe, python, largest)]
+        steps.append(_step(recipe, python, "after", python.after.function, ends, code, largest))
+    return [*steps, _ensemble(recipe, python, largest)]
 
 
 def check(recipe: Recipe, graph: Path) -> None:

@@ -106,11 +106,11 @@ def two_schedulers(model: Model, _: Context) -> Iterator[Problem]:
 )
 def name_differs(model: Model, _: Context) -> Iterator[Problem]:
     """The folder's name is the model's name. `name` in config.pbtxt may be left out, but must not say another."""
-    said = model.config.name
-    if said and said != model.name:
+    name = model.config.name
+    if name and name != model.name:
         yield Problem(
-            f"the configuration calls the model {said!r}, its folder {model.name!r}",
-            f"remove `name`, or rename the folder to {said}",
+            f"the configuration calls the model {name!r}, its folder {model.name!r}",
+            f"remove `name`, or rename the folder to {name}",
             model.line("name"),
         )
 

@@ -23,7 +23,7 @@ def image_of(model: Model, context: Context) -> images.Image | None:
     if context.options.image is not None:
         return context.options.image
     try:
-        return parse_image(str(model.passport.said["image"]))
+        return parse_image(str(model.passport.data["image"]))
     except (KeyError, InputError):
         return None
 

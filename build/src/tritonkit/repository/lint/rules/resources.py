@@ -33,7 +33,7 @@ def gpu_bytes(model: Model) -> int:
     count = instances(model)
     if model.served.backend == backends.TRITONKIT_ONNXRUNTIME:
         known = ownership.passports(model.directory)
-        measured = [cuda.instance_bytes(known.get(version, model.passport.said)) for version in model.loaded]
+        measured = [cuda.instance_bytes(known.get(version, model.passport.data)) for version in model.loaded]
         return count * (sum(measured) if all(measured) else sum(graph.weight_bytes for graph in model.graphs))
     if model.served.backend == backends.ONNXRUNTIME:
         shared = model.config.parameters["share_session_between_instances"].string_value.lower() if (
@@ -42,7 +42,7 @@ def gpu_bytes(model: Model) -> int:
     if model.served.backend == backends.TENSORRT:
         largest: dict[Path, int] = {}  # of each version, as a node opens one plan of it
         for path, passport in model.plans.items():
-            size = path.stat().st_size + count * _whole(passport.said.get("memory_bytes"))
+            size = path.stat().st_size + count * _whole(passport.data.get("memory_bytes"))
             largest[path.parent] = max(size, largest.get(path.parent, 0))
         return sum(largest.values())
     return 0

@@ -84,7 +84,7 @@ def _differences(model: Model, tensor: _Tensor, own: graphs.Tensor, where: str) 
     batched = model.config.max_batch_size > 0
     rest = own.dims[1:] if batched else own.dims
     fits = len(rest) == len(tensor.dims) and all(
-        actual == said or (actual == -1 and not tensor.exact) for said, actual in zip(tensor.dims, rest, strict=True)
+        actual == dim or (actual == -1 and not tensor.exact) for dim, actual in zip(tensor.dims, rest, strict=True)
     )
     if not fits:
         after = " after the batch dimension" if batched else ""
