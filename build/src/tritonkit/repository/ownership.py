@@ -25,8 +25,8 @@ class Survey:
     """What a build finds in a model's directory.
 
     Attributes:
-        kept: Paths of what goes along as it is: other versions, and what tritonkit did not write.
-        foreign: Those of them that tritonkit did not write.
+        kept: Paths that stay unchanged: other versions, and what tritonkit did not write.
+        foreign: The paths among ``kept`` that tritonkit did not write.
         in_the_way: Paths at which the build has to write, and which hold what it did not write.
     """
 

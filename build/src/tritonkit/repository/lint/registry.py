@@ -1,4 +1,4 @@
-"""The rules by their ids: who they are, who enforces them, how to find one.
+"""The rules by their ids: what each finds, who enforces it, how to find one by its name.
 
 A rule is a function from a model to its problems; its docstring is what ``--explain`` prints.
 """

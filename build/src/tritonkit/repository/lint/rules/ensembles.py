@@ -242,9 +242,9 @@ def ensemble_tensor(model: Model, context: Context) -> Iterator[Problem]:
     """
     if not model.config.HasField("ensemble_scheduling"):
         return
-    known: dict[str, tuple[graphs.Tensor, bool, str]] = {}
+    first_ends: dict[str, tuple[graphs.Tensor, bool, str]] = {}
     for tensor in _ends(model):
-        known.setdefault(tensor.name, (tensor, model.config.max_batch_size > 0, "the ensemble"))
+        first_ends.setdefault(tensor.name, (tensor, model.config.max_batch_size > 0, "the ensemble"))
     for place, step, step_model in _resolved(model, context):
         signature = step_model.signature
         if signature is None:
@@ -253,8 +253,8 @@ def ensemble_tensor(model: Model, context: Context) -> Iterator[Problem]:
         for field, tensors in (("input_map", signature.inputs), ("output_map", signature.outputs)):
             for key, name in getattr(step, field).items():
                 if key in tensors:
-                    mine = (tensors[key], batched, repr(step.model_name))
-                    why = _differ(known.setdefault(name, mine), mine)
+                    end = (tensors[key], batched, repr(step.model_name))
+                    why = _differ(first_ends.setdefault(name, end), end)
                     if why:
                         line = model.line(*place, (field, key), "value")
                         yield Problem(
@@ -335,5 +335,5 @@ def ensemble_decoupled_join(model: Model, context: Context) -> Iterator[Problem]
                     "let the decoupled model pass the other tensors through", model.line(*place),
                 )  # fmt: skip
             decoupled = step_model.config.model_transaction_policy.decoupled
-            mine = str(place) if decoupled else next(iter(sources), "")
-            stream |= dict.fromkeys(step.output_map.values(), mine)
+            stream_name = str(place) if decoupled else next(iter(sources), "")
+            stream |= dict.fromkeys(step.output_map.values(), stream_name)

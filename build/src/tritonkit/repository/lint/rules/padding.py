@@ -53,7 +53,7 @@ def _padded_inputs(model: Model) -> set[str] | None:
 
 
 def _entries(model: Model, kind: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """Name, axis and entry of each tensor that `padding` names, as far as it is of its form."""
+    """Name, axis and entry of each tensor that `padding` names, without malformed ones."""
     dimensions = _read(model)
     for dimension in dimensions.values() if isinstance(dimensions, dict) else ():
         tensors = dimension.get(kind) if isinstance(dimension, dict) else None
@@ -263,8 +263,8 @@ def sizes_unused(model: Model, _: Context) -> Iterator[Problem]:
     or where a tensor holds strings, the backend runs batches as they come and says so in the log.
     """
     sizes = batch_sizes(parameter(model, BATCH_SIZES) or "")
-    given = next((name for name in (PADDING, BATCH_SIZES) if parameter(model, name) is not None), None)
-    if model.signature is None or given is None or (given == BATCH_SIZES and not sizes):
+    parameter_name = next((name for name in (PADDING, BATCH_SIZES) if parameter(model, name) is not None), None)
+    if model.signature is None or parameter_name is None or (parameter_name == BATCH_SIZES and not sizes):
         return
     for kind, tensors in (("input", model.signature.inputs), ("output", model.signature.outputs)):
         named = {(name, axis) for name, axis, _ in _entries(model, f"{kind}s")}
@@ -273,7 +273,7 @@ def sizes_unused(model: Model, _: Context) -> Iterator[Problem]:
             if free or tensor.dtype == "TYPE_STRING":
                 why = f"axis {free[0]} of {kind} {name!r} varies" if free else f"{kind} {name!r} holds strings"
                 yield Problem(
-                    f"parameter {given} does nothing: {why}", "name that axis in padding, or remove the parameters",
-                    parameter_line(model, given),
+                    f"parameter {parameter_name} does nothing: {why}",
+                    "name that axis in padding, or remove the parameters", parameter_line(model, parameter_name),
                 )  # fmt: skip
                 return

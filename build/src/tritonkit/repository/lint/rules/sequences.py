@@ -85,8 +85,8 @@ def initial_state_missing(model: Model, _: Context) -> Iterator[Problem]:
     """`data_file` of an initial state is looked for in the folder `initial_state` of the model."""
     for index, state in enumerate(model.config.sequence_batching.state):
         for number, initial in enumerate(state.initial_state):
-            given = initial.WhichOneof("state_data") == "data_file"
-            if given and not is_file(model.directory / "initial_state" / initial.data_file):
+            from_file = initial.WhichOneof("state_data") == "data_file"
+            if from_file and not is_file(model.directory / "initial_state" / initial.data_file):
                 yield Problem(
                     f"the state {state.input_name!r} begins with initial_state/{initial.data_file}, which is not there",
                     "put the file there, or use zero_data: true",
@@ -108,14 +108,14 @@ def initial_state(model: Model, _: Context) -> Iterator[Problem]:
     them.
     """
     states = model.config.sequence_batching.state
-    begun = Counter(state.input_name for state in states if state.initial_state)
+    initial_states = Counter(state.input_name for state in states if state.initial_state)
     for index, state in enumerate(states):
         place: tuple[Step, ...] = ("sequence_batching", ("state", index))
         if len(state.initial_state) > 1:
             line = model.line(*place, ("initial_state", 1))
             yield Problem(f"the state {state.input_name!r} has several initial states", "keep one", line)
-        if state.initial_state and begun[state.input_name] > 1:
-            begun[state.input_name] = 0
+        if state.initial_state and initial_states[state.input_name] > 1:
+            initial_states[state.input_name] = 0
             yield Problem(
                 f"two states with an initial state have the input_name {state.input_name!r}", "give each its own",
                 model.line(*place, "input_name"),
