@@ -38,9 +38,9 @@ def check_machine() -> None:
     Raises:
         MissingError: It does not run Linux with glibc; the message says what works there.
     """
-    here = machine.support()
-    if not here.commands:
-        raise MissingError(here.problem, here.fix)
+    support = machine.support()
+    if not support.commands:
+        raise MissingError(support.problem, support.fix)
 
 
 def _parser() -> Parser:

@@ -191,13 +191,16 @@ def _print_preflight(
 
 def _explanations(verdicts: Sequence[Verdict]) -> list[str]:
     """Each reason once, with the precisions and GPUs that it holds for."""
-    held: dict[str, dict[str, list[str]]] = {}
+    gpus_by_reason: dict[str, dict[str, list[str]]] = {}
     for verdict in verdicts:
         reasons = [f"{reason}" + (f"\n  fix: {reason.hint}" if reason.hint else "") for reason in verdict.reasons]
         for text in (*reasons, *verdict.notes):
-            held.setdefault(text, {}).setdefault(verdict.precision, []).append(verdict.gpu)
-    where = ["; ".join(f"{name} on {', '.join(gpus)}" for name, gpus in each.items()) for each in held.values()]
-    return [f"{place}: {text}" for place, text in zip(where, held, strict=True)]
+            gpus_by_reason.setdefault(text, {}).setdefault(verdict.precision, []).append(verdict.gpu)
+    where = [
+        "; ".join(f"{name} on {', '.join(gpus)}" for name, gpus in precisions.items())
+        for precisions in gpus_by_reason.values()
+    ]
+    return [f"{place}: {text}" for place, text in zip(where, gpus_by_reason, strict=True)]
 
 
 def _print_plans(options: argparse.Namespace, written: Sequence[Any], elsewhere: Sequence[Gpu]) -> None:
@@ -288,8 +291,8 @@ def _print_passport(model: dict[str, Any]) -> None:
 def _check_models(directories: Sequence[Path], image: str | None) -> list[ModelCheck]:
     from tritonkit.engines import check, node
 
-    here = node.read(image)
-    return [check.check_model(directory, here) for directory in directories]
+    this_node = node.read(image)
+    return [check.check_model(directory, this_node) for directory in directories]
 
 
 def _check(options: argparse.Namespace, directories: Sequence[Path]) -> int:

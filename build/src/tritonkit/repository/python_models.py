@@ -131,8 +131,8 @@ def _returned(recipe: Recipe, python: Python, name: str, values: Mapping[str, An
     result = _called(recipe, python, name, values)
     where = f"{recipe.path}: python: {name} ({python.file})"
     if not isinstance(result, dict) or set(result) != set(specs):
-        given = sorted(result) if isinstance(result, dict) else type(result).__name__
-        raise SourceError(f"{where} must return a dict of {sorted(specs)}, got {given}", "return these, by name")
+        keys = sorted(result) if isinstance(result, dict) else type(result).__name__
+        raise SourceError(f"{where} must return a dict of {sorted(specs)}, got {keys}", "return these, by name")
     checked = {}
     for key, spec in specs.items():
         array = np.asarray(result[key], dtype=object if spec.dtype == "string" else None)

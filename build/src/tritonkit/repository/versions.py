@@ -90,9 +90,9 @@ def check(repository: Path, recipe: Recipe, target: Target, beside: Sequence[Rec
     present = _present(directory)
     for version in set(recipe.served) - {recipe.number, *(other.number for other in beside)}:
         if version not in present:
-            there = f"version {', '.join(map(str, present))}" if present else "none of this model"
+            listing = f"version {', '.join(map(str, present))}" if present else "none of this model"
             raise RecipeError(
-                f"{recipe.path}: traffic names version {version}, and {repository} has {there}",
+                f"{recipe.path}: traffic names version {version}, and {repository} has {listing}",
                 f"build its recipe (version: {version}) first, or with this one: tritonkit build RECIPE RECIPE",
             )
         _check_target(directory, recipe, version, target)

@@ -106,10 +106,10 @@ def ignores(text: str) -> list[Ignore]:
 
 
 def _all_tokens(text: str) -> Iterator[tuple[str, str, int]]:
-    line, at = 1, 0
+    line, position = 1, 0
     for match in _TOKEN.finditer(text):
-        line += text.count("\n", at, match.start())
-        at = match.start()
+        line += text.count("\n", position, match.start())
+        position = match.start()
         yield str(match.lastgroup), match[0], line
 
 

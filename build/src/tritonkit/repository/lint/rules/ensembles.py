@@ -103,9 +103,9 @@ def ensemble_model_missing(model: Model, context: Context) -> Iterator[Problem]:
             )  # fmt: skip
     for place, step, step_model in _resolved(model, context):
         if step.model_version != -1 and step.model_version not in step_model.loaded:
-            there = ", ".join(map(str, step_model.loaded)) or "none"
+            loaded = ", ".join(map(str, step_model.loaded)) or "none"
             yield Problem(
-                f"the step needs version {step.model_version} of {step.model_name!r}; loaded is {there}",
+                f"the step needs version {step.model_version} of {step.model_name!r}; loaded is {loaded}",
                 "say model_version: -1 for the newest", model.line(*place, "model_version"),
             )  # fmt: skip
 

@@ -36,9 +36,9 @@ def model_file_missing(model: Model, _: Context) -> Iterator[Problem]:
         folder = model.version(number)
         names = _PYTORCH_FILES if served.filename == "model.pt" else (served.filename,)
         if not any(_serves(folder / name, served.backend) for name in names):
-            there = _listing(folder)
+            listing = _listing(folder)
             yield Problem(
-                f"version {number} has no {served.filename}; {there}",
+                f"version {number} has no {served.filename}; {listing}",
                 f"put {served.filename} there, or say default_model_filename",
                 model.line("default_model_filename"), path=folder,
             )  # fmt: skip

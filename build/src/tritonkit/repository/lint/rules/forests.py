@@ -85,10 +85,10 @@ def forest_file(model: Model, _: Context) -> Iterator[Problem]:
     """
     for read in forests.read(model):
         kind = forests.model_type(model)
-        there = {path.name for path in entries(read.path.parent)}
+        file_names = {path.name for path in entries(read.path.parent)}
         if read.file is None and not read.problem:
-            near = next((name for name in there if name in FILES.values()), "")
-            pickled = next((name for name in there if name.endswith((".pkl", ".pickle", ".joblib"))), "")
+            near = next((name for name in file_names if name in FILES.values()), "")
+            pickled = next((name for name in file_names if name.endswith((".pkl", ".pickle", ".joblib"))), "")
             fix = f"copy it there under that name, or say the model_type of {near}" if near else "copy it there"
             yield Problem(
                 f"{read.path.parent.name}/{read.path.name} is not there, where model_type is {kind}",

@@ -157,15 +157,15 @@ def version_policy_unmet(model: Model, _: Context) -> Iterator[Problem]:
     if not model.versions or not model.config.HasField("version_policy"):
         return
     line = model.line("version_policy")
-    there = ", ".join(map(str, model.versions))
+    versions = ", ".join(map(str, model.versions))
     missing = [version for version in policy.specific.versions if version not in model.versions]
     if not model.loaded:
-        yield Problem(f"version_policy leaves no version to load; there are {there}", "name one of these", line)
+        yield Problem(f"version_policy leaves no version to load; there are {versions}", "name one of these", line)
     elif missing:
         names = ", ".join(map(str, missing))
         yield Problem(
-            f"version_policy names {names}, there are {there}", "add the folders, or drop them from the policy", line,
-            severity="warning",
+            f"version_policy names {names}, there are {versions}",
+            "add the folders, or drop them from the policy", line, severity="warning",
         )  # fmt: skip
 
 

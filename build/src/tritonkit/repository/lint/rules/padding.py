@@ -199,8 +199,8 @@ def _unfit(value: Any, dtype: str) -> str:
         return "it is no number"
     if dtype in _INTEGERS:
         bounds = np.iinfo(_INTEGERS[dtype])
-        held = math.isfinite(value) and value == int(value) and bounds.min <= value <= bounds.max
-        return "" if held else f"{dtype} does not hold it"
+        fits = math.isfinite(value) and value == int(value) and bounds.min <= value <= bounds.max
+        return "" if fits else f"{dtype} does not hold it"
     return ""
 
 

@@ -49,9 +49,9 @@ def field_too_new(model: Model, context: Context) -> Iterator[Problem]:
     """
     image = image_of(model, context)
     for field, since, line in _newer(model.outline, pb.ModelConfig.DESCRIPTOR, image or EMBEDDED):
-        here = f"image {images.name(image)} is older" if image else f"`tritonkit serve` has {images.name(EMBEDDED)}"
+        reason = f"image {images.name(image)} is older" if image else f"`tritonkit serve` has {images.name(EMBEDDED)}"
         yield Problem(
-            f"the field {field} is there from Triton {images.name(since)} on; {here}",
+            f"the field {field} is there from Triton {images.name(since)} on; {reason}",
             f"remove it, or use an image from {images.name(since)} on", line, severity=None if image else "info",
         )  # fmt: skip
 

@@ -62,8 +62,8 @@ def _tensors(model: Model) -> Iterator[_Tensor]:
     batching = model.config.sequence_batching
     for index, entry in enumerate(batching.control_input):
         for control in entry.control[:1]:
-            given = [kind for field, kind in _CONTROL_TYPES.items() if getattr(control, field)]
-            dtype = given[0] if given else _type_name(control.data_type)
+            control_types = [kind for field, kind in _CONTROL_TYPES.items() if getattr(control, field)]
+            dtype = control_types[0] if control_types else _type_name(control.data_type)
             yield _Tensor("the control", entry.name, dtype, (1,), False, True, (("control_input", index),))
     for index, state in enumerate(batching.state):
         dims, dtype, place = tuple(state.dims), _type_name(state.data_type), (("state", index),)

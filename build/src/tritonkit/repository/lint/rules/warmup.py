@@ -136,12 +136,12 @@ def _compare_size(path: Path, expected: int, line: int | None) -> Iterator[Probl
 
 def _holds_strings(path: Path, count: int) -> bool:
     data = path.read_bytes()
-    at = 0
+    offset = 0
     for _ in range(count):
-        if at + _LENGTH_BYTES > len(data):
+        if offset + _LENGTH_BYTES > len(data):
             return False
-        at += _LENGTH_BYTES + int.from_bytes(data[at : at + _LENGTH_BYTES], "little")
-    return at == len(data)
+        offset += _LENGTH_BYTES + int.from_bytes(data[offset : offset + _LENGTH_BYTES], "little")
+    return offset == len(data)
 
 
 @rule("TK073", "warmup-batch", "error", "a warm-up batch above max_batch_size", enforced_by=_BACKEND, source=_DOCS)
