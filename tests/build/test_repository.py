@@ -19,9 +19,7 @@ MODELS = ["all_minilm_l6_v2", "efficientnet_lite0"]
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_configuration_batches_bounds_its_queue_and_warms_up(
-    name: str, zoo_repository: Path
-) -> None:
+def test_configuration_batches_bounds_its_queue_and_warms_up(name: str, zoo_repository: Path) -> None:
     directory = zoo_repository / name
     configuration = config.parse((directory / "config.pbtxt").read_text(encoding="utf-8"))
     assert (configuration.name, configuration.backend, configuration.max_batch_size) == (name, "onnxruntime", 64)
@@ -77,14 +75,19 @@ def make_config(parsed_recipe: recipe.Recipe, target: recipe.Target = "cpu") -> 
 def test_one_instance_has_no_queue_bound_unless_it_is_asked_for(project: Project) -> None:
     alone = make_config(load_recipe(project, batching={"instances": 1})).dynamic_batching
     assert not alone.HasField("default_queue_policy")
-    policy = make_config(load_recipe(project, batching={"instances": 1, "max_queue_size": 9})).dynamic_batching.default_queue_policy
+    policy = make_config(
+        load_recipe(project, batching={"instances": 1, "max_queue_size": 9})
+    ).dynamic_batching.default_queue_policy
     assert (policy.max_queue_size, policy.default_timeout_microseconds) == (9, 2_000_000)
 
 
 def test_cuda_target_has_gpus_prepared_sizes_and_heuristic_search(project: Project) -> None:
     configuration = make_config(load_recipe(project, max_batch_size=12, tf32=False), "cuda")
     assert (configuration.backend, configuration.default_model_filename) == ("tritonkit_onnxruntime", "model.onnx")
-    assert (configuration.instance_group[0].kind, configuration.instance_group[0].count) == (pb.ModelInstanceGroup.KIND_GPU, 4)
+    assert (configuration.instance_group[0].kind, configuration.instance_group[0].count) == (
+        pb.ModelInstanceGroup.KIND_GPU,
+        4,
+    )
     assert configuration.dynamic_batching.max_queue_delay_microseconds == 0
     (accelerator,) = configuration.optimization.execution_accelerators.gpu_execution_accelerator
     options = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"}
@@ -140,7 +143,11 @@ def test_a_padded_dimension_is_ragged_and_says_its_sizes_axes_and_fills(project:
             "outputs": {"y": {"axis": 0}},
         }
     }
-    assert not config.parse(config.make(parsed_recipe, "cpu", {"x": np.zeros((2, 8), np.float32)})).input[0].allow_ragged_batch
+    assert (
+        not config.parse(config.make(parsed_recipe, "cpu", {"x": np.zeros((2, 8), np.float32)}))
+        .input[0]
+        .allow_ragged_batch
+    )
 
 
 def parameters(configuration: pb.ModelConfig) -> dict[str, str]:
@@ -148,9 +155,7 @@ def parameters(configuration: pb.ModelConfig) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("size", [0, 1])
-def test_a_model_of_one_row_has_dynamic_batching_only_as_a_bounded_queue(
-    project: Project, size: int
-) -> None:
+def test_a_model_of_one_row_has_dynamic_batching_only_as_a_bounded_queue(project: Project, size: int) -> None:
     assert not make_config(load_recipe(project, max_batch_size=size)).HasField("dynamic_batching")
     bounded = make_config(load_recipe(project, max_batch_size=size, batching={"max_queue_size": 9})).dynamic_batching
     assert (bounded.default_queue_policy.max_queue_size, bounded.max_queue_delay_microseconds) == (9, 0)

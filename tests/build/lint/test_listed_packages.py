@@ -17,7 +17,9 @@ BESIDE: Files = {"1/absent_from_images-1.0.dist-info/METADATA": ""}
 
 
 def test_a_listed_package_that_nvidias_image_lacks_is_an_error(tmp_path: Path) -> None:
-    (finding,) = [finding for finding in check_model(tmp_path, "m", python() | LISTED, NVIDIA) if finding.rule == "TK157"]
+    (finding,) = [
+        finding for finding in check_model(tmp_path, "m", python() | LISTED, NVIDIA) if finding.rule == "TK157"
+    ]
     assert finding.severity == "error"
     assert "Absent.from_images==1.0" in finding.message
 
@@ -26,4 +28,6 @@ def test_a_listed_package_that_nvidias_image_lacks_is_an_error(tmp_path: Path) -
 def test_a_package_beside_the_model_or_for_an_own_image_is_no_finding(
     files: Files, options: Options, tmp_path: Path
 ) -> None:
-    assert [finding for finding in check_model(tmp_path, "m", python() | files, options) if finding.rule == "TK157"] == []
+    assert [
+        finding for finding in check_model(tmp_path, "m", python() | files, options) if finding.rule == "TK157"
+    ] == []

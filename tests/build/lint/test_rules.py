@@ -57,9 +57,7 @@ def test_the_good_model_keeps_the_rule_and_has_no_error(case: Case, tmp_path: Pa
 
 
 @by_name
-def test_triton_refuses_the_bad_model_if_it_enforces_the_rule(
-    case: Case, refusals: dict[str, str]
-) -> None:
+def test_triton_refuses_the_bad_model_if_it_enforces_the_rule(case: Case, refusals: dict[str, str]) -> None:
     enforced = RULES[case.rule].enforced_by in ENFORCED_HERE
     assert enforced == bool(case.says), "what Triton enforces must be put to it, and nothing else"
     if enforced:
@@ -86,9 +84,7 @@ def test_triton_loads_what_lint_only_advises_against(case: Case, served: Served)
         ("tk122", "does not implement `execute` method"),
     ],
 )
-def test_requests_fail_where_lint_says_so_though_triton_loads_the_model(
-    name: str, words: str, served: Served
-) -> None:
+def test_requests_fail_where_lint_says_so_though_triton_loads_the_model(name: str, words: str, served: Served) -> None:
     assert served.infer(served.same[f"{name}_good"]) == ""
     assert words in served.infer(f"{name}_bad")
 

@@ -199,10 +199,18 @@ def output_dims_fixed(model: Model, _: Context) -> Iterator[Problem]:
     for graph, kind, index, entry, tensor in _pairs(model):
         config_dims = list(entry.reshape.shape) if entry.HasField("reshape") else list(entry.dims)
         expected = list((tensor.dims or ())[1 if model.config.max_batch_size > 0 else 0 :])
-        if kind != "output" or entry.name in scattered or len(config_dims) != len(expected) or _fixed_batch(model, tensor):
+        if (
+            kind != "output"
+            or entry.name in scattered
+            or len(config_dims) != len(expected)
+            or _fixed_batch(model, tensor)
+        ):
             continue
         inferred = list((tensor.inferred or tensor.dims or ())[-len(config_dims) :])
-        if any(actual == -1 != dim for dim, actual in zip(config_dims, expected, strict=True)) and config_dims != inferred:
+        if (
+            any(actual == -1 != dim for dim, actual in zip(config_dims, expected, strict=True))
+            and config_dims != inferred
+        ):
             yield Problem(
                 f"output {entry.name!r} has dims {config_dims}, {_where(model, graph)} has {expected}",
                 f"say dims: {expected}", model.line((kind, index), "dims"),

@@ -102,7 +102,9 @@ def vllm_device(model: Model, _: Context) -> Iterator[Problem]:
     `pipeline_parallel_size` is above 1. KIND_MODEL leaves the devices to vLLM.
     """
     for _path, arguments in _arguments(model):
-        count = _number(arguments.data.get("tensor_parallel_size", 1)) * _number(arguments.data.get("pipeline_parallel_size", 1))
+        count = _number(arguments.data.get("tensor_parallel_size", 1)) * _number(
+            arguments.data.get("pipeline_parallel_size", 1)
+        )
         for index, group in enumerate(model.config.instance_group):
             if count > 1 and group.kind == _GROUP.KIND_GPU:
                 yield Problem(
@@ -245,9 +247,10 @@ def llmapi_arguments(model: Model, _: Context) -> Iterator[Problem]:
             yield Problem(
                 f"{needs.LLMAPI_ARGUMENTS} is no YAML mapping", "write keyword arguments of tensorrt_llm.LLM", path=path
             )
-        elif not isinstance(triton := arguments.get("triton_config"), dict) or not {"decoupled", "max_batch_size"} <= set(
-            triton
-        ):
+        elif not isinstance(triton := arguments.get("triton_config"), dict) or not {
+            "decoupled",
+            "max_batch_size",
+        } <= set(triton):
             yield Problem(
                 f"{needs.LLMAPI_ARGUMENTS} has no triton_config with max_batch_size and decoupled",
                 "add  triton_config: {max_batch_size: 0, decoupled: true}", path=path,

@@ -92,7 +92,8 @@ def _compare(model: Model, index: int, tensor: Any, expected: graphs.Tensor) -> 
         )  # fmt: skip
     dims = list(tensor.dims)
     fits = expected.dims is None or (
-        len(dims) == len(expected.dims) and all(size in {-1, dim} for dim, size in zip(dims, expected.dims, strict=True))
+        len(dims) == len(expected.dims)
+        and all(size in {-1, dim} for dim, size in zip(dims, expected.dims, strict=True))
     )
     if not fits:
         yield Problem(
