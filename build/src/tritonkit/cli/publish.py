@@ -190,7 +190,8 @@ def _fetch(options: argparse.Namespace) -> int:
         return 0
     _say(
         f"version {version} is in {options.directory}: {len(result.manifest.models)} models, "
-        f"{len(result.manifest.files)} files verified, {result.downloaded} of them downloaded ({human(result.downloaded_bytes)})"
+        f"{len(result.manifest.files)} files verified, {result.downloaded} of them downloaded "
+        f"({human(result.downloaded_bytes)})"
     )
     return 0
 
