@@ -51,11 +51,11 @@ def smooth(graph: OnnxGraph, chosen: Set[str], among: Set[str], seen: Statistics
             node.input[0] = f"{name}_smoothed"
         inverse = graph.set_constant(f"{name}_smoothing", (1 / factors).astype(weights[0].dtype))
         muls[name] = helper.make_node("Mul", [name, inverse], [f"{name}_smoothed"], f"{name}_smooth")
-    made = [muls[name] for name in graph.inputs if name in muls]
+    nodes = [muls[name] for name in graph.inputs if name in muls]
     for node in graph.nodes:
-        made.append(node)
-        made += [muls[output] for output in node.output if output in muls]
-    graph.replace_nodes(made)
+        nodes.append(node)
+        nodes += [muls[output] for output in node.output if output in muls]
+    graph.replace_nodes(nodes)
     return [f"{name}_smoothed" for name in muls]
 
 
