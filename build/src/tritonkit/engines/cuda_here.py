@@ -31,8 +31,8 @@ class Verdict:
     """What is known of one GPU.
 
     Attributes:
-        works: True: a CUDA graph was captured and replayed there, with right answers; None: not tried.
-        text: That, or why it does not work, as one line.
+        works: True if a CUDA graph was captured and replayed there, with right answers; None if not tried.
+        text: What worked, or why it does not work, as one line.
         fix: What to do; empty where it works.
     """
 
