@@ -75,11 +75,11 @@ def _package(name: str, purpose: str, fix: str, others: Sequence[str] = (), *, n
 
 def _server() -> Finding:
     try:
-        found = runtime.find()
+        server = runtime.find()
     except MissingError as error:
         return Finding("Triton server", False, "serves models on this machine", True, error.fix)
     version = runtime.WHEEL.replace("==", " ")
-    return Finding("Triton server", True, f"{version} for {found.device}, Python {found.interpreter.version}", True)
+    return Finding("Triton server", True, f"{version} for {server.device}, Python {server.interpreter.version}", True)
 
 
 def gpus() -> list[Finding]:
@@ -109,7 +109,7 @@ def describe(gpu: NodeGpu, verdict: Verdict, number: str = "") -> list[Finding]:
 
 
 def _no_gpu() -> Finding:
-    # Drivers before 510 do not know what is asked for above, but have a version.
+    # Drivers before 510 do not know the query of `node.gpus`, but have a version.
     answer = _program("nvidia-smi", ["--query-gpu=driver_version", "--format=csv,noheader"], "", "")
     driver = (answer.detail.splitlines() or [""])[0].strip() if answer.present else ""
     if problem := cuda.obstacle(driver, cuda.CAPABILITY_SINCE):
@@ -120,9 +120,9 @@ def _no_gpu() -> Finding:
 
 def _container() -> Finding:
     for name in ("docker", "podman", "nerdctl"):
-        found = _program(name, ["version", "--format", "{{.Server.Version}}"], "", "", str.strip)
-        if found.present:
-            return Finding("container runtime", True, f"{name} {found.detail}", needed=False)
+        finding = _program(name, ["version", "--format", "{{.Server.Version}}"], "", "", str.strip)
+        if finding.present:
+            return Finding("container runtime", True, f"{name} {finding.detail}", needed=False)
     return Finding(
         "container runtime", False, "runs the NVIDIA image", False, "start Docker or Podman; build, serve work without"
     )

@@ -154,8 +154,8 @@ def _picture(config: Any, directory: Path | None) -> tuple[int, int]:
     size = getattr(_vision(config), "image_size", None)
     processor = directory / "preprocessor_config.json" if directory else None
     if size is None and processor and processor.is_file():
-        said = _json(processor)
-        size = said.get("crop_size") or said.get("size")
+        settings = _json(processor)
+        size = settings.get("crop_size") or settings.get("size")
     if isinstance(size, dict):
         size = (size["height"], size["width"]) if "height" in size else size.get("shortest_edge")
     if isinstance(size, (list, tuple)) and len(size) == 2:

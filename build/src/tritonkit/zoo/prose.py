@@ -43,8 +43,8 @@ def tokenize(texts: Sequence[str]) -> dict[str, NDArray[np.int64]]:
 def paragraphs() -> list[str]:
     """English prose of 20 words or more, without repetitions."""
     topics: dict[str, str] = pydoc_data.topics.topics
-    found = (" ".join(part.split()) for text in topics.values() for part in text.split("\n\n"))
-    return [text for text in dict.fromkeys(found) if len(text.split()) >= 20]
+    texts = (" ".join(part.split()) for text in topics.values() for part in text.split("\n\n"))
+    return [text for text in dict.fromkeys(texts) if len(text.split()) >= 20]
 
 
 def samples() -> Iterator[dict[str, NDArray[np.int64]]]:
