@@ -48,9 +48,9 @@ def only_weights_linked(directory: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("made", [from_cache, hard_linked, only_weights_linked])
-def test_init_and_build_read_weights_through_links(made: Callable[[Path], Path], project: Project) -> None:
-    path = made(project.directory)
+@pytest.mark.parametrize("link_weights", [from_cache, hard_linked, only_weights_linked])
+def test_init_and_build_read_weights_through_links(link_weights: Callable[[Path], Path], project: Project) -> None:
+    path = link_weights(project.directory)
     recipe = project.directory / "net.yaml"
     code, _, error = project.run("init", path, "-o", recipe)
     assert code == 0, error

@@ -85,9 +85,9 @@ def test_outputs_that_are_no_tensors_are_named_and_the_wrapper_that_is_shown_lea
         file.write(code)
     status, _, err = modules.run(*shlex.split(command))
     assert status == 0, err
-    said = yaml.safe_load(Path("flat.yaml").read_text())
-    assert {name: spec["dims"] for name, spec in said["outputs"].items()} == outputs
-    assert all(spec["dtype"] == "fp32" for spec in said["outputs"].values())
+    recipe = yaml.safe_load(Path("flat.yaml").read_text())
+    assert {name: spec["dims"] for name, spec in recipe["outputs"].items()} == outputs
+    assert all(spec["dtype"] == "fp32" for spec in recipe["outputs"].values())
 
 
 def test_build_names_such_an_output_too(modules: Project) -> None:
@@ -117,9 +117,9 @@ def test_what_cannot_be_an_output_of_a_mapping_is_left_out_and_said(modules: Pro
 def test_each_moving_dimension_is_found_by_itself(modules: Project) -> None:
     status, _, err = modules.run("init", "m.py:two", "--input", "a:fp32:long", "--input", "b:fp32:no")
     assert status == 0, err
-    said = yaml.safe_load(Path("two.yaml").read_text())
-    assert said["outputs"]["output"]["dims"] == ["no"]
-    assert list(said["shapes"]) == ["long", "no"]
+    recipe = yaml.safe_load(Path("two.yaml").read_text())
+    assert recipe["outputs"]["output"]["dims"] == ["no"]
+    assert list(recipe["shapes"]) == ["long", "no"]
 
 
 def test_rejected_inputs_are_blamed_on_input_where_it_was_given(modules: Project) -> None:
@@ -147,11 +147,11 @@ def test_rows_that_go_by_another_name_and_depend_on_each_other_are_no_batch(
     save_detector(Path("detector.onnx"), "num_detections")
     status, _, err = project.run("init", "detector.onnx", "--output", "net.yaml")
     assert status == 0, err
-    said = yaml.safe_load(Path("net.yaml").read_text())
-    assert said["max_batch_size"] == 0
-    assert said["inputs"]["image"]["dims"] == ["batch", 4]
-    assert said["outputs"]["boxes"]["dims"] == ["num_detections", 4]
-    assert list(said["shapes"]) == ["batch"]
+    recipe = yaml.safe_load(Path("net.yaml").read_text())
+    assert recipe["max_batch_size"] == 0
+    assert recipe["inputs"]["image"]["dims"] == ["batch", 4]
+    assert recipe["outputs"]["boxes"]["dims"] == ["num_detections", 4]
+    assert list(recipe["shapes"]) == ["batch"]
     status, _, err = project.build()
     assert status == 0, err
     text = Path("net.yaml").read_text()
@@ -207,9 +207,9 @@ def test_a_graph_whose_output_has_no_shape_is_looked_at_by_inference_or_a_run_an
     )  # fmt: skip
     status, _, err = project.run("init", "net.onnx")
     assert status == 0, err
-    said = yaml.safe_load(Path("net.yaml").read_text())
-    assert {name: spec["dims"] for name, spec in said["outputs"].items()} == {"y": [3], "z": [3]}
-    assert said["max_batch_size"] == 16
+    recipe = yaml.safe_load(Path("net.yaml").read_text())
+    assert {name: spec["dims"] for name, spec in recipe["outputs"].items()} == {"y": [3], "z": [3]}
+    assert recipe["max_batch_size"] == 16
     status, _, err = project.build()
     assert status == 0, err
     served = project.repository / "net/1/model.onnx"
@@ -232,7 +232,7 @@ def test_a_graph_whose_input_has_no_shape_gets_it_by_input(project: Project, mon
         assert "--input" in err
     status, _, err = project.run("init", "net.onnx", "--input", "x:fp32:3,n")
     assert status == 0, err
-    said = yaml.safe_load(Path("net.yaml").read_text())
-    assert said["outputs"]["y"]["dims"] == [3, "n"]
+    recipe = yaml.safe_load(Path("net.yaml").read_text())
+    assert recipe["outputs"]["y"]["dims"] == [3, "n"]
     status, _, err = project.build()
     assert status == 0, err

@@ -38,12 +38,12 @@ def test_targets_come_from_the_builder_itself(toolkit: builder.Toolkit) -> None:
 def test_a_hardware_compatibility_that_tensorrt_rtx_ignores_is_said_to_be_unchecked(
     graphs: Any, project: Project, level: str
 ) -> None:
-    code, said, _ = project.run(
+    code, stdout, _ = project.run(
         "engine", graphs.mlp("fp16"), "--preflight", "--gpu", "a100,l4", "--max-batch-size", "2",
         "--hardware-compatibility", level,
     )  # fmt: skip
     assert code == 0
-    assert "fp16 on a100, l4: TensorRT-RTX ignores hardware compatibility level: that was not checked" in said
+    assert "fp16 on a100, l4: TensorRT-RTX ignores hardware compatibility level: that was not checked" in stdout
 
 
 def test_ampere_plus_cannot_include_a_t4(graphs: Any, project: Project) -> None:
@@ -61,8 +61,8 @@ def test_ampere_plus_cannot_include_a_t4(graphs: Any, project: Project) -> None:
 def test_what_tensorrt_rtx_cannot_do_without_a_gpu_is_a_limit_and_not_the_graphs_fault(
     graphs: Any, preflight: Preflight, option: str, words: str
 ) -> None:
-    code, said = preflight(graphs.mlp("fp16"), "l4", option)
-    (verdict,) = said["verdicts"]
+    code, report = preflight(graphs.mlp("fp16"), "l4", option)
+    (verdict,) = report["verdicts"]
     assert (code, verdict["status"]) == (0, "limit")
     assert words in verdict["reasons"][0]["text"]
 

@@ -128,8 +128,10 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the models and their recipes, and a store beside it."""
     folder = tmp_path_factory.mktemp("precision")
     (folder / "models.py").write_text(MODELS, encoding="utf-8")
-    for said in (PICTURES, TOKENS):
-        (folder / f"{said['name']}.yaml").write_text(yaml.safe_dump(said, sort_keys=False), encoding="utf-8")
+    for recipe_data in (PICTURES, TOKENS):
+        (folder / f"{recipe_data['name']}.yaml").write_text(
+            yaml.safe_dump(recipe_data, sort_keys=False), encoding="utf-8"
+        )
     return folder
 
 
@@ -144,8 +146,8 @@ def home(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def _exported(shelf: Path, name: str) -> Iterator[Exported]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITONKIT_HOME", str(shelf / "home"))
-        wanted = recipe.load(shelf / f"{name}.yaml")
-        yield Exported(wanted, exporting.exported(wanted)[0])
+        loaded = recipe.load(shelf / f"{name}.yaml")
+        yield Exported(loaded, exporting.exported(loaded)[0])
 
 
 @pytest.fixture(scope="session")
@@ -163,8 +165,8 @@ def value(name: str, *dims: int | str) -> onnx.ValueInfoProto:
 
 
 def graph_of(nodes: list[onnx.NodeProto], **weights: Any) -> onnxgraph.OnnxGraph:
-    made = helper.make_graph(
+    graph = helper.make_graph(
         nodes, "g", [value("x", "batch", 8)], [value("y", "batch", "n")],
         [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
     )  # fmt: skip
-    return onnxgraph.OnnxGraph(helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
+    return onnxgraph.OnnxGraph(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))

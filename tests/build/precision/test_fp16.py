@@ -29,8 +29,8 @@ def test_nodes_that_fp16_would_overflow_or_round_away_stay_in_fp32_and_others_do
         ],
         big=np.float32(1e6), small=np.float32(1e-3), last=np.array([-1]), offset=np.float32(3e4),
     )  # fmt: skip
-    found = [{"x": np.linspace(0.1, 1, 8, dtype=np.float32) * scale} for scale in (1.0, 0.5)]
-    reasons = {danger.node: danger.reason for danger in fp16.dangers(graph, found, batched=True)}
+    dataset = [{"x": np.linspace(0.1, 1, 8, dtype=np.float32) * scale} for scale in (1.0, 0.5)]
+    reasons = {danger.node: danger.reason for danger in fp16.dangers(graph, dataset, batched=True)}
     assert set(reasons) == {"large", "back", "length", "cancel"}
     assert "reads the constant big" in reasons["large"]
     assert "reads a, which fp16 cannot hold" in reasons["back"]
@@ -41,11 +41,11 @@ def test_nodes_that_fp16_would_overflow_or_round_away_stay_in_fp32_and_others_do
     types = {tensor.name: tensor.data_type for tensor in converted.graph.initializer}
     assert types["big"] == TensorProto.FLOAT
     inferred = {
-        one.name: one.type.tensor_type.elem_type
-        for one in onnx.shape_inference.infer_shapes(converted).graph.value_info
+        value.name: value.type.tensor_type.elem_type
+        for value in onnx.shape_inference.infer_shapes(converted).graph.value_info
     }
     assert inferred["d"] == TensorProto.FLOAT16, "the addition is not in danger"
-    inputs = samples.batch(found, 2)
+    inputs = samples.batch(dataset, 2)
     true = Session(graph.model).run(inputs)["y"]
     np.testing.assert_allclose(Session(converted, optimize=False).run(inputs)["y"], true, rtol=0.05)
 
@@ -115,10 +115,10 @@ def test_a_graph_that_fp16_can_hold_is_all_fp16_and_emulated_to_its_last_digit(l
         [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node(last, ["a"], ["y"])],
         w=np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32),
     )
-    found = [{"x": np.linspace(-1, 1, 8, dtype=np.float32)}]
-    assert fp16.dangers(graph, found, batched=True) == []
+    dataset = [{"x": np.linspace(-1, 1, 8, dtype=np.float32)}]
+    assert fp16.dangers(graph, dataset, batched=True) == []
     converted = fp16.convert(graph.copy().model, [])
-    inputs = samples.batch(found, 1)
+    inputs = samples.batch(dataset, 1)
     evaluated: Any = ReferenceEvaluator(onnx.ModelProto.FromString(converted.SerializeToString())).run(None, inputs)
     got = Session(fp16.emulated(converted), optimize=False).run(inputs)["y"]
     np.testing.assert_allclose(got, evaluated[0], rtol=2e-3)

@@ -30,7 +30,7 @@ def row(precision: Precision, **accuracy: float) -> Row:
 
 
 def verdicts(exported: Exported, rows: list[Row], times: dict[str, speed.Timing]) -> dict[str, str]:
-    return {one.precision: one.verdict for one in gate.judge(exported.recipe, rows, times, "not measured")}
+    return {judged.precision: judged.verdict for judged in gate.judge(exported.recipe, rows, times, "not measured")}
 
 
 THREE = [row("fp32"), row("fp16"), row("int8")]
@@ -75,8 +75,8 @@ def test_variants_take_turns_and_ratios_are_of_one_round() -> None:
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     capsys.readouterr()
     code = cli.main([str(argument) for argument in arguments])
-    said = capsys.readouterr()
-    return code, said.out, said.err
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
 
 
 def build(
@@ -88,9 +88,9 @@ def build(
 
 
 def recipe_with(shelf: Path, name: str, **changes: object) -> Path:
-    said = yaml.safe_load((shelf / "pictures.yaml").read_text(encoding="utf-8")) | changes
+    data = yaml.safe_load((shelf / "pictures.yaml").read_text(encoding="utf-8")) | changes
     path = shelf / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({key: value for key, value in said.items() if value is not None}), encoding="utf-8")
+    path.write_text(yaml.safe_dump({key: value for key, value in data.items() if value is not None}), encoding="utf-8")
     return path
 
 
@@ -163,9 +163,9 @@ def test_for_tensorrt_the_asked_variant_ships_as_one_engine_a_gpu_and_onnxruntim
     built, _ = build(capsys, path, repository, *options)
     assert built["models"]["pictures"]["precision"] == "int8"
     model = repository / "pictures"
-    said = config.parse((model / "config.pbtxt").read_text(encoding="utf-8"))
-    assert said.backend == "tensorrt"
-    assert dict(said.cc_model_filenames) == {"7.5": "model_sm75.plan", "8.9": "model_sm89.plan"}
+    configuration = config.parse((model / "config.pbtxt").read_text(encoding="utf-8"))
+    assert configuration.backend == "tensorrt"
+    assert dict(configuration.cc_model_filenames) == {"7.5": "model_sm75.plan", "8.9": "model_sm89.plan"}
     other = config.parse((model / "configs/onnxruntime.pbtxt").read_text(encoding="utf-8"))
     assert other.backend == "onnxruntime"
     assert (model / "1/model.onnx").stat().st_size != (model / "1/engine.onnx").stat().st_size
@@ -240,11 +240,11 @@ def test_activations_that_are_not_numbers_are_named(
         encoding="utf-8",
     )
     path = shelf / "broken.yaml"
-    said = {
+    data = {
         "name": "broken", "source": "broken.py:load", "inputs": {"x": {"dtype": "fp32", "dims": [4]}},
         "outputs": {"y": {"dtype": "fp32", "dims": [4]}}, "samples": "broken.py:samples", "precisions": ["fp32", "int8"],
     }  # fmt: skip
-    path.write_text(yaml.safe_dump(said), encoding="utf-8")
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
     code, _, err = run(capsys, "build", path, "--repository", tmp_path / "repository")
     assert code == 2
     assert "has NaN or infinite values" in err
@@ -257,10 +257,12 @@ def test_sensitivity_ranks_every_node_and_plots_the_recipes_metrics(
     path = recipe_with(shelf, "ranked", accuracy={"cosine": 0.9})
     code, out, err = run(capsys, "sensitivity", path, "--target", "cpu", "--json")
     assert code == 0, err
-    said = json.loads(out)
-    assert len(said["nodes"]) == 5
-    assert [node["sqnr_db"] for node in said["nodes"]] == sorted((n["sqnr_db"] for n in said["nodes"]), reverse=True)
-    assert np.isclose(said["curve"][-1]["share"], 1)
+    report = json.loads(out)
+    assert len(report["nodes"]) == 5
+    assert [node["sqnr_db"] for node in report["nodes"]] == sorted(
+        (n["sqnr_db"] for n in report["nodes"]), reverse=True
+    )
+    assert np.isclose(report["curve"][-1]["share"], 1)
     code, out, err = run(capsys, "sensitivity", path, "--target", "cpu", "--top", "2")
     assert code == 0, err
     assert "The most sensitive of 5 nodes" in out
