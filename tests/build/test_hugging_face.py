@@ -101,7 +101,7 @@ def test_clip_keeps_its_embeddings_and_says_why_its_logits_are_left_out(here: Pr
     assert "'logits_per_image' has shape [2, 2]" in comments
 
 
-def test_a_decoder_is_refused_with_the_function_that_serves_the_encoder_which_builds(here: Project) -> None:
+def test_a_decoder_is_refused_with_a_function_whose_encoder_builds(here: Project) -> None:
     """T5's fused attention cannot be exported; its steps can."""
     transformers.T5ForConditionalGeneration(transformers.T5Config(**T5)).save_pretrained("t5")
     status, _, err = here.run("init", "t5")

@@ -73,7 +73,7 @@ def modules(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
         ("half", "output 'output' is bfloat16", {"output": [10, 8]}),
     ],
 )  # fmt: skip
-def test_outputs_that_are_no_tensors_are_named_and_the_wrapper_that_is_shown_leads_on(
+def test_outputs_that_are_no_tensors_are_named_and_the_wrapper_works(
     modules: Project, function: str, named: str, outputs: dict[str, list[int]]
 ) -> None:
     status, _, err = modules.run("init", f"m.py:{function}", "--input", "x:fp32:10,8")
@@ -140,7 +140,7 @@ def save_detector(path: Path, rows: str) -> None:
     )  # fmt: skip
 
 
-def test_rows_that_go_by_another_name_and_depend_on_each_other_are_no_batch(
+def test_rows_that_depend_on_each_other_are_no_batch_whatever_their_name(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project.directory)
@@ -161,7 +161,7 @@ def test_rows_that_go_by_another_name_and_depend_on_each_other_are_no_batch(
     assert "puts a batch dimension in front of ['batch', 4], and the graph has ['batch', 4] in all" in err
 
 
-def test_the_advice_on_rows_that_depend_on_each_other_leads_to_a_model_that_builds(
+def test_the_advice_on_dependent_rows_leads_to_a_model_that_builds(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project.directory)
@@ -177,7 +177,7 @@ def test_the_advice_on_rows_that_depend_on_each_other_leads_to_a_model_that_buil
     assert "mixes" not in Path("net.yaml").read_text()
 
 
-def test_the_advice_on_a_recipe_that_contradicts_its_graph_leads_to_one_that_agrees(
+def test_the_advice_on_a_contradicting_recipe_leads_to_one_that_agrees(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project.directory)
@@ -193,7 +193,7 @@ def test_the_advice_on_a_recipe_that_contradicts_its_graph_leads_to_one_that_agr
     assert status == 0, err
 
 
-def test_a_graph_whose_output_has_no_shape_is_looked_at_by_inference_or_a_run_and_ships_with_one(
+def test_an_output_without_a_shape_gets_one_by_inference_or_a_run(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project.directory)

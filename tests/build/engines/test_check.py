@@ -204,7 +204,7 @@ def test_a_plan_whose_passport_is_gone_or_cut_is_a_problem_of_its_own(model: Pat
         (None, 2 * 2**30, ["gpu"]),
     ],
 )
-def test_a_cuda_model_needs_a_driver_a_capability_and_memory_for_all_its_instances(
+def test_a_cuda_model_needs_a_driver_a_capability_and_enough_memory(
     gpu: NodeGpu | None, memory: int | None, expected: list[str], tmp_path: Path
 ) -> None:
     measured = {"session_bytes": memory - 3, "sizes_bytes": 2, "context_bytes": 1} if memory else None

@@ -209,7 +209,7 @@ def test_broken_graphs_are_bad_input(graphs: Any, project: Project) -> None:
     assert project.run("engine", missing, "--preflight", "--gpu", "l4")[0] == 2
 
 
-def test_a_build_that_is_killed_leaves_no_plan_under_the_passport_of_another(
+def test_a_killed_build_leaves_no_plan_under_another_plans_passport(
     graphs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toolkit = builder.load("tensorrt_rtx")

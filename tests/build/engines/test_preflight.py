@@ -36,9 +36,7 @@ def reasons(report: dict[str, Any], gpu: str) -> str:
     )
 
 
-def test_fp16_is_green_on_all_four_and_h100_says_what_was_proved_and_what_not(
-    graphs: Any, preflight: Preflight
-) -> None:
+def test_fp16_is_green_on_all_four_and_h100_says_what_was_proved(graphs: Any, preflight: Preflight) -> None:
     code, report = preflight(graphs.mlp("fp16"), f"{FOUR},h100")
     assert code == 0
     assert statuses(report) == dict.fromkeys(FOUR.split(","), "ok") | {"h100": "unchecked"}
@@ -67,7 +65,7 @@ def test_fp32_on_a_t4_is_the_preflights_limit_and_fails_nothing(graphs: Any, pre
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["--precision", "fp8"], 1), ([], 0)])
-def test_fp8_is_refused_by_name_before_building_and_fails_only_if_it_was_named(
+def test_fp8_is_refused_before_building_and_fails_only_if_named(
     graphs: Any, project: Project, arguments: list[str], code: int
 ) -> None:
     command = ("engine", graphs.fp8(), "--preflight", "--gpu", FOUR, "--max-batch-size", "8", *arguments)
@@ -88,7 +86,7 @@ def test_the_builder_agrees_about_fp8(graphs: Any) -> None:
 
 
 @pytest.mark.parametrize(("kind", "zero"), [(np.int8, 3), (np.uint8, 128), (np.uint8, 0)])
-def test_asymmetric_or_unsigned_quantization_is_refused_with_the_nodes_name(
+def test_asymmetric_or_unsigned_quantization_is_refused_with_its_node(
     graphs: Any, preflight: Preflight, kind: Any, zero: int
 ) -> None:
     """uint8 with zero point 0 is the trap: TensorRT takes it, reads it as int8, and saturates above 127."""
@@ -97,7 +95,7 @@ def test_asymmetric_or_unsigned_quantization_is_refused_with_the_nodes_name(
     assert "quantize QuantizeLinear its quantization is asymmetric or unsigned" in reasons(report, "l4")
 
 
-def test_every_operator_that_tensorrt_does_not_know_is_named_with_its_opset(graphs: Any, project: Project) -> None:
+def test_every_operator_unknown_to_tensorrt_is_named_with_its_opset(graphs: Any, project: Project) -> None:
     code, stdout, _ = project.run(
         "engine", graphs.unknown_operators(), "--preflight", "--gpu", "l4", "--max-batch-size", "8"
     )

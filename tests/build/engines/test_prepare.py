@@ -57,14 +57,8 @@ def repository(graphs: Any, tmp_path: Path) -> Path:
     tensor = {"dtype": "fp32", "dims": [32]}
     recipe = {"name": "net", "source": "net.py:load", "inputs": {"x": tensor}, "outputs": {"y": tensor},
               "max_batch_size": 8, "gpus": ["a10g", "t4"]}  # fmt: skip
-    model_passport = {
-        "model": "net",
-        "target": "tensorrt",
-        "precision": "fp16",
-        "recipe": recipe,
-        "fallback": "onnxruntime",
-    }
-    (directory / "passport.json").write_text(json.dumps(model_passport), encoding="utf-8")
+    about = {"model": "net", "target": "tensorrt", "precision": "fp16", "recipe": recipe, "fallback": "onnxruntime"}
+    (directory / "passport.json").write_text(json.dumps(about), encoding="utf-8")
     names = "".join(
         f'cc_model_filenames {{ key: "{sm[0]}.{sm[1]}" value: "model_sm{sm}.plan" }} ' for sm in ("75", "86")
     )
@@ -255,9 +249,7 @@ def test_a_builder_that_is_killed_blocks_nobody_and_its_half_is_not_taken(
 
 
 @pytest.mark.usefixtures("here")
-def test_leftovers_of_the_killed_are_removed_once_nobody_can_be_writing_them(
-    run: Any, repository: Path, tmp_path: Path
-) -> None:
+def test_leftovers_of_killed_builders_are_removed_after_a_while(run: Any, repository: Path, tmp_path: Path) -> None:
     run()
     old, new = (entry(tmp_path) / f".new-{name}" for name in ("old", "new"))
     stale = entry(tmp_path) / f"{'0' * 64}.plan"
@@ -329,10 +321,8 @@ def test_a_gpu_that_the_recipe_does_not_name_gets_the_fallback(run: Any, here: A
     here(H100)
     code, stdout, error = run()
     assert code == 0, error
-    assert (
-        "net: config.pbtxt names no plan for NVIDIA H100 80GB HBM3 (compute capability 9.0), only for a10g, t4"
-        in stdout
-    )
+    words = "net: config.pbtxt names no plan for NVIDIA H100 80GB HBM3 (compute capability 9.0), only for a10g, t4"
+    assert words in stdout
     assert (tmp_path / "args/server").read_text(encoding="utf-8") == "--model-config-name=onnxruntime\n"
 
 

@@ -19,7 +19,7 @@ RECIPE: dict[str, Any] = {
 }
 
 
-def test_first_profile_holds_everything_and_a_wide_batch_gets_one_for_single_requests(project: Project) -> None:
+def test_first_profile_holds_everything_and_a_wide_batch_gets_a_second(project: Project) -> None:
     actual = profiles.from_recipe(recipe.load(project.write(**RECIPE, max_batch_size=64)))
     assert actual == [
         {"x": Shapes((1, 2), (64, 64), (64, 256)), "n": Shapes((1,), (64,), (64,))},

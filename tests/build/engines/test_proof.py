@@ -63,7 +63,7 @@ def test_convolutions_and_einsum_count(graphs: Any, toolkit: builder.Toolkit) ->
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8", "fp8"])
-def test_asking_for_a_precision_and_getting_none_is_refused_with_the_counts(
+def test_a_precision_that_no_layer_has_is_refused_with_the_counts(
     graphs: Any, preflight: Preflight, precision: str
 ) -> None:
     code, report = preflight(graphs.mlp("fp32"), "l4,h100", "--precision", precision)

@@ -97,7 +97,7 @@ def recipe_with(shelf: Path, name: str, **changes: object) -> Path:
 ALL: dict[str, Any] = {"precisions": ["fp32", "fp16", "int8"]}
 
 
-def test_the_gates_numbers_are_printed_and_kept_in_the_passport_and_measured_once(
+def test_the_gates_numbers_are_printed_kept_and_measured_once(
     shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = recipe_with(shelf, "gated", **ALL)
@@ -126,7 +126,7 @@ def test_the_gates_numbers_are_printed_and_kept_in_the_passport_and_measured_onc
         assert word in out
 
 
-def test_what_the_recipe_does_not_allow_does_not_ship_unless_it_is_forced_and_then_the_passport_says_so(
+def test_what_the_recipe_forbids_ships_only_if_forced_and_recorded(
     shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = recipe_with(shelf, "strict", **ALL, accuracy={"sqnr_db": 200})
@@ -153,7 +153,7 @@ def test_all_variants_says_why_one_is_not_built(
     assert plain["models"]["pictures"]["gate"] == [], "one variant is no choice"
 
 
-def test_for_tensorrt_the_asked_variant_ships_as_one_engine_a_gpu_and_onnxruntime_is_the_fallback(
+def test_for_tensorrt_the_named_variant_ships_with_an_engine_per_gpu(
     shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, repository = recipe_with(shelf, "engines"), tmp_path / "repository"
@@ -283,7 +283,7 @@ def test_no_sample_serves_two_purposes(pictures: Exported) -> None:
     assert [sample["image"].tobytes() for sample in variants.judged(pictures.recipe)] == seen[-46:]
 
 
-def test_a_gpu_that_cannot_be_used_leaves_variants_unproven_with_the_reason(
+def test_an_unusable_gpu_leaves_variants_unproven_with_the_reason(
     shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if Path("/dev/nvidiactl").exists():

@@ -57,7 +57,7 @@ def nodes_by_type(path: Path) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(path).graph.node)
 
 
-def test_int8_for_tensorrt_is_symmetric_per_channel_with_float_biases_and_a_quantized_skip(pictures: Exported) -> None:
+def test_int8_for_tensorrt_is_symmetric_per_channel_with_a_quantized_skip(pictures: Exported) -> None:
     graph = onnxgraph.load(build_variant(pictures, "tensorrt", "int8").graph)
     zeros = [graph.constants[node.input[2]] for node in graph.nodes if node.op_type.endswith("eLinear")]
     assert all(zero.dtype == np.int8 and not zero.any() for zero in zeros)
@@ -101,7 +101,7 @@ def test_a_row_in_8_bits_does_not_depend_on_its_batch_mates(tokens: Exported) ->
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-def test_fp8_stores_e4m3_weights_and_the_reference_evaluator_agrees_with_onnxruntime(tokens: Exported) -> None:
+def test_fp8_stores_e4m3_weights_and_equals_the_reference_evaluator(tokens: Exported) -> None:
     artifact = build_variant(tokens, "tensorrt", "fp8")
     model = onnx.load(artifact.graph)
     stored = [tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT8E4M3FN]
@@ -185,7 +185,7 @@ def test_the_curve_falls_as_more_of_the_work_is_in_8_bits(pictures: Exported) ->
     assert points[0].accuracy["sqnr_db"] > points[-1].accuracy["sqnr_db"]
 
 
-def test_the_cpu_gets_additions_that_onnxruntime_does_not_fuse_into_a_slower_kernel(tokens: Exported) -> None:
+def test_the_cpu_gets_additions_that_are_not_fused_into_a_slower_kernel(tokens: Exported) -> None:
     path = build_variant(tokens, "cpu", "fp32").graph
     assert nodes_by_type(path)["Sum"] == 1
     assert nodes_by_type(tokens.base.graph)["Sum"] == 0

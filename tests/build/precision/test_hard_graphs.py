@@ -186,7 +186,7 @@ def metric(folder: Path, body: str) -> None:
     )
 
 
-def test_an_edited_metric_is_asked_again_and_one_that_works_in_place_changes_nothing_else(
+def test_an_edited_metric_runs_again_and_one_in_place_changes_nothing_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = recipe_of(tmp_path, matmul(), precisions=["fp32", "fp16"], accuracy={"metric.py:metric": 0.5, "cosine": 0.9})
