@@ -23,7 +23,7 @@ ENGINE_GRAPH = "engine.onnx"  # what `tritonkit engine` builds plans from; Trito
 
 @dataclass(frozen=True)
 class Ready:
-    """One recipe's model, ready to be laid out."""
+    """A recipe, its export and variants, and the gate's decision: all that the layout needs."""
 
     recipe: Recipe
     base: store.Artifact
@@ -48,7 +48,7 @@ class Ready:
 
     @property
     def service_times(self) -> queue_limits.ServiceTimes | None:
-        """Those of the variant that is served, as the gate measured them; None where it did not."""
+        """The service times of the variant that ships, as the gate measured them; None where it did not."""
         row = next((row for row in self.decision.rows if row.precision == self.decision.precision), None)
         if row is None or not row.single_ms or not row.batched_ms:
             return None
@@ -56,7 +56,7 @@ class Ready:
 
 
 def model(ready: Ready, target: Target, repository: Path, *, fallback: bool) -> layout.Model:
-    """One model's directory to be.
+    """The directory of one model, before it is written.
 
     Args:
         ready: The recipe, its variants, and which one ships.
@@ -112,7 +112,7 @@ def _plans(directory: Path, version: int, shipped: store.Artifact) -> dict[str, 
 def _passport(
     ready: Ready, target: Target, limits: queue_limits.QueueLimits | None, *, fallback: bool
 ) -> Mapping[str, Any]:
-    """Who made this, from what, how it was judged, and what a node needs to run it."""
+    """The passport: who made the model, from what, how it was judged, and what a node needs to run it."""
     base, shipped, decision = ready.base, ready.shipped, ready.decision
     passport: dict[str, Any] = {
         "tritonkit": __version__,

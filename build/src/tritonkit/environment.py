@@ -23,7 +23,7 @@ _INSTALLED = ("site-packages", "dist-packages")
 
 @dataclass
 class Reads:
-    """What was read, and where: the file of the code that read it to the variables' names."""
+    """The variables that were read: file of the code that read them to their names."""
 
     names: dict[str, set[str]] = field(default_factory=dict)
 

@@ -113,7 +113,7 @@ def reference(adapter: Adapter, recipe: Recipe, inputs: Mapping[str, Array]) -> 
 
 
 def _rejection_fix(recipe: Recipe) -> str:
-    """What may be wrong where a module rejects its inputs: their types and dims, or the values that they were given."""
+    """How to correct inputs that a module rejects: their types and dims, or their values."""
     fix = "make dtype and dims (without the batch dimension) those that forward expects"
     if recipe.samples is None and any(np.issubdtype(spec.type.numpy, np.integer) for spec in recipe.inputs.values()):
         fix += (

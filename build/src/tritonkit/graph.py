@@ -141,7 +141,7 @@ def check_against(recipe: Recipe, path: Path) -> None:
     """Refuse a graph that contradicts its recipe: names, dtypes, ranks, sizes, a fixed batch dimension.
 
     Raises:
-        GraphError: One message with every contradiction.
+        GraphError: The graph contradicts the recipe; the message names every contradiction.
     """
     signature = read_signature(path)
     file = recipe.directory / recipe.source.onnx if isinstance(recipe.source, OnnxSource) else "the exported graph"

@@ -83,7 +83,7 @@ def inputs_of(module: torch.nn.Module, directory: Path | None = None) -> tuple[I
         directory: Its files, for the size of pictures where the model's own configuration does not have it.
 
     Raises:
-        SourceError: One call of its ``forward`` is no answer, or it takes neither texts nor pictures.
+        SourceError: The model needs several calls of ``forward`` for an answer, or takes neither texts nor pictures.
     """
     config: Any = getattr(module, "config", None)
     kind = type(module).__name__

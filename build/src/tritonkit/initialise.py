@@ -184,7 +184,7 @@ def _of_module(
 
 
 def _parameters(module: typing.Any) -> list[str]:
-    """What ``forward`` must be given; where it must be given nothing, what it may be given first."""
+    """The parameters that ``forward`` requires; if it requires none, the first optional one."""
     named = {
         name: parameter
         for name, parameter in inspect.signature(module.forward).parameters.items()
@@ -195,7 +195,7 @@ def _parameters(module: typing.Any) -> list[str]:
 
 
 def name_of_reference(reference: str) -> str:
-    """What a module's model is called: its function, as a file may hold several; the file where that says nothing."""
+    """A name for a module's model: its function's, or its file's where the function is called as in any file."""
     place, _, function = reference.rpartition(":")
     stem = re.split(r"[./]", place.removesuffix(".py"))[-1]
     return model_name(stem if function.lower() in _FUNCTIONS_OF_ANY_MODEL else function)

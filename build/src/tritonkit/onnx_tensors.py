@@ -98,7 +98,7 @@ def _check_shapes(path: Path, signature: Signature, shapes: Mapping[str, tuple[s
 
 
 def _why_not_batched(signature: Signature) -> str:
-    """What in the signature forbids batches, as the end of a sentence; empty if nothing does."""
+    """Why the signature forbids batches, as the end of a sentence; empty if it does not."""
     for tensor in (*signature.inputs.values(), *signature.outputs.values()):
         if tensor.dims is None:
             continue

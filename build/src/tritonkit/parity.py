@@ -61,7 +61,7 @@ def check(
         reference: The module; None where there is only the graph, which leaves the batch checks.
 
     Raises:
-        CheckFailed: With the worst measurement, or with an output of another shape than the recipe says.
+        CheckFailed: A measurement is over the tolerance, or an output has another shape than the recipe says.
     """
     measured: list[Measurement] = []
     for inputs in _cases(recipe, dataset):

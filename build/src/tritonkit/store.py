@@ -64,7 +64,7 @@ class Artifact:
 
     @property
     def identity(self) -> list[str]:
-        """What tells an export from every other: its request, and what it read."""
+        """What identifies an export: the key of its request, and the hash of what it read."""
         return [self.path.parent.name, self.path.name]
 
 

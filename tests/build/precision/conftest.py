@@ -124,7 +124,7 @@ class Exported:
 
 
 @pytest.fixture(scope="session")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the models and their recipes, and a store beside it."""
     folder = tmp_path_factory.mktemp("precision")
     (folder / "models.py").write_text(MODELS, encoding="utf-8")
@@ -136,28 +136,28 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def home(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def home(models_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One store for all of these tests, and none of the user's."""
-    monkeypatch.setenv("TRITONKIT_HOME", str(shelf / "home"))
+    monkeypatch.setenv("TRITONKIT_HOME", str(models_folder / "home"))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(speed, "ROUND_S", 0.02)  # these models are small, and who wins here is of no interest
 
 
-def _exported(shelf: Path, name: str) -> Iterator[Exported]:
+def _exported(models_folder: Path, name: str) -> Iterator[Exported]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITONKIT_HOME", str(shelf / "home"))
-        loaded = recipe.load(shelf / f"{name}.yaml")
+        patch.setenv("TRITONKIT_HOME", str(models_folder / "home"))
+        loaded = recipe.load(models_folder / f"{name}.yaml")
         yield Exported(loaded, exporting.exported(loaded)[0])
 
 
 @pytest.fixture(scope="session")
-def pictures(shelf: Path) -> Exported:
-    return next(_exported(shelf, "pictures"))
+def pictures(models_folder: Path) -> Exported:
+    return next(_exported(models_folder, "pictures"))
 
 
 @pytest.fixture(scope="session")
-def tokens(shelf: Path) -> Exported:
-    return next(_exported(shelf, "tokens"))
+def tokens(models_folder: Path) -> Exported:
+    return next(_exported(models_folder, "tokens"))
 
 
 def value(name: str, *dims: int | str) -> onnx.ValueInfoProto:

@@ -14,12 +14,12 @@ from .test_gate import recipe_with
 
 
 def test_every_command_of_the_document_runs(
-    root: Path, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    root: Path, models_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = (root / "docs/precision.md").read_text(encoding="utf-8")
     commands = re.findall(r"^\| `tritonkit ([^`]*)`", page, re.MULTILINE)
     assert len(commands) >= 6
-    recipe = recipe_with(shelf, "documented", precisions=["fp32", "int8"])
+    recipe = recipe_with(models_folder, "documented", precisions=["fp32", "int8"])
     monkeypatch.chdir(tmp_path)
     for command in commands:
         words = [str(recipe) if word == "RECIPE" else word for word in command.split()]

@@ -87,9 +87,9 @@ def build(
     return json.loads(out), err
 
 
-def recipe_with(shelf: Path, name: str, **changes: object) -> Path:
-    data = yaml.safe_load((shelf / "pictures.yaml").read_text(encoding="utf-8")) | changes
-    path = shelf / f"{name}.yaml"
+def recipe_with(models_folder: Path, name: str, **changes: object) -> Path:
+    data = yaml.safe_load((models_folder / "pictures.yaml").read_text(encoding="utf-8")) | changes
+    path = models_folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump({key: value for key, value in data.items() if value is not None}), encoding="utf-8")
     return path
 
@@ -98,9 +98,9 @@ ALL: dict[str, Any] = {"precisions": ["fp32", "fp16", "int8"]}
 
 
 def test_the_gates_numbers_are_printed_kept_and_measured_once(
-    shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = recipe_with(shelf, "gated", **ALL)
+    path = recipe_with(models_folder, "gated", **ALL)
     repository = tmp_path / "repository"
     built, err = build(capsys, path, repository)
     facts = built["models"]["pictures"]
@@ -127,9 +127,9 @@ def test_the_gates_numbers_are_printed_kept_and_measured_once(
 
 
 def test_what_the_recipe_forbids_ships_only_if_forced_and_recorded(
-    shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = recipe_with(shelf, "strict", **ALL, accuracy={"sqnr_db": 200})
+    path = recipe_with(models_folder, "strict", **ALL, accuracy={"sqnr_db": 200})
     built, _ = build(capsys, path, tmp_path / "repository")
     facts = built["models"]["pictures"]
     assert facts["precision"] == "fp32"
@@ -143,20 +143,20 @@ def test_what_the_recipe_forbids_ships_only_if_forced_and_recorded(
 
 
 def test_all_variants_says_why_one_is_not_built(
-    shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    built, _ = build(capsys, recipe_with(shelf, "plain"), tmp_path / "repository", "--all-variants")
+    built, _ = build(capsys, recipe_with(models_folder, "plain"), tmp_path / "repository", "--all-variants")
     rows = {row["precision"]: row for row in built["models"]["pictures"]["gate"]}
     assert rows["fp8"]["verdict"] == "not built"
     assert "no fp8" in rows["fp8"]["why"]
-    plain, _ = build(capsys, recipe_with(shelf, "plain"), tmp_path / "other")
+    plain, _ = build(capsys, recipe_with(models_folder, "plain"), tmp_path / "other")
     assert plain["models"]["pictures"]["gate"] == [], "one variant is no choice"
 
 
 def test_for_tensorrt_the_named_variant_ships_with_an_engine_per_gpu(
-    shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path, repository = recipe_with(shelf, "engines"), tmp_path / "repository"
+    path, repository = recipe_with(models_folder, "engines"), tmp_path / "repository"
     unasked, _ = build(capsys, path, repository, "--target", "tensorrt", "--precision", "fp16,int8")
     assert unasked["models"]["pictures"]["precision"] == "fp32", "what was not measured is not promoted"
     options = ("--target", "tensorrt", "--precision", "int8", "--fallback")
@@ -213,10 +213,10 @@ def _put_plan(model: Path, sm: str, graph: str) -> None:
     ],
 )
 def test_bad_input_gets_one_clear_message_and_writes_nothing(
-    shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    models_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     changes: dict[str, Any], arguments: tuple[str, ...], code: int, message: str,
 ) -> None:  # fmt: skip
-    path = recipe_with(shelf, "bad", **changes)
+    path = recipe_with(models_folder, "bad", **changes)
     got, out, err = run(capsys, "build", path, "--repository", tmp_path / "repository", *arguments)
     assert (got, out) == (code, "")
     assert message in err
@@ -226,9 +226,9 @@ def test_bad_input_gets_one_clear_message_and_writes_nothing(
 
 
 def test_activations_that_are_not_numbers_are_named(
-    shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (shelf / "broken.py").write_text(
+    (models_folder / "broken.py").write_text(
         "import torch, numpy as np\n"
         "class Net(torch.nn.Module):\n"
         "    def __init__(self):\n        super().__init__()\n        self.a = torch.nn.Linear(4, 4)\n"
@@ -239,7 +239,7 @@ def test_activations_that_are_not_numbers_are_named(
         "    for _ in range(40):\n        yield {'x': random.standard_normal(4).astype(np.float32)}\n",
         encoding="utf-8",
     )
-    path = shelf / "broken.yaml"
+    path = models_folder / "broken.yaml"
     data = {
         "name": "broken", "source": "broken.py:load", "inputs": {"x": {"dtype": "fp32", "dims": [4]}},
         "outputs": {"y": {"dtype": "fp32", "dims": [4]}}, "samples": "broken.py:samples", "precisions": ["fp32", "int8"],
@@ -252,9 +252,9 @@ def test_activations_that_are_not_numbers_are_named(
 
 
 def test_sensitivity_ranks_every_node_and_plots_the_recipes_metrics(
-    shelf: Path, capsys: pytest.CaptureFixture[str]
+    models_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = recipe_with(shelf, "ranked", accuracy={"cosine": 0.9})
+    path = recipe_with(models_folder, "ranked", accuracy={"cosine": 0.9})
     code, out, err = run(capsys, "sensitivity", path, "--target", "cpu", "--json")
     assert code == 0, err
     report = json.loads(out)
@@ -284,12 +284,12 @@ def test_no_sample_serves_two_purposes(pictures: Exported) -> None:
 
 
 def test_an_unusable_gpu_leaves_variants_unproven_with_the_reason(
-    shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    models_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if Path("/dev/nvidiactl").exists():
         pytest.skip("this machine has a GPU")
     monkeypatch.setattr(Session, "has_cuda", staticmethod(lambda: True))  # and there is no driver
-    path = recipe_with(shelf, "no_driver", precisions=["fp32", "fp16"])
+    path = recipe_with(models_folder, "no_driver", precisions=["fp32", "fp16"])
     built, _ = build(capsys, path, tmp_path / "repository", "--target", "cuda")
     (model,) = built["models"].values()
     rows = {row["precision"]: row for row in model["gate"]}

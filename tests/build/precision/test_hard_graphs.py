@@ -214,10 +214,10 @@ def test_a_metric_of_classes_needs_classes(name: str, tmp_path: Path, capsys: py
 
 
 def test_a_samples_function_that_exits_is_an_error_of_the_recipe(
-    shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (shelf / "leaving.py").write_text("import sys\ndef samples():\n    sys.exit(7)\n", encoding="utf-8")
-    path = recipe_with(shelf, "leaving", samples="leaving.py:samples")
+    (models_folder / "leaving.py").write_text("import sys\ndef samples():\n    sys.exit(7)\n", encoding="utf-8")
+    path = recipe_with(models_folder, "leaving", samples="leaving.py:samples")
     code, _, err = run(capsys, "build", path, "--repository", tmp_path / "repository")
     assert code == 2
     assert "SystemExit" in err

@@ -273,7 +273,7 @@ def check_compatibility(options: Options, capability: Capability) -> None:
     """Refuse a hardware compatibility that this compute capability cannot have.
 
     Raises:
-        InputError: It is ``ampere_plus`` on an older GPU.
+        InputError: The compatibility is ``ampere_plus`` and the GPU is older than Ampere.
     """
     if options.hardware_compatibility == "ampere_plus" and capability < AMPERE:
         raise InputError(

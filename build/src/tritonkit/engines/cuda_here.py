@@ -28,7 +28,7 @@ _REASON_LENGTH = 300
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is known of one GPU.
+    """Whether CUDA works on one GPU.
 
     Attributes:
         works: True if a CUDA graph was captured and replayed there, with right answers; None if not tried.

@@ -21,7 +21,7 @@ _QDQ = {"QuantizeLinear", "DequantizeLinear"}
 
 @dataclass(frozen=True)
 class Job:
-    """One engine to be.
+    """An engine that is to be built.
 
     Attributes:
         model: The model's name, for the passport.

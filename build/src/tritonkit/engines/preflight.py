@@ -25,7 +25,7 @@ Status = Literal["ok", "refused", "unsupported", "limit", "unchecked"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """One precision on one GPU.
+    """The result for one precision on one GPU.
 
     Attributes:
         precision: Of the graph.

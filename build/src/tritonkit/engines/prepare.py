@@ -33,7 +33,7 @@ _POLL_S = 1.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was done for one model.
+    """The result of preparing one model.
 
     Attributes:
         model: Its name.
@@ -81,7 +81,7 @@ def run(
         InputError: The repository is missing, or a model in it is broken.
         OutputError: The repository cannot be written.
         MissingError: TensorRT is not installed here.
-        CheckFailed: With ``wait_s``: the time is over and plans are missing. Or the GPUs here are of several kinds.
+        CheckFailed: ``wait_s`` is over and plans are missing, or the GPUs here are of several kinds.
     """
     if not repository.is_dir():
         raise InputError(f"there is no repository {repository}", "name it with --repository")
@@ -228,7 +228,7 @@ def _remove(stage: Path) -> None:
 
 
 def _take(request: _PlanRequest, cache: Cache) -> tuple[str, str]:
-    """What was done, or empty and what is damaged."""
+    """A sentence on how the plan was placed, or empty, and what is damaged in the cache."""
     version = request.target.parent
     with _one_at_a_time(version):
         try:

@@ -63,7 +63,7 @@ def prove(counts: Counts, precision: str, where: str) -> None:
     """Hold the counts against the precision that was asked for.
 
     Raises:
-        CheckFailed: It is fp16, int8 or fp8, and no layer computes in it.
+        CheckFailed: The precision is fp16, int8 or fp8, and no layer computes in it.
     """
     if precision == "fp32" or counts.get(precision):
         return

@@ -27,7 +27,7 @@ Verdict = Literal["base", "accepted", "refused", "unproven", "not built"]
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of one variant.
+    """The measurements of one variant, and the verdict.
 
     Attributes:
         precision: Which one.
@@ -141,7 +141,7 @@ def decide(
 
 
 def _served(recipe: Recipe) -> str:
-    """What a GPU prepares, as text: the configuration without what one session alone does not show."""
+    """The CUDA configuration as text, without the fields that a single session does not depend on."""
     described = config.build(recipe, "cuda")
     described.ClearField("instance_group")
     described.ClearField("dynamic_batching")
@@ -155,7 +155,7 @@ def tuned(recipe: Recipe, decision: Decision, precision: Precision) -> Decision:
     keeps what the gate chose.
 
     Raises:
-        CheckFailed: It is not accurate enough.
+        CheckFailed: The named variant is not accurate enough.
     """
     row = next((row for row in decision.rows if row.precision == precision), None)
     if row is None or row.verdict == "not built" or precision == decision.precision:

@@ -94,7 +94,7 @@ def bounds(recipe: Recipe) -> dict[str, float]:
     """What the recipe demands, or the default.
 
     Raises:
-        RecipeError: A metric is not known and is no ``module:function`` either.
+        RecipeError: A metric is not known and is not a ``module:function``.
     """
     for name in recipe.accuracy:
         if name not in BUILT_IN and ":" not in name:
@@ -109,7 +109,7 @@ def code(recipe: Recipe) -> dict[str, str]:
     """The hashes of the files that the recipe's own metrics are in: their results follow from them.
 
     Raises:
-        SourceError: One of them does not import.
+        SourceError: A metric's module does not import.
     """
     hashes = {}
     for name in recipe.accuracy:
@@ -123,7 +123,7 @@ def measure(recipe: Recipe, reference: Outputs, got: Outputs) -> dict[str, float
     """Every metric that the recipe bounds, and the signal to noise ratio.
 
     Raises:
-        SourceError: A metric of the recipe's own fails, or is not a number.
+        SourceError: A metric of the recipe's own fails, or returns something other than a number.
     """
     names = [*bounds(recipe), *({"sqnr_db"} - bounds(recipe).keys())]
     return {name: _compute(recipe, name, reference, got) for name in names}

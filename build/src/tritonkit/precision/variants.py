@@ -56,7 +56,7 @@ def split(recipe: Recipe) -> Split:
     """The recipe's samples: the first calibrate, the next choose, the rest judge.
 
     Raises:
-        SourceError: It has no samples of its own, too few, or only equal ones.
+        SourceError: The recipe has no samples of its own, too few, or only equal ones.
     """
     if recipe.samples is None:
         raise SourceError(
