@@ -36,7 +36,7 @@ def described(project: Project, *arguments: str) -> tuple[dict[str, Any], str]:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_half_precision_checkpoint_is_loaded_as_fp32_and_that_is_said(here: Project, dtype: torch.dtype) -> None:
+def test_a_half_precision_checkpoint_is_loaded_as_fp32_with_a_note(here: Project, dtype: torch.dtype) -> None:
     word = {torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
     model = transformers.BertForSequenceClassification(transformers.BertConfig(**TINY, max_position_embeddings=24))
     model.to(dtype).save_pretrained("half")

@@ -105,7 +105,7 @@ def test_a_named_tuple_gives_its_fields_names(modules: Project) -> None:
     assert list(yaml.safe_load(Path("named.yaml").read_text())["outputs"]) == ["mean", "spread"]
 
 
-def test_what_cannot_be_an_output_of_a_mapping_is_left_out_and_said(modules: Project) -> None:
+def test_what_cannot_be_an_output_of_a_mapping_is_left_out_with_a_note(modules: Project) -> None:
     status, _, err = modules.run("init", "m.py:loss", "--input", "x:fp32:10,8")
     assert status == 0, err
     text = Path("loss.yaml").read_text()

@@ -101,9 +101,9 @@ def describe(gpu: NodeGpu, verdict: Verdict, number: str = "") -> list[Finding]:
     """What a GPU is, and whether ``--target cuda`` works on it; ``number`` tells several apart."""
     newest = cuda.newest_cuda(gpu.driver)
     driver = f"driver {gpu.driver}{f' (CUDA {newest})' if newest else ''}"
-    what = f"{gpu.name}, compute capability {gpu.compute}, {gpu.memory_bytes / 2**30:.1f} GiB, {driver}"
+    description = f"{gpu.name}, compute capability {gpu.compute}, {gpu.memory_bytes / 2**30:.1f} GiB, {driver}"
     return [
-        Finding(f"NVIDIA GPU{number}", True, what, needed=False),
+        Finding(f"NVIDIA GPU{number}", True, description, needed=False),
         Finding(f"target cuda{number}", verdict.works is True, verdict.text, needed=False, fix=verdict.fix),
     ]
 
@@ -134,8 +134,8 @@ def _program(
     path = shutil.which(name)
     if path:
         try:
-            done = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=10, check=True)
-            return Finding(name, True, read(done.stdout), needed=False)
+            completed = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=10, check=True)
+            return Finding(name, True, read(completed.stdout), needed=False)
         except (OSError, subprocess.SubprocessError, ValueError, KeyError):
             purpose = f"{path} is there but does not work; {purpose}"
     return Finding(name, False, purpose, False, fix)

@@ -98,8 +98,10 @@ def check_file(model: str) -> None:
     names_function = str(path) != model
     if path.suffix in _MODEL_FILES and not path.exists():
         near = difflib.get_close_matches(path.name, [other.name for other in path.parent.glob(f"*{path.suffix}")], n=1)
-        meant = f"; did you mean {path.with_name(near[0])}?" if near else ""
-        raise InputError(f"there is no file {path}{meant}", "check the path; it starts from the folder this runs in")
+        suggestion = f"; did you mean {path.with_name(near[0])}?" if near else ""
+        raise InputError(
+            f"there is no file {path}{suggestion}", "check the path; it starts from the folder this runs in"
+        )
     if path.suffix in _WEIGHTS and not names_function and not path.is_dir():
         raise InputError(
             f"{path} has weights, and no code that computes with them",

@@ -94,7 +94,7 @@ def test_the_trial_runs_in_the_servers_own_environment_and_is_bounded(installed_
         assert "is the CPU build" in cuda_here.probe(installed_server, "cuda")
 
 
-def test_a_wrong_answer_is_told(installed_server: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_answer_is_reported(installed_server: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     tripling = cuda_here.tiny_graph(3)
     monkeypatch.setattr(cuda_here, "tiny_graph", lambda: tripling)
     assert cuda_here.probe(installed_server, "cpu") == "run 1 of 3 gave a wrong answer"

@@ -66,10 +66,10 @@ def gpus() -> tuple[NodeGpu, ...]:
     if program is None:
         return ()
     try:
-        done = subprocess.run([program, *_QUERY], capture_output=True, text=True, timeout=30, check=True)
+        completed = subprocess.run([program, *_QUERY], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return ()
-    return tuple(gpu for line in done.stdout.splitlines() if (gpu := parse_gpu(line)))
+    return tuple(gpu for line in completed.stdout.splitlines() if (gpu := parse_gpu(line)))
 
 
 def parse_gpu(line: str) -> NodeGpu | None:

@@ -121,8 +121,8 @@ def _profile(dims: Dims, ranges: Mapping[str, Bounds], batch: Bounds | None) -> 
     for name, sizes in dims.items():
         bounds = [Bounds(dim, dim, dim) if isinstance(dim, int) else ranges[dim] for dim in sizes]
         bounds = [batch, *bounds] if batch else bounds
-        shape = (tuple(each.min for each in bounds), tuple(each.opt for each in bounds))
-        profile[name] = Shapes(*shape, tuple(each.max for each in bounds))
+        shape = (tuple(bound.min for bound in bounds), tuple(bound.opt for bound in bounds))
+        profile[name] = Shapes(*shape, tuple(bound.max for bound in bounds))
     return profile
 
 

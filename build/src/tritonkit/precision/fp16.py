@@ -192,7 +192,7 @@ def _rejoin(model: onnx.ModelProto) -> None:
 
 
 def _to(cast: onnx.NodeProto) -> int:
-    return next(int(item.i) for item in cast.attribute if item.name == "to")
+    return next(int(attribute.i) for attribute in cast.attribute if attribute.name == "to")
 
 
 def emulated(model: onnx.ModelProto) -> onnx.ModelProto:

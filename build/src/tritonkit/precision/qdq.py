@@ -229,8 +229,8 @@ def _bounds(graph: OnnxGraph, node: onnx.NodeProto) -> tuple[float, float]:
     """What a Clip or Relu bounds to."""
     if node.op_type == "Relu":
         return 0.0, np.inf
-    given = [graph.constants.get(name) for name in [*node.input[1:], "", ""][:2]]
-    low, high = (float(value) if value is not None and value.size else None for value in given)
+    bounds = [graph.constants.get(name) for name in [*node.input[1:], "", ""][:2]]
+    low, high = (float(value) if value is not None and value.size else None for value in bounds)
     return -np.inf if low is None else low, np.inf if high is None else high
 
 
@@ -249,7 +249,7 @@ def channel_axis(node: onnx.NodeProto, weight: Array) -> int:
         return 0
     if node.op_type == "ConvTranspose":
         return 1
-    if node.op_type == "Gemm" and any(item.name == "transB" and item.i for item in node.attribute):
+    if node.op_type == "Gemm" and any(attribute.name == "transB" and attribute.i for attribute in node.attribute):
         return 0
     return weight.ndim - 1
 

@@ -208,7 +208,7 @@ def _unfit_for_tensor_cores(node: onnx.NodeProto, weight: onnxgraph.Array, schem
     """Narrow convolutions, and for fp8 those of one channel a group, which tensor cores do not run."""
     if node.op_type != "Conv" or scheme.outputs:
         return False
-    groups = next((int(item.i) for item in node.attribute if item.name == "group"), 1)
+    groups = next((int(attribute.i) for attribute in node.attribute if attribute.name == "group"), 1)
     return max(weight.shape[1], groups) < MIN_CHANNELS or (scheme.activations == "fp8" and weight.shape[1] == 1)
 
 

@@ -31,12 +31,12 @@ def tokenize(texts: Sequence[str]) -> dict[str, NDArray[np.int64]]:
         ``input_ids`` and ``attention_mask``, int64 (texts, tokens).
     """
     encoded = [_tokenizer().encode(text) for text in texts]
-    longest = max(len(item.ids) for item in encoded)
+    longest = max(len(encoding.ids) for encoding in encoded)
     ids = np.zeros((len(texts), -(-longest // BUCKET) * BUCKET), dtype=np.int64)
     mask = np.zeros_like(ids)
-    for row, item in enumerate(encoded):
-        ids[row, : len(item.ids)] = item.ids
-        mask[row, : len(item.ids)] = 1
+    for row, encoding in enumerate(encoded):
+        ids[row, : len(encoding.ids)] = encoding.ids
+        mask[row, : len(encoding.ids)] = 1
     return {"input_ids": ids, "attention_mask": mask}
 
 
