@@ -1,4 +1,4 @@
-"""Preflight: what would fail on each GPU, found without one.
+"""Preflight: finds out, without a GPU, what would fail on each GPU.
 
 TensorRT-RTX compiles ahead of time for a compute capability. Its plans are not what Triton loads, so they prove that a
 graph can be built there, not how fast or how accurate the engine is. Where it does not build for a GPU, what needs no
@@ -25,7 +25,7 @@ Status = Literal["ok", "refused", "unsupported", "limit", "unchecked"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """One precision on one GPU.
+    """The result for one precision on one GPU.
 
     Attributes:
         precision: Of the graph.
@@ -58,7 +58,7 @@ def run(
 
     Args:
         jobs: What to try.
-        gpus: For what; those of one compute capability share a build.
+        gpus: The GPUs to try; those of one compute capability share a build.
         options: See :class:`tritonkit.engines.builder.Options`.
         output: Gets the TensorRT-RTX plans and their passports, if given.
 
@@ -147,7 +147,7 @@ def _verdict(
 
 
 def failed(verdicts: Sequence[Verdict], named: bool) -> bool:
-    """Whether what was asked for fails: a graph that is refused, or a GPU that lacks a precision asked for by name.
+    """Whether the preflight fails: a graph is refused, or a GPU lacks a precision that the user named.
 
     Args:
         verdicts: From :func:`run`.
