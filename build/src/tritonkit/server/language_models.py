@@ -39,13 +39,13 @@ class State:
 
 def states(directory: Path) -> list[State]:
     """What the instances of a running server have written into its folder."""
-    found = []
+    instances = []
     for path in sorted(directory.glob(STATES)):
         try:
-            found.append(State(**json.loads(path.read_text(encoding="utf-8"))))
+            instances.append(State(**json.loads(path.read_text(encoding="utf-8"))))
         except (OSError, ValueError, TypeError):
             continue  # it has just been unloaded
-    return found
+    return instances
 
 
 def models_of(repository: Path, models: Collection[str] = ()) -> list[str]:

@@ -103,8 +103,8 @@ class TritonPythonModel:
         self.ending = threading.Event()
         threading.Thread(target=self._watch_callers, daemon=True).start()
         labels = {"model": self.name, "version": args["model_version"]}
-        wanted = parameter(config, "REPORT_CUSTOM_METRICS").lower() == "true" and settings.log_stats
-        reporter = Reporter(self.engine, labels, of_engine=wanted)
+        custom_metrics = parameter(config, "REPORT_CUSTOM_METRICS").lower() == "true" and settings.log_stats
+        reporter = Reporter(self.engine, labels, of_engine=custom_metrics)
         self.tasks = [asyncio.run_coroutine_threadsafe(reporter.report(), self.loop)]
         self.tasks.append(asyncio.run_coroutine_threadsafe(self.engine.keep(self._restarted), self.loop))
         self.status.ready(self.engine.port)
