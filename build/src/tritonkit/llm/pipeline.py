@@ -114,21 +114,21 @@ def _model(checked: Checked, repository: Path, mounted: str) -> layout.Model:
     places = {adapter.name: str(home / ADAPTERS / adapter.name) for adapter in checked.adapters}
     files: dict[str, bytes] = {}
     if recipe.engine == "vllm":
-        said = vllm.config(checked)
+        model_config = vllm.config(checked)
         files[f"{version}/{vllm.ARGUMENTS}"] = _json(vllm.arguments(checked, str(home / WEIGHTS)))
         if places:
             files[f"{version}/{vllm.ADAPTERS}"] = _json(places)
     else:
-        said = tensorrt_llm.config(checked)
+        model_config = tensorrt_llm.config(checked)
         files[f"{version}/{tensorrt_llm.ARGUMENTS}"] = tensorrt_llm.arguments(checked, str(home / WEIGHTS)).encode()
         files[f"{version}/model.py"] = tensorrt_llm.MODEL.read_bytes()
         if places:
-            said.parameters[tensorrt_llm.ADAPTERS].string_value = json.dumps(places)
+            model_config.parameters[tensorrt_llm.ADAPTERS].string_value = json.dumps(places)
     for key, value in chat.parameters(checked.directory).items():
-        said.parameters[key].string_value = value
+        model_config.parameters[key].string_value = value
     if recipe.served:
-        said.version_policy.CopyFrom(pb.ModelVersionPolicy(specific={"versions": list(recipe.served)}))
-    text = config.seal(text_format.MessageToString(said), recipe.path.name)
+        model_config.version_policy.CopyFrom(pb.ModelVersionPolicy(specific={"versions": list(recipe.served)}))
+    text = config.seal(text_format.MessageToString(model_config), recipe.path.name)
     passport = {
         "tritonkit": __version__,
         "model": recipe.name,

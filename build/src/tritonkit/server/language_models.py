@@ -73,7 +73,7 @@ def check(repository: Path, models: Collection[str], of_vllm: Collection[str], d
         device: What the server is for.
 
     Raises:
-        MissingError: There is one; the fix names the command that brings the engine, or the image that has it.
+        MissingError: An engine is missing; the fix names the command that installs it, or the image that has it.
     """
     for path in sorted(repository.glob(f"*/{ownership.PASSPORT}")):
         if models and path.parent.name not in models:

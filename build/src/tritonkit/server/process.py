@@ -124,7 +124,7 @@ class TritonServer:
         self.models = tuple(models)
         self.unbounded: list[str] = []
         self.bounded: list[str] = []
-        self._wanted_ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
+        self._requested_ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self.ports: dict[str, int] = {}
         self.log = log
         self._keeps_log = log is not None
@@ -166,7 +166,7 @@ class TritonServer:
         Args:
             report: Called with what the start of a language model is doing, each time that changes.
         """
-        self.ports = _choose_ports(self._wanted_ports)
+        self.ports = _choose_ports(self._requested_ports)
         for directory in (Path(tempfile.gettempdir()), SHARED_MEMORY):
             atomic.sweep(directory, neighbours.WORK)
         self._work = Path(tempfile.mkdtemp(prefix=f"{neighbours.WORK}{os.getpid()}-"))
@@ -369,7 +369,7 @@ def _answers(port: int, path: str) -> bool:
 
 
 def _choose_ports(ports: dict[str, int]) -> dict[str, int]:
-    """The wanted ports if they are free, and free ones where 0 is wanted."""
+    """The given ports if they are free, and a free one for each 0."""
     named: dict[int, str] = {}
     for name, port in ports.items():
         if not 0 <= port < 65_536:

@@ -86,7 +86,7 @@ class Runtime:
             repository: Whose models import them.
 
         Raises:
-            MissingError: They are not installed for it.
+            MissingError: The packages are not installed for this server.
         """
         equipped = replace(self, packages=tuple(sorted(set(packages))))
         if not equipped.python_environment.is_dir():
@@ -267,7 +267,7 @@ def _inspect(executable: str) -> Interpreter | str:
 
 
 def make_environment(path: Path, interpreter: Interpreter) -> Path:
-    """The least that Python takes for a virtual environment; returns its (still absent) site-packages."""
+    """Lay out the least that Python takes for a virtual environment; returns its site-packages, still absent."""
     (path / "bin").mkdir(parents=True)
     (path / "bin/python3").symlink_to(interpreter.executable)
     home = Path(interpreter.executable).parent

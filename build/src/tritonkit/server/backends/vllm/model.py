@@ -168,7 +168,7 @@ class TritonPythonModel:
             self.status.phase("vLLM ended and is started again")
 
     def _watch_callers(self):
-        """Cancel what nobody waits for any more."""
+        """Cancel requests whose callers have gone."""
         while not self.ending.wait(LOOK_EVERY_S):
             for waiting in list(self.calls.open):
                 if waiting.task is not None and waiting.cancelled():
@@ -195,15 +195,15 @@ class Status:
         self._path = Path(directory, f"{name.replace('/', '_')}.json") if directory else None
 
     def phase(self, phase):
-        """It is doing this."""
+        """Write what the start is doing."""
         self._write(phase=phase)
 
     def ready(self, port):
-        """It answers there."""
+        """Write that the model answers at this port."""
         self._write(url=f"http://127.0.0.1:{port}/v1")
 
     def gone(self):
-        """It is unloaded, or could not be loaded."""
+        """Remove the file of a model that is unloaded, or could not be loaded."""
         if self._path:
             self._path.unlink(missing_ok=True)
 
