@@ -37,7 +37,7 @@ def reference(model: str, sizes: Mapping[str, int], batch: int) -> Cost:
     """The cost of a batch: of one sample, with all that grows with the batch times its size.
 
     Raises:
-        KeyError: There is no such reference.
+        KeyError: The model has no such reference.
     """
     return _batch(model + "".join(f"@{size}" for size in sizes.values()), batch)
 

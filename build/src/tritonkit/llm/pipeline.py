@@ -54,7 +54,7 @@ def check(recipes: Sequence[LanguageRecipe], taken: Mapping[str, Path | None] | 
         taken: Names of other models that are built beside them, with their recipes.
 
     Raises:
-        TritonkitError: One of them does not fit, or two have the same name.
+        TritonkitError: A recipe does not fit its directory, or two have the same name.
     """
     owner = dict(taken or {})
     for recipe in recipes:

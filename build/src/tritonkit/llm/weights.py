@@ -66,7 +66,7 @@ def read(directory: Directory) -> Weights:
     """Read every header, and check that each file is as long as its header says and no tensor is missing.
 
     Raises:
-        SourceError: There are no such files, or something of them is missing or cut off.
+        SourceError: There are no weights, or a file or tensor is missing or cut off.
     """
     files = _files(directory.path)
     placed: dict[str, Path] = {}

@@ -72,7 +72,7 @@ def read(repository: Path) -> Contents:
     """Look at every file.
 
     Raises:
-        OutputError: There is no model in it, or something in it cannot be read.
+        OutputError: The repository has no model, or something in it cannot be read.
     """
     sources: list[Source] = []
     skipped = []

@@ -87,7 +87,7 @@ def roll_back(shelf: Shelf, version: str = "") -> tuple[Manifest, str]:
         The version, and the one that was current.
 
     Raises:
-        InputError: There is no such version.
+        InputError: No version, or more than one, begins so.
         CheckFailed: The version is not whole.
     """
     with refusals.explained(shelf.place):

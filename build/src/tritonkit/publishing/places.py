@@ -96,7 +96,7 @@ def parse(text: str, endpoint_url: str | None = None) -> Place:
         endpoint_url: URL of an S3-compatible store, or of an emulator.
 
     Raises:
-        OutputError: It names no place.
+        OutputError: ``text`` names no place.
     """
     scheme, separator, rest = text.partition("://")
     if not separator:

@@ -225,7 +225,7 @@ class Shelf:
         """A stored file's bytes from ``offset`` on, in pieces.
 
         Raises:
-            FileNotFoundError: It is not there.
+            FileNotFoundError: The file is missing.
         """
         name = self.file(version, path)
         size = int(self.fs.info(name)["size"])

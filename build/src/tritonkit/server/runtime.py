@@ -129,7 +129,7 @@ def find(device: Device | None = None) -> Runtime:
     """The installed server.
 
     Raises:
-        MissingError: It is not installed, or this machine cannot run it.
+        MissingError: The server is not installed, or this machine cannot run it.
     """
     _check_machine()
     device = device or detect_device()

@@ -158,7 +158,7 @@ class SizedExecution:
     def _begin(
         self, group: Group, used: dict[str, int]
     ) -> tuple[Mapping[str, np.ndarray], Mapping[int, Mapping[str, Array]]]:
-        """Begin all pieces of one group; returns where its outputs will be: on the host, and by request on the device."""
+        """Begin all pieces of one group; returns its outputs' places: on the host, and by request on the device."""
         pieces = self._planner.pieces(group.rows, group.lengths)
         sent = {
             name: self._place(name, (group.rows, *self.sizes.shape(name, group.lengths)), dtype, used)

@@ -112,7 +112,7 @@ class EngineProcess:
         return f"{self.settings.name} is restarting: {self._why}; send the request again in a minute"
 
     async def lost(self) -> str:
-        """The message for a caller whose connection was lost, after a moment in which the process may turn out to end."""
+        """The message for a caller whose connection was lost; waits a moment, as the process may be about to end."""
         deadline = time.monotonic() + SETTLE_S
         while self._status() is None and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
