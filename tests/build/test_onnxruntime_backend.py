@@ -25,11 +25,11 @@ LONG_DELAY = "dynamic_batching { max_queue_delay_microseconds: 400000 preferred_
 
 def save(path: Path, nodes: Sequence[onnx.NodeProto], inputs: Any, outputs: Any, weights: Sequence[Any] = ()) -> None:
     """A graph; tensors are (name, element type, dims)."""
-    made = helper.make_graph(
-        list(nodes), "g", [helper.make_tensor_value_info(*one) for one in inputs],
-        [helper.make_tensor_value_info(*one) for one in outputs], list(weights),
+    onnx_graph = helper.make_graph(
+        list(nodes), "g", [helper.make_tensor_value_info(*tensor) for tensor in inputs],
+        [helper.make_tensor_value_info(*tensor) for tensor in outputs], list(weights),
     )  # fmt: skip
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    model = helper.make_model(onnx_graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     path.parent.mkdir(parents=True)
     onnx.save(model, path)
 
@@ -172,8 +172,8 @@ def test_instance_count_is_the_number_of_processes(server: TritonServer) -> None
 
 
 def test_thread_count_of_the_configuration_is_the_sessions(server: TritonServer) -> None:
-    one, seven = (stubs(server, f"threads_{count}")[0].num_threads() for count in (1, 7))
-    assert seven - one == 6
+    one_thread, seven_threads = (stubs(server, f"threads_{count}")[0].num_threads() for count in (1, 7))
+    assert seven_threads - one_thread == 6
 
 
 def test_missing_inputs_outputs_and_batch_size_are_filled_in_from_the_graph(client: Client) -> None:

@@ -237,11 +237,11 @@ from tritonkit import pipeline, recipe
 
 directory = Path(sys.argv[1])
 repository = directory / "model_repository"
-wanted = recipe.load(directory / "net.yaml")
+base = recipe.load(directory / "net.yaml")
 
 def build(delay):
     batching = recipe.Batching(max_queue_delay_us=delay)
-    both = [wanted.model_copy(update={"name": name, "batching": batching}) for name in ("one", "two")]
+    both = [base.model_copy(update={"name": name, "batching": batching}) for name in ("one", "two")]
     pipeline.build(both, repository, "cpu")
 
 def state():
@@ -357,12 +357,12 @@ def test_arrays_of_samples_are_cut_and_continued_to_the_sizes_wanted(project: Pr
     from tritonkit import recipe, samples
 
     dynamic = {"dtype": "int64", "dims": ["n"]}
-    wanted = recipe.load(
+    loaded = recipe.load(
         project.write(inputs={"x": dynamic}, outputs={"y": dynamic}, shapes={"n": {"min": 1, "opt": 3, "max": 7}})
     )
     sample = {"x": np.array([5, 6, 7])}
-    assert samples.resized(sample, wanted, {"n": 2})["x"].tolist() == [5, 6]
-    assert samples.resized(sample, wanted, {"n": 7})["x"].tolist() == [5, 6, 7, 5, 6, 7, 5]
+    assert samples.resized(sample, loaded, {"n": 2})["x"].tolist() == [5, 6]
+    assert samples.resized(sample, loaded, {"n": 7})["x"].tolist() == [5, 6, 7, 5, 6, 7, 5]
 
 
 def test_an_interrupted_build_says_what_is_kept_and_writes_no_model(project: Project) -> None:

@@ -198,9 +198,9 @@ def test_serve_takes_a_recipe_and_serves_its_models_alone(
     assert refused.value.fix == f"run `tritonkit install-server {place}`"
     recipe.write_text(text.replace("name: sleepy", "name: absent"))
     assert cli.main(["serve", str(place), "--recipe", str(recipe)]) == 2
-    said = capfd.readouterr().err
-    assert f"{place} has no model absent" in said.replace("\n", " ")
-    assert f"tritonkit build {recipe} --repository {place}" in said.replace("\n", " ")
+    err = capfd.readouterr().err
+    assert f"{place} has no model absent" in err.replace("\n", " ")
+    assert f"tritonkit build {recipe} --repository {place}" in err.replace("\n", " ")
 
 
 def test_make_serve_serves_the_model_that_is_named_alone() -> None:

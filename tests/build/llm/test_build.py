@@ -92,10 +92,11 @@ def test_adapters_go_along_with_the_names_that_requests_choose_by(here: Project,
 def test_tensorrt_llm_gets_the_llmapi_layout(here: Project, llama: Path) -> None:
     built(here, llama, engine="tensorrt_llm", tensor_parallel_size=2, max_num_seqs=8)
     model = here.repository / "net"
-    said = yaml.safe_load((model / "1/model.yaml").read_text())
-    assert said["triton_config"] == {"max_batch_size": 0, "decoupled": True}
-    assert (said["model"], said["backend"], said["max_seq_len"]) == ("/models/net/1/weights", "pytorch", 128)
-    assert (said["tensor_parallel_size"], said["max_batch_size"]) == (2, 8)
+    llm_arguments = yaml.safe_load((model / "1/model.yaml").read_text())
+    assert llm_arguments["triton_config"] == {"max_batch_size": 0, "decoupled": True}
+    assert llm_arguments["model"] == "/models/net/1/weights"
+    assert (llm_arguments["backend"], llm_arguments["max_seq_len"]) == ("pytorch", 128)
+    assert (llm_arguments["tensor_parallel_size"], llm_arguments["max_batch_size"]) == (2, 8)
     config = pbtxt.parse((model / "config.pbtxt").read_text())
     assert isinstance(config, pb.ModelConfig)
     assert config.backend == "python"

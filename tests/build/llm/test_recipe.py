@@ -19,9 +19,9 @@ def here(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def build(project: Project, source: Path, **changes: Any) -> tuple[int, str]:
-    said = {"engine": "vllm", "name": "net", "source": {"hf": str(source)}} | changes
+    fields = {"engine": "vllm", "name": "net", "source": {"hf": str(source)}} | changes
     path = project.directory / "net.yaml"
-    path.write_text(yaml.safe_dump(said, sort_keys=False))
+    path.write_text(yaml.safe_dump(fields, sort_keys=False))
     status, _, err = project.build()
     assert not project.repository.exists() or not status
     return status, err

@@ -47,8 +47,8 @@ def metrics(server: TritonServer) -> dict[str, float]:
     """Metrics of the model, by name and bucket."""
     with urllib.request.urlopen(server.metrics_url, timeout=10) as answer:
         lines = answer.read().decode().splitlines()
-    wanted = [line for line in lines if line.startswith(("vllm:", "tritonkit_vllm")) and 'model="tiny"' in line]
-    return {line.split('{model="tiny",version="1"')[0]: float(line.rpartition(" ")[2]) for line in wanted}
+    samples = [line for line in lines if line.startswith(("vllm:", "tritonkit_vllm")) and 'model="tiny"' in line]
+    return {line.split('{model="tiny",version="1"')[0]: float(line.rpartition(" ")[2]) for line in samples}
 
 
 def post(url: str, body: Any) -> tuple[int, Any]:

@@ -48,8 +48,8 @@ def stored(place: Place, path: str) -> Path:
 
 def files(directory: Path) -> dict[str, bytes]:
     """What Triton sees: everything in folders."""
-    found = (path for path in directory.glob("*/**/*") if path.is_file())
-    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in found}
+    paths = (path for path in directory.glob("*/**/*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in paths}
 
 
 def test_a_version_arrives_whole_and_a_repetition_downloads_nothing(
@@ -105,23 +105,23 @@ def test_a_version_that_is_not_whole_is_refused_before_anything_is_downloaded(
 
 
 def test_what_was_never_published_is_told_apart(remote: Place, tmp_path: Path, bucket: Bucket) -> None:
-    for text, said in (
+    for text, message in (
         (f"{HERE}/versions/{'0' * 16}", "there is no version 0000000000000000"),
         ("s3://models/elsewhere", "nothing is published at s3://models/elsewhere"),
     ):
-        with pytest.raises(OutputError, match=said):
+        with pytest.raises(OutputError, match=message):
             publishing.fetch(publishing.parse(text, bucket.endpoint), tmp_path / "models")
 
 
 def test_an_altered_manifest_is_refused(place: Place, tmp_path: Path) -> None:
     (path,) = Path(place.root, "manifests").iterdir()
     right = path.read_bytes()
-    for old, new, said in (
+    for old, new, message in (
         (b"whole/1/.empty", b"../../../.empty", "was altered"),
         (b'"files"', b'"fi', "is no manifest"),
     ):
         path.write_bytes(right.replace(old, new))
-        with pytest.raises(CheckFailed, match=said):
+        with pytest.raises(CheckFailed, match=message):
             publishing.fetch(place, tmp_path / "models")
 
 
@@ -195,7 +195,7 @@ def test_of_several_pods_that_share_a_folder_one_fetches_at_a_time(place: Place,
         assert waits.wait(60)
         assert not files(target)
     pod.join(60)
-    assert [one.downloaded for one in done] == [4]
+    assert [fetched.downloaded for fetched in done] == [4]
 
 
 def test_a_volume_too_small_is_refused_before_the_download(
@@ -277,7 +277,7 @@ def test_a_volume_without_locks_is_fetched_into_all_the_same(
     def none(*_: object) -> None:
         raise OSError(37, "No locks available")
 
-    said: list[str] = []
+    messages: list[str] = []
     monkeypatch.setattr(fcntl, "flock", none)
-    assert publishing.fetch(place, tmp_path / "models", said.append).downloaded == 4
-    assert f"go on without a lock, as {tmp_path / 'models'} has none (No locks available)" in said
+    assert publishing.fetch(place, tmp_path / "models", messages.append).downloaded == 4
+    assert f"go on without a lock, as {tmp_path / 'models'} has none (No locks available)" in messages

@@ -34,9 +34,9 @@ TOKENIZER = Path(text.__file__).with_name("tokenizer_model.py")
 
 
 def published(run: Run, repository: Path, *more: str) -> dict[str, object]:
-    code, said, error = run("publish", repository, HERE, "--json", *more)
+    code, output, error = run("publish", repository, HERE, "--json", *more)
     assert code == 0, error
-    return dict(json.loads(said))
+    return dict(json.loads(output))
 
 
 def test_values_say_what_models_need_that_nvidias_image_lacks(run: Run, repository: Path) -> None:
@@ -48,13 +48,13 @@ def test_values_say_what_models_need_that_nvidias_image_lacks(run: Run, reposito
         (repository / name / "1" / file).write_bytes(TOKENIZER.read_bytes())
     whole = repository / "whole/config.pbtxt"
     whole.write_text(whole.read_text().replace("'double'", "'tok'"))
-    found = lint.contents.read(repository, lint.Options())
-    assert lint.needs.of_image(found) == {
+    models = lint.contents.read(repository, lint.Options())
+    assert lint.needs.of_image(models) == {
         "net": ("tritonkit_onnxruntime",), "tok": ("tokenizers",), "whole": ("tokenizers",)
     }  # fmt: skip
     shutil.rmtree(repository / "net")
-    said = published(run, repository)
-    assert said["values"]["models"]["needs"] == {"tok": ["tokenizers"], "whole": ["tokenizers"]}  # type: ignore[index]
+    report = published(run, repository)
+    assert report["values"]["models"]["needs"] == {"tok": ["tokenizers"], "whole": ["tokenizers"]}  # type: ignore[index]
 
 
 def test_a_version_holds_nothing_but_models_and_the_manifest_lies_beside_it(
@@ -66,19 +66,19 @@ def test_a_version_holds_nothing_but_models_and_the_manifest_lies_beside_it(
     (repository / "double/1/__pycache__").mkdir()
     (repository / "double/1/__pycache__/model.pyc").write_bytes(b"x")
     (repository / "double/labels.txt").symlink_to(repository / "README.md")
-    said = published(run, repository, "--values", str(tmp_path / "values.yaml"))
-    version = said["version"]
+    report = published(run, repository, "--values", str(tmp_path / "values.yaml"))
+    version = report["version"]
     assert set(bucket.objects()) == {
         "prod/current.json", f"prod/manifests/{version}.json", f"prod/versions/{version}/double/1/model.py",
         f"prod/versions/{version}/double/config.pbtxt", f"prod/versions/{version}/double/labels.txt",
         f"prod/versions/{version}/whole/1/.empty", f"prod/versions/{version}/whole/config.pbtxt",
     }  # fmt: skip
     assert bucket.get(f"prod/versions/{version}/double/labels.txt") == b"not a model"
-    assert said["skipped"] == ["README.md"]
+    assert report["skipped"] == ["README.md"]
     uri = f"s3://{bucket.endpoint}/models/prod/versions/{version}"
-    assert said["uri"] == uri
+    assert report["uri"] == uri
     values = {"models": {"uri": uri}, "autoscaling": {"ensembles": ["whole"]}}
-    assert yaml.safe_load((tmp_path / "values.yaml").read_text()) == said["values"] == values
+    assert yaml.safe_load((tmp_path / "values.yaml").read_text()) == report["values"] == values
 
 
 def test_the_real_triton_serves_a_published_version_and_still_does_after_the_next(
@@ -138,9 +138,9 @@ def test_a_publisher_killed_midway_switches_nothing_and_repeating_completes(
     code, _, error = run("fetch", f"{HERE}/versions/{half}", tmp_path / "models")
     assert code == 1
     assert "is not whole: its upload did not end" in error
-    said = published(run, repository)
-    assert said["version"] == half == bucket.current("prod")
-    assert len(said["present"]) == there  # type: ignore[arg-type]
+    report = published(run, repository)
+    assert report["version"] == half == bucket.current("prod")
+    assert len(report["present"]) == there  # type: ignore[arg-type]
     assert run("fetch", HERE, tmp_path / "models")[0] == 0
     assert (tmp_path / "models/double/1/part29").read_text() == "content 29"
 
@@ -233,8 +233,8 @@ def test_a_version_pruned_while_it_is_published_again_does_not_become_current(re
 
 
 def test_a_dry_run_says_what_would_happen_and_writes_nothing(run: Run, repository: Path, bucket: Bucket) -> None:
-    said = published(run, repository, "--dry-run")
-    assert len(said["uploaded"]) == 4  # type: ignore[arg-type]
+    report = published(run, repository, "--dry-run")
+    assert len(report["uploaded"]) == 4  # type: ignore[arg-type]
     assert not bucket.objects()
     assert "would be published" in run("publish", repository, HERE, "--dry-run")[1]
 
@@ -263,9 +263,9 @@ def test_parts_of_an_upload_that_was_cut_off_are_removed_by_pruning(repository: 
     thirty_years = 30 * 365 * 24 * 60  # moto says that every such upload began in 2010
     for grace_minutes, left in ((thirty_years, 2), (60, 1)):
         publishing.prune(publishing.Shelf(place), 1, grace_minutes)
-        found = bucket.client.list_multipart_uploads(Bucket="models").get("Uploads", [])
-        assert len(found) == left
-    assert found[0]["Key"] == "other/weights"
+        uploads = bucket.client.list_multipart_uploads(Bucket="models").get("Uploads", [])
+        assert len(uploads) == left
+    assert uploads[0]["Key"] == "other/weights"
 
 
 LARGE_BYTES = 160 * 2**20  # s3fs uploads 100 MiB and more in parts, and copies more than 150 MiB so
@@ -280,9 +280,9 @@ def test_files_that_go_in_parts_are_published_copied_and_verified_as_amazon_dema
         for factor in (2, 3):
             model = repository / "double/1/model.py"
             model.write_text(model.read_text().replace("* 2", f"* {factor}"))
-            code, said, error = project.run("publish", repository, HERE, "--json", "--endpoint-url", endpoint)
+            code, output, error = project.run("publish", repository, HERE, "--json", "--endpoint-url", endpoint)
             assert code == 0, error
-            versions.append(json.loads(said)["version"])
+            versions.append(json.loads(output)["version"])
         assert refusals == []
     assert len(set(versions)) == 2
     sizes = bucket.objects("prod/versions")
