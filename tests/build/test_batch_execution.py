@@ -233,7 +233,7 @@ def one_input(path: Path, nodes: list[onnx.NodeProto], out: list[Any], weights: 
     return save(graph, path)
 
 
-def test_an_output_whose_first_dimension_is_not_the_batch_is_refused_by_name(tmp_path: Path) -> None:
+def test_an_output_without_the_batch_dimension_is_refused_by_name(tmp_path: Path) -> None:
     node = helper.make_node("ReduceSum", ["x"], ["y"], keepdims=1)
     path = one_input(tmp_path / "model.onnx", [node], [1, 1])
     described = {
@@ -246,7 +246,7 @@ def test_an_output_whose_first_dimension_is_not_the_batch_is_refused_by_name(tmp
         sized(described, path)
 
 
-def test_an_output_that_the_configuration_leaves_out_is_neither_checked_nor_answered(tmp_path: Path) -> None:
+def test_an_output_left_out_of_the_configuration_is_ignored(tmp_path: Path) -> None:
     """Such as a sum over the batch, which cannot be cut into rows."""
     nodes = [helper.make_node("Add", ["x", "x"], ["y"]), helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0)]
     tensors = {name: helper.make_tensor_value_info(name, FLOAT, ["batch", 3]) for name in ("x", "y")}

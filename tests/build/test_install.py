@@ -67,7 +67,7 @@ def test_a_full_disk_is_said_before_anything_is_downloaded(
     assert list(place.iterdir()) == []
 
 
-def test_an_environment_that_another_checkout_is_installed_in_is_left_to_it(root: Path, tmp_path: Path) -> None:
+def test_the_environment_of_another_checkout_is_left_alone(root: Path, tmp_path: Path) -> None:
     checkout, venv = tmp_path / "other", tmp_path / "other/.venv"
     about = venv / "lib/python3.11/site-packages/tritonkit-1.dist-info"
     about.mkdir(parents=True)
@@ -151,7 +151,7 @@ def test_another_system_is_refused_by_every_command_in_one_line(
         runtime.find()
 
 
-def test_a_package_without_a_version_for_this_python_is_not_called_a_missing_network() -> None:
+def test_a_package_without_a_matching_version_is_no_missing_network() -> None:
     output = "ERROR: Could not find a version that satisfies the requirement torch==9 (from versions: 1, 2)\nERROR: No matching distribution found for torch==9"
     assert machine.explain_installer(output)[0].startswith("the package index has no such version")
     assert machine.explain_installer("ERROR: something else")[0] == "ERROR: something else"

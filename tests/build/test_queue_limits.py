@@ -62,7 +62,7 @@ def simulated(
 @pytest.mark.parametrize("times", [CPU, GPU], ids=["cpu", "gpu"])
 @pytest.mark.parametrize("slo_ms", [60.0, 100.0, 500.0])
 @pytest.mark.parametrize("load", [2.0, 5.0])
-def test_an_overloaded_queue_answers_nine_tenths_of_what_it_can_and_nearly_all_of_it_in_time(
+def test_an_overloaded_queue_keeps_nine_tenths_of_its_goodput(
     times: ServiceTimes, slo_ms: float, load: float
 ) -> None:
     limits = limits_of(slo_ms, times)
@@ -103,13 +103,13 @@ def test_an_slo_that_one_request_alone_misses_gives_no_limits() -> None:
     assert limits_of(20, CPU, requests_per_s=35.0).max_queue_size == 1
 
 
-def test_a_gpu_prefers_a_batch_that_it_is_prepared_for_and_a_timeout_outlasts_the_delay() -> None:
+def test_a_gpu_prefers_a_prepared_batch_and_timeouts_outlast_the_delay() -> None:
     assert limits_of(60, GPU, sizes=(1, 64)).preferred_batch_size == 1
     assert limits_of(500, GPU, sizes=(1, 24, 64)).preferred_batch_size == 24
     assert limits_of(20, CPU, delay_ms=10.0).queue_timeout_ms == 11
 
 
-def test_a_build_with_an_slo_bounds_the_queue_by_what_the_gate_measured_and_says_so(project: Project) -> None:
+def test_a_build_with_an_slo_bounds_the_queue_by_the_gates_figures(project: Project) -> None:
     project.write(slo={"p99_ms": 100}, max_batch_size=8)
     status, out, _ = project.build()
     assert status == 0
@@ -129,7 +129,7 @@ def test_a_build_with_an_slo_bounds_the_queue_by_what_the_gate_measured_and_says
     assert "TK139" not in project.run("lint", project.repository)[1]
 
 
-def test_what_a_recipe_says_by_name_stays_and_lint_says_when_it_is_more_than_the_slo_allows(project: Project) -> None:
+def test_limits_of_the_recipe_stay_and_lint_warns_above_the_slo(project: Project) -> None:
     by_name = {"max_queue_size": 0, "queue_timeout_ms": 0}  # any number, as long as they like: too much on any machine
     project.write(slo={"p99_ms": 100}, max_batch_size=8, batching=by_name)
     status, out, _ = project.build()
@@ -188,7 +188,7 @@ def served_bound(server: TritonServer) -> int:
         return int(policy.get("max_queue_size", 0))
 
 
-def test_this_release_serves_without_the_bounds_that_make_it_stall_unless_they_are_wanted(bounded: Path) -> None:
+def test_this_release_serves_without_queue_bounds_unless_told_to_keep_them(bounded: Path) -> None:
     with TritonServer(bounded, exit_timeout_s=1) as server:
         assert server.unbounded == ["bounded"]
         assert served_bound(server) == 0

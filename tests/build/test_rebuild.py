@@ -60,7 +60,7 @@ WITH_VARIABLES = NET.replace(
 ).replace("import torch", "import os, subprocess, torch")
 
 
-def test_a_variable_that_the_users_code_reads_is_a_dependency_and_others_are_not(
+def test_only_variables_that_user_code_reads_are_dependencies(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NET_SCALE", raising=False)
@@ -77,7 +77,7 @@ def test_a_variable_that_the_users_code_reads_is_a_dependency_and_others_are_not
     assert exported(project) == []
 
 
-def test_variables_are_noted_however_they_are_read_and_not_those_that_libraries_read(tmp_path: Path) -> None:
+def test_variables_are_noted_however_user_code_reads_them(tmp_path: Path) -> None:
     code = (
         "import os\n"
         "os.getenv('A')\n'B' in os.environ\nos.environ.get('C', '')\nos.environ.setdefault('D', '')\n"
@@ -276,7 +276,7 @@ print(json.dumps(states))
 """
 
 
-def test_killing_the_build_at_every_step_leaves_the_old_or_the_new_repository(project: Project) -> None:
+def test_a_build_killed_at_any_step_leaves_the_old_or_the_new_repository(project: Project) -> None:
     project.write()
     done = subprocess.run(
         [sys.executable, "-c", KILL_AT_EVERY_STEP, project.directory],

@@ -183,7 +183,7 @@ def test_a_row_is_padded_to_a_multiple_within_what_the_model_takes(words: int, l
     assert got["count"] == [[tokens]]
 
 
-def test_the_tokenizer_file_says_which_side_is_padded_and_cut_and_with_what(client: Client) -> None:
+def test_the_tokenizer_file_decides_the_side_of_padding_and_cutting(client: Client) -> None:
     """Only its lengths are the recipe's: the file says 3, the recipe 9 tokens."""
     given = client.infer("left_text", text=["one", "two " + "three " * 7])
     assert {array.dtype for array in given.values()} == {np.dtype(np.int32)}
@@ -195,7 +195,7 @@ def test_the_tokenizer_file_says_which_side_is_padded_and_cut_and_with_what(clie
     }
 
 
-def test_a_model_without_a_batch_dimension_takes_one_text_and_pads_it_to_its_least(client: Client) -> None:
+def test_a_model_without_batches_takes_one_text_padded_to_its_least(client: Client) -> None:
     got = echoed(client, "alone_text", ["one two"])
     assert got == {"got_input_ids": [CLS, ONE, TWO, SEP], "got_attention_mask": [1, 1, 1, 1]}
     assert echoed(client, "alone_text", [""]) == {"got_input_ids": [CLS, SEP, PAD], "got_attention_mask": [1, 1, 0]}
@@ -287,7 +287,7 @@ def test_what_belongs_to_the_text_is_built_once_and_again_when_it_changes(projec
     assert (again.exported, again.changed) == ([], True)
 
 
-def test_an_edit_of_the_tokenizer_file_does_not_reach_a_repository_that_is_being_served(project: Project) -> None:
+def test_an_edited_tokenizer_file_does_not_reach_a_served_repository(project: Project) -> None:
     """No hard link: it would change a running server's files, and rebuilds would not see it."""
     tokenizer = project.directory / "tokenizer.json"
     tiny_tokenizer().save(str(tokenizer))
@@ -378,7 +378,7 @@ def test_a_function_may_give_the_path_as_a_path_or_a_word(project: Project) -> N
         models_of(write_recipe(project.directory, "net", text=T | {"tokenizer": "own.py:absent"}))
 
 
-def test_a_vocabulary_without_a_padding_token_pads_with_id_0_under_the_mask(project: Project) -> None:
+def test_without_a_padding_token_id_0_pads_under_the_mask(project: Project) -> None:
     prepare(project.directory)
     (tokenizer, _) = models_of(write_recipe(project.directory, "net", text=NO_PAD))
     settings = yaml.safe_load(tokenizer.files["1/tokenizer_settings.json"])

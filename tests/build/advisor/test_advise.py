@@ -131,9 +131,10 @@ def test_replicas_carry_the_rate_and_one_less_does_not() -> None:
     assert best.holds_rps * best.replicas >= 60_000 > best.holds_rps * (best.replicas - 1)
 
 
-def test_at_one_price_the_precision_that_asks_least_of_accuracy_comes_first() -> None:
-    precisions: tuple[Precision, ...] = ("int8", "fp16", "fp32")
-    options = advise.Options(rps=100, gpus=(gpus.get("l4"),), engines=("tensorrt",), precisions=precisions)
+def test_at_one_price_the_safest_precision_comes_first() -> None:
+    options = advise.Options(
+        rps=100, gpus=(gpus.get("l4"),), engines=("tensorrt",), precisions=("int8", "fp16", "fp32")
+    )
     candidates = advise.advise({1: EFFICIENTNET[1]}, options).candidates
     assert [candidate.precision for candidate in candidates] == ["fp32", "fp16", "int8"]
 

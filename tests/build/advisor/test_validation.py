@@ -25,7 +25,7 @@ def test_shipped_coefficients_are_within_the_bounds_on_mlperf_rows() -> None:
     assert worst <= validation.WORST
 
 
-def test_shipped_coefficients_are_within_20_percent_of_an_h200_as_tritonkit_serves_on_it() -> None:
+def test_shipped_coefficients_are_within_20_percent_of_an_h200() -> None:
     graphs = [check for check in validation.fitted("onnxruntime") if check.row.graphs]
     errors = [abs(check.error) for check in graphs]
     assert statistics.median(errors) <= 0.10

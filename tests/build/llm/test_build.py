@@ -106,7 +106,7 @@ def test_tensorrt_llm_gets_the_llmapi_layout(here: Project, llama: Path) -> None
     assert not [finding for finding in lint.check(here.repository).findings if finding.severity == "error"]
 
 
-def test_the_model_py_runs_the_template_of_the_image_and_says_where_it_looked(
+def test_model_py_runs_the_images_template_or_says_where_it_looked(
     here: Project, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import runpy
@@ -221,7 +221,7 @@ def test_such_a_model_is_published_and_fetched_whole(here: Project, llama: Path,
     assert (tmp_path / "fetched" / path).read_bytes() == (here.repository / path).read_bytes()
 
 
-def test_both_kinds_of_recipe_are_built_by_one_command_and_names_may_not_meet(here: Project, llama: Path) -> None:
+def test_one_command_builds_both_kinds_of_recipe_with_distinct_names(here: Project, llama: Path) -> None:
     chat = write(here, llama, name="chat").rename(here.directory / "chat.yaml")
     here.write()
     status, out, err = here.build(chat, "--json")

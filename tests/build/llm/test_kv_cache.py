@@ -68,7 +68,7 @@ def test_bytes_of_a_token_and_of_a_sequence(
     assert sizes == pytest.approx(gib, abs=0.00051)
 
 
-def test_fp8_halves_it_and_gpus_share_the_heads_but_not_one_head_or_a_latent(tmp_path: Path) -> None:
+def test_fp8_halves_the_cache_and_gpus_share_whole_heads(tmp_path: Path) -> None:
     checkpoint = directory.read(described(tmp_path / "llama", **plain("llama", 32, 4096, 32, 8)))
     assert kv_cache.of(checkpoint, "fp8").bytes_per_token == 65_536
     assert kv_cache.of(checkpoint, "bf16", 4).bytes_per_token == 32_768

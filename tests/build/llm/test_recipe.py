@@ -92,7 +92,7 @@ def test_quantization_that_contradicts_the_directory_is_refused(here: Project, l
     assert build(here, source, quantization="awq")[0] == 0
 
 
-def test_an_architecture_that_vllm_does_not_have_is_refused_unless_transformers_runs_it(
+def test_an_architecture_unknown_to_vllm_needs_the_transformers_backend(
     here: Project, llama: Path, tmp_path: Path
 ) -> None:
     source = copy(llama, tmp_path / "unknown", architectures=["LlamaForCausalLN"])

@@ -60,7 +60,7 @@ def post(url: str, body: Any) -> tuple[int, Any]:
         return error.code, json.loads(error.read())
 
 
-def test_a_prompt_stands_before_the_answer_unless_it_is_streamed_or_excluded(language_client: Client) -> None:
+def test_a_prompt_precedes_the_answer_unless_streamed_or_excluded(language_client: Client) -> None:
     (whole,) = generate(language_client, max_tokens=8)
     (excluded,) = generate(language_client, max_tokens=8, exclude_input_in_output=True)
     streamed = generate(language_client, max_tokens=8, stream=True)

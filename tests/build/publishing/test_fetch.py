@@ -77,7 +77,7 @@ def test_a_spoilt_object_is_refused_and_a_later_attempt_goes_on(remote: Place, b
     assert publishing.fetch(place, tmp_path / "models").downloaded == 1
 
 
-def test_a_download_that_was_cut_off_goes_on_where_it_stopped_unless_it_is_spoilt(
+def test_a_download_resumes_where_it_stopped_unless_it_is_spoilt(
     place: Place, repository: Path, tmp_path: Path
 ) -> None:
     version = publishing.versions(publishing.Shelf(place))[0].manifest.version
@@ -92,7 +92,7 @@ def test_a_download_that_was_cut_off_goes_on_where_it_stopped_unless_it_is_spoil
 
 
 @pytest.mark.parametrize("how", ["missing", "short"])
-def test_a_version_that_is_not_whole_is_refused_before_anything_is_downloaded(
+def test_an_incomplete_version_is_refused_before_any_download(
     place: Place, tmp_path: Path, how: str
 ) -> None:
     if how == "missing":
@@ -125,7 +125,7 @@ def test_an_altered_manifest_is_refused(place: Place, tmp_path: Path) -> None:
             publishing.fetch(place, tmp_path / "models")
 
 
-def test_engines_built_beside_stay_on_a_restart_and_go_with_another_version(
+def test_engines_stay_on_a_restart_and_go_with_another_version(
     place: Place, repository: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "models"
@@ -140,7 +140,7 @@ def test_engines_built_beside_stay_on_a_restart_and_go_with_another_version(
     assert not plan.exists()
 
 
-def test_what_somebody_put_into_a_models_folder_is_not_replaced_by_another_version(
+def test_foreign_files_in_a_models_folder_are_not_replaced(
     place: Place, repository: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "models"
@@ -160,7 +160,7 @@ def test_what_somebody_put_into_a_models_folder_is_not_replaced_by_another_versi
     assert (target / "double/labels.txt").exists()
 
 
-def test_models_that_a_version_no_longer_has_are_removed_and_a_strangers_are_refused(
+def test_dropped_models_are_removed_and_foreign_ones_refused(
     place: Place, repository: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "models"
@@ -245,7 +245,7 @@ def test_a_disk_that_fills_up_midway_is_named_and_not_the_store(
         publishing.fetch(place, target)
 
 
-def test_sigterm_ends_large_downloads_at_their_next_piece_and_keeps_what_came(
+def test_sigterm_ends_downloads_at_the_next_piece_and_keeps_them(
     place: Place, repository: Path, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the first process of a container, which has no default handler."""

@@ -184,7 +184,7 @@ def test_two_pruners_at_once_both_succeed(place: Place, monkeypatch: pytest.Monk
     assert names(place) == [third]
 
 
-def test_pruning_succeeds_where_uploads_may_not_be_listed_and_looks_at_every_page(
+def test_pruning_reads_every_page_of_uploads_and_needs_no_right_to_list(
     bucket: Bucket, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = publishing.parse("s3://models/prod", bucket.endpoint)
@@ -222,7 +222,7 @@ def test_a_grace_that_means_nothing_removes_nothing(
 
 
 @pytest.mark.parametrize("verb", ["publish", "rollback"])
-def test_a_values_file_that_cannot_be_written_is_said_before_anything_changes(
+def test_an_unwritable_values_file_is_refused_before_any_change(
     place: Place, repository: Path, project: Project, tmp_path: Path, verb: str
 ) -> None:
     before = current(place)
