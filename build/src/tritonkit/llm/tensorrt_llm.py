@@ -67,7 +67,7 @@ _OUTPUTS = {
 
 
 def arguments(checked: Checked, weights: str) -> str:
-    """The text of ``model.yaml``: keyword arguments of ``tensorrt_llm.LLM``, and what Triton is told of the model.
+    """The text of ``model.yaml``: keyword arguments of ``tensorrt_llm.LLM``, and Triton's settings of the model.
 
     Args:
         checked: The recipe and its directory.

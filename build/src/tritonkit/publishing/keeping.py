@@ -81,7 +81,7 @@ def roll_back(shelf: Shelf, version: str = "") -> tuple[Manifest, str]:
 
     Args:
         shelf: The destination.
-        version: Which one, or the first digits of it; the one that was current before if not given.
+        version: Its name or the first digits of it; the one that was current before if not given.
 
     Returns:
         The version, and the one that was current.

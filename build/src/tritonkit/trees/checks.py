@@ -64,7 +64,7 @@ class Checked:
         file: The forest's file, as it was found.
         model_type: The format that is served.
         content: The served file's bytes, where it lies in no lasting file; else None.
-        settings: What the backend is told.
+        settings: The parameters that the backend gets.
         prediction: What it answers with.
         shape: The forest's size.
         parity: How it compares with its library.

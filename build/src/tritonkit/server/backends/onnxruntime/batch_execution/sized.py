@@ -133,7 +133,7 @@ class SizedExecution:
         try:
             begun = self._begin_all(groups)
         except Exception:
-            # Rows of an earlier batch may be what it failed on: one of 30 tokens is none of 8.
+            # It may have failed on rows of an earlier batch: an index that is valid among 30 tokens is not among 8.
             self.runner.clear()
             try:
                 begun = self._begin_all(groups)
