@@ -1,6 +1,6 @@
 """Lays out language models: what the engine reads, the weights as links, and a passport.
 
-Weights are hashed while a person is told how far it is, linked where the filesystem allows it and copied once where it
+Weights are hashed, with progress on the terminal, then linked where the filesystem allows it and copied once where it
 does not: a copy that lies in the repository already is linked from there.
 """
 
