@@ -28,7 +28,7 @@ FLOAT = TensorProto.FLOAT
 
 
 def config(largest: int = 16, **parameters: str) -> dict[str, Any]:
-    """As Triton gives it to a backend."""
+    """A configuration, as Triton gives it to a backend."""
     return {
         "max_batch_size": largest,
         "input": [{"name": name, "data_type": "TYPE_INT64", "dims": [-1]} for name in ("ids", "mask")],
@@ -191,7 +191,7 @@ def test_an_input_that_a_request_lacks_is_named(tmp_path: Path) -> None:
 
 
 def test_a_tensor_that_the_graph_does_not_have_is_left_out(tmp_path: Path) -> None:
-    """As Triton adds to a request of a sequence."""
+    """Such as the tensors that Triton adds to a request of a sequence."""
     path = text_model(tmp_path / "model.onnx")
     request = text(np.random.default_rng(0), 1, 5)
     more = request | {"START": np.ones((1, 1), np.int32)}

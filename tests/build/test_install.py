@@ -1,4 +1,4 @@
-"""Set-up that speaks: what a machine lacks is said at once; wheels work without the checkout and without make."""
+"""Set-up: what a machine lacks is reported at once; wheels work without the checkout and without make."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PLAIN = {name: text for name, text in os.environ.items() if not name.startswith(
 
 
 def install(root: Path, *options: str | Path, python: str = sys.executable, **variables: str) -> tuple[int, str]:
-    """What `build/install.py` says, and its exit code."""
+    """The exit code and the output of `build/install.py`."""
     command = [python, str(root / "build/install.py"), *map(str, options)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=PLAIN | variables)
     return done.returncode, done.stdout + done.stderr

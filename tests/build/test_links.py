@@ -1,4 +1,4 @@
-"""Links in and around a repository: what is a link stays one, and nothing that it points to goes stale unsaid."""
+"""Links in and around a repository: a link stays a link, and a target that goes stale is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/python.md as a reader types it, against the real server; and what is said of functions that do not fit."""
+"""docs/python.md as a reader types it, against the real server; and the errors of functions that do not fit."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ def test_make_serve_serves_the_model_that_is_named_alone() -> None:
 
 
 def alive(process: psutil.Process) -> bool:
-    """Whether it runs; a process that ended and waits for init to notice does not."""
+    """Whether a process runs; a zombie does not."""
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 

@@ -1,4 +1,4 @@
-"""A model whose process ends behind Triton's back: not ready from then on, loaded again, counted, and said."""
+"""A model whose process ends behind Triton's back: not ready from then on, loaded again, counted, and reported."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def names(place: Place) -> list[str]:
 
 
 def current(place: Place) -> str:
-    """The current one."""
+    """The current version."""
     return next(version.manifest.version for version in publishing.versions(Shelf(place)) if version.current)
 
 
