@@ -33,12 +33,12 @@ def place(repository: Path, tmp_path: Path) -> Place:
 
 def names(place: Place) -> list[str]:
     """The versions, the newest first."""
-    return [one.manifest.version for one in publishing.versions(Shelf(place))]
+    return [version.manifest.version for version in publishing.versions(Shelf(place))]
 
 
 def current(place: Place) -> str:
-    """The current one."""
-    return next(one.manifest.version for one in publishing.versions(Shelf(place)) if one.current)
+    """The current version."""
+    return next(version.manifest.version for version in publishing.versions(Shelf(place)) if version.current)
 
 
 def test_rolling_back_goes_to_the_one_before_and_twice_comes_back(place: Place) -> None:
@@ -141,20 +141,20 @@ def test_a_version_that_becomes_current_while_it_is_pruned_stays(place: Place, m
 
 def test_the_commands_list_prune_and_name_the_version_for_helm(place: Place, project: Project, tmp_path: Path) -> None:
     third, second, first = names(place)
-    code, said, _ = project.run("versions", str(place))
+    code, output, _ = project.run("versions", str(place))
     assert code == 0
-    assert [line.split()[0] for line in said.splitlines()[1:]] == [third, second, first]
-    assert said.splitlines()[1].rstrip().endswith("current")
+    assert [line.split()[0] for line in output.splitlines()[1:]] == [third, second, first]
+    assert output.splitlines()[1].rstrip().endswith("current")
     values = tmp_path / "values.yaml"
-    code, said, _ = project.run("rollback", str(place), "--values", values, "--json")
-    assert json.loads(said)["version"] == second
+    code, output, _ = project.run("rollback", str(place), "--values", values, "--json")
+    assert json.loads(output)["version"] == second
     named = yaml.safe_load(values.read_text())
     assert named["autoscaling"] == {"ensembles": ["whole"]}
     sub_path = named["models"]["pvc"]["subPath"]
     assert sub_path.endswith(f"versions/{second}")
-    code, said, _ = project.run("versions", str(place), "--prune", "1", "--json")
-    assert json.loads(said)["pruned"] == [third, first]
-    assert [one["version"] for one in json.loads(said)["versions"]] == [second]
+    code, output, _ = project.run("versions", str(place), "--prune", "1", "--json")
+    assert json.loads(output)["pruned"] == [third, first]
+    assert [entry["version"] for entry in json.loads(output)["versions"]] == [second]
 
 
 def test_pruning_keeps_what_a_rollback_goes_to_before_newer_versions(place: Place, repository: Path) -> None:
@@ -184,24 +184,24 @@ def test_two_pruners_at_once_both_succeed(place: Place, monkeypatch: pytest.Monk
     assert names(place) == [third]
 
 
-def test_pruning_succeeds_where_uploads_may_not_be_listed_and_looks_at_every_page(
+def test_pruning_reads_every_page_of_uploads_and_needs_no_right_to_list(
     bucket: Bucket, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = publishing.parse("s3://models/prod", bucket.endpoint)
     publishing.publish(repository, place)
-    call, asked = S3FileSystem.call_s3, []
+    call, markers = S3FileSystem.call_s3, []
 
     def answer(fs: S3FileSystem, method: str, *arguments: Any, **words: Any) -> Any:
         if method != "list_multipart_uploads":
             return call(fs, method, *arguments, **words)
-        asked.append(words.get("KeyMarker"))
-        if len(asked) > 1:
+        markers.append(words.get("KeyMarker"))
+        if len(markers) > 1:
             raise PermissionError("Access Denied")
         return {"Uploads": [], "IsTruncated": True, "NextKeyMarker": "k", "NextUploadIdMarker": "u"}
 
     monkeypatch.setattr(S3FileSystem, "call_s3", answer)
     assert publishing.prune(Shelf(place), 1) == []
-    assert asked == [None, "k"]
+    assert markers == [None, "k"]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_grace_that_means_nothing_removes_nothing(
 
 
 @pytest.mark.parametrize("verb", ["publish", "rollback"])
-def test_a_values_file_that_cannot_be_written_is_said_before_anything_changes(
+def test_an_unwritable_values_file_is_refused_before_any_change(
     place: Place, repository: Path, project: Project, tmp_path: Path, verb: str
 ) -> None:
     before = current(place)
@@ -230,8 +230,8 @@ def test_a_values_file_that_cannot_be_written_is_said_before_anything_changes(
     words = [repository, str(place)] if verb == "publish" else [str(place)]
     (tmp_path / "file").touch()
     for values in (tmp_path, tmp_path / "file/values.yaml"):
-        code, said, _ = project.run(verb, *words, "--values", values)
-        assert (code, said) == (2, "")
+        code, output, _ = project.run(verb, *words, "--values", values)
+        assert (code, output) == (2, "")
     assert current(place) == before
     assert len(names(place)) == 3
 

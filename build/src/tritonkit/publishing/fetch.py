@@ -51,7 +51,7 @@ def fetch(place: Place, directory: Path, say: Callable[[str], None] = lambda _te
         place: ``DESTINATION/versions/VERSION``, or a destination, which means its current version.
         directory: Made if it does not exist; may be a mount point. Models of an earlier fetch that the version does not
             have are removed, anything else that is in it is refused.
-        say: Is told how far it is.
+        say: Called with how far it is.
 
     Raises:
         CheckFailed: The version is not whole, or a file is not what was published.
@@ -80,8 +80,8 @@ def _manifest(shelf: Shelf, version: str) -> Manifest:
                 "`tritonkit publish` does that; the chart serves what else lies there with checkPassports=false",
             )
         version = pointer.version
-    found = shelf.manifest(version)
-    if found is None:
+    manifest = shelf.manifest(version)
+    if manifest is None:
         shelf.check()
         if shelf.files(version):
             raise CheckFailed(
@@ -91,7 +91,7 @@ def _manifest(shelf: Shelf, version: str) -> Manifest:
         raise OutputError(
             f"there is no version {version} at {shelf.place}", f"`tritonkit versions {shelf.place}` lists them"
         )
-    return found
+    return manifest
 
 
 @contextmanager
@@ -109,7 +109,7 @@ def _alone(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 class _Stopped(Exception):
-    """Somebody ended the fetch; what has come of this file stays."""
+    """The fetch was interrupted; the part of the file that was downloaded stays."""
 
 
 class _Visit:
@@ -122,32 +122,32 @@ class _Visit:
         self.recorded_version, self.recorded_models, self.recorded_files = self._record()
 
     def _record(self) -> tuple[str, set[str], set[str] | None]:
-        """Version, models and files of the last fetch into this folder; None: it did not note its files."""
+        """Version, models and files of the last fetch into this folder; None for files that it did not record."""
         try:
-            said = json.loads((self.directory / RECORD).read_text(encoding="utf-8"))
-            files = set(map(str, said["files"])) if "files" in said else None
-            return str(said["version"]), set(said["models"]), files
+            record = json.loads((self.directory / RECORD).read_text(encoding="utf-8"))
+            files = set(map(str, record["files"])) if "files" in record else None
+            return str(record["version"]), set(record["models"]), files
         except (OSError, ValueError, KeyError, TypeError):
             return "", set(), None
 
     def run(self) -> Fetched:
-        """Do it."""
+        """Bring the version into the folder."""
         self._check_strangers()
         self._check_foreign()
         meter = Meter(self.say, "check", len(self.manifest.files), self.manifest.size)
         with ThreadPoolExecutor(THREADS) as pool:
-            there = pool.map(lambda one: self._is_there(one, meter), self.manifest.files)
-            wanted = [file for file, placed in zip(self.manifest.files, there, strict=True) if not placed]
-            models = {_model(file) for file in wanted}
+            there = pool.map(lambda file: self._is_there(file, meter), self.manifest.files)
+            missing = [file for file, placed in zip(self.manifest.files, there, strict=True) if not placed]
+            models = {_model(file) for file in missing}
             if self.recorded_version != self.manifest.version:
                 models = set(self.manifest.models)
-            self._check_space(wanted)
+            self._check_space(missing)
             self._clear_stage()
-            meter = Meter(self.say, "download", len(wanted), sum(file.size for file in wanted))
+            meter = Meter(self.say, "download", len(missing), sum(file.size for file in missing))
             with refusals.explained(self.shelf.place):
-                brought = self._bring_all(pool, wanted, meter)
-        self._place(models, set(wanted))
-        sizes = [file.size for file, downloaded in zip(wanted, brought, strict=True) if downloaded]
+                brought = self._bring_all(pool, missing, meter)
+        self._place(models, set(missing))
+        sizes = [file.size for file, downloaded in zip(missing, brought, strict=True) if downloaded]
         return Fetched(self.manifest, len(sizes), sum(sizes))
 
     def _check_strangers(self) -> None:
@@ -192,13 +192,13 @@ class _Visit:
             )
 
     def _is_there(self, file: File, meter: Meter) -> bool:
-        found = _same(self.directory / file.path, file)
+        there = _same(self.directory / file.path, file)
         meter.add(file.size, files=1)
-        return found
+        return there
 
-    def _check_space(self, wanted: list[File]) -> None:
+    def _check_space(self, missing: list[File]) -> None:
         staged = sum(path.stat().st_size for path in self.stage.rglob("*") if path.is_file())
-        needed = sum(file.size for file in wanted) - staged
+        needed = sum(file.size for file in missing) - staged
         free = shutil.disk_usage(self.directory).free
         if needed > free:
             raise MissingError(
@@ -212,9 +212,9 @@ class _Visit:
             if path != self.stage:
                 shutil.rmtree(path)
 
-    def _bring_all(self, pool: ThreadPoolExecutor, wanted: list[File], meter: Meter) -> list[bool]:
+    def _bring_all(self, pool: ThreadPoolExecutor, missing: list[File], meter: Meter) -> list[bool]:
         try:
-            return list(pool.map(lambda one: self._bring(one, meter), wanted))
+            return list(pool.map(lambda file: self._bring(file, meter), missing))
         except KeyboardInterrupt:
             self.stopped.set()  # large files under way end at their next piece
             raise
@@ -243,27 +243,27 @@ class _Visit:
         return not staged
 
     def _download(self, file: File, part: Path, meter: Meter) -> str:
-        """Go on where an earlier attempt stopped; the SHA-256 of the whole."""
-        found = hashlib.sha256()
+        """Go on where an earlier attempt stopped; returns the SHA-256 of the whole file."""
+        sha256 = hashlib.sha256()
         with part.open("a+b", buffering=0) as out:
             out.seek(0)
             while chunk := out.read(CHUNK_BYTES):
-                found.update(chunk)
+                sha256.update(chunk)
             for chunk in self.shelf.chunks(self.manifest.version, file.path, out.tell()):
                 if self.stopped.is_set():
                     raise _Stopped
                 with atomic.explained(part):  # of this machine, not of the store
                     _write(out, chunk)
-                found.update(chunk)
+                sha256.update(chunk)
                 meter.add(len(chunk))
-        return found.hexdigest()
+        return sha256.hexdigest()
 
-    def _place(self, models: set[str], wanted: set[File]) -> None:
-        """Every model that has changed in one step, then the record, then the models that are no longer there."""
+    def _place(self, models: set[str], missing: set[File]) -> None:
+        """Put every changed model into place by one rename, write the record, and remove models that are gone."""
         self.say("into place")
         self._drop_strangers_in_stage()
         for file in self.manifest.files:
-            if _model(file) in models and file not in wanted:
+            if _model(file) in models and file not in missing:
                 _link(self.directory / file.path, self.stage / file.path)
         for model in sorted(models):
             atomic.put(self.stage / model, self.directory / model)
@@ -277,7 +277,7 @@ class _Visit:
         shutil.rmtree(self.directory / _STAGE, ignore_errors=True)
 
     def _drop_strangers_in_stage(self) -> None:
-        """A fetch killed between two models left there what it had taken out of the folder, engines of then too."""
+        """Remove what a fetch that was killed between two models had taken out of the folder, its engines included."""
         ours = {self.stage / file.path for file in self.manifest.files}
         for path in self.stage.rglob("*"):
             if path not in ours and not path.is_dir():
@@ -297,7 +297,7 @@ def _model(file: File) -> str:
 
 
 def _write(out: IO[bytes], data: bytes) -> None:
-    """All of it: an unbuffered file may take less."""
+    """Write all the data: one call of an unbuffered file may take less."""
     left = memoryview(data)
     while left:
         left = left[out.write(left) :]
@@ -318,10 +318,10 @@ def _same(path: Path, file: File) -> bool:
     try:
         if path.stat().st_size != file.size:
             return False
-        found = hashlib.sha256()
+        sha256 = hashlib.sha256()
         with path.open("rb") as opened:
             while chunk := opened.read(CHUNK_BYTES):
-                found.update(chunk)
+                sha256.update(chunk)
     except OSError:
         return False
-    return found.hexdigest() == file.sha256
+    return sha256.hexdigest() == file.sha256

@@ -30,10 +30,10 @@ class Version:
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
-        one = self.manifest
+        manifest = self.manifest
         return {
-            "version": one.version, "published": one.published, "models": list(one.models), "files": len(one.files),
-            "bytes": one.size, "current": self.current, "previous": self.previous,
+            "version": manifest.version, "published": manifest.published, "models": list(manifest.models),
+            "files": len(manifest.files), "bytes": manifest.size, "current": self.current, "previous": self.previous,
         }  # fmt: skip
 
 
@@ -43,12 +43,13 @@ def versions(shelf: Shelf) -> list[Version]:
         shelf.check()
         pointer = shelf.pointer() or Pointer("", "", "")
         return [
-            Version(one, one.version == pointer.version, one.version == pointer.previous) for one in shelf.manifests()
+            Version(manifest, manifest.version == pointer.version, manifest.version == pointer.previous)
+            for manifest in shelf.manifests()
         ]
 
 
 def switch(shelf: Shelf, manifest: Manifest, seen: Pointer | None) -> tuple[str, ...]:
-    """Make a version current; what a person should know of it.
+    """Make a version current; returns what a person should know of it.
 
     Args:
         shelf: The destination.
@@ -80,14 +81,14 @@ def roll_back(shelf: Shelf, version: str = "") -> tuple[Manifest, str]:
 
     Args:
         shelf: The destination.
-        version: Which one, or the first digits of it; the one that was current before if not given.
+        version: Its name or the first digits of it; the one that was current before if not given.
 
     Returns:
         The version, and the one that was current.
 
     Raises:
-        InputError: There is no such version.
-        CheckFailed: It is not whole.
+        InputError: No version, or more than one, begins so.
+        CheckFailed: The version is not whole.
     """
     with refusals.explained(shelf.place):
         shelf.check()
@@ -101,18 +102,18 @@ def roll_back(shelf: Shelf, version: str = "") -> tuple[Manifest, str]:
                 f"version {pointer.previous}, which was current before, was pruned from {shelf.place}",
                 f"name another: {_list_hint(shelf)}",
             )
-        wanted = _find(shelf, version or pointer.previous)
-        check_whole(shelf, wanted)
-        switch(shelf, wanted, pointer)
-        return wanted, pointer.version
+        manifest = _find(shelf, version or pointer.previous)
+        check_whole(shelf, manifest)
+        switch(shelf, manifest, pointer)
+        return manifest, pointer.version
 
 
 def _find(shelf: Shelf, version: str) -> Manifest:
-    found = [one for one in shelf.manifests() if one.version.startswith(version)]
-    if len(found) != 1:
-        what = "several versions begin with" if found else "there is no version"
+    matches = [manifest for manifest in shelf.manifests() if manifest.version.startswith(version)]
+    if len(matches) != 1:
+        what = "several versions begin with" if matches else "there is no version"
         raise InputError(f"{what} {version} at {shelf.place}", _list_hint(shelf))
-    return found[0]
+    return matches[0]
 
 
 def _list_hint(shelf: Shelf) -> str:
@@ -123,7 +124,7 @@ def check_whole(shelf: Shelf, manifest: Manifest) -> None:
     """Refuse a version of which a file is not there, or has another size.
 
     Raises:
-        CheckFailed: It is so.
+        CheckFailed: A file is missing, or has another size.
     """
     stored = shelf.files(manifest.version)
     for file in manifest.files:
@@ -138,14 +139,14 @@ def check_whole(shelf: Shelf, manifest: Manifest) -> None:
 def prune(
     shelf: Shelf, keep: int, grace_minutes: float = GRACE_MINUTES, say: Callable[[str], None] = lambda _text: None
 ) -> list[str]:
-    """Remove all but the newest versions, and what uploads left that were given up; the names of what is gone.
+    """Remove all but the newest versions, and the files of uploads that were given up; returns the names removed.
 
     Args:
         shelf: The destination.
-        keep: How many published versions stay; the current one always does, and counts. The one before it, which a
-            rollback goes to, is the next.
+        keep: How many published versions stay. The current one always does, and counts; the next is the one that was
+            current before it, to which a rollback goes.
         grace_minutes: Files of an unpublished version stay while the newest is younger.
-        say: Is told what is being removed.
+        say: Called with what is being removed.
 
     Raises:
         InputError: ``keep`` is less than 1.
@@ -159,19 +160,19 @@ def prune(
         current, previous = (pointer.version, pointer.previous) if pointer else ("", "")
         say("list versions")
         published = shelf.manifests()
-        others = [one for one in published if one.version != current]
-        others.sort(key=lambda one: one.version != previous)  # the others stay in their order
+        others = [manifest for manifest in published if manifest.version != current]
+        others.sort(key=lambda manifest: manifest.version != previous)  # the others stay in their order
         room = keep - (len(others) < len(published))
         gone = []
-        for one in others[room:]:
-            _check_foreign(shelf, one)
-        for one in others[room:]:
-            say(f"remove {one.version}, {len(one.files)} files")
-            if _remove(shelf, one):
-                gone.append(one.version)
+        for manifest in others[room:]:
+            _check_foreign(shelf, manifest)
+        for manifest in others[room:]:
+            say(f"remove {manifest.version}, {len(manifest.files)} files")
+            if _remove(shelf, manifest):
+                gone.append(manifest.version)
         say("look for uploads that were given up")
         before = datetime.now(UTC) - timedelta(minutes=grace_minutes)
-        known = {one.version for one in published}
+        known = {manifest.version for manifest in published}
         for version in shelf.started():
             if version not in known and _is_abandoned(shelf, version, before):
                 shelf.drop_files(version)
