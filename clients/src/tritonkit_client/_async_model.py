@@ -162,10 +162,10 @@ class AsyncSequence:
     ) -> dict[str, Array]:
         """Send the next request; see `Sequence`."""
         state = self._begun()
-        asked = self._client._asked(self._model, inputs, arrays, self._version, outputs, request_id, parameters)
-        flow = self._client._flows.infer(state.next(asked, end))
-        found: dict[str, Array] = await self._client._run(flow, self._timeout if timeout is None else timeout)
-        state.done(asked, end)
+        inference = self._client._inference(self._model, inputs, arrays, self._version, outputs, request_id, parameters)
+        operation = self._client._operations.infer(state.next(inference, end))
+        found: dict[str, Array] = await self._client._run(operation, self._timeout if timeout is None else timeout)
+        state.done(inference, end)
         return found
 
     async def __aexit__(
@@ -175,7 +175,7 @@ class AsyncSequence:
         if last is None:
             return
         with contextlib.suppress(TritonkitClientError) if error else contextlib.nullcontext():
-            await self._client._run(self._client._flows.infer(last), self._timeout)
+            await self._client._run(self._client._operations.infer(last), self._timeout)
 
     def _begun(self) -> SequenceState:
         if self._state is None:

@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ._calls import NO_PARAMETERS, Deadline, Flow, Operation, Outputs, Parameter
+from ._calls import NO_PARAMETERS, Deadline, Operation, Effects, Outputs, Parameter
 from ._endpoint import Endpoint, parse_endpoint
 from ._engine import Engine
 from ._errors import NO_CONNECTION, ClientClosed, InvalidInput, Origin, error_for
 from ._events import EventHooks, Hooks
-from ._flows import Asked, Flows
+from ._operations import Inference, Operations
 from ._grpc_wire import GrpcWire
 from ._hedging import Hedge
 from ._http_wire import HttpWire
@@ -92,12 +92,12 @@ class BaseClient:
         self._credentials = Credentials(token, headers)
         if compression not in COMPRESSIONS:
             raise InvalidInput(f"compression={compression!r} is unknown", "use 'gzip', 'deflate' or None")
-        if tls is not None and not all(one.tls for one in self._endpoints.all):
+        if tls is not None and not all(address.tls for address in self._endpoints.all):
             raise InvalidInput("tls= is given for a connection that is not encrypted", "use grpcs:// or https://")
         self._hooks = Hooks(event_hooks)
         wire = GrpcWire() if self._endpoints.protocol == "grpc" else HttpWire(self._endpoints.all[0].path)
         self._arena = Arena(shared_memory, self._pin) if shared_memory else None
-        self._flows = Flows(wire, self._origin.endpoint, self._arena, checked_models(models))
+        self._operations = Operations(wire, self._origin.endpoint, self._arena, checked_models(models))
         # A name that stands for several servers becomes them at the first call.
         known = () if self._endpoints.resolve else self._endpoints.all
         # Not a method of this object: the servers are watched by a thread, which must not keep the client alive.
@@ -153,11 +153,11 @@ class BaseClient:
                 self._origin,
             )
 
-    def _operation(
-        self, flow: Flow[T], timeout: float | None, headers: Mapping[str, str] | None = None
-    ) -> Operation[T]:
+    def _effects(
+        self, operation: Operation[T], timeout: float | None, headers: Mapping[str, str] | None = None
+    ) -> Effects[T]:
         self._check()
-        return self._engine.operate(flow, self._deadline(timeout), checked_headers(headers))
+        return self._engine.operate(operation, self._deadline(timeout), checked_headers(headers))
 
     def _deadline(self, timeout: float | None) -> Deadline:
         return Deadline(self._timeout_s if timeout is None else checked_timeout(timeout, self._origin))
@@ -166,7 +166,7 @@ class BaseClient:
         limit = math.inf if idle_timeout is None else checked_timeout(idle_timeout, self._origin, "idle_timeout")
         return None if math.isinf(limit) else limit
 
-    def _asked(
+    def _inference(
         self,
         model: str,
         inputs: Mapping[str, npt.ArrayLike] | None,
@@ -175,23 +175,23 @@ class BaseClient:
         outputs: Outputs | None = None,
         request_id: str | None = None,
         parameters: Mapping[str, Parameter] | None = None,
-    ) -> Asked:
+    ) -> Inference:
         if request_id is not None and not isinstance(request_id, str):
             origin = Origin(self._origin.endpoint, model)
             raise InvalidInput(f"request_id is a {type(request_id).__name__}", "give a string", origin)
-        said = partial(Origin, self._origin.endpoint, model, request_id or "")
+        make_origin = partial(Origin, self._origin.endpoint, model, request_id or "")
         values = arrays
         if inputs is not None:
             if not isinstance(inputs, Mapping):
                 fix = "give each by its name: infer(model, name=value), or infer(model, {name: value})"
-                raise InvalidInput(f"the inputs are a {type(inputs).__name__}, without a name", fix, said())
+                raise InvalidInput(f"the inputs are a {type(inputs).__name__}, without a name", fix, make_origin())
             for name in arrays.keys() & inputs.keys():
                 fix = "give it either in the mapping or as a keyword"
-                raise InvalidInput(f"input {name!r} is given twice", fix, said())
+                raise InvalidInput(f"input {name!r} is given twice", fix, make_origin())
             values = {**inputs, **arrays}
-        checked = _checked_parameters(parameters, said()) if parameters else NO_PARAMETERS
-        names = None if outputs is None else checked_outputs(outputs, said())
-        return Asked(model, values, version, names, request_id, checked)
+        checked = _checked_parameters(parameters, make_origin()) if parameters else NO_PARAMETERS
+        names = None if outputs is None else checked_outputs(outputs, make_origin())
+        return Inference(model, values, version, names, request_id, checked)
 
     def _pin(self, model: str) -> Server:
         """The server for a sequence: the one that would get the next request."""

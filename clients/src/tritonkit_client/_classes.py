@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._calls import Outputs, Wanted
+from ._calls import Outputs, RequestedOutput
 from ._errors import InvalidInput, NotSupported, Origin, ServerError
 from ._metadata import ModelMetadata
 from ._tensors import INTEGERS, Array
@@ -42,16 +42,16 @@ def has_classes(datatype: str) -> bool:
     return datatype in _TYPES
 
 
-def wanted_outputs(
+def requested_outputs(
     metadata: ModelMetadata, outputs: Outputs, names: Sequence[str], origin: Origin
-) -> tuple[Wanted, ...]:
+) -> tuple[RequestedOutput, ...]:
     """The outputs of these names, as a request has them.
 
     Raises:
         InvalidInput: Classes are wanted of a type that has none.
     """
     if not isinstance(outputs, Mapping):
-        return tuple(Wanted(name) for name in names)
+        return tuple(RequestedOutput(name) for name in names)
     datatypes = {spec.name: spec.datatype for spec in metadata.outputs}
     for name in names:
         if outputs[name] and not has_classes(datatypes.get(name, "FP32")):
@@ -60,10 +60,10 @@ def wanted_outputs(
                 "ask for it without classes",
                 origin,
             )
-    return tuple(Wanted(name, classes=outputs[name] or 0) for name in names)
+    return tuple(RequestedOutput(name, classes=outputs[name] or 0) for name in names)
 
 
-def classified(outputs: dict[str, Array], wanted: tuple[Wanted, ...], origin: Origin) -> dict[str, Array]:
+def classified(outputs: dict[str, Array], wanted: tuple[RequestedOutput, ...], origin: Origin) -> dict[str, Array]:
     """The outputs, with an object array of `Class` for each that was wanted as classes.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from grpc._cython import cygrpc
 
-from ._calls import Outgoing, Reply, closed, idle
+from ._calls import Request, Response, closed_response, idle_response
 from ._endpoint import Endpoint
 from ._errors import NotSupported
 from ._interrupt import IdleWatch, interruptible
@@ -64,17 +64,17 @@ def compression_of(name: str | None) -> Any:
     return {None: None, "gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}[name]
 
 
-def metadata(outgoing: Outgoing, credentials: Mapping[str, str]) -> list[tuple[str, str]] | None:
+def metadata(request: Request, credentials: Mapping[str, str]) -> list[tuple[str, str]] | None:
     """Headers as gRPC wants them."""
-    if not outgoing.headers and not credentials:
+    if not request.headers and not credentials:
         return None
-    return [(name.lower(), value) for name, value in {**credentials, **outgoing.headers}.items()]
+    return [(name.lower(), value) for name, value in {**credentials, **request.headers}.items()]
 
 
-def failed(error: Any) -> Reply:
-    """The reply that a failed RPC is; the same for both kinds of channel."""
+def failed_response(error: Any) -> Response:
+    """The response that a failed RPC is; the same for both kinds of channel."""
     trailing = {str(name): str(value) for name, value in error.trailing_metadata() or ()}
-    return Reply(error.code().name, message=error.details() or "", headers=trailing)
+    return Response(error.code().name, message=error.details() or "", headers=trailing)
 
 
 def _watched(call: Any, watch: IdleWatch) -> Iterator[bytes]:
@@ -118,49 +118,49 @@ class GrpcTransport:
         self._rpcs: dict[str, Any] = {}
         self._closed = False
 
-    def send(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Reply:
+    def send(self, request: Request, credentials: Mapping[str, str]) -> Response:
         """See `Transport.send`; the timeout is the call's gRPC deadline."""
         # Without serializers an RPC takes and gives bytes: this one join is the only copy of a tensor here.
-        rpc = self._rpcs.get(outgoing.target)
+        rpc = self._rpcs.get(request.target)
         if rpc is None:
-            rpc = self._rpcs[outgoing.target] = self._channel.unary_unary(outgoing.target)
-        how = {"timeout": outgoing.timeout, "metadata": metadata(outgoing, credentials)}
+            rpc = self._rpcs[request.target] = self._channel.unary_unary(request.target)
+        how = {"timeout": request.timeout, "metadata": metadata(request, credentials)}
         interrupt = interruptible()
         try:
             if interrupt is None:
-                body = rpc(b"".join(outgoing.body), **how)
+                body = rpc(b"".join(request.body), **how)
             else:
-                call = rpc.future(b"".join(outgoing.body), **how)
+                call = rpc.future(b"".join(request.body), **how)
                 interrupt.watch(call.cancel)
                 body = call.result()
         except (grpc.FutureCancelledError, ConnectionAbortedError) as error:
-            return closed() if self._closed else Reply("CANCELLED", message=str(error))
+            return closed_response() if self._closed else Response("CANCELLED", message=str(error))
         except grpc.RpcError as error:
-            return closed() if self._closed else failed(error)
+            return closed_response() if self._closed else failed_response(error)
         except ValueError:  # "Cannot invoke RPC: Channel closed!"
             if not self._closed:
                 raise
-            return closed()
-        return Reply("OK", body=body)
+            return closed_response()
+        return Response("OK", body=body)
 
-    def stream(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Iterator[Reply]:
+    def stream(self, request: Request, credentials: Mapping[str, str]) -> Iterator[Response]:
         """Send one message as a whole stream, and give what comes back; closing the iterator cancels the call.
 
-        gRPC's flow control holds the server back while nobody takes the next reply.
+        gRPC's flow control holds the server back while nobody takes the next response.
         """
         if self._closed:
-            yield closed()
+            yield closed_response()
             return
-        rpc = self._channel.stream_stream(outgoing.target)
-        body = b"".join(outgoing.body)
-        call = rpc(iter((body,)), timeout=outgoing.timeout, metadata=metadata(outgoing, credentials))
-        watch = IdleWatch(outgoing.idle_s, call.cancel) if outgoing.idle_s else None
+        rpc = self._channel.stream_stream(request.target)
+        body = b"".join(request.body)
+        call = rpc(iter((body,)), timeout=request.timeout, metadata=metadata(request, credentials))
+        watch = IdleWatch(request.idle_s, call.cancel) if request.idle_s else None
         try:
             for message in call if watch is None else _watched(call, watch):
-                yield Reply("OK", body=message)
+                yield Response("OK", body=message)
         except grpc.RpcError as error:
             expired = watch is not None and watch.expired
-            yield closed() if self._closed else idle(outgoing.idle_s) if expired else failed(error)
+            yield closed_response() if self._closed else idle_response(request.idle_s) if expired else failed_response(error)
         finally:
             call.cancel()
 

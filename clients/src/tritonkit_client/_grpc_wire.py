@@ -9,7 +9,7 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
-from ._calls import Call, InferRequest, Memory, Parameter, Region, Reply
+from ._calls import Call, InferRequest, Memory, Parameter, Region, Response
 from ._errors import Origin, ServerError, error_for, error_in_stream
 from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry, TensorSpec
 from ._tensors import Array, Buffer, decode, from_contents
@@ -222,11 +222,11 @@ def _call(rpc: str, operation: str, message: Any, parse: Callable[[Any], T], ori
     return Call(_SERVICE + rpc, _reader(answer, parse, origin), origin, operation, lambda _: (body, {}))
 
 
-def _reader(answer_type: Any, parse: Callable[[Any], T], origin: Origin) -> Callable[[Reply], T]:
-    def read(reply: Reply) -> T:
-        if reply.status != "OK":
-            raise error_for(reply.status, reply.message, origin)
-        return _parsed(lambda: parse(answer_type.FromString(reply.body)), origin)
+def _reader(answer_type: Any, parse: Callable[[Any], T], origin: Origin) -> Callable[[Response], T]:
+    def read(response: Response) -> T:
+        if response.status != "OK":
+            raise error_for(response.status, response.message, origin)
+        return _parsed(lambda: parse(answer_type.FromString(response.body)), origin)
 
     return read
 

@@ -22,7 +22,7 @@ import urllib3
 from urllib3 import exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from ._calls import Outgoing, Reply, closed, idle
+from ._calls import Request, Response, closed_response, idle_response
 from ._endpoint import Endpoint
 from ._errors import DEADLINE_EXCEEDED, NO_CONNECTION
 from ._interrupt import Interrupt
@@ -61,48 +61,48 @@ class HttpTransport:
             self._pool = urllib3.HTTPConnectionPool(endpoint.host, endpoint.port, **how)
             self._pool.ConnectionCls = _Connection
 
-    def send(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Reply:
+    def send(self, request: Request, credentials: Mapping[str, str]) -> Response:
         """See `Transport.send`; the timeout bounds connecting, sending and receiving together."""
-        end = None if outgoing.timeout is None else time.monotonic() + outgoing.timeout
-        pieces, encoding = self._encoded(outgoing.body)
+        end = None if request.timeout is None else time.monotonic() + request.timeout
+        pieces, encoding = self._encoded(request.body)
         body = _joined(pieces)
-        headers = {**self._host, **credentials, **outgoing.headers, **encoding}
-        left = outgoing.timeout
+        headers = {**self._host, **credentials, **request.headers, **encoding}
+        left = request.timeout
         while True:
             try:
-                return self._exchanged(outgoing, body, headers, left)
-            except _Hung as error:
+                return self._exchanged(request, body, headers, left)
+            except _StaleConnection as error:
                 # RFC 9112, 9.3.1: a server may close an idle connection while a request is on its way to it. That is
                 # no failure of the server: another connection has the answer, for requests that may be sent twice.
-                if not outgoing.idempotent:
-                    return Reply(NO_CONNECTION, message=str(error))
+                if not request.idempotent:
+                    return Response(NO_CONNECTION, message=str(error))
             if end is not None:
                 left = end - time.monotonic()
                 if left <= 0:
-                    return Reply(DEADLINE_EXCEEDED)
+                    return Response(DEADLINE_EXCEEDED)
 
-    def _exchanged(self, outgoing: Outgoing, body: Any, headers: Mapping[str, str], timeout: float | None) -> Reply:
+    def _exchanged(self, request: Request, body: Any, headers: Mapping[str, str], timeout: float | None) -> Response:
         """One request over one connection.
 
         Raises:
-            _Hung: An old connection had ended.
+            _StaleConnection: An old connection had ended.
         """
         try:
-            response = self._open(outgoing, body, headers, timeout)
+            response = self._open(request, body, headers, timeout)
         except exceptions.HTTPError as error:
-            hung = _hung(error)
+            hung = _stale_connection(error)
             if hung is not None:
                 raise hung from None
-            return _failed(error)
-        return Reply(response.status, body=response.data, headers=response.headers)
+            return _failed_response(error)
+        return Response(response.status, body=response.data, headers=response.headers)
 
     def _open(
-        self, outgoing: Outgoing, body: Any, headers: Mapping[str, str], timeout: float | None, preload: bool = True
+        self, request: Request, body: Any, headers: Mapping[str, str], timeout: float | None, preload: bool = True
     ) -> Any:
         """The response to a request; not ``preload``: as far as its headers."""
         return self._pool.urlopen(
-            outgoing.method,
-            outgoing.target,
+            request.method,
+            request.target,
             body=body,
             headers=headers,
             timeout=urllib3.Timeout(total=timeout),
@@ -111,30 +111,30 @@ class HttpTransport:
             preload_content=preload,
         )
 
-    def stream(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Generator[Reply, None, None]:
+    def stream(self, request: Request, credentials: Mapping[str, str]) -> Generator[Response, None, None]:
         """See `Transport.stream`: server-sent events, each a reply; closing the iterator ends the connection.
 
         What nobody takes waits in the server's memory: it does not hold the model back, as gRPC's flow control does.
         """
-        clock = _Clock(outgoing)
-        headers = {**self._host, "Accept": "text/event-stream", **credentials, **outgoing.headers}
+        clock = _Clock(request)
+        headers = {**self._host, "Accept": "text/event-stream", **credentials, **request.headers}
         response: Any = None
         try:
             while response is None:
                 try:
-                    response = self._open(outgoing, b"".join(outgoing.body), headers, clock.next_s(), preload=False)
+                    response = self._open(request, b"".join(request.body), headers, clock.next_s(), preload=False)
                 except exceptions.HTTPError as error:
-                    if _hung(error) is None:
+                    if _stale_connection(error) is None:
                         raise
             if response.status == 200:
                 for event in _events(_chunks(response, clock)):
-                    yield Reply(200, body=event)
+                    yield Response(200, body=event)
             else:
                 body = b"".join(_chunks(response, clock))
-                yield Reply(response.status, b"".join(_events(iter((body,)))) or body, headers=response.headers)
+                yield Response(response.status, b"".join(_events(iter((body,)))) or body, headers=response.headers)
         except exceptions.HTTPError as error:
-            reply = _failed(error)
-            yield idle(outgoing.idle_s) if reply.status == DEADLINE_EXCEEDED and clock.idles else reply
+            reply = _failed_response(error)
+            yield idle_response(request.idle_s) if reply.status == DEADLINE_EXCEEDED and clock.idles else reply
         finally:
             if response is not None and not response.closed:
                 response.close()
@@ -164,9 +164,9 @@ class _Clock:
         idles: Whether that was the shorter of the two.
     """
 
-    def __init__(self, outgoing: Outgoing) -> None:
-        self._end = None if outgoing.timeout is None else time.monotonic() + outgoing.timeout
-        self._idle_s = outgoing.idle_s
+    def __init__(self, request: Request) -> None:
+        self._end = None if request.timeout is None else time.monotonic() + request.timeout
+        self._idle_s = request.idle_s
         self.idles = False
 
     def next_s(self) -> float | None:
@@ -183,61 +183,61 @@ class AsyncHttpTransport:
         self._blocking = HttpTransport(endpoint, tls, compression)
         self._threads = ThreadPoolExecutor(_POOL_SIZE, thread_name_prefix="tritonkit-client-http")
 
-    async def send(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Reply:
+    async def send(self, request: Request, credentials: Mapping[str, str]) -> Response:
         """See `AsyncTransport.send`; cancelling ends the connection, as HTTP/1.1 has no other way to say it."""
         interrupt = Interrupt()
-        end = None if outgoing.timeout is None else time.monotonic() + outgoing.timeout
+        end = None if request.timeout is None else time.monotonic() + request.timeout
 
-        def work() -> Reply:
+        def work() -> Response:
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
-                return Reply(DEADLINE_EXCEEDED)
+                return Response(DEADLINE_EXCEEDED)
             with interrupt.here():
-                return self._blocking.send(replace(outgoing, timeout=left), credentials)
+                return self._blocking.send(replace(request, timeout=left), credentials)
 
         try:
             future = asyncio.get_running_loop().run_in_executor(self._threads, work)
         except RuntimeError:  # "cannot schedule new futures after shutdown"
-            return closed()
+            return closed_response()
         try:
             # Waited for, although the thread keeps the time too: it may not have begun.
-            done, _ = await asyncio.wait({future}, timeout=outgoing.timeout)
+            done, _ = await asyncio.wait({future}, timeout=request.timeout)
         except asyncio.CancelledError:
             interrupt.set()
             future.cancel()
             raise
         if future.cancelled():  # it had no thread yet when the client was closed
-            return closed()
+            return closed_response()
         if done:
-            reply: Reply = future.result()
+            reply: Response = future.result()
             return reply
         interrupt.set()
         future.cancel()
-        return Reply(DEADLINE_EXCEEDED)
+        return Response(DEADLINE_EXCEEDED)
 
-    async def stream(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> AsyncIterator[Reply]:
+    async def stream(self, request: Request, credentials: Mapping[str, str]) -> AsyncIterator[Response]:
         """See `HttpTransport.stream`; a thread waits for each reply."""
-        replies = self._blocking.stream(outgoing, credentials)
+        replies = self._blocking.stream(request, credentials)
         interrupt = Interrupt()
-        end = None if outgoing.timeout is None else time.monotonic() + outgoing.timeout
+        end = None if request.timeout is None else time.monotonic() + request.timeout
 
-        def step() -> Reply | None:
+        def step() -> Response | None:
             with interrupt.here():
                 return next(replies, None)
 
-        waiting: Future[Reply | None] | None = None
+        waiting: Future[Response | None] | None = None
         try:
             while True:
                 try:
                     waiting = self._threads.submit(step)
                 except RuntimeError:  # "cannot schedule new futures after shutdown"
-                    yield closed()
+                    yield closed_response()
                     return
                 # Timed here although the thread keeps the time too: it may not have begun.
                 left = None if end is None else end - time.monotonic() + _GRACE_S
                 done, _ = await asyncio.wait({asyncio.wrap_future(waiting)}, timeout=left)
                 if not done:
-                    yield Reply(DEADLINE_EXCEEDED)
+                    yield Response(DEADLINE_EXCEEDED)
                     return
                 reply = waiting.result()
                 waiting = None
@@ -267,22 +267,22 @@ def ssl_context(tls: TLS | None) -> ssl.SSLContext:
     return context
 
 
-def _failed(error: exceptions.HTTPError) -> Reply:
+def _failed_response(error: exceptions.HTTPError) -> Response:
     """What a failed exchange means."""
     if isinstance(error, exceptions.ClosedPoolError):
-        return closed()
+        return closed_response()
     if isinstance(error, exceptions.NewConnectionError):  # urllib3 counts it among the timeouts
-        return Reply(NO_CONNECTION, message=str(error))
+        return Response(NO_CONNECTION, message=str(error))
     if isinstance(error, exceptions.TimeoutError):
-        return Reply(DEADLINE_EXCEEDED, message=str(error))
+        return Response(DEADLINE_EXCEEDED, message=str(error))
     # What happens while sending arrives wrapped: ProtocolError("Connection aborted.", TimeoutError(...)).
     timed_out = any(isinstance(cause, TimeoutError) for cause in error.args)
-    return Reply(DEADLINE_EXCEEDED if timed_out else NO_CONNECTION, message=str(error))
+    return Response(DEADLINE_EXCEEDED if timed_out else NO_CONNECTION, message=str(error))
 
 
-def _hung(error: exceptions.HTTPError) -> _Hung | None:
+def _stale_connection(error: exceptions.HTTPError) -> _StaleConnection | None:
     """An old connection's end, which arrives wrapped too."""
-    return next((cause for cause in error.args if isinstance(cause, _Hung)), None)
+    return next((cause for cause in error.args if isinstance(cause, _StaleConnection)), None)
 
 
 def _chunks(response: Any, clock: _Clock) -> Iterator[bytes]:
@@ -326,7 +326,7 @@ def _connected(connection: HTTPConnection) -> Any:
         raise exceptions.NewConnectionError(connection, str(error)) from error
 
 
-class _Hung(OSError):
+class _StaleConnection(OSError):
     """A connection that had given answers before ended instead of giving another."""
 
 
@@ -341,26 +341,26 @@ class _Connection(HTTPConnection):
         return _connected(self)
 
     def request(self, *args: Any, **named: Any) -> None:
-        """See urllib3; raises `_Hung`, too."""
+        """See urllib3; raises `_StaleConnection`, too."""
         # A pipe that breaks is no answer yet: urllib3 reads what the server said before it closed.
-        with self._told_apart(ConnectionResetError):
+        with self._marking_stale(ConnectionResetError):
             super().request(*args, **named)
 
     def getresponse(self) -> Any:
-        """See urllib3; raises `_Hung`, too."""
+        """See urllib3; raises `_StaleConnection`, too."""
         self.stream_socket = self.sock  # http.client forgets it where the server will close the connection
-        with self._told_apart(ConnectionResetError, BrokenPipeError):
+        with self._marking_stale(ConnectionResetError, BrokenPipeError):
             response = super().getresponse()
         self._answered = True
         return response
 
     @contextlib.contextmanager
-    def _told_apart(self, *kinds: type[OSError]) -> Iterator[None]:
+    def _marking_stale(self, *kinds: type[OSError]) -> Iterator[None]:
         try:
             yield
         except kinds as error:  # http.client's RemoteDisconnected is a ConnectionResetError
             if self._answered:
-                raise _Hung(str(error)) from error
+                raise _StaleConnection(str(error)) from error
             raise
 
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from ._calls import BINARY, Call, InferRequest, Memory, Parameter, Region, Reply, Tensor, Wanted
+from ._calls import BINARY, Call, InferRequest, Memory, Parameter, Region, Response, Tensor, RequestedOutput
 from ._errors import InvalidInput, Origin, ServerError, error_for, error_in_stream
 from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry, TensorSpec
 from ._tensors import BYTES, Array, Buffer, decode, from_json, to_json
@@ -145,7 +145,7 @@ class HttpWire:
             return (header, *raw), headers
 
         target = f"{self._model(request.version, origin)}/infer"
-        return Call(target, _reader(lambda reply: _outputs(reply, request, origin), origin), origin, "infer", encode)
+        return Call(target, _reader(lambda response: _outputs(response, request, origin), origin), origin, "infer", encode)
 
     def _infer_plain(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
         """The inference with its tensors as JSON, for a server without the binary extension."""
@@ -163,14 +163,14 @@ class HttpWire:
         if request.parameters:
             message["parameters"] = dict(request.parameters)
         target = f"{self._model(request.version, origin)}/infer"
-        return _post(target, "infer", message, _reader(lambda reply: _outputs(reply, request, origin), origin), origin)
+        return _post(target, "infer", message, _reader(lambda response: _outputs(response, request, origin), origin), origin)
 
     def stream(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
         """See `Wire.stream`: Triton's ``generate`` extension, in which tensors are flat lists and say no shape."""
         target = f"{self._model(request.version, origin)}/generate_stream"
         message: dict[str, Any] = {**request.parameters, "id": request.request_id}
         message |= {tensor.name: _plain(tensor, origin) for tensor in request.inputs}
-        return _post(target, "stream", message, _reader(lambda reply: _event(reply, origin), origin), origin)
+        return _post(target, "stream", message, _reader(lambda response: _event(response, origin), origin), origin)
 
     def _shared(self, memory: Memory) -> str:
         return f"{self._root}/{memory}sharedmemory"
@@ -183,26 +183,26 @@ class HttpWire:
         return f"{path}/versions/{quote(version, safe='')}" if version else path
 
 
-def _get(target: str, operation: str, read: Callable[[Reply], T], origin: Origin) -> Call[T]:
+def _get(target: str, operation: str, read: Callable[[Response], T], origin: Origin) -> Call[T]:
     return Call(target, read, origin, operation, lambda _: ((), {}), method="GET")
 
 
 def _post(
-    target: str, operation: str, message: Mapping[str, Any], read: Callable[[Reply], T], origin: Origin
+    target: str, operation: str, message: Mapping[str, Any], read: Callable[[Response], T], origin: Origin
 ) -> Call[T]:
     body = (json.dumps(message).encode(),)
     return Call(target, read, origin, operation, lambda _: (body, {"Content-Type": "application/json"}))
 
 
-def _yes_or_no(origin: Origin) -> Callable[[Reply], bool]:
-    def read(reply: Reply) -> bool:
-        if reply.status == 200:
-            return not _denied(reply.body)
+def _yes_or_no(origin: Origin) -> Callable[[Response], bool]:
+    def read(response: Response) -> bool:
+        if response.status == 200:
+            return not _denied(response.body)
         # Triton says 400 for "not ready" (KServe asks for any 4xx); 503 is what a proxy without a server
         # says, and KServe's own server of a model with words that the table of errors knows.
-        if reply.status == 400:
+        if response.status == 400:
             return False
-        raise error_for(reply.status, _failure(reply), origin)
+        raise error_for(response.status, _failure(response), origin)
 
     return read
 
@@ -216,15 +216,15 @@ def _denied(body: bytes) -> bool:
     return isinstance(answer, dict) and False in (answer.get("ready"), answer.get("live"))
 
 
-def _reader(parse: Callable[[Reply], T], origin: Origin) -> Callable[[Reply], T]:
-    def read(reply: Reply) -> T:
-        if reply.status != 200:
-            raise error_for(reply.status, _failure(reply), origin)
+def _reader(parse: Callable[[Response], T], origin: Origin) -> Callable[[Response], T]:
+    def read(response: Response) -> T:
+        if response.status != 200:
+            raise error_for(response.status, _failure(response), origin)
         try:
-            return parse(reply)
+            return parse(response)
         except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
             raise ServerError(
-                f"the answer is not KServe v2: {_excerpt(reply.body)}",
+                f"the answer is not KServe v2: {_excerpt(response.body)}",
                 "check that the address and its path lead to a KServe v2 server",
                 origin,
             ) from error
@@ -232,16 +232,16 @@ def _reader(parse: Callable[[Reply], T], origin: Origin) -> Callable[[Reply], T]
     return read
 
 
-def _json_reader(parse: Callable[[Any], T], origin: Origin) -> Callable[[Reply], T]:
-    return _reader(lambda reply: parse(json.loads(reply.body)), origin)
+def _json_reader(parse: Callable[[Any], T], origin: Origin) -> Callable[[Response], T]:
+    return _reader(lambda response: parse(json.loads(response.body)), origin)
 
 
-def _failure(reply: Reply) -> str:
-    """What a failed reply says: the protocol's own sentence, or the beginning of whatever else is there."""
+def _failure(response: Response) -> str:
+    """What a failed response says: the protocol's own sentence, or the beginning of whatever else is there."""
     try:
-        return str(json.loads(reply.body)["error"])
+        return str(json.loads(response.body)["error"])
     except (KeyError, RecursionError, TypeError, ValueError):
-        return reply.message or _excerpt(reply.body)
+        return response.message or _excerpt(response.body)
 
 
 def _excerpt(body: bytes) -> str:
@@ -325,17 +325,17 @@ def _check_parameters(parameters: Mapping[str, Parameter], origin: Origin) -> No
             )
 
 
-def _binary(output: Wanted) -> dict[str, bool | int]:
+def _binary(output: RequestedOutput) -> dict[str, bool | int]:
     return {"binary_data": True, "classification": output.classes} if output.classes else {"binary_data": True}
 
 
-def _nothing(_reply: Reply) -> None:
+def _nothing(_reply: Response) -> None:
     return None
 
 
-def _event(reply: Reply, origin: Origin) -> dict[str, Array]:
+def _event(response: Response, origin: Origin) -> dict[str, Array]:
     """The outputs of one event of a stream; its status was sent with the first one."""
-    event = json.loads(reply.body)
+    event = json.loads(response.body)
     if "error" in event:
         raise error_in_stream(str(event["error"]), origin)
     return {name: _untyped(value) for name, value in event.items() if name not in _RESERVED}
@@ -348,12 +348,12 @@ def _untyped(value: Any) -> Array:
     return np.asarray(values) if datatype is None else from_json(values, datatype, [len(values)])
 
 
-def _outputs(reply: Reply, request: InferRequest, origin: Origin) -> dict[str, Array]:
+def _outputs(response: Response, request: InferRequest, origin: Origin) -> dict[str, Array]:
     # Without the length the whole answer is the header: that is how Triton answers when there are no bytes to
     # send.
-    offset = int(reply.headers.get(_HEADER_LENGTH, len(reply.body)))
-    header = json.loads(reply.body[:offset])
-    content = memoryview(reply.body)
+    offset = int(response.headers.get(_HEADER_LENGTH, len(response.body)))
+    header = json.loads(response.body[:offset])
+    content = memoryview(response.body)
     elsewhere = request.elsewhere
     outputs: dict[str, Array] = {}
     for tensor in header["outputs"]:

@@ -170,10 +170,10 @@ class Sequence:
             InvalidInput: The sequence has ended, or the ``with`` block has not begun.
         """
         state = self._begun()
-        asked = self._client._asked(self._model, inputs, arrays, self._version, outputs, request_id, parameters)
-        flow = self._client._flows.infer(state.next(asked, end))
-        found: dict[str, Array] = self._client._run(flow, self._timeout if timeout is None else timeout)
-        state.done(asked, end)
+        inference = self._client._inference(self._model, inputs, arrays, self._version, outputs, request_id, parameters)
+        operation = self._client._operations.infer(state.next(inference, end))
+        found: dict[str, Array] = self._client._run(operation, self._timeout if timeout is None else timeout)
+        state.done(inference, end)
         return found
 
     def __exit__(
@@ -184,7 +184,7 @@ class Sequence:
             return
         # An error on its way out is worth more than one about the end.
         with contextlib.suppress(TritonkitClientError) if error else contextlib.nullcontext():
-            self._client._run(self._client._flows.infer(last), self._timeout)
+            self._client._run(self._client._operations.infer(last), self._timeout)
 
     def _begun(self) -> SequenceState:
         if self._state is None:

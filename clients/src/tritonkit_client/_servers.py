@@ -88,11 +88,11 @@ class Servers:
         """Whether a server that takes part has not been tried."""
         return any(not server.out and server not in tried for server in self._all)
 
-    def answered(self, server: Server) -> None:
+    def note_success(self, server: Server) -> None:
         """Note that a server answered something."""
         server.timeouts = 0
 
-    def failed(self, server: Server, model: str, error: TritonkitClientError) -> None:
+    def note_failure(self, server: Server, model: str, error: TritonkitClientError) -> None:
         """Note a failure, and put the server out if it is the server's."""
         if isinstance(error, DeadlineExceeded):
             server.timeouts += 1
@@ -116,7 +116,7 @@ class Servers:
         """Seconds until a server is due; 0 where one is."""
         return max(0.0, min((server.look_at for server in self.all), default=0.0) - time.monotonic())
 
-    def looked(self, server: Server, ready: bool, silent: bool = True) -> None:
+    def note_look(self, server: Server, ready: bool, silent: bool = True) -> None:
         """Note what a look at a server found; ``silent``: where it is not ready, that it said nothing at all."""
         if not ready:
             self._put_out(server, silent)

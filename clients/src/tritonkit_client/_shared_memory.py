@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from ._calls import Call, Flow, InferRequest, Memory, Tensor, Wanted, Wire
+from ._calls import Call, Operation, InferRequest, Memory, Tensor, RequestedOutput, Wire
 from ._cuda import CudaSegment, Gpu, on_host
 from ._errors import (
     ConnectionFailed,
@@ -120,7 +120,7 @@ class Arena:
 
     def infer(
         self, wire: Wire, metadata: ModelMetadata, request: InferRequest, origin: Origin
-    ) -> Flow[dict[str, Array]]:
+    ) -> Operation[dict[str, Array]]:
         """One inference, through shared memory where that is possible and worth it."""
         large = any(self._belongs(tensor) for tensor in request.inputs)
         key = (request.model, request.version, tuple(tensor.shape for tensor in request.inputs))
@@ -138,10 +138,10 @@ class Arena:
         answer: dict[str, Array] = yield wire.infer(on_host(request), origin)
         return self._noted(key, answer)
 
-    def closing(self, wire: Wire, servers: Sequence[Server]) -> Iterator[Flow[None]]:
+    def closing(self, wire: Wire, servers: Sequence[Server]) -> Iterator[Operation[None]]:
         """What is left to do: forget every region on every server, and remove the segments."""
 
-        def forget(server: Server, names: set[str]) -> Flow[None]:
+        def forget(server: Server, names: set[str]) -> Operation[None]:
             # What a late request may still use stays registered; the next client after this process forgets it.
             ours = sorted(names - self._segments.in_quarantine())
             for name in ours * _UNREGISTERINGS:
@@ -242,7 +242,7 @@ class Arena:
                 tensor = replace(tensor, data=b"", device=None, parameters=_place(segment, tensor.size))
             inputs.append(tensor)
         outputs = tuple(
-            Wanted(name, _place(use.outputs[name], use.outputs[name].size)) if name in use.outputs else Wanted(name)
+            RequestedOutput(name, _place(use.outputs[name], use.outputs[name].size)) if name in use.outputs else RequestedOutput(name)
             for name in names
         )
         return on_host(replace(request, inputs=tuple(inputs), outputs=outputs, placed=read))

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, overload
 import numpy.typing as npt
 
 from ._base import BaseClient
-from ._calls import Flow, Outputs, Parameter
+from ._calls import Operation, Outputs, Parameter
 from ._chat import Message
 from ._errors import Origin, TritonkitClientError
 from ._generation import Answer, Delta, Generation
@@ -180,12 +180,12 @@ class StreamingClient(BaseClient):
             check_text_arguments(outputs, parameters, origin)
             request = text_request(inputs, True, origin, **arrays)
             return self._text(model, request, model_version, request_id, timeout, headers, idle_s)
-        asked = self._asked(model, inputs, arrays, model_version, outputs, request_id, parameters)
+        inference = self._inference(model, inputs, arrays, model_version, outputs, request_id, parameters)
         deadline = self._deadline(timeout)
-        prepared = self._run(prepare(self._flows, asked), timeout)
+        prepared = self._run(prepare(self._operations, inference), timeout)
         return self._responses(Stream(self._engine, prepared, deadline, checked_headers(headers), idle_s))
 
-    def _run(self, flow: Flow[T], timeout: float | None, headers: Mapping[str, str] | None = None) -> T:
+    def _run(self, operation: Operation[T], timeout: float | None, headers: Mapping[str, str] | None = None) -> T:
         """Drive an operation to its end."""
         raise NotImplementedError
 
@@ -193,10 +193,10 @@ class StreamingClient(BaseClient):
         self, model: str, request: TextRequest, version: str, request_id: str | None, timeout: float | None,
         headers: Mapping[str, str] | None, idle_s: float | None,
     ) -> TextStream:  # fmt: skip
-        asked = self._asked(model, None, {}, version, None, request_id)
+        inference = self._inference(model, None, {}, version, None, request_id)
         answer = Answer()
         deadline = self._deadline(timeout)
-        prepared = self._run(prepare_text(self._flows, asked, request, answer), timeout)
+        prepared = self._run(prepare_text(self._operations, inference, request, answer), timeout)
         stream = Stream(self._engine, prepared, deadline, checked_headers(headers), idle_s)
         return TextStream(_parts(self._responses(stream), answer), answer)
 
@@ -204,10 +204,10 @@ class StreamingClient(BaseClient):
         while True:
             attempt = stream.open()
             try:
-                sent = attempt.server.transport.stream(attempt.outgoing, self._credentials.now())
-                with contextlib.closing(sent) as replies:
-                    for reply in replies:
-                        outputs = stream.read(reply)
+                sent = attempt.server.transport.stream(attempt.request, self._credentials.now())
+                with contextlib.closing(sent) as responses:
+                    for response in responses:
+                        outputs = stream.read(response)
                         if outputs is None:
                             break
                         yield outputs

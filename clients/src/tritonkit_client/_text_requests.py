@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from ._calls import Flow
+from ._calls import Operation
 from ._chat import Message, chat_template, render
 from ._errors import InvalidInput, Origin
 from ._generation import Answer
 from ._metadata import ModelMetadata
-from ._streams import Prepared
+from ._streams import PreparedStream
 from ._text_tensors import Sampling, text_tensors
 
 if TYPE_CHECKING:
-    from ._flows import Asked, Flows
+    from ._operations import Inference, Operations
 
 
 @dataclass(frozen=True)
@@ -96,22 +96,22 @@ def text_request(
     return TextRequest(prompt, messages, tools, chat_template, chat_template_kwargs, values)
 
 
-def prepare_text(flows: Flows, asked: Asked, request: TextRequest, answer: Answer) -> Flow[Prepared]:
+def prepare_text(operations: Operations, inference: Inference, request: TextRequest, answer: Answer) -> Operation[PreparedStream]:
     """Put the prompt together, check and encode it, and make the answer ready for responses.
 
     Raises:
         InvalidInput: It does not fit the model.
         NotSupported: The model does not stream.
     """
-    origin = flows.origin(asked.model, asked.version, flows.request_id(asked))
-    metadata: ModelMetadata = yield from flows.metadata(asked.model, asked.version)
+    origin = operations.origin(inference.model, inference.version, operations.request_id(inference))
+    metadata: ModelMetadata = yield from operations.metadata(inference.model, inference.version)
     tensors = text_tensors(metadata, origin)
     prompt = request.text(metadata, origin)
     sampling = request.sampling
-    if not flows.wire.streams_tensors and metadata.decoupled:
+    if not operations.wire.streams_tensors and metadata.decoupled:
         # Triton learns that an HTTP connection has ended when it writes to it (server#7077): an answer that is given up
         # ends at its next part, and not after its last one.
         sampling = replace(sampling, stream=True)
-    encoded = flows.request(metadata, replace(asked, values=tensors.request(prompt, sampling)), origin)
+    encoded = operations.encode_request(metadata, replace(inference, values=tensors.request(prompt, sampling)), origin)
     answer.begin(tensors, prompt, origin)
-    return Prepared(encoded, flows.wire.stream(encoded, origin))
+    return PreparedStream(encoded, operations.wire.stream(encoded, origin))

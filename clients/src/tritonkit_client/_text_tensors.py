@@ -59,7 +59,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Response:
+class TextResponse:
     """What one response says; None for what it does not."""
 
     text: str
@@ -107,7 +107,7 @@ class TextTensors:
         """Whether the text of each response begins with the prompt."""
         return False
 
-    def read(self, outputs: Mapping[str, Array]) -> Response:
+    def read(self, outputs: Mapping[str, Array]) -> TextResponse:
         """What a response says.
 
         Raises:
@@ -115,7 +115,7 @@ class TextTensors:
         """
         candidates = _first(outputs, "logprobs")
         reason = _first(outputs, "finish_reason")
-        return Response(
+        return TextResponse(
             _text(_first(outputs, "text_output")),
             None if reason is None else _text(reason),
             _count(_first(outputs, "num_input_tokens")),

@@ -28,7 +28,7 @@ class _Metrics:
 
 
 # All clients of a registry count together.
-_made: weakref.WeakKeyDictionary[CollectorRegistry, _Metrics] = weakref.WeakKeyDictionary()
+_metrics_by_registry: weakref.WeakKeyDictionary[CollectorRegistry, _Metrics] = weakref.WeakKeyDictionary()
 _making = threading.Lock()
 
 
@@ -39,7 +39,7 @@ def hooks(registry: CollectorRegistry = REGISTRY) -> HookSet:
         registry: Where the metrics are found; prometheus_client's own where it is not given.
     """
     with _making:
-        metrics = _made.get(registry) or _made.setdefault(registry, _make(registry))
+        metrics = _metrics_by_registry.get(registry) or _metrics_by_registry.setdefault(registry, _make(registry))
 
     def request(event: RequestEvent) -> None:
         metrics.in_flight.labels(event.operation, event.model).inc()
