@@ -1,4 +1,4 @@
-"""What both clients are made of, and what they check: everything but the waiting."""
+"""The common base of both clients: their parts and the checks of their arguments, everything but the waiting."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 # Longer than one inference of a served model should take, shorter than a person's patience.
 _DEFAULT_TIMEOUT_S = 30.0
-# Thirty years; what comes after it is more than the clocks of sockets and of gRPC can count.
+# Thirty years; the clocks of sockets and of gRPC cannot count much further.
 _FOREVER_S = 1e9
 COMPRESSIONS = (None, "gzip", "deflate")
 
@@ -84,7 +84,7 @@ class BaseClient:
     ) -> None:
         if event_hooks is not None and not isinstance(event_hooks, Mapping):
             event_hooks = tuple(event_hooks)
-        # While there is nothing else: what a pickle makes the client again from.
+        # Before any other local name exists: a pickle makes the client again from these arguments.
         self._arguments = {name: value for name, value in locals().items() if name != "self"}
         self._endpoints = parse_endpoint(endpoint)
         self._origin = Origin(str(self._endpoints))
@@ -116,11 +116,11 @@ class BaseClient:
         self._opened()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A client in another process is made from the same arguments, and connects there.
+        """Pickle the arguments only: another process makes a client from them, which connects there.
 
         Raises:
             ClientClosed: The client is closed.
-            InvalidInput: An argument cannot go to another process.
+            InvalidInput: An argument cannot be pickled.
         """
         if self._closed:
             raise ClientClosed("the client is closed", "make a new one", self._origin)
@@ -136,7 +136,7 @@ class BaseClient:
         raise NotImplementedError
 
     def _opened(self) -> None:
-        """What a kind of client needs beyond this."""
+        """Set up what only this kind of client has."""
 
     def _check(self) -> None:
         """Refuse to work where that cannot end well.
@@ -212,10 +212,10 @@ class BaseClient:
 
 
 def checked_timeout(timeout: float, origin: Origin, name: str = "timeout") -> float:
-    """A timeout as a number.
+    """A timeout as a number; infinite above thirty years.
 
     Raises:
-        InvalidInput: It is none.
+        InvalidInput: It is not a positive number.
     """
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float, np.floating, np.integer)) or not timeout > 0:
         raise InvalidInput(
@@ -228,7 +228,7 @@ def checked_in_flight(number: int, origin: Origin) -> int:
     """How many requests may be in flight.
 
     Raises:
-        InvalidInput: Not that many.
+        InvalidInput: It is not a positive whole number.
     """
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise InvalidInput(f"max_in_flight={number!r} is not a positive whole number", "use 32, say", origin)
@@ -236,10 +236,10 @@ def checked_in_flight(number: int, origin: Origin) -> int:
 
 
 def checked_models(models: Iterable[ModelMetadata]) -> dict[str, ModelMetadata]:
-    """What a caller declares, by the name of the model.
+    """The declared models by name.
 
     Raises:
-        InvalidInput: It is no declaration of a model, or two are of the same one.
+        InvalidInput: An element is not a `ModelMetadata`, two have the same name, or a datatype is unknown.
     """
     declared: dict[str, ModelMetadata] = {}
     for model in models:
@@ -257,10 +257,10 @@ def checked_models(models: Iterable[ModelMetadata]) -> dict[str, ModelMetadata]:
 
 
 def checked_outputs(outputs: Outputs | None, origin: Origin) -> Outputs | None:
-    """The outputs to get, gone through once; one string is left for the model's metadata to refuse.
+    """The outputs to get, read once, as they may be an iterator. A string passes: `check_outputs` refuses it.
 
     Raises:
-        InvalidInput: One is not a name, or its number of classes is none.
+        InvalidInput: A name is not a string, or a number of classes is not a positive whole number.
     """
     if outputs is None or isinstance(outputs, str):
         return outputs
@@ -280,7 +280,7 @@ def checked_outputs(outputs: Outputs | None, origin: Origin) -> Outputs | None:
     return dict(outputs)
 
 
-# What the clients say by other means.
+# The parameters that the clients set themselves, and how a caller sets them.
 _RESERVED = {
     "timeout": "timeout=",
     "binary_data_output": "nothing: outputs always come in binary",

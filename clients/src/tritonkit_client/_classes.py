@@ -63,14 +63,14 @@ def requested_outputs(
     return tuple(RequestedOutput(name, classes=outputs[name] or 0) for name in names)
 
 
-def classified(outputs: dict[str, Array], wanted: tuple[RequestedOutput, ...], origin: Origin) -> dict[str, Array]:
+def classified(outputs: dict[str, Array], requested: tuple[RequestedOutput, ...], origin: Origin) -> dict[str, Array]:
     """The outputs, with an object array of `Class` for each that was wanted as classes.
 
     Raises:
         NotSupported: The server sent the numbers themselves.
         ServerError: What it sent are no classes.
     """
-    names = {output.name for output in wanted if output.classes}
+    names = {output.name for output in requested if output.classes}
     if not names:
         return outputs
     return {name: _classes(name, array, origin) if name in names else array for name, array in outputs.items()}
@@ -83,14 +83,14 @@ def _classes(name: str, array: Array, origin: Origin) -> Array:
             "ask for the output by its name alone, and sort it: outputs=[...]",
             origin,
         )
-    found = np.empty(array.size, object)
+    flat = np.empty(array.size, object)
     for place, item in enumerate(array.reshape(-1)):
         score, _, rest = item.decode(errors="replace").partition(":")
         index, _, label = rest.partition(":")
         try:
-            found[place] = Class(float(score), int(index), label)
+            flat[place] = Class(float(score), int(index), label)
         except ValueError as error:
             raise ServerError(f"output {name!r} has {item!r} for a class", "see the server's log", origin) from error
-    classes: Array = found.reshape(array.shape)
+    classes: Array = flat.reshape(array.shape)
     classes.flags.writeable = False
     return classes

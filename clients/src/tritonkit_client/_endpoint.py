@@ -60,9 +60,9 @@ class Endpoints:
     resolve: bool = False
 
     def __str__(self) -> str:
-        one = self.all[0]
+        first = self.all[0]
         hosts = ",".join(endpoint.authority for endpoint in self.all)
-        return f"{'dns+' if self.resolve else ''}{one.scheme}://{hosts}{one.path}"
+        return f"{'dns+' if self.resolve else ''}{first.scheme}://{hosts}{first.path}"
 
     @property
     def protocol(self) -> str:
@@ -105,12 +105,12 @@ def parse_endpoint(text: str) -> Endpoints:
             f"the endpoint {text!r} does not begin with grpc://, grpcs://, http://, https:// or dns:",
             f"write it like {_EXAMPLES}",
         )
-    found = tuple(_single(text, single, port) for single, port in zip(singles, ports, strict=True))
-    if len(set(found)) < len(found):
+    endpoints = tuple(_single(text, single, port) for single, port in zip(singles, ports, strict=True))
+    if len(set(endpoints)) < len(endpoints):
         raise InvalidEndpoint(f"the endpoint {text!r} names a server twice", "name each server once")
-    if resolve and len(found) > 1:
+    if resolve and len(endpoints) > 1:
         raise InvalidEndpoint(f"the endpoint {text!r} has several names", "give dns: one name, or list the servers")
-    return Endpoints(found, resolve)
+    return Endpoints(endpoints, resolve)
 
 
 def _without_dns(text: str) -> tuple[bool, str]:

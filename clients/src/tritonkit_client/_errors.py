@@ -325,11 +325,11 @@ def error_for(status: int | str, message: str, origin: Origin) -> TritonkitClien
         message: What the server, or the network, said.
         origin: The call.
     """
-    said = message.strip() or f"status {status}"
-    if origin.version and not origin.version.isdigit() and _applies(_NO_VERSION, status, said):
-        return InvalidInput(f"{origin.version!r} {_NO_VERSION.says}: {said}", _NO_VERSION.fix, origin)
+    text = message.strip() or f"status {status}"
+    if origin.version and not origin.version.isdigit() and _applies(_NO_VERSION, status, text):
+        return InvalidInput(f"{origin.version!r} {_NO_VERSION.says}: {text}", _NO_VERSION.fix, origin)
     row = next(row for row in _TABLE if _applies(row, status, message))
-    return row.error(f"{row.says}: {said}", row.fix, origin)
+    return row.error(f"{row.says}: {text}", row.fix, origin)
 
 
 def _applies(row: _Row, status: int | str, message: str) -> bool:

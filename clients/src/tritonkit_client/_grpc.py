@@ -25,7 +25,7 @@ _KEEPALIVE_TIMEOUT_MS = 10_000
 
 def options(endpoint: Endpoint, tls: TLS | None) -> list[tuple[str, Any]]:
     """The channel arguments, the same for both kinds of channel."""
-    found: list[tuple[str, Any]] = [
+    arguments: list[tuple[str, Any]] = [
         # grpcio refuses answers over 4 MB by default; -1 is no limit.
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", -1),
@@ -43,10 +43,10 @@ def options(endpoint: Endpoint, tls: TLS | None) -> list[tuple[str, Any]]:
     ]
     name = (tls.server_name if tls else "") or endpoint.name
     if name:
-        found.append(("grpc.default_authority", name))
+        arguments.append(("grpc.default_authority", name))
         if endpoint.tls:
-            found.append(("grpc.ssl_target_name_override", name))
-    return found
+            arguments.append(("grpc.ssl_target_name_override", name))
+    return arguments
 
 
 def channel_credentials(tls: TLS | None) -> Any:

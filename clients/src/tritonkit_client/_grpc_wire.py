@@ -276,10 +276,10 @@ def _limits(answer: Any) -> ModelLimits:
 
 def _as_dict(answer: Any) -> dict[str, Any]:
     """A message as Triton's HTTP side would write it."""
-    found: dict[str, Any] = json_format.MessageToDict(
+    entry: dict[str, Any] = json_format.MessageToDict(
         answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    return found
+    return entry
 
 
 def _statistics(answer: Any) -> tuple[ModelStatistics, ...]:

@@ -153,8 +153,8 @@ class HttpWire:
         message: dict[str, Any] = {
             "id": request.request_id,
             "inputs": [
-                {"name": one.name, "datatype": one.datatype, "shape": one.shape, "data": numbers}
-                for one, numbers in zip(request.inputs, data, strict=True)
+                {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape, "data": numbers}
+                for tensor, numbers in zip(request.inputs, data, strict=True)
             ],
             "outputs": [{"name": output.name} for output in request.outputs],
         }

@@ -150,8 +150,8 @@ class ModelStatistics:
         """
 
         def duration(of: str) -> Duration:
-            found = entry["inference_stats"][of]
-            return Duration(int(found["count"]), int(found["ns"]))
+            counter = entry["inference_stats"][of]
+            return Duration(int(counter["count"]), int(counter["ns"]))
 
         return cls(
             name=str(entry["name"]),

@@ -172,9 +172,9 @@ class Sequence:
         state = self._begun()
         inference = self._client._inference(self._model, inputs, arrays, self._version, outputs, request_id, parameters)
         operation = self._client._operations.infer(state.next(inference, end))
-        found: dict[str, Array] = self._client._run(operation, self._timeout if timeout is None else timeout)
+        results: dict[str, Array] = self._client._run(operation, self._timeout if timeout is None else timeout)
         state.done(inference, end)
-        return found
+        return results
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -60,7 +60,7 @@ class Operations:
     Args:
         wire: The protocol.
         endpoint: The servers, for error messages.
-        arena: SharedOperation memory for tensors; None: they travel with the requests.
+        arena: Shared memory for tensors; None: they travel with the requests.
         declared: What the caller says of models, by name: these are not looked at.
     """
 

@@ -86,15 +86,15 @@ class Credentials:
 
 
 def _merged(token: object, headers: object) -> dict[str, str]:
-    found: dict[str, str] = {}
+    merged: dict[str, str] = {}
     if headers is not None:
         if not isinstance(headers, Mapping):
             raise InvalidInput(f"headers are a {type(headers).__name__}", "give a mapping from name to value")
         for name, value in headers.items():
-            found[_checked_name(name)] = _checked(value, f"the value of header {name}")
+            merged[_checked_name(name)] = _checked(value, f"the value of header {name}")
     if token is not None:
-        found["authorization"] = f"Bearer {_checked(token, 'the token')}"
-    return found
+        merged["authorization"] = f"Bearer {_checked(token, 'the token')}"
+    return merged
 
 
 def checked_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:

@@ -68,11 +68,11 @@ def _encoded(metadata: ModelMetadata, values: Mapping[str, npt.ArrayLike], origi
     _check_names(metadata, values, origin)
     specs = metadata.inputs or [TensorSpec(name) for name in values]
     inputs = [_Input(_typed(spec, values[spec.name], origin), origin) for spec in specs if spec.name in values]
-    arrays = [one.array(values[one.spec.name]) for one in inputs]
+    arrays = [item.array(values[item.spec.name]) for item in inputs]
     if metadata.max_batch_size:
-        sizes = {one.spec.name: (*array.shape, 0)[0] for one, array in zip(inputs, arrays, strict=True)}
+        sizes = {item.spec.name: (*array.shape, 0)[0] for item, array in zip(inputs, arrays, strict=True)}
         _check_batch(metadata, sizes, origin)
-    return tuple(one.encode(array) for one, array in zip(inputs, arrays, strict=True))
+    return tuple(item.encode(array) for item, array in zip(inputs, arrays, strict=True))
 
 
 def check_outputs(metadata: ModelMetadata, outputs: Outputs | None, origin: Origin) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a blocking client does beside the calling thread: look after servers, look names up, race two attempts."""
+"""The threads of a blocking client beside the caller's: they check servers, look names up and race two attempts."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Perform = Callable[[Effect], Any]
 class Watch:
     """Drives `Engine.watch` in a thread, until it is told to stop.
 
-    It holds on to nothing of the client but its engine and its connections, so that a client that was
-    forgotten can be collected.
+    It refers to nothing of the client but its engine and its connections, so that a client that nobody refers to
+    can be collected.
     """
 
     def __init__(self, effects: Effects[None], perform: Perform) -> None:
@@ -31,7 +31,7 @@ class Watch:
         threading.Thread(target=self._run, name="tritonkit-client-watch", daemon=True).start()
 
     def wake(self) -> None:
-        """End the current pause: there is something to look at."""
+        """End the current pause: a server is due for a check."""
         self._wake.set()
 
     def stop(self) -> None:
@@ -61,18 +61,18 @@ class Watch:
 
 
 def resolve(effect: Resolve) -> list[str] | None:
-    """All addresses of a name. The system's resolver knows no deadline: it is left behind when ours has come."""
-    found: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
+    """All addresses of a name; None where it fails, or has no result in time: the system's resolver has no timeout."""
+    results: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
 
     def work() -> None:
         try:
-            found.put(addresses(effect.host, effect.port))
+            results.put(addresses(effect.host, effect.port))
         except (OSError, UnicodeError):
-            found.put(None)
+            results.put(None)
 
     threading.Thread(target=work, name="tritonkit-client-resolve", daemon=True).start()
     try:
-        return found.get(timeout=effect.timeout)
+        return results.get(timeout=effect.timeout)
     except queue.Empty:
         return None
 
