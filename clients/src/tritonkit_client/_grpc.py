@@ -1,4 +1,4 @@
-"""Sends calls over a grpcio channel, blocking; knows no message and raises no error of its own."""
+"""Sends requests over a grpcio channel, blocking; does not know what they mean and raises no error of its own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KEEPALIVE_TIMEOUT_MS = 10_000
 def options(endpoint: Endpoint, tls: TLS | None) -> list[tuple[str, Any]]:
     """The channel arguments, the same for both kinds of channel."""
     arguments: list[tuple[str, Any]] = [
-        # grpcio refuses answers over 4 MB by default; -1 is no limit.
+        # grpcio refuses responses over 4 MB by default; -1 is no limit.
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", -1),
         # A proxy named in the environment would swallow calls to servers inside the cluster; the HTTP side
@@ -60,25 +60,25 @@ def channel_credentials(tls: TLS | None) -> Any:
 
 
 def compression_of(name: str | None) -> Any:
-    """grpcio's name of a compression."""
+    """grpcio's constant for a compression."""
     return {None: None, "gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}[name]
 
 
 def metadata(request: Request, credentials: Mapping[str, str]) -> list[tuple[str, str]] | None:
-    """Headers as gRPC wants them."""
+    """A request's headers and credentials as gRPC metadata."""
     if not request.headers and not credentials:
         return None
     return [(name.lower(), value) for name, value in {**credentials, **request.headers}.items()]
 
 
 def failed_response(error: Any) -> Response:
-    """The response that a failed RPC is; the same for both kinds of channel."""
+    """The response of a failed RPC; the same for both kinds of channel."""
     trailing = {str(name): str(value) for name, value in error.trailing_metadata() or ()}
     return Response(error.code().name, message=error.details() or "", headers=trailing)
 
 
 def _watched(call: Any, watch: IdleWatch) -> Iterator[bytes]:
-    """The messages of a call that ends where the next one does not come in time."""
+    """The messages of an RPC, which ends where the next one does not come in time."""
     with watch:
         while True:
             with watch.waiting():
@@ -89,15 +89,15 @@ def _watched(call: Any, watch: IdleWatch) -> Iterator[bytes]:
 
 
 def check_cooperation() -> None:
-    """gRPC's core waits in C: in a process that gevent has patched, nothing else would run meanwhile.
+    """Refuse a gRPC that would stop all greenlets: its core waits in C.
 
     Raises:
-        NotSupported: gRPC does not know of gevent.
+        NotSupported: gevent has patched this process, and gRPC is not set up for it.
     """
     monkey = sys.modules.get("gevent.monkey")  # of whoever uses it; nothing here imports it
     if monkey is None or not monkey.is_module_patched("threading"):
         return
-    if not getattr(cygrpc, "g_gevent_activated", True):  # a release that does not say is left alone
+    if not getattr(cygrpc, "g_gevent_activated", True):  # a release without this name is let through
         raise NotSupported(
             "this process is patched by gevent, and gRPC is not: every call would stop all greenlets",
             "call grpc.experimental.gevent.init_gevent() after patching and before this, or use an http:// endpoint",
@@ -144,7 +144,7 @@ class GrpcTransport:
         return Response("OK", body=body)
 
     def stream(self, request: Request, credentials: Mapping[str, str]) -> Iterator[Response]:
-        """Send one message as a whole stream, and give what comes back; closing the iterator cancels the call.
+        """Send the one message of a stream, and yield the responses; closing the iterator cancels the call.
 
         gRPC's flow control holds the server back while nobody takes the next response.
         """

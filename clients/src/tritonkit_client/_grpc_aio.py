@@ -1,4 +1,4 @@
-"""Sends calls over a grpc.aio channel; knows no message and raises no error of its own."""
+"""Sends requests over a grpc.aio channel; does not know what they mean and raises no error of its own."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class GrpcAioTransport:
 
 
 def _is_cancelled() -> bool:
-    """Whether it is the task that is cancelled: a channel that is closed ends its calls with the same exception."""
+    """Whether the task is cancelled: a channel that is closed ends its calls with the same exception."""
     task = asyncio.current_task()
-    cancelling = getattr(task, "cancelling", None)  # of Python 3.11; before, nobody can tell
+    cancelling = getattr(task, "cancelling", None)  # new in Python 3.11; before, there is no way to know
     return cancelling is not None and cancelling() > 0

@@ -1,6 +1,6 @@
 """KServe v2 over HTTP without a connection, tensors in Triton's binary extension both ways.
 
-A request or an answer with tensors is a JSON header, whose length `Inference-Header-Content-Length` gives,
+A request or a response with tensors is a JSON header, whose length `Inference-Header-Content-Length` gives,
 and then each tensor's bytes in the order of the header.
 """
 
@@ -27,9 +27,9 @@ _HEADER_LENGTH = "Inference-Header-Content-Length"
 # The first release of KServe's own server that takes and gives tensors in binary: it does not list the extension
 # (https://github.com/kserve/kserve/pull/3685).
 _KSERVE_BINARY = (0, 14)
-# What is no output in an event of the generate extension.
+# The keys of an event of the generate extension that are not outputs.
 _RESERVED = ("id", "model_name", "model_version")
-# How much of an answer that is not Triton's an error message repeats.
+# How much of a body that is no JSON of Triton an error message repeats.
 _EXCERPT_CHARS = 200
 
 
@@ -109,7 +109,7 @@ class HttpWire:
 
     def regions(self, memory: Memory, origin: Origin) -> Call[tuple[str, ...]]:
         """See `Wire.regions`."""
-        read = _json_reader(lambda answer: tuple(region["name"] for region in answer), origin)
+        read = _json_reader(lambda message: tuple(region["name"] for region in message), origin)
         return _get(f"{self._shared(memory)}/status", "regions", read, origin)
 
     def infer(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
@@ -210,10 +210,10 @@ def _yes_or_no(origin: Origin) -> Callable[[Response], bool]:
 def _denied(body: bytes) -> bool:
     """Whether a health check's body says no: ``{"ready": false}`` or ``{"live": false}``; Triton's is empty."""
     try:
-        answer = json.loads(body) if body else {}
+        message = json.loads(body) if body else {}
     except (RecursionError, ValueError):
         return False
-    return isinstance(answer, dict) and False in (answer.get("ready"), answer.get("live"))
+    return isinstance(message, dict) and False in (message.get("ready"), message.get("live"))
 
 
 def _reader(parse: Callable[[Response], T], origin: Origin) -> Callable[[Response], T]:
@@ -237,7 +237,7 @@ def _json_reader(parse: Callable[[Any], T], origin: Origin) -> Callable[[Respons
 
 
 def _failure(response: Response) -> str:
-    """What a failed response says: the protocol's own sentence, or the beginning of whatever else is there."""
+    """The message of a failed response: the protocol's own, or the beginning of its body."""
     try:
         return str(json.loads(response.body)["error"])
     except (KeyError, RecursionError, TypeError, ValueError):
@@ -248,17 +248,17 @@ def _excerpt(body: bytes) -> str:
     return body[:_EXCERPT_CHARS].decode(errors="replace")
 
 
-def _metadata(answer: Mapping[str, Any]) -> ModelMetadata:
+def _metadata(message: Mapping[str, Any]) -> ModelMetadata:
     def specs(tensors: Any) -> tuple[TensorSpec, ...]:
         return tuple(TensorSpec.described(t["name"], t.get("datatype"), t.get("shape")) for t in tensors or ())
 
-    # The protocol lets a server leave out the versions; others leave out more. Only what has a name is a model.
+    # The protocol lets a server leave out the versions, and some leave out more. Only the name is required.
     return ModelMetadata(
-        answer["name"],
-        tuple(map(str, answer.get("versions") or ())),
-        answer.get("platform") or "",
-        specs(answer.get("inputs")),
-        specs(answer.get("outputs")),
+        message["name"],
+        tuple(map(str, message.get("versions") or ())),
+        message.get("platform") or "",
+        specs(message.get("inputs")),
+        specs(message.get("outputs")),
     )
 
 
@@ -269,9 +269,9 @@ def _has_null(data: Any) -> bool:
     return None in data or (isinstance(data[0], list) and any(map(_has_null, data)))
 
 
-def _extensions(answer: Mapping[str, Any]) -> tuple[str, ...]:
-    extensions = tuple(answer.get("extensions") or ())
-    if answer.get("name") == "kserve" and _release(answer.get("version")) >= _KSERVE_BINARY:
+def _extensions(message: Mapping[str, Any]) -> tuple[str, ...]:
+    extensions = tuple(message.get("extensions") or ())
+    if message.get("name") == "kserve" and _release(message.get("version")) >= _KSERVE_BINARY:
         extensions += (BINARY,)
     return extensions
 
@@ -280,21 +280,21 @@ def _release(version: object) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", str(version))[:2])
 
 
-def _limits(answer: Mapping[str, Any]) -> ModelLimits:
-    optional = frozenset(tensor["name"] for tensor in answer["input"] if tensor.get("optional"))
-    decoupled = bool(answer.get("model_transaction_policy", {}).get("decoupled"))
-    parameters = {name: str(value["string_value"]) for name, value in (answer.get("parameters") or {}).items()}
-    return ModelLimits(int(answer["max_batch_size"]), optional, decoupled, parameters)
+def _limits(message: Mapping[str, Any]) -> ModelLimits:
+    optional = frozenset(tensor["name"] for tensor in message["input"] if tensor.get("optional"))
+    decoupled = bool(message.get("model_transaction_policy", {}).get("decoupled"))
+    parameters = {name: str(value["string_value"]) for name, value in (message.get("parameters") or {}).items()}
+    return ModelLimits(int(message["max_batch_size"]), optional, decoupled, parameters)
 
 
-def _statistics(answer: Mapping[str, Any]) -> tuple[ModelStatistics, ...]:
-    return tuple(ModelStatistics.from_json(entry) for entry in answer["model_stats"])
+def _statistics(message: Mapping[str, Any]) -> tuple[ModelStatistics, ...]:
+    return tuple(ModelStatistics.from_json(entry) for entry in message["model_stats"])
 
 
-def _repository(answer: Any) -> tuple[RepositoryEntry, ...]:
+def _repository(message: Any) -> tuple[RepositoryEntry, ...]:
     return tuple(
         RepositoryEntry(model["name"], *(model.get(key) or "" for key in ("version", "state", "reason")))
-        for model in answer
+        for model in message
     )
 
 
@@ -334,7 +334,7 @@ def _nothing(_reply: Response) -> None:
 
 
 def _event(response: Response, origin: Origin) -> dict[str, Array]:
-    """The outputs of one event of a stream; its status was sent with the first one."""
+    """The outputs of one event of a stream; the status came with the first event."""
     event = json.loads(response.body)
     if "error" in event:
         raise error_in_stream(str(event["error"]), origin)
@@ -342,14 +342,14 @@ def _event(response: Response, origin: Origin) -> dict[str, Array]:
 
 
 def _untyped(value: Any) -> Array:
-    """The tensor in a value, or a flat list of values, whose type nobody says."""
+    """The tensor in a value, or in a flat list of values, without a declared type."""
     values = value if isinstance(value, list) else [value]
     datatype = BYTES if any(isinstance(item, str) for item in values) else None
     return np.asarray(values) if datatype is None else from_json(values, datatype, [len(values)])
 
 
 def _outputs(response: Response, request: InferRequest, origin: Origin) -> dict[str, Array]:
-    # Without the length the whole answer is the header: that is how Triton answers when there are no bytes to
+    # Without the length the whole body is the header: Triton omits it when there are no bytes to
     # send.
     offset = int(response.headers.get(_HEADER_LENGTH, len(response.body)))
     header = json.loads(response.body[:offset])

@@ -124,10 +124,10 @@ class Arena:
         self, wire: Wire, metadata: ModelMetadata, request: InferRequest, origin: Origin
     ) -> Operation[dict[str, Array]]:
         """One inference, through shared memory where that is possible and worth it."""
-        large = any(self._is_large(tensor) for tensor in request.inputs)
+        shareable = any(self._is_shareable(tensor) for tensor in request.inputs)
         key = (request.model, request.version, tuple(tensor.shape for tensor in request.inputs))
         sizes = {name: size for name, size in self._sizes.get(key, {}).items() if size >= self._settings.min_bytes}
-        if large or sizes:
+        if shareable or sizes:
             server = self._pick(request.model)
             if server not in self._cannot and _is_local(server):
                 try:
@@ -137,8 +137,8 @@ class Arena:
                 else:
                     if outputs is not None:
                         return self._note_sizes(key, outputs)
-        outputs = yield wire.infer(on_host(request), origin)
-        return self._note_sizes(key, outputs)
+        sent_outputs: dict[str, Array] = yield wire.infer(on_host(request), origin)
+        return self._note_sizes(key, sent_outputs)
 
     def closing(self, wire: Wire, servers: Sequence[Server]) -> Iterator[Operation[None]]:
         """Unregister every region on every server, and remove the segments."""
@@ -161,7 +161,7 @@ class Arena:
                 yield forget(server, names)
         self._segments.close(registered=set[str]().union(*self._known.values()))
 
-    def _is_large(self, tensor: Tensor) -> bool:
+    def _is_shareable(self, tensor: Tensor) -> bool:
         """Whether an input is worth shared memory."""
         return tensor.device is not None or len(tensor.data) >= self._settings.min_bytes
 
@@ -183,7 +183,7 @@ class Arena:
         """The inference through segments; None where it must travel with the request."""
         names = [output.name for output in request.outputs] or [spec.name for spec in metadata.outputs]
         use = _RequestSegments(
-            self._take({tensor.name: tensor.size for tensor in request.inputs if self._is_large(tensor)}),
+            self._take({tensor.name: tensor.size for tensor in request.inputs if self._is_shareable(tensor)}),
             self._take({name: sizes[name] for name in names if name in sizes}),
         )
         try:
