@@ -208,7 +208,7 @@ class AsyncClient(AsyncStreamingClient):
         if self._loop is None:
             self._loop = loop
             if self._endpoints.many:
-                self._watch = loop.create_task(self._look_after(), name="tritonkit-client-watch")
+                self._watch = loop.create_task(self._watch_servers(), name="tritonkit-client-watch")
         elif self._loop is not loop:
             raise ClientClosed(
                 "the client belongs to another event loop, that of its first call",
@@ -272,7 +272,7 @@ class AsyncClient(AsyncStreamingClient):
             for attempt in racing.values():
                 effect.done(attempt)
 
-    async def _look_after(self) -> None:
+    async def _watch_servers(self) -> None:
         """Drive `Engine.watch` until the client is closed."""
         wake = asyncio.Event()
         self._servers.on_change = wake.set

@@ -55,7 +55,7 @@ class Response:
 
     Attributes:
         status: An HTTP status code or the name of a gRPC status; `NO_CONNECTION`, `DEADLINE_EXCEEDED` or
-            `CLIENT_CLOSED` where no server said anything.
+            `CLIENT_CLOSED` where nothing came from a server.
         body: What the server sent; empty where it sent nothing.
         message: What is known about a failure outside the body.
         headers: HTTP's, whatever the case of their names; a failed call's trailing metadata over gRPC.

@@ -301,7 +301,7 @@ class Client(StreamingClient):
         """Drive an operation to its end."""
         effects = self._effects(operation, timeout, headers)
         if self._endpoints.many and self._watch is None:
-            self._look_after()
+            self._watch_servers()
         try:
             effect = next(effects)
             while True:
@@ -313,7 +313,7 @@ class Client(StreamingClient):
             # Whatever ended it (a key, say), the server's count of calls in flight is right again.
             effects.close()
 
-    def _look_after(self) -> None:
+    def _watch_servers(self) -> None:
         with self._starting:
             if self._watch is None:
                 self._watch = workers.Watch(self._engine.watch(), partial(_perform, self._credentials))

@@ -49,11 +49,11 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Endpoints:
-    """What one client is given.
+    """The servers of a client.
 
     Attributes:
-        all: The servers; where ``resolve``, the one name.
-        resolve: The name stands for all of its addresses, each of them a server.
+        all: The servers; where ``resolve`` is set, a single name.
+        resolve: Whether the name stands for all of its addresses, each of them a server.
     """
 
     all: tuple[Endpoint, ...]
@@ -82,7 +82,7 @@ def parse_endpoint(text: str) -> Endpoints:
     between them; ``dns:///name[:port]`` (gRPC) or any of the four behind ``dns+`` for all addresses of a name.
 
     Raises:
-        InvalidEndpoint: It is not one of these. The message never repeats a user name, a password or a query.
+        InvalidEndpoint: The text has none of these forms. The message repeats no user name, password or query.
     """
     if not isinstance(text, str):
         raise InvalidEndpoint(f"the endpoint is a {type(text).__name__}", f"give a string like {_EXAMPLES}")
@@ -132,5 +132,5 @@ def _single(text: str, parts: SplitResult, port: int | None) -> Endpoint:
 
 
 def addressed(named: Endpoint, address: str) -> Endpoint:
-    """One of the addresses of a name."""
+    """The endpoint of one address of a name."""
     return replace(named, host=address, name=named.host)

@@ -46,7 +46,7 @@ from ._servers import Server, Servers
 T = TypeVar("T")
 
 # How long a look at a server may take.
-_LOOK_TIMEOUT_S = 1.0
+_CHECK_TIMEOUT_S = 1.0
 # How often a name is looked up again: pods come and go in seconds, resolvers cache for about as long.
 _RESOLVE_S = 10.0
 
@@ -176,24 +176,24 @@ class Engine:
         while True:
             for server in self._servers.due():
                 call = self._wire.ready(Origin(server.name))
-                response = yield Attempt(server, build_request(call, _LOOK_TIMEOUT_S, {}))
-                self._note_look(server, call, response)
+                response = yield Attempt(server, build_request(call, _CHECK_TIMEOUT_S, {}))
+                self._note_check(server, call, response)
             if self._endpoints.resolve and resolve_at <= time.monotonic():
-                yield from self._resolve(_LOOK_TIMEOUT_S)
+                yield from self._resolve(_CHECK_TIMEOUT_S)
                 resolve_at = time.monotonic() + _RESOLVE_S
             pause = self._servers.pause_s()
             yield Pause(min(pause, max(0.0, resolve_at - time.monotonic())) if self._endpoints.resolve else pause)
 
-    def _note_look(self, server: Server, call: Call[bool], response: Response | None) -> None:
+    def _note_check(self, server: Server, call: Call[bool], response: Response | None) -> None:
         if response is None:  # nothing was sent: the server's state stays
-            self._servers.note_look(server, not server.out, server.silent)
+            self._servers.note_check(server, not server.out, server.silent)
             return
         try:
-            self._servers.note_look(server, bool(call.read(response)), silent=False)
+            self._servers.note_check(server, bool(call.read(response)), silent=False)
         except (NotSupported, Unauthenticated):  # it runs, but does not tell everybody whether it is ready
-            self._servers.note_look(server, ready=True)
+            self._servers.note_check(server, ready=True)
         except TritonkitClientError as error:
-            self._servers.note_look(server, ready=False, silent=isinstance(error, (ConnectionFailed, DeadlineExceeded)))
+            self._servers.note_check(server, ready=False, silent=isinstance(error, (ConnectionFailed, DeadlineExceeded)))
 
     def _resolve(self, timeout: float | None) -> Generator[Resolve, list[str] | None, None]:
         (named,) = self._endpoints.all
