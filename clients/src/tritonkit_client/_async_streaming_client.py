@@ -14,7 +14,7 @@ from ._base import BaseClient
 from ._calls import Operation, Outputs, Parameter
 from ._chat import Message
 from ._errors import Origin, TritonkitClientError
-from ._generation import Answer, Delta, Generation
+from ._generation import AnswerBuilder, Delta, Generation
 from ._security import checked_headers
 from ._streams import PreparedStream, Stream, prepare
 from ._tensors import Array
@@ -154,7 +154,7 @@ class AsyncStreamingClient(BaseClient):
         headers: Mapping[str, str] | None, idle_s: float | None,
     ) -> AsyncTextStream:  # fmt: skip
         inference = self._inference(model, None, {}, version, None, request_id)
-        answer = Answer()
+        answer = AnswerBuilder()
         operation = prepare_text(self._operations, inference, request, answer)
         return AsyncTextStream(_parts(self._responses(operation, timeout, headers, idle_s), answer), answer)
 
@@ -182,7 +182,7 @@ class AsyncStreamingClient(BaseClient):
             await asyncio.sleep(stream.wait_s)
 
 
-async def _parts(responses: AsyncGenerator[dict[str, Array], None], answer: Answer) -> AsyncGenerator[Delta, None]:
+async def _parts(responses: AsyncGenerator[dict[str, Array], None], answer: AnswerBuilder) -> AsyncGenerator[Delta, None]:
     async with contextlib.aclosing(responses):
         try:
             async for outputs in responses:

@@ -1,6 +1,6 @@
-"""The command ``tritonkit-client``: health, what models are, inference, language models.
+"""The command ``tritonkit-client``: health, metadata, inference, language models.
 
-Exits 0, 1 (a "no") or 2 (an error).
+Exits 0, 1 (not ready) or 2 (an error).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from ._tensors import Array
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; its exit status."""
+    """Run the command; returns its exit status."""
     options = _options(arguments)
     if options.verb == "completion":
         return _completion(options.shell)
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a server's words in a terminal that has other letters
+        sys.stdout.reconfigure(errors="backslashreplace")  # a server's text may not fit the terminal's encoding
     try:
         tls = TLS(options.ca, options.cert, options.key) if options.ca or options.cert or options.key else None
         token = os.environ.get("TRITONKIT_CLIENT_TOKEN")
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _VERBS[options.verb](client, options)
     except TritonkitClientError as error:
         say(f"error: {type(error).__name__}: {error}", sys.stderr)
-    except BrokenPipeError:  # `| head` has seen enough
+    except BrokenPipeError:  # `| head` has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # a file that cannot be read or written
@@ -172,7 +172,7 @@ def _models(client: Client, options: argparse.Namespace) -> int:
     entries = client.repository()
     lines = []
     for entry in entries:
-        reason = " ".join(entry.reason.split())  # one line a model, whatever the server says
+        reason = " ".join(entry.reason.split())  # a single line for each model
         lines.append(f"{entry.name}\t{entry.version or '-'}\t{entry.state or 'never loaded'}\t{reason}".rstrip())
     _show([asdict(entry) for entry in entries], options, "\n".join(lines))
     return 0
@@ -222,13 +222,13 @@ def _infer(client: Client, options: argparse.Namespace) -> int:
     if options.stream:
         for number, outputs in enumerate(client.stream(options.model, values, outputs=requested)):
             # Six digits, so that a list of the folders is in order.
-            _give(outputs, options, folder / f"{number:06d}" if folder else None)
+            _output(outputs, options, folder / f"{number:06d}" if folder else None)
         return 0
     if 0 < metadata.max_batch_size < _rows(values):
         outputs = client.infer_many(options.model, values, outputs=requested)
     else:
         outputs = client.infer(options.model, values, outputs=requested)
-    _give(outputs, options, folder)
+    _output(outputs, options, folder)
     return 0
 
 
@@ -236,8 +236,8 @@ def _rows(values: Mapping[str, Any]) -> int:
     return max((len(value) for value in values.values() if isinstance(value, (list, np.ndarray))), default=0)
 
 
-def _give(outputs: Mapping[str, Array], options: argparse.Namespace, folder: Path | None) -> None:
-    """Save outputs where that is wanted, and print them."""
+def _output(outputs: Mapping[str, Array], options: argparse.Namespace, folder: Path | None) -> None:
+    """Save outputs to a folder, if there is one, and print them."""
     if folder is not None:
         for remark in save(outputs, folder):
             say(f"note: {remark}", sys.stderr)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-# The datatype in OpenVINO Model Server's metadata where it does not know the tensor's, in a MediaPipe graph for example.
+# The datatype in OpenVINO Model Server's metadata of an unknown type, in a MediaPipe graph for example.
 _UNKNOWN_DATATYPE = "INVALID"
 _MOST_NAMED = 5  # models in one error
 

@@ -14,7 +14,7 @@ from ._base import BaseClient
 from ._calls import Operation, Outputs, Parameter
 from ._chat import Message
 from ._errors import Origin, TritonkitClientError
-from ._generation import Answer, Delta, Generation
+from ._generation import AnswerBuilder, Delta, Generation
 from ._security import checked_headers
 from ._streams import Stream, prepare
 from ._tensors import Array
@@ -194,7 +194,7 @@ class StreamingClient(BaseClient):
         headers: Mapping[str, str] | None, idle_s: float | None,
     ) -> TextStream:  # fmt: skip
         inference = self._inference(model, None, {}, version, None, request_id)
-        answer = Answer()
+        answer = AnswerBuilder()
         deadline = self._deadline(timeout)
         prepared = self._run(prepare_text(self._operations, inference, request, answer), timeout)
         stream = Stream(self._engine, prepared, deadline, checked_headers(headers), idle_s)
@@ -219,7 +219,7 @@ class StreamingClient(BaseClient):
             time.sleep(stream.wait_s)
 
 
-def _parts(responses: Generator[dict[str, Array], None, None], answer: Answer) -> Generator[Delta, None, None]:
+def _parts(responses: Generator[dict[str, Array], None, None], answer: AnswerBuilder) -> Generator[Delta, None, None]:
     with contextlib.closing(responses):
         try:
             for outputs in responses:
