@@ -36,7 +36,7 @@ class AsyncClient(AsyncStreamingClient):
     It belongs to the event loop of its first call. Cancelling a call gives its request up: over gRPC the server
     is told, over HTTP the connection is closed.
 
-    Takes what `BaseClient` says; ``token`` and ``headers`` may be coroutine functions here.
+    Takes the arguments of `BaseClient`; ``token`` and ``headers`` may be coroutine functions here.
 
     Example::
 
@@ -235,7 +235,7 @@ class AsyncClient(AsyncStreamingClient):
             effects.close()
 
     async def _perform(self, effect: Effect) -> Any:
-        """Do what the engine wants done, and wait for it."""
+        """Perform an effect, and wait for its end."""
         if isinstance(effect, Attempt):
             return await self._attempt(effect)
         if isinstance(effect, Pause):

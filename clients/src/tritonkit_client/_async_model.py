@@ -27,7 +27,7 @@ class AsyncModel:
     """A model as a callable; ``await client.model(...)`` makes it.
 
     Attributes:
-        name, version: Which one; an empty version is the one that the server chooses.
+        name, version: The model's; with an empty version the server chooses.
     """
 
     def __init__(self, client: AsyncClient, name: str, version: str, timeout: float | None) -> None:
@@ -140,7 +140,7 @@ class AsyncSequence:
 
     @property
     def id(self) -> int:
-        """What the server knows it by."""
+        """The sequence's id on the server."""
         return self._begun().id
 
     async def __aenter__(self) -> AsyncSequence:

@@ -1,4 +1,4 @@
-"""What the asynchronous client does with answers that come part by part; see `_streaming_client`."""
+"""The streams of the asynchronous client; see `_streaming_client`."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class AsyncStreamingClient(BaseClient):
         idle_timeout: float | None = None,
         **arrays: Any,
     ) -> AsyncTextStream | AsyncGenerator[dict[str, Array], None]:
-        """See `Client.stream`; with ``async for``. What does not fit the model shows at the first step."""
+        """See `Client.stream`; with ``async for``. An input that does not fit the model raises at the first step."""
         if isinstance(inputs, str) or (inputs is None and "messages" in arrays):
             origin = Origin(self._origin.endpoint, model)
             check_text_arguments(outputs, parameters, origin)

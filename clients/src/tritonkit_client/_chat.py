@@ -50,7 +50,7 @@ def chat_template(given: str | PathLike[str] | None, parameters: Mapping[str, st
     """The template to use.
 
     Args:
-        given: The caller's: a Hugging Face directory, a file with a template, or the template itself; None: the model's.
+        given: A Hugging Face directory, a file with a template, or the template itself; None: the model's own.
         parameters: Those of the model's configuration.
         origin: The call, for errors.
 

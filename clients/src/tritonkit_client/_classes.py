@@ -24,7 +24,7 @@ class Class:
     """One class of an output, as ``outputs={"logits": 5}`` asks for.
 
     Attributes:
-        score: Its number in the output. The server writes it as text with six digits after the point.
+        score: Its value in the output. The server writes it as text with six digits after the point.
         index: Its place in the output.
         label: Its line in the file that the model's configuration names as ``label_filename``; empty without one.
     """
@@ -38,17 +38,17 @@ class Class:
 
 
 def has_classes(datatype: str) -> bool:
-    """Whether outputs of a type can be had as classes."""
+    """Whether the server gives outputs of a type as classes."""
     return datatype in _TYPES
 
 
 def requested_outputs(
     metadata: ModelMetadata, outputs: Outputs, names: Sequence[str], origin: Origin
 ) -> tuple[RequestedOutput, ...]:
-    """The outputs of these names, as a request has them.
+    """The outputs of these names, for a request.
 
     Raises:
-        InvalidInput: Classes are wanted of a type that has none.
+        InvalidInput: Classes are requested of a type that has none.
     """
     if not isinstance(outputs, Mapping):
         return tuple(RequestedOutput(name) for name in names)
@@ -64,11 +64,11 @@ def requested_outputs(
 
 
 def classified(outputs: dict[str, Array], requested: tuple[RequestedOutput, ...], origin: Origin) -> dict[str, Array]:
-    """The outputs, with an object array of `Class` for each that was wanted as classes.
+    """The outputs, with an object array of `Class` for each that was requested as classes.
 
     Raises:
         NotSupported: The server sent the numbers themselves.
-        ServerError: What it sent are no classes.
+        ServerError: An element is not SCORE:INDEX or SCORE:INDEX:LABEL.
     """
     names = {output.name for output in requested if output.classes}
     if not names:

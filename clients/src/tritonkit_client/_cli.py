@@ -222,13 +222,13 @@ def _infer(client: Client, options: argparse.Namespace) -> int:
     if options.stream:
         for number, outputs in enumerate(client.stream(options.model, values, outputs=requested)):
             # Six digits, so that a list of the folders is in order.
-            _output(outputs, options, folder / f"{number:06d}" if folder else None)
+            _show_outputs(outputs, options, folder / f"{number:06d}" if folder else None)
         return 0
     if 0 < metadata.max_batch_size < _rows(values):
         outputs = client.infer_many(options.model, values, outputs=requested)
     else:
         outputs = client.infer(options.model, values, outputs=requested)
-    _output(outputs, options, folder)
+    _show_outputs(outputs, options, folder)
     return 0
 
 
@@ -236,7 +236,7 @@ def _rows(values: Mapping[str, Any]) -> int:
     return max((len(value) for value in values.values() if isinstance(value, (list, np.ndarray))), default=0)
 
 
-def _output(outputs: Mapping[str, Array], options: argparse.Namespace, folder: Path | None) -> None:
+def _show_outputs(outputs: Mapping[str, Array], options: argparse.Namespace, folder: Path | None) -> None:
     """Save outputs to a folder, if there is one, and print them."""
     if folder is not None:
         for remark in save(outputs, folder):

@@ -41,7 +41,7 @@ class Client(StreamingClient):
     Thread-safe: share one between threads. It connects at the first call, and again once a server is back. A
     process that forks makes a client on each side.
 
-    Takes what `BaseClient` says. Every method raises `ConnectionFailed` where nobody answers,
+    Takes the arguments of `BaseClient`. Every method raises `ConnectionFailed` where nobody answers,
     `DeadlineExceeded` after its timeout, `Unauthenticated` where the server wants other credentials, and
     `ClientClosed` after `close`.
 
@@ -212,8 +212,8 @@ class Client(StreamingClient):
         return Model(self, model, model_version, timeout)
 
     def metadata(self, model: str, *, model_version: str = "", timeout: float | None = None) -> ModelMetadata:
-        """What a model is: as the client's `models` declare it; else fetched once, again when the server or an input
-        contradicts it.
+        """A model's metadata: as the client's `models` declare it, or fetched once, and again when the server or an
+        input contradicts it.
 
         Raises:
             ModelNotFound: The server has no such model or version.
@@ -322,7 +322,7 @@ class Client(StreamingClient):
 
 
 def _perform(credentials: Credentials, effect: Effect) -> Any:
-    """Do what the engine wants done, and wait for it."""
+    """Perform an effect, and wait for its end."""
     if isinstance(effect, Attempt):
         return _attempt(credentials, effect)
     if isinstance(effect, Pause):
@@ -335,5 +335,6 @@ def _perform(credentials: Credentials, effect: Effect) -> Any:
 
 
 def _attempt(credentials: Credentials, effect: Attempt) -> Response:
-    response: Response = effect.server.transport.send(effect.request, NO_HEADERS if credentials.empty else credentials.now())
+    headers = NO_HEADERS if credentials.empty else credentials.now()
+    response: Response = effect.server.transport.send(effect.request, headers)
     return response

@@ -45,7 +45,7 @@ from ._servers import Server, Servers
 
 T = TypeVar("T")
 
-# How long a look at a server may take.
+# How long the check of a server may take.
 _CHECK_TIMEOUT_S = 1.0
 # How often a name is looked up again: pods come and go in seconds, resolvers cache for about as long.
 _RESOLVE_S = 10.0

@@ -176,7 +176,7 @@ class _Clock:
 
 
 class AsyncHttpTransport:
-    """The HTTP side of `_calls.AsyncTransport`: `HttpTransport` in threads, one for each call in flight, 128 at most."""
+    """The HTTP side of `_calls.AsyncTransport`: `HttpTransport` in threads, one for each request, 128 at most."""
 
     def __init__(self, endpoint: Endpoint, tls: TLS | None, compression: str | None) -> None:
         self._blocking = HttpTransport(endpoint, tls, compression)

@@ -1,4 +1,4 @@
-"""Large batches and many requests: cut to what a model takes, put together again in order. No I/O."""
+"""Cuts large batches and many samples into requests that a model takes, and joins the outputs in order. No I/O."""
 
 from __future__ import annotations
 

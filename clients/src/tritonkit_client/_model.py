@@ -28,7 +28,7 @@ class Model:
     """A model as a callable; `Client.model` makes it.
 
     Attributes:
-        name, version: Which one; an empty version is the one that the server chooses.
+        name, version: The model's; with an empty version the server chooses.
     """
 
     def __init__(self, client: Client, name: str, version: str, timeout: float | None) -> None:
@@ -144,7 +144,7 @@ class Sequence:
 
     @property
     def id(self) -> int:
-        """What the server knows it by."""
+        """The sequence's id on the server."""
         return self._begun().id
 
     def __enter__(self) -> Sequence:
@@ -182,7 +182,7 @@ class Sequence:
         last = self._begun().closing()
         if last is None:
             return
-        # An error on its way out is worth more than one about the end.
+        # An error that leaves the block must not be hidden by a failure to end the sequence.
         with contextlib.suppress(TritonkitClientError) if error else contextlib.nullcontext():
             self._client._run(self._client._operations.infer(last), self._timeout)
 

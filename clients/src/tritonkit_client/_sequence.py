@@ -12,11 +12,11 @@ from ._servers import Server
 
 
 class SequenceState:
-    """What the next request of a sequence must say.
+    """The state of a sequence: its id, its server and its last request.
 
     Args:
-        server: The one that keeps the sequence's state.
-        model, version: Which model.
+        server: The server that keeps the model's state.
+        model, version: The model.
     """
 
     def __init__(self, server: Server, model: str, version: str) -> None:
@@ -34,7 +34,7 @@ class SequenceState:
         )
 
     def next(self, inference: Inference, end: bool) -> Inference:
-        """The request with its place in the sequence.
+        """The inference with its place in the sequence.
 
         Raises:
             InvalidInput: The sequence has ended.
@@ -45,14 +45,14 @@ class SequenceState:
         return replace(inference, parameters={**inference.parameters, **placed}, server=self._server, idempotent=False)
 
     def done(self, inference: Inference, end: bool) -> None:
-        """Note that the server took a request: one that it did not take leaves the sequence where it was."""
+        """Note that the server took a request; a refused request leaves the sequence as it was."""
         self._last = inference
         self.ended = end
 
     def closing(self) -> Inference | None:
-        """The request that ends a sequence whose last one did not: its last inputs again. None: nothing to end.
+        """The request that ends a sequence: its last inputs again; None where nothing is left to end.
 
-        Triton has no other way to end one: the flag travels with an inference.
+        Triton has no other way to end a sequence: the flag travels with an inference.
         """
         if self._last is None or self.ended:
             return None

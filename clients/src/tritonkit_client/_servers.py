@@ -46,7 +46,7 @@ class Server:
 
 
 class Servers:
-    """The set of servers; each request goes to the one with the fewest calls in flight, in turn where several have the fewest.
+    """The set of servers; an attempt goes to the server with the fewest in flight, in turn among equals.
 
     Thread-safe.
 
@@ -150,7 +150,8 @@ class Servers:
         responsive = [server for server in servers if not server.silent]
         candidates = untried or able or available or responsive or [min(servers, key=lambda server: server.check_at)]
         turn = next(self._turns)
-        return min((candidates[(turn + i) % len(candidates)] for i in range(len(candidates))), key=lambda server: server.in_flight)
+        count = len(candidates)
+        return min((candidates[(turn + i) % count] for i in range(count)), key=lambda server: server.in_flight)
 
     def _put_out(self, server: Server, silent: bool = True) -> None:
         if len(self._all) < 2:
