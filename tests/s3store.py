@@ -25,7 +25,7 @@ class Bucket:
     def objects(self, prefix: str = "") -> dict[str, int]:
         """Names and sizes."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
-        return {one["Key"]: one["Size"] for page in pages for one in page.get("Contents", [])}
+        return {entry["Key"]: entry["Size"] for page in pages for entry in page.get("Contents", [])}
 
     def get(self, key: str) -> bytes:
         """An object's content."""

@@ -60,8 +60,8 @@ def admin(server: TritonServer) -> Iterator[InferenceServerClient]:
 
 @pytest.fixture(params=["grpc", "http"])
 def url(request: pytest.FixtureRequest, server: TritonServer) -> str:
-    found: str = server.grpc_url if request.param == "grpc" else server.http_url
-    return found
+    address: str = server.grpc_url if request.param == "grpc" else server.http_url
+    return address
 
 
 @pytest.fixture(params=["sync", "async"])

@@ -37,7 +37,7 @@ def test_an_argument_of_the_wrong_kind_is_named(
     with pytest.raises(InvalidInput, match=words) as caught:
         client.infer(*arguments, **named, **PAIR)
     assert caught.value.fix
-    assert [one.in_flight for one in client._servers.all] == [0]
+    assert [server.in_flight for server in client._servers.all] == [0]
 
 
 def test_names_of_outputs_may_come_from_a_generator(client: Client) -> None:

@@ -114,8 +114,8 @@ def test_a_server_that_never_accepts_costs_no_more_than_the_timeout(
 def test_addresses_that_swallow_connections_cost_one_timeout_together(monkeypatch: pytest.MonkeyPatch) -> None:
     with ExitStack() as stack:
         addresses = [full_listener(stack) for _ in range(3)]
-        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
-        monkeypatch.setattr(socket, "getaddrinfo", Mock(return_value=found))
+        entries = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+        monkeypatch.setattr(socket, "getaddrinfo", Mock(return_value=entries))
         with Client("http://many.test", timeout=TIMEOUT_S) as client, deadline_kept():
             client.ready()
 

@@ -36,16 +36,16 @@ def test_the_example_in_the_documentation_is_python() -> None:
 
 
 def example() -> str:
-    (found,) = re.findall(r"^```python gpu\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    return str(found)
+    (code,) = re.findall(r"^```python gpu\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    return str(code)
 
 
 @pytest.fixture
 def torch() -> Any:
-    found = pytest.importorskip("torch")
-    if not found.cuda.is_available():
+    module = pytest.importorskip("torch")
+    if not module.cuda.is_available():
         pytest.skip("PyTorch here is not built for CUDA")
-    return found
+    return module
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def shared(make: Connect) -> Client:
 @pytest.fixture
 def never_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """Copying an array from the GPU is an error."""
-    monkeypatch.delattr(cuda, "_fetched")
+    monkeypatch.delattr(cuda, "_copy_to_host")
 
 
 @pytest.fixture

@@ -42,8 +42,8 @@ def test_inputs_that_nobody_declares_are_sent_as_they_are(client: Client) -> Non
 def test_the_command_takes_the_type_of_an_input_that_nobody_declares(
     url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = ["in_a:FP32=[[1.5, -2]]", 'in_b:BYTES=["text"]']
-    assert main(["infer", url, "undeclared", *said, "--json"]) == 0
+    inputs = ["in_a:FP32=[[1.5, -2]]", 'in_b:BYTES=["text"]']
+    assert main(["infer", url, "undeclared", *inputs, "--json"]) == 0
     outputs = json.loads(capsys.readouterr().out)
     assert (outputs["out_a"], outputs["out_b"]) == ([[1.5, -2.0]], ["text"])
     for wrong, words in (

@@ -100,9 +100,9 @@ def test_the_configuration_is_the_servers(client: Client) -> None:
 
 
 def test_the_repository_says_what_is_ready(client: Client) -> None:
-    found = {entry.name: entry for entry in client.repository()}
-    assert found["arithmetic"].state == "READY"
-    assert found["arithmetic"].version == "1"
+    entries = {entry.name: entry for entry in client.repository()}
+    assert entries["arithmetic"].state == "READY"
+    assert entries["arithmetic"].version == "1"
 
 
 @pytest.fixture

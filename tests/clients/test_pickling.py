@@ -37,14 +37,14 @@ def test_a_client_that_was_pickled_works_elsewhere(url: str) -> None:
     with Client(url, timeout=7, retry=Retry(attempts=5), token=token, headers={"x-team": "a"}) as client:
         client.infer("labelled", x=X)
         model = client.model("labelled")
-        for made in (
+        for copied in (
             pickle.loads(pickle.dumps(client)),
             copy.deepcopy(client),
             cloudpickle.loads(cloudpickle.dumps(client)),
         ):
-            assert repr(made) == repr(client)
-            with made:
-                np.testing.assert_array_equal(made.infer("labelled", x=X)["y"], X)
+            assert repr(copied) == repr(client)
+            with copied:
+                np.testing.assert_array_equal(copied.infer("labelled", x=X)["y"], X)
         again = pickle.loads(pickle.dumps(model))
         np.testing.assert_array_equal(again(x=X)["y"], X)
         again._client.close()
@@ -54,8 +54,8 @@ def test_an_asynchronous_client_does_too(url: str) -> None:
     async def main() -> None:
         async with AsyncClient(url, shared_memory=SharedMemory(), hedge=Hedge()) as client:
             await client.infer("labelled", x=X)
-            async with pickle.loads(pickle.dumps(client)) as made:
-                np.testing.assert_array_equal((await made.infer("labelled", x=X))["y"], X)
+            async with pickle.loads(pickle.dumps(client)) as copied:
+                np.testing.assert_array_equal((await copied.infer("labelled", x=X))["y"], X)
 
     asyncio.run(main())
 

@@ -189,11 +189,11 @@ def seen(client: Client, **how: Any) -> dict[str, str]:
 
 
 def test_tokens_and_headers_arrive_and_are_made_anew_for_each_request(url: str, connect: Connect) -> None:
-    made: list[int] = []
+    calls: list[int] = []
 
     def token() -> str:
-        made.append(1)
-        return f"token-{len(made)}"
+        calls.append(1)
+        return f"token-{len(calls)}"
 
     client = connect(url, token=token, headers={"x-team": "vision"})
     first = seen(client)
@@ -246,9 +246,9 @@ def test_headers_of_a_call_are_looked_at_too(url: str, connect: Connect, headers
 
 def test_a_header_of_a_call_replaces_the_clients(url: str, connect: Connect) -> None:
     client = connect(url, token="everyday", headers={"X-Team": "vision"})
-    found = seen(client, headers={"Authorization": "Bearer special", "x-team": "speech"})
-    assert {found["authorization"], found["x-team"]} == {"Bearer special", "speech"}
-    assert "everyday" not in str(found)
+    arrived = seen(client, headers={"Authorization": "Bearer special", "x-team": "speech"})
+    assert {arrived["authorization"], arrived["x-team"]} == {"Bearer special", "speech"}
+    assert "everyday" not in str(arrived)
 
 
 def test_files_that_do_not_fit_are_refused_at_once(papers: Papers) -> None:

@@ -33,10 +33,10 @@ def shared(noting: Connect) -> Client:
 
 @pytest.fixture(params=["system", pytest.param("cuda", marks=gpu)])
 def memory(request: pytest.FixtureRequest) -> str:
-    found: str = request.param
-    if found == "cuda":
+    kind: str = request.param
+    if kind == "cuda":
         needs_the_extra()
-    return found
+    return kind
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_what_a_late_server_may_still_write_is_not_used_again(shared: Client, op
     assert arena is not None
     assert len(arena._segments._waiting) == 2
     quarantined = {segment.name for _, segment in arena._segments._waiting}
-    assert quarantined.isdisjoint(one.name for free in arena._segments._free.values() for one in free)
+    assert quarantined.isdisjoint(segment.name for free in arena._segments._free.values() for segment in free)
     operations.clear()
     client.close()
     assert "unregister" not in operations  # nor is it taken from under the server
@@ -168,7 +168,7 @@ def test_what_a_killed_process_leaves_is_removed_by_the_next(server: TritonServe
     client.infer("identity", in_UINT8=BIG)
     assert not files() & left
     origin: Any = client._origin
-    known = client._flows.wire.regions("system", origin)
+    known = client._operations.wire.regions("system", origin)
 
     def ask() -> Any:
         return (yield known)

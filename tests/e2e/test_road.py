@@ -31,8 +31,8 @@ def client(request: pytest.FixtureRequest, server: TritonServer) -> Iterator[Cli
 def test_served_outputs_equal_in_process_onnxruntime_bit_for_bit(
     name: str, size: int, client: Client, zoo_repository: Path, root: Path
 ) -> None:
-    wanted = recipe.load(root / f"build/recipes/{name}.yaml")
-    rows = [samples.resized(row, wanted, wanted.sizes("opt")) for row in samples.load(wanted, size)]
+    zoo_recipe = recipe.load(root / f"build/recipes/{name}.yaml")
+    rows = [samples.resized(row, zoo_recipe, zoo_recipe.sizes("opt")) for row in samples.load(zoo_recipe, size)]
     inputs = samples.batch(rows, size)
     expected = graph.Session(zoo_repository / name / "1/model.onnx", threads=1).run(inputs)
     served = client.infer(name, inputs)
