@@ -56,9 +56,7 @@ def test_numbers_are_written_out_and_a_batch_is_added(url: str, capsys: pytest.C
     code, out, _ = run(capsys, "infer", url, "arithmetic", "left=[1, 2, 3]", "right=[[1, 1, 1.5]]")
     assert code == 0
     assert out.splitlines()[0] == "sum [1, 3] float32: [2.0, 3.0, 4.5]"
-    code, out, _ = run(
-        capsys, "infer", url, "arithmetic", "left=[1,2,3]", "right=[1,1,1]", "--output", "sum", "--json"
-    )
+    code, out, _ = run(capsys, "infer", url, "arithmetic", "left=[1,2,3]", "right=[1,1,1]", "--output", "sum", "--json")
     assert json.loads(out) == {"sum": [[2.0, 3.0, 4.0]]}
     _, again, _ = run(capsys, "infer", "--json", url, "arithmetic", "left=[1,2,3]", "--output", "sum", "right=[1,1,1]")
     assert again == out

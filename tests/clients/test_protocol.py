@@ -14,9 +14,9 @@ from tritonclient.grpc import service_pb2
 from tritonkit_client import InvalidInput, ModelMetadata, ModelNotReady, NotSupported, ServerError, TensorSpec
 from tritonkit_client._calls import BINARY, InferRequest, Response, SharedOperation
 from tritonkit_client._errors import Origin
-from tritonkit_client._operations import Inference, Operations
 from tritonkit_client._grpc_wire import GrpcWire
 from tritonkit_client._http_wire import HttpWire
+from tritonkit_client._operations import Inference, Operations
 
 ORIGIN = Origin("http://models:8000", "m", "r1")
 REQUEST = InferRequest("m", "", "r1", (), ())
@@ -194,7 +194,9 @@ ANSWER = Response(200, b'{"outputs": [{"name": "y", "datatype": "FP32", "shape":
 NOT_FOUND = Response(404, b'{"detail": "Not Found"}')
 
 
-@pytest.mark.parametrize("refusal", [NOT_FOUND, Response(400, b'{"error": "Invalid request URL"}'), Response(405, b"{}")])
+@pytest.mark.parametrize(
+    "refusal", [NOT_FOUND, Response(400, b'{"error": "Invalid request URL"}'), Response(405, b"{}")]
+)
 def test_a_server_needs_neither_configurations_nor_metadata_of_its_own(refusal: Response) -> None:
     driver = OperationDriver()
     calls, outputs = driver.calls(

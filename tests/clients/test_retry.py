@@ -30,8 +30,8 @@ from tritonkit_client._endpoint import parse_endpoint
 from tritonkit_client._engine import Engine
 from tritonkit_client._errors import DEADLINE_EXCEEDED, NO_CONNECTION, Origin
 from tritonkit_client._events import Hooks
-from tritonkit_client._operations import Operations
 from tritonkit_client._http_wire import HttpWire
+from tritonkit_client._operations import Operations
 from tritonkit_client._retry import Budget, pushback_s
 from tritonkit_client._servers import Servers
 
@@ -300,7 +300,7 @@ def test_hedging_races_inferences_only_and_only_after_the_usual_time() -> None:
 
 
 def test_the_server_is_told_what_is_left_of_the_deadline(client: Client) -> None:
-    def told(timeout: float) -> Any:
+    def timeout_us(timeout: float) -> Any:
         return json.loads(client.infer("inspect", x=[1.0], timeout=timeout)["seen"][0])["timeout_us"]
 
     timeout_us(5)

@@ -176,7 +176,7 @@ class Pair:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     repository = tmp_path_factory.mktemp("pair")
     write_models(repository, "arithmetic", "sum")
-    servers = Pair(repository)
+    two = Pair(repository)
     yield two
     for server in two.servers:
         server.stop()

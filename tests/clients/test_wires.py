@@ -10,7 +10,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from tritonkit_client import ConnectionFailed, InvalidInput, ServerError
-from tritonkit_client._calls import InferRequest, Response, Tensor, RequestedOutput
+from tritonkit_client._calls import InferRequest, RequestedOutput, Response, Tensor
 from tritonkit_client._errors import NO_CONNECTION, Origin
 from tritonkit_client._grpc_wire import GrpcWire
 from tritonkit_client._http_wire import HttpWire

@@ -15,14 +15,27 @@ from . import _many as many
 from ._async_model import AsyncModel, AsyncSequence
 from ._async_streaming_client import AsyncStreamingClient
 from ._base import checked_in_flight, checked_outputs
-from ._calls import NO_HEADERS, Attempt, Effect, Operation, Effects, Outputs, Parameter, Pause, Race, Response, Resolve, Wait
+from ._calls import (
+    NO_HEADERS,
+    Attempt,
+    Effect,
+    Effects,
+    Operation,
+    Outputs,
+    Parameter,
+    Pause,
+    Race,
+    Resolve,
+    Response,
+    Wait,
+)
 from ._endpoint import Endpoint
 from ._errors import ClientClosed, Origin
 from ._events import logger
-from ._operations import Inference
 from ._grpc_aio import GrpcAioTransport
 from ._http import AsyncHttpTransport
 from ._metadata import ModelMetadata, ModelStatistics, RepositoryEntry
+from ._operations import Inference
 from ._security import TLS
 from ._tensors import Array
 

@@ -159,7 +159,11 @@ class AsyncStreamingClient(BaseClient):
         return AsyncTextStream(_parts(self._responses(operation, timeout, headers, idle_s), answer), answer)
 
     async def _responses(
-        self, operation: Operation[PreparedStream], timeout: float | None, headers: Mapping[str, str] | None, idle_s: float | None
+        self,
+        operation: Operation[PreparedStream],
+        timeout: float | None,
+        headers: Mapping[str, str] | None,
+        idle_s: float | None,
     ) -> AsyncGenerator[dict[str, Array], None]:
         deadline = self._deadline(timeout)
         prepared = await self._run(operation, timeout)
@@ -182,7 +186,9 @@ class AsyncStreamingClient(BaseClient):
             await asyncio.sleep(stream.wait_s)
 
 
-async def _parts(responses: AsyncGenerator[dict[str, Array], None], answer: AnswerBuilder) -> AsyncGenerator[Delta, None]:
+async def _parts(
+    responses: AsyncGenerator[dict[str, Array], None], answer: AnswerBuilder
+) -> AsyncGenerator[Delta, None]:
     async with contextlib.aclosing(responses):
         try:
             async for outputs in responses:

@@ -11,16 +11,16 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ._calls import NO_PARAMETERS, Deadline, Operation, Effects, Outputs, Parameter
+from ._calls import NO_PARAMETERS, Deadline, Effects, Operation, Outputs, Parameter
 from ._endpoint import Endpoint, parse_endpoint
 from ._engine import Engine
 from ._errors import NO_CONNECTION, ClientClosed, InvalidInput, Origin, error_for
 from ._events import EventHooks, Hooks
-from ._operations import Inference, Operations
 from ._grpc_wire import GrpcWire
 from ._hedging import Hedge
 from ._http_wire import HttpWire
 from ._metadata import ModelMetadata
+from ._operations import Inference, Operations
 from ._pickling import check_picklable, remade
 from ._retry import Retry
 from ._security import TLS, Credentials, Headers, Token, checked_headers

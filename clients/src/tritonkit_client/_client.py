@@ -19,15 +19,15 @@ import numpy.typing as npt
 from . import _many as many
 from . import _workers as workers
 from ._base import checked_in_flight, checked_outputs
-from ._calls import NO_HEADERS, Attempt, Effect, Operation, Outputs, Parameter, Pause, Response, Resolve, Wait
+from ._calls import NO_HEADERS, Attempt, Effect, Operation, Outputs, Parameter, Pause, Resolve, Response, Wait
 from ._endpoint import Endpoint
 from ._errors import Origin
-from ._operations import Inference
 from ._grpc import GrpcTransport
 from ._http import HttpTransport
 from ._metadata import ModelMetadata, ModelStatistics, RepositoryEntry
 from ._model import Model
 from ._model import Sequence as ModelSequence
+from ._operations import Inference
 from ._security import TLS, Credentials
 from ._streaming_client import StreamingClient
 from ._tensors import Array

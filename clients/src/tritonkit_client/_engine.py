@@ -15,13 +15,13 @@ from ._calls import (
     Call,
     Deadline,
     Effect,
-    Operation,
     Effects,
-    Request,
+    Operation,
     Pause,
     Race,
-    Response,
+    Request,
     Resolve,
+    Response,
     SharedOperation,
     Wait,
     Wire,
@@ -193,7 +193,9 @@ class Engine:
         except (NotSupported, Unauthenticated):  # it runs, but does not tell everybody whether it is ready
             self._servers.note_check(server, ready=True)
         except TritonkitClientError as error:
-            self._servers.note_check(server, ready=False, silent=isinstance(error, (ConnectionFailed, DeadlineExceeded)))
+            self._servers.note_check(
+                server, ready=False, silent=isinstance(error, (ConnectionFailed, DeadlineExceeded))
+            )
 
     def _resolve(self, timeout: float | None) -> Generator[Resolve, list[str] | None, None]:
         (named,) = self._endpoints.all
@@ -223,7 +225,7 @@ class Engine:
     ) -> RequestEvent:
         """Tell listeners that an attempt is about to be sent; the attempt sends the event's headers."""
         if not self._hooks.any:
-            return _NO_EVENT if not headers else replace(_UNTOLD, headers=dict(headers))
+            return _NO_EVENT if not headers else replace(_NO_EVENT, headers=dict(headers))
         origin = call.origin
         event = RequestEvent(server.name, call.operation, origin.model, origin.request_id, len(tried), dict(headers))
         Hooks.tell(self._hooks.request, event)

@@ -160,7 +160,13 @@ class GrpcTransport:
                 yield Response("OK", body=message)
         except grpc.RpcError as error:
             expired = watch is not None and watch.expired
-            yield closed_response() if self._closed else idle_response(request.idle_s) if expired else failed_response(error)
+            yield (
+                closed_response()
+                if self._closed
+                else idle_response(request.idle_s)
+                if expired
+                else failed_response(error)
+            )
         finally:
             call.cancel()
 

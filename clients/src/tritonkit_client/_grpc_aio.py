@@ -31,9 +31,7 @@ class GrpcAioTransport:
         if rpc is None:
             rpc = self._rpcs[request.target] = self._open().unary_unary(request.target)
         try:
-            body = await rpc(
-                b"".join(request.body), timeout=request.timeout, metadata=metadata(request, credentials)
-            )
+            body = await rpc(b"".join(request.body), timeout=request.timeout, metadata=metadata(request, credentials))
         except grpc.RpcError as error:
             return closed_response() if self._closed else failed_response(error)
         except asyncio.CancelledError:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from ._calls import BINARY, Call, InferRequest, Memory, Parameter, Region, Response, Tensor, RequestedOutput
+from ._calls import BINARY, Call, InferRequest, Memory, Parameter, Region, RequestedOutput, Response, Tensor
 from ._errors import InvalidInput, Origin, ServerError, error_for, error_in_stream
 from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry, TensorSpec
 from ._tensors import BYTES, Array, Buffer, decode, from_json, to_json
@@ -145,7 +145,9 @@ class HttpWire:
             return (header, *raw), headers
 
         target = f"{self._model(request.version, origin)}/infer"
-        return Call(target, _reader(lambda response: _outputs(response, request, origin), origin), origin, "infer", encode)
+        return Call(
+            target, _reader(lambda response: _outputs(response, request, origin), origin), origin, "infer", encode
+        )
 
     def _infer_plain(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
         """The inference with its tensors as JSON, for a server without the binary extension."""
@@ -163,7 +165,9 @@ class HttpWire:
         if request.parameters:
             message["parameters"] = dict(request.parameters)
         target = f"{self._model(request.version, origin)}/infer"
-        return _post(target, "infer", message, _reader(lambda response: _outputs(response, request, origin), origin), origin)
+        return _post(
+            target, "infer", message, _reader(lambda response: _outputs(response, request, origin), origin), origin
+        )
 
     def stream(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
         """See `Wire.stream`: Triton's ``generate`` extension, in which tensors are flat lists and say no shape."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from ._calls import BINARY, Call, Operation, InferRequest, Outputs, Parameter, SharedOperation, Wire, no_parameters
+from ._calls import BINARY, Call, InferRequest, Operation, Outputs, Parameter, SharedOperation, Wire, no_parameters
 from ._classes import classified, requested_outputs
 from ._cuda import on_host
 from ._errors import (
@@ -207,7 +207,9 @@ class Operations:
             inputs=inputs,
             outputs=()
             if inference.outputs is None
-            else requested_outputs(metadata, inference.outputs, check_outputs(metadata, inference.outputs, origin), origin),
+            else requested_outputs(
+                metadata, inference.outputs, check_outputs(metadata, inference.outputs, origin), origin
+            ),
             parameters=inference.parameters,
             plain=bool(self._plain),
         )

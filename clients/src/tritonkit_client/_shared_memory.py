@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from ._calls import Call, Operation, InferRequest, Memory, Tensor, RequestedOutput, Wire
+from ._calls import Call, InferRequest, Memory, Operation, RequestedOutput, Tensor, Wire
 from ._cuda import CudaSegment, Gpu, on_host
 from ._errors import (
     ConnectionFailed,

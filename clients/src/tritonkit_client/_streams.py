@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ._calls import Attempt, Call, Deadline, Operation, InferRequest, Response
+from ._calls import Attempt, Call, Deadline, InferRequest, Operation, Response
 from ._classes import classified
 from ._engine import Engine, build_request
 from ._errors import NotSupported, TritonkitClientError

@@ -96,7 +96,9 @@ def text_request(
     return TextRequest(prompt, messages, tools, chat_template, chat_template_kwargs, values)
 
 
-def prepare_text(operations: Operations, inference: Inference, request: TextRequest, answer: AnswerBuilder) -> Operation[PreparedStream]:
+def prepare_text(
+    operations: Operations, inference: Inference, request: TextRequest, answer: AnswerBuilder
+) -> Operation[PreparedStream]:
     """Render the prompt, check and encode it, and begin the answer.
 
     Raises:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ._calls import Attempt, Effect, Effects, Pause, Race, Response, Resolve
+from ._calls import Attempt, Effect, Effects, Pause, Race, Resolve, Response
 from ._events import logger
 from ._interrupt import Interrupt
 from ._sockets import addresses
