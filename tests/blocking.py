@@ -1,4 +1,4 @@
-"""`AsyncClient` in the clothes of `Client`, so that one suite runs on both: an event loop in a thread of its own."""
+"""`AsyncClient` with the interface of `Client`, so that a suite runs on both: an event loop in a thread of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tritonkit_client import AsyncClient, AsyncTextStream, Client, Delta
 
 
 class Loop:
-    """An event loop that runs in a thread; the one for all blocking clients of a test run."""
+    """An event loop that runs in a thread, for all blocking clients of a test run."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -32,7 +32,7 @@ def shared_loop() -> Loop:
 
 
 class Blocking:
-    """Every method of an object, waited for."""
+    """An object whose asynchronous methods block."""
 
     def __init__(self, wrapped: Any) -> None:
         self._wrapped = wrapped
@@ -58,7 +58,7 @@ class Blocking:
     def _waiting(self, method: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
             async def work() -> Any:
-                # Called inside the loop, as a program would; what is not awaited is no I/O.
+                # Called inside the loop, as a program would; a result without await involves no I/O.
                 result = method(*args, **kwargs)
                 return await result if inspect.isawaitable(result) else result
 

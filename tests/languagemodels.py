@@ -1,4 +1,4 @@
-"""Hugging Face directories of random tiny language models, whole and broken, and what PEFT writes beside one."""
+"""Hugging Face directories of random tiny language models, whole and broken, and adapters as PEFT writes them."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def save_adapter(
 
 
 def shard(directory: Path) -> None:
-    """Split the one file of weights in two, with an index."""
+    """Split the file of weights in two, with an index."""
     from safetensors.torch import load_file
     from safetensors.torch import save_file as save_torch
 

@@ -1,4 +1,4 @@
-"""What the tests of publishing see of a bucket, through Amazon's own client."""
+"""A bucket as the tests of publishing see it, through Amazon's own client."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ KEYS = {
     "AWS_ACCESS_KEY_ID": "right",
     "AWS_SECRET_ACCESS_KEY": "right",
     "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_EC2_METADATA_DISABLED": "true",  # nobody asks the network who we are
+    "AWS_EC2_METADATA_DISABLED": "true",  # no call to the metadata service for credentials
 }
 
 

@@ -1,4 +1,4 @@
-"""Arguments that are not what they should be: the same word about each, whichever client and protocol."""
+"""Wrong arguments: every client and protocol refuses them with the same message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only the asynchronous client can do wrong: cancellation, loops, what is left behind."""
+"""The asynchronous client alone: cancellation, event loops, and that nothing is left behind."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ def test_an_interrupted_command_ends_quietly(server: TritonServer, tmp_path: Pat
 
 
 @pytest.mark.parametrize("verb", ["health", "models", "metadata", "config", "stats", "infer", "generate", "completion"])
-def test_every_verb_has_examples_that_it_understands_and_those_without_inputs_run(
+def test_every_verbs_examples_are_understood_and_run(
     verb: str, server: TritonServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser, verbs = _parser()

@@ -1,4 +1,4 @@
-"""A client that is closed while it works: who waits is told, and nothing is mistaken for something else."""
+"""A client that is closed during its calls: each of them raises ClientClosed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_call_whose_client_is_closed_by_another_thread_says_so(server: TritonS
 
 
 def test_a_task_whose_client_is_closed_is_not_cancelled_but_told(server: TritonServer) -> None:
-    """grpc.aio ends the calls of a closed channel as if their tasks were cancelled: a `TaskGroup` would believe it."""
+    """grpc.aio ends the calls of a closed channel as if their tasks were cancelled: a `TaskGroup` would swallow it."""
 
     async def main() -> None:
         client = AsyncClient(server.grpc_url, timeout=10)

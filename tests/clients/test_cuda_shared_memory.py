@@ -1,4 +1,4 @@
-"""Tensors through the memory of a GPU, on one: that the server can use too, with PyTorch and CuPy for arrays on it."""
+"""Tensors through the memory of a GPU that client and server share, with arrays of PyTorch and CuPy."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_large_arrays_of_the_host_go_through_it_and_come_back_bit_for_bit(
         out = shared.infer("identity", in_UINT8=array, in_BYTES=[[b"small"]])
         np.testing.assert_array_equal(out["out_UINT8"], array)
         assert out["out_BYTES"].tolist() == [[b"small"]]
-    # One segment for the input and one for the output, which is free again as soon as it was read.
+    # A segment for the input, and one for the output, which is free again once it was read.
     assert operations.count("register") == len(regions() - before) == 2
     shared.close()
     assert regions() == before
@@ -160,7 +160,7 @@ def test_a_gpu_with_no_memory_left_leaves_tensors_with_their_requests(make: Conn
 
 
 @gpu
-def test_what_a_late_server_may_still_write_is_neither_used_again_nor_freed(
+def test_a_segment_of_a_late_server_is_neither_reused_nor_freed(
     shared: Client, operations: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     big = np.full((1, 400_000), 0.4, np.float32)

@@ -112,7 +112,7 @@ def test_an_error_does_not_wait_for_what_is_still_in_flight(server: TritonServer
             client.infer_many("sleep3", ({"timeout": [[seconds]]} for seconds in (-1.0, 1.5, 1.5)))
         assert time.monotonic() - started < 1.4
         (target,) = client._servers.all
-        wait_for(lambda: not target.in_flight)  # the next test wants the model for itself
+        wait_for(lambda: not target.in_flight)  # the next test needs the model alone
 
 
 def wait_for(holds: Callable[[], bool]) -> None:

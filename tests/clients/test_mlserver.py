@@ -1,4 +1,4 @@
-"""Where MLServer's KServe v2 differs from Triton's, and what the client makes of that; the rest is test_contract.py."""
+"""How MLServer's KServe v2 differs from Triton's, and how the client copes; the rest is test_contract.py."""
 
 from __future__ import annotations
 

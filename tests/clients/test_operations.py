@@ -21,14 +21,14 @@ REFUSED = InvalidInput("the server refused the request")
 
 @pytest.fixture
 def operations() -> Operations:
-    """Operations that remember model `m` as one with an input of three numbers."""
+    """Operations whose cache has model `m`, with an input of three numbers."""
     known = Operations(HttpWire(), "http://models:8000")
     assert drive(known.metadata("m", ""), THREE, LIMITS) == (["m", "config"], THREE)
     return known
 
 
 def drive(operation: Operation[Any], *answers: Any) -> tuple[list[str], Any]:
-    """Answer an operation's calls in turn; the last part of each call's path, and its result or error."""
+    """Answer an operation's calls in turn; returns the last part of each call's path, and the result or error."""
     paths = []
     step: Iterator[Any] = iter(answers)
     try:

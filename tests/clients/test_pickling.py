@@ -1,4 +1,4 @@
-"""Clients that go to other processes, as Dask and Spark send them."""
+"""Clients that are pickled for other processes, as Dask and Spark do."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_pickled_is_named(server: TritonServer, tmp_path: Path) -
             pickle.dumps(track)
     with pytest.raises(ClientClosed):
         pickle.dumps(client)
-    with Client(server.grpc_url, token=lambda: "secret") as client:  # cloudpickle's to take
+    with Client(server.grpc_url, token=lambda: "secret") as client:  # only cloudpickle can pickle it
         assert cloudpickle.loads(cloudpickle.dumps(client))._credentials.now() == {"authorization": "Bearer secret"}
     (tmp_path / "ca.pem").touch()
     with Client("grpcs://127.0.0.1:1", tls=TLS(ca=tmp_path / "ca.pem")) as client:

@@ -1,4 +1,4 @@
-"""KServe v2 as servers that are not run here may speak it: what may be left out, and the typed form of tensors."""
+"""KServe v2 as other servers may speak it: fields that may be left out, and the typed form of tensors."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def inline_shared(operation: Any) -> Any:
 
 
 class OperationDriver:
-    """An operation over HTTP, answered by hand: the calls that it makes, and its result or error."""
+    """Operations over HTTP whose calls the test answers: returns the calls, and the result or error."""
 
     def __init__(self, models: dict[str, ModelMetadata] | None = None) -> None:
         self.operations = Operations(HttpWire(), "http://models:8000", None, models or {})
@@ -211,17 +211,17 @@ def test_a_declared_model_needs_no_other_answer_than_its_own() -> None:
     calls, outputs = driver.calls(driver.operations.infer(driver.inference), Response(401, b""), ANSWER)
     assert (calls, outputs["y"].tolist()) == (["extensions", "infer"], [2])
     calls, error = driver.calls(driver.operations.infer(driver.inference), Response(400, b'{"error": "no"}'))
-    assert (calls, type(error)) == (["infer"], InvalidInput)  # nothing to look up again
+    assert (calls, type(error)) == (["infer"], InvalidInput)  # no metadata to fetch again
 
 
-def test_a_server_without_metadata_is_said_to_be_with_the_way_on() -> None:
+def test_a_server_without_metadata_is_an_error_with_a_fix() -> None:
     driver = OperationDriver()
     calls, error = driver.calls(driver.operations.infer(driver.inference), NOT_FOUND)
     assert calls == ["metadata"]
     assert "models=[ModelMetadata('m')]" in error.fix
 
 
-def test_a_server_that_is_not_ready_says_no_in_any_words() -> None:
+def test_any_message_of_a_server_that_is_not_ready_means_false() -> None:
     driver = OperationDriver()
     for response in (
         Response(503, b'{"error": "Server is not ready."}'),

@@ -1,4 +1,4 @@
-"""When a call is sent again: the policy by hand, without a network, and then over one."""
+"""When a call is sent again: the policy without a network, and then with real servers."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ FULL = Response(503, b'{"error": "Exceeds maximum queue size"}')
 UNLOADED = Response(503, b'{"error": "Request for unknown model: \'m\' version 1 is not at ready state"}')
 BROKEN = Response(500, b'{"error": "boom"}')
 DENIED = Response(401)
-# What a gateway says while the server behind it is restarted.
+# A gateway's response while the server behind it is restarted.
 GATEWAY = Response(502, b"<h1>502 Bad Gateway</h1>")
 REQUEST = InferRequest("m", "", "r", (), ())
 
 
 class ScriptedEngine:
-    """An engine whose network is a list of responses; it notes whom it asked and how long it waited."""
+    """An engine whose network is a list of responses; it notes the hosts that it tried and how long it waited."""
 
     def __init__(self, endpoint: str = "http://a", retry: Retry | None = None, **options: Any) -> None:
         endpoints = parse_endpoint(endpoint)
@@ -154,7 +154,7 @@ def test_an_outage_costs_no_more_retries_than_the_budget() -> None:
         attempts += error.attempts
     assert attempts == 10 + 3
     assert scripted.fail(REFUSED).attempts == 1
-    for _ in range(2):  # two successes regain one retry
+    for _ in range(2):  # two successes restore a retry
         scripted.run(OK)
     assert scripted.fail(REFUSED, REFUSED).attempts == 2
 
@@ -173,7 +173,7 @@ def test_another_server_is_asked_at_once() -> None:
     assert scripted.waited == []
 
 
-def test_a_model_that_one_server_does_not_have_ready_is_asked_of_the_others_for_a_while() -> None:
+def test_a_model_not_ready_on_a_server_is_requested_from_the_others() -> None:
     scripted = ScriptedEngine("http://a,b")
     scripted.run(UNLOADED, OK)
     missing = scripted.hosts[0]
@@ -181,16 +181,16 @@ def test_a_model_that_one_server_does_not_have_ready_is_asked_of_the_others_for_
         scripted.run(OK)
     assert missing not in scripted.hosts[1:]
     assert not any(server.out for server in scripted.servers.all)
-    assert ScriptedEngine("http://a").run(UNLOADED) is False  # what a ModelNotReady means to `model_ready`
+    assert ScriptedEngine("http://a").run(UNLOADED) is False  # the result of `model_ready` for a ModelNotReady
 
 
-def test_a_refused_credential_is_worth_one_more_attempt_where_it_is_made_anew() -> None:
+def test_a_refused_credential_is_made_anew_for_one_more_attempt() -> None:
     assert ScriptedEngine(refreshes=True).run(DENIED, OK) is True
     error = ScriptedEngine(refreshes=True).fail(DENIED, DENIED)
     assert (type(error), error.attempts) == (Unauthenticated, 2)
 
 
-def test_a_stream_that_has_begun_is_not_begun_again_for_a_refused_credential() -> None:
+def test_a_begun_stream_is_not_repeated_for_a_refused_credential() -> None:
     scripted = ScriptedEngine(refreshes=True)
     call = HttpWire().infer(REQUEST, Origin("http://a", "m"))
     servers = [scripted.servers.all[0]]
@@ -228,7 +228,7 @@ def test_what_the_server_asks_for_is_kept() -> None:
     assert scripted.waited == [2.0]
     assert scripted.fail(Response(503, headers={"grpc-retry-pushback-ms": "-1"})).attempts == 1
     assert scripted.fail(Response(503, headers={"Retry-After": "2"}), timeout=1).attempts == 1
-    # A server that asks for time is given it, also where there is another one.
+    # A server that asks for a wait gets it, also where there is another server.
     scripted = ScriptedEngine("http://a,b", retry=Retry(base_s=0))
     scripted.run(Response(503, headers={"Retry-After": "2"}), OK)
     assert scripted.waited == [2.0]
@@ -265,7 +265,7 @@ def test_each_event_is_told_and_a_listener_that_fails_disturbs_nobody(caplog: py
         Hooks({"respond": []})
 
 
-def test_a_call_given_up_is_told_as_that() -> None:
+def test_a_cancelled_call_is_announced_as_cancelled() -> None:
     seen: list[Any] = []
     scripted = ScriptedEngine(hooks={"response": [seen.append]})
     effects = scripted.engine.operate(scripted.operations.model_ready("m", ""), Deadline(1), {})
@@ -277,7 +277,7 @@ def test_a_call_given_up_is_told_as_that() -> None:
 
 def test_hedging_races_inferences_only_and_only_after_the_usual_time() -> None:
     scripted = ScriptedEngine("http://a,b", hedge=Hedge(percentile=50, at_least_s=0.001))
-    assert scripted.run(OK) is True  # a question about readiness is not raced
+    assert scripted.run(OK) is True  # a call for readiness is not raced
 
     def infer() -> Race:
         call = HttpWire().infer(REQUEST, Origin("", "m", "r"))
@@ -309,7 +309,7 @@ def test_the_server_is_told_what_is_left_of_the_deadline(client: Client) -> None
 
 
 def test_a_full_queue_empties_while_the_client_waits(server: TritonServer, connect: Connect) -> None:
-    """Six at once on a queue of one: without retries most are refused, with them all are served."""
+    """Six calls at once on a queue of one request: without retries most are refused, with them all are served."""
     client = connect(server.grpc_url, retry=Retry(attempts=200, base_s=0.05, cap_s=0.1, budget=1000), timeout=20)
     outs = client.infer_many("queue", [{"timeout": [[0.05]]}] * 6)
     np.testing.assert_allclose([out["slept"][0, 0] for out in outs], 0.05)

@@ -1,4 +1,4 @@
-"""Several servers behind one client: who is asked, who is out, who comes back. By hand, and with real ones."""
+"""Several servers of a client: which gets a call, which are out, when they return. Without and with real servers."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_changed_set_keeps_the_connections_of_those_that_stay(three: Servers) 
 
 
 class Pair:
-    """Two real servers on the same models, each of which can be killed and started again on its ports."""
+    """Two real servers of the same models; each can be killed, and started again on its ports."""
 
     def __init__(self, repository: Path) -> None:
         self.repository = repository
@@ -184,7 +184,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 @contextmanager
 def load(client: Client, callers: int = 2) -> Iterator[list[BaseException]]:
-    """Ask all the time; the errors, which there shall be none of."""
+    """Call all the time; yields the errors, which should be none."""
     over = threading.Event()
     errors: list[BaseException] = []
 
@@ -238,7 +238,7 @@ def both(endpoints: list[str]) -> bool:
 
 @contextmanager
 def all_kinds(pair: Pair) -> Iterator[tuple[list[Client], list[list[BaseException]]]]:
-    """A client of each kind over each protocol, and what went wrong with each under load."""
+    """A client of each kind over each protocol, and the errors of each under load."""
     with ExitStack() as stack:
         clients = [
             stack.enter_context(kind(pair.url(protocol), timeout=5))
@@ -252,7 +252,7 @@ def wait_for_all(clients: list[Client], number: int, out: bool) -> None:
     wait_until(lambda: all(client._servers.all[number].out is out for client in clients))
 
 
-def test_a_killed_server_costs_no_request_and_comes_back_when_it_is_restarted(pair: Pair) -> None:
+def test_a_killed_server_costs_no_request_and_returns_once_restarted(pair: Pair) -> None:
     with all_kinds(pair) as (clients, errors):
         time.sleep(0.3)
         pair.kill(0)

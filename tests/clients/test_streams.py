@@ -141,7 +141,7 @@ def test_the_beginning_of_a_stream_is_tried_again_and_told(server: TritonServer,
     hooks = {"response": [events.append]}
     dead = "127.0.0.1:1"
     client = connect(f"grpc://{dead},{server.grpc_url.removeprefix('grpc://')}", event_hooks=hooks, timeout=10)
-    client._servers.all[1].in_flight = 1  # so that the dead one is asked first
+    client._servers.all[1].in_flight = 1  # so that the dead one is tried first
     client.metadata("count")
     client._servers.all[0].out = False
     events.clear()
@@ -167,7 +167,7 @@ def test_a_sequence_keeps_its_state_and_ends_with_its_block(client: Client) -> N
         with pytest.raises(InvalidInput, match="has ended"):
             second(x=[[1.0]])
     with client.sequence("sum") as third:
-        # The first one ended too, with its last inputs once more: no other sequence is open.
+        # The first sequence ended too, with its last inputs once more: no other is open.
         assert third(x=[[1.0]])["state"][0][4] == 1
 
 

@@ -50,7 +50,7 @@ def test_what_a_caller_gets_has_the_type_that_it_has(server: TritonServer) -> No
         batch = model.many({"left": ONE, "right": ONE})
         many = model.many(samples())
         with closing(client.stream("writer", prompt="one two")) as responses:
-            words: list[Outputs] = list(responses)  # to its end: Triton 24.10 may not survive a late cancellation
+            words: list[Outputs] = list(responses)  # to its end: Triton 24.10 may crash on a late cancellation
         assert (batch["sum"].shape, len(many), words[0]["word"][0]) == ((1, 3), 2, b"one")
     assert len(operations) == len(took) > 0
     both = [opentelemetry.hooks(), prometheus.hooks()]

@@ -1,4 +1,4 @@
-"""What looks after several servers beside the calls: what it survives, and when it ends."""
+"""The task that checks several servers beside the calls: it survives failures, and ends with the client."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Token:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_servers_are_looked_at_again_after_their_credentials_could_not_be_made(
+def test_servers_are_checked_again_after_a_failure_of_credentials(
     protocol: str, server: TritonServer, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     monkeypatch.setattr("tritonkit_client._servers._CHECK_S", 0.05)
@@ -52,7 +52,7 @@ def test_servers_are_looked_at_again_after_their_credentials_could_not_be_made(
     there, _ = client._servers.all
     token.away = True
     wait_until(lambda: "RuntimeError" in caplog.text)
-    assert not there.out  # nothing was learned about it
+    assert not there.out  # the check told nothing about it
     assert "tokens" not in caplog.text
     with pytest.raises(RuntimeError):
         client.live()
@@ -62,7 +62,7 @@ def test_servers_are_looked_at_again_after_their_credentials_could_not_be_made(
     wait_until(lambda: not there.out)
 
 
-def test_the_servers_of_a_forgotten_client_are_not_looked_at_any_more(server: TritonServer) -> None:
+def test_the_servers_of_a_collected_client_are_not_checked_any_more(server: TritonServer) -> None:
     client = Client(f"{server.http_url},127.0.0.1:1", timeout=5)
     assert client.ready()
     watching = client._watch

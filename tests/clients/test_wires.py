@@ -1,4 +1,4 @@
-"""What the two wires make of a request and of an answer, without a server."""
+"""The two wires' requests and responses, without a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo and the load test, run as `make` runs them, on a short leash."""
+"""The demo and the load test, run as `make` runs them, for a short time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shipped models, all the way: served by the real Triton, they say what the graphs and the modules say."""
+"""The shipped models, served by the real Triton, have the outputs of their graphs and modules."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_sentences_of_one_meaning_are_nearest_and_vectors_have_unit_length(clien
 
 
 def test_embeddings_are_those_of_sentence_transformers(client: Client) -> None:
-    """An implementation that is not ours, with its own tokenizer, pooling and normalisation."""
+    """Compared with another implementation, with its own tokenizer, pooling and normalisation."""
     import warnings
 
     with warnings.catch_warnings():
