@@ -1,4 +1,4 @@
-"""What every room's tests share: one home for artifacts and the server, and the zoo's models built once."""
+"""Fixtures of all tests: a common home for artifacts and the server, and the zoo's models, built once."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pytest
 
 from tritonkit.server import runtime
 
-os.environ.pop("COLUMNS", None)  # a width that consoles would keep from their import on
+os.environ.pop("COLUMNS", None)  # consoles would keep this width from their import on
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # on by default on Linux since onnxruntime 1.29
 
 ROOT = Path(__file__).parents[1]
 
-# Several processes share the suite's files. These folders stay whole, as their files share what is dear to set up.
+# Several processes share the suite's files. These folders stay whole, as their files share an expensive setup.
 _WHOLE = ("build/lint", "build/engines", "build/precision", "build/publishing")
-# What takes longest begins first, so that no process is left with it at the end.
+# The longest begin first, so that no process is left with one of them at the end.
 _LONG = (
     "build/lint", "build/precision", "helm/test_deploy.py", "loadtests/test_compare.py", "build/test_rebuild.py",
     "build/test_export.py", "e2e/test_loadtests.py", "e2e/test_variants.py", "build/publishing",
@@ -28,7 +28,7 @@ _LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Bring tests into the order in which they begin."""
+    """Sort the tests in the order in which they begin."""
     places = {group: place for place, group in enumerate(_LONG)}
     items.sort(key=lambda item: places.get(_group(item.nodeid), len(places)))
 
@@ -64,7 +64,7 @@ def installed_server() -> runtime.Runtime:
 
 @pytest.fixture(scope="session")
 def zoo_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every shipped recipe in fp32 for the CPU, which answers to the digit; artifacts come from the user's store."""
+    """Every shipped recipe in fp32 for the CPU, which is exact; artifacts come from the user's store."""
     from tritonkit import pipeline
 
     return _built_once(tmp_path_factory, "zoo", pipeline.Options(precisions=("fp32",)))
