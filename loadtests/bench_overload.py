@@ -27,8 +27,8 @@ from load.plan import Plan
 from rich.console import Console
 from rich.table import Table
 from tuning import limit
-from tuning.asking import Asker
 from tuning.cores import Cores, divide
+from tuning.probing import Asker
 
 from tritonkit import atomic, pipeline, progress
 from tritonkit.cli.arguments import Parser

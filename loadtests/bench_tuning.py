@@ -23,14 +23,14 @@ from reporting.tuning_result import Ratio
 from rich.console import Console
 from rich.table import Table
 from tuning import comparison, tuner
-from tuning.asking import bounds
 from tuning.comparison import Measured
 from tuning.cores import divide
 from tuning.limit import Probe
-from tuning.rig import Rig, built
+from tuning.probing import bounds
 from tuning.search import Outcome, Search
 from tuning.space import Settings, Space
 from tuning.trial import timed
+from tuning.trial_server import TrialServer, built
 from tuning.tuner import Effort
 
 from tritonkit import atomic, progress, recipe
@@ -114,7 +114,7 @@ class Bench:
         try:
             effort = self.size.effort
             plan = Plan(duration_s=effort.probe_s, warm_up_s=effort.warm_up_s)
-            self.rig = Rig(self.built, self.slo, plan, self.cores).__enter__()
+            self.server = TrialServer(self.built, self.slo, plan, self.cores).__enter__()
         except BaseException:
             self._building.__exit__(None, None, None)
             raise
@@ -125,17 +125,17 @@ class Bench:
 
     def __exit__(self, *_: object) -> None:
         self._task.__exit__(None, None, None)
-        self.rig.__exit__()
+        self.server.__exit__()
         self._building.__exit__(None, None, None)
 
     def against_defaults(self) -> dict[str, Any]:
         """Search; then the winner beside both defaults, in fresh rounds: those that chose it flatter it."""
         effort = self.size.effort
         search = self._search("search", tuner.all_settings(self.built, self.cores, self.references))
-        tuner.search_for(self.rig, search, effort.probe_s, lambda: len(search.trials) < self.size.trials, self.say)
+        tuner.search_for(self.server, search, effort.probe_s, lambda: len(search.trials) < self.size.trials, self.say)
 
         def final() -> list[Measured]:
-            return [tuner.final(self.rig, search, self.references, effort, self.say).winner]
+            return [tuner.final(self.server, search, self.references, effort, self.say).winner]
 
         (winner,) = self._kept("final", len(search.trials), final)
         default = self.references.default
@@ -164,8 +164,8 @@ class Bench:
             return sum(trial.outcome.probes for trial in search.trials)
 
         effort = self.size.effort
-        tuner.search_for(self.rig, search, effort.probe_s, lambda: used() < allowed - tuner.CHOOSING_RUNS, self.say)
-        finalists = self._kept("chosen", [runs, used()], lambda: tuner.choose(self.rig, search, self.say))
+        tuner.search_for(self.server, search, effort.probe_s, lambda: used() < allowed - tuner.CHOOSING_RUNS, self.say)
+        finalists = self._kept("chosen", [runs, used()], lambda: tuner.choose(self.server, search, self.say))
         winner = finalists[0]
         spent = used() + sum(finalist.runs for finalist in finalists)
         best = max(grid, key=lambda settings: grid[settings].estimate or 0.0)
@@ -197,17 +197,17 @@ class Bench:
                 continue
             self.say(f"grid, {number} of {len(every)}: {settings}")
             start = self.built.accurate[settings.precision] or tuner.FIRST_RATE
-            grid[settings] = timed(self.rig.configure, self.rig.ask, settings, None, start)
+            grid[settings] = timed(self.server.configure, self.server.ask, settings, None, start)
             rows.append([settings.as_json(), asdict(grid[settings])])
             self._write(path, identity, rows)
         return grid
 
     def _rounds(self, name: str, guesses: dict[Settings, float]) -> dict[Settings, Measured]:
         def ask(rate: float) -> Probe:
-            return self.rig.ask(rate, self.size.effort.final_s)
+            return self.server.ask(rate, self.size.effort.final_s)
 
         def measure() -> list[Measured]:
-            measured = comparison.rounds(self.rig.configure, ask, guesses, self.size.rounds, self.say)
+            measured = comparison.rounds(self.server.configure, ask, guesses, self.size.rounds, self.say)
             return list(measured.values())
 
         configurations = [settings.as_json() for settings in guesses]

@@ -25,12 +25,12 @@ from load import target as targets
 from load.generator import Generator
 from load.plan import AS_SAMPLED, Plan
 from load.result import Result
-from reporting import loadpage, words
+from reporting import loadpage, verdict_text
 from rich.console import Console
 from tuning import limit
-from tuning.asking import Asker, at_least, bounds, point, seconds
 from tuning.cores import divide
 from tuning.limit import Capacity, Probe, finite
+from tuning.probing import Asker, at_least, bounds, point, seconds
 
 from tritonkit import atomic, progress
 from tritonkit.cli.arguments import Parser
@@ -161,11 +161,11 @@ def lines(estimate: Capacity, result: Result) -> list[str]:
         ),
         f"{name}: {'at least ' * estimate.at_least}{estimate.rate:.1f} requests/s at {bounds(slo) if slo else ''} "
         f"(95 % interval {estimate.low:.1f} {_upwards(estimate.high)})",
-        f"  met in {words.times_met(estimate.confirmed)} of {result.load.duration_s:g} s at that rate, "
+        f"  met in {verdict_text.times_met(estimate.confirmed)} of {result.load.duration_s:g} s at that rate, "
         f"p50 {_ms(at_rate.p50_ms)}, p99 {_ms(at_rate.p99_ms)} in the last of them",
         "  the interval is where nine of ten such runs meet the SLO: a logistic curve through all "
         f"{len(estimate.points)}",
-        *([f"  {few}"] if (few := words.few_at_capacity(result, estimate.limit)) else []),
+        *([f"  {few}"] if (few := verdict_text.few_at_capacity(result, estimate.limit)) else []),
         *(["  interrupted: it may be higher"] if estimate.interrupted else []),
         *([f"  the generator {late}"] if (late := result.environment.get("generator")) else []),
     ]

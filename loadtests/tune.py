@@ -25,11 +25,11 @@ from reporting.tuning_result import TuningResult
 from rich.console import Console
 from rich.table import Table
 from tuning import losses, outcome, tuner, writeback
-from tuning.asking import at_least, bounds, seconds
 from tuning.cores import Cores, divide
-from tuning.rig import Built, Rig, built
+from tuning.probing import at_least, bounds, seconds
 from tuning.search import Search
 from tuning.space import Settings
+from tuning.trial_server import Built, TrialServer, built
 from tuning.tuner import Effort, Final
 
 from tritonkit import atomic, progress
@@ -172,7 +172,7 @@ def _run_search(
         lengths=job.plan.lengths,
     )  # fmt: skip
     try:
-        with Rig(build, job.slo, plan, cores) as rig:
+        with TrialServer(build, job.slo, plan, cores) as trial_server:
             search_end = time.monotonic() + job.effort.search_s(max(end - time.monotonic(), 0.0))
 
             def more() -> bool:
@@ -181,11 +181,11 @@ def _run_search(
 
             try:
                 needed = {references.current, references.default}
-                tuner.search_for(rig, search, job.effort.probe_s, more, say, search_end, needed)
-                return tuner.final(rig, search, references, job.effort, say, end)
+                tuner.search_for(trial_server, search, job.effort.probe_s, more, say, search_end, needed)
+                return tuner.final(trial_server, search, references, job.effort, say, end)
             finally:
-                late_at += rig.late_at
-                lost += rig.lost
+                late_at += trial_server.late_at
+                lost += trial_server.lost
     except KeyboardInterrupt:
         if not search.trials:
             raise

@@ -13,10 +13,10 @@ from deploying.environment import Environment
 from deploying.environment import repository as folder
 from tritonkit import cli, progress
 from tritonkit.errors import InputError, TritonkitError
-from tritonkit.publishing import contents, keeping, manifest, places, refusals
-from tritonkit.publishing.meter import Meter, human
+from tritonkit.publishing import contents, errors, locations, manifest, version_history
+from tritonkit.publishing.destination import THREADS, Destination
 from tritonkit.publishing.publish import facts
-from tritonkit.publishing.shelf import THREADS, Shelf
+from tritonkit.publishing.transfer_progress import Meter, human
 from tritonkit.repository import lint
 
 _MOST_ERRORS = 5
@@ -36,7 +36,7 @@ class Models:
     text: str
     values: dict[str, Any]
     version: str = ""
-    place: places.Place | None = None
+    place: locations.Place | None = None
 
 
 def find(environment: Environment, project: Path) -> Models:
@@ -64,7 +64,7 @@ def find(environment: Environment, project: Path) -> Models:
     if "://" not in deploy.publish and not deploy.publish.startswith("/"):
         text = f"{environment.path}: deploy.publish: {deploy.publish} does not say which store it is in"
         raise InputError(text, f"write s3://{deploy.publish} for a bucket, file:///… for a folder that nodes mount")
-    place = places.parse(deploy.publish, deploy.endpoint_url or None)
+    place = locations.parse(deploy.publish, deploy.endpoint_url or None)
     repository = project / folder(environment)
     if not repository.is_dir():
         raise InputError(*_no_repository(environment, repository))
@@ -127,10 +127,10 @@ def bucket(models: Models) -> Check:
     if models.place is None:
         return Check("bucket", "ok", "not needed: nothing is published")
     try:
-        shelf = Shelf(models.place)
-        with refusals.explained(models.place):
-            shelf.check(make=True)
-            there = shelf.manifest(models.version) is not None
+        destination = Destination(models.place)
+        with errors.explained(models.place):
+            destination.check(make=True)
+            there = destination.manifest(models.version) is not None
     except TritonkitError as error:
         return Check("bucket", "missing", error.message, error.fix)
     state = "this version is there already" if there else "this version is not there yet"
@@ -149,7 +149,7 @@ def version_in(values: dict[str, Any]) -> str:
     named = values.get("models") or {}
     where = str(named.get("uri") or (named.get("pvc") or {}).get("subPath") or "")
     parent, _, last = where.rpartition("/")
-    if manifest.is_version(last) and (parent == places.VERSIONS or parent.endswith(f"/{places.VERSIONS}")):
+    if manifest.is_version(last) and (parent == locations.VERSIONS or parent.endswith(f"/{locations.VERSIONS}")):
         return last
     return ""
 
@@ -160,12 +160,12 @@ def make_current(environment: Environment, version: str) -> str:
     if not deploy.publish or not version:
         return ""
     try:
-        place = places.parse(deploy.publish, deploy.endpoint_url or None)
-        shelf = Shelf(place)
-        pointer = shelf.pointer()
+        place = locations.parse(deploy.publish, deploy.endpoint_url or None)
+        destination = Destination(place)
+        pointer = destination.pointer()
         if pointer and pointer.version == version:
             return f"{place} already has {version} as current"
-        keeping.roll_back(shelf, version)
+        version_history.roll_back(destination, version)
     except TritonkitError as error:
         return f"the pointer at {deploy.publish} still names another version, and pruning may remove this one: {error}"
     return f"{place} has {version} as current again"

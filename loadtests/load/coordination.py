@@ -26,7 +26,7 @@ from locust.env import Environment
 from locust.runners import STATE_MISSING, STATE_RUNNING, LocalRunner, MasterRunner, WorkerRunner
 
 from load import environment as environments
-from load import payloads, printed, slo, summary
+from load import payloads, slo, summary, text_report
 from load.plan import AS_SAMPLED, Plan
 from load.prepare import Prepared, prepare
 from load.recording import Recording, write_rows
@@ -297,7 +297,7 @@ class Conductor:
         self.session = None
         result = summary.result(self.recording, self._context(self.prepared, server))
         self.prepared.caller.close()
-        print("\n".join(printed.lines(result)), flush=True)
+        print("\n".join(text_report.lines(result)), flush=True)
         self.environment.process_exit_code = slo.exit_code(result)
         try:
             self._keep(result)

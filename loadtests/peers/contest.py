@@ -17,9 +17,9 @@ from load.result import ModelResult
 from load.target import Target
 from reporting.comparison_result import Row, Trial
 from reporting.page import short
-from tuning.asking import Asker, at_least
 from tuning.cores import Cores
 from tuning.limit import Ask, Bracket, Probe, bracket, interval
+from tuning.probing import Asker, at_least
 
 from peers import harness, turns
 from peers.harness import USERS, Contender

@@ -1,6 +1,6 @@
 """A load test as one self-contained HTML page: the verdict first, then what it rests on.
 
-The charts are in loadcharts.py, the verdict's words in words.py; here is what goes where.
+The charts are in loadcharts.py, the verdict's words in verdict_text.py; here is what goes where.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from load.result import Check, Load, ModelResult, Result, ServerSide
 from load.summary import BUSIEST, LATEST_MS
 from markupsafe import Markup
 
-from reporting import advice, loadcharts, page, words
+from reporting import advice, loadcharts, page, verdict_text
 from reporting.page import counted, figure, listed, percent, short
 
 ROWS = {"mean": "mean", "p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99", "p999": "p99.9", "max": "largest"}
@@ -61,11 +61,11 @@ def render(result: Result) -> str:
         ]
     return page.render(
         "load.html.j2", advice=advice.after_load(result), result=result,
-        headline=words.headline(result), models=models, over_time=over_time,
+        headline=verdict_text.headline(result), models=models, over_time=over_time,
         every=loadcharts.merged(series)[1], of=listed(result.models),
         curve=Markup(loadcharts.curve(result.curve, result.slo)) if result.curve else None,
         missed={check.model for check in result.verdict.checks if not check.met}, rows=ROWS, parts=loadcharts.PARTS,
-        seen=SEEN, sent=words.sent(result),
+        seen=SEEN, sent=verdict_text.sent(result),
         warm_up=_warm_up(load), health=_health(result), difference=_difference, facts=_facts(result),
     )  # fmt: skip
 
@@ -103,7 +103,9 @@ def _tiles(model: ModelResult, checks: dict[str, Check], *, judged: bool, schedu
             tile = _checked(checks[key], judged)
             tiles.append(replace(tile, note=f"{tile.note}; {answers}"))
         elif key != "p95_ms":
-            tiles.append(Tile(words.BOUNDS[key], short(value), "ms" if latency else "", answers if latency else ""))
+            tiles.append(
+                Tile(verdict_text.BOUNDS[key], short(value), "ms" if latency else "", answers if latency else "")
+            )
     count = f"{model.failed:,} of {counted(model.requests, 'request')}"
     if "error_rate" in checks:
         tile = _checked(checks["error_rate"], judged)
@@ -116,9 +118,11 @@ def _tiles(model: ModelResult, checks: dict[str, Check], *, judged: bool, schedu
 
 
 def _checked(check: Check, judged: bool) -> Tile:
-    measured, bound = words.value_and_bound(check)
+    measured, bound = verdict_text.value_and_bound(check)
     value, _, unit = measured.partition(" ")
-    return Tile(words.BOUNDS.get(check.name, check.name), value, unit, f"{bound} wanted", check.met if judged else None)
+    return Tile(
+        verdict_text.BOUNDS.get(check.name, check.name), value, unit, f"{bound} wanted", check.met if judged else None
+    )
 
 
 def _server(server: ServerSide | None) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from reporting import advice, chart, page, words
+from reporting import advice, chart, page, verdict_text
 from reporting.axis import Axis, Linear, Whole, fitting
 from reporting.page import Headline, counted, short
 from reporting.tuning_result import Ratio, Trial, TuningResult
@@ -41,7 +41,7 @@ def headline(result: TuningResult) -> Headline:
     cut = ("The search was interrupted.",) if result.partial else ()
     if result.failure:
         notes = result.notes if result.cause == "slo" else ()  # a larger budget would not have helped
-        failed = (f"Wanted: {result.slo}.", words.sentence(result.failure), *notes)
+        failed = (f"Wanted: {result.slo}.", verdict_text.sentence(result.failure), *notes)
         return Headline("unsure" if result.cause == "generator" else "bad", CAUSES[result.cause], failed)
     if best is None or best.capacity is None:
         return Headline("bad", "No configuration meets the SLO", (f"Wanted: {result.slo}.", *cut))
@@ -51,7 +51,7 @@ def headline(result: TuningResult) -> Headline:
         why += f"; Triton's default, dynamic_batching {{}} with one instance, serves {short(default.capacity)}"
     elif default is not None:
         why += "; Triton's default, dynamic_batching {} with one instance, does not meet it at any rate"
-    reasons = (why + ".", *map(words.sentence, gains(result)), *result.notes, *cut)
+    reasons = (why + ".", *map(verdict_text.sentence, gains(result)), *result.notes, *cut)
     if result.ratio is None:
         return Headline("unsure", f"{capacity} requests a second within the SLO", reasons)
     return Headline("unsure" if cut else _tone(result.ratio), _won(result.ratio, DEFAULT), reasons)

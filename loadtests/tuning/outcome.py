@@ -14,12 +14,12 @@ from tritonkit.errors import CheckFailed
 from tritonkit.recipe import Recipe, Slo
 from tritonkit.repository import layout
 from tuning import comparison, writeback
-from tuning.asking import bounds
 from tuning.comparison import Measured
 from tuning.limit import BUSY_FIX, finite
-from tuning.rig import Built
+from tuning.probing import bounds
 from tuning.search import Search, Trial
 from tuning.space import Settings
+from tuning.trial_server import Built
 from tuning.tuner import SLO_FIX, Final, References
 
 

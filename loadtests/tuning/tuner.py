@@ -23,10 +23,10 @@ from tuning.comparison import Measured
 from tuning.cores import Cores
 from tuning.limit import BUSY_FIX, Ask, Capacity, Ended, Probe
 from tuning.losses import ServerLost, twice
-from tuning.rig import Built, Rig
 from tuning.search import Search, Trial
 from tuning.space import Settings, Space
 from tuning.trial import timed
+from tuning.trial_server import Built, TrialServer
 
 SLO_FIX = "loosen the SLO, or make the model faster"
 FIRST_RATE = 50.0  # where the gate measured no speed
@@ -104,7 +104,7 @@ class Effort:
 
 
 class Configurable(Protocol):
-    """What serves one configuration at a time and can be asked for rates, as a :class:`tuning.rig.Rig`."""
+    """Serves one configuration at a time and can be asked for rates, as a :class:`tuning.trial_server.TrialServer`."""
 
     def configure(self, settings: Settings, /) -> None:
         """Serve this one from now on."""
@@ -207,13 +207,13 @@ def identity(build: Built, slo: Slo, cores: Cores, load: dict[str, Any], effort:
 
 
 def search_for(
-    rig: Rig, search: Search, probe_s: float, more: Callable[[], bool], say: Say = lambda _: None,
+    server: TrialServer, search: Search, probe_s: float, more: Callable[[], bool], say: Say = lambda _: None,
     end: float = math.inf, needed: Collection[Settings] = (),
 ) -> None:  # fmt: skip
     """Try configurations for as long as ``more`` says, or until everything was tried.
 
     Args:
-        rig: Serves them.
+        server: Serves them.
         search: Proposes them, and keeps what came of them.
         probe_s: Measured seconds of a run.
         more: Whether another one should be tried.
@@ -221,7 +221,7 @@ def search_for(
         end: By ``time.monotonic()``: a trial that is not whole by then is dropped.
         needed: Configurations that are measured to the end all the same.
     """
-    start = min(rig.build.accurate[rig.build.chosen] or FIRST_RATE, MOST_FIRST_RATE * rig.senders)
+    start = min(server.build.accurate[server.build.chosen] or FIRST_RATE, MOST_FIRST_RATE * server.senders)
     while more():
         settings = search.propose()
         if settings is None:
@@ -230,21 +230,26 @@ def search_for(
         best = search.best
         say(f"trial {len(search.trials) + 1}: {settings}{_so_far(best)}")
         best_so_far = best.outcome.estimate if best else None
-        ask = limit.until(lambda rate: rig.ask(rate, probe_s), math.inf if settings in needed else end, probe_s)
+        ask = limit.until(lambda rate: server.ask(rate, probe_s), math.inf if settings in needed else end, probe_s)
         try:
-            outcome = timed(rig.configure, ask, settings, best_so_far, start)
+            outcome = timed(server.configure, ask, settings, best_so_far, start)
         except Ended:
             return
         search.tell(settings, outcome)
 
 
 def final(
-    rig: Rig, search: Search, held: References, effort: Effort, say: Say = lambda _: None, end: float = math.inf
+    server: TrialServer,
+    search: Search,
+    held: References,
+    effort: Effort,
+    say: Say = lambda _: None,
+    end: float = math.inf,
 ) -> Final:
     """Measure the best trials again, in turn with the references, and say which one wins.
 
     Args:
-        rig: Serves them.
+        server: Serves them.
         search: Its trials are measured again.
         held: The references.
         effort: How much is measured.
@@ -260,27 +265,31 @@ def final(
     left_s = max(end - time.monotonic(), 0.0)
 
     def ask(rate: float) -> Probe:
-        return rig.ask(rate, effort.final_s)
+        return server.ask(rate, effort.final_s)
 
     def until(share: float) -> Ask:
         last = end - (1 - share) * left_s if left_s < math.inf else math.inf
         return limit.until(ask, last, effort.final_s)
 
     finalists, qualifiers = effort.field(left_s)
-    best = qualified(rig.configure, until(QUALIFYING), search, say, qualifiers)[:finalists]
+    best = qualified(server.configure, until(QUALIFYING), search, say, qualifiers)[:finalists]
     entrants = _entrants(held, [contender.settings for contender in best])
     highest = best[0].capacity or FIRST_RATE
     known = {trial.settings: trial.outcome.estimate or highest for trial in search.trials}
     known |= {contender.settings: contender.capacity or highest for contender in best}
     guesses = {settings: known.get(settings, highest) for settings in entrants}
-    measured = comparison.rounds(rig.configure, ask, guesses, 1, lambda text: say(f"final, first {text}"))
+    measured = comparison.rounds(server.configure, ask, guesses, 1, lambda text: say(f"final, first {text}"))
     if effort.rounds > 1:
         guesses = {
             settings: contender.capacity or guesses[settings] for settings, contender in reversed(measured.items())
         }
         with contextlib.suppress(Ended, CheckFailed):
             later = comparison.rounds(
-                rig.configure, until(COMPARING), guesses, effort.rounds - 1, lambda text: say(f"final, next {text}")
+                server.configure,
+                until(COMPARING),
+                guesses,
+                effort.rounds - 1,
+                lambda text: say(f"final, next {text}"),
             )
             measured = {settings: contender.and_then(later[settings]) for settings, contender in measured.items()}
     winner = comparison.winner(list(measured.values()))
@@ -293,13 +302,13 @@ def final(
 
     def alone() -> tuple[float, Capacity | None]:
         say("the winner, never idle")
-        rig.configure(winner.settings)
+        server.configure(winner.settings)
         throughput = winner.capacity
         with contextlib.suppress(limit.Unsent):  # the generator cannot send as much
             throughput = max(throughput, ask(OVERLOAD * winner.capacity).served)
         say("the winner, once more as `make capacity` does")
         return throughput, _confirmed(
-            limit.until(lambda rate: rig.ask(rate, seconds), end, seconds), NEARLY * winner.capacity
+            limit.until(lambda rate: server.ask(rate, seconds), end, seconds), NEARLY * winner.capacity
         )
 
     try:
@@ -344,11 +353,11 @@ def _confirmed(ask: Ask, rate: float) -> Capacity | None:
         return limit.of_points(points, proved) if proved else None
 
 
-def choose(rig: Configurable, search: Search, say: Say = lambda _: None) -> list[Measured]:
+def choose(server: Configurable, search: Search, say: Say = lambda _: None) -> list[Measured]:
     """The best trials measured again, the best one first: all of them once, and the better two of them twice."""
-    once = qualified(rig.configure, rig.ask, search, say, QUALIFIERS)
+    once = qualified(server.configure, server.ask, search, say, QUALIFIERS)
     guesses = {measured.settings: measured.capacity or FIRST_RATE for measured in once[:2]}
-    again = comparison.rounds(rig.configure, rig.ask, guesses, 1, say)
+    again = comparison.rounds(server.configure, server.ask, guesses, 1, say)
     both = [measured.and_then(again[measured.settings]) for measured in once[:2]]
     return [*sorted(both, key=lambda measured: -measured.capacity), *once[2:]]
 

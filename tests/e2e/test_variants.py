@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tritonkit import exporting, graph, recipe, samples
+from tritonkit import cached_export, graph, recipe, samples
 from tritonkit.precision import metrics, search, variants
 from tritonkit.server import TritonServer
 from tritonkit.zoo import prose
@@ -33,7 +33,7 @@ def passport(repository: Path, name: str) -> Any:
 @pytest.mark.parametrize("target", ["cpu", "tensorrt"])
 def test_int8_keeps_the_recipes_bounds_on_samples_that_made_no_variant(name: str, target: Any, root: Path) -> None:
     zoo_recipe = recipe.load(root / f"build/recipes/{name}.yaml")
-    base, _ = exporting.exported(zoo_recipe)
+    base, _ = cached_export.exported(zoo_recipe)
     artifact, _ = variants.make(zoo_recipe, base, target, "int8")
     judged = variants.judged(zoo_recipe)[
         :128

@@ -24,7 +24,7 @@ from deploying import chart, difference, environment, models, release
 from deploying.cluster import Cluster
 from kubetools import binaries
 from tritonkit.errors import CheckFailed, InputError, MissingError
-from tritonkit.publishing import Shelf, parse
+from tritonkit.publishing import Destination, parse
 
 
 def test_a_dry_run_without_a_cluster_says_what_was_not_checked(run: Run, project: Path) -> None:
@@ -193,7 +193,7 @@ def replicas(cluster: ApiServer) -> int:
 
 
 def current(project: Path) -> str:
-    pointer = Shelf(parse(f"file://{project}/store")).pointer()
+    pointer = Destination(parse(f"file://{project}/store")).pointer()
     assert pointer is not None
     return pointer.version
 

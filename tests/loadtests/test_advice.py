@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import results
-from load import printed, slo
+from load import slo, text_report
 from load.result import Limit
 from load.slo import Slo
 from pages import read
 from peers.catalog import PEERS
-from reporting import advice, comparepage, gpupage, loadpage, tunepage, words
+from reporting import advice, comparepage, gpupage, loadpage, tunepage, verdict_text
 from reporting.comparison_advice import after_comparison
 from reporting.comparison_result import ComparisonResult, Row
 from reporting.gpu_advice import after_gpu
@@ -70,10 +70,10 @@ def test_a_bound_takes_as_many_requests_as_wilks_says(bound: Slo | None, needed:
 def test_an_slo_met_by_few_requests_says_so_and_how_long_a_run_must_be() -> None:
     few = results.result({"m": model(latencies(20, 5.0), slo=Slo(p99_ms=50), seconds=10.0)})
     few = replace(few, verdict=slo.judge(few.models, valid=True))
-    console = "\n".join(printed.lines(few))
+    console = "\n".join(text_report.lines(few))
     assert "SLO met, by too few requests to be sure: p99_ms" in console
     assert "The p99 of m rests on 20 requests; it takes 299" in console
-    assert words.headline(few).tone == "unsure"
+    assert verdict_text.headline(few).tone == "unsure"
     shown = read(loadpage.render(few)).visible_text()
     assert "The SLO is met, by too few requests to be sure" in shown
     assert "at most 50 ms wanted; of 20 requests" in shown
@@ -83,7 +83,8 @@ def test_an_slo_met_by_few_requests_says_so_and_how_long_a_run_must_be() -> None
     enough = results.result({"m": model(latencies(600, 5.0), slo=Slo(p99_ms=50))})
     enough = replace(enough, verdict=slo.judge(enough.models, valid=True))
     assert (
-        "too few" not in "\n".join(printed.lines(enough)).lower() + read(loadpage.render(enough)).visible_text().lower()
+        "too few"
+        not in "\n".join(text_report.lines(enough)).lower() + read(loadpage.render(enough)).visible_text().lower()
     )
 
 

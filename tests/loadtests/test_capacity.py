@@ -25,8 +25,8 @@ from load.plan import Plan
 from load.result import GeneratorHealth, Result, Verdict
 from pages import read
 from tuning import cores, limit
-from tuning.asking import Asker, bounds, probe, seconds
 from tuning.limit import Probe
+from tuning.probing import Asker, bounds, probe, seconds
 
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import Slo
@@ -152,7 +152,7 @@ class Late:
 
 
 def test_a_late_generator_ends_the_search_and_is_never_the_servers_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuning.asking.PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr("tuning.probing.PAUSES_S", (0.0, 0.0))
     health = GeneratorHealth(1.0, 9.0, 90.0, 0.4, 0.9, 0, valid=False, why=("it was late",))
     late = Late(results.result(generator=health))
     with pytest.raises(CheckFailed, match=r"could not keep its schedule at 100 requests/s: it was late"):
@@ -163,7 +163,7 @@ def test_a_late_generator_ends_the_search_and_is_never_the_servers_failure(monke
 def test_capacity_is_a_lower_bound_where_a_gpu_serves_more_than_is_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tuning.asking.FEW_PAUSES_S", (0.0,))
+    monkeypatch.setattr("tuning.probing.FEW_PAUSES_S", (0.0,))
     most = 5000.0
 
     class Weak:
@@ -221,7 +221,7 @@ def test_where_something_was_missed_above_a_late_rate_is_no_upper_bound() -> Non
 
 
 def test_what_a_busy_generator_could_not_send_is_not_the_servers_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuning.asking.PAUSES_S", ())
+    monkeypatch.setattr("tuning.probing.PAUSES_S", ())
     capped = GeneratorHealth(1.0, 9.0, 90.0, 0.5, 0.9, 100, valid=False, why=("100 requests were not sent",))
     assert not Asker(Late(results.result(generator=capped)), Slo(p99_ms=50), Plan())(100.0).met
     busy = replace(capped, cpu=0.97, why=("a generator process used 97% of a core", *capped.why))

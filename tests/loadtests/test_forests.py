@@ -9,7 +9,7 @@ import pytest
 from forests import cancer
 from load import models, payloads
 from load.plan import Plan
-from tuning import rig, writeback
+from tuning import trial_server, writeback
 from tuning.space import Settings
 
 from tritonkit.recipe import Batching, ForestRecipe, load
@@ -41,8 +41,8 @@ def test_verbs_that_need_graphs_take_the_other_recipes(recipe: ForestRecipe) -> 
 
 
 def test_tuning_serves_it_with_each_trials_settings(recipe: ForestRecipe) -> None:
-    with rig.built(recipe) as build:
-        tried: Any = rig.Rig.__new__(rig.Rig)
+    with trial_server.built(recipe) as build:
+        tried: Any = trial_server.TrialServer.__new__(trial_server.TrialServer)
         tried.build = build
         settings = Settings(precision="fp32", max_batch_size=64, queue_delay_us=500, instances=1, threads=2)
         config = tried._configuration(settings)

@@ -12,7 +12,7 @@ import pytest
 import results
 from load.result import Check, Limit, Point, Result, Second, Verdict
 from pages import read, references
-from reporting import advice, loadcharts, loadpage, page, words
+from reporting import advice, loadcharts, loadpage, page, verdict_text
 from results import HEALTHY, HOSTILE, LONG, latencies, model
 
 from tritonkit.recipe import Slo
@@ -40,7 +40,7 @@ def test_a_run_that_met_its_slo_says_so_first_and_by_how_much() -> None:
 
 def test_every_bound_that_holds_is_told_and_none_of_them_as_missed() -> None:
     all_five = [Check("m", name, 1000, 1.0, True) for name in ("p50_ms", "p95_ms", "p99_ms", "error_rate", "goodput")]
-    headline = words.headline(replace(USUAL, verdict=Verdict(True, True, tuple(all_five))))
+    headline = verdict_text.headline(replace(USUAL, verdict=Verdict(True, True, tuple(all_five))))
     assert headline.tone == "good"
     assert len(headline.why) == 5
     assert not any("not hold" in why for why in headline.why)
@@ -97,7 +97,7 @@ def test_what_the_verdict_adds_is_told() -> None:
 
 def test_of_many_missed_bounds_the_first_are_told_and_the_rest_counted() -> None:
     models = {f"m{index}": model(latencies(300, 60.0), slo=SLO) for index in range(7)}
-    headline = words.headline(results.result(models))
+    headline = verdict_text.headline(results.result(models))
     assert len(headline.why) == 5
     assert headline.why[0].startswith("m0: 99 % of the requests took up to ")
     assert headline.why[-1] == "3 more bounds do not hold."
@@ -122,7 +122,7 @@ def test_of_many_missed_bounds_the_first_are_told_and_the_rest_counted() -> None
     ],
 )
 def test_what_was_found_is_never_rounded_to_what_was_wanted(check: Check, value: str, bound: str) -> None:
-    assert words.value_and_bound(check) == (value, bound)
+    assert verdict_text.value_and_bound(check) == (value, bound)
 
 
 def test_figures_stand_in_tables_as_in_the_result() -> None:
@@ -214,12 +214,12 @@ def test_charts_over_time_have_the_schedules_clock_and_its_spike() -> None:
 
 def test_a_capacity_is_the_headline_of_its_page_with_its_interval() -> None:
     result = replace(USUAL, capacity=Limit(392.0, 347.0, 402.0, 4))
-    assert words.headline(result).title == "392 requests a second within the SLO, between 347 and 402"
+    assert verdict_text.headline(result).title == "392 requests a second within the SLO, between 347 and 402"
     text = page_text(result)
     assert text.index("392 requests a second within the SLO") < text.index("What callers saw at that rate")
     assert "met in each of 4 runs" in text
     assert "`" not in text
-    least = words.headline(replace(result, capacity=Limit(385.0, 300.0, None, 1, at_least=True)))
+    least = verdict_text.headline(replace(result, capacity=Limit(385.0, 300.0, None, 1, at_least=True)))
     assert (least.tone, least.title) == ("unsure", "At least 385 requests a second within the SLO")
 
 

@@ -18,10 +18,10 @@ from tuning import comparison, limit, space, tuner
 from tuning.comparison import Measured
 from tuning.cores import Cores
 from tuning.limit import Probe
-from tuning.rig import Built
 from tuning.search import Outcome, Search
 from tuning.space import Settings, Space
 from tuning.trial import explore, timed
+from tuning.trial_server import Built
 from tuning.tuner import Effort, References
 
 from tritonkit.errors import CheckFailed, InputError

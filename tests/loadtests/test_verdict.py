@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from load import printed, slo, summary
+from load import slo, summary, text_report
 from load.plan import Plan
 from load.recording import Cpu, Recording
 from load.result import Result, ServerSide
@@ -93,7 +93,7 @@ def test_a_generator_that_did_not_keep_up_makes_the_run_invalid(recording: Recor
     assert not outcome.verdict.valid
     assert why in " ".join(outcome.generator.why)
     assert slo.exit_code(outcome) == 1
-    assert f"INVALID: {outcome.generator.why[0]}" in printed.lines(outcome)
+    assert f"INVALID: {outcome.generator.why[0]}" in text_report.lines(outcome)
 
 
 def test_processes_with_cores_of_their_own_are_not_added_up() -> None:
@@ -118,7 +118,7 @@ def test_a_replayed_recording_may_be_gone_when_the_test_is_over() -> None:
 
 def test_what_misses_a_bound_by_little_does_not_read_like_the_bound() -> None:
     outcome = result(recorded([50.04] * 1000))
-    (verdict,) = (line for line in printed.lines(outcome) if line.startswith("SLO"))
+    (verdict,) = (line for line in text_report.lines(outcome) if line.startswith("SLO"))
     assert re.match(r"SLO NOT MET: p99_ms 50\.0\d+ > 50, error_rate 0 <= 0.001", verdict), verdict
 
 
@@ -127,7 +127,7 @@ def test_a_partial_run_says_so_and_is_not_valid() -> None:
     assert outcome.partial
     assert slo.exit_code(outcome) == 1
     assert outcome.load.duration_s == 4.0
-    assert printed.lines(outcome)[0].startswith("PARTIAL")
+    assert text_report.lines(outcome)[0].startswith("PARTIAL")
 
 
 def test_a_closed_loop_has_no_lateness() -> None:
@@ -140,7 +140,7 @@ def test_a_closed_loop_has_no_lateness() -> None:
 def test_an_slo_that_not_even_a_lone_request_keeps_is_called_so() -> None:
     outcome = result(recorded([10.0] * 100), Slo(p99_ms=5), alone_ms={"m": 7.25})
     assert "No rate can meet this SLO" in outcome.verdict.note
-    assert "7.2 ms" in printed.lines(outcome)[-1]
+    assert "7.2 ms" in text_report.lines(outcome)[-1]
     assert result(recorded([10.0] * 1000), FAST, alone_ms={"m": 7.25}).verdict.note == ""
     assert result(recorded([10.0] * 1000), FAST, alone_ms={"m": 900.0}).verdict.note == ""  # those were to a cold model
 

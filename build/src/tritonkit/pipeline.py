@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tritonkit import assemble, exporting, queue_limits, store, trees
+from tritonkit import assemble, cached_export, queue_limits, store, trees
 from tritonkit.assemble import Ready
 from tritonkit.errors import CheckFailed, GraphError, InputError, RecipeError, SourceError
 from tritonkit.graph import Session
@@ -103,7 +103,7 @@ def build(recipes: Sequence[Recipe], repository: Path, target: Target = "cpu", o
     for recipe in recipes:
         if id(recipe) in forests:
             continue
-        base, now = exporting.exported(recipe)
+        base, now = cached_export.exported(recipe)
         exported_now += [labels[id(recipe)]] if now else []
         python_models.check(recipe, base.graph)
         ready.append(_ready(recipe, base, target, options))

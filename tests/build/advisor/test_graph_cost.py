@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tritonkit import exporting, recipe
+from tritonkit import cached_export, recipe
 from tritonkit.advisor import graph_cost
 from tritonkit.advisor.references import reference
 from tritonkit.errors import GraphError
@@ -38,7 +38,7 @@ def text() -> tuple[torch.Tensor, ...]:
 
 
 def shipped(name: str, sizes: Mapping[str, int]) -> graph_cost.Cost:
-    artifact, _ = exporting.exported(recipe.load_graph(ROOT / f"build/recipes/{name}.yaml"))
+    artifact, _ = cached_export.exported(recipe.load_graph(ROOT / f"build/recipes/{name}.yaml"))
     return graph_cost.measure(graph_cost.load(artifact.graph), sizes)
 
 

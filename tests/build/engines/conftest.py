@@ -114,9 +114,9 @@ def graphs(tmp_path: Path) -> Graphs:
 @pytest.fixture(scope="session")
 def minilm(root: Path) -> Path:
     """The shipped sentence encoder as its exporter leaves it, in fp32; from the user's store."""
-    from tritonkit import exporting, recipe
+    from tritonkit import cached_export, recipe
 
-    return exporting.exported(recipe.load(root / "build/recipes/all_minilm_l6_v2.yaml"))[0].graph
+    return cached_export.exported(recipe.load(root / "build/recipes/all_minilm_l6_v2.yaml"))[0].graph
 
 
 @pytest.fixture

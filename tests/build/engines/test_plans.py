@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from support import Project
 
-from tritonkit.engines import builder, jobs, node, passport, plans, watch
+from tritonkit.engines import build_progress, builder, jobs, node, passport, plans
 from tritonkit.errors import InputError, MissingError, OutputError
 from tritonkit.gpus import get_all
 
@@ -215,7 +215,7 @@ def test_a_killed_build_leaves_no_plan_under_another_plans_passport(
     toolkit = builder.load("tensorrt_rtx")
     job = jobs.from_onnx(graphs.mlp("fp16"), None, {}, 2)
     network = builder.Network(toolkit, job.graph)
-    plan = network.build(job.profiles, builder.Options(), (8, 9), watch.Watch())
+    plan = network.build(job.profiles, builder.Options(), (8, 9), build_progress.Watch())
     engine_passport = plans.describe(job, network, plan, builder.Options(), (8, 9), None)
     path = plans.write(tmp_path, plan, engine_passport)
 

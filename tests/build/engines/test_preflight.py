@@ -16,8 +16,8 @@ from onnx import TensorProto, helper
 from support import Project
 
 from tritonkit.engines import builder, profiles
+from tritonkit.engines.build_progress import Watch
 from tritonkit.engines.messages import Refused
-from tritonkit.engines.watch import Watch
 
 Preflight = Callable[..., tuple[int, dict[str, Any]]]
 FOUR = "t4,a10g,l4,a100"

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
-from tritonkit import exporting, recipe, store
+from tritonkit import cached_export, recipe, store
 from tritonkit.precision import onnxgraph, speed
 from tritonkit.recipe import Recipe
 
@@ -147,7 +147,7 @@ def _exported(models_folder: Path, name: str) -> Iterator[Exported]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITONKIT_HOME", str(models_folder / "home"))
         loaded = recipe.load(models_folder / f"{name}.yaml")
-        yield Exported(loaded, exporting.exported(loaded)[0])
+        yield Exported(loaded, cached_export.exported(loaded)[0])
 
 
 @pytest.fixture(scope="session")

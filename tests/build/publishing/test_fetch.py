@@ -41,7 +41,7 @@ def place(repository: Path, tmp_path: Path) -> Place:
 
 def stored(place: Place, path: str) -> Path:
     """A file of the version that is current in a folder."""
-    pointer = publishing.Shelf(place).pointer()
+    pointer = publishing.Destination(place).pointer()
     assert pointer is not None
     return Path(place.root, "versions", pointer.version, path)
 
@@ -80,7 +80,7 @@ def test_a_spoilt_object_is_refused_and_a_later_attempt_goes_on(remote: Place, b
 def test_a_download_resumes_where_it_stopped_unless_it_is_spoilt(
     place: Place, repository: Path, tmp_path: Path
 ) -> None:
-    version = publishing.versions(publishing.Shelf(place))[0].manifest.version
+    version = publishing.versions(publishing.Destination(place))[0].manifest.version
     right = (repository / "double/1/model.py").read_bytes()
     for number, begun in enumerate((right[:50], b"x" * 50)):
         target = tmp_path / f"models{number}"
@@ -245,7 +245,7 @@ def test_sigterm_ends_downloads_at_the_next_piece_and_keeps_them(
     version = publishing.publish(repository, place).manifest.version
     before = signal.signal(signal.SIGTERM, lambda *_: None)
 
-    def pieces(_shelf: publishing.Shelf, _version: str, path: str, offset: int = 0) -> Iterator[bytes]:
+    def pieces(_shelf: publishing.Destination, _version: str, path: str, offset: int = 0) -> Iterator[bytes]:
         yield b"x"
         if not path.endswith("weights"):
             return
@@ -254,7 +254,7 @@ def test_sigterm_ends_downloads_at_the_next_piece_and_keeps_them(
             time.sleep(0.02)
             yield b"x"
 
-    monkeypatch.setattr(publishing.Shelf, "chunks", pieces)
+    monkeypatch.setattr(publishing.Destination, "chunks", pieces)
     try:
         assert project.run("fetch", str(place), tmp_path / "models")[0] == 130
     finally:

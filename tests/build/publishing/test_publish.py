@@ -23,7 +23,7 @@ from support import Project
 
 from tritonkit import publishing
 from tritonkit.errors import CheckFailed
-from tritonkit.publishing import keeping
+from tritonkit.publishing import version_history
 from tritonkit.repository import lint, text
 from tritonkit.server import TritonServer, runtime
 from tritonkit_client import Client
@@ -107,12 +107,12 @@ def test_only_changed_files_are_sent_others_are_copied_in_the_store(run: Run, re
 
 
 def test_equal_content_is_the_same_version_anywhere(run: Run, repository: Path, tmp_path: Path) -> None:
-    place = publishing.parse(str(tmp_path / "shelf"))
+    place = publishing.parse(str(tmp_path / "destination"))
     assert publishing.publish(repository, place).manifest.version == published(run, repository)["version"]
     fetched = tmp_path / "fetched"
     publishing.fetch(place, fetched)
     again = publishing.publish(fetched, publishing.parse(str(tmp_path / "other")))
-    assert again.manifest.version == publishing.Shelf(place).manifests()[0].version
+    assert again.manifest.version == publishing.Destination(place).manifests()[0].version
 
 
 def test_a_publisher_killed_midway_switches_nothing_and_can_repeat(
@@ -148,13 +148,13 @@ def test_a_publisher_killed_midway_switches_nothing_and_can_repeat(
 SLOW = r"""
 import os, sys, time
 from tritonkit import cli
-from tritonkit.publishing import Shelf
+from tritonkit.publishing import Destination
 
 def upload(*_):
     os.write(1, b"UPLOADING\n")  # several threads, each whole
     time.sleep(60)
 
-Shelf.upload = upload
+Destination.upload = upload
 sys.exit(cli.main(sys.argv[1:]))
 """
 
@@ -218,17 +218,17 @@ def test_the_last_of_two_publishers_wins_and_says_so(repository: Path, bucket: B
 
 def test_a_version_pruned_while_it_is_published_is_not_current(repository: Path, bucket: Bucket) -> None:
     place = publishing.parse(HERE, bucket.endpoint)
-    shelf = publishing.Shelf(place)
+    destination = publishing.Destination(place)
     first = publishing.publish(repository, place).manifest
     (repository / "whole/labels.txt").write_text("new")
     second = publishing.publish(repository, place).manifest
-    shelf.drop_manifest(first.version)  # what a pruner does first
+    destination.drop_manifest(first.version)  # what a pruner does first
     with pytest.raises(CheckFailed, match="was pruned while"):
-        keeping.switch(shelf, first, shelf.pointer())
+        version_history.switch(destination, first, destination.pointer())
     assert bucket.current("prod") == second.version
-    shelf.drop_files(first.version)
+    destination.drop_files(first.version)
     with pytest.raises(CheckFailed, match="is not whole"):
-        keeping.switch(shelf, first, shelf.pointer())
+        version_history.switch(destination, first, destination.pointer())
     assert bucket.current("prod") == second.version
 
 
@@ -262,7 +262,7 @@ def test_parts_of_an_upload_that_was_cut_off_are_removed_by_pruning(repository: 
         bucket.client.create_multipart_upload(Bucket="models", Key=key)
     thirty_years = 30 * 365 * 24 * 60  # moto says that every such upload began in 2010
     for grace_minutes, left in ((thirty_years, 2), (60, 1)):
-        publishing.prune(publishing.Shelf(place), 1, grace_minutes)
+        publishing.prune(publishing.Destination(place), 1, grace_minutes)
         uploads = bucket.client.list_multipart_uploads(Bucket="models").get("Uploads", [])
         assert len(uploads) == left
     assert uploads[0]["Key"] == "other/weights"

@@ -142,10 +142,10 @@ def _subject(arguments: argparse.Namespace) -> _Subject:
 
 
 def _from_recipe(path: Path) -> tuple[str, Path, dict[str, Any], dict[str, int]]:
-    from tritonkit import exporting, gpus, recipe
+    from tritonkit import cached_export, gpus, recipe
 
     loaded = recipe.load_graph(path)
-    artifact, _ = exporting.exported(loaded)
+    artifact, _ = cached_export.exported(loaded)
     defaults: dict[str, Any] = {"precisions": tuple(loaded.precisions), "max_batch": max(1, loaded.max_batch_size)}
     if loaded.slo and loaded.slo.p99_ms:
         defaults["p99_ms"] = loaded.slo.p99_ms

@@ -165,7 +165,7 @@ def _options(options: argparse.Namespace) -> Options:
 def _print_preflight(
     options: argparse.Namespace, toolkit: Toolkit, jobs: Sequence[Job], verdicts: Sequence[Verdict]
 ) -> None:
-    from tritonkit.engines import proof
+    from tritonkit.engines import layer_precision
 
     if options.json:
         profiles = [{name: asdict(shapes) for name, shapes in profile.items()} for profile in jobs[0].profiles]
@@ -178,7 +178,7 @@ def _print_preflight(
         table.add_row(
             verdict.precision, verdict.gpu, verdict.compute_capability,
             f"[{colour}]{_WORDS.get(verdict.status, verdict.status)}[/]",
-            proof.describe(verdict.layers) if verdict.layers else "",
+            layer_precision.describe(verdict.layers) if verdict.layers else "",
             f"{verdict.plan_bytes / 1e6:.1f}" if verdict.plan_bytes else "",
             f"{verdict.seconds:.1f}" if verdict.seconds else "",
         )  # fmt: skip
@@ -204,7 +204,7 @@ def _explanations(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def _print_plans(options: argparse.Namespace, written: Sequence[Any], elsewhere: Sequence[Gpu]) -> None:
-    from tritonkit.engines import proof
+    from tritonkit.engines import layer_precision
 
     if options.json:
         plans = [
@@ -216,7 +216,7 @@ def _print_plans(options: argparse.Namespace, written: Sequence[Any], elsewhere:
         return
     for built in written:
         passport = built.passport
-        size, layers = f"{passport.plan_bytes / 1e6:.1f} MB", proof.describe(passport.layers)
+        size, layers = f"{passport.plan_bytes / 1e6:.1f} MB", layer_precision.describe(passport.layers)
         out.print(f"{built.path}: {passport.precision} for {passport.gpu}, {size}, {layers}, {built.seconds:.1f} s")
         for note in built.notes:
             out.print(escape(note))
@@ -262,7 +262,7 @@ def _describe_model(directory: Path) -> dict[str, Any]:
 
 
 def _print_passport(model: dict[str, Any]) -> None:
-    from tritonkit.engines import proof
+    from tritonkit.engines import layer_precision
 
     passport = model["passport"]
     out.print(f"[bold]{escape(model['model'])}[/]" + ("" if passport or model["engines"] else ": no passport"))
@@ -284,7 +284,8 @@ def _print_passport(model: dict[str, Any]) -> None:
     for plan, engine in model["engines"].items():
         builder = f"{engine['builder']} {engine['tensorrt_version']}"
         where = f"{engine['compute_capability']} ({engine['gpu'] or 'built without a GPU'})"
-        out.print(f"  {plan}: {engine['precision']} ({proof.describe(engine['layers'])}), {builder}, {where}, "
+        layers = layer_precision.describe(engine["layers"])
+        out.print(f"  {plan}: {engine['precision']} ({layers}), {builder}, {where}, "
                   f"{engine['plan_bytes'] / 1e6:.1f} MB, {engine['created']}", soft_wrap=True)  # fmt: skip
 
 

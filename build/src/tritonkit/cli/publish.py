@@ -94,7 +94,7 @@ def _publish(options: argparse.Namespace) -> int:
     if options.json:
         print_json(_named(place, result.manifest) | _as_json(result) | {"dry_run": options.dry_run})
         return 0
-    from tritonkit.publishing.meter import human
+    from tritonkit.publishing.transfer_progress import human
 
     would = "would be" if options.dry_run else "is"
     _say(f"version {version} {would} published at {place}, and current")
@@ -125,11 +125,11 @@ def _as_json(result: Published) -> dict[str, Any]:
 
 def _versions(options: argparse.Namespace) -> int:
     from tritonkit import progress, publishing
-    from tritonkit.publishing.meter import human
+    from tritonkit.publishing.transfer_progress import human
 
     _check_prune(options)
     place = publishing.parse(options.destination, options.endpoint_url)
-    store = publishing.Shelf(place)
+    store = publishing.Destination(place)
     pruned: list[str] = []
     if options.prune is not None:
         grace = publishing.GRACE_MINUTES if options.grace is None else options.grace
@@ -163,7 +163,7 @@ def _rollback(options: argparse.Namespace) -> int:
 
     place = publishing.parse(options.destination, options.endpoint_url)
     _check_values(options.values)
-    manifest, before = publishing.roll_back(publishing.Shelf(place), options.version)
+    manifest, before = publishing.roll_back(publishing.Destination(place), options.version)
     if options.values:
         _write_values(options.values, place, manifest)
     if options.json:
@@ -176,7 +176,7 @@ def _rollback(options: argparse.Namespace) -> int:
 
 def _fetch(options: argparse.Namespace) -> int:
     from tritonkit import progress, publishing
-    from tritonkit.publishing.meter import human
+    from tritonkit.publishing.transfer_progress import human
 
     place = publishing.parse(options.uri, options.endpoint_url)
     with progress.task("fetch") as say:

@@ -32,12 +32,12 @@ def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.Argumen
 
 
 def _sensitivity(options: argparse.Namespace) -> int:
-    from tritonkit import exporting, progress, recipe
+    from tritonkit import cached_export, progress, recipe
     from tritonkit.precision import metrics, sensitivity, variants
 
     loaded = recipe.load_graph(options.recipe)
     bounds = metrics.bounds(loaded)
-    base, _ = exporting.exported(loaded)
+    base, _ = cached_export.exported(loaded)
     with progress.task(f"{loaded.name}: {options.precision} for {options.target}") as step:
         search = variants.searching(loaded, base, options.target, options.precision, step)
         choice = search.best().choice

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from tritonkit import graph
-from tritonkit.engines import messages, profiles, proof, timing
-from tritonkit.engines.watch import Watch, monitor
+from tritonkit.engines import layer_precision, messages, profiles, timing
+from tritonkit.engines.build_progress import Watch, monitor
 from tritonkit.errors import CheckFailed, GraphError, InputError, MissingError
 
 Name = Literal["tensorrt", "tensorrt_rtx"]
@@ -115,7 +115,7 @@ class Network:
     """A graph that TensorRT has parsed, and can build several times.
 
     Attributes:
-        counts: Compute layers by precision (:mod:`tritonkit.engines.proof`).
+        counts: Compute layers by precision (:mod:`tritonkit.engines.layer_precision`).
     """
 
     def __init__(self, toolkit: Toolkit, path: Path, plugins: Sequence[Path] = ()) -> None:
@@ -143,7 +143,7 @@ class Network:
         if not parsed:
             raise messages.Refused(str(path), messages.of_parser(self._parser, self._nodes))
         self._refuse_silent_changes()
-        self.counts = proof.count(self._network)
+        self.counts = layer_precision.count(self._network)
 
     def _load_plugins(self, libraries: Sequence[Path]) -> None:
         for library in libraries:

@@ -245,7 +245,7 @@ def silence() -> Iterator[None]:
     """Drop what a C++ library writes to this process's standard output and error, past its logger.
 
     TensorRT-RTX 1.7 writes warnings of its compiler to standard output, where ``--json`` must stand alone. Who has
-    something to say meanwhile holds a stream of its own (:mod:`tritonkit.engines.watch`).
+    something to say meanwhile holds a stream of its own (:mod:`tritonkit.engines.build_progress`).
     """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

@@ -43,7 +43,7 @@ class EnginePassport(BaseModel):
     """What is known about a plan.
 
     Attributes:
-        layers: Compute layers by precision, and ``other`` (:mod:`tritonkit.engines.proof`).
+        layers: Compute layers by precision, and ``other`` (:mod:`tritonkit.engines.layer_precision`).
         builder: Triton's ``tensorrt`` backend loads plans of ``tensorrt`` only.
         tensorrt_version: Of the builder, four numbers.
         compute_capability: Of the GPU it was built for, ``8.6``.

@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tritonkit import __version__, atomic, external_data
-from tritonkit.engines import builder, node, proof
+from tritonkit.engines import builder, layer_precision, node
 from tritonkit.engines import passport as passports
+from tritonkit.engines.build_progress import watch
 from tritonkit.engines.jobs import Job
-from tritonkit.engines.watch import watch
 from tritonkit.errors import InputError, MissingError, OutputError
 from tritonkit.gpus import FP8_SINCE, Gpu, by_product
 from tritonkit.repository import ownership
@@ -80,7 +80,7 @@ def build(
         for job, place in zip(jobs, places, strict=True):
             shown.next(f"{job.model} {job.precision} for {name}")
             network = builder.Network(toolkit, job.graph, options.plugins)
-            proof.prove(network.counts, job.precision, str(job.graph))
+            layer_precision.prove(network.counts, job.precision, str(job.graph))
             network.check_profiles(job.profiles)
             plan = network.build(job.profiles, options, here.capability, shown)
             passport = describe(job, network, plan, options, here.capability, name)

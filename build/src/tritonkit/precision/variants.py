@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx
 
-from tritonkit import exporting, external_data, gpus, progress, samples, store
+from tritonkit import cached_export, external_data, gpus, progress, samples, store
 from tritonkit import recipe as recipes
 from tritonkit.engines import node
 from tritonkit.errors import GraphError, InputError, SourceError
@@ -129,7 +129,7 @@ def make(recipe: Recipe, base: store.Artifact, target: Target, precision: Precis
 
 def graphs(recipe: Recipe, target: Target, precisions: Sequence[Precision] = PRECISIONS) -> dict[str, Path]:
     """The ONNX file of each precision, made if need be; for what is built from graphs, such as engines."""
-    base = exporting.exported(recipe)[0]
+    base = cached_export.exported(recipe)[0]
     return {precision: make(recipe, base, target, precision)[0].graph for precision in precisions}
 
 

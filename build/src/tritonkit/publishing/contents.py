@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tritonkit.errors import CheckFailed, OutputError
 from tritonkit.publishing.manifest import File
-from tritonkit.publishing.meter import Meter
+from tritonkit.publishing.transfer_progress import Meter
 
 PLACEHOLDER = ".empty"
 PLACEHOLDER_TEXT = b"An object store has no empty folders; this file keeps one.\n"

@@ -21,13 +21,13 @@ from typing import IO
 
 from tritonkit import atomic
 from tritonkit.errors import CheckFailed, MissingError, OutputError
-from tritonkit.publishing import refusals
+from tritonkit.publishing import errors
 from tritonkit.publishing.contents import CHUNK_BYTES
-from tritonkit.publishing.keeping import check_whole
+from tritonkit.publishing.destination import THREADS, Destination
+from tritonkit.publishing.locations import Place, split_version
 from tritonkit.publishing.manifest import File, Manifest, is_version
-from tritonkit.publishing.meter import Meter, human
-from tritonkit.publishing.places import Place, split_version
-from tritonkit.publishing.shelf import THREADS, Shelf
+from tritonkit.publishing.transfer_progress import Meter, human
+from tritonkit.publishing.version_history import check_whole
 
 RECORD = ".tritonkit-fetched.json"
 _LOCK = ".tritonkit-fetch.lock"
@@ -58,38 +58,39 @@ def fetch(place: Place, directory: Path, say: Callable[[str], None] = lambda _te
         OutputError: Nothing is published there, or the folder cannot be used.
         MissingError: A package, credentials, the network or space is missing.
     """
-    destination, version = split_version(place)
-    shelf = Shelf(destination)
-    with refusals.explained(destination):
+    store, version = split_version(place)
+    destination = Destination(store)
+    with errors.explained(store):
         say("find the version")
-        manifest = _manifest(shelf, version)
-        check_whole(shelf, manifest)
+        manifest = _manifest(destination, version)
+        check_whole(destination, manifest)
     with atomic.explained(directory):
         directory.mkdir(parents=True, exist_ok=True)
         with _alone(directory, say):
-            return _Visit(shelf, manifest, directory, say).run()
+            return _Visit(destination, manifest, directory, say).run()
 
 
-def _manifest(shelf: Shelf, version: str) -> Manifest:
+def _manifest(destination: Destination, version: str) -> Manifest:
     if not version:
-        pointer = shelf.pointer()
+        pointer = destination.pointer()
         if pointer is None:
-            shelf.check()
+            destination.check()
             raise OutputError(
-                f"nothing is published at {shelf.place}",
+                f"nothing is published at {destination.place}",
                 "`tritonkit publish` does that; the chart serves what else lies there with checkPassports=false",
             )
         version = pointer.version
-    manifest = shelf.manifest(version)
+    manifest = destination.manifest(version)
     if manifest is None:
-        shelf.check()
-        if shelf.files(version):
+        destination.check()
+        if destination.files(version):
             raise CheckFailed(
-                f"version {version} at {shelf.place} is not whole: its upload did not end",
+                f"version {version} at {destination.place} is not whole: its upload did not end",
                 "publish that repository again, which completes it",
             )
         raise OutputError(
-            f"there is no version {version} at {shelf.place}", f"`tritonkit versions {shelf.place}` lists them"
+            f"there is no version {version} at {destination.place}",
+            f"`tritonkit versions {destination.place}` lists them",
         )
     return manifest
 
@@ -115,8 +116,10 @@ class _Stopped(Exception):
 class _Visit:
     """One fetch of one version into one folder."""
 
-    def __init__(self, shelf: Shelf, manifest: Manifest, directory: Path, say: Callable[[str], None]) -> None:
-        self.shelf, self.manifest, self.directory, self.say = shelf, manifest, directory, say
+    def __init__(
+        self, destination: Destination, manifest: Manifest, directory: Path, say: Callable[[str], None]
+    ) -> None:
+        self.destination, self.manifest, self.directory, self.say = destination, manifest, directory, say
         self.stage = directory / _STAGE / manifest.version
         self.stopped = threading.Event()
         self.recorded_version, self.recorded_models, self.recorded_files = self._record()
@@ -144,7 +147,7 @@ class _Visit:
             self._check_space(missing)
             self._clear_stage()
             meter = Meter(self.say, "download", len(missing), sum(file.size for file in missing))
-            with refusals.explained(self.shelf.place):
+            with errors.explained(self.destination.place):
                 brought = self._bring_all(pool, missing, meter)
         self._place(models, set(missing))
         sizes = [file.size for file, downloaded in zip(missing, brought, strict=True) if downloaded]
@@ -174,7 +177,7 @@ class _Visit:
             return
         ours = self.recorded_files | {file.path for file in self.manifest.files}
         for stage in (self.directory / _STAGE).glob("*"):  # a fetch killed between two models left some of that version
-            begun = self.shelf.manifest(stage.name) if is_version(stage.name) else None
+            begun = self.destination.manifest(stage.name) if is_version(stage.name) else None
             ours |= {file.path for file in begun.files} if begun else set()
         foreign = [
             path
@@ -234,7 +237,7 @@ class _Visit:
             if not _same(part, file):
                 part.unlink()
                 raise CheckFailed(
-                    f"{self.shelf.file(self.manifest.version, file.path)} is not what was published: "
+                    f"{self.destination.file(self.manifest.version, file.path)} is not what was published: "
                     f"its SHA-256 is not {file.sha256[:12]}…",
                     "publish that repository again, which replaces the file",
                 )
@@ -249,7 +252,7 @@ class _Visit:
             out.seek(0)
             while chunk := out.read(CHUNK_BYTES):
                 sha256.update(chunk)
-            for chunk in self.shelf.chunks(self.manifest.version, file.path, out.tell()):
+            for chunk in self.destination.chunks(self.manifest.version, file.path, out.tell()):
                 if self.stopped.is_set():
                     raise _Stopped
                 with atomic.explained(part):  # of this machine, not of the store

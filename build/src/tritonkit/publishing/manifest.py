@@ -1,6 +1,7 @@
 """What a version is: its files with sizes and SHA-256, and the hash of that list, which is the version's name.
 
-It neither reads a repository (:mod:`tritonkit.publishing.contents`) nor a store (:mod:`tritonkit.publishing.shelf`).
+It neither reads a repository (:mod:`tritonkit.publishing.contents`) nor a store
+(:mod:`tritonkit.publishing.destination`).
 """
 
 from __future__ import annotations

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tritonkit.errors import CheckFailed, OutputError
-from tritonkit.publishing import contents, refusals
+from tritonkit.publishing import contents, errors
 from tritonkit.publishing.contents import Contents, Source
-from tritonkit.publishing.keeping import switch
+from tritonkit.publishing.destination import THREADS, Destination, now
+from tritonkit.publishing.locations import TRITON_NAME, Place
 from tritonkit.publishing.manifest import File, Manifest, version_of
-from tritonkit.publishing.meter import Meter
-from tritonkit.publishing.places import TRITON_NAME, Place
-from tritonkit.publishing.shelf import THREADS, Shelf, now
+from tritonkit.publishing.transfer_progress import Meter
+from tritonkit.publishing.version_history import switch
 from tritonkit.repository import lint
 
 Say = Callable[[str], None]
@@ -67,12 +67,12 @@ def publish(repository: Path, place: Place, say: Say = lambda _text: None, *, dr
     _check_apart(repository, place)
     content = contents.read(repository)
     _check_names(content, place)
-    shelf = Shelf(place)
-    with refusals.explained(place), ThreadPoolExecutor(THREADS) as pool:
-        shelf.check(make=True)
+    destination = Destination(place)
+    with errors.explained(place), ThreadPoolExecutor(THREADS) as pool:
+        destination.check(make=True)
         files = contents.digest(content, pool, Meter(say, "hash", len(content.sources), content.size))
         manifest = Manifest(version_of(files), now(), files, *facts(repository))
-        transfer = _Transfer(shelf, manifest, content, pool)
+        transfer = _Transfer(destination, manifest, content, pool)
         return transfer.plan() if dry_run else transfer.run(say)
 
 
@@ -124,14 +124,16 @@ def _check_names(content: Contents, place: Place) -> None:
 
 
 class _Transfer:
-    """Brings one version to a shelf."""
+    """Brings one version to a destination."""
 
-    def __init__(self, shelf: Shelf, manifest: Manifest, content: Contents, pool: ThreadPoolExecutor) -> None:
-        self.shelf, self.manifest, self.content, self.pool = shelf, manifest, content, pool
+    def __init__(
+        self, destination: Destination, manifest: Manifest, content: Contents, pool: ThreadPoolExecutor
+    ) -> None:
+        self.destination, self.manifest, self.content, self.pool = destination, manifest, content, pool
         self.version = manifest.version
-        self.pointer = shelf.pointer()
-        self.stored = shelf.files(self.version)
-        published = shelf.manifests()
+        self.pointer = destination.pointer()
+        self.stored = destination.files(self.version)
+        published = destination.manifests()
         self.known = next((entry for entry in published if entry.version == self.version), None)
         # Content to a file that has it, in the newest of the other versions.
         self.elsewhere = {
@@ -141,7 +143,7 @@ class _Transfer:
         strange = sorted(self.stored.keys() - {file.path for file in manifest.files})
         if strange:
             raise OutputError(
-                f"{shelf.file(self.version, strange[0])} is not part of that version, and Triton would read it",
+                f"{destination.file(self.version, strange[0])} is not part of that version, and Triton would read it",
                 "remove it",
             )
 
@@ -162,10 +164,10 @@ class _Transfer:
         for source in self.content.sources:
             contents.check_unchanged(source)
         say("switch")
-        self.shelf.settle(self.version)
+        self.destination.settle(self.version)
         if self.known is None:
-            self.shelf.put_manifest(self.manifest)
-        notes = switch(self.shelf, self.known or self.manifest, self.pointer)
+            self.destination.put_manifest(self.manifest)
+        notes = switch(self.destination, self.known or self.manifest, self.pointer)
         return self._report(outcomes, notes)
 
     def _bring_all(self, meter: Meter) -> dict[str, str]:
@@ -185,11 +187,11 @@ class _Transfer:
         outcome = self._bring_cheaply(file)
         if not outcome:
             contents.check_unchanged(source)
-            self.shelf.upload(self.version, file.path, source.origin or contents.PLACEHOLDER_TEXT)
-            if not self.shelf.holds(self.version, file):
+            self.destination.upload(self.version, file.path, source.origin or contents.PLACEHOLDER_TEXT)
+            if not self.destination.holds(self.version, file):
                 contents.check_unchanged(source)
                 raise CheckFailed(
-                    f"{self.shelf.file(self.version, file.path)} is not what was sent: its SHA-256 differs; "
+                    f"{self.destination.file(self.version, file.path)} is not what was sent: its SHA-256 differs; "
                     "nothing was switched",
                     "publish again; if it persists, something between here and the store changes data",
                 )
@@ -200,14 +202,14 @@ class _Transfer:
     def _bring_cheaply(self, file: File) -> str:
         """Bring a file without sending it, as it is there or another version has it; empty if it has to be sent."""
         stored = self.stored.get(file.path)
-        if stored and stored.size == file.size and self.shelf.holds(self.version, file):
+        if stored and stored.size == file.size and self.destination.holds(self.version, file):
             return "present"
         origin = self.elsewhere.get((file.sha256, file.size))
         if origin is None:
             return ""
         try:
-            self.shelf.copy(self.version, file, origin)
-            return "copied" if self.shelf.holds(self.version, file) else ""
+            self.destination.copy(self.version, file, origin)
+            return "copied" if self.destination.holds(self.version, file) else ""
         except FileNotFoundError:  # pruned meanwhile
             return ""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tritonkit.errors import MissingError, OutputError, TritonkitError
-from tritonkit.publishing.places import Place
+from tritonkit.publishing.locations import Place
 
 # botocore, google-auth, azure-core and azure-identity, aiohttp, in that order.
 _NO_CREDENTIALS = {

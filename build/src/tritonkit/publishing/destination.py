@@ -7,7 +7,7 @@
     DESTINATION/current.json                which version is current, and which was before
 
 It reads and writes these; the order in which that is safe is :mod:`tritonkit.publishing.publish`'s and
-:mod:`tritonkit.publishing.keeping`'s.
+:mod:`tritonkit.publishing.version_history`'s.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from tritonkit import atomic
 from tritonkit.errors import CheckFailed, OutputError
-from tritonkit.publishing import manifest, refusals
+from tritonkit.publishing import errors, manifest
 from tritonkit.publishing.contents import CHUNK_BYTES
+from tritonkit.publishing.locations import VERSIONS, Place, connect
 from tritonkit.publishing.manifest import File, Manifest
-from tritonkit.publishing.places import VERSIONS, Place, connect
 
 MANIFESTS = "manifests"
 POINTER = "current.json"
@@ -67,7 +67,7 @@ class Stored:
     written: datetime
 
 
-class Shelf:
+class Destination:
     """A destination.
 
     Args:
@@ -94,7 +94,7 @@ class Shelf:
             if Path(self.place.root).exists() and not Path(self.place.root).is_dir():
                 raise OutputError(f"{self.place.root} is not a folder", "name a folder")
             if not make and not Path(self.place.root).is_dir():
-                raise refusals.missing_bucket(self.place)
+                raise errors.missing_bucket(self.place)
         names = {entry["name"].rstrip("/").rpartition("/")[2] for entry in self._list(self.place.root)}
         if not names and self.place.scheme != "file":
             self._check_bucket()
@@ -110,7 +110,7 @@ class Shelf:
         try:
             self.fs.info(self.place.bucket)
         except FileNotFoundError:
-            raise refusals.missing_bucket(self.place) from None
+            raise errors.missing_bucket(self.place) from None
 
     def _list(self, path: str) -> list[dict[str, Any]]:
         try:

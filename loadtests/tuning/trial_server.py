@@ -22,7 +22,7 @@ from load.generator import Generator
 from load.plan import Plan
 from load.target import Target
 
-from tritonkit import exporting, pipeline, queue_limits, store, trees
+from tritonkit import cached_export, pipeline, queue_limits, store, trees
 from tritonkit.errors import CheckFailed, TritonkitError
 from tritonkit.precision import variants
 from tritonkit.queue_limits import QueueLimits
@@ -31,10 +31,10 @@ from tritonkit.repository import config, layout
 from tritonkit.server import TritonServer
 from tritonkit_client import Client, TritonkitClientError
 from tuning import space
-from tuning.asking import Asker
 from tuning.cores import Cores
 from tuning.limit import Probe
 from tuning.losses import ServerLost
+from tuning.probing import Asker
 from tuning.space import Settings
 
 PAUSES_S = (0.0, 1.0)  # before another try of a rate that the generator could not keep: time is short
@@ -85,7 +85,7 @@ def built(recipe: Recipe, target: Target = "cpu") -> Iterator[Built]:
             "fp32": None
         }
         accurate = {precision: 1000 / time_ms if time_ms else None for precision, time_ms in single_ms.items()}
-        base = exporting.exported(plain)[0]
+        base = cached_export.exported(plain)[0]
         artifacts = {precision: variants.make(plain, base, target, precision)[0] for precision in accurate}
         for precision, artifact in artifacts.items():
             _place(artifact, precision, repository / recipe.name / str(recipe.number))
@@ -105,7 +105,7 @@ def _graph_file(precision: Precision) -> str:
     return f"{precision}.onnx"
 
 
-class Rig:
+class TrialServer:
     """A server and a generator; use it as a context manager.
 
     Args:
@@ -126,7 +126,7 @@ class Rig:
         self._asker: Asker | None = None
         self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> Rig:
+    def __enter__(self) -> TrialServer:
         self._start()
         return self
 

@@ -1,6 +1,6 @@
 """What a destination's name means: which store, which folder in it, and what Triton and the chart call it.
 
-It opens the store through fsspec; what lies there is :mod:`tritonkit.publishing.shelf`'s.
+It opens the store through fsspec; what lies there is :mod:`tritonkit.publishing.destination`'s.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from tritonkit.engines import builder, jobs, proof
+from tritonkit.engines import builder, jobs, layer_precision
 from tritonkit.errors import CheckFailed
 
 Preflight = Callable[..., tuple[int, dict[str, Any]]]
@@ -22,7 +22,7 @@ def toolkit() -> builder.Toolkit:
 
 def computing(toolkit: builder.Toolkit, path: Any) -> dict[str, int]:
     counts = builder.Network(toolkit, path).counts
-    return {kind: number for kind, number in counts.items() if number and kind != proof.OTHER}
+    return {kind: number for kind, number in counts.items() if number and kind != layer_precision.OTHER}
 
 
 def test_each_precision_is_told_by_what_feeds_the_layer(graphs: Any, toolkit: builder.Toolkit) -> None:
@@ -30,7 +30,7 @@ def test_each_precision_is_told_by_what_feeds_the_layer(graphs: Any, toolkit: bu
     for precision, path in paths.items():
         assert list(computing(toolkit, path)) == [precision]
         assert jobs.claimed(path) == precision
-        proof.prove(builder.Network(toolkit, path).counts, precision, "graph")
+        layer_precision.prove(builder.Network(toolkit, path).counts, precision, "graph")
 
 
 def test_quantized_weights_alone_are_not_int8(graphs: Any, toolkit: builder.Toolkit) -> None:
@@ -76,4 +76,4 @@ def test_a_precision_that_no_layer_has_is_refused_with_the_counts(
 
 def test_a_graph_without_compute_layers_proves_nothing() -> None:
     with pytest.raises(CheckFailed, match="no layer that computes"):
-        proof.prove({"fp32": 0, "fp16": 0, "other": 7}, "fp16", "graph")
+        layer_precision.prove({"fp32": 0, "fp16": 0, "other": 7}, "fp16", "graph")

@@ -13,9 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tritonkit.errors import CheckFailed, InputError, OutputError
-from tritonkit.publishing import refusals
+from tritonkit.publishing import errors
+from tritonkit.publishing.destination import Destination, Pointer
 from tritonkit.publishing.manifest import Manifest
-from tritonkit.publishing.shelf import Pointer, Shelf
 
 GRACE_MINUTES = 60 * 24  # longer than any upload takes
 
@@ -37,22 +37,22 @@ class Version:
         }  # fmt: skip
 
 
-def versions(shelf: Shelf) -> list[Version]:
+def versions(destination: Destination) -> list[Version]:
     """Every published version, the newest first."""
-    with refusals.explained(shelf.place):
-        shelf.check()
-        pointer = shelf.pointer() or Pointer("", "", "")
+    with errors.explained(destination.place):
+        destination.check()
+        pointer = destination.pointer() or Pointer("", "", "")
         return [
             Version(manifest, manifest.version == pointer.version, manifest.version == pointer.previous)
-            for manifest in shelf.manifests()
+            for manifest in destination.manifests()
         ]
 
 
-def switch(shelf: Shelf, manifest: Manifest, seen: Pointer | None) -> tuple[str, ...]:
+def switch(destination: Destination, manifest: Manifest, seen: Pointer | None) -> tuple[str, ...]:
     """Make a version current; returns what a person should know of it.
 
     Args:
-        shelf: The destination.
+        destination: The destination.
         manifest: The version.
         seen: The pointer when this process began.
 
@@ -60,27 +60,27 @@ def switch(shelf: Shelf, manifest: Manifest, seen: Pointer | None) -> tuple[str,
         CheckFailed: The version is not whole, or was pruned meanwhile.
     """
     notes = []
-    check_whole(shelf, manifest)
-    before = shelf.pointer()
+    check_whole(destination, manifest)
+    before = destination.pointer()
     if before and before.version != manifest.version and (seen is None or before.version != seen.version):
         notes.append(f"another publisher made {before.version} current meanwhile; now {manifest.version} is")
     if before is None or before.version != manifest.version:
-        shelf.switch(manifest.version, before.version if before else "")
-    if shelf.manifest(manifest.version) is None:
+        destination.switch(manifest.version, before.version if before else "")
+    if destination.manifest(manifest.version) is None:
         if before:
-            shelf.switch(before.version, before.previous)
+            destination.switch(before.version, before.previous)
         raise CheckFailed(f"{manifest.version} was pruned while it was being published", "publish again")
-    after = shelf.pointer()
+    after = destination.pointer()
     if after and after.version != manifest.version:
         notes.append(f"another publisher made {after.version} current right after; the last one wins")
     return tuple(notes)
 
 
-def roll_back(shelf: Shelf, version: str = "") -> tuple[Manifest, str]:
+def roll_back(destination: Destination, version: str = "") -> tuple[Manifest, str]:
     """Make an older version current again.
 
     Args:
-        shelf: The destination.
+        destination: The destination.
         version: Its name or the first digits of it; the one that was current before if not given.
 
     Returns:
@@ -90,59 +90,62 @@ def roll_back(shelf: Shelf, version: str = "") -> tuple[Manifest, str]:
         InputError: No version, or more than one, begins so.
         CheckFailed: The version is not whole.
     """
-    with refusals.explained(shelf.place):
-        shelf.check()
-        pointer = shelf.pointer()
+    with errors.explained(destination.place):
+        destination.check()
+        pointer = destination.pointer()
         if pointer is None:
-            raise OutputError(f"nothing is published at {shelf.place}", "`tritonkit publish` does that")
+            raise OutputError(f"nothing is published at {destination.place}", "`tritonkit publish` does that")
         if not version and not pointer.previous:
-            raise InputError(f"no version was current before {pointer.version}", _list_hint(shelf))
-        if not version and shelf.manifest(pointer.previous) is None:
+            raise InputError(f"no version was current before {pointer.version}", _list_hint(destination))
+        if not version and destination.manifest(pointer.previous) is None:
             raise InputError(
-                f"version {pointer.previous}, which was current before, was pruned from {shelf.place}",
-                f"name another: {_list_hint(shelf)}",
+                f"version {pointer.previous}, which was current before, was pruned from {destination.place}",
+                f"name another: {_list_hint(destination)}",
             )
-        manifest = _find(shelf, version or pointer.previous)
-        check_whole(shelf, manifest)
-        switch(shelf, manifest, pointer)
+        manifest = _find(destination, version or pointer.previous)
+        check_whole(destination, manifest)
+        switch(destination, manifest, pointer)
         return manifest, pointer.version
 
 
-def _find(shelf: Shelf, version: str) -> Manifest:
-    matches = [manifest for manifest in shelf.manifests() if manifest.version.startswith(version)]
+def _find(destination: Destination, version: str) -> Manifest:
+    matches = [manifest for manifest in destination.manifests() if manifest.version.startswith(version)]
     if len(matches) != 1:
         what = "several versions begin with" if matches else "there is no version"
-        raise InputError(f"{what} {version} at {shelf.place}", _list_hint(shelf))
+        raise InputError(f"{what} {version} at {destination.place}", _list_hint(destination))
     return matches[0]
 
 
-def _list_hint(shelf: Shelf) -> str:
-    return f"`tritonkit versions {shelf.place}` lists them"
+def _list_hint(destination: Destination) -> str:
+    return f"`tritonkit versions {destination.place}` lists them"
 
 
-def check_whole(shelf: Shelf, manifest: Manifest) -> None:
+def check_whole(destination: Destination, manifest: Manifest) -> None:
     """Refuse a version of which a file is not there, or has another size.
 
     Raises:
         CheckFailed: A file is missing, or has another size.
     """
-    stored = shelf.files(manifest.version)
+    stored = destination.files(manifest.version)
     for file in manifest.files:
         if file.path not in stored or stored[file.path].size != file.size:
             what = "has another size than it had" if file.path in stored else "is missing"
             raise CheckFailed(
-                f"version {manifest.version} is not whole: {shelf.file(manifest.version, file.path)} {what}",
+                f"version {manifest.version} is not whole: {destination.file(manifest.version, file.path)} {what}",
                 "publish that repository again, which completes it",
             )
 
 
 def prune(
-    shelf: Shelf, keep: int, grace_minutes: float = GRACE_MINUTES, say: Callable[[str], None] = lambda _text: None
+    destination: Destination,
+    keep: int,
+    grace_minutes: float = GRACE_MINUTES,
+    say: Callable[[str], None] = lambda _text: None,
 ) -> list[str]:
     """Remove all but the newest versions, and the files of uploads that were given up; returns the names removed.
 
     Args:
-        shelf: The destination.
+        destination: The destination.
         keep: How many published versions stay. The current one always does, and counts; the next is the one that was
             current before it, to which a rollback goes.
         grace_minutes: Files of an unpublished version stay while the newest is younger.
@@ -154,53 +157,53 @@ def prune(
     """
     if keep < 1:
         raise InputError(f"cannot keep {keep} versions: the current one always stays", "say 1 or more")
-    with refusals.explained(shelf.place):
-        shelf.check()
-        pointer = shelf.pointer()
+    with errors.explained(destination.place):
+        destination.check()
+        pointer = destination.pointer()
         current, previous = (pointer.version, pointer.previous) if pointer else ("", "")
         say("list versions")
-        published = shelf.manifests()
+        published = destination.manifests()
         others = [manifest for manifest in published if manifest.version != current]
         others.sort(key=lambda manifest: manifest.version != previous)  # the others stay in their order
         room = keep - (len(others) < len(published))
         gone = []
         for manifest in others[room:]:
-            _check_foreign(shelf, manifest)
+            _check_foreign(destination, manifest)
         for manifest in others[room:]:
             say(f"remove {manifest.version}, {len(manifest.files)} files")
-            if _remove(shelf, manifest):
+            if _remove(destination, manifest):
                 gone.append(manifest.version)
         say("look for uploads that were given up")
         before = datetime.now(UTC) - timedelta(minutes=grace_minutes)
         known = {manifest.version for manifest in published}
-        for version in shelf.started():
-            if version not in known and _is_abandoned(shelf, version, before):
-                shelf.drop_files(version)
+        for version in destination.started():
+            if version not in known and _is_abandoned(destination, version, before):
+                destination.drop_files(version)
                 gone.append(version)
-        shelf.sweep(before)
+        destination.sweep(before)
         return gone
 
 
-def _check_foreign(shelf: Shelf, manifest: Manifest) -> None:
-    foreign = sorted(shelf.files(manifest.version).keys() - {file.path for file in manifest.files})
+def _check_foreign(destination: Destination, manifest: Manifest) -> None:
+    foreign = sorted(destination.files(manifest.version).keys() - {file.path for file in manifest.files})
     if foreign:
         raise OutputError(
-            f"{shelf.file(manifest.version, foreign[0])} was not published with version {manifest.version}, and would "
-            "go with it; nothing was removed",
+            f"{destination.file(manifest.version, foreign[0])} was not published with version {manifest.version}, and "
+            "would go with it; nothing was removed",
             "move it away, and prune again",
         )
 
 
-def _remove(shelf: Shelf, manifest: Manifest) -> bool:
-    shelf.drop_manifest(manifest.version)
-    pointer = shelf.pointer()
+def _remove(destination: Destination, manifest: Manifest) -> bool:
+    destination.drop_manifest(manifest.version)
+    pointer = destination.pointer()
     if pointer and pointer.version == manifest.version:  # made current since we looked
-        shelf.put_manifest(manifest)
+        destination.put_manifest(manifest)
         return False
-    shelf.drop_files(manifest.version)
+    destination.drop_files(manifest.version)
     return True
 
 
-def _is_abandoned(shelf: Shelf, version: str, before: datetime) -> bool:
-    young = any(file.written >= before for file in shelf.files(version).values())
-    return not young and shelf.manifest(version) is None
+def _is_abandoned(destination: Destination, version: str, before: datetime) -> bool:
+    young = any(file.written >= before for file in destination.files(version).values())
+    return not young and destination.manifest(version) is None
