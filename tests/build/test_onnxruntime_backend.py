@@ -101,9 +101,7 @@ def values(name: str) -> np.ndarray[Any, np.dtype[Any]]:
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-def test_every_dtype_equals_in_process_onnxruntime_bit_for_bit(
-    name: str, client: Client, server: TritonServer
-) -> None:
+def test_every_dtype_equals_in_process_onnxruntime_bit_for_bit(name: str, client: Client, server: TritonServer) -> None:
     x = values(name)
     served = client.infer(name, x=x)
     text = np.vectorize(lambda item: item.decode(), otypes=[object])(x) if name == "string" else x

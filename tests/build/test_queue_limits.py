@@ -62,9 +62,7 @@ def simulated(
 @pytest.mark.parametrize("times", [CPU, GPU], ids=["cpu", "gpu"])
 @pytest.mark.parametrize("slo_ms", [60.0, 100.0, 500.0])
 @pytest.mark.parametrize("load", [2.0, 5.0])
-def test_an_overloaded_queue_keeps_nine_tenths_of_its_goodput(
-    times: ServiceTimes, slo_ms: float, load: float
-) -> None:
+def test_an_overloaded_queue_keeps_nine_tenths_of_its_goodput(times: ServiceTimes, slo_ms: float, load: float) -> None:
     limits = limits_of(slo_ms, times)
     goodput, share = simulated(limits, times, load * limits.requests_per_s, 2, 1)
     assert goodput >= 0.9 * limits.requests_per_s

@@ -93,9 +93,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_concurrent_sequences_have_their_own_states_and_controls(
-    strategy: str, server: TritonServer
-) -> None:
+def test_concurrent_sequences_have_their_own_states_and_controls(strategy: str, server: TritonServer) -> None:
     answers: dict[int, list[Any]] = {}
 
     def run(first: int) -> None:

@@ -298,9 +298,7 @@ def test_ports_that_cannot_be_are_bad_input_before_triton_starts(
     assert words in capsys.readouterr().err
 
 
-def test_an_unknown_option_is_refused_in_tritons_words(
-    repository: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_option_is_refused_in_tritons_words(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     assert cli.main(["serve", str(repository), *ports, "--", "--modl-control-mode=poll"]) == 2
     error = capsys.readouterr().err

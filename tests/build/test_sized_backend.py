@@ -79,9 +79,7 @@ def together(server: TritonServer, model: str, requests: list[np.ndarray[Any, An
 
 
 @pytest.mark.parametrize("model", ["padded", "plain_name"])
-def test_requests_of_different_lengths_share_a_batch(
-    server: TritonServer, model: str
-) -> None:
+def test_requests_of_different_lengths_share_a_batch(server: TritonServer, model: str) -> None:
     rng = np.random.default_rng(0)
     requests = [rng.integers(0, 50, (1, length)) for length in (3, 30, 9, 16)]
     answers, executions = together(server, model, requests)

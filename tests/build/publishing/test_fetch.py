@@ -92,9 +92,7 @@ def test_a_download_resumes_where_it_stopped_unless_it_is_spoilt(
 
 
 @pytest.mark.parametrize("how", ["missing", "short"])
-def test_an_incomplete_version_is_refused_before_any_download(
-    place: Place, tmp_path: Path, how: str
-) -> None:
+def test_an_incomplete_version_is_refused_before_any_download(place: Place, tmp_path: Path, how: str) -> None:
     if how == "missing":
         stored(place, "whole/config.pbtxt").unlink()
     else:
@@ -125,9 +123,7 @@ def test_an_altered_manifest_is_refused(place: Place, tmp_path: Path) -> None:
             publishing.fetch(place, tmp_path / "models")
 
 
-def test_engines_stay_on_a_restart_and_go_with_another_version(
-    place: Place, repository: Path, tmp_path: Path
-) -> None:
+def test_engines_stay_on_a_restart_and_go_with_another_version(place: Place, repository: Path, tmp_path: Path) -> None:
     target = tmp_path / "models"
     publishing.fetch(place, target)
     plan = target / "double/1/model.plan"
@@ -140,9 +136,7 @@ def test_engines_stay_on_a_restart_and_go_with_another_version(
     assert not plan.exists()
 
 
-def test_foreign_files_in_a_models_folder_are_not_replaced(
-    place: Place, repository: Path, tmp_path: Path
-) -> None:
+def test_foreign_files_in_a_models_folder_are_not_replaced(place: Place, repository: Path, tmp_path: Path) -> None:
     target = tmp_path / "models"
     publishing.fetch(place, target)
     theirs = target / "double/2/model.py"
@@ -160,9 +154,7 @@ def test_foreign_files_in_a_models_folder_are_not_replaced(
     assert (target / "double/labels.txt").exists()
 
 
-def test_dropped_models_are_removed_and_foreign_ones_refused(
-    place: Place, repository: Path, tmp_path: Path
-) -> None:
+def test_dropped_models_are_removed_and_foreign_ones_refused(place: Place, repository: Path, tmp_path: Path) -> None:
     target = tmp_path / "models"
     publishing.fetch(place, target)
     for path in (repository / "whole/1", repository / "whole"):

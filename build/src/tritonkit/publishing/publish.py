@@ -79,9 +79,7 @@ def publish(repository: Path, place: Place, say: Say = lambda _text: None, *, dr
 def _lint(repository: Path) -> None:
     report = lint.check(repository)
     errors = [
-        finding
-        for finding in report.findings
-        if finding.severity == "error" and not finding.model.startswith(".")
+        finding for finding in report.findings if finding.severity == "error" and not finding.model.startswith(".")
     ]
     if errors:
         shown = [f"  {finding.model}: {finding.message} ({finding.rule})" for finding in errors[:5]]
