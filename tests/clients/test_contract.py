@@ -1,4 +1,4 @@
-"""What a client promises, {blocking, asynchronous} × {gRPC, HTTP} alike, with real Triton, MLServer and KServe servers.
+"""What a client promises, {blocking, asynchronous} × {gRPC, HTTP} alike, with real servers of three kinds.
 
 What only Triton has is in test_triton.py. Where another server's protocol is poorer, `Peer` below says how.
 """
