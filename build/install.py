@@ -2,8 +2,8 @@
 
     python3 build/install.py        # then .venv/bin/tritonkit --help
 
-What this machine lacks is said before anything is downloaded. Standard library only, in words that Python 3.6 can read:
-whoever has an older Python than is needed must be told so.
+It reports what this machine lacks before it downloads anything. Standard library only, in syntax that Python 3.6 reads:
+whoever has too old a Python gets a message that says so.
 """
 
 import argparse

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.command == "rollback":
         return ended(lambda: commands.rollback(options.environment, options.revision))
-    return ended(lambda: commands.deploy(options.environment, options.project, apply=wanted(options.apply)))
+    return ended(lambda: commands.deploy(options.environment, options.project, apply=is_yes(options.apply)))
 
 
 def _parser() -> Parser:
@@ -43,17 +43,17 @@ def _parser() -> Parser:
     return parser
 
 
-def wanted(said: str) -> bool:
+def is_yes(word: str) -> bool:
     """Whether ``APPLY=…`` means yes.
 
     Raises:
-        InputError: It might mean either.
+        InputError: The word is neither yes nor no.
     """
-    if said.lower() in {"1", "yes", "y", "true", "on"}:
+    if word.lower() in {"1", "yes", "y", "true", "on"}:
         return True
-    if said.lower() in {"", "0", "no", "n", "false", "off"}:
+    if word.lower() in {"", "0", "no", "n", "false", "off"}:
         return False
-    raise InputError(f"APPLY={said} is neither yes nor no", "APPLY=1 deploys; without it, this only looks")
+    raise InputError(f"APPLY={word} is neither yes nor no", "APPLY=1 deploys; without it, this only looks")
 
 
 if __name__ == "__main__":

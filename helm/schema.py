@@ -132,13 +132,13 @@ Schema = dict[str, Any]
 
 @dataclass
 class Value:
-    """One key of ``values.yaml``: its path, default, and what the comments above it say."""
+    """One key of ``values.yaml``: its path, its default, and the description and ``@schema`` of its comments."""
 
     path: tuple[str, ...]
     default: Any
     line: int
     description: str = ""
-    said: Schema = field(default_factory=dict)
+    annotation: Schema = field(default_factory=dict)
     children: list[Value] = field(default_factory=list)
 
     @property
@@ -147,7 +147,7 @@ class Value:
         return ".".join(self.path)
 
     def leaves(self) -> Iterator[Value]:
-        """The values below that the table has a row for; itself, if nothing is below."""
+        """The values below it that have a row in the table; the value itself if there is none below."""
         if not self.children:
             yield self
         for child in self.children:
@@ -200,22 +200,22 @@ def _read_comments(value: Value, lines: list[str], column: int, path: Path) -> N
             words.append(line.removeprefix("-- "))
     value.description = " ".join(words).strip()
     try:
-        value.said = json.loads(" ".join(schema) or "{}", object_hook=_known_form)
+        value.annotation = json.loads(" ".join(schema) or "{}", object_hook=_known_form)
     except ValueError as error:
         raise InputError(f"{path}:{value.line}: the @schema of {value.name}: {error}", "correct it") from error
 
 
-def _known_form(said: Schema) -> Schema:
-    if isinstance(form := said.get("is"), str) and form not in FORMS:
+def _known_form(annotation: Schema) -> Schema:
+    if isinstance(form := annotation.get("is"), str) and form not in FORMS:
         raise ValueError(f"{form} is none of {', '.join(FORMS)}")
-    return said
+    return annotation
 
 
 def workload_keys(chart: Path) -> list[str]:
     """The top-level values that make a workload, as the templates have them."""
     text = "".join(path.read_text(encoding="utf-8") for path in sorted((chart / "templates").glob("_*.tpl")))
-    found = re.search(r'define "tritonkit\.workloadKeys" -?}}(.*?){{', text, re.DOTALL)
-    return found[1].split() if found else []
+    definition = re.search(r'define "tritonkit\.workloadKeys" -?}}(.*?){{', text, re.DOTALL)
+    return definition[1].split() if definition else []
 
 
 def schema_of(values: list[Value], workload: list[str], path: Path) -> Schema:
@@ -238,53 +238,53 @@ def schema_of(values: list[Value], workload: list[str], path: Path) -> Schema:
 
 def _schema(value: Value, path: Path) -> Schema:
     schema: Schema = {"description": value.description} if value.description else {}
-    said: Schema = _closed(value.said)
+    annotation: Schema = _closed(value.annotation)
     if value.children:
         schema |= {
             "type": "object",
             "additionalProperties": False,
             "properties": {child.path[-1]: _schema(child, path) for child in value.children},
         }
-        return schema | said
-    if not {"type", "$ref", "enum", "anyOf", "oneOf", "allOf", "const"} & said.keys():
-        schema |= _inferred(value, said, path)
-    return {**schema, **said, "default": value.default}
+        return schema | annotation
+    if not {"type", "$ref", "enum", "anyOf", "oneOf", "allOf", "const"} & annotation.keys():
+        schema |= _inferred(value, annotation, path)
+    return {**schema, **annotation, "default": value.default}
 
 
-def _inferred(value: Value, said: Schema, path: Path) -> Schema:
+def _inferred(value: Value, annotation: Schema, path: Path) -> Schema:
     default = value.default
     if isinstance(default, str):
-        return {"type": "string"} if "pattern" in said else {"type": "string", **FORMS["text"]}
+        return {"type": "string"} if "pattern" in annotation else {"type": "string", **FORMS["text"]}
     if type(default) in _SCALARS:
         return {"type": _SCALARS[type(default)]}
     if isinstance(default, dict):
         return {"type": "object"}
     if isinstance(default, list):
         item = _SCALARS.get(type(default[0]), "object") if default else "object"
-        return {"type": "array"} if "items" in said else {"type": "array", "items": {"type": item}}
+        return {"type": "array"} if "items" in annotation else {"type": "array", "items": {"type": item}}
     raise InputError(
         f"{path}:{value.line}: the default of {value.name}, {json.dumps(default)}, does not say what may stand there",
         'write `# @schema {"type": …}` above it',
     )
 
 
-def _closed(said: Any) -> Any:
-    """``@schema`` with its forms written out, in which maps with named keys are closed to others."""
-    if isinstance(said, list):
-        return [_closed(item) for item in said]
-    if not isinstance(said, dict):
-        return said
-    said = {**FORMS.get(said.get("is", ""), {}), **said}
-    closed = {name: _closed(item) for name, item in said.items() if name != "is"}
-    if isinstance(said.get("properties"), dict):
+def _closed(node: Any) -> Any:
+    """Expand the forms of an ``@schema``, and close maps with named keys to other keys."""
+    if isinstance(node, list):
+        return [_closed(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    node = {**FORMS.get(node.get("is", ""), {}), **node}
+    closed = {name: _closed(item) for name, item in node.items() if name != "is"}
+    if isinstance(node.get("properties"), dict):
         closed = {"type": "object", "additionalProperties": False} | closed
     return closed
 
 
 def defaults_of(values: list[Value]) -> dict[str, dict[str, Any]]:
-    """What ``null`` stands for: every default by its path, those of values to which it is a choice apart."""
+    """Every default by its path: ``choices`` are values for which ``null`` is a choice, the rest are ``defaults``."""
     leaves = [leaf for top in values for leaf in top.leaves()]
-    choices = {leaf.name: leaf.default for leaf in leaves if "null" in leaf.said.get("type", ())}
+    choices = {leaf.name: leaf.default for leaf in leaves if "null" in leaf.annotation.get("type", ())}
     return {"choices": choices, "defaults": {leaf.name: leaf.default for leaf in leaves if leaf.name not in choices}}
 
 
@@ -296,7 +296,7 @@ def table_of(values: list[Value]) -> str:
             default = json.dumps(leaf.default, ensure_ascii=False)
             shown = f"`{default}`" if len(default) <= _LONGEST_DEFAULT else "see values.yaml"
             words = leaf.description
-            if choices := leaf.said.get("enum"):
+            if choices := leaf.annotation.get("enum"):
                 named = (
                     choice if isinstance(choice, str) else json.dumps(choice) for choice in choices if choice != ""
                 )
@@ -310,7 +310,7 @@ def _cell(text: str) -> str:
 
 
 def generated(chart: Path) -> dict[Path, str]:
-    """What the files that come from ``values.yaml`` should say.
+    """The content of the files that are generated from ``values.yaml``.
 
     Raises:
         InputError: ``values.yaml`` says too little, or the README has no place for its table.
@@ -332,12 +332,12 @@ def generated(chart: Path) -> dict[Path, str]:
 
 
 def drift(chart: Path) -> str:
-    """What writing would change, as a unified diff; empty if nothing."""
+    """The unified diff that writing the files would make; empty if nothing would change."""
     changes: list[str] = []
-    for path, wanted in generated(chart).items():
+    for path, text in generated(chart).items():
         there = path.read_text(encoding="utf-8") if path.exists() else ""
         changes += difflib.unified_diff(
-            there.splitlines(keepends=True), wanted.splitlines(keepends=True), str(path), f"{path} (generated)"
+            there.splitlines(keepends=True), text.splitlines(keepends=True), str(path), f"{path} (generated)"
         )
     return "".join(changes)
 

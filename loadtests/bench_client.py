@@ -56,14 +56,14 @@ output { name: "y" data_type: TYPE_UINT8 dims: [-1] }
 
 @dataclass
 class Report:
-    """What was found, and which promises were not kept."""
+    """The rows of the table, and which promises were not kept."""
 
     rows: list[tuple[str, str, str]] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
 
-    def add(self, what: str, found: str, bar: Bar | None = None) -> None:
-        """One line; a bar says what was promised and whether it was kept."""
-        self.rows.append((what, found, "" if bar is None else f"{bar.promise}: {'kept' if bar.kept else 'MISSED'}"))
+    def add(self, what: str, figure: str, bar: Bar | None = None) -> None:
+        """Add a row; its bar says what was promised and whether it was kept."""
+        self.rows.append((what, figure, "" if bar is None else f"{bar.promise}: {'kept' if bar.kept else 'MISSED'}"))
         if bar is not None and not bar.kept:
             self.missed.append(what)
 
@@ -81,8 +81,8 @@ def main() -> int:
             _latency(server, report)
             asyncio.run(_throughput(server, report))
             _shared_memory(server, report)
-        for what, found, bar in failures(repository):
-            report.add(what, found, bar)
+        for what, figure, bar in failures(repository):
+            report.add(what, figure, bar)
     _footprint(report)
     table = Table("measured", "found", "promised", box=None, pad_edge=False)
     for row in report.rows:
@@ -119,24 +119,24 @@ def _latency(server: TritonServer, report: Report) -> None:
             random.shuffle(order)  # what one call leaves to be done falls upon the next
             for name, call in order:
                 start = time.perf_counter()
-                found = call(array)
+                answer = call(array)
                 times[name].append(time.perf_counter() - start)
-                if turn == 0 and not np.array_equal(found, array):
+                if turn == 0 and not np.array_equal(answer, array):
                     raise AssertionError(f"{name} returned something else")
-        median = {name: statistics.median(found[turns // 10 :]) * 1e3 for name, found in times.items()}
+        median = {name: statistics.median(seconds[turns // 10 :]) * 1e3 for name, seconds in times.items()}
         ratio = median["tritonkit-client grpc"] / median["raw tritonclient.grpc"]
         for name, value in median.items():
             bar = Bar("<= 1.05x raw", ratio <= 1.05) if name == "tritonkit-client grpc" else None
             report.add(f"p50, {size}, {name}", f"{value:.3f} ms" + (f" ({ratio:.3f}x raw)" if bar else ""), bar)
-    for closing in (raw_grpc, raw_http, ours_grpc, ours_http):
-        closing.close()
+    for client in (raw_grpc, raw_http, ours_grpc, ours_http):
+        client.close()
 
 
 def _raw(module: Any, client: Any, array: Any) -> Any:
     """One inference as the raw client's documentation has it."""
-    given = module.InferInput("x", array.shape, "UINT8")
-    given.set_data_from_numpy(array)
-    return client.infer("identity", [given]).as_numpy("y")
+    tensor = module.InferInput("x", array.shape, "UINT8")
+    tensor.set_data_from_numpy(array)
+    return client.infer("identity", [tensor]).as_numpy("y")
 
 
 def _pytriton(server: TritonServer, report: Report) -> dict[str, Callable[[Any], Any]]:
@@ -158,9 +158,9 @@ async def _throughput(server: TritonServer, report: Report) -> None:
     raw = tritonclient.grpc.aio.InferenceServerClient(server.grpc_url.removeprefix("grpc://"))
 
     async def ask_raw() -> None:
-        given = tritonclient.grpc.InferInput("x", array.shape, "UINT8")
-        given.set_data_from_numpy(array)
-        (await raw.infer("identity", [given])).as_numpy("y")
+        tensor = tritonclient.grpc.InferInput("x", array.shape, "UINT8")
+        tensor.set_data_from_numpy(array)
+        (await raw.infer("identity", [tensor])).as_numpy("y")
 
     async with AsyncClient(server.grpc_url) as ours, AsyncClient(server.http_url) as ours_http:
 
@@ -171,21 +171,21 @@ async def _throughput(server: TritonServer, report: Report) -> None:
             (await ours_http.infer("identity", x=array))["y"]
 
         contenders = {"ours": ask_ours, "raw": ask_raw, "http": ask_http}
-        found: dict[str, list[float]] = {name: [] for name in contenders}
+        rates: dict[str, list[float]] = {name: [] for name in contenders}
         for turn in range(ROUNDS + 1):
             for name, ask in contenders.items():
                 rate = await _rate(ask)
                 if turn:  # the first one warms up
-                    found[name].append(rate)
+                    rates[name].append(rate)
     await raw.close()
-    ratio = statistics.median(ours / raw for ours, raw in zip(found["ours"], found["raw"], strict=True))
-    middle = {name: statistics.median(rates) for name, rates in found.items()}
+    ratio = statistics.median(ours / raw for ours, raw in zip(rates["ours"], rates["raw"], strict=True))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
     promise = Bar(">= 1.0x raw", ratio >= 1.0)
     report.add(
-        "async, 1 kB, 64 in flight, tritonkit-client grpc", f"{middle['ours']:.0f}/s ({ratio:.3f}x raw)", promise
+        "async, 1 kB, 64 in flight, tritonkit-client grpc", f"{medians['ours']:.0f}/s ({ratio:.3f}x raw)", promise
     )
-    report.add("async, 1 kB, 64 in flight, raw tritonclient.grpc.aio", f"{middle['raw']:.0f}/s")
-    report.add("async, 1 kB, 64 in flight, tritonkit-client http", f"{middle['http']:.0f}/s")
+    report.add("async, 1 kB, 64 in flight, raw tritonclient.grpc.aio", f"{medians['raw']:.0f}/s")
+    report.add("async, 1 kB, 64 in flight, tritonkit-client http", f"{medians['http']:.0f}/s")
 
 
 async def _rate(ask: Callable[[], Any]) -> float:
@@ -212,14 +212,14 @@ def _shared_memory(server: TritonServer, report: Report) -> None:
             for name, client in (("plain", plain), ("shared", shared)):
                 start = time.perf_counter()
                 for _ in range(4):
-                    found = client.infer("identity", x=array)["y"]
-                    assert found[-1] == array[-1]
+                    answer = client.infer("identity", x=array)["y"]
+                    assert answer[-1] == array[-1]
                 if turn:
                     rates[name].append(4 / (time.perf_counter() - start))
     ratio = statistics.median(fast / slow for fast, slow in zip(rates["shared"], rates["plain"], strict=True))
-    middle = {name: statistics.median(found) for name, found in rates.items()}
-    report.add("10 MB, gRPC", f"{middle['plain']:.1f}/s")
-    report.add("10 MB, shared memory", f"{middle['shared']:.1f}/s ({ratio:.2f}x)", Bar(">= 2x gRPC", ratio >= 2))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    report.add("10 MB, gRPC", f"{medians['plain']:.1f}/s")
+    report.add("10 MB, shared memory", f"{medians['shared']:.1f}/s ({ratio:.2f}x)", Bar(">= 2x gRPC", ratio >= 2))
 
 
 def _footprint(report: Report) -> None:
@@ -228,13 +228,13 @@ def _footprint(report: Report) -> None:
         "print(s, next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmRSS')))"
     )
     modules = ("tritonkit_client", "tritonclient.grpc", "tritonclient.http")
-    found: dict[str, list[tuple[float, float]]] = {module: [] for module in modules}
+    costs: dict[str, list[tuple[float, float]]] = {module: [] for module in modules}
     for _ in range(5):
         for module in modules:
             command = [sys.executable, "-c", code.format(module=module)]
             seconds, kilobytes = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-            found[module].append((float(seconds), float(kilobytes)))
-    for module, runs in found.items():
+            costs[module].append((float(seconds), float(kilobytes)))
+    for module, runs in costs.items():
         seconds, kilobytes = (statistics.median(values) for values in zip(*runs, strict=True))
         report.add(f"import {module}", f"{seconds * 1e3:.0f} ms, {kilobytes / 1024:.0f} MB")
 

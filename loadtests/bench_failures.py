@@ -60,9 +60,9 @@ class Load:
 
     def run(self, share: int | None) -> None:
         """Ask ``share`` times, or until told that it is over."""
-        asked = 0
-        while not self.over.is_set() and (share is None or asked < share):
-            asked += 1
+        sent = 0
+        while not self.over.is_set() and (share is None or sent < share):
+            sent += 1
             start = time.perf_counter()
             try:
                 self.client.infer("identity", x=ARRAY)
@@ -77,14 +77,14 @@ def _load(servers: list[TritonServer], share: int | None) -> Iterator[Load]:
     hosts = ",".join(f"127.0.0.1:{server.ports['grpc']}" for server in servers)
     with Client(f"grpc://{hosts}", timeout=10) as client, ThreadPoolExecutor(CALLERS) as pool:
         load = Load(client, [], [], threading.Event())
-        running = [pool.submit(load.run, share) for _ in range(CALLERS)]
+        futures = [pool.submit(load.run, share) for _ in range(CALLERS)]
         try:
             yield load
         finally:
             if share is None:
                 load.over.set()
-            for one in running:
-                one.result()
+            for future in futures:
+                future.result()
 
 
 def _killed(repository: Path, servers: list[TritonServer]) -> Row:
@@ -97,14 +97,14 @@ def _killed(repository: Path, servers: list[TritonServer]) -> Row:
         servers[0].stop()
         servers[0] = _again(repository, servers[0])
         back = time.perf_counter()
-    during = [took for end, took in load.ended if killed <= end <= back]
-    otherwise = [took for end, took in load.ended if not killed <= end <= back]
-    found = (
+    during = [seconds for end, seconds in load.ended if killed <= end <= back]
+    otherwise = [seconds for end, seconds in load.ended if not killed <= end <= back]
+    figure = (
         f"{len(load.ended)} requests, {len(load.lost)} lost; p99 during the failover {_p99_ms(during):.1f} ms"
         f" (slowest {max(during) * 1e3:.0f}), otherwise {_p99_ms(otherwise):.1f} ms"
     )
     kept = not load.lost and len(load.ended) == REQUESTS
-    return f"two servers, one killed and restarted, {CALLERS} callers", found, Bar("0 lost", kept)
+    return f"two servers, one killed and restarted, {CALLERS} callers", figure, Bar("0 lost", kept)
 
 
 def _p99_ms(times: list[float]) -> float:
@@ -121,9 +121,9 @@ def _rolling(repository: Path, servers: list[TritonServer]) -> Row:
             while load.client._servers.all[number].out and time.monotonic() < end:
                 time.sleep(0.02)
         time.sleep(0.5)
-    p99 = _p99_ms([took for _, took in load.ended])
-    found = f"{len(load.ended)} requests, {len(load.lost)} lost; p99 {p99:.1f} ms"
-    return "two servers, rolling restart", found, Bar("0 lost", not load.lost)
+    p99 = _p99_ms([seconds for _, seconds in load.ended])
+    figure = f"{len(load.ended)} requests, {len(load.lost)} lost; p99 {p99:.1f} ms"
+    return "two servers, rolling restart", figure, Bar("0 lost", not load.lost)
 
 
 def _again(repository: Path, before: TritonServer) -> TritonServer:

@@ -88,32 +88,32 @@ def _measure(server: TritonServer, recipe: Path) -> Iterator[Table]:
     users = {"TritonGrpcUser": "TritonGrpcUser", "raw tritonclient": "load.rawuser:RawGrpcUser"}
     shares = [(name, user, count) for count in PROCESSES for name, user in users.items()]
     with progress.steps("bench-generator", len(shares) + len(PROCESSES) + 2) as steps:
-        most = []
+        throughputs = []
         for name, user, count in shares:
             steps.next(f"{name}, {count} processes, {SECONDS:g} s")
             with Generator(server.grpc_url, user, [recipe], core=LOAD_CORE, processes=count) as generator:
                 result = generator.run(Plan(users=USERS, duration_s=SECONDS, warm_up_s=WARM_UP_S))
-            most.append((name, result))
-        kept = []
+            throughputs.append((name, result))
+        schedules = []
         for count in PROCESSES:
             steps.next(f"{len(RATES)} schedules, {count} processes, {len(RATES) * SECONDS:g} s")
             with Generator(server.grpc_url, recipes=[recipe], core=LOAD_CORE, processes=count) as generator:
-                kept += [
+                schedules += [
                     generator.run(Plan(f"poisson:{rate}", duration_s=SECONDS, warm_up_s=WARM_UP_S)) for rate in RATES
                 ]
         plans = {
             f"open, poisson:{PAUSED_RATE}": Plan(f"poisson:{PAUSED_RATE}", PAUSED_TEST_S, WARM_UP_S),
             f"closed, {PAUSED_USERS} users": Plan(duration_s=PAUSED_TEST_S, warm_up_s=WARM_UP_S, users=PAUSED_USERS),
         }
-        hit = []
+        pauses = []
         with Generator(server.grpc_url, recipes=[recipe], core=LOAD_CORE) as generator:
             for loop, plan in plans.items():
                 steps.next(f"{loop}, the server paused for {PAUSED_S:g} s of {PAUSED_TEST_S:g} s")
                 with paused(server.pid, after_s=WARM_UP_S + 3, for_s=PAUSED_S):
-                    hit.append((loop, generator.run(plan)))
-    yield _most(most)
-    yield _kept(kept)
-    yield _hit(hit)
+                    pauses.append((loop, generator.run(plan)))
+    yield _throughput_table(throughputs)
+    yield _schedule_table(schedules)
+    yield _pause_table(pauses)
 
 
 @contextlib.contextmanager
@@ -134,11 +134,11 @@ def paused(pid: int, *, after_s: float, for_s: float) -> Iterator[None]:
         thread.join()
 
 
-def _most(found: Sequence[tuple[str, Result]]) -> Table:
+def _throughput_table(results: Sequence[tuple[str, Result]]) -> Table:
     cores = sum(core >= LOAD_CORE for core in os.sched_getaffinity(0))
     title = f"What it can send: {USERS} users, each with one request at a time; cores for all processes: {cores}"
     table = _table(title, "user", "processes", "requests/s", "CPU ms a request", "busiest process", "p50 ms", "failed")
-    for name, result in found:
+    for name, result in results:
         model = result.model
         table.add_row(
             name, str(result.load.processes), f"{model.throughput:.0f}", f"{result.generator.cpu_ms_per_request:.3f}",
@@ -147,10 +147,10 @@ def _most(found: Sequence[tuple[str, Result]]) -> Table:
     return table
 
 
-def _kept(found: Sequence[Result]) -> Table:
+def _schedule_table(results: Sequence[Result]) -> Table:
     table = _table("How it keeps a schedule: TritonGrpcUser", "schedule", "processes", "requests/s", "CPU ms a request",
                    "busiest process", "late p50 ms", "late p99 ms", "late max ms", "valid")  # fmt: skip
-    for result in found:
+    for result in results:
         health = result.generator
         table.add_row(
             result.load.arrivals, str(result.load.processes), f"{result.model.offered:.1f}",
@@ -160,10 +160,10 @@ def _kept(found: Sequence[Result]) -> Table:
     return table
 
 
-def _hit(found: Sequence[tuple[str, Result]]) -> Table:
+def _pause_table(results: Sequence[tuple[str, Result]]) -> Table:
     table = _table(f"What a closed loop hides: the server paused for {PAUSED_S:g} s", "loop", "requests", "p50 ms",
                    "p99 ms", "p99.9 ms", "largest ms")  # fmt: skip
-    for loop, result in found:
+    for loop, result in results:
         latency = result.model.latency
         if latency is not None:
             figures = (latency.p50, latency.p99, latency.p999, latency.max)

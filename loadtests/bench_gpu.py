@@ -71,7 +71,7 @@ class Bench:
 
     Raises:
         MissingError: There is no GPU.
-        InputError: A model or a part is not known, or the result that lies there cannot be read.
+        InputError: A model or a part is unknown, or the result of earlier calls cannot be read.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -116,14 +116,14 @@ class Bench:
         if "scaling" in self.parts and model.served and len(self.gpus) > 1:
             wide = replace(plan, in_flight=SCALING_IN_FLIGHT)
             count = model.recipe.serving("cuda").instances
-            found = served.scaling(model, count, len(self.gpus), folder, wide, step)
-            self._add(GpuResult(_now(), "", {}, scaling=found))
+            scaling = served.scaling(model, count, len(self.gpus), folder, wide, step)
+            self._add(GpuResult(_now(), "", {}, scaling=scaling))
 
     def _in_process(
         self, model: Model, prepared: inprocess.Prepared, plan: served.Plan, step: Callable[[str], None]
     ) -> None:
-        found = inprocess.measure(model, prepared, plan.effort, step)
-        self._add(GpuResult(_now(), "", {}, in_process=(found,)))
+        figures = inprocess.measure(model, prepared, plan.effort, step)
+        self._add(GpuResult(_now(), "", {}, in_process=(figures,)))
         if model.of_texts:
             step(f"{model.name} {model.precision}: mixed lengths")
             mixed = inprocess.mixed(model, prepared, plan.effort)
@@ -146,7 +146,7 @@ class Bench:
                     self._add(GpuResult(_now(), "", {}, mixed=(mixed,)))
 
     def _add(self, part: GpuResult) -> None:
-        """Take a part in, write all and say how it did: a GPU may be rented by the minute."""
+        """Merge a part into the result, write it and print its goals: a GPU may be rented by the minute."""
         for goal in gpu_goals.goals(part):
             self.errors.print(f"  {goal.subject}: {goal.what} {goal.figure}, {goal.bound}", markup=False)
         self.result = replace(part.merged(self.result), command=self.result.command)
@@ -180,7 +180,7 @@ def _stored(reports: Path) -> GpuResult:
     """What earlier calls measured; nothing where there is no result.
 
     Raises:
-        InputError: A result lies there that cannot be read.
+        InputError: The result in ``reports`` cannot be read.
     """
     path = reports / "result.json"
     if not path.exists():

@@ -77,11 +77,11 @@ def _main() -> int:
     load = os.getloadavg()[0]
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tritonkit-bench-")))
-        named = models.recipe_path(options.model) if options.model else None
-        loaded = load_recipe(named) if named else None
+        path = models.recipe_path(options.model) if options.model else None
+        recipe = load_recipe(path) if path else None
         install(target)
-        loaded = loaded or load_recipe(write_recipe(work, target))
-        model = stack.enter_context(served(loaded, work / "model_repository", target))
+        recipe = recipe or load_recipe(write_recipe(work, target))
+        model = stack.enter_context(served(recipe, work / "model_repository", target))
         ways: dict[str, Endpoint] = {
             TRITON: TritonEndpoint(model.server.grpc_url, model.model),
             OWN: OpenAIEndpoint(model.openai_url, model.model),
@@ -140,7 +140,7 @@ def _compare(ways: dict[str, Endpoint], options: argparse.Namespace) -> None:
     """Refuse to time answers that differ.
 
     Raises:
-        CheckFailed: They do, or one fails.
+        CheckFailed: The answers differ, or a request fails.
     """
     work = streams.requests(-1, options.words, options.tokens)
     count = 1 if options.quick else COMPARED
@@ -188,7 +188,7 @@ def _measure(
 
 
 def _load(endpoint: Endpoint, mark: str, count: int, number: int, options: argparse.Namespace) -> Load:
-    """The same for both ways but for the prompts' first letter."""
+    """The load of one way; the ways differ in the prompts' first letter alone."""
     return Load(
         endpoint, count, options.seconds, options.warm_up, f"{number} {count}", options.words, options.tokens, mark
     )
@@ -201,7 +201,7 @@ def _write(options: argparse.Namespace, model: Served, rounds: dict[int, list[Ro
         "command": " ".join(sys.argv), "model": {"name": model.model} | model.facts, "vllm": model.vllm,
         "environment": environment.machine(), "load_average": load, "formulas": figures.FORMULAS,
         "words": options.words, "tokens": options.tokens, "warm_up_s": options.warm_up,
-        "rounds": {str(count): [asdict(each) for each in found] for count, found in rounds.items()},
+        "rounds": {str(count): [asdict(repeat) for repeat in repeats] for count, repeats in rounds.items()},
     }  # fmt: skip
     atomic.write(options.reports / "result.json", (json.dumps(result, indent=2) + "\n").encode())
 
@@ -212,24 +212,25 @@ def _print(options: argparse.Namespace, model: Served, rounds: dict[int, list[Ro
     )
     for column in table.columns[2:]:
         column.justify = "right"
-    for count, found in rounds.items():
-        for name, way in ((TRITON, [each.triton for each in found]), (OWN, [each.own for each in found])):
+    for count, repeats in rounds.items():
+        for name, way in ((TRITON, [repeat.triton for repeat in repeats]), (OWN, [repeat.own for repeat in repeats])):
             table.add_row(
-                str(count), name, _spread([each.output_tokens_per_s for each in way]),
-                *(_spread([getattr(getattr(each, times), part) for each in way])
+                str(count), name, _spread([run.output_tokens_per_s for run in way]),
+                *(_spread([getattr(getattr(run, times), part) for run in way])
                   for times, part in (("ttft_ms", "p50"), ("ttft_ms", "p95"), ("itl_ms", "p50"), ("itl_ms", "p99"))),
             )  # fmt: skip
     console = Console(highlight=False, soft_wrap=True, width=140)
     console.print(table)
-    for count, found in rounds.items():
+    for count, repeats in rounds.items():
         console.print(
-            f"{count} in flight: Triton's tokens/s over vLLM's own {_spread([each.rate for each in found], '.3f')}; "
-            f"median first token {_spread([each.wait_ms for each in found], '+.1f')} ms later; generator's "
-            f"busiest process {_spread([each.generator for each in found], '.2f')} of a core"
+            f"{count} in flight: Triton's tokens/s over vLLM's own "
+            f"{_spread([repeat.rate for repeat in repeats], '.3f')}; "
+            f"median first token {_spread([repeat.wait_ms for repeat in repeats], '+.1f')} ms later; generator's "
+            f"busiest process {_spread([repeat.generator for repeat in repeats], '.2f')} of a core"
         )
-    if any(math.isnan(each.wait_ms) for found in rounds.values() for each in found):
+    if any(math.isnan(repeat.wait_ms) for repeats in rounds.values() for repeat in repeats):
         console.print("in some rounds no request was due in the measured seconds, so there is no TTFT: more --seconds")
-    if any(each.generator > BUSIEST for found in rounds.values() for each in found):
+    if any(repeat.generator > BUSIEST for repeats in rounds.values() for repeat in repeats):
         console.print(
             "the generator was busy, and both ways look slower than they are: more --processes, if cores are free"
         )

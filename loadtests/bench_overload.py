@@ -27,15 +27,16 @@ from load.plan import Plan
 from rich.console import Console
 from rich.table import Table
 from tuning import limit
-from tuning.asking import Asker
 from tuning.cores import Cores, divide
+from tuning.probing import Asker
 
-from tritonkit import atomic, pipeline, progress, recipe
+from tritonkit import atomic, pipeline, progress
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import CheckFailed
 from tritonkit.queue_limits import NAMES, QueueLimits
 from tritonkit.recipe import Recipe, Slo
+from tritonkit.recipe import load as load_recipe
 from tritonkit.server import TritonServer, runtime
 
 USERS = {
@@ -52,7 +53,7 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class Run:
-    """One run: which queue, whose callers, how many times the capacity, and what came of it."""
+    """One run: which queue, whose callers, how many times the capacity, and its figures."""
 
     queue: str
     callers: str
@@ -85,50 +86,53 @@ def _main() -> int:
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
-    wanted = recipe.load(models.recipe_path(options.model))
+    recipe = load_recipe(models.recipe_path(options.model))
     target = targets.supported(options.target)
-    slo = slo_of(wanted, options.slo)
+    slo = slo_of(recipe, options.slo)
     cores = divide(target=target)
-    runtime.find()  # a server that is missing is said before anything is built
+    runtime.find()  # a missing server is reported before anything is built
     count = 1 + len(USERS) * (len(TIMES) + 1) * options.rounds * 2
     with (
         tempfile.TemporaryDirectory(prefix="tritonkit-overload-") as directory,
-        progress.steps(f"overload of {wanted.name}", count) as steps,
+        progress.steps(f"overload of {recipe.name}", count) as steps,
     ):
         place = Path(directory)
-        said = _built(wanted, slo, target, cores, place)
+        limits = _build_repositories(recipe, slo, target, cores, place)
         steps.next("capacity, without bounds")
-        capacity = _capacity(wanted, slo, place / BOUNDED, cores, options.seconds)
+        capacity = _capacity(recipe, slo, place / BOUNDED, cores, options.seconds)
         runs: list[Run] = []
         for turn in range(options.rounds):
             for queue in QUEUES[:: 1 if turn % 2 == 0 else -1]:
                 with _server(place / queue, cores) as server:
                     for callers in USERS:
-                        with _generator(server, callers, wanted, cores) as generator:
+                        with _generator(server, callers, recipe, cores) as generator:
                             for times in (*TIMES, SPIKE):
                                 what = f"{times:g} times capacity" if times else "a spike"
                                 steps.next(f"{queue}, {callers}, {what}, round {turn + 1} of {options.rounds}")
                                 plan = _plan(times, capacity, options.seconds, turn)
-                                found = _run(generator, plan, times, slo, place)
-                                runs.append(Run(queue, callers, times, *found))
+                                outcome = _run(generator, plan, times, slo, place)
+                                runs.append(Run(queue, callers, times, *outcome))
     return {
-        "model": wanted.name, "target": target, "slo_ms": slo.latency_ms, "limits": said, "capacity": capacity,
+        "model": recipe.name, "target": target, "slo_ms": slo.latency_ms, "limits": limits, "capacity": capacity,
         "runs": runs, "seconds": options.seconds, "cores": str(cores), "environment": environment.machine(),
     }  # fmt: skip
 
 
-def _built(wanted: Recipe, slo: Slo, target: targets.Target, cores: Cores, place: Path) -> dict[str, Any]:
+def _build_repositories(recipe: Recipe, slo: Slo, target: targets.Target, cores: Cores, place: Path) -> dict[str, Any]:
     """A repository for each queue, under its name; the limits of the first.
 
     Raises:
         CheckFailed: No limits follow from the SLO.
     """
-    plain = wanted.batching.on(target).model_copy(update=dict.fromkeys(NAMES))
-    bounded = wanted.model_copy(update={"slo": slo, "batching": plain})
+    plain = recipe.batching.on(target).model_copy(update=dict.fromkeys(NAMES))
+    bounded = recipe.model_copy(update={"slo": slo, "batching": plain})
     by_hand = plain.model_copy(update={"max_queue_size": 256, "queue_timeout_ms": 2000})
     recipes = {BOUNDED: bounded, USUAL: bounded.model_copy(update={"slo": None, "batching": by_hand})}
     with on_core(*cores.server):  # limits are for the cores that the server will have
-        facts = {queue: pipeline.build([one], place / queue, target).models[one.name] for queue, one in recipes.items()}
+        facts = {
+            queue: pipeline.build([variant], place / queue, target).models[variant.name]
+            for queue, variant in recipes.items()
+        }
     limits: dict[str, Any] | None = facts[BOUNDED]["queue"]
     if limits is None:
         raise CheckFailed(
@@ -141,16 +145,16 @@ def _server(repository: Path, cores: Cores, *, bounded: bool = True) -> TritonSe
     return TritonServer(repository, cores=cores.server, exit_timeout_s=1, keep_queue_bounds=bounded)
 
 
-def _generator(server: TritonServer, callers: str, wanted: Recipe, cores: Cores) -> Generator:
+def _generator(server: TritonServer, callers: str, recipe: Recipe, cores: Cores) -> Generator:
     host = server.grpc_url if callers.startswith("grpc") else server.http_url
     return Generator(
-        host, USERS[callers], [wanted.path], core=cores.generator[0], processes=len(cores.generator)
+        host, USERS[callers], [recipe.path], core=cores.generator[0], processes=len(cores.generator)
     )  # fmt: skip
 
 
-def _capacity(wanted: Recipe, slo: Slo, repository: Path, cores: Cores, seconds: float) -> float:
+def _capacity(recipe: Recipe, slo: Slo, repository: Path, cores: Cores, seconds: float) -> float:
     """Requests a second that meet the SLO, over gRPC, where everybody may wait: refusals are no part of it."""
-    with _server(repository, cores, bounded=False) as server, _generator(server, "grpc", wanted, cores) as generator:
+    with _server(repository, cores, bounded=False) as server, _generator(server, "grpc", recipe, cores) as generator:
         ask = Asker(generator, slo, Plan(duration_s=seconds, warm_up_s=1.0), lenient=True)
         return limit.capacity(ask).rate
 
@@ -171,9 +175,9 @@ def _run(
     result = generator.run(plan, slo=slo, record=rows_of)
     rows = recording.read_rows(rows_of)
     slo_ms = slo.latency_ms or 0.0
-    found = overload.served(rows, plan.duration_s, slo_ms)
+    served = overload.served(rows, plan.duration_s, slo_ms)
     recovered = None if times else overload.recovery_s(rows, SPIKE_AT_S, SPIKE_AT_S + SPIKE_S, slo_ms)
-    return found, recovered, result.generator.valid
+    return served, recovered, result.generator.valid
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -24,10 +24,11 @@ from load import models
 from rich.console import Console
 from rich.table import Table
 
-from tritonkit import graph, pipeline, progress, recipe, samples
+from tritonkit import graph, pipeline, progress, samples
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import InputError
+from tritonkit.recipe import Batching, Recipe, load_graph
 from tritonkit.server import TritonServer, runtime
 from tritonkit_client import Client
 
@@ -76,24 +77,24 @@ def _parser() -> Parser:
 
 
 def _measure(paths: Sequence[Path]) -> list[Result]:
-    runtime.find()  # a server that is missing is said before anything is built
-    recipes = [recipe.load_graph(path) for path in paths]
-    one_each = recipe.Batching(instances=1, threads=1)
-    recipes = [wanted.model_copy(update={"batching": one_each}) for wanted in recipes]
+    runtime.find()  # a missing server is reported before anything is built
+    recipes = [load_graph(path) for path in paths]
+    one_each = Batching(instances=1, threads=1)
+    recipes = [recipe.model_copy(update={"batching": one_each}) for recipe in recipes]
     with tempfile.TemporaryDirectory(prefix="tritonkit-bench-") as directory:
         repository = Path(directory, "model_repository")
         pipeline.build(recipes, repository, "cpu", pipeline.Options(precisions=("fp32",)))
         with progress.steps("bench", len(recipes)) as steps, TritonServer(repository, cores=[SERVER_CORE]) as server:
             results = []
-            for wanted in recipes:
-                steps.next(f"{wanted.name}, {2 * ROUNDS * ROUND_S:.0f} s")
-                results.append(_bench(server, wanted, repository / wanted.name / "1/model.onnx"))
+            for recipe in recipes:
+                steps.next(f"{recipe.name}, {2 * ROUNDS * ROUND_S:.0f} s")
+                results.append(_bench(server, recipe, repository / recipe.name / "1/model.onnx"))
     return results
 
 
-def _bench(server: TritonServer, wanted: recipe.Recipe, path: Path) -> Result:
-    found = samples.load(wanted, 64)
-    rows = [samples.resized(sample, wanted, wanted.sizes("opt")) for sample in found]
+def _bench(server: TritonServer, recipe: Recipe, path: Path) -> Result:
+    originals = samples.load(recipe, 64)
+    rows = [samples.resized(sample, recipe, recipe.sizes("opt")) for sample in originals]
     singles = [samples.batch([row], 1) for row in rows]
     eight = samples.batch(rows, IN_FLIGHT)
     with on_core(SERVER_CORE):
@@ -101,21 +102,21 @@ def _bench(server: TritonServer, wanted: recipe.Recipe, path: Path) -> Result:
     with Client(server.grpc_url) as client, on_core(LOAD_CORE):
 
         def serve(turn: int) -> None:
-            client.infer(wanted.name, singles[turn % len(singles)])
+            client.infer(recipe.name, singles[turn % len(singles)])
 
         throughput(serve, IN_FLIGHT, 1.0)  # warm up both
         in_process, served = [], []
-        before = client.statistics(wanted.name)[0]
+        before = client.statistics(recipe.name)[0]
         for _ in range(ROUNDS):
             with on_core(SERVER_CORE):
                 in_process.append(IN_FLIGHT * throughput(lambda _: session.run(eight), 1, ROUND_S))
             served.append(throughput(serve, IN_FLIGHT, ROUND_S))
-        after = client.statistics(wanted.name)[0]
+        after = client.statistics(recipe.name)[0]
         with on_core(SERVER_CORE):
             alone_ms = statistics.median(latencies(lambda turn: session.run(singles[turn % len(singles)])))
         p50_ms = statistics.median(latencies(serve))
     batch = (after.inference_count - before.inference_count) / (after.execution_count - before.execution_count)
-    return Result(wanted.name, in_process, served, p50_ms, alone_ms, batch)
+    return Result(recipe.name, in_process, served, p50_ms, alone_ms, batch)
 
 
 def throughput(call: Callable[[int], object], callers: int, seconds: float) -> float:
@@ -142,12 +143,12 @@ def throughput(call: Callable[[int], object], callers: int, seconds: float) -> f
 
 def latencies(call: Callable[[int], object], count: int = 100) -> list[float]:
     """Milliseconds of each of ``count`` calls, one after another."""
-    found = []
+    times_ms = []
     for turn in range(count):
         start = time.perf_counter()
         call(turn)
-        found.append((time.perf_counter() - start) * 1000)
-    return found
+        times_ms.append((time.perf_counter() - start) * 1000)
+    return times_ms
 
 
 @contextmanager

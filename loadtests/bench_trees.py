@@ -26,10 +26,12 @@ from load import models
 from rich.console import Console
 from rich.table import Table
 
-from tritonkit import pipeline, progress, recipe, samples
+from tritonkit import pipeline, progress, samples
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import InputError
+from tritonkit.recipe import FOREST_INPUT, Batching, ForestRecipe
+from tritonkit.recipe import load as load_recipe
 from tritonkit.server import TritonServer
 from tritonkit.server.backends.fil.forest_inference import Settings
 from tritonkit.trees import checks, forest
@@ -62,12 +64,12 @@ def _main() -> int:
     options = _parser().parse_args()
     if not {SERVER_CORE, LOAD_CORE} <= os.sched_getaffinity(0):
         raise InputError(f"cores {SERVER_CORE} and {LOAD_CORE} are needed, one for the server, one for load", "use two")
-    wanted = recipe.load(models.recipe_path(options.model))
-    if not isinstance(wanted, recipe.ForestRecipe):
-        raise InputError(f"{wanted.path} is no forest's recipe", "name one with  engine: fil, such as breast_cancer")
-    one_each = recipe.Batching(instances=1, threads=1)
+    recipe = load_recipe(models.recipe_path(options.model))
+    if not isinstance(recipe, ForestRecipe):
+        raise InputError(f"{recipe.path} is no forest's recipe", "name one with  engine: fil, such as breast_cancer")
+    one_each = Batching(instances=1, threads=1)
     load = os.getloadavg()[0]
-    _print(wanted.name, _measure(wanted.model_copy(update={"batching": one_each})), load)
+    _print(recipe.name, _measure(recipe.model_copy(update={"batching": one_each})), load)
     return 0
 
 
@@ -80,25 +82,25 @@ def _parser() -> Parser:
     return parser
 
 
-def _measure(wanted: recipe.ForestRecipe) -> dict[int, dict[str, Figures]]:
-    single = samples.batch(samples.load(wanted, max(ROWS)), max(ROWS))[recipe.FOREST_INPUT]
+def _measure(recipe: ForestRecipe) -> dict[int, dict[str, Figures]]:
+    single = samples.batch(samples.load(recipe, max(ROWS)), max(ROWS))[FOREST_INPUT]
     figures: dict[int, dict[str, Figures]] = {count: {} for count in ROWS}
     with ExitStack() as stack:
         repository = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="tritonkit-bench-")), "model_repository"
         )
-        file, library = stack.enter_context(checks.opened(wanted))
-        loaded = forest.load(file, Settings(model_type=file.model_type, threads=1))
-        pipeline.build([wanted], repository, "cpu")
+        file, library = stack.enter_context(checks.opened(recipe))
+        treelite_forest = forest.load(file, Settings(model_type=file.model_type, threads=1))
+        pipeline.build([recipe], repository, "cpu")
         server = stack.enter_context(TritonServer(repository, cores=[SERVER_CORE]))
         client = stack.enter_context(Client(server.grpc_url))
         steps = stack.enter_context(progress.steps("bench", ROUNDS))
         for _ in range(ROUNDS):
-            steps.next(f"{wanted.name}, at {', '.join(map(str, ROWS))} rows")
+            steps.next(f"{recipe.name}, at {', '.join(map(str, ROWS))} rows")
             for count, ways in figures.items():
                 rows = np.ascontiguousarray(single[:count])
-                _served(ways.setdefault("served", Figures()), client, wanted.name, rows)
-                _in_process(ways.setdefault("treelite", Figures()), partial(loaded.scores, rows), count)
+                _served(ways.setdefault("served", Figures()), client, recipe.name, rows)
+                _in_process(ways.setdefault("treelite", Figures()), partial(treelite_forest.scores, rows), count)
                 if library is not None:
                     _in_process(ways.setdefault(library.library, Figures()), partial(library.scores, rows), count)
     return figures
@@ -106,7 +108,7 @@ def _measure(wanted: recipe.ForestRecipe) -> dict[int, dict[str, Figures]]:
 
 def _served(figures: Figures, client: Client, name: str, rows: Rows) -> None:
     def serve(_: int) -> None:
-        client.infer(name, {recipe.FOREST_INPUT: rows})
+        client.infer(name, {FOREST_INPUT: rows})
 
     with on_core(LOAD_CORE):
         figures.p50_ms.append(statistics.median(latencies(serve, LATENCIES)))

@@ -23,14 +23,14 @@ from reporting.tuning_result import Ratio
 from rich.console import Console
 from rich.table import Table
 from tuning import comparison, tuner
-from tuning.asking import bounds
 from tuning.comparison import Measured
 from tuning.cores import divide
 from tuning.limit import Probe
-from tuning.rig import Rig, built
+from tuning.probing import bounds
 from tuning.search import Outcome, Search
 from tuning.space import Settings, Space
 from tuning.trial import timed
+from tuning.trial_server import TrialServer, built
 from tuning.tuner import Effort
 
 from tritonkit import atomic, progress, recipe
@@ -70,20 +70,20 @@ def _main() -> int:
     options = _parser().parse_args()
     size, folder = (QUICK, options.reports / "quick") if options.quick else (FULL, options.reports)
     parts = options.part or ["defaults", "grid"]
-    said: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     try:
         paths = models.recipe_paths(options.model or ())
         for path in paths:
             with Bench(path, folder, size) as bench:
                 if "defaults" in parts:
-                    said[bench.recipe.name] = bench.against_defaults()
+                    results[bench.recipe.name] = bench.against_defaults()
                 if "grid" in parts and path == paths[-1]:
-                    said[f"grid, {bench.recipe.name}"] = bench.against_grid()
-        atomic.write(folder / "result.json", (json.dumps(said, indent=2) + "\n").encode())
+                    results[f"grid, {bench.recipe.name}"] = bench.against_grid()
+        atomic.write(folder / "result.json", (json.dumps(results, indent=2) + "\n").encode())
     except KeyboardInterrupt:
         print(f"interrupted; what was measured is kept in {folder}, and the same command continues", file=sys.stderr)
         return INTERRUPTED
-    return _print(said)
+    return _print(results)
 
 
 def _parser() -> Parser:
@@ -109,52 +109,52 @@ class Bench:
         self.cores = divide()
 
     def __enter__(self) -> Bench:
-        self._built = built(self.recipe)
-        self.made = self._built.__enter__()
+        self._building = built(self.recipe)
+        self.built = self._building.__enter__()
         try:
             effort = self.size.effort
             plan = Plan(duration_s=effort.probe_s, warm_up_s=effort.warm_up_s)
-            self.rig = Rig(self.made, self.slo, plan, self.cores).__enter__()
+            self.server = TrialServer(self.built, self.slo, plan, self.cores).__enter__()
         except BaseException:
-            self._built.__exit__(None, None, None)
+            self._building.__exit__(None, None, None)
             raise
         self._task = progress.task(f"{self.recipe.name} at {bounds(self.slo)}")
         self.say = self._task.__enter__()
-        self.held = tuner.references(self.made, self.cores)
+        self.references = tuner.references(self.built, self.cores)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._task.__exit__(None, None, None)
-        self.rig.__exit__()
-        self._built.__exit__(None, None, None)
+        self.server.__exit__()
+        self._building.__exit__(None, None, None)
 
     def against_defaults(self) -> dict[str, Any]:
         """Search; then the winner beside both defaults, in fresh rounds: those that chose it flatter it."""
         effort = self.size.effort
-        search = self._search("search", tuner.all_settings(self.made, self.cores, self.held))
-        tuner.search_for(self.rig, search, effort.probe_s, lambda: len(search.trials) < self.size.trials, self.say)
+        search = self._search("search", tuner.all_settings(self.built, self.cores, self.references))
+        tuner.search_for(self.server, search, effort.probe_s, lambda: len(search.trials) < self.size.trials, self.say)
 
         def final() -> list[Measured]:
-            return [tuner.final(self.rig, search, self.held, effort, self.say).winner]
+            return [tuner.final(self.server, search, self.references, effort, self.say).winner]
 
         (winner,) = self._kept("final", len(search.trials), final)
-        default = self.held.default
+        default = self.references.default
         alike = replace(default, precision=winner.settings.precision)
         known = {trial.settings: trial.outcome.estimate or winner.capacity for trial in search.trials}
         guesses = {settings: known.get(settings, winner.capacity) for settings in (default, alike)}
         measured = self._rounds("defaults", guesses | {winner.settings: winner.capacity})
         return {
             "trials": len(search.trials),
-            "tuned": _said(measured[winner.settings]),
-            "default": _said(measured[default]),
+            "tuned": _as_json(measured[winner.settings]),
+            "default": _as_json(measured[default]),
             "over_default": asdict(_ratio(measured[winner.settings], measured[default])),
-            "default_in_the_same_variant": _said(measured[alike]),
+            "default_in_the_same_variant": _as_json(measured[alike]),
             "over_default_in_the_same_variant": asdict(_ratio(measured[winner.settings], measured[alike])),
         }
 
     def against_grid(self) -> dict[str, Any]:
         """Every configuration of a small space; a search in it; then both bests side by side."""
-        space = small(self.recipe.max_batch_size, tuple(self.made.accurate))
+        space = small(self.recipe.max_batch_size, tuple(self.built.accurate))
         grid = self._grid(space)
         runs = sum(outcome.probes for outcome in grid.values())
         allowed = int(runs * MOST_RUNS)
@@ -164,26 +164,27 @@ class Bench:
             return sum(trial.outcome.probes for trial in search.trials)
 
         effort = self.size.effort
-        tuner.search_for(self.rig, search, effort.probe_s, lambda: used() < allowed - tuner.CHOOSING_RUNS, self.say)
-        finalists = self._kept("chosen", [runs, used()], lambda: tuner.choose(self.rig, search, self.say))
-        found = finalists[0]
-        spent = used() + sum(one.runs for one in finalists)
+        tuner.search_for(self.server, search, effort.probe_s, lambda: used() < allowed - tuner.CHOOSING_RUNS, self.say)
+        finalists = self._kept("chosen", [runs, used()], lambda: tuner.choose(self.server, search, self.say))
+        winner = finalists[0]
+        spent = used() + sum(finalist.runs for finalist in finalists)
         best = max(grid, key=lambda settings: grid[settings].estimate or 0.0)
-        measured = self._rounds("bests", {best: grid[best].estimate or 1.0, found.settings: found.capacity})
+        measured = self._rounds("bests", {best: grid[best].estimate or 1.0, winner.settings: winner.capacity})
         return {
-            "configurations": len(grid), "runs": runs, "seconds": round(sum(one.seconds for one in grid.values())),
-            "best": _said(measured[best]),
+            "configurations": len(grid), "runs": runs,
+            "seconds": round(sum(outcome.seconds for outcome in grid.values())),
+            "best": _as_json(measured[best]),
             "search_configurations": len(search.trials), "search_runs": spent, "part_of_runs": spent / runs,
             "search_seconds": round(sum(trial.outcome.seconds for trial in search.trials)),
-            "found": _said(measured[found.settings]),
-            "of_best": asdict(_ratio(measured[found.settings], measured[best])),
+            "found": _as_json(measured[winner.settings]),
+            "of_best": asdict(_ratio(measured[winner.settings], measured[best])),
         }  # fmt: skip
 
     def _search(self, name: str, space: Space, **more: Any) -> Search:
-        """One that goes on where it was interrupted."""
-        said = tuner.identity(self.made, self.slo, self.cores, {}, self.size.effort) | more
-        first = tuner.opening(self.made, self.held, space)
-        return Search(space, first, journal=self.folder / f"{name}.log", identity=said)
+        """A search that continues where it was interrupted."""
+        identity = tuner.identity(self.built, self.slo, self.cores, {}, self.size.effort) | more
+        first = tuner.opening(self.built, self.references, space)
+        return Search(space, first, journal=self.folder / f"{name}.log", identity=identity)
 
     def _grid(self, space: Space) -> dict[Settings, Outcome]:
         """Every configuration's outcome, each looked for by itself; kept, and continued after an interruption."""
@@ -195,36 +196,36 @@ class Bench:
             if settings in grid:
                 continue
             self.say(f"grid, {number} of {len(every)}: {settings}")
-            start = self.made.accurate[settings.precision] or tuner.FIRST_RATE
-            grid[settings] = timed(self.rig.configure, self.rig.ask, settings, None, start)
+            start = self.built.accurate[settings.precision] or tuner.FIRST_RATE
+            grid[settings] = timed(self.server.configure, self.server.ask, settings, None, start)
             rows.append([settings.as_json(), asdict(grid[settings])])
             self._write(path, identity, rows)
         return grid
 
     def _rounds(self, name: str, guesses: dict[Settings, float]) -> dict[Settings, Measured]:
         def ask(rate: float) -> Probe:
-            return self.rig.ask(rate, self.size.effort.final_s)
+            return self.server.ask(rate, self.size.effort.final_s)
 
         def measure() -> list[Measured]:
-            found = comparison.rounds(self.rig.configure, ask, guesses, self.size.rounds, self.say)
-            return list(found.values())
+            measured = comparison.rounds(self.server.configure, ask, guesses, self.size.rounds, self.say)
+            return list(measured.values())
 
-        said = [settings.as_json() for settings in guesses]
-        return {one.settings: one for one in self._kept(name, said, measure)}
+        configurations = [settings.as_json() for settings in guesses]
+        return {measured.settings: measured for measured in self._kept(name, configurations, measure)}
 
     def _kept(self, name: str, what: Any, measure: Callable[[], list[Measured]]) -> list[Measured]:
         """What was measured before the command was interrupted, or now."""
         path = self.folder / f"{name}.json"
         identity, rows = self._read(path, what)
         if not rows:
-            rows = [[one.settings.as_json(), list(one.limits), one.runs] for one in measure()]
+            rows = [[measured.settings.as_json(), list(measured.limits), measured.runs] for measured in measure()]
             self._write(path, identity, rows)
         return [Measured(Settings(**settings), tuple(limits), None, runs) for settings, limits, runs in rows]
 
     def _read(self, path: Path, what: Any) -> tuple[Any, list[Any]]:
-        """What a file's rows depend on, and the rows if they depended on the same when it was written."""
-        said = tuner.identity(self.made, self.slo, self.cores, {}, self.size.effort)
-        identity = json.loads(json.dumps([said, asdict(self.size), what]))
+        """What this measurement depends on, and the file's rows if they depended on the same."""
+        basis = tuner.identity(self.built, self.slo, self.cores, {}, self.size.effort)
+        identity = json.loads(json.dumps([basis, asdict(self.size), what]))
         kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         return identity, kept["rows"] if kept.get("identity") == identity else []
 
@@ -240,44 +241,44 @@ def small(max_batch_size: int, precisions: Sequence[recipe.Precision]) -> Space:
 
 
 def _ratio(ours: Measured, theirs: Measured) -> Ratio:
-    found = comparison.ratio(ours, theirs)
-    if found is None:
+    ratio = comparison.ratio(ours, theirs)
+    if ratio is None:
         raise CheckFailed(f"{theirs.settings} met the SLO at no rate: there is no ratio to it", "loosen the SLO")
-    return found
+    return ratio
 
 
-def _said(measured: Measured) -> dict[str, Any]:
+def _as_json(measured: Measured) -> dict[str, Any]:
     rounds = [round(limit, 1) for limit in measured.limits]
     return {"settings": str(measured.settings), "capacity": round(measured.capacity, 1), "rounds": rounds}
 
 
-def _print(said: dict[str, Any]) -> int:
+def _print(results: dict[str, Any]) -> int:
     out = Console(highlight=False, soft_wrap=True)
     gains, kept = [], []
     table = Table("model", "configuration", "requests/s", "tuned : this", box=None, pad_edge=False)
-    for model, found in said.items():
+    for model, result in results.items():
         if model.startswith("grid, "):
             continue
-        table.add_row(model, found["tuned"]["settings"], f"{found['tuned']['capacity']:.0f}", "")
+        table.add_row(model, result["tuned"]["settings"], f"{result['tuned']['capacity']:.0f}", "")
         for key in ("default", "default_in_the_same_variant"):
-            table.add_row("", found[key]["settings"], f"{found[key]['capacity']:.0f}", _words(found[f"over_{key}"]))
-        gains.append(found["over_default"]["median"])
+            table.add_row("", result[key]["settings"], f"{result[key]['capacity']:.0f}", _words(result[f"over_{key}"]))
+        gains.append(result["over_default"]["median"])
     if gains:
         out.print(table)
         kept.append(_promise(out, f"at least {LEAST_GAIN}x on one model", max(gains) >= LEAST_GAIN))
         kept.append(_promise(out, f"never below {LEAST_RATIO}x", min(gains) >= LEAST_RATIO))
-    for model, found in said.items():
+    for model, result in results.items():
         if model.startswith("grid, "):
             out.print(
-                f"{model}: {found['configurations']} configurations in {found['runs']} runs and {found['seconds']} s; "
-                f"best {found['best']['settings']}, {found['best']['capacity']:.0f}/s\n"
-                f"  search: {found['search_configurations']} configurations in {found['search_runs']} runs "
-                f"({found['part_of_runs']:.1%}) and {found['search_seconds']} s; found {found['found']['settings']}, "
-                f"{_words(found['of_best'])} of the grid's best",
+                f"{model}: {result['configurations']} configurations in {result['runs']} runs and "
+                f"{result['seconds']} s; best {result['best']['settings']}, {result['best']['capacity']:.0f}/s\n"
+                f"  search: {result['search_configurations']} configurations in {result['search_runs']} runs "
+                f"({result['part_of_runs']:.1%}) and {result['search_seconds']} s; "
+                f"found {result['found']['settings']}, {_words(result['of_best'])} of the grid's best",
                 markup=False,
             )
-            kept.append(_promise(out, f"at least {LEAST_OF_GRID:.0%}", found["of_best"]["median"] >= LEAST_OF_GRID))
-            kept.append(_promise(out, f"at most {MOST_RUNS:.0%} of the runs", found["part_of_runs"] <= MOST_RUNS))
+            kept.append(_promise(out, f"at least {LEAST_OF_GRID:.0%}", result["of_best"]["median"] >= LEAST_OF_GRID))
+            kept.append(_promise(out, f"at most {MOST_RUNS:.0%} of the runs", result["part_of_runs"] <= MOST_RUNS))
     return 0 if all(kept) else 1
 
 

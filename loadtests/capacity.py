@@ -25,18 +25,19 @@ from load import target as targets
 from load.generator import Generator
 from load.plan import AS_SAMPLED, Plan
 from load.result import Result
-from reporting import loadpage, words
+from reporting import loadpage, verdict_text
 from rich.console import Console
 from tuning import limit
-from tuning.asking import Asker, at_least, bounds, point, seconds
 from tuning.cores import divide
 from tuning.limit import Capacity, Probe, finite
+from tuning.probing import Asker, at_least, bounds, point, seconds
 
-from tritonkit import atomic, progress, recipe
+from tritonkit import atomic, progress
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import Recipe, Slo
+from tritonkit.recipe import load as load_recipe
 from tritonkit.server import TritonServer
 
 __all__ = ["Capacity", "capacity", "main", "slo_of"]
@@ -61,11 +62,11 @@ def _main() -> int:
     options = _parser().parse_args()
     out = Console(highlight=False, soft_wrap=True)
     try:
-        found, result = _run(options)
+        estimate, result = _run(options)
         if options.json:
-            print(json.dumps(as_json(found, result), indent=2))
+            print(json.dumps(as_json(estimate, result), indent=2))
         else:
-            out.print("\n".join(lines(found, result)), markup=False)
+            out.print("\n".join(lines(estimate, result)), markup=False)
         folder = options.reports / next(iter(result.models))
         write(folder, result)  # last, as the disk for it may be full
     except KeyboardInterrupt:
@@ -77,7 +78,7 @@ def _main() -> int:
         raise CheckFailed(error.message, f"{error.fix}; the last run is in {folder / 'index.html'}") from error
     if not options.json:
         print(f"Report: {folder / 'index.html'}")
-    return INTERRUPTED if found.interrupted else 0
+    return INTERRUPTED if estimate.interrupted else 0
 
 
 def capacity(
@@ -110,71 +111,72 @@ def capacity(
     """
     ask = Asker(generator, slo, plan, say, lenient=True)
     try:
-        found = limit.capacity(ask, start_rate, resolution=resolution, times=times)
+        estimate = limit.capacity(ask, start_rate, resolution=resolution, times=times)
     except CheckFailed as error:
         if not ask.results:
             raise
         raise Unmet(error, ask.results[-1]) from error
-    runs = zip(ask.results, found.points, strict=False)  # an interruption may come between the two
-    at_rate = [result for result, probe in runs if probe is found.at_rate][-1]
+    runs = zip(ask.results, estimate.points, strict=False)  # an interruption may come between the two
+    at_rate = [result for result, probe in runs if probe is estimate.at_rate][-1]
     if late := at_least(ask.late_at):
         at_rate = replace(at_rate, environment=at_rate.environment | {"generator": late})
-    return found, replace(
-        at_rate, curve=tuple(map(point, merged(found.points))), partial=found.interrupted,
-        capacity=found.limit,
+    return estimate, replace(
+        at_rate, curve=tuple(map(point, merged(estimate.points))), partial=estimate.interrupted,
+        capacity=estimate.limit,
     )  # fmt: skip
 
 
 def merged(points: tuple[Probe, ...]) -> list[Probe]:
     """One point a rate, by rising rate: the last run at it, which has met the SLO only if all have."""
     by_rate: dict[float, Probe] = {}
-    for found in sorted(points, key=lambda one: one.rate):
-        before = by_rate.get(found.rate)
-        if before is None or (found.kept and not before.kept):
-            by_rate[found.rate] = found
-        elif found.kept:  # a run that the generator could not send says nothing beside one that it could
-            by_rate[found.rate] = replace(found, met=found.met and before.met)
+    for probe in sorted(points, key=lambda probe: probe.rate):
+        before = by_rate.get(probe.rate)
+        if before is None or (probe.kept and not before.kept):
+            by_rate[probe.rate] = probe
+        elif probe.kept:  # a run that the generator could not send says nothing beside one that it could
+            by_rate[probe.rate] = replace(probe, met=probe.met and before.met)
     return list(by_rate.values())
 
 
-def slo_of(wanted: Recipe, text: str) -> Slo:
+def slo_of(recipe: Recipe, text: str) -> Slo:
     """The SLO that was given, or the recipe's.
 
     Raises:
-        InputError: There is neither, or it says nothing of latency.
+        InputError: Neither is there, or the SLO has no bound on latency.
     """
-    slo = slos.parse(text) or wanted.slo
+    slo = slos.parse(text) or recipe.slo
     if slo is None or slo.latency_ms is None:
-        raise InputError(f"{wanted.path} has no SLO to search by", "add  slo: {p99_ms: 50}, or give --slo p99_ms=50")
+        raise InputError(f"{recipe.path} has no SLO to search by", "add  slo: {p99_ms: 50}, or give --slo p99_ms=50")
     return slo
 
 
-def lines(found: Capacity, result: Result) -> list[str]:
-    """What a person wants to know."""
+def lines(estimate: Capacity, result: Result) -> list[str]:
+    """The capacity in a few lines of text, for a terminal."""
     (name,) = result.models
-    at_rate, slo = found.at_rate, result.slo
+    at_rate, slo = estimate.at_rate, result.slo
     return [
         *(
-            f"  {one.rate:8.1f}/s  {_fate(one):6}  p50 {_ms(one.p50_ms)}  p99 {_ms(one.p99_ms)}"
-            for one in sorted(found.points, key=lambda one: one.rate)
+            f"  {probe.rate:8.1f}/s  {_fate(probe):6}  p50 {_ms(probe.p50_ms)}  p99 {_ms(probe.p99_ms)}"
+            for probe in sorted(estimate.points, key=lambda probe: probe.rate)
         ),
-        f"{name}: {'at least ' * found.at_least}{found.rate:.1f} requests/s at {bounds(slo) if slo else ''} "
-        f"(95 % interval {found.low:.1f} {_upwards(found.high)})",
-        f"  met in {words.times_met(found.confirmed)} of {result.load.duration_s:g} s at that rate, "
+        f"{name}: {'at least ' * estimate.at_least}{estimate.rate:.1f} requests/s at {bounds(slo) if slo else ''} "
+        f"(95 % interval {estimate.low:.1f} {_upwards(estimate.high)})",
+        f"  met in {verdict_text.times_met(estimate.confirmed)} of {result.load.duration_s:g} s at that rate, "
         f"p50 {_ms(at_rate.p50_ms)}, p99 {_ms(at_rate.p99_ms)} in the last of them",
-        f"  the interval is where nine of ten such runs meet the SLO: a logistic curve through all {len(found.points)}",
-        *([f"  {few}"] if (few := words.few_at_capacity(result, found.limit)) else []),
-        *(["  interrupted: it may be higher"] if found.interrupted else []),
+        "  the interval is where nine of ten such runs meet the SLO: a logistic curve through all "
+        f"{len(estimate.points)}",
+        *([f"  {few}"] if (few := verdict_text.few_at_capacity(result, estimate.limit)) else []),
+        *(["  interrupted: it may be higher"] if estimate.interrupted else []),
         *([f"  the generator {late}"] if (late := result.environment.get("generator")) else []),
     ]
 
 
-def as_json(found: Capacity, result: Result) -> dict[str, Any]:
-    """All of it as plain data."""
+def as_json(estimate: Capacity, result: Result) -> dict[str, Any]:
+    """The capacity, every probe and the result as plain data."""
     return {
-        "capacity": found.rate, "low": found.low, "high": finite(found.high), "confirmed": found.confirmed,
-        "at_least": found.at_least, "interrupted": found.interrupted,
-        "points": [asdict(point(one)) for one in found.points], "result": result.to_json(),
+        "capacity": estimate.rate, "low": estimate.low, "high": finite(estimate.high), "confirmed": estimate.confirmed,
+        "at_least": estimate.at_least, "interrupted": estimate.interrupted,
+        "points": [asdict(point(probe)) for probe in estimate.points], "result": result.to_json(),
     }  # fmt: skip
 
 
@@ -203,39 +205,39 @@ def _parser() -> Parser:
 
 
 def _run(options: argparse.Namespace) -> tuple[Capacity, Result]:
-    wanted = recipe.load(models.recipe_path(options.model))
-    slo = slo_of(wanted, options.slo)
+    recipe = load_recipe(models.recipe_path(options.model))
+    slo = slo_of(recipe, options.slo)
     plan = Plan(
         duration_s=seconds("DURATION", options.duration), warm_up_s=seconds("WARM_UP", options.warm_up, least=0),
         batch_sizes=options.batch_sizes, lengths=options.lengths,
     )  # fmt: skip
-    payloads.check(wanted, plan)
-    with progress.task(f"capacity of {wanted.name} at {bounds(slo)}") as say:
+    payloads.check(recipe, plan)
+    with progress.task(f"capacity of {recipe.name} at {bounds(slo)}") as say:
         if options.host:
-            with Generator(options.host, recipes=[wanted.path]) as generator:
-                found, result = capacity(generator, slo, plan=plan, say=say)
+            with Generator(options.host, recipes=[recipe.path]) as generator:
+                estimate, result = capacity(generator, slo, plan=plan, say=say)
         else:
             target = targets.supported(options.target)
             cores = divide(target=target)
             say(f"start Triton for target {target}: {cores}")
             with (
-                models.repository_of([wanted], options.repository, target) as repository,
+                models.repository_of([recipe], options.repository, target) as repository,
                 TritonServer(repository, cores=cores.server) as server,
                 Generator(
-                    server.grpc_url, recipes=[wanted.path], core=cores.generator[0], processes=len(cores.generator)
+                    server.grpc_url, recipes=[recipe.path], core=cores.generator[0], processes=len(cores.generator)
                 ) as generator,
             ):
-                found, result = capacity(generator, slo, plan=plan, say=say)
+                estimate, result = capacity(generator, slo, plan=plan, say=say)
                 result = replace(result, environment=result.environment | {"target": target, "divided": str(cores)})
-    return found, replace(result, command=_command())
+    return estimate, replace(result, command=_command())
 
 
 def _command() -> str:
     return shlex.join(["python", "loadtests/capacity.py", *sys.argv[1:]])
 
 
-def _fate(found: Probe) -> str:
-    return "met" if found.met else "missed" if found.kept else "unsent"
+def _fate(probe: Probe) -> str:
+    return "met" if probe.met else "missed" if probe.kept else "unsent"
 
 
 def _upwards(high: float) -> str:

@@ -25,7 +25,7 @@ from typing import Any
 from bench_serving import on_core
 from google.protobuf import json_format
 from load import environment, payloads
-from load import models as named
+from load import models as recipe_files
 from load import slo as slos
 from load import target as targets
 from peers import contest, forests, lines
@@ -42,11 +42,12 @@ from tuning import space
 from tuning.cores import Cores, divide
 
 import tritonkit
-from tritonkit import atomic, graph, progress, recipe, samples
+from tritonkit import atomic, graph, progress, samples
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import InputError, MissingError
 from tritonkit.recipe import ForestRecipe, Precision, Recipe
+from tritonkit.recipe import load as load_recipe
 from tritonkit.repository import config, layout
 from tritonkit.samples import Sample
 
@@ -78,7 +79,7 @@ def _main() -> int:
     print(f"Report: {options.reports / 'index.html'}")
     if result.partial:
         return INTERRUPTED
-    return int(any(row.problem for found in result.models.values() for row in found))
+    return int(any(row.problem for rows in result.models.values() for row in rows))
 
 
 def _parser() -> Parser:
@@ -87,7 +88,7 @@ def _parser() -> Parser:
         examples=["python loadtests/compare.py --models efficientnet_lite0 --peers fastapi,litserve --quick"],
     )  # fmt: skip
     parser.add_argument("--peers", default="", help=f"some of {','.join(peer.key for peer in PEERS)}; all if not given")
-    parser.add_argument("--models", default="", help=f"each {named.HELP}; all of that folder if none is given")
+    parser.add_argument("--models", default="", help=f"each {recipe_files.HELP}; all of that folder if none is given")
     parser.add_argument("--quick", action="store_true", help="one short round: does everything work?")
     parser.add_argument("--seconds", type=float, help=f"of one run; {Effort.seconds:g} if not given")
     parser.add_argument("--rounds", type=int, help=f"searches for each capacity; {Effort.rounds} if not given")
@@ -105,37 +106,37 @@ def _run(options: argparse.Namespace) -> ComparisonResult:
     models: dict[str, tuple[Row, ...]] = {}
     ceiling: dict[str, float] = {}
     partial = False
-    peers_of = {wanted.name: forests.peers_of(wanted, peers) for wanted in recipes}
-    with named.repository_of(recipes, options.repository, stage.target) as repository:
-        subjects = {wanted.name: _subject(wanted, repository, stage.target) for wanted in recipes}
+    peers_of = {recipe.name: forests.peers_of(recipe, peers) for recipe in recipes}
+    with recipe_files.repository_of(recipes, options.repository, stage.target) as repository:
+        subjects = {recipe.name: _subject(recipe, repository, stage.target) for recipe in recipes}
         problems = _installed({peer.place: peer for some in peers_of.values() for peer in some}.values(), stage.target)
         with on_core(*stage.cores.generator), progress.task(f"compare on {stage.target}") as tell:
             try:
-                for wanted in recipes:
-                    subject = subjects[wanted.name]
-                    before = _ceiling(wanted, subject, stage)
-                    entries = [_ours(wanted, subject, repository, stage)]
+                for recipe in recipes:
+                    subject = subjects[recipe.name]
+                    before = _ceiling(recipe, subject, stage)
+                    entries = [_ours(recipe, subject, repository, stage)]
                     entries += [
-                        _theirs(peer, subject, stage, problems.get(peer.place)) for peer in peers_of[wanted.name]
+                        _theirs(peer, subject, stage, problems.get(peer.place)) for peer in peers_of[recipe.name]
                     ]
                     try:
-                        contest.hold(entries, wanted, effort, stage, _beside(wanted.name, tell))
+                        contest.hold(entries, recipe, effort, stage, _beside(recipe.name, tell))
                     finally:
-                        models[wanted.name] = tuple(entry.row() for entry in entries)
+                        models[recipe.name] = tuple(entry.row() for entry in entries)
                     if before is not None:
-                        ceiling[wanted.name] = max(before, _ceiling(wanted, subject, stage) or 0.0)
+                        ceiling[recipe.name] = max(before, _ceiling(recipe, subject, stage) or 0.0)
             except KeyboardInterrupt:
                 partial = True
     return ComparisonResult(
         created=datetime.now(UTC).astimezone().isoformat(timespec="seconds"),
         command=shlex.join(["python", "loadtests/compare.py", *sys.argv[1:]]),
         environment=environment.machine() | {"target": stage.target, "divided": str(stage.cores)},
-        slo={wanted.name: _said(wanted) for wanted in recipes},
+        slo={recipe.name: _slo_text(recipe) for recipe in recipes},
         ceiling=ceiling,
         rounds=effort.rounds,
         interval=INTERVAL,
         models=models,
-        notes=_notes(effort, stage, forests=any(isinstance(wanted, ForestRecipe) for wanted in recipes)),
+        notes=_notes(effort, stage, forests=any(isinstance(recipe, ForestRecipe) for recipe in recipes)),
         partial=partial,
     )
 
@@ -149,8 +150,8 @@ def _stage(target: targets.Target) -> Stage:
 
 
 def _recipe(path: Path, slo: str) -> Recipe:
-    wanted = recipe.load(path)
-    return wanted.model_copy(update={"slo": slos.parse(slo) or wanted.slo})
+    recipe = load_recipe(path)
+    return recipe.model_copy(update={"slo": slos.parse(slo) or recipe.slo})
 
 
 def _effort(options: argparse.Namespace) -> Effort:
@@ -173,50 +174,50 @@ def _peers(text: str) -> list[Peer]:
 
 
 def _paths(text: str) -> list[Path]:
-    return named.recipe_paths(name.strip() for name in text.split(",") if name.strip())
+    return recipe_files.recipe_paths(name.strip() for name in text.split(",") if name.strip())
 
 
-def _subject(wanted: Recipe, repository: Path, target: targets.Target) -> Subject:
+def _subject(recipe: Recipe, repository: Path, target: targets.Target) -> Subject:
     """The graph that the repository serves, and what onnxruntime answers with it."""
-    if wanted.slo is None:
-        raise InputError(f"{wanted.path} has no SLO to find a capacity for", "add  slo: {p99_ms: 50}, or --slo")
-    if isinstance(wanted, ForestRecipe):
-        return forests.subject(wanted, repository, target)
-    folder = repository / wanted.name
+    if recipe.slo is None:
+        raise InputError(f"{recipe.path} has no SLO to find a capacity for", "add  slo: {p99_ms: 50}, or --slo")
+    if isinstance(recipe, ForestRecipe):
+        return forests.subject(recipe, repository, target)
+    folder = repository / recipe.name
     served = config.parse((folder / layout.CONFIG).read_text(encoding="utf-8"))
-    path = folder / str(wanted.number) / (served.default_model_filename or "model.onnx")
+    path = folder / str(recipe.number) / (served.default_model_filename or "model.onnx")
     if not path.is_file():
-        raise InputError(f"{path} is not there", f"build it again: `tritonkit build {wanted.path} --target {target}`")
-    inputs = tuple(samples.batch([sample], 1) for sample in samples.load(wanted, CHECKED))
+        raise InputError(f"{path} is not there", f"build it again: `tritonkit build {recipe.path} --target {target}`")
+    inputs = tuple(samples.batch([sample], 1) for sample in samples.load(recipe, CHECKED))
     session = graph.Session(path, threads=1)
-    expected = tuple(next(iter(session.run(one).values())).reshape(-1) for one in inputs)
+    expected = tuple(next(iter(session.run(sample).values())).reshape(-1) for sample in inputs)
     accelerators = served.optimization.execution_accelerators.gpu_execution_accelerator
     options = {name: value for accelerator in accelerators for name, value in accelerator.parameters.items()}
     shared = {name: options[name] for name in SHARED_OPTIONS if name in options}
-    return Subject(wanted.name, path.absolute(), inputs, expected, target, shared)
+    return Subject(recipe.name, path.absolute(), inputs, expected, target, shared)
 
 
-def _ceiling(wanted: Recipe, subject: Subject, stage: Stage) -> float | None:
+def _ceiling(recipe: Recipe, subject: Subject, stage: Stage) -> float | None:
     """Samples a second of the graph alone: on a CPU one by one, on a GPU in largest batches with their copies.
 
     None where this process's onnxruntime has no CUDA. A forest: its library alone.
     """
-    if isinstance(wanted, ForestRecipe):
-        return forests.alone(wanted, subject, stage.cores)
+    if isinstance(recipe, ForestRecipe):
+        return forests.alone(recipe, subject, stage.cores)
     if stage.target == "cuda":
-        return _gpu_ceiling(wanted, subject) if graph.Session.has_cuda() else None
+        return _gpu_ceiling(recipe, subject) if graph.Session.has_cuda() else None
     with on_core(*stage.cores.server):
         session = graph.Session(subject.graph, threads=1)
-        inputs = [samples.batch([sample], 1) for sample in samples.load(wanted, payloads.SAMPLES)]
-        passes = [[_seconds(session, one) for one in inputs] for _ in range(PASSES)]
+        inputs = [samples.batch([sample], 1) for sample in samples.load(recipe, payloads.SAMPLES)]
+        passes = [[_seconds(session, sample) for sample in inputs] for _ in range(PASSES)]
     typical: list[float] = [statistics.median(times) for times in zip(*passes, strict=True)]
     return 1 / statistics.mean(typical)
 
 
-def _gpu_ceiling(wanted: Recipe, subject: Subject) -> float:
-    size = max(wanted.serving("cuda").max_batch_size, 1)
+def _gpu_ceiling(recipe: Recipe, subject: Subject) -> float:
+    size = max(recipe.serving("cuda").max_batch_size, 1)
     session = graph.Session(subject.graph, threads=1, device="cuda")
-    rows = [samples.resized(sample, wanted, wanted.sizes("opt")) for sample in samples.load(wanted, size)]
+    rows = [samples.resized(sample, recipe, recipe.sizes("opt")) for sample in samples.load(recipe, size)]
     batch = samples.batch(rows, size)
     return size / statistics.median([_seconds(session, batch) for _ in range(BATCHES)][BATCHES // 4 :])
 
@@ -228,7 +229,7 @@ def _seconds(session: graph.Session, inputs: Sample) -> float:
 
 
 def _installed(peers: Iterable[Peer], target: targets.Target) -> dict[str, MissingError]:
-    """Install every peer's environment; by a peer's place, why one cannot be: a row without figures."""
+    """Install every peer's environment; the errors of those that cannot be installed, by the peer's place."""
     problems = {}
     missing = [peer for peer in peers if not environments.installed(peer, target)]
     with progress.steps("install", len(missing)) as steps:
@@ -241,43 +242,43 @@ def _installed(peers: Iterable[Peer], target: targets.Target) -> dict[str, Missi
     return problems
 
 
-def _ours(wanted: Recipe, subject: Subject, repository: Path, stage: Stage) -> Entry:
-    """As the repository has it, and on a CPU without batches; each over both of Triton's protocols."""
-    ways = _ways(wanted, repository, stage.target).items()
+def _ours(recipe: Recipe, subject: Subject, repository: Path, stage: Stage) -> Entry:
+    """Triton with the repository's configuration, and on a CPU without batches; each over both of its protocols."""
+    ways = _ways(recipe, repository, stage.target).items()
     candidates = [
         Candidate(
-            f"{said}, {words}", lines.count([wanted.path]),
+            f"{text}, {words}", lines.count([recipe.path]),
             partial(Ours, subject, protocol, repository, stage.cores.server, changed),
             as_configured=changed is None,
         )
-        for said, changed in ways
+        for text, changed in ways
         for protocol, words in (("grpc", "gRPC"), ("kserve", "HTTP"))
     ]  # fmt: skip
     return Entry("tritonkit", tritonkit.__version__, candidates, ours=True)
 
 
-def _ways(wanted: Recipe, repository: Path, target: targets.Target) -> dict[str, dict[str, Any] | None]:
-    """In words, what Triton is told instead of the repository's configuration; None for that itself."""
+def _ways(recipe: Recipe, repository: Path, target: targets.Target) -> dict[str, dict[str, Any] | None]:
+    """By description: the configuration that Triton gets instead of the repository's, None for the repository's own."""
     chosen: Precision = "fp32"  # whichever: the graph stays the repository's
-    current = space.of_recipe(wanted, chosen, target)
-    single = replace(current, max_batch_size=min(wanted.max_batch_size, 1), instances=1).normal()
+    current = space.of_recipe(recipe, chosen, target)
+    single = replace(current, max_batch_size=min(recipe.max_batch_size, 1), instances=1).normal()
     instances = f"{current.instances} instance{'s' * (current.instances > 1)}"
     batches = f"batches of up to {current.max_batch_size} within {current.queue_delay_us} µs"
     batches += ", run by size" if current.by_size else ""
     alone = "one request at a time"
     ways: dict[str, dict[str, Any] | None] = {f"{instances}, {batches if current.max_batch_size > 1 else alone}": None}
     if single != current and target == "cpu":
-        said = config.parse((repository / wanted.name / layout.CONFIG).read_text(encoding="utf-8"))
-        section = single.batching(wanted, chosen, target)
-        config.set_batching(said, wanted.model_copy(update={"batching": section}), target)
-        ways[f"1 instance, {alone}"] = json_format.MessageToDict(said, preserving_proto_field_name=True)
+        model_config = config.parse((repository / recipe.name / layout.CONFIG).read_text(encoding="utf-8"))
+        section = single.batching(recipe, chosen, target)
+        config.set_batching(model_config, recipe.model_copy(update={"batching": section}), target)
+        ways[f"1 instance, {alone}"] = json_format.MessageToDict(model_config, preserving_proto_field_name=True)
     return ways
 
 
 def _theirs(peer: Peer, subject: Subject, stage: Stage, missing: MissingError | None) -> Entry:
     candidates = [
         Candidate(
-            variant.said,
+            variant.settings,
             lines.count(peer.folder / name for name in variant.files),
             partial(Theirs, peer, variant, subject, stage.cores.server),
         )
@@ -291,9 +292,9 @@ def _beside(model: str, tell: Say) -> Say:
     return lambda text: tell(f"{model}, {text}")
 
 
-def _said(wanted: Recipe) -> str:
-    assert wanted.slo is not None
-    return slos.said(wanted.slo).replace("=", " ≤ ").replace(",", ", ")
+def _slo_text(recipe: Recipe) -> str:
+    assert recipe.slo is not None
+    return slos.format_slo(recipe.slo).replace("=", " ≤ ").replace(",", ", ")
 
 
 def _notes(effort: Effort, stage: Stage, *, forests: bool) -> tuple[str, ...]:
@@ -344,10 +345,10 @@ def _write(folder: Path, result: ComparisonResult) -> None:
 
 def _print(result: ComparisonResult) -> None:
     console = Console(highlight=False, width=120)
-    for model, found in result.models.items():
+    for model, rows in result.models.items():
         table = Table("server", "capacity/s", "interval", "p50 ms", "p99 ms", "memory MB", "ready s", "lines", box=None,
                       pad_edge=False, title=f"{model}, {result.slo[model]}", title_justify="left")  # fmt: skip
-        for row in ordered(found):
+        for row in ordered(rows):
             between = NOTHING if row.low is None else f"{short(row.low)} to {short(row.high)}"
             table.add_row(
                 f"{row.name} {row.version}", short(row.capacity), between, short(row.p50_ms), short(row.p99_ms),
@@ -356,7 +357,7 @@ def _print(result: ComparisonResult) -> None:
         console.print(table)
         if model in result.ceiling:
             console.print(comparepage.ceiling(result.ceiling[model], on_gpu=result.on_gpu))
-        for row in found:
+        for row in rows:
             if row.problem:
                 console.print(f"{row.name}: {row.problem}", markup=False)
         console.print()

@@ -83,12 +83,12 @@ def _parser() -> Parser:
 
 def _run(repository: Path, target: targets.Target, step_s: float) -> Summary:
     start = time.monotonic()
-    wanted = {name: recipe.load(recipe_path(name)) for name in (IMAGE_MODEL, TEXT_MODEL)}
-    runtime.find()  # a server that is missing is said before anything is built
-    built = pipeline.build(list(wanted.values()), repository, target)
+    recipes = {name: recipe.load(recipe_path(name)) for name in (IMAGE_MODEL, TEXT_MODEL)}
+    runtime.find()  # a missing server is reported before anything is built
+    built = pipeline.build(list(recipes.values()), repository, target)
     seconds = {"build": time.monotonic() - start}
     summary: Summary = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "command": "make demo"}
-    with progress.steps("demo", 2 + len(wanted)) as steps:
+    with progress.steps("demo", 2 + len(recipes)) as steps:
         steps.next("start Triton")
         begun = time.monotonic()
         with TritonServer(repository) as server:
@@ -96,7 +96,7 @@ def _run(repository: Path, target: targets.Target, step_s: float) -> Summary:
             steps.next("classify photographs and embed sentences over gRPC and HTTP")
             summary |= _answers(server)
             models: dict[str, Summary] = {}
-            for name in wanted:
+            for name in recipes:
                 steps.next(f"load test {name} with Locust, {(step_s + WARM_UP_S) * len(USERS):.0f} s")
                 models[name] = _load_test(server, name, step_s) | {"export": built.models[name]}
     seconds["total"] = time.monotonic() - start
@@ -177,20 +177,20 @@ def _load_test(server: TritonServer, name: str, step_s: float) -> Summary:
     }
 
 
-def _step(name: str, found: ModelResult) -> Summary:
+def _step(name: str, result: ModelResult) -> Summary:
     """One step in a few numbers; latencies are of the requests that succeeded, as none may fail."""
-    if found.failed or found.latency is None or found.server is None:
-        raise CheckFailed(f"{found.failed} requests to {name} failed: {found.messages}", "read the errors")
+    if result.failed or result.latency is None or result.server is None:
+        raise CheckFailed(f"{result.failed} requests to {name} failed: {result.messages}", "read the errors")
     return {
-        "requests": found.requests,
-        "failed": found.failed,
-        "throughput": found.throughput,
-        "p50_ms": found.latency.p50,
-        "p99_ms": found.latency.p99,
-        "average_batch": round(found.server.average_batch, 2),
-        "server_ms": round(found.server.request_ms, 3),  # of which in the queue, and in the model with its batch
-        "queue_ms": round(found.server.queue_ms, 3),
-        "compute_ms": round(found.server.compute_ms, 3),
+        "requests": result.requests,
+        "failed": result.failed,
+        "throughput": result.throughput,
+        "p50_ms": result.latency.p50,
+        "p99_ms": result.latency.p99,
+        "average_batch": round(result.server.average_batch, 2),
+        "server_ms": round(result.server.request_ms, 3),  # of which in the queue, and in the model with its batch
+        "queue_ms": round(result.server.queue_ms, 3),
+        "compute_ms": round(result.server.compute_ms, 3),
     }
 
 

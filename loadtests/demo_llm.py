@@ -88,9 +88,9 @@ def _run(options: argparse.Namespace, target: targets.Target) -> Summary:
     seconds = {"install": time.monotonic() - start}
     begun = time.monotonic()
     path = write_recipe(options.reports, target)
-    loaded = load_recipe(path)
+    recipe = load_recipe(path)
     seconds["build"] = time.monotonic() - begun
-    with served(loaded, options.repository, target) as model:
+    with served(recipe, options.repository, target) as model:
         seconds["server_start"] = model.start_s
         out.print(
             f"{smollm2_135m.NAME}: {model.facts['parameters'] / 1e6:.0f} million weights out of "
@@ -158,14 +158,14 @@ def _stream(client: Client, name: str, text: str) -> Summary:
                 first = time.monotonic() - sent
             out.file.write(delta.text)
             out.file.flush()
-    whole = parts.generation
-    assert whole is not None
+    generation = parts.generation
+    assert generation is not None
     seconds = time.monotonic() - sent
-    out.print(f"\n[dim]{_about(whole.finish_reason, whole.usage.completion_tokens, seconds, first)}[/]")
+    out.print(f"\n[dim]{_about(generation.finish_reason, generation.usage.completion_tokens, seconds, first)}[/]")
     return {
         "client": f"tritonkit-client {metadata.version('tritonkit-client')}", "how": "streamed, gRPC through Triton",
-        "question": text, "text": whole.text, "finish_reason": whole.finish_reason,
-        "prompt_tokens": whole.usage.prompt_tokens, "completion_tokens": whole.usage.completion_tokens,
+        "question": text, "text": generation.text, "finish_reason": generation.finish_reason,
+        "prompt_tokens": generation.usage.prompt_tokens, "completion_tokens": generation.usage.completion_tokens,
         "first_s": round(first, 3), "seconds": round(seconds, 3),
     }  # fmt: skip
 

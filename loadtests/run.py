@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from load import arrivals, headless, models, payloads, printed, slo
+from load import arrivals, headless, models, payloads, slo, text_report
 from load import target as targets
 from load.plan import AS_SAMPLED, Plan
 from load.result import Result
@@ -41,7 +41,7 @@ def _main() -> int:
         options = _parser().parse_args()
         result = _run(options)
         # First, as the disk for the report may be full.
-        Console(highlight=False, soft_wrap=True).print("\n".join(printed.lines(result)), markup=False)
+        Console(highlight=False, soft_wrap=True).print("\n".join(text_report.lines(result)), markup=False)
         folder = options.reports / "+".join(name.replace("/", "-") for name in result.models)  # clf/2 is one folder
         _write(folder, result)
     except KeyboardInterrupt:
@@ -104,8 +104,8 @@ def _run(options: argparse.Namespace) -> Result:
 
 def _recipes(options: argparse.Namespace) -> dict[str, Path]:
     """The recipe's file of each model that was named."""
-    named = payloads.mix(options.model)
-    bases = {name: payloads.split_version(name)[0] for name in named}
+    weights = payloads.mix(options.model)
+    bases = {name: payloads.split_version(name)[0] for name in weights}
     return {name: models.recipe_path(of) for name, of in bases.items()}
 
 

@@ -25,18 +25,19 @@ from reporting.tuning_result import TuningResult
 from rich.console import Console
 from rich.table import Table
 from tuning import losses, outcome, tuner, writeback
-from tuning.asking import at_least, bounds, seconds
 from tuning.cores import Cores, divide
-from tuning.rig import Built, Rig, built
+from tuning.probing import at_least, bounds, seconds
 from tuning.search import Search
 from tuning.space import Settings
+from tuning.trial_server import Built, TrialServer, built
 from tuning.tuner import Effort, Final
 
-from tritonkit import atomic, progress, recipe
+from tritonkit import atomic, progress
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import Recipe, Slo
+from tritonkit.recipe import load as load_recipe
 from tritonkit.server import runtime
 
 JOURNAL = "journal.log"
@@ -48,8 +49,8 @@ DEFAULTS = Effort()
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What was asked for."""
+class TuningJob:
+    """One search: what is tuned, for which SLO and load, how long, and where results go."""
 
     recipe: Recipe
     slo: Slo
@@ -75,19 +76,19 @@ def main() -> int:
 def _main() -> int:
     options = _parser().parse_args()
     try:
-        wanted = _wanted(options)
-        result, found = run(wanted)
+        job = _job(options)
+        result, final = run(job)
     except KeyboardInterrupt:
         print("interrupted before anything was tried; nothing was written", file=sys.stderr)
         return INTERRUPTED
     if options.json:
         print(json.dumps(result.to_json(), indent=2))
     else:
-        _print(wanted, result, found)
+        _print(job, result, final)
     return INTERRUPTED if result.partial else 0
 
 
-def run(wanted: Wanted) -> tuple[TuningResult, Final | None]:
+def run(job: TuningJob) -> tuple[TuningResult, Final | None]:
     """Search, and write what was found; without a final, the search was interrupted and the recipe is as it was.
 
     Raises:
@@ -95,69 +96,69 @@ def run(wanted: Wanted) -> tuple[TuningResult, Final | None]:
             the page has them.
     """
     began = time.monotonic()
-    if wanted.write:
-        writeback.check_writable(wanted.recipe.path)
-    runtime.find()  # a server that is missing is said before anything is built
-    cores = divide(target=wanted.target)
-    smallest = max(payloads.distribution(wanted.plan.batch_sizes, "batch sizes").values)
-    title = f"tune {wanted.recipe.name} for {wanted.target} at {bounds(wanted.slo)}"
-    with built(wanted.recipe, wanted.target) as made, progress.task(title) as say:
-        held = tuner.references(made, cores)
-        whole = tuner.all_settings(made, cores, held, smallest)
-        opening = tuner.opening(made, held, whole)
+    if job.write:
+        writeback.check_writable(job.recipe.path)
+    runtime.find()  # a missing server is reported before anything is built
+    cores = divide(target=job.target)
+    smallest = max(payloads.distribution(job.plan.batch_sizes, "batch sizes").values)
+    title = f"tune {job.recipe.name} for {job.target} at {bounds(job.slo)}"
+    with built(job.recipe, job.target) as build, progress.task(title) as say:
+        references = tuner.references(build, cores)
+        space = tuner.all_settings(build, cores, references, smallest)
+        opening = tuner.opening(build, references, space)
         search = Search(
-            whole,
+            space,
             opening,
-            journal=wanted.folder / JOURNAL,
-            identity=tuner.identity(made, wanted.slo, cores, wanted.load, wanted.effort),
+            journal=job.folder / JOURNAL,
+            identity=tuner.identity(build, job.slo, cores, job.load, job.effort),
         )
         say(_begins(search, cores))
-        if short := _too_short(wanted, search, held):
+        if short := _too_short(job, search, references):
             print(short, file=sys.stderr)
         late_at: list[float] = []
         lost: list[str] = []
         # What the first build of a recipe takes counts, but never for more than half.
-        end = max(began + wanted.budget_s, time.monotonic() + wanted.budget_s / 2) - WRITES_S
-        found: Final | None = None
+        end = max(began + job.budget_s, time.monotonic() + job.budget_s / 2) - WRITES_S
+        final: Final | None = None
         failure: CheckFailed | None = None
         try:
-            found = _searched(wanted, made, search, held, cores, say, late_at, lost, end)
+            final = _run_search(job, build, search, references, cores, say, late_at, lost, end)
         except CheckFailed as error:
             failure = error
-        where = environment.machine() | {"target": wanted.target, "divided": str(cores)}
+        where = environment.machine() | {"target": job.target, "divided": str(cores)}
         where |= {"generator": text} if (text := at_least(late_at)) else {}
         written: tuple[str, ...] = ()
-        if found is not None and wanted.write:
+        if final is not None and job.write:
             say("write the winner")
-            figures = outcome.figures(found, search, wanted.slo, where, wanted.load)
-            written = outcome.write(wanted.recipe, made, found, wanted.repository, figures, wanted.slo)
+            figures = outcome.figures(final, search, job.slo, where, job.load)
+            written = outcome.write(job.recipe, build, final, job.repository, figures, job.slo)
         result = outcome.result(
-            wanted.recipe, search, held, found, slo=wanted.slo, budget_s=wanted.budget_s, environment=where,
+            job.recipe, search, references, final, slo=job.slo, budget_s=job.budget_s, environment=where,
             command=shlex.join(["python", "loadtests/tune.py", *sys.argv[1:]]), written=written,
             took_s=time.monotonic() - began, failure=failure,
-            notes=(*losses.note(lost), *_notes(search, opening, wanted.budget_s, time.monotonic() - began)),
+            notes=(*losses.note(lost), *_notes(search, opening, job.budget_s, time.monotonic() - began)),
         )  # fmt: skip
-    page = wanted.folder / "index.html"
-    atomic.write(wanted.folder / "result.json", (json.dumps(result.to_json(), indent=2) + "\n").encode())
+    page = job.folder / "index.html"
+    atomic.write(job.folder / "result.json", (json.dumps(result.to_json(), indent=2) + "\n").encode())
     atomic.write(page, tunepage.render(result).encode())
     if failure is not None:
         raise CheckFailed(failure.message, f"{failure.fix}; every trial is in {page}") from failure
-    return result, found
+    return result, final
 
 
-def _too_short(wanted: Wanted, search: Search, held: tuner.References) -> str:
+def _too_short(job: TuningJob, search: Search, references: tuner.References) -> str:
     """A line where the least that has to be measured takes longer than the budget; empty where it does not."""
-    least_s = wanted.effort.least_s(held, search) + WRITES_S
-    if least_s <= wanted.budget_s:
+    least_s = job.effort.least_s(references, search) + WRITES_S
+    if least_s <= job.budget_s:
         return ""
     return (
-        f"{wanted.budget_s:.0f} s are too short: what is served now, Triton's default and one round side by side take "
+        f"{job.budget_s:.0f} s are too short: what is served now, Triton's default and one round side by side take "
         f"about {least_s:.0f} s on a machine with nothing else to do; going on with that"
     )
 
 
-def _searched(
-    wanted: Wanted, made: Built, search: Search, held: tuner.References, cores: Cores, say: tuner.Say,
+def _run_search(
+    job: TuningJob, build: Built, search: Search, references: tuner.References, cores: Cores, say: tuner.Say,
     late_at: list[float], lost: list[str], end: float,
 ) -> Final | None:  # fmt: skip
     """The final; None if a person interrupted it or the search before it.
@@ -167,24 +168,24 @@ def _searched(
     No measurement begins after ``end`` (``time.monotonic()``), but for what a result cannot do without.
     """
     plan = Plan(
-        duration_s=wanted.effort.probe_s, warm_up_s=wanted.effort.warm_up_s, batch_sizes=wanted.plan.batch_sizes,
-        lengths=wanted.plan.lengths,
+        duration_s=job.effort.probe_s, warm_up_s=job.effort.warm_up_s, batch_sizes=job.plan.batch_sizes,
+        lengths=job.plan.lengths,
     )  # fmt: skip
     try:
-        with Rig(made, wanted.slo, plan, cores) as rig:
-            search_end = time.monotonic() + wanted.effort.search_s(max(end - time.monotonic(), 0.0))
+        with TrialServer(build, job.slo, plan, cores) as trial_server:
+            search_end = time.monotonic() + job.effort.search_s(max(end - time.monotonic(), 0.0))
 
             def more() -> bool:
                 say(f"{max(search_end - time.monotonic(), 0):.0f} s of the search left")
-                return time.monotonic() < search_end or not held.tried(search)
+                return time.monotonic() < search_end or not references.tried(search)
 
             try:
-                needed = {held.current, held.default}
-                tuner.search_for(rig, search, wanted.effort.probe_s, more, say, search_end, needed)
-                return tuner.final(rig, search, held, wanted.effort, say, end)
+                needed = {references.current, references.default}
+                tuner.search_for(trial_server, search, job.effort.probe_s, more, say, search_end, needed)
+                return tuner.final(trial_server, search, references, job.effort, say, end)
             finally:
-                late_at += rig.late_at
-                lost += rig.lost
+                late_at += trial_server.late_at
+                lost += trial_server.lost
     except KeyboardInterrupt:
         if not search.trials:
             raise
@@ -193,19 +194,19 @@ def _searched(
 
 def _notes(search: Search, opening: Sequence[Settings], budget_s: float, took_s: float) -> tuple[str, ...]:
     """What a reader must know of a search: that it had no time to propose anything, say."""
-    found = []
+    notes = []
     tried = {trial.settings for trial in search.trials}
     if tried <= set(opening):
-        found.append(
+        notes.append(
             f"Nothing was searched: there was time for {len(tried)} of the {len(opening)} configurations that every "
             "search begins with. The same command with a larger BUDGET goes on."
         )
     if took_s > OVERRUN * budget_s:
-        found.append(
+        notes.append(
             f"It took {took_s:.0f} s and not {budget_s:.0f}: what is served now, Triton's default and one round side "
             "by side are measured in any case. A busy machine, or a first build, makes that long."
         )
-    return tuple(found)
+    return tuple(notes)
 
 
 def _begins(search: Search, cores: Cores) -> str:
@@ -216,20 +217,20 @@ def _begins(search: Search, cores: Cores) -> str:
     return f"begins; {cores}"
 
 
-def _wanted(options: argparse.Namespace) -> Wanted:
-    found = recipe.load(models.recipe_path(options.model))
+def _job(options: argparse.Namespace) -> TuningJob:
+    recipe = load_recipe(models.recipe_path(options.model))
     target = targets.resolve(options)
     if options.repository.exists() and not options.repository.is_dir():
         raise InputError(f"{options.repository} is not a directory", "name a model repository")
     plan = Plan(batch_sizes=options.batch_sizes, lengths=options.lengths)
-    payloads.check(found, plan)
-    return Wanted(
-        found,
-        slo_of(found, options.slo),
+    payloads.check(recipe, plan)
+    return TuningJob(
+        recipe,
+        slo_of(recipe, options.slo),
         plan,
         seconds("BUDGET", options.budget, least=LEAST_BUDGET_S),
         options.repository,
-        options.reports / found.name,
+        options.reports / recipe.name,
         write=not options.dry_run,
         target=target,
     )
@@ -253,52 +254,52 @@ def _parser() -> Parser:
     return parser
 
 
-def _print(wanted: Wanted, result: TuningResult, found: Final | None) -> None:
+def _print(job: TuningJob, result: TuningResult, final: Final | None) -> None:
     out = Console(highlight=False, soft_wrap=True)
     best = sorted(result.trials, key=lambda trial: -(trial.capacity or 0.0))[:SHOWN]
     columns = list(dict.fromkeys(name for trial in best for name in trial.settings))
     table = Table("trial", *columns, "requests/s", "p50 ms", "p99 ms", box=None, pad_edge=False)
     for trial in best:
         values = (trial.capacity, trial.p50_ms, trial.p99_ms)
-        shown = ["-" if value is None else f"{value:.1f}" for value in values]
-        table.add_row(str(trial.number), *(trial.settings.get(name, "-") for name in columns), *shown)
+        cells = ["-" if value is None else f"{value:.1f}" for value in values]
+        table.add_row(str(trial.number), *(trial.settings.get(name, "-") for name in columns), *cells)
     out.print(table)
     if late := result.environment.get("generator"):
         out.print(f"The generator {late}.", markup=False)
-    page = f"Report: {wanted.folder / 'index.html'}"
-    if found is None:
+    page = f"Report: {job.folder / 'index.html'}"
+    if final is None:
         out.print(f"Interrupted. {len(result.trials)} trials are kept; recipe and repository are as they were.")
         out.print(f"The same command continues.\n{page}", markup=False)
         return
-    out.print("\n".join([*_said(result, found), *_written(wanted, result, found), page]), markup=False)
+    out.print("\n".join([*_summary(result, final), *_written_lines(job, result, final), page]), markup=False)
 
 
-def _said(result: TuningResult, found: Final) -> list[str]:
-    """What was found, in the same words as on the page."""
-    capacity = tunepage.served(result) or f"{found.capacity:.0f}"
+def _summary(result: TuningResult, final: Final) -> list[str]:
+    """The winner, its gains and the notes, in the same words as on the page."""
+    capacity = tunepage.served(result) or f"{final.capacity:.0f}"
     spent = f"{result.took_s or 0:.0f} of {result.budget_s:.0f} s"
     return [
-        f"{found.winner.settings}: {capacity} requests/s within the SLO, after {spent}",
+        f"{final.winner.settings}: {capacity} requests/s within the SLO, after {spent}",
         *(f"  {text}" for text in tunepage.gains(result)),
         *result.notes,
     ]
 
 
-def _written(wanted: Wanted, result: TuningResult, found: Final) -> list[str]:
-    if not wanted.write:
+def _written_lines(job: TuningJob, result: TuningResult, final: Final) -> list[str]:
+    if not job.write:
         return ["Nothing was written (--dry-run)."]
-    said = [f"Written: {', '.join(result.written)}"]
-    if found.winner.settings == found.current.settings:
-        said.append("The recipe stays as it is: nothing was better by more than a tie.")
-    elif wanted.recipe.batching.target not in {None, wanted.target}:
-        before = wanted.recipe.batching.target
-        said.append(f"Its batching section held for {before} and now holds for {wanted.target}: {before} has defaults.")
-    if wanted.recipe.slo is None and str(wanted.recipe.path) in result.written:
-        said.append("The recipe had no slo: it has the one measured by now, and its queue's bounds follow from it.")
-    if 0 < found.winner.settings.max_batch_size < found.current.settings.max_batch_size:
-        most = found.winner.settings.max_batch_size
-        said.append(f"Requests of more than {most} sample{'s' if most > 1 else ''} are refused from now on.")
-    return said
+    lines = [f"Written: {', '.join(result.written)}"]
+    if final.winner.settings == final.current.settings:
+        lines.append("The recipe stays as it is: nothing was better by more than a tie.")
+    elif job.recipe.batching.target not in {None, job.target}:
+        before = job.recipe.batching.target
+        lines.append(f"Its batching section held for {before} and now holds for {job.target}: {before} has defaults.")
+    if job.recipe.slo is None and str(job.recipe.path) in result.written:
+        lines.append("The recipe had no slo: it has the one measured by now, and its queue's bounds follow from it.")
+    if 0 < final.winner.settings.max_batch_size < final.current.settings.max_batch_size:
+        most = final.winner.settings.max_batch_size
+        lines.append(f"Requests of more than {most} sample{'s' if most > 1 else ''} are refused from now on.")
+    return lines
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`AsyncClient` in the clothes of `Client`, so that one suite runs on both: an event loop in a thread of its own."""
+"""`AsyncClient` with the interface of `Client`, so that a suite runs on both: an event loop in a thread of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tritonkit_client import AsyncClient, AsyncTextStream, Client, Delta
 
 
 class Loop:
-    """An event loop that runs in a thread; the one for all blocking clients of a test run."""
+    """An event loop that runs in a thread, for all blocking clients of a test run."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -32,7 +32,7 @@ def shared_loop() -> Loop:
 
 
 class Blocking:
-    """Every method of an object, waited for."""
+    """An object whose asynchronous methods block."""
 
     def __init__(self, wrapped: Any) -> None:
         self._wrapped = wrapped
@@ -42,8 +42,8 @@ class Blocking:
         return repr(self._wrapped)
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._wrapped, name)
-        return self._waiting(found) if callable(found) else found
+        attribute = getattr(self._wrapped, name)
+        return self._waiting(attribute) if callable(attribute) else attribute
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._waiting(self._wrapped)(*args, **kwargs)
@@ -58,28 +58,28 @@ class Blocking:
     def _waiting(self, method: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
             async def work() -> Any:
-                # Called inside the loop, as a program would; what is not awaited is no I/O.
-                found = method(*args, **kwargs)
-                return await found if inspect.isawaitable(found) else found
+                # Called inside the loop, as a program would; a result without await involves no I/O.
+                result = method(*args, **kwargs)
+                return await result if inspect.isawaitable(result) else result
 
-            found = self._loop.wait(work())
-            if isinstance(found, AsyncTextStream):
-                return BlockingTextStream(found)
-            if isinstance(found, AsyncIterator):
-                return self._iterate(found)
-            return Blocking(found) if type(found).__module__ == "tritonkit_client._async_model" else found
+            result = self._loop.wait(work())
+            if isinstance(result, AsyncTextStream):
+                return BlockingTextStream(result)
+            if isinstance(result, AsyncIterator):
+                return self._iterate(result)
+            return Blocking(result) if type(result).__module__ == "tritonkit_client._async_model" else result
 
         return call
 
-    def _iterate(self, found: Any) -> Iterator[Any]:
+    def _iterate(self, responses: Any) -> Iterator[Any]:
         try:
             while True:
                 try:
-                    yield self._loop.wait(found.__anext__())
+                    yield self._loop.wait(responses.__anext__())
                 except StopAsyncIteration:
                     return
         finally:
-            self._loop.wait(found.aclose())
+            self._loop.wait(responses.aclose())
 
 
 class BlockingTextStream(Blocking):

@@ -1,7 +1,8 @@
-"""What every room's tests share: one home for artifacts and the server, and the zoo's models built once."""
+"""Fixtures of all tests: a common home for artifacts and the server, and the zoo's models, built once."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,14 +13,14 @@ import pytest
 
 from tritonkit.server import runtime
 
-os.environ.pop("COLUMNS", None)  # a width that consoles would keep from their import on
+os.environ.pop("COLUMNS", None)  # consoles would keep this width from their import on
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # on by default on Linux since onnxruntime 1.29
 
 ROOT = Path(__file__).parents[1]
 
-# Several processes share the suite's files. These folders stay whole, as their files share what is dear to set up.
+# Several processes share the suite's files. These folders stay whole, as their files share an expensive setup.
 _WHOLE = ("build/lint", "build/engines", "build/precision", "build/publishing")
-# What takes longest begins first, so that no process is left with it at the end.
+# The longest begin first, so that no process is left with one of them at the end.
 _LONG = (
     "build/lint", "build/precision", "helm/test_deploy.py", "loadtests/test_compare.py", "build/test_rebuild.py",
     "build/test_export.py", "e2e/test_loadtests.py", "e2e/test_variants.py", "build/publishing",
@@ -27,7 +28,7 @@ _LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Bring tests into the order in which they begin."""
+    """Sort the tests in the order in which they begin."""
     places = {group: place for place, group in enumerate(_LONG)}
     items.sort(key=lambda item: places.get(_group(item.nodeid), len(places)))
 
@@ -63,22 +64,32 @@ def installed_server() -> runtime.Runtime:
 
 @pytest.fixture(scope="session")
 def zoo_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every shipped recipe in fp32 for the CPU, which answers to the digit; artifacts come from the user's store."""
-    from tritonkit import pipeline, recipe
+    """Every shipped recipe in fp32 for the CPU, which is exact; artifacts come from the user's store."""
+    from tritonkit import pipeline
 
-    repository = tmp_path_factory.mktemp("zoo") / "model_repository"
-    recipes = [recipe.load(path) for path in sorted((ROOT / "build/recipes").glob("*.yaml"))]
-    pipeline.build(recipes, repository, "cpu", pipeline.Options(precisions=("fp32",)))
-    return repository
+    return _built_once(tmp_path_factory, "zoo", pipeline.Options(precisions=("fp32",)))
 
 
 @pytest.fixture(scope="session")
 def promoted_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every shipped recipe as `make build` makes it: in the variant that the gate chose on this machine."""
+    from tritonkit import pipeline
+
+    return _built_once(tmp_path_factory, "promoted", pipeline.DEFAULTS)
+
+
+def _built_once(tmp_path_factory: pytest.TempPathFactory, name: str, options: Any) -> Path:
+    """The shipped recipes' repository, which all processes of a run share: the first that needs it builds it."""
     from tritonkit import pipeline, recipe
 
-    repository = tmp_path_factory.mktemp("promoted") / "model_repository"
-    pipeline.build([recipe.load(path) for path in sorted((ROOT / "build/recipes").glob("*.yaml"))], repository)
+    own = tmp_path_factory.getbasetemp()
+    folder = own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own
+    repository = folder / name / "model_repository"
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not repository.exists():  # a build writes all of it or nothing
+            recipes = [recipe.load(path) for path in sorted((ROOT / "build/recipes").glob("*.yaml"))]
+            pipeline.build(recipes, repository, "cpu", options)
     return repository
 
 

@@ -39,14 +39,14 @@ def api() -> Iterator[ApiServer]:
 
 
 def kubeconfig(path: Path, url: str) -> Path:
-    said = {
+    config = {
         "apiVersion": "v1", "kind": "Config", "current-context": "another",
         "contexts": [{"name": name, "context": {"cluster": name, "user": "me"}} for name in ("here", "another")],
         "clusters": [{"name": "here", "cluster": {"server": url}},
                      {"name": "another", "cluster": {"server": "http://127.0.0.1:1"}}],
         "users": [{"name": "me", "user": {}}],
     }  # fmt: skip
-    path.write_text(yaml.safe_dump(said), encoding="utf-8")
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
     return path
 
 
@@ -84,8 +84,8 @@ def model(project: Path, weight: str) -> None:
 
 
 def write(project: Path, values: dict[str, Any] | None = None, **changes: Any) -> None:
-    said = {"context": "here", "namespace": "inference", "release": "triton", "publish": f"file://{project}/store"}
-    text = yaml.safe_dump({"deploy": said | changes, "values": VALUES | (values or {})})
+    settings = {"context": "here", "namespace": "inference", "release": "triton", "publish": f"file://{project}/store"}
+    text = yaml.safe_dump({"deploy": settings | changes, "values": VALUES | (values or {})})
     (project / "prod.yaml").write_text(text, encoding="utf-8")
 
 
@@ -94,8 +94,8 @@ def run(project: Path, capfd: pytest.CaptureFixture[str]) -> Run:
     def command(verb: str, *arguments: str) -> tuple[int, str]:
         capfd.readouterr()
         code = deploy.main([verb, str(project / "prod.yaml"), "--project", str(project), *arguments])
-        said = capfd.readouterr()
-        return code, said.out + said.err
+        output = capfd.readouterr()
+        return code, output.out + output.err
 
     return command
 

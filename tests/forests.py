@@ -16,13 +16,13 @@ ROUNDS = 30
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of forest: how it is trained, and how many columns it answers with.
+    """A kind of forest: how it is trained, and how many columns its output has.
 
     Attributes:
         train: Makes the fitted model.
         rows: Real rows, as fp32.
-        columns: Numbers in an answer.
-        reference: What its own library predicts of rows.
+        columns: Numbers in a row of its output.
+        reference: The predictions of its own library for rows.
     """
 
     train: Callable[[], Any]

@@ -49,20 +49,20 @@ class Model(kserve.Model):
         return [{"name": name, "datatype": kind, "shape": shape} for name, kind, shape in self.outputs]
 
     def answer(self, request, outputs):
-        wanted = [output.name for output in request.request_outputs or []]
+        requested = [output.name for output in request.request_outputs or []]
         return kserve.InferResponse(
-            request.id, self.name, [output for output in outputs if not wanted or output.name in wanted],
+            request.id, self.name, [output for output in outputs if not requested or output.name in requested],
             use_binary_outputs=request.use_binary_outputs, requested_outputs=request.request_outputs,
         )
 
 
 def output(name, datatype, array, binary=True):
-    made = kserve.InferOutput(name, list(array.shape), datatype)
+    tensor = kserve.InferOutput(name, list(array.shape), datatype)
     if binary:
-        made.set_data_from_numpy(array)
+        tensor.set_data_from_numpy(array)
     else:
-        made.data = array.reshape(-1).tolist()
-    return made
+        tensor.data = array.reshape(-1).tolist()
+    return tensor
 
 
 class Identity(Model):
@@ -106,14 +106,14 @@ def identity(name, datatypes):
     return Identity(name, *([(f"{side}_{kind}", kind, [-1, -1]) for kind in datatypes] for side in ("in", "out")))
 
 
-row, one = [-1, 3], [-1, 1]
+row, single = [-1, 3], [-1, 1]
 kserve.ModelServer(http_port=http, grpc_port=grpc_port, workers=1, enable_docs_url=False, grace_period=1).start([
     identity("identity", DATATYPES), *[identity(f"identity_{kind}", [kind]) for kind in DATATYPES],
     Identity("undeclared"), Typed("typed"), NotReady("not_ready"),
     Arithmetic(
         "arithmetic", [("left", "FP32", row), ("right", "FP32", row)], [("sum", "FP32", row), ("difference", "FP32", row)]
     ),
-    Sleep("sleep", [("timeout", "FP32", one)], [("slept", "FP32", one)]),
+    Sleep("sleep", [("timeout", "FP32", single)], [("slept", "FP32", single)]),
 ])
 """
 

@@ -1,4 +1,4 @@
-"""Hugging Face directories of random tiny language models, whole and broken, and what PEFT writes beside one."""
+"""Hugging Face directories of random tiny language models, whole and broken, and adapters as PEFT writes them."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ def save_characters(path: Path, **config: Any) -> Path:
 def copy(source: Path, target: Path, **config: Any) -> Path:
     """A copy of a directory with some keys of ``config.json`` changed; None removes a key."""
     shutil.copytree(source, target)
-    said = json.loads((target / "config.json").read_text())
-    said = {key: value for key, value in (said | config).items() if value is not None}
-    (target / "config.json").write_text(json.dumps(said))
+    settings = json.loads((target / "config.json").read_text())
+    settings = {key: value for key, value in (settings | config).items() if value is not None}
+    (target / "config.json").write_text(json.dumps(settings))
     return target
 
 
@@ -90,11 +90,11 @@ def save_adapter(
 ) -> Path:
     """A LoRA adapter of one module, as PEFT writes it; without ``fill`` it changes nothing."""
     path.mkdir(parents=True)
-    said = {
+    settings = {
         "peft_type": "LORA", "r": rank, "base_model_name_or_path": "acme/llama", "bias": "none", "lora_alpha": 8,
         "target_modules": [module],
     }  # fmt: skip
-    (path / "adapter_config.json").write_text(json.dumps(said | config))
+    (path / "adapter_config.json").write_text(json.dumps(settings | config))
     name = f"base_model.model.model.layers.0.self_attn.{module}"
     tensors = {
         f"{name}.lora_A.weight": np.full((rank, width), fill, np.float32),
@@ -105,7 +105,7 @@ def save_adapter(
 
 
 def shard(directory: Path) -> None:
-    """Split the one file of weights in two, with an index."""
+    """Split the file of weights in two, with an index."""
     from safetensors.torch import load_file
     from safetensors.torch import save_file as save_torch
 

@@ -1,4 +1,4 @@
-"""The two kinds of shared memory, for tests that hold for both or for one."""
+"""The two kinds of shared memory, and helpers for tests of either."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def needs_the_extra() -> None:
 
 
 def unregister(admin: InferenceServerClient, name: str, memory: str) -> None:
-    """Have a server forget a region, once it has put the last request away."""
+    """Unregister a region on a server, once its last request has ended."""
     for _ in range(200):
         try:
             getattr(admin, f"unregister_{memory}_shared_memory")(name)

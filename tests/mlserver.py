@@ -23,8 +23,8 @@ from mlserver.types import InferenceResponse, ResponseOutput
 
 class Model(MLModel):
     def answer(self, request, outputs):
-        wanted = {output.name for output in request.outputs or []}
-        kept = [output for output in outputs if not wanted or output.name in wanted]
+        requested = {output.name for output in request.outputs or []}
+        kept = [output for output in outputs if not requested or output.name in requested]
         return InferenceResponse(model_name=self.name, model_version=self.version, outputs=kept)
 
 class Identity(Model):
@@ -37,8 +37,8 @@ class Identity(Model):
 class Arithmetic(Model):
     async def predict(self, request):
         given = {i.name: NumpyCodec.decode_input(i).astype(np.float32) for i in request.inputs}
-        found = {"sum": given["left"] + given["right"], "difference": given["left"] - given["right"]}
-        return self.answer(request, [NumpyCodec.encode_output(name, value) for name, value in found.items()])
+        results = {"sum": given["left"] + given["right"], "difference": given["left"] - given["right"]}
+        return self.answer(request, [NumpyCodec.encode_output(name, value) for name, value in results.items()])
 
 class Sleep(Model):
     async def predict(self, request):

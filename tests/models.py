@@ -75,7 +75,7 @@ class TritonPythonModel:
 """
 
 
-# Answers with what Triton knows of the request: its parameters, headers among them, its timeout and its id.
+# Answers with the request's parameters, headers among them, its timeout and its id.
 INSPECT = """
 import json
 import numpy as np
@@ -159,7 +159,7 @@ class TritonPythonModel:
         return responses
 """
 
-# Adds up what it gets in a sequence; says so with the sequence's id and flags.
+# Adds up the inputs of a sequence; answers with the sum, and with the sequence's id and flags.
 SUM = """
 import numpy as np
 import triton_python_backend_utils as pb_utils

@@ -1,4 +1,4 @@
-"""What a module of :mod:`modules` and :mod:`transformersmodules` is: how to make it, and what to send it."""
+"""The list of modules in :mod:`modules` and :mod:`transformersmodules`: how to make each, and its inputs."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ SAMPLES = 24
 
 @dataclass(frozen=True)
 class Kind:
-    """One module.
+    """A module.
 
     Attributes:
         file: Where it is defined; a recipe's source is ``FILE:NAME``, and its samples are ``FILE:NAME_samples``.
-        load: Makes it.
+        load: Makes the module.
         inputs: Name to dtype and dims, as ``tritonkit init --input`` takes them.
         batched: Whether its first dimension is a batch.
-        below: Integers are below this.
-        refused: What its export is refused with, where PyTorch cannot.
+        below: The integers in its inputs are below this.
+        refused: The error of its export, where PyTorch cannot export it.
     """
 
     file: Path
@@ -44,7 +44,7 @@ KINDS: dict[str, Kind] = {}
 
 
 def kind(inputs: dict[str, str], **more: Any) -> Callable[[Callable[[], Any]], Callable[[], nn.Module]]:
-    """Add a function that makes a module to the list."""
+    """Add a module to the list, by the function that makes it."""
 
     def add(function: Callable[[], Any]) -> Callable[[], nn.Module]:
         @functools.wraps(function)

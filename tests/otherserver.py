@@ -25,14 +25,14 @@ Tensors = Iterable[tuple[str, str, list[int]]]  # name, datatype, shape
 
 @dataclass(frozen=True)
 class OtherServer:
-    """Where one listens."""
+    """The addresses of a server."""
 
     grpc_url: str
     http_url: str
 
 
 def environment(name: str) -> Path:
-    """The folder of the programs of the environment of ``requirements-NAME.txt``, made anew when that changed.
+    """The ``bin`` folder of the environment of ``requirements-NAME.txt``, which is made anew when that file changed.
 
     Skips the test where it cannot be made; where CI is "true", fails it.
     """
@@ -53,7 +53,7 @@ def _make(folder: Path, requirements: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     try:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        # The list is complete, so nothing is to be resolved; most of it is never imported, so nothing to be compiled.
+        # The list is complete: nothing to resolve. Most of it is never imported: nothing to compile.
         options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile", "-r", str(requirements)]
         command = [str(folder / "bin/python"), "-m", "pip", "install", *options]
         subprocess.run(command, capture_output=True, text=True, timeout=280, check=True)

@@ -43,7 +43,7 @@ class Strict(html.parser.HTMLParser):
         if self.open and self.open[-1] in {"td", "th"}:
             self.rows[-1].append(data)
 
-    def said(self) -> str:
+    def visible_text(self) -> str:
         return " ".join(" ".join(self.text).split())
 
 
@@ -94,22 +94,22 @@ const luminance = (colour) => {
 };
 const measured = (page, view) => {
   const box = (element) => element.getBoundingClientRect(), all = (selector) => [...page.querySelectorAll(selector)];
-  const said = (element) => element.textContent.trim().slice(0, 60), root = page.documentElement;
+  const label = (element) => element.textContent.trim().slice(0, 60), root = page.documentElement;
   const within = (inner, outer) => inner.left >= outer.left - 1 && inner.right <= outer.right + 1
     && inner.top >= outer.top - 1 && inner.bottom <= outer.bottom + 1;
   const outside = [], overlaps = [], faint = [];
   for (const element of all(".card *")) {
     const card = element.closest(".card");
-    if (box(element).right > box(card).right + 1) outside.push(said(element));
+    if (box(element).right > box(card).right + 1) outside.push(label(element));
   }
   for (const svg of all("svg")) {
     const texts = [...svg.querySelectorAll("text")].map((text) => [text, box(text)]);
     for (const [index, [text, place]] of texts.entries()) {
-      if (!within(place, box(svg))) outside.push(said(text));
+      if (!within(place, box(svg))) outside.push(label(text));
       for (const [other, there] of texts.slice(index + 1)) {
         const across = Math.min(place.right, there.right) - Math.max(place.left, there.left);
         const down = Math.min(place.bottom, there.bottom) - Math.max(place.top, there.top);
-        if (across > 1 && down > 3) overlaps.push(said(text) + " | " + said(other));  // 3: a line's empty margins
+        if (across > 1 && down > 3) overlaps.push(label(text) + " | " + label(other));  // 3: a line's empty margins
       }
     }
   }
@@ -120,7 +120,7 @@ const measured = (page, view) => {
     let ground = element;
     while (view.getComputedStyle(ground).backgroundColor === "rgba(0, 0, 0, 0)") ground = ground.parentElement;
     const pair = [luminance(ink), luminance(view.getComputedStyle(ground).backgroundColor)].sort((a, b) => b - a);
-    if ((pair[0] + 0.05) / (pair[1] + 0.05) < 4.5) faint.push(said(element));
+    if ((pair[0] + 0.05) / (pair[1] + 0.05) < 4.5) faint.push(label(element));
   }
   const charts = all("svg"), letters = all("svg text.tick, svg text.name").map((text) => box(text).height);
   const tops = new Map();
@@ -135,8 +135,9 @@ const measured = (page, view) => {
   };
 };
 onload = () => {
-  const found = [...document.querySelectorAll("iframe")].map((frame) => measured(frame.contentDocument, frame.contentWindow));
-  document.querySelector("p").textContent = btoa(unescape(encodeURIComponent(JSON.stringify(found))));
+  const layouts = [...document.querySelectorAll("iframe")].map((frame) =>
+    measured(frame.contentDocument, frame.contentWindow));
+  document.querySelector("p").textContent = btoa(unescape(encodeURIComponent(JSON.stringify(layouts))));
 };
 """
 
@@ -147,13 +148,13 @@ def laid_out(
     """Every page in a frame of every width, in one start of the browser."""
     import base64
 
-    wanted = [(name, width) for name in pages for width in widths]
+    keys = [(name, width) for name in pages for width in widths]
     for index, page in enumerate(pages.values()):
         (folder / f"{index}.html").write_text(page, encoding="utf-8")
     order = list(pages)
     frames = "".join(
         f'<iframe src="{order.index(name)}.html" style="width:{width}px;height:800px;border:0"></iframe>'
-        for name, width in wanted
+        for name, width in keys
     )
     (folder / "frames.html").write_text(f"{frames}<p>?</p><script>{_SCRIPT}</script>", encoding="utf-8")
     done = subprocess.run(
@@ -165,6 +166,6 @@ def laid_out(
          "--dump-dom", (folder / "frames.html").as_uri()],
         capture_output=True, text=True, timeout=90, check=True,
     )  # fmt: skip
-    found = re.search(r"<p>([\w+/=]{8,})</p>", done.stdout)
-    assert found, done.stdout[-500:] + done.stderr[-500:]
-    return {key: Layout(**layout) for key, layout in zip(wanted, json.loads(base64.b64decode(found[1])), strict=True)}
+    match = re.search(r"<p>([\w+/=]{8,})</p>", done.stdout)
+    assert match, done.stdout[-500:] + done.stderr[-500:]
+    return {key: Layout(**layout) for key, layout in zip(keys, json.loads(base64.b64decode(match[1])), strict=True)}

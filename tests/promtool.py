@@ -18,8 +18,8 @@ import yaml
 
 def find() -> str:
     """``promtool``'s path; without it the test skips, and fails where CI is set."""
-    if found := shutil.which("promtool"):
-        return found
+    if path := shutil.which("promtool"):
+        return path
     message = "promtool is missing; Debian: apt-get install --no-install-recommends prometheus"
     if os.environ.get("CI"):
         pytest.fail(message)

@@ -1,4 +1,4 @@
-"""Faults and the errors that they are, for tests of more than one server."""
+"""Faulty calls and their errors, for tests of more than one server."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pytest
 
 from tritonkit_client import Client, TritonkitClientError
 
-# The error, words of its message as a pattern, and what to do.
+# The error, a pattern for its message, and the call.
 Refusal = tuple[type[TritonkitClientError], str, Callable[[Client], object]]
 
 
 def assert_refused(client: Client, refusal: Refusal) -> None:
-    """It is exactly this error, and says so."""
+    """Check that a call raises exactly this error, with this message."""
     kind, words, call = refusal
     with pytest.raises(TritonkitClientError, match=words) as caught:
         call(client)

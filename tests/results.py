@@ -76,42 +76,50 @@ def model(
 
 
 def checks(models: dict[str, ModelResult]) -> tuple[Check, ...]:
-    found = []
-    for name, one in models.items():
-        if one.slo and one.slo.p99_ms:
-            p99 = one.latency.p99 if one.latency else None
-            found.append(Check(name, "p99_ms", one.slo.p99_ms, p99, p99 is not None and p99 <= one.slo.p99_ms))
-        if one.slo:
-            rate = one.error_rate if one.requests else None
-            found.append(
-                Check(name, "error_rate", one.slo.error_rate, rate, rate is not None and rate <= one.slo.error_rate)
+    verdicts = []
+    for name, figures in models.items():
+        if figures.slo and figures.slo.p99_ms:
+            p99 = figures.latency.p99 if figures.latency else None
+            verdicts.append(
+                Check(name, "p99_ms", figures.slo.p99_ms, p99, p99 is not None and p99 <= figures.slo.p99_ms)
             )
-    return tuple(found)
+        if figures.slo:
+            rate = figures.error_rate if figures.requests else None
+            verdicts.append(
+                Check(
+                    name,
+                    "error_rate",
+                    figures.slo.error_rate,
+                    rate,
+                    rate is not None and rate <= figures.slo.error_rate,
+                )
+            )
+    return tuple(verdicts)
 
 
 def series(seconds: int, rate: int, stall_at: int | None = None, warm_up: int = 5) -> tuple[Second, ...]:
     """Seconds of steady load; from ``stall_at`` on, two in which nothing is answered."""
     random = np.random.default_rng(3)
-    found = []
+    timeline = []
     for second in range(-warm_up, seconds):
         stalled = stall_at is not None and stall_at <= second < stall_at + 2
         offered = int(random.poisson(rate))
         p99 = None if stalled and second == stall_at else float(2000 if stalled else random.normal(30, 3))
-        found.append(
+        timeline.append(
             Second(float(second), offered, 0 if stalled else offered, 3 if stalled else 0,
                    None if p99 is None else p99 * 0.4, p99, rate * 2 if stalled else 2)
         )  # fmt: skip
-    return tuple(found)
+    return tuple(timeline)
 
 
 def steps() -> tuple[Point, ...]:
     """Rates up to and beyond what the server can do."""
-    found = []
+    points = []
     for rate in (20, 40, 80, 120, 160, 200, 240):
         throughput = min(rate, 190.0)
         p99 = 12 + 900 / max(205 - rate, 5) if rate <= 200 else 800.0
-        found.append(Point(rate, throughput, p99 * 0.45, p99, 0.0, rate < 240, p99 <= 50))
-    return tuple(found)
+        points.append(Point(rate, throughput, p99 * 0.45, p99, 0.0, rate < 240, p99 <= 50))
+    return tuple(points)
 
 
 def result(models: dict[str, ModelResult] | None = None, **changes: object) -> Result:
@@ -134,27 +142,27 @@ def result(models: dict[str, ModelResult] | None = None, **changes: object) -> R
     return replace(whole, **changes)  # type: ignore[arg-type]
 
 
-def tuning(trials: int = 34) -> TuningResult:
+def tuning(count: int = 34) -> TuningResult:
     """A search that gets better, with every fate of a trial in it."""
     random = np.random.default_rng(5)
-    found = [Trial(0, _settings("fp32", 1, 8, 0, 1), "measured", 101.0, 18.2, 48.9, 21.0)]
-    for number in range(1, trials):
+    trials = [Trial(0, _settings("fp32", 1, 8, 0, 1), "measured", 101.0, 18.2, 48.9, 21.0)]
+    for number in range(1, count):
         settings = _settings(
             str(random.choice(["fp32", "fp16", "int8"])), int(random.integers(1, 3)), int(2 ** random.integers(2, 7)),
             int(random.choice([0, 200, 500, 1000, 5000])), int(random.integers(1, 3)),
         )  # fmt: skip
         if number % 11 == 5:
-            found.append(Trial(number, settings, "failed", None, None, None, 3.0, "Triton refused: not enough memory"))
+            trials.append(Trial(number, settings, "failed", None, None, None, 3.0, "Triton refused: not enough memory"))
             continue
         capacity = float(min(60 + 3 * number + random.normal(40, 30), 215))
         p99 = float(random.uniform(24, 50))
         status: Literal["measured", "pruned"] = "pruned" if capacity < 100 and number % 2 else "measured"
         why = "below the best at half the budget" if status == "pruned" else ""
-        found.append(Trial(number, settings, status, capacity, p99 * 0.4, p99, 16.0, why))
-    best = max((trial for trial in found if trial.status == "measured"), key=lambda trial: trial.capacity or 0.0)
+        trials.append(Trial(number, settings, status, capacity, p99 * 0.4, p99, 16.0, why))
+    best = max((trial for trial in trials if trial.status == "measured"), key=lambda trial: trial.capacity or 0.0)
     return TuningResult(
         "efficientnet_lite0", "2026-11-24T12:05:00+00:00", "make tune MODEL=efficientnet_lite0 BUDGET=10m",
-        {"cpu": "AMD EPYC 9R14", "cores": "2"}, "p99 ≤ 50 ms, errors ≤ 0.1 %", 50.0, 600.0, tuple(found), best.number, 0,
+        {"cpu": "AMD EPYC 9R14", "cores": "2"}, "p99 ≤ 50 ms, errors ≤ 0.1 %", 50.0, 600.0, tuple(trials), best.number, 0,
         Ratio(2.08, 1.94, 2.21), False, ("build/recipes/efficientnet_lite0.yaml",),
     )  # fmt: skip
 

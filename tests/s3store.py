@@ -1,4 +1,4 @@
-"""What the tests of publishing see of a bucket, through Amazon's own client."""
+"""A bucket as the tests of publishing see it, through Amazon's own client."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ KEYS = {
     "AWS_ACCESS_KEY_ID": "right",
     "AWS_SECRET_ACCESS_KEY": "right",
     "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_EC2_METADATA_DISABLED": "true",  # nobody asks the network who we are
+    "AWS_EC2_METADATA_DISABLED": "true",  # no call to the metadata service for credentials
 }
 
 
@@ -25,7 +25,7 @@ class Bucket:
     def objects(self, prefix: str = "") -> dict[str, int]:
         """Names and sizes."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
-        return {one["Key"]: one["Size"] for page in pages for one in page.get("Contents", [])}
+        return {entry["Key"]: entry["Size"] for page in pages for entry in page.get("Contents", [])}
 
     def get(self, key: str) -> bytes:
         """An object's content."""

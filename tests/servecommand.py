@@ -16,7 +16,7 @@ from pathlib import Path
 
 @contextmanager
 def serving(repository: Path, *arguments: str) -> Iterator[tuple[int, Callable[[str], str]]]:
-    """The process's number, and a function that waits for a line that holds a pattern; it must end well by SIGTERM."""
+    """The process id, and a function that waits for a line that matches a pattern; SIGTERM must end it well."""
     command = [str(Path(sys.executable).with_name("tritonkit")), "serve", str(repository), *arguments]
     command += [word for name in ("http", "grpc", "metrics") for word in (f"--{name}-port", "0")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "300"})

@@ -43,15 +43,15 @@ class Project:
     def write(self, code: str = NET, **changes: Any) -> Path:
         """The module's code and a recipe with some keys changed; None removes a key."""
         (self.directory / "net.py").write_text(code, encoding="utf-8")
-        said: dict[str, Any] = {
+        recipe: dict[str, Any] = {
             "name": "net",
             "source": "net.py:load",
             "inputs": {"x": {"dtype": "fp32", "dims": [4]}},
             "outputs": {"y": {"dtype": "fp32", "dims": [3]}},
         }
-        said = {key: value for key, value in (said | changes).items() if value is not None}
+        recipe = {key: value for key, value in (recipe | changes).items() if value is not None}
         path = self.directory / "net.yaml"
-        path.write_text(yaml.safe_dump(said, sort_keys=False), encoding="utf-8")
+        path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
         return path
 
     def run(self, *arguments: str | Path) -> tuple[int, str, str]:
@@ -61,8 +61,8 @@ class Project:
             code = cli.main([str(argument) for argument in arguments])
         except SystemExit as end:  # argparse
             code = int(end.code or 0)
-        said = self.capture.readouterr()
-        return code, said.out, said.err
+        captured = self.capture.readouterr()
+        return code, captured.out, captured.err
 
     def build(self, *arguments: str | Path) -> tuple[int, str, str]:
         return self.run("build", self.directory / "net.yaml", "--repository", self.repository, *arguments)
@@ -72,5 +72,5 @@ class Project:
 
     def files(self) -> dict[str, bytes]:
         """Everything in the repository; empty if there is none."""
-        found = (path for path in self.repository.rglob("*") if path.is_file())
-        return {path.relative_to(self.repository).as_posix(): path.read_bytes() for path in found}
+        paths = (path for path in self.repository.rglob("*") if path.is_file())
+        return {path.relative_to(self.repository).as_posix(): path.read_bytes() for path in paths}

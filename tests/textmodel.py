@@ -1,4 +1,4 @@
-"""A small graph of texts, with a mask: what is padded, and what a padded answer must equal."""
+"""A small graph of texts with a mask, for tests of padding."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PADDING = {
 
 
 def text_model(path: Path) -> Path:
-    """The mean of each text's rows of a table under its mask, and every row of it."""
+    """Write a graph that gives each text's rows of a table, and their mean under its mask."""
     ones = helper.make_tensor("one", INT64, [1], [1])
     last = helper.make_tensor("last", INT64, [1], [-1])
     table = helper.make_tensor("table", FLOAT, TABLE.shape, TABLE.ravel())

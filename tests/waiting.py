@@ -1,4 +1,4 @@
-"""Waits for what comes about by itself."""
+"""Waits until a condition holds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def until(holds: Callable[[], object], seconds: float = 5.0) -> float:
-    """Seconds until something holds; it fails where it does not in time."""
+    """Wait until a condition holds, and return after how many seconds; fails where it does not in time."""
     start = time.monotonic()
     while not holds():
         assert time.monotonic() - start < seconds, f"it does not hold after {seconds} s"

@@ -16,8 +16,8 @@ def write_model(path: Path, factor: float = 1.0, opset: int = 20) -> None:
     """y = x w, with w in a file of its own."""
     tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", WIDTH]) for name in ("x", "y")]
     weight = numpy_helper.from_array(np.full((WIDTH, WIDTH), factor, np.float32), "w")
-    made = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", tensors[:1], tensors[1:], [weight])
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", tensors[:1], tensors[1:], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_name("model.onnx_data").unlink(missing_ok=True)
     onnx.save(model, path, save_as_external_data=True, location="model.onnx_data", size_threshold=0)

@@ -24,9 +24,9 @@ _ENGINES = "engines"
 _LOAD = "--load-model="
 
 
-def devices(environment: Environment, project: Path, made: Rendered) -> Iterator[Check]:
-    """Hold the models that each Deployment loads against its pods: whether they ask for a GPU."""
-    for workload, spec, container, models in _servers(environment, project, made):
+def devices(environment: Environment, project: Path, rendered: Rendered) -> Iterator[Check]:
+    """Compare the models that each Deployment loads with its pods: do both use a GPU, or neither?"""
+    for workload, spec, container, models in _servers(environment, project, rendered):
         name = chart.name(workload)
         by_device = {
             device: [model.name for model in models if needs.device(model) == device] for device in ("cpu", "gpu")
@@ -50,7 +50,7 @@ def _rebuild(target: Target, otherwise: str) -> str:
 
 
 def _gpu_target(spec: Object) -> Target:
-    """What pods with a GPU run models by: TensorRT where they wait for engines."""
+    """The target of pods with a GPU: TensorRT where they wait for engines, else CUDA."""
     return "tensorrt" if any(container["name"] == _ENGINES for container in spec.get("initContainers", [])) else "cuda"
 
 
@@ -61,18 +61,18 @@ def _has_gpu(container: Object) -> bool:
     )
 
 
-def images(environment: Environment, project: Path, made: Rendered) -> Iterator[Check]:
+def images(environment: Environment, project: Path, rendered: Rendered) -> Iterator[Check]:
     """Say which models need more than NVIDIA's image has, and whether the image of their Deployment has it.
 
     The chart refuses NVIDIA's image for them, and takes that of the tools where none is named.
     """
-    for workload, spec, container, models in _servers(environment, project, made):
+    for workload, spec, container, models in _servers(environment, project, rendered):
         image, name = str(container["image"]), chart.name(workload)
         yield from _engines(image, name, models)
-        wanted = [(model.name, words) for model in models if (words := needs.beyond_nvidias_image(model))]
-        if not wanted:
+        demands = [(model.name, words) for model in models if (words := needs.beyond_nvidias_image(model))]
+        if not demands:
             continue
-        text = "; ".join(f"{model} needs {', '.join(words)}" for model, words in wanted)
+        text = "; ".join(f"{model} needs {', '.join(words)}" for model, words in demands)
         tools = {str(other["image"]) for other in spec.get("initContainers", []) if other["name"] == _PASSPORTS}
         if image in tools:
             yield Check("image", "ok", f"{text}: {name} runs {image}, as the tools do")
@@ -81,22 +81,22 @@ def images(environment: Environment, project: Path, made: Rendered) -> Iterator[
 
 
 def _engines(image: str, name: str, models: list[Model]) -> Iterator[Check]:
-    """Hold language models against their image: NVIDIA builds vLLM and TensorRT-LLM into images of their own."""
+    """Compare language models with their image: NVIDIA builds vLLM and TensorRT-LLM into separate images."""
     for model in models:
-        wanted = needs.variant(model)
-        found = parse_variant(image)
-        if wanted and found == wanted:
+        variant = needs.variant(model)
+        image_variant = parse_variant(image)
+        if variant and image_variant == variant:
             yield Check("image", "ok", f"{model.name} needs an engine, which {image} of {name} has")
-        elif wanted and found:
-            text = f"{model.name} needs the variant {wanted} of NVIDIA's image; {name} runs {image}"
-            yield Check("image", "missing", text, f"image: {{tag: YY.MM-{wanted}}} (docs/llm.md names one)")
-        elif wanted:
+        elif variant and image_variant:
+            text = f"{model.name} needs the variant {variant} of NVIDIA's image; {name} runs {image}"
+            yield Check("image", "missing", text, f"image: {{tag: YY.MM-{variant}}} (docs/llm.md names one)")
+        elif variant:
             yield Check("image", "unchecked", f"{model.name} needs an engine: {image} of {name} has to have it")
 
 
-def drivers(cluster: Cluster, environment: Environment, project: Path, made: Rendered) -> Iterator[Check]:
-    """Hold models of our backend against the nodes on which their pods may run, as far as those are labelled."""
-    for workload, spec, _, models in _servers(environment, project, made):
+def drivers(cluster: Cluster, environment: Environment, project: Path, rendered: Rendered) -> Iterator[Check]:
+    """Compare models of our backend with the drivers of the nodes that may run their pods, where labels tell them."""
+    for workload, spec, _, models in _servers(environment, project, rendered):
         names = [model.name for model in models if model.served.backend == backends.TRITONKIT_ONNXRUNTIME]
         if not names:
             continue
@@ -118,19 +118,21 @@ def drivers(cluster: Cluster, environment: Environment, project: Path, made: Ren
             yield Check("driver", state, f"{', '.join(names)} cannot run on {count}: on {name} {text}", fix)
 
 
-def _servers(where: Environment, project: Path, made: Rendered) -> Iterator[tuple[Object, Object, Object, list[Model]]]:
-    """Each object whose pods serve models of the repository: itself, the pods' spec, Triton's container, the models."""
+def _servers(
+    where: Environment, project: Path, rendered: Rendered
+) -> Iterator[tuple[Object, Object, Object, list[Model]]]:
+    """Each workload that serves models of the repository, with its pods' spec, Triton's container and the models."""
     if not where.deploy.publish:
         return
     repository = contents.read(project / environment.repository(where), Options())
-    for workload, spec in chart.pods(made.objects):
+    for workload, spec in chart.pods(rendered.objects):
         for container in spec["containers"]:
             if container["name"] == _SERVER:
                 yield workload, spec, container, _loaded(container, repository)
 
 
 def _loaded(container: Object, repository: Repository) -> list[Model]:
-    """The models that a server loads: those that it names with the steps of its ensembles, or all."""
+    """The models that a server loads: the named ones and the steps of their ensembles, or all if none is named."""
     words = [str(word) for word in (*container.get("command", []), *container.get("args", []))]
     waiting = [word.removeprefix(_LOAD) for word in words if word.startswith(_LOAD)] or list(repository.models)
     loaded: dict[str, Model] = {}

@@ -26,8 +26,8 @@ class Rendered:
     """A manifest.
 
     Attributes:
-        text: As helm printed it, hooks left out.
-        objects: The same, parsed.
+        text: helm's output without hooks.
+        objects: The objects in that text.
         hooks: Objects of hooks: the pod of ``helm test``.
     """
 
@@ -44,24 +44,24 @@ def about() -> Object:
 def prove(
     helm: Path, release: str, namespace: str, files: Sequence[Path], kubernetes: str
 ) -> tuple[list[Check], Rendered | None]:
-    """Lint the chart with these values, render it, hold it against the schemas of a Kubernetes version.
+    """Lint the chart with these values, render it, and validate it with the schemas of a Kubernetes version.
 
     Returns:
-        What was found, and the manifest; None if there is none.
+        The checks, and the manifest; None if the chart does not render.
     """
     values = [word for file in files for word in ("--values", str(file))]
     version = ["--kube-version", f"{kubernetes}.0"]
-    linted = _helm(helm, "lint", str(CHART), "--strict", "--quiet", *version, *values)
-    rendered = _helm(helm, "template", release, str(CHART), "--namespace", namespace, *version, *values)
-    if rendered.returncode:
+    lint = _helm(helm, "lint", str(CHART), "--strict", "--quiet", *version, *values)
+    template = _helm(helm, "template", release, str(CHART), "--namespace", namespace, *version, *values)
+    if template.returncode:
         fix = "correct the values: helm/tritonkit/README.md lists them"
-        return [Check("render", "missing", _reason(rendered.stderr), fix)], None
-    checks = [_lint(linted)]
-    made = split(rendered.stdout)
-    lines = made.text.count("\n")
-    checks.append(Check("render", "ok", f"{len(made.objects)} objects in {lines} lines"))
-    checks.append(_schemas(made, kubernetes))
-    return checks, made
+        return [Check("render", "missing", _reason(template.stderr), fix)], None
+    checks = [_lint(lint)]
+    rendered = split(template.stdout)
+    lines = rendered.text.count("\n")
+    checks.append(Check("render", "ok", f"{len(rendered.objects)} objects in {lines} lines"))
+    checks.append(_schemas(rendered, kubernetes))
+    return checks, rendered
 
 
 def _helm(helm: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -71,80 +71,80 @@ def _helm(helm: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def _lint(done: subprocess.CompletedProcess[str]) -> Check:
     if done.returncode == 0:
         return Check("lint", "ok", "helm lint --strict has nothing against chart and values")
-    said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if "[ERROR]" in line or "[WARN" in line]
+    errors = [line.strip() for line in (done.stdout + done.stderr).splitlines() if "[ERROR]" in line or "[WARN" in line]
     return Check(
         "lint",
         "missing",
-        "; ".join(misspelt.explain(line, CHART) for line in said) or _reason(done.stderr),
+        "; ".join(misspelt.explain(line, CHART) for line in errors) or _reason(done.stderr),
         "correct the values or the chart",
     )
 
 
-def _reason(said: str) -> str:
-    """What the chart's own refusals say, without helm's wrapping."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+def _reason(stderr: str) -> str:
+    """The chart's own refusals, without helm's wrapping."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("Error: execution error", "Use --debug"))]
-    return "\n".join(misspelt.explain(line, CHART) for line in kept) or said.strip()
+    return "\n".join(misspelt.explain(line, CHART) for line in kept) or stderr.strip()
 
 
-def _schemas(made: Rendered, kubernetes: str) -> Check:
+def _schemas(rendered: Rendered, kubernetes: str) -> Check:
     known = kubernetes if kubernetes in validation.VERSIONS else validation.VERSIONS[-1]
-    errors = validation.errors((*made.objects, *made.hooks), known)
+    errors = validation.errors((*rendered.objects, *rendered.hooks), known)
     if errors:
         return Check("schemas", "missing", "\n".join(errors), "correct the values, extraObjects or the chart")
-    foreign = ", ".join(name(one) for one in made.objects if validation.foreign(one))
+    foreign = ", ".join(name(obj) for obj in rendered.objects if validation.foreign(obj))
     others = f"; of kinds that only the cluster knows: {foreign}" if foreign else ""
     return Check("schemas", "ok", f"valid for Kubernetes {known}, no unknown field{others}")
 
 
 def split(text: str) -> Rendered:
-    """helm's output as a manifest and its hooks."""
+    """Split helm's output into a manifest and its hooks."""
     kept, objects, hooks = [], [], []
     for document in f"\n{text}".split("\n---\n"):
-        found = yaml.safe_load(document)
-        if not found:
+        obj = yaml.safe_load(document)
+        if not obj:
             continue
-        if _HOOK in (found["metadata"].get("annotations") or {}):
-            hooks.append(found)
+        if _HOOK in (obj["metadata"].get("annotations") or {}):
+            hooks.append(obj)
         else:
-            objects.append(found)
+            objects.append(obj)
             kept.append(document.strip("\n"))
     return Rendered("".join(f"---\n{document}\n" for document in kept), tuple(objects), tuple(hooks))
 
 
 def pods(objects: Sequence[Object]) -> Iterator[tuple[Object, Object]]:
     """Every object that makes pods, with their spec."""
-    for one in objects:
-        if one["kind"] == "Pod":
-            yield one, one["spec"]
-        elif isinstance(template := one.get("spec", {}).get("template"), dict) and "spec" in template:
-            yield one, template["spec"]
+    for obj in objects:
+        if obj["kind"] == "Pod":
+            yield obj, obj["spec"]
+        elif isinstance(template := obj.get("spec", {}).get("template"), dict) and "spec" in template:
+            yield obj, template["spec"]
 
 
-def replicas(one: Object, objects: Sequence[Object]) -> tuple[int, int]:
+def replicas(workload: Object, objects: Sequence[Object]) -> tuple[int, int]:
     """The fewest and the most pods of an object: its autoscaler's where it has one. KEDA's own default is 0 and 100.
 
     1 and 1 where neither the object nor the manifest says: an autoscaler that is somebody else's.
     """
     for scaler in objects:
         spec = scaler.get("spec", {})
-        if scaler["kind"] not in _SCALERS or spec["scaleTargetRef"]["name"] != one["metadata"]["name"]:
+        if scaler["kind"] not in _SCALERS or spec["scaleTargetRef"]["name"] != workload["metadata"]["name"]:
             continue
         if scaler["kind"] == "ScaledObject":
             return spec.get("minReplicaCount", 0), spec.get("maxReplicaCount", 100)
         return spec.get("minReplicas", 1), spec["maxReplicas"]
-    count = one["spec"].get("replicas", 1)
+    count = workload["spec"].get("replicas", 1)
     return count, count
 
 
-def name(one: Object) -> str:
+def name(obj: Object) -> str:
     """``Deployment triton``."""
-    return f"{one['kind']} {one['metadata']['name']}"
+    return f"{obj['kind']} {obj['metadata']['name']}"
 
 
 def as_stream(objects: Sequence[Object]) -> str:
-    """Objects as kubectl takes them on standard input, each validated as what it is.
+    """Objects as a stream for kubectl's standard input.
 
     The stream begins as YAML: older kubectls (1.32) take one that begins with a brace for JSON, and refuse its ``---``.
     """
-    return "".join(f"---\n{json.dumps(one)}\n" for one in objects)
+    return "".join(f"---\n{json.dumps(obj)}\n" for obj in objects)

@@ -1,4 +1,4 @@
-"""One line of what was looked at: what it is, how it is, and what to do."""
+"""The result of one check: its name, its state, and what to do."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Check:
     """A finding.
 
     Attributes:
-        name: What was looked at, in a word or two.
+        name: The subject of the check, in a word or two.
         state: ``missing`` keeps a release from being deployed; ``note`` and ``unchecked`` do not.
-        text: How it is, as a sentence.
-        fix: What to do; empty if nothing.
+        text: The result, as a sentence.
+        fix: What to do; empty if there is nothing to do.
     """
 
     name: str
@@ -27,5 +27,5 @@ class Check:
 
 
 def missing(checks: Iterable[Check]) -> list[Check]:
-    """Those that keep a release from being deployed."""
+    """The checks that keep a release from being deployed."""
     return [check for check in checks if check.state == "missing"]

@@ -22,7 +22,7 @@ _TIMEOUT_S = 15  # of one request; an API server that needs longer to answer a r
 
 
 class Forbidden(CheckFailed):
-    """The cluster answers, and does not let this user do that."""
+    """The cluster answers, and this user lacks the permission."""
 
 
 class Unreachable(MissingError):
@@ -43,7 +43,7 @@ class Cluster:
     Args:
         kubectl: The program.
         context: The context's name.
-        namespace: Of everything that has one.
+        namespace: The namespace of everything that has one.
     """
 
     def __init__(self, kubectl: Path, context: str, namespace: str) -> None:
@@ -51,43 +51,46 @@ class Cluster:
 
     @cached_property
     def contexts(self) -> dict[str, str]:
-        """What the kubeconfig has: the contexts' names, and the addresses of their API servers.
+        """The kubeconfig's contexts: their names, and the addresses of their API servers.
 
         Raises:
-            Unreachable: It cannot be read.
+            Unreachable: The kubeconfig cannot be read.
         """
         command = [str(self.kubectl), "config", "view", "-o", "json"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["kubectl said nothing"])[-1]
             raise Unreachable(f"the kubeconfig cannot be read: {last}", "correct it, or get a new one")
-        said = json.loads(done.stdout or "{}")
-        servers = {one["name"]: one["cluster"].get("server", "") for one in said.get("clusters") or []}
-        return {one["name"]: servers.get(one["context"].get("cluster"), "") for one in said.get("contexts") or []}
+        config = json.loads(done.stdout or "{}")
+        servers = {cluster["name"]: cluster["cluster"].get("server", "") for cluster in config.get("clusters") or []}
+        return {
+            context["name"]: servers.get(context["context"].get("cluster"), "")
+            for context in config.get("contexts") or []
+        }
 
-    def run(self, *arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
-        """One command of kubectl, whatever its exit code."""
+    def run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run one command of kubectl, whatever its exit code."""
         command = [
             str(self.kubectl), f"--context={self.context}", f"--namespace={self.namespace}",
             f"--request-timeout={_TIMEOUT_S}s", *arguments,
         ]  # fmt: skip
-        return subprocess.run(command, capture_output=True, text=True, input=given, check=False)
+        return subprocess.run(command, capture_output=True, text=True, input=stdin, check=False)
 
-    def ask(self, *arguments: str, given: str | None = None) -> str | None:
-        """What a command prints; None if what it asks for does not exist.
+    def ask(self, *arguments: str, stdin: str | None = None) -> str | None:
+        """The output of a command; None if the object or kind does not exist.
 
         Raises:
-            Forbidden: This user may not ask that.
+            Forbidden: This user lacks the permission.
             Unreachable: The cluster does not answer.
         """
-        done = self.run(*arguments, given=given)
+        done = self.run(*arguments, stdin=stdin)
         if done.returncode == 0:
             return done.stdout
-        said = done.stderr.strip()
-        if "(NotFound)" in said or "doesn't have a resource type" in said:
+        stderr = done.stderr.strip()
+        if "(NotFound)" in stderr or "doesn't have a resource type" in stderr:
             return None
-        last = (said.splitlines() or ["kubectl said nothing"])[-1]
-        if "(Forbidden)" in said or "forbidden" in last:
+        last = (stderr.splitlines() or ["kubectl said nothing"])[-1]
+        if "(Forbidden)" in stderr or "forbidden" in last:
             raise Forbidden(f"you may not do that in context {self.context}: {last}", "ask for that right")
         raise Unreachable(f"context {self.context}: {last}", "check the network, the VPN, and that you are logged in")
 
@@ -98,41 +101,41 @@ class Cluster:
             Forbidden: This user may not read it.
             Unreachable: The cluster does not answer.
         """
-        said = self.ask("get", resource, *([name] if name else []), "-o", "json", *arguments)
-        return None if said is None else dict(json.loads(said))
+        output = self.ask("get", resource, *([name] if name else []), "-o", "json", *arguments)
+        return None if output is None else dict(json.loads(output))
 
     @cached_property
     def version(self) -> str:
-        """Of the API server, ``1.34``.
+        """The API server's version, ``1.34``.
 
         Raises:
-            Unreachable: It does not answer.
+            Unreachable: The API server does not answer.
         """
-        said = json.loads(self.ask("version", "-o", "json") or "{}").get("serverVersion")
-        if not said:
+        version = json.loads(self.ask("version", "-o", "json") or "{}").get("serverVersion")
+        if not version:
             raise Unreachable(f"context {self.context} says no version", "check the address in the kubeconfig")
-        return f"{said['major']}.{re.match('[0-9]*', said['minor'])[0]}"  # type: ignore[index]
+        return f"{version['major']}.{re.match('[0-9]*', version['minor'])[0]}"  # type: ignore[index]
 
     @cached_property
     def kinds(self) -> dict[tuple[str, str], Kind]:
-        """What it serves: (``apps/v1``, ``Deployment``) to its resource."""
-        found = {}
+        """The kinds that the cluster serves: (``apps/v1``, ``Deployment``) to its resource."""
+        kinds = {}
         for line in (self.run("api-resources", "--no-headers").stdout).splitlines():
             words = line.split()
             if len(words) >= 4:
-                found[words[-3], words[-1]] = Kind(words[0], words[-2] == "true")
-        return found
+                kinds[words[-3], words[-1]] = Kind(words[0], words[-2] == "true")
+        return kinds
 
     @cached_property
     def groups(self) -> list[str]:
         """The API groups with their versions: ``apps/v1``, ``keda.sh/v1alpha1``."""
         return self.run("api-versions").stdout.split()
 
-    def may(self, wanted: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-        """Which of these this user may not do, asked in one go.
+    def may(self, permissions: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+        """Which of these permissions this user does not have, asked in one request.
 
         Args:
-            wanted: (verb, API group, resource), in this namespace.
+            permissions: (verb, API group, resource), in this namespace.
 
         Raises:
             Unreachable: The cluster does not answer.
@@ -142,22 +145,27 @@ class Cluster:
                 "apiVersion": "authorization.k8s.io/v1",
                 "kind": "SelfSubjectAccessReview",
                 "spec": {
-                    "resourceAttributes": {"namespace": self.namespace} | dict(zip(_ATTRIBUTES, one, strict=True))
+                    "resourceAttributes": {"namespace": self.namespace}
+                    | dict(zip(_ATTRIBUTES, permission, strict=True))
                 },
             }
-            for one in wanted
+            for permission in permissions
         ]
-        given = json.dumps({"apiVersion": "v1", "kind": "List", "items": reviews})
-        said = self.ask("create", "-f", "-", "-o", "json", "--validate=ignore", given=given)
-        answers = _documents(said or "")
-        return [one for one, answer in zip(wanted, answers, strict=True) if not answer["status"].get("allowed")]
+        stdin = json.dumps({"apiVersion": "v1", "kind": "List", "items": reviews})
+        output = self.ask("create", "-f", "-", "-o", "json", "--validate=ignore", stdin=stdin)
+        answers = _documents(output or "")
+        return [
+            permission
+            for permission, answer in zip(permissions, answers, strict=True)
+            if not answer["status"].get("allowed")
+        ]
 
 
 def _documents(text: str) -> list[Object]:
     """The JSON objects that kubectl prints one after another."""
-    decoder, found = json.JSONDecoder(), []
+    decoder, documents = json.JSONDecoder(), []
     while text := text.lstrip():
-        one, end = decoder.raw_decode(text)
-        found.append(one)
+        document, end = decoder.raw_decode(text)
+        documents.append(document)
         text = text[end:]
-    return found
+    return documents

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from deploying import backends, chart, check, difference, environment, models, preflight, release, show
+from deploying import backends, chart, check, difference, models, preflight, release, show
+from deploying import environment as environments
 from deploying.chart import Rendered
 from deploying.check import Check
 from deploying.cluster import Cluster
@@ -34,12 +35,12 @@ class _Tools:
 
 
 @dataclass(frozen=True)
-class _Looked:
-    """What was found; ``difference`` is None where no cluster was asked."""
+class _Inspection:
+    """The results of all checks before a deployment; ``difference`` is None where no cluster was asked."""
 
     chart: list[Check]
     preflight: list[Check]
-    made: Rendered | None
+    rendered: Rendered | None
     difference: Difference | None
 
     @property
@@ -59,40 +60,41 @@ def deploy(name: str, project: Path, *, apply: bool) -> int:
         InputError: The environment is wrong.
         CheckFailed: Something is missing, the pods did not get ready, or ``helm test`` failed.
     """
-    said = environment.load(name)
-    found = models.find(said, project)
-    with _values(said, found) as files:
-        tools = _tools(said)
-        looked = _look(said, found, tools, files, project)
-        show.head(said, found, apply)
-        _print(looked, said, project)
+    environment = environments.load(name)
+    served_models = models.find(environment, project)
+    with _values(environment, served_models) as files:
+        tools = _tools(environment)
+        inspection = _inspect(environment, served_models, tools, files, project)
+        show.head(environment, served_models, apply)
+        _print(inspection, environment, project)
         if not apply:
-            return _dry(said, looked)
-        if looked.missing or tools.helm is None or tools.cluster is None or looked.made is None:
-            names = ", ".join(dict.fromkeys(one.name for one in looked.missing))
+            return _dry(environment, inspection)
+        if inspection.missing or tools.helm is None or tools.cluster is None or inspection.rendered is None:
+            names = ", ".join(dict.fromkeys(finding.name for finding in inspection.missing))
             raise CheckFailed(f"nothing was changed: missing are {names}", "each has its fix above")
-        if found.place is not None:
+        if served_models.place is not None:
             show.title("publish")
             sys.stdout.flush()
-            named = project / f"{_REPORTS}/{said.name}.models.yaml"
-            if code := models.publish(said, project, named):
+            named = project / f"{_REPORTS}/{environment.name}.models.yaml"
+            if code := models.publish(environment, project, named):
                 return code
             files[-1] = named
-        _upgrade(said, found, Release(tools.helm, tools.cluster, said.deploy.release), files, looked.made)
+        running = Release(tools.helm, tools.cluster, environment.deploy.release)
+        _upgrade(environment, served_models, running, files, inspection.rendered)
         return 0
 
 
 @contextmanager
-def _values(said: Environment, found: Models) -> Iterator[list[Path]]:
+def _values(environment: Environment, served_models: Models) -> Iterator[list[Path]]:
     """The values as helm takes them: the environment's, then those that name the models, which win."""
     with tempfile.TemporaryDirectory(prefix="tritonkit-deploy-") as folder:
         own, named = Path(folder, "values.yaml"), Path(folder, "models.yaml")
-        own.write_text(yaml.safe_dump(said.values), encoding="utf-8")
-        named.write_text(yaml.safe_dump(found.values), encoding="utf-8")
+        own.write_text(yaml.safe_dump(environment.values), encoding="utf-8")
+        named.write_text(yaml.safe_dump(served_models.values), encoding="utf-8")
         yield [own, named]
 
 
-def _tools(said: Environment) -> _Tools:
+def _tools(environment: Environment) -> _Tools:
     checks = []
     paths: dict[str, Path | None] = {}
     for tool, find in (("helm", binaries.helm), ("kubectl", binaries.kubectl)):
@@ -103,112 +105,120 @@ def _tools(said: Environment) -> _Tools:
             paths[tool] = None
             checks.append(Check(tool, "missing", error.message, error.fix))
     kubectl = paths["kubectl"]
-    cluster = Cluster(kubectl, said.deploy.context, said.deploy.namespace) if kubectl else None
+    cluster = Cluster(kubectl, environment.deploy.context, environment.deploy.namespace) if kubectl else None
     return _Tools(paths["helm"], cluster, checks)
 
 
-def _look(said: Environment, found: Models, tools: _Tools, files: list[Path], project: Path) -> _Looked:
+def _inspect(
+    environment: Environment, served_models: Models, tools: _Tools, files: list[Path], project: Path
+) -> _Inspection:
+    settings = environment.deploy
     with progress.task("deploy") as say:
-        version = said.deploy.kubernetes
+        version = settings.kubernetes
         answers = False
         here: list[Check] = []
         if tools.cluster:
-            say(f"ask {said.deploy.context}")
+            say(f"ask {settings.context}")
             here = [preflight.context(tools.cluster)]
             answers = here[0].state == "ok"
             version = tools.cluster.version if answers else version
         proved = [Check("chart", "unchecked", "without helm it was neither linted nor rendered")]
-        made = None
+        rendered = None
         if tools.helm:
             say("lint, render and validate the chart")
-            proved, made = chart.prove(tools.helm, said.deploy.release, said.deploy.namespace, files, version)
+            proved, rendered = chart.prove(tools.helm, settings.release, settings.namespace, files, version)
         checks = list(tools.checks)
-        if tools.cluster and made and answers:
+        if tools.cluster and rendered and answers:
             say("preflight")
-            checks += preflight.look(tools.cluster, said, made)
+            checks += preflight.look(tools.cluster, environment, rendered)
         else:
             checks += here
         if not answers:
             what = "namespace, rights, kinds, GPU nodes, device plugin, storage, secrets"
             checks.append(Check("cluster", "unchecked", f"no cluster answers: {what} were not looked at"))
         say("lint the models, ask the object store")
-        checks += models.repository(said, project)
-        if made:
-            checks += backends.devices(said, project, made)
-            checks += backends.images(said, project, made)
-            checks += backends.drivers(tools.cluster, said, project, made) if tools.cluster and answers else []
-        checks.append(models.bucket(found))
+        checks += models.repository(environment, project)
+        if rendered:
+            checks += backends.devices(environment, project, rendered)
+            checks += backends.images(environment, project, rendered)
+            if tools.cluster and answers:
+                checks += backends.drivers(tools.cluster, environment, project, rendered)
+        checks.append(models.bucket(served_models))
         if answers and tools.helm and tools.cluster:
-            checks.append(Release(tools.helm, tools.cluster, said.deploy.release).busy(command(said, "rollback")))
+            checks.append(Release(tools.helm, tools.cluster, settings.release).busy(command(environment, "rollback")))
         changes = None
-        if answers and made and tools.cluster and tools.helm and not _hopeless(checks):
+        if answers and rendered and tools.cluster and tools.helm and not _hopeless(checks):
             say("let the API server try the manifest")
-            checks.append(difference.attempt(tools.cluster, said.deploy.release, made))
+            checks.append(difference.attempt(tools.cluster, settings.release, rendered))
             try:
-                changes = difference.find(tools.cluster, tools.helm, said.deploy.release, made)
+                changes = difference.find(tools.cluster, tools.helm, settings.release, rendered)
             except TritonkitError as error:
                 checks.append(
                     Check("changes", "unchecked", f"what would change is not known: {error.message}", error.fix)
                 )
-        return _Looked(proved, checks, made, changes)
+        return _Inspection(proved, checks, rendered, changes)
 
 
 def _hopeless(checks: list[Check]) -> bool:
-    """Whether the API server would only say again what is known: no namespace, no such kinds, no right."""
-    return any(one.name in {"namespace", "kinds", "rights"} for one in check.missing(checks))
+    """Whether asking the API server is pointless: the namespace, kinds or rights that it needs are missing."""
+    return any(finding.name in {"namespace", "kinds", "rights"} for finding in check.missing(checks))
 
 
-def _print(looked: _Looked, said: Environment, project: Path) -> None:
-    show.checks("chart", looked.chart)
-    show.checks("preflight", looked.preflight)
-    if looked.made is None:
+def _print(inspection: _Inspection, environment: Environment, project: Path) -> None:
+    show.checks("chart", inspection.chart)
+    show.checks("preflight", inspection.preflight)
+    if inspection.rendered is None:
         return
-    file = f"{_REPORTS}/{said.name}.yaml"
-    atomic.write(project / file, looked.made.text.encode())
-    if looked.difference is None:
-        show.listed(looked.made)
+    file = f"{_REPORTS}/{environment.name}.yaml"
+    atomic.write(project / file, inspection.rendered.text.encode())
+    if inspection.difference is None:
+        show.listed(inspection.rendered)
     else:
-        show.changes(looked.made, looked.difference)
-        if looked.difference.changed:
-            changes = f"{_REPORTS}/{said.name}.diff"
-            atomic.write(project / changes, looked.difference.text.encode())
-            show.diff(looked.difference.text, changes)
+        show.changes(inspection.rendered, inspection.difference)
+        if inspection.difference.changed:
+            changes = f"{_REPORTS}/{environment.name}.diff"
+            atomic.write(project / changes, inspection.difference.text.encode())
+            show.diff(inspection.difference.text, changes)
     show.say(f"\nThe whole manifest is in {file}.")
 
 
-def _dry(said: Environment, looked: _Looked) -> int:
-    if check.missing(looked.chart):
+def _dry(environment: Environment, inspection: _Inspection) -> int:
+    if check.missing(inspection.chart):
         show.say("Next: correct what the chart refuses (above).")
         return 1
-    if looked.missing:
-        first, *more = looked.missing
-        also = f" ({len(more)} more above: {', '.join(dict.fromkeys(one.name for one in more))})" if more else ""
-        show.say(f"Next: {first.name}: {first.fix or first.text}{also}. Then `{command(said)}` again.")
+    if inspection.missing:
+        first, *more = inspection.missing
+        names = ", ".join(dict.fromkeys(finding.name for finding in more))
+        also = f" ({len(more)} more above: {names})" if more else ""
+        show.say(f"Next: {first.name}: {first.fix or first.text}{also}. Then `{command(environment)}` again.")
     else:
-        show.say(f"Next: {command(said, apply=True)}")
+        show.say(f"Next: {command(environment, apply=True)}")
     return 0
 
 
-def _upgrade(said: Environment, found: Models, running: Release, files: list[Path], made: Rendered) -> None:
-    again = command(said, "rollback")
-    timeout = said.deploy.timeout or release.timeout_of(made.objects)
-    served = f"models version {found.version}" if found.version else "models that the values name"
+def _upgrade(
+    environment: Environment, served_models: Models, running: Release, files: list[Path], rendered: Rendered
+) -> None:
+    again = command(environment, "rollback")
+    timeout = environment.deploy.timeout or release.timeout_of(rendered.objects)
+    served = f"models version {served_models.version}" if served_models.version else "models that the values name"
     show.title(f"upgrade (helm waits until every pod is ready, at most {timeout})")
     sys.stdout.flush()
-    running.upgrade(files, timeout, f"make deploy: {said.name}, {served}")
-    asleep = running.without_pods(made.objects)
-    if made.hooks and asleep:
+    running.upgrade(files, timeout, f"make deploy: {environment.name}, {served}")
+    asleep = running.without_pods(rendered.objects)
+    if rendered.hooks and asleep:
         show.title("test: left out")
         show.say(f"  {', '.join(asleep)} has no pod now, so nobody has loaded this yet. To try it:")
-        for line in running.how_to_wake(asleep, made.objects):
+        for line in running.how_to_wake(asleep, rendered.objects):
             show.say(f"    {line}")
-    elif made.hooks:
+    elif rendered.hooks:
         show.title("test")
         sys.stdout.flush()
-        if not running.test(made.hooks):
-            raise CheckFailed(f"{said.deploy.release} runs, and its test failed", f"look above; {again} goes back")
-    show.title(f"{said.deploy.release} {'will serve' if asleep else 'serves'} {served}")
-    for line in release.addresses(running.cluster, made):
+        if not running.test(rendered.hooks):
+            text = f"{environment.deploy.release} runs, and its test failed"
+            raise CheckFailed(text, f"look above; {again} goes back")
+    show.title(f"{environment.deploy.release} {'will serve' if asleep else 'serves'} {served}")
+    for line in release.addresses(running.cluster, rendered):
         show.say(f"  {line}")
     show.say(f"`{again}` goes back.")
 
@@ -225,21 +235,21 @@ def rollback(name: str, revision: int = 0) -> int:
         CheckFailed: There is nothing to go back to, or its pods did not get ready.
         MissingError: A tool or the cluster is missing.
     """
-    said = environment.load(name)
-    cluster = Cluster(binaries.kubectl(), said.deploy.context, said.deploy.namespace)
+    environment = environments.load(name)
+    cluster = Cluster(binaries.kubectl(), environment.deploy.context, environment.deploy.namespace)
     answer = preflight.context(cluster)
     if answer.state == "missing":
         raise MissingError(answer.text, answer.fix)
-    running = Release(binaries.helm(), cluster, said.deploy.release)
-    now, wanted = running.previous(revision)
-    out = running.manifest(wanted.number)
-    timeout = said.deploy.timeout or release.timeout_of(chart.split(out).objects)
-    show.say(f"{said.deploy.release} in {said.deploy.namespace} of {said.deploy.context}")
+    running = Release(binaries.helm(), cluster, environment.deploy.release)
+    now, target = running.previous(revision)
+    out = running.manifest(target.number)
+    timeout = environment.deploy.timeout or release.timeout_of(chart.split(out).objects)
+    show.say(f"{environment.deploy.release} in {environment.deploy.namespace} of {environment.deploy.context}")
     show.say(f"  from  {now.text}")
-    show.say(f"  to    {wanted.text}")
+    show.say(f"  to    {target.text}")
     sys.stdout.flush()
-    running.roll_back(wanted.number, timeout)
-    show.say(f"{said.deploy.release} serves {wanted.text}, again")
-    if text := models.make_current(said, wanted.models):
+    running.roll_back(target.number, timeout)
+    show.say(f"{environment.deploy.release} serves {target.text}, again")
+    if text := models.make_current(environment, target.models):
         show.say(text)
     return 0

@@ -35,7 +35,7 @@ def _camel(name: str) -> str:
 
 
 class Deploy(BaseModel):
-    """Where it goes.
+    """Where a release goes.
 
     Attributes:
         context: Context of the kubeconfig. Always named: the current one may be any cluster.
@@ -89,7 +89,7 @@ def load(name: str) -> Environment:
         name: ``prod`` for ``helm/environments/prod.yaml``, or a path that ends in ``.yaml``.
 
     Raises:
-        InputError: There is none, or something in it is wrong; the message names the key.
+        InputError: The environment does not exist, or a key in it is wrong; the message names the key.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     try:
@@ -99,7 +99,7 @@ def load(name: str) -> Environment:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read: {error}", "correct it at that line") from error
     try:
-        said = _File.model_validate(data if data is not None else {})
+        file = _File.model_validate(data if data is not None else {})
     except ValidationError as error:
         first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")  # may be what is missing
         where = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -110,14 +110,14 @@ def load(name: str) -> Environment:
         keys = [_camel(key) for key in Deploy.model_fields] if len(first["loc"]) > 1 else list(_File.model_fields)
         near = closest(str(first["loc"][-1]), keys) if first["type"] == "extra_forbidden" else ""
         raise InputError(f"{path}: {where}: {first['msg']}{did_you_mean([near] if near else [])}", fix) from error
-    return Environment(path.stem, path, said.deploy, said.values or {})
+    return Environment(path.stem, path, file.deploy, file.values or {})
 
 
 def target(environment: Environment) -> Target:
-    """What the environment's pods run models by, so what models are to be built for.
+    """The target of the environment's pods: what models are built for.
 
     Raises:
-        InputError: Its variants differ in that, so one repository of one target is not theirs.
+        InputError: Its variants have different targets, so no repository of one target serves all.
     """
     values = environment.values
     variants = values.get("variants") or {"": None}
@@ -143,23 +143,23 @@ def _target(values: Object, variant: Object) -> Target:
 
 
 def repository(environment: Environment) -> str:
-    """The folder of models, from the project's: the one that is named, or that which `make build` makes of the target.
+    """The model repository, relative to the project: the named one, or the one that `make build` lays out.
 
     Raises:
-        InputError: None is named, and its variants need models of different targets.
+        InputError: No repository is named, and the variants have different targets.
     """
     return environment.deploy.repository or REPOSITORIES[target(environment)]
 
 
 def build_command(target: Target) -> str:
-    """What lays out a target's models, for a reader who came by make or without it."""
+    """The command that lays out a target's models: with make if that is how this process was started."""
     if "MAKELEVEL" in os.environ:
         return f"`make build TARGET={target}`"
     return f"`tritonkit build --all --target {target} --repository {REPOSITORIES[target]}`"
 
 
 def command(environment: Environment, verb: str = "deploy", *, apply: bool = False) -> str:
-    """What deploys this environment, or rolls it back, for a reader who came by make or without it."""
+    """The command that deploys this environment or rolls it back: with make if that is how this process was started."""
     name = environment.name if environment.path.parent == FOLDER else shlex.quote(str(environment.path))
     if "MAKELEVEL" in os.environ:
         return f"make {verb} {'APPLY=1 ' if apply else ''}ENV={name}"

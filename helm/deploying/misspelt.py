@@ -1,4 +1,4 @@
-"""Values that the chart refuses, and those that were meant: helm's own check names the former only."""
+"""Suggests the values that were meant for those that the chart refuses; helm's own check names only the latter."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _VARIANTS = "variants"
 
 
 def explain(line: str, chart: Path) -> str:
-    """A line of helm's, with what was probably meant: the value's full name, how to write its type, or one that fits.
+    """Add what was probably meant to a line of helm's output: the value's full name, its type's syntax, or an example.
 
     Args:
-        line: As helm printed it; one that is none of these comes back as it is.
+        line: As helm printed it; a line without a refused value is returned unchanged.
         chart: The chart's folder, with ``values.schema.json``.
     """
     if mistyped := _TYPE.search(line):
@@ -58,7 +58,7 @@ def _how_to_write(got: str, want: str) -> str:
 
 
 def _meant(name: str, place: list[str], schema: Schema) -> list[str]:
-    """Full names of the values that a name at a place may stand for: beside it, else elsewhere in the chart."""
+    """Full names of the values that a misspelt name may stand for: in its own section, else elsewhere in the chart."""
     keys = _near(name, list(_at(schema, place, schema).get("properties", {})))
     if keys:
         return [".".join([*place, key]) for key in keys]
@@ -70,7 +70,7 @@ def _meant(name: str, place: list[str], schema: Schema) -> list[str]:
 
 
 def _near(name: str, known: Sequence[str]) -> list[str]:
-    """The keys of a name's words, as ``products`` is; else those that have more besides; else the one spelt alike."""
+    """The keys with exactly the name's words; else those that contain its words; else the one with similar spelling."""
     words = _words(name)
     same = [key for key in known if words and words == _words(key)]
     whole = [key for key in known if words and words <= _words(key)]
@@ -79,7 +79,7 @@ def _near(name: str, known: Sequence[str]) -> list[str]:
 
 
 def _elsewhere(name: str, place: list[str], here: Schema, schema: Schema) -> list[str]:
-    """Paths that end in a name, as ``scheduling.nodeSelector``; else those of the section that have its words."""
+    """Paths whose last key is the name, such as ``scheduling.nodeSelector``; else the section's with its words."""
     words = _words(name)
     paths = [path for path in _paths(here, schema) if words]
     same = [path for path in paths if _words(path[-1]) == words]

@@ -13,10 +13,10 @@ from deploying.environment import Environment
 from deploying.environment import repository as folder
 from tritonkit import cli, progress
 from tritonkit.errors import InputError, TritonkitError
-from tritonkit.publishing import contents, keeping, manifest, places, refusals
-from tritonkit.publishing.meter import Meter, human
+from tritonkit.publishing import contents, errors, locations, manifest, version_history
+from tritonkit.publishing.destination import THREADS, Destination
 from tritonkit.publishing.publish import facts
-from tritonkit.publishing.shelf import THREADS, Shelf
+from tritonkit.publishing.transfer_progress import Meter, human
 from tritonkit.repository import lint
 
 _MOST_ERRORS = 5
@@ -36,20 +36,20 @@ class Models:
     text: str
     values: dict[str, Any]
     version: str = ""
-    place: places.Place | None = None
+    place: locations.Place | None = None
 
 
 def find(environment: Environment, project: Path) -> Models:
-    """The version that publishing would make, by hashing the repository; nothing is sent.
+    """Compute the version that publishing would create, by hashing the repository; nothing is sent.
 
     Raises:
         InputError: There are no models, or the environment names both a destination and models.
-        OutputError: The destination is no place.
+        OutputError: The destination is not a location that models can be published to.
     """
-    said = environment.deploy
+    deploy = environment.deploy
     named = _named(environment)
     own = [name for name in ("uri", "nfs.server", "image.reference") if _at(named, name)]
-    if not said.publish:
+    if not deploy.publish:
         if not own and not _at(named, "pvc.claimName"):
             raise InputError(
                 f"{environment.path} names no models",
@@ -61,10 +61,10 @@ def find(environment: Environment, project: Path) -> Models:
             f"{environment.path} sets deploy.publish and values.models.{own[0]}, which say different things",
             "remove one of them",
         )
-    if "://" not in said.publish and not said.publish.startswith("/"):
-        text = f"{environment.path}: deploy.publish: {said.publish} does not say which store it is in"
-        raise InputError(text, f"write s3://{said.publish} for a bucket, file:///… for a folder that nodes mount")
-    place = places.parse(said.publish, said.endpoint_url or None)
+    if "://" not in deploy.publish and not deploy.publish.startswith("/"):
+        text = f"{environment.path}: deploy.publish: {deploy.publish} does not say which store it is in"
+        raise InputError(text, f"write s3://{deploy.publish} for a bucket, file:///… for a folder that nodes mount")
+    place = locations.parse(deploy.publish, deploy.endpoint_url or None)
     repository = project / folder(environment)
     if not repository.is_dir():
         raise InputError(*_no_repository(environment, repository))
@@ -84,40 +84,41 @@ def _no_repository(environment: Environment, repository: Path) -> tuple[str, str
 
 
 def _named(environment: Environment) -> dict[str, Any]:
-    found = environment.values.get("models") or {}
-    if not isinstance(found, dict):
-        raise InputError(f"{environment.path}: values.models is {found!r}, and not a mapping", "models: {uri: s3://…}")
-    return found
+    models = environment.values.get("models") or {}
+    if not isinstance(models, dict):
+        text = f"{environment.path}: values.models is {models!r}, and not a mapping"
+        raise InputError(text, "models: {uri: s3://…}")
+    return models
 
 
 def _at(values: dict[str, Any], name: str) -> Any:
-    """What lies at ``pvc.claimName``; None where nothing does. What has the wrong type is for the chart's schema."""
-    found: Any = values
+    """The value at ``pvc.claimName``; None where there is none. Wrong types are left to the chart's schema."""
+    value: Any = values
     for key in name.split("."):
-        found = found.get(key) if isinstance(found, dict) else None
-    return found
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _version(repository: Path) -> tuple[str, str]:
-    found = contents.read(repository)
+    tree = contents.read(repository)
     with progress.task("models") as say, ThreadPoolExecutor(THREADS) as pool:
-        files = contents.digest(found, pool, Meter(say, "hash", len(found.sources), found.size))
+        files = contents.digest(tree, pool, Meter(say, "hash", len(tree.sources), tree.size))
     names = sorted({file.path.partition("/")[0] for file in files})
     version = manifest.version_of(files)
-    return version, f"version {version}: {', '.join(names)} ({human(found.size)})"
+    return version, f"version {version}: {', '.join(names)} ({human(tree.size)})"
 
 
 def repository(environment: Environment, project: Path) -> list[Check]:
     """What `tritonkit publish` would refuse of the repository."""
     if not environment.deploy.publish:
         return []
-    found = lint.check(project / folder(environment))
-    errors = [one for one in found.findings if one.severity == "error" and not one.model.startswith(".")]
+    findings = lint.check(project / folder(environment)).findings
+    errors = [finding for finding in findings if finding.severity == "error" and not finding.model.startswith(".")]
     if errors:
-        said = "\n".join(f"{one.model}: {one.message}" for one in errors[:_MOST_ERRORS])
+        errors_text = "\n".join(f"{finding.model}: {finding.message}" for finding in errors[:_MOST_ERRORS])
         more = f"\nand {len(errors) - _MOST_ERRORS} more" if len(errors) > _MOST_ERRORS else ""
         fix = f"`tritonkit build` makes the weights; `tritonkit lint {folder(environment)}` says more"
-        return [Check("models", "missing", said + more, fix)]
+        return [Check("models", "missing", errors_text + more, fix)]
     return [Check("models", "ok", f"lint has no errors in {folder(environment)}")]
 
 
@@ -126,10 +127,10 @@ def bucket(models: Models) -> Check:
     if models.place is None:
         return Check("bucket", "ok", "not needed: nothing is published")
     try:
-        shelf = Shelf(models.place)
-        with refusals.explained(models.place):
-            shelf.check(make=True)
-            there = shelf.manifest(models.version) is not None
+        destination = Destination(models.place)
+        with errors.explained(models.place):
+            destination.check(make=True)
+            there = destination.manifest(models.version) is not None
     except TritonkitError as error:
         return Check("bucket", "missing", error.message, error.fix)
     state = "this version is there already" if there else "this version is not there yet"
@@ -137,10 +138,10 @@ def bucket(models: Models) -> Check:
 
 
 def publish(environment: Environment, project: Path, values: Path) -> int:
-    """Publish the repository, with `tritonkit publish`; ``values`` gets what names the version. The exit code."""
-    said = environment.deploy
-    endpoint = ["--endpoint-url", said.endpoint_url] if said.endpoint_url else []
-    return cli.main(["publish", str(project / folder(environment)), said.publish, "--values", str(values), *endpoint])
+    """Publish the repository with `tritonkit publish`, which writes its chart values to ``values``; the exit code."""
+    deploy = environment.deploy
+    endpoint = ["--endpoint-url", deploy.endpoint_url] if deploy.endpoint_url else []
+    return cli.main(["publish", str(project / folder(environment)), deploy.publish, "--values", str(values), *endpoint])
 
 
 def version_in(values: dict[str, Any]) -> str:
@@ -148,23 +149,23 @@ def version_in(values: dict[str, Any]) -> str:
     named = values.get("models") or {}
     where = str(named.get("uri") or (named.get("pvc") or {}).get("subPath") or "")
     parent, _, last = where.rpartition("/")
-    if manifest.is_version(last) and (parent == places.VERSIONS or parent.endswith(f"/{places.VERSIONS}")):
+    if manifest.is_version(last) and (parent == locations.VERSIONS or parent.endswith(f"/{locations.VERSIONS}")):
         return last
     return ""
 
 
 def make_current(environment: Environment, version: str) -> str:
-    """Let the store's pointer name a version, so that pruning keeps it; what was done, or why not, as a sentence."""
-    said = environment.deploy
-    if not said.publish or not version:
+    """Make the store's pointer name a version, so that pruning keeps it; returns the outcome as a sentence."""
+    deploy = environment.deploy
+    if not deploy.publish or not version:
         return ""
     try:
-        place = places.parse(said.publish, said.endpoint_url or None)
-        shelf = Shelf(place)
-        pointer = shelf.pointer()
+        place = locations.parse(deploy.publish, deploy.endpoint_url or None)
+        destination = Destination(place)
+        pointer = destination.pointer()
         if pointer and pointer.version == version:
             return f"{place} already has {version} as current"
-        keeping.roll_back(shelf, version)
+        version_history.roll_back(destination, version)
     except TritonkitError as error:
-        return f"the pointer at {said.publish} still names another version, and pruning may remove this one: {error}"
+        return f"the pointer at {deploy.publish} still names another version, and pruning may remove this one: {error}"
     return f"{place} has {version} as current again"

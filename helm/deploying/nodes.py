@@ -33,19 +33,19 @@ POOL_PRODUCTS = {
 def check(
     name: str, spec: Object, pods: int, nodes: Sequence[Object], on_demand: bool, pool_labels: Collection[str] = ()
 ) -> list[Check]:
-    """GPU nodes and device plugin for the pods of one object.
+    """Check GPU nodes and device plugin for the pods of one object.
 
     Args:
-        name: Of the object, for the sentences.
+        name: The object's name, for the sentences.
         spec: The pods' spec.
         pods: How many there will be.
-        nodes: The cluster's, as the API has them.
+        nodes: The cluster's nodes, as the API has them.
         on_demand: A cluster autoscaler adds nodes: that there are none now is no obstacle, unless pods ask for a label
             that only a running node has.
-        pool_labels: Such labels that the autoscaler's node pools are declared with.
+        pool_labels: Labels of running nodes that the autoscaler's node pools are declared with too.
     """
     late = _late_labels(spec, pool_labels) if on_demand else []
-    labelled = [node for node in nodes if _wanted(spec, node)]
+    labelled = [node for node in nodes if _selects(spec, node)]
     if not labelled:
         return [_no_node(name, spec, nodes, on_demand, late)]
     usable = [node for node in labelled if _ready(node)]
@@ -57,17 +57,17 @@ def check(
     tolerated = [node for node in usable if not _taints(spec, node)]
     if not tolerated:
         taint = _taints(spec, usable[0])[0]
-        said = f"{taint['key']}={taint.get('value', '')}:{taint['effect']}"
-        return [Check("nodes", "missing", f"{name}: no toleration for the taint {said} of {_names(usable)}",
+        taint_text = f"{taint['key']}={taint.get('value', '')}:{taint['effect']}"
+        return [Check("nodes", "missing", f"{name}: no toleration for the taint {taint_text} of {_names(usable)}",
                       "add it to scheduling.tolerations")]  # fmt: skip
-    found = [Check("nodes", "ok", f"{name}: {len(tolerated)} of {len(nodes)} nodes fit ({_products(tolerated)})")]
-    devices = [_devices(name, resource, count, pods, tolerated) for resource, count in asked(spec).items()]
-    return found + [_growing(check, late) if on_demand else check for check in devices]
+    checks = [Check("nodes", "ok", f"{name}: {len(tolerated)} of {len(nodes)} nodes fit ({_products(tolerated)})")]
+    devices = [_devices(name, resource, count, pods, tolerated) for resource, count in requested_devices(spec).items()]
+    return checks + [_growing(check, late) if on_demand else check for check in devices]
 
 
 def fitting(spec: Object, nodes: Sequence[Object]) -> list[Object]:
     """The nodes that a pod may run on."""
-    return [node for node in nodes if _wanted(spec, node) and _ready(node) and not _taints(spec, node)]
+    return [node for node in nodes if _selects(spec, node) and _ready(node) and not _taints(spec, node)]
 
 
 def driver(node: Object) -> tuple[str, tuple[int, int] | None]:
@@ -81,8 +81,8 @@ def driver(node: Object) -> tuple[str, tuple[int, int] | None]:
     return version, (int(capability[0]), int(capability[1])) if known else None
 
 
-def asked(spec: Object) -> dict[str, int]:
-    """The devices that a pod asks for: ``{"nvidia.com/gpu": 1}``."""
+def requested_devices(spec: Object) -> dict[str, int]:
+    """The devices that a pod requests: ``{"nvidia.com/gpu": 1}``."""
     return dict(at_once(spec, _limits))
 
 
@@ -113,9 +113,9 @@ def _limits(container: Object) -> dict[str, int]:
 
 
 def _no_node(name: str, spec: Object, nodes: Sequence[Object], on_demand: bool, late: Sequence[str]) -> Check:
-    wanted = _described(spec)
+    requirements = _described(spec)
     there = _products(nodes) or "no node with a GPU that has labels"
-    text = f"{name} wants {wanted}; the cluster has {there}"
+    text = f"{name} wants {requirements}; the cluster has {there}"
     if late:
         text += f". deploy.gpuNodes is onDemand, and no autoscaler knows {_and(late)} of a node that does not exist yet"
         return Check("nodes", "missing", f"{text}, so none would be added", _fix_late(late))
@@ -131,7 +131,7 @@ def _no_node(name: str, spec: Object, nodes: Sequence[Object], on_demand: bool, 
 
 
 def _growing(check: Check, late: Sequence[str]) -> Check:
-    """A lack of room, where an autoscaler may make some: it copies what nodes of the pool have, if it has seen one."""
+    """Turn a lack of room into a note where an autoscaler adds nodes: it knows a pool's devices once it saw a node."""
     if _TOO_FEW not in check.text:
         return check
     text = f"{check.text}. deploy.gpuNodes is onDemand: the autoscaler has to add some"
@@ -139,7 +139,7 @@ def _growing(check: Check, late: Sequence[str]) -> Check:
 
 
 def _late_labels(spec: Object, pool_labels: Collection[str]) -> list[str]:
-    """The labels that pods ask for and a new node has not, if none of the alternatives does without."""
+    """The labels that pods ask for and a new node does not have, if every alternative asks for one."""
     fixed = [key for key in spec.get("nodeSelector") or {} if _is_late(key, pool_labels)]
     terms = [
         [
@@ -183,7 +183,7 @@ def _offers(node: Object) -> bool:
 
 def _devices(name: str, resource: str, count: int, pods: int, nodes: Sequence[Object]) -> Check:
     have = {node["metadata"]["name"]: int(node["status"].get("allocatable", {}).get(resource, 0)) for node in nodes}
-    total = sum(each // count for each in have.values())
+    total = sum(devices // count for devices in have.values())
     if not any(have.values()):
         others = sorted({key for node in nodes for key in node["status"].get("allocatable", {}) if _VENDOR in key})
         offer = f"; they offer {', '.join(others)}" if others else ""
@@ -198,11 +198,11 @@ def _devices(name: str, resource: str, count: int, pods: int, nodes: Sequence[Ob
 
 
 def _described(spec: Object) -> str:
-    said = [f"{key}={value}" for key, value in (spec.get("nodeSelector") or {}).items()]
+    requirements = [f"{key}={value}" for key, value in (spec.get("nodeSelector") or {}).items()]
     for term in _terms(spec):
         for rule in term.get("matchExpressions", []):
-            said.append(f"{rule['key']} {rule['operator']} {', '.join(rule.get('values', []))}".strip())
-    return "a node with " + (" and ".join(said) if said else "a GPU")
+            requirements.append(f"{rule['key']} {rule['operator']} {', '.join(rule.get('values', []))}".strip())
+    return "a node with " + (" and ".join(requirements) if requirements else "a GPU")
 
 
 def _terms(spec: Object) -> list[Object]:
@@ -212,7 +212,7 @@ def _terms(spec: Object) -> list[Object]:
     return list((affinity or {}).get("nodeSelectorTerms", []))
 
 
-def _wanted(spec: Object, node: Object) -> bool:
+def _selects(spec: Object, node: Object) -> bool:
     labels = node["metadata"].get("labels", {})
     if any(labels.get(key) != value for key, value in (spec.get("nodeSelector") or {}).items()):
         return False
@@ -239,14 +239,15 @@ def _matches(rule: Object, labels: dict[str, str]) -> bool:
 
 
 def _ready(node: Object) -> bool:
-    conditions = {one["type"]: one["status"] for one in node["status"].get("conditions", [])}
+    conditions = {condition["type"]: condition["status"] for condition in node["status"].get("conditions", [])}
     return conditions.get("Ready") == "True" and not node.get("spec", {}).get("unschedulable")
 
 
 def _taints(spec: Object, node: Object) -> list[Object]:
-    """Those that keep the pod away."""
-    taints = [one for one in node.get("spec", {}).get("taints", []) if one["effect"] != "PreferNoSchedule"]
-    return [taint for taint in taints if not any(_tolerates(one, taint) for one in spec.get("tolerations") or [])]
+    """The node's taints that keep the pod away."""
+    taints = [taint for taint in node.get("spec", {}).get("taints", []) if taint["effect"] != "PreferNoSchedule"]
+    tolerations = spec.get("tolerations") or []
+    return [taint for taint in taints if not any(_tolerates(toleration, taint) for toleration in tolerations)]
 
 
 def _tolerates(toleration: Object, taint: Object) -> bool:
@@ -264,11 +265,11 @@ def _names(nodes: Sequence[Object]) -> str:
 
 def _products(nodes: Sequence[Object]) -> str:
     """What the nodes' GPUs are, by GPU feature discovery or by their pool."""
-    found: Counter[str] = Counter()
+    products: Counter[str] = Counter()
     for node in nodes:
         labels = _labels(node)
         if product := labels.get(PRODUCT):
-            found[product] += 1
+            products[product] += 1
         elif _offers(node):
-            found.update(f"{label}={labels[label]}" for label in POOL_PRODUCTS if label in labels)
-    return ", ".join(f"{count} × {product}" for product, count in sorted(found.items()))
+            products.update(f"{label}={labels[label]}" for label in POOL_PRODUCTS if label in labels)
+    return ", ".join(f"{count} × {product}" for product, count in sorted(products.items()))

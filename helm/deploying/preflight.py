@@ -29,27 +29,27 @@ _OPERATORS = {
 }  # fmt: skip
 
 
-def look(cluster: Cluster, environment: Environment, made: Rendered) -> list[Check]:
-    """Everything about the cluster, in the order in which it would go wrong."""
+def look(cluster: Cluster, environment: Environment, rendered: Rendered) -> list[Check]:
+    """Everything that the release needs of the cluster, checked in the order in which it would go wrong."""
     checks = [context(cluster)]
     if checks[0].state == "missing":
         return checks
-    looks: tuple[Callable[[], Iterator[Check]], ...] = (
+    steps: tuple[Callable[[], Iterator[Check]], ...] = (
         lambda: _version(cluster),
         lambda: _namespace(cluster),
-        lambda: _kinds(cluster, made),
-        lambda: _rights(cluster, made),
-        lambda: _nodes(cluster, environment, made),
-        lambda: _claims(cluster, made),
-        lambda: _references(cluster, made),
-        lambda: _gateways(cluster, made),
-        lambda: _ingress_classes(cluster, made),
-        lambda: _authentications(cluster, made),
-        lambda: _images(made),
+        lambda: _kinds(cluster, rendered),
+        lambda: _rights(cluster, rendered),
+        lambda: _nodes(cluster, environment, rendered),
+        lambda: _claims(cluster, rendered),
+        lambda: _references(cluster, rendered),
+        lambda: _gateways(cluster, rendered),
+        lambda: _ingress_classes(cluster, rendered),
+        lambda: _authentications(cluster, rendered),
+        lambda: _images(rendered),
     )
-    for one in looks:
+    for step in steps:
         try:
-            checks += one()
+            checks += step()
         except Forbidden as error:
             checks.append(Check("rights", "unchecked", error.message, error.fix))
         except Unreachable as error:
@@ -88,13 +88,13 @@ def _version(cluster: Cluster) -> Iterator[Check]:
 
 def _namespace(cluster: Cluster) -> Iterator[Check]:
     label = "pod-security.kubernetes.io/enforce"
-    found = cluster.get("namespace", cluster.namespace)
-    if found is None:
+    namespace = cluster.get("namespace", cluster.namespace)
+    if namespace is None:
         yield Check("namespace", "missing", f"there is no namespace {cluster.namespace}",
                     f"kubectl --context {cluster.context} create namespace {cluster.namespace} && kubectl --context "
                     f"{cluster.context} label namespace {cluster.namespace} {label}=restricted")  # fmt: skip
         return
-    level = found["metadata"].get("labels", {}).get(label)
+    level = namespace["metadata"].get("labels", {}).get(label)
     if level == "restricted":
         yield Check("namespace", "ok", f"{cluster.namespace} enforces the restricted Pod Security Standard")
     else:
@@ -103,71 +103,75 @@ def _namespace(cluster: Cluster) -> Iterator[Check]:
                     f"kubectl label namespace {cluster.namespace} {label}=restricted")  # fmt: skip
 
 
-def _kinds(cluster: Cluster, made: Rendered) -> Iterator[Check]:
-    wanted: dict[str, set[str]] = {}
-    for one in made.objects:
-        if (one["apiVersion"], one["kind"]) not in cluster.kinds:
-            wanted.setdefault(one["apiVersion"], set()).add(one["kind"])
-    for api, names in sorted(wanted.items()):
+def _kinds(cluster: Cluster, rendered: Rendered) -> Iterator[Check]:
+    unserved: dict[str, set[str]] = {}
+    for obj in rendered.objects:
+        if (obj["apiVersion"], obj["kind"]) not in cluster.kinds:
+            unserved.setdefault(obj["apiVersion"], set()).add(obj["kind"])
+    for api, names in sorted(unserved.items()):
         who, fix = _OPERATORS.get(api.partition("/")[0], (api, "install what serves it, or leave the object out"))
         yield Check("kinds", "missing", f"the cluster knows no {', '.join(sorted(names))} ({api}): that is {who}", fix)
-    if not wanted:
-        yield Check("kinds", "ok", f"the cluster knows all {len({one['kind'] for one in made.objects})} kinds")
-    yield from _metrics(cluster, made)
+    if not unserved:
+        yield Check("kinds", "ok", f"the cluster knows all {len({obj['kind'] for obj in rendered.objects})} kinds")
+    yield from _metrics(cluster, rendered)
 
 
-def _metrics(cluster: Cluster, made: Rendered) -> Iterator[Check]:
+def _metrics(cluster: Cluster, rendered: Rendered) -> Iterator[Check]:
     groups = {"Pods": "custom.metrics.k8s.io", "Object": "custom.metrics.k8s.io", "External": "external.metrics.k8s.io",
               "Resource": "metrics.k8s.io", "ContainerResource": "metrics.k8s.io"}  # fmt: skip
-    for one in made.objects:
-        if one["kind"] != "HorizontalPodAutoscaler":
+    for obj in rendered.objects:
+        if obj["kind"] != "HorizontalPodAutoscaler":
             continue
-        for group in sorted({groups[metric["type"]] for metric in one["spec"]["metrics"] if metric["type"] in groups}):
+        for group in sorted({groups[metric["type"]] for metric in obj["spec"]["metrics"] if metric["type"] in groups}):
             if any(served.startswith(f"{group}/") for served in cluster.groups):
-                yield Check("metrics", "ok", f"{group} is served, for {chart.name(one)}")
+                yield Check("metrics", "ok", f"{group} is served, for {chart.name(obj)}")
             else:
                 server = "metrics-server" if group == "metrics.k8s.io" else "prometheus-adapter"
-                yield Check("metrics", "missing", f"{chart.name(one)} reads {group}, which nothing serves",
+                yield Check("metrics", "missing", f"{chart.name(obj)} reads {group}, which nothing serves",
                             f"install {server}, or set autoscaling.kind=keda")  # fmt: skip
 
 
-def _rights(cluster: Cluster, made: Rendered) -> Iterator[Check]:
-    served = {(one["apiVersion"], one["kind"]) for one in (*made.objects, *made.hooks)} & set(cluster.kinds)
+def _rights(cluster: Cluster, rendered: Rendered) -> Iterator[Check]:
+    served = {(obj["apiVersion"], obj["kind"]) for obj in (*rendered.objects, *rendered.hooks)} & set(cluster.kinds)
     resources = {(api.rpartition("/")[0], cluster.kinds[api, kind].resource) for api, kind in served
                  if cluster.kinds[api, kind].namespaced}  # fmt: skip
     resources.add(("", "secrets"))  # where helm keeps releases
-    wanted = [(verb, group, resource) for group, resource in sorted(resources) for verb in _VERBS]
-    refused = cluster.may(wanted)
+    accesses = [(verb, group, resource) for group, resource in sorted(resources) for verb in _VERBS]
+    refused = cluster.may(accesses)
     if refused:
         by_resource: dict[str, list[str]] = {}
         for verb, group, resource in refused:
             by_resource.setdefault(f"{resource}.{group}" if group else resource, []).append(verb)
-        said = "; ".join(f"{'/'.join(verbs)} {resource}" for resource, verbs in by_resource.items())
-        yield Check("rights", "missing", f"in {cluster.namespace} you may not: {said}",
+        permissions = "; ".join(f"{'/'.join(verbs)} {resource}" for resource, verbs in by_resource.items())
+        yield Check("rights", "missing", f"in {cluster.namespace} you may not: {permissions}",
                     "ask for a Role with these; `kubectl auth can-i --list` shows what you have")  # fmt: skip
     else:
         yield Check(
-            "rights", "ok", f"you may do all that helm does ({len(wanted)} verbs on {len(resources)} resources)"
+            "rights", "ok", f"you may do all that helm does ({len(accesses)} verbs on {len(resources)} resources)"
         )
 
 
-def _nodes(cluster: Cluster, environment: Environment, made: Rendered) -> Iterator[Check]:
-    wanted = [(one, spec) for one, spec in chart.pods(made.objects) if nodes.asked(spec) or _claims_devices(spec)]
-    if not wanted:
+def _nodes(cluster: Cluster, environment: Environment, rendered: Rendered) -> Iterator[Check]:
+    gpu_workloads = [
+        (workload, spec)
+        for workload, spec in chart.pods(rendered.objects)
+        if nodes.requested_devices(spec) or _claims_devices(spec)
+    ]
+    if not gpu_workloads:
         yield Check("nodes", "ok", "no pod asks for a GPU")
     listed = (cluster.get("nodes") or {"items": []})["items"]
     on_demand = environment.deploy.gpu_nodes == "onDemand"
-    for one, spec in chart.pods(made.objects):
-        if space := room.check(chart.name(one), spec, nodes.fitting(spec, listed), on_demand):
+    for workload, spec in chart.pods(rendered.objects):
+        if space := room.check(chart.name(workload), spec, nodes.fitting(spec, listed), on_demand):
             yield space
-    for one, spec in wanted:
-        count, _ = chart.replicas(one, made.objects)
-        yield from nodes.check(chart.name(one), spec, count, listed, on_demand, environment.deploy.pool_labels)
-        strategy = one["spec"].get("strategy", {}).get("rollingUpdate", {})
+    for workload, spec in gpu_workloads:
+        count, _ = chart.replicas(workload, rendered.objects)
+        yield from nodes.check(chart.name(workload), spec, count, listed, on_demand, environment.deploy.pool_labels)
+        strategy = workload["spec"].get("strategy", {}).get("rollingUpdate", {})
         if strategy.get("maxSurge") not in {None, 0, "0"}:
-            yield Check("surge", "note", f"{chart.name(one)} starts a new pod before an old one ends: an update needs "
-                        "a GPU to spare (rollout.profile=inPlace does not)")  # fmt: skip
-    for name in sorted({request["exactly"]["deviceClassName"] for request in _requests(made)}):
+            yield Check("surge", "note", f"{chart.name(workload)} starts a new pod before an old one ends: an update "
+                        "needs a GPU to spare (rollout.profile=inPlace does not)")  # fmt: skip
+    for name in sorted({request["exactly"]["deviceClassName"] for request in _requests(rendered)}):
         if cluster.get("deviceclass", name) is None:
             yield Check("device class", "missing", f"there is no DeviceClass {name}", "install NVIDIA's DRA driver")
         else:
@@ -178,51 +182,52 @@ def _claims_devices(spec: Object) -> bool:
     return bool(spec.get("resourceClaims"))
 
 
-def _requests(made: Rendered) -> Iterator[Object]:
-    for one in made.objects:
-        if one["kind"] == "ResourceClaimTemplate":
-            yield from (request for request in one["spec"]["spec"]["devices"]["requests"] if "exactly" in request)
+def _requests(rendered: Rendered) -> Iterator[Object]:
+    for obj in rendered.objects:
+        if obj["kind"] == "ResourceClaimTemplate":
+            yield from (request for request in obj["spec"]["spec"]["devices"]["requests"] if "exactly" in request)
 
 
-def _claims(cluster: Cluster, made: Rendered) -> Iterator[Check]:
+def _claims(cluster: Cluster, rendered: Rendered) -> Iterator[Check]:
     classes = None
-    for one in made.objects:
-        if one["kind"] != "PersistentVolumeClaim":
+    for obj in rendered.objects:
+        if obj["kind"] != "PersistentVolumeClaim":
             continue
         if classes is None:
             classes = (cluster.get("storageclass") or {"items": []})["items"]
-        yield _storage_class(chart.name(one), one["spec"].get("storageClassName"), classes)
+        yield _storage_class(chart.name(obj), obj["spec"].get("storageClassName"), classes)
 
 
-def _storage_class(claim: str, wanted: str | None, classes: Sequence[Object]) -> Check:
-    names = [one["metadata"]["name"] for one in classes]
-    default = next((one["metadata"]["name"] for one in classes if (one["metadata"].get("annotations") or {})
+def _storage_class(claim: str, name: str | None, classes: Sequence[Object]) -> Check:
+    names = [storage_class["metadata"]["name"] for storage_class in classes]
+    default = next((storage_class["metadata"]["name"] for storage_class in classes
+                    if (storage_class["metadata"].get("annotations") or {})
                     .get("storageclass.kubernetes.io/is-default-class") == "true"), None)  # fmt: skip
     have = f"the cluster has {', '.join(names)}" if names else "the cluster has none"
-    if wanted and wanted not in names:
-        return Check("storage", "missing", f"{claim} wants StorageClass {wanted}; {have}", "choose one that there is")
-    if not wanted and default is None:
+    if name and name not in names:
+        return Check("storage", "missing", f"{claim} wants StorageClass {name}; {have}", "choose one that there is")
+    if not name and default is None:
         return Check("storage", "missing", f"{claim} names no StorageClass, and none is the default; {have}",
                      "set engineBuild.cache.storageClass")  # fmt: skip
-    return Check("storage", "ok", f"{claim}: StorageClass {wanted or default}; whether it gives volumes to several "
+    return Check("storage", "ok", f"{claim}: StorageClass {name or default}; whether it gives volumes to several "
                  "nodes (ReadWriteMany) only its driver knows")  # fmt: skip
 
 
-def _references(cluster: Cluster, made: Rendered) -> Iterator[Check]:
-    """What pods name and the chart does not make."""
-    ours = {(one["kind"], one["metadata"]["name"]) for one in (*made.objects, *made.hooks)}
+def _references(cluster: Cluster, rendered: Rendered) -> Iterator[Check]:
+    """Check what pods name and the chart does not create: Secrets, ConfigMaps, volume claims, service accounts."""
+    ours = {(obj["kind"], obj["metadata"]["name"]) for obj in (*rendered.objects, *rendered.hooks)}
     named: dict[tuple[str, str], str] = {}
-    for one, spec in chart.pods((*made.objects, *made.hooks)):
+    for workload, spec in chart.pods((*rendered.objects, *rendered.hooks)):
         for reference in _named(spec):
-            named.setdefault(reference, chart.name(one))
+            named.setdefault(reference, chart.name(workload))
     for (kind, name), user in sorted(named.items()):
         if (kind, name) in ours:
             continue
-        found = cluster.get(kind.lower(), name)
-        if found is None:
+        obj = cluster.get(kind.lower(), name)
+        if obj is None:
             yield Check(kind, "missing", f"there is no {kind} {name} in {cluster.namespace}, and {user} uses it",
                         "make it, or correct the name in the values")  # fmt: skip
-        elif kind == "PersistentVolumeClaim" and found.get("status", {}).get("phase") == "Lost":
+        elif kind == "PersistentVolumeClaim" and obj.get("status", {}).get("phase") == "Lost":
             yield Check(kind, "missing", f"{kind} {name} has lost its volume", "restore it")
         else:
             yield Check(kind, "ok", f"{name}, for {user}")
@@ -237,9 +242,9 @@ def _named(spec: Object) -> Iterator[tuple[str, str]]:
         if claim := volume.get("persistentVolumeClaim"):
             yield "PersistentVolumeClaim", claim["claimName"]
         for key, kind in (("secret", "Secret"), ("configMap", "ConfigMap")):
-            said = volume.get(key)
-            if said and not said.get("optional"):
-                yield kind, said.get("secretName") or said["name"]
+            source = volume.get(key)
+            if source and not source.get("optional"):
+                yield kind, source.get("secretName") or source["name"]
     for container in (*spec["containers"], *spec.get("initContainers", [])):
         yield from _environment(container)
 
@@ -253,12 +258,12 @@ def _environment(container: Object) -> Iterator[tuple[str, str]]:
                 yield kind, source[key]["name"]
 
 
-def _gateways(cluster: Cluster, made: Rendered) -> Iterator[Check]:
+def _gateways(cluster: Cluster, rendered: Rendered) -> Iterator[Check]:
     parents = {
         (parent.get("namespace", cluster.namespace), parent["name"])
-        for one in made.objects
-        if one["kind"].endswith("Route")
-        for parent in one["spec"].get("parentRefs", [])
+        for route in rendered.objects
+        if route["kind"].endswith("Route")
+        for parent in route["spec"].get("parentRefs", [])
     }
     for namespace, name in sorted(parents):
         if cluster.get("gateway", name, f"--namespace={namespace}") is None:
@@ -268,41 +273,43 @@ def _gateways(cluster: Cluster, made: Rendered) -> Iterator[Check]:
             yield Check("gateway", "ok", f"{name} in {namespace}")
 
 
-def _ingress_classes(cluster: Cluster, made: Rendered) -> Iterator[Check]:
-    """An Ingress of no class, or of one that nobody serves, is taken by the API server and leads nowhere."""
+def _ingress_classes(cluster: Cluster, rendered: Rendered) -> Iterator[Check]:
+    """Check Ingress classes: the API server accepts an Ingress whose class is missing or unknown; nothing serves it."""
     default, former = "ingressclass.kubernetes.io/is-default-class", "kubernetes.io/ingress.class"
-    wanted = {
-        one["spec"].get("ingressClassName", ""): chart.name(one)
-        for one in made.objects
-        if one["kind"] == "Ingress" and former not in (one["metadata"].get("annotations") or {})
+    users = {
+        ingress["spec"].get("ingressClassName", ""): chart.name(ingress)
+        for ingress in rendered.objects
+        if ingress["kind"] == "Ingress" and former not in (ingress["metadata"].get("annotations") or {})
     }
-    if not wanted:
+    if not users:
         return
     classes = (cluster.get("ingressclass") or {"items": []})["items"]
-    names = [one["metadata"]["name"] for one in classes]
+    names = [ingress_class["metadata"]["name"] for ingress_class in classes]
     have = f"the cluster has {', '.join(names)}" if names else "the cluster has none"
     fix = "install its controller, or correct ingress.className"
-    for name, user in wanted.items():
+    for name, user in users.items():
         if name and name not in names:
             yield Check("IngressClass", "missing", f"there is no IngressClass {name}, and {user} names it; {have}", fix)
-        elif not name and not any((one["metadata"].get("annotations") or {}).get(default) == "true" for one in classes):
+        elif not name and not any(
+            (ingress_class["metadata"].get("annotations") or {}).get(default) == "true" for ingress_class in classes
+        ):
             text = f"{user} names no IngressClass, and none is the default; {have}"
             yield Check("IngressClass", "missing", text, "set ingress.className")
         else:
             yield Check("IngressClass", "ok", name or "the cluster's default")
 
 
-def _authentications(cluster: Cluster, made: Rendered) -> Iterator[Check]:
-    """Without what its triggers name, a ScaledObject scales nothing, and says so in its own status only."""
-    wanted: dict[tuple[str, str], str] = {}
-    for one in made.objects:
-        if one["kind"] == "ScaledObject":
-            for trigger in one["spec"]["triggers"]:
+def _authentications(cluster: Cluster, rendered: Rendered) -> Iterator[Check]:
+    """Check what triggers name: without it a ScaledObject scales nothing, and only its own status says so."""
+    users: dict[tuple[str, str], str] = {}
+    for obj in rendered.objects:
+        if obj["kind"] == "ScaledObject":
+            for trigger in obj["spec"]["triggers"]:
                 if reference := trigger.get("authenticationRef"):
                     key = (reference.get("kind", "TriggerAuthentication"), reference["name"])
-                    wanted.setdefault(key, chart.name(one))
-    ours = {(one["kind"], one["metadata"]["name"]) for one in made.objects}
-    for (kind, name), user in sorted(wanted.items()):
+                    users.setdefault(key, chart.name(obj))
+    ours = {(obj["kind"], obj["metadata"]["name"]) for obj in rendered.objects}
+    for (kind, name), user in sorted(users.items()):
         known = next((known for (_, served), known in cluster.kinds.items() if served == kind), None)
         if known is None or (kind, name) in ours:
             continue
@@ -313,9 +320,9 @@ def _authentications(cluster: Cluster, made: Rendered) -> Iterator[Check]:
             yield Check("trigger", "ok", f"{name}, for {user}")
 
 
-def _images(made: Rendered) -> Iterator[Check]:
+def _images(rendered: Rendered) -> Iterator[Check]:
     images: dict[str, set[str]] = {}
-    for _, spec in chart.pods((*made.objects, *made.hooks)):
+    for _, spec in chart.pods((*rendered.objects, *rendered.hooks)):
         for container in (*spec["containers"], *spec.get("initContainers", [])):
             images.setdefault(container["image"], set()).add(container.get("imagePullPolicy", ""))
     for image, policies in sorted(images.items()):

@@ -42,11 +42,11 @@ class Revision:
 
 
 class Release:
-    """A release.
+    """A release of the chart.
 
     Args:
         helm: The program.
-        cluster: Where.
+        cluster: The cluster that it is in.
         name: The release's name.
     """
 
@@ -60,8 +60,8 @@ class Release:
     def _show(self, *arguments: str) -> bool:
         """Run with helm's own output before the person; whether it worked.
 
-        Who interrupts this waits for helm to put the release right: a helm that is killed leaves it ``pending``, and
-        then refuses every upgrade. A second interruption does not wait.
+        After an interruption this waits until helm has repaired the release: a helm that is killed leaves it
+        ``pending``, and helm then refuses every upgrade. A second interruption does not wait.
         """
         with subprocess.Popen(self._command(*arguments)) as helm:
             try:
@@ -81,10 +81,10 @@ class Release:
         return json.loads(done.stdout)
 
     def upgrade(self, files: Sequence[Path], timeout: str, description: str) -> None:
-        """Install it or bring it up to date; wait until all pods are ready; go back if they do not get so.
+        """Install or upgrade the release, wait until all pods are ready, and roll back if they do not get ready.
 
         Raises:
-            CheckFailed: They did not.
+            CheckFailed: The pods did not get ready.
         """
         values = [word for file in files for word in ("--values", str(file))]
         done = self._show(
@@ -99,28 +99,30 @@ class Release:
 
     def _runs(self) -> str:
         try:
-            found = [one for one in self.history() if one.status == "deployed"]
+            deployed = [revision for revision in self.history() if revision.status == "deployed"]
         except CheckFailed:
             return "nothing runs, as before"
-        return f"{self._with_models(found[-1]).text}, runs" if found else f"no revision works: helm history {self.name}"
+        if not deployed:
+            return f"no revision works: helm history {self.name}"
+        return f"{self._with_models(deployed[-1]).text}, runs"
 
     def test(self, hooks: Sequence[Object]) -> bool:
-        """Send real inferences, with ``helm test``, for as long as its pod may take.
+        """Send real inferences with ``helm test``, for at most the time that its pod allows.
 
         Args:
-            hooks: The manifest's objects of hooks.
+            hooks: The manifest's hooks.
         """
         seconds = max((hook["spec"].get("activeDeadlineSeconds", _TEST_S) for hook in hooks), default=_TEST_S)
         return self._show("test", self.name, "--logs", "--timeout", f"{seconds + _MARGIN_S}s")
 
     def without_pods(self, objects: Sequence[Object]) -> list[str]:
-        """Deployments that may have no pod, and have none now: what they would load has been loaded by nobody.
+        """Deployments that may have no pod, and have none now: no pod has loaded their models yet.
 
         Args:
-            objects: The manifest's.
+            objects: The manifest's objects.
         """
-        may = [one for one in objects if one["kind"] == "Deployment" and chart.replicas(one, objects)[0] == 0]
-        names = [str(one["metadata"]["name"]) for one in may]
+        may = [obj for obj in objects if obj["kind"] == "Deployment" and chart.replicas(obj, objects)[0] == 0]
+        names = [str(deployment["metadata"]["name"]) for deployment in may]
         return [
             name for name in names if not (self.cluster.get("deployment", name) or {}).get("spec", {}).get("replicas")
         ]
@@ -132,7 +134,7 @@ class Release:
         "Pause autoscaling").
         """
         kubectl = f"kubectl --context {self.cluster.context} -n {self.cluster.namespace}"
-        scaled = {one["spec"]["scaleTargetRef"]["name"] for one in objects if one["kind"] == "ScaledObject"}
+        scaled = {obj["spec"]["scaleTargetRef"]["name"] for obj in objects if obj["kind"] == "ScaledObject"}
 
         def scale(name: str, count: int) -> str:
             if name not in scaled:
@@ -154,17 +156,18 @@ class Release:
         Raises:
             CheckFailed: There is no such release.
         """
-        return [Revision(one["revision"], one["status"], one["updated"]) for one in self._ask("history", self.name)]
+        entries = self._ask("history", self.name)
+        return [Revision(entry["revision"], entry["status"], entry["updated"]) for entry in entries]
 
-    def _with_models(self, one: Revision) -> Revision:
-        return replace(one, models=models.version_in(self.values(one.number)))
+    def _with_models(self, revision: Revision) -> Revision:
+        return replace(revision, models=models.version_in(self.values(revision.number)))
 
     def values(self, revision: int) -> Object:
         """The values that a revision was given."""
         return dict(self._ask("get", "values", self.name, "--revision", str(revision)) or {})
 
     def manifest(self, revision: int) -> str:
-        """What a revision made."""
+        """The manifest of a revision."""
         command = self._command("get", "manifest", self.name, "--revision", str(revision))
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
@@ -189,45 +192,45 @@ class Release:
         what = "another upgrade is under way, or was killed; helm takes none until it has ended"
         return Check("release", "missing", f"revision {number} of {self.name} is {status}: {what}", fix)
 
-    def previous(self, wanted: int = 0) -> tuple[Revision, Revision]:
-        """What runs, and what to go back to, with their models.
+    def previous(self, number: int = 0) -> tuple[Revision, Revision]:
+        """The revision that runs and the one to go back to, with their models.
 
         Args:
-            wanted: A revision; 0 takes the newest that worked and is not what runs now. After an upgrade that was
+            number: A revision; 0 takes the newest that worked and is not what runs now. After an upgrade that was
                 killed or failed midway, what runs is a mixture, so that is the newest that worked.
 
         Raises:
-            CheckFailed: There is none.
+            CheckFailed: There is no such revision.
         """
         kept = self.history()
-        now, to = self._choose(kept, wanted)
+        now, to = self._choose(kept, number)
         return self._with_models(now), self._with_models(to)
 
-    def _choose(self, kept: Sequence[Revision], wanted: int) -> tuple[Revision, Revision]:
-        running = next((one for one in reversed(kept) if one.status == "deployed"), kept[-1])
+    def _choose(self, kept: Sequence[Revision], number: int) -> tuple[Revision, Revision]:
+        running = next((revision for revision in reversed(kept) if revision.status == "deployed"), kept[-1])
         if kept[-1].status not in _GOOD:
             running = kept[-1]
-        if wanted:
-            found = next((one for one in kept if one.number == wanted), None)
-            if found is None:
-                raise CheckFailed(f"{self.name} has no revision {wanted}", f"helm has {_listed(kept)}")
-            return running, found
-        if running.status not in _GOOD and (good := [one for one in kept if one.status in _GOOD]):
+        if number:
+            revision = next((revision for revision in kept if revision.number == number), None)
+            if revision is None:
+                raise CheckFailed(f"{self.name} has no revision {number}", f"helm has {_listed(kept)}")
+            return running, revision
+        if running.status not in _GOOD and (good := [revision for revision in kept if revision.status in _GOOD]):
             return running, good[-1]
         now = self.manifest(running.number)
-        for one in reversed(kept):
-            if one.number < running.number and one.status in _GOOD and self.manifest(one.number) != now:
-                return running, one
+        for revision in reversed(kept):
+            if revision.number < running.number and revision.status in _GOOD and self.manifest(revision.number) != now:
+                return running, revision
         raise CheckFailed(
             f"{self.name} has no earlier revision that worked and differs from what runs: {_listed(kept)}",
             "deploy a version that works",
         )
 
     def roll_back(self, revision: int, timeout: str) -> None:
-        """Go back, and wait until all pods are ready.
+        """Roll back to a revision, and wait until all pods are ready.
 
         Raises:
-            CheckFailed: They did not get ready.
+            CheckFailed: The pods did not get ready.
         """
         arguments = ("rollback", self.name, str(revision), "--wait=watcher", "--wait-for-jobs", "--timeout", timeout)
         if not self._show(*arguments):
@@ -238,7 +241,7 @@ class Release:
 
 
 def _listed(kept: Sequence[Revision]) -> str:
-    return ", ".join(f"{one.number} ({one.status})" for one in kept)
+    return ", ".join(f"{revision.number} ({revision.status})" for revision in kept)
 
 
 def timeout_of(objects: Sequence[Object]) -> str:
@@ -247,39 +250,39 @@ def timeout_of(objects: Sequence[Object]) -> str:
     ``progressDeadlineSeconds`` has the time of one pod: to fetch, build engines and load.
     """
     pods = [
-        one["spec"].get("progressDeadlineSeconds", 600) * max(chart.replicas(one, objects)[1], 1)
-        for one in objects
-        if one["kind"] == "Deployment"
+        obj["spec"].get("progressDeadlineSeconds", 600) * max(chart.replicas(obj, objects)[1], 1)
+        for obj in objects
+        if obj["kind"] == "Deployment"
     ]
-    jobs = [one["spec"].get("activeDeadlineSeconds", 600) for one in objects if one["kind"] == "Job"]
+    jobs = [obj["spec"].get("activeDeadlineSeconds", 600) for obj in objects if obj["kind"] == "Job"]
     return f"{max(pods, default=0) + max(jobs, default=0) + _MARGIN_S}s"
 
 
-def addresses(cluster: Cluster, made: Rendered) -> list[str]:
-    """Where the release is reached, each as a line; the way through kubectl where it has no address of its own."""
-    found = [
-        f"http://{host}" if one["kind"] == "HTTPRoute" else f"grpc://{host}"
-        for one in made.objects
-        if one["kind"] in {"HTTPRoute", "GRPCRoute"}
-        for host in one["spec"].get("hostnames", [])
+def addresses(cluster: Cluster, rendered: Rendered) -> list[str]:
+    """The release's addresses, one a line; a port-forward of kubectl where it has no address of its own."""
+    urls = [
+        f"http://{host}" if obj["kind"] == "HTTPRoute" else f"grpc://{host}"
+        for obj in rendered.objects
+        if obj["kind"] in {"HTTPRoute", "GRPCRoute"}
+        for host in obj["spec"].get("hostnames", [])
     ]
-    for one in made.objects:
-        if one["kind"] == "Ingress":
-            scheme = "grpc" if one["metadata"]["name"].endswith("-grpc") else "http"
-            scheme += "s" if _encrypted(one) else ""
-            found += [f"{scheme}://{rule['host']}" for rule in one["spec"]["rules"] if "host" in rule]
-    found = list(dict.fromkeys(found))
-    services = [one for one in made.objects if one["kind"] == "Service" and one["spec"].get("clusterIP") != "None"]
-    for one in services:
-        found += _balancer(cluster, one)
-    if not found:
-        for one in services:
-            name, ports = one["metadata"]["name"], one["spec"]["ports"]
+    for obj in rendered.objects:
+        if obj["kind"] == "Ingress":
+            scheme = "grpc" if obj["metadata"]["name"].endswith("-grpc") else "http"
+            scheme += "s" if _encrypted(obj) else ""
+            urls += [f"{scheme}://{rule['host']}" for rule in obj["spec"]["rules"] if "host" in rule]
+    urls = list(dict.fromkeys(urls))
+    services = [obj for obj in rendered.objects if obj["kind"] == "Service" and obj["spec"].get("clusterIP") != "None"]
+    for service in services:
+        urls += _balancer(cluster, service)
+    if not urls:
+        for service in services:
+            name, ports = service["metadata"]["name"], service["spec"]["ports"]
             if name.endswith(("-http", "-grpc")):
                 port = ports[0]["port"]
                 place = f"--context {cluster.context} -n {cluster.namespace}"
-                found.append(f"kubectl {place} port-forward service/{name} {port}:{port}")
-    return found
+                urls.append(f"kubectl {place} port-forward service/{name} {port}:{port}")
+    return urls
 
 
 def _encrypted(ingress: Object) -> bool:
@@ -295,7 +298,7 @@ def _balancer(cluster: Cluster, service: Object) -> list[str]:
     outside = live.get("status", {}).get("loadBalancer", {}).get("ingress", [])
     scheme = "grpc" if service["metadata"]["name"].endswith("-grpc") else "http"
     return [
-        f"{scheme}://{one.get('hostname') or one.get('ip')}:{port['port']}"
-        for one in outside
+        f"{scheme}://{ingress.get('hostname') or ingress.get('ip')}:{port['port']}"
+        for ingress in outside
         for port in service["spec"]["ports"]
     ]

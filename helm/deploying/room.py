@@ -1,6 +1,6 @@
-"""Are a pod's requests for CPU and memory more than any of its nodes has for pods?
+"""Checks whether any node has as much CPU and memory for pods as one pod requests.
 
-Reads only. What other pods take is not looked at, so what fits here may still have to wait.
+It reads only, and ignores what other pods take: a pod that fits here may still have to wait.
 """
 
 from __future__ import annotations
@@ -24,24 +24,26 @@ _FACTORS |= {f"{letter}i": Decimal(1024) ** power for power, letter in enumerate
 
 
 def check(name: str, spec: Object, nodes: Sequence[Object], on_demand: bool) -> Check | None:
-    """Whether any of the nodes is large enough for one pod; nothing where none says what it has.
+    """Check whether any of the nodes is large enough for one pod; None where no node states its resources.
 
     Args:
-        name: Of the object, for the sentence.
+        name: The object's name, for the sentence.
         spec: The pod's spec.
-        nodes: Those that it may run on.
+        nodes: The nodes that it may run on.
         on_demand: A cluster autoscaler adds nodes, larger ones perhaps.
     """
-    wanted = requests(spec)
+    needed = requests(spec)
     rooms = [(str(node["metadata"]["name"]), room) for node in nodes if (room := _allocatable(node))]
-    if not rooms or not any(wanted.values()):
+    if not rooms or not any(needed.values()):
         return None
-    if any(all(room[resource] >= wanted[resource] for resource in RESOURCES) for _, room in rooms):
-        return Check("room", "ok", f"{name}: {_words(wanted)} a pod, which a node has")
+    if any(all(room[resource] >= needed[resource] for resource in RESOURCES) for _, room in rooms):
+        return Check("room", "ok", f"{name}: {_words(needed)} a pod, which a node has")
     # The node that is nearest: it has most of what it lacks most.
-    largest, room = max(rooms, key=lambda pair: min(pair[1][each] / wanted[each] for each in RESOURCES if wanted[each]))
+    largest, room = max(
+        rooms, key=lambda pair: min(pair[1][resource] / needed[resource] for resource in RESOURCES if needed[resource])
+    )
     text = (
-        f"{name}: a pod asks for {_words(wanted)}, and no node that fits has so much for pods; "
+        f"{name}: a pod asks for {_words(needed)}, and no node that fits has so much for pods; "
         f"{largest} has {_words(room)}"
     )
     if on_demand:
@@ -51,7 +53,7 @@ def check(name: str, spec: Object, nodes: Sequence[Object], on_demand: bool) -> 
 
 
 def requests(spec: Object) -> dict[str, Decimal]:
-    """CPUs and bytes that the scheduler looks for; a limit without a request is a request."""
+    """The CPUs and bytes that the scheduler reserves; a limit without a request counts as a request."""
     total = at_once(spec, _own)
     return {resource: Decimal(total[resource]) for resource in RESOURCES}
 
@@ -60,7 +62,7 @@ def quantity(text: object) -> Decimal:
     """A Kubernetes quantity as a number: ``500m`` is 0.5, ``2Gi`` is 2147483648.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is not a quantity.
     """
     match = _QUANTITY.fullmatch(str(text).strip())
     if match is None:
@@ -70,17 +72,17 @@ def quantity(text: object) -> Decimal:
 
 
 def _allocatable(node: Object) -> dict[str, Decimal]:
-    """What the node has for pods; empty if it does not say."""
+    """The node's resources for pods; empty if it does not state them."""
     allocatable = node["status"].get("allocatable", {})
-    if not all(each in allocatable for each in RESOURCES):
+    if not all(resource in allocatable for resource in RESOURCES):
         return {}
-    return {each: quantity(allocatable[each]) for each in RESOURCES}
+    return {resource: quantity(allocatable[resource]) for resource in RESOURCES}
 
 
 def _own(container: Object) -> dict[str, Decimal]:
     resources = container.get("resources") or {}
-    wanted = (resources.get("limits") or {}) | (resources.get("requests") or {})
-    return {resource: quantity(wanted.get(resource, 0)) for resource in RESOURCES}
+    amounts = (resources.get("limits") or {}) | (resources.get("requests") or {})
+    return {resource: quantity(amounts.get(resource, 0)) for resource in RESOURCES}
 
 
 def _words(amount: dict[str, Decimal]) -> str:

@@ -1,4 +1,4 @@
-"""Prints what was found, for a person who sees this release for the first time."""
+"""Prints checks and changes for a person who sees this release for the first time."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _MOST_LINES = 200  # of a diff on a terminal; the file has all
 
 
 def say(text: str) -> None:
-    """One line, as it is."""
+    """Print one line without markup."""
     out.print(escape(text), soft_wrap=True)
 
 
 def title(text: str) -> None:
-    """The head of a part."""
+    """Print the title of a section."""
     out.print(f"\n[bold]{escape(text)}[/]", soft_wrap=True)
 
 
 def head(environment: Environment, models: Models, apply: bool) -> None:
-    """What would be deployed, from what, to where."""
+    """Print what would be deployed, from which models, to which cluster."""
     about, where = chart.about(), environment.deploy
     going = "to" if apply else "would go to"
     out.print(f"[bold]deploy {escape(environment.name)}[/]" + ("" if apply else ": a dry run, nothing is changed"))
@@ -49,11 +49,11 @@ def head(environment: Environment, models: Models, apply: bool) -> None:
         say(f"  {name:<10}{text}")
 
 
-def checks(name: str, found: Sequence[Check]) -> None:
-    """A part of findings."""
+def checks(name: str, findings: Sequence[Check]) -> None:
+    """Print a section of checks, with the fix below each that is not ok."""
     title(name)
-    wide = max((len(check.name) for check in found), default=0)
-    for check in found:
+    wide = max((len(check.name) for check in findings), default=0)
+    for check in findings:
         first, *rest = check.text.splitlines() or [""]
         out.print(f"  {_WORDS[check.state]}  {escape(f'{check.name:<{wide}}  {first}')}", soft_wrap=True)
         for line in rest:
@@ -62,28 +62,28 @@ def checks(name: str, found: Sequence[Check]) -> None:
             say(f"{_INDENT}{' ' * (wide + 2)}fix: {check.fix}")
 
 
-def listed(made: Rendered) -> None:
-    """Everything that the manifest has, where no cluster says what of it is new."""
+def listed(rendered: Rendered) -> None:
+    """Print all objects of the manifest, for when no cluster says which of them are new."""
     title("objects (which of them are new is not known)")
-    for one in made.objects:
-        say(f"  {described(one, made.objects)}")
+    for obj in rendered.objects:
+        say(f"  {described(obj, rendered.objects)}")
 
 
-def changes(made: Rendered, found: Difference) -> None:
-    """What would happen to each object."""
-    by_name = {chart.name(one): one for one in made.objects}
+def changes(rendered: Rendered, difference: Difference) -> None:
+    """Print what would happen to each object."""
+    by_name = {chart.name(obj): obj for obj in rendered.objects}
     title("changes in the cluster")
-    for word, names in (("create", found.created), ("change", found.changed)):
+    for word, names in (("create", difference.created), ("change", difference.changed)):
         for name in names:
-            say(f"  {word:<9}{described(by_name[name], made.objects)}")
-    for name in found.removed:
+            say(f"  {word:<9}{described(by_name[name], rendered.objects)}")
+    for name in difference.removed:
         say(f"  {'remove':<9}{name}")
-    if found.unchanged:
-        say(f"  {'keep':<9}{len(found.unchanged)} as they are")
+    if difference.unchanged:
+        say(f"  {'keep':<9}{len(difference.unchanged)} as they are")
 
 
 def diff(text: str, file: str) -> None:
-    """Changes of objects that are there, line by line."""
+    """Print the changes to existing objects, line by line."""
     lines = text.splitlines()
     title(f"diff ({file})")
     for line in lines[:_MOST_LINES]:
@@ -93,17 +93,18 @@ def diff(text: str, file: str) -> None:
         say(f"… and {len(lines) - _MOST_LINES} more lines in {file}")
 
 
-def described(one: Object, objects: Sequence[Object]) -> str:
+def described(obj: Object, objects: Sequence[Object]) -> str:
     """``Deployment triton: 2 pods, each 1 nvidia.com/gpu``."""
-    spec, name = one.get("spec", {}), chart.name(one)
-    if one["kind"] == "Deployment":
-        devices = [f"{count} {resource}" for resource, count in nodes.asked(spec["template"]["spec"]).items()]
-        fewest, most = chart.replicas(one, objects)
+    spec, name = obj.get("spec", {}), chart.name(obj)
+    if obj["kind"] == "Deployment":
+        requests = nodes.requested_devices(spec["template"]["spec"])
+        devices = [f"{count} {resource}" for resource, count in requests.items()]
+        fewest, most = chart.replicas(obj, objects)
         count = _pods(most) if fewest == most else f"{fewest} to {_pods(most)}"
         if fewest == most and "replicas" not in spec:
             count = "as many pods as an autoscaler outside this manifest says"
         return f"{name}: {count}, {', '.join(devices) + ' each' if devices else 'no GPU'}"
-    if one["kind"] == "Service":
+    if obj["kind"] == "Service":
         return f"{name}: {', '.join(str(port['port']) for port in spec['ports'])}"
     return name
 

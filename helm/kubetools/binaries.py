@@ -31,7 +31,7 @@ KUBECTL_MINOR = 30  # the oldest Kubernetes that the chart supports is 1.30
 
 
 def helm() -> Path:
-    """A ``helm`` of version 4.
+    """The path of a ``helm`` of version 4.
 
     Raises:
         MissingError: There is none, and none can be fetched.
@@ -40,7 +40,7 @@ def helm() -> Path:
 
 
 def kubectl() -> Path:
-    """A ``kubectl`` that is not older than the oldest cluster that the chart supports.
+    """The path of a ``kubectl`` that is not older than the oldest cluster that the chart supports.
 
     Raises:
         MissingError: There is none, and none can be fetched.
@@ -48,24 +48,24 @@ def kubectl() -> Path:
     return _on_path("kubectl", ["version", "--client"], _is_recent_kubectl) or _fetched() / "kubectl"
 
 
-def _is_helm_4(said: str) -> bool:
-    return said.startswith(f"v{HELM_MAJOR}.")
+def _is_helm_4(version: str) -> bool:
+    return version.startswith(f"v{HELM_MAJOR}.")
 
 
-def _is_recent_kubectl(said: str) -> bool:
-    found = re.search(r"Client Version: v1\.(\d+)", said)
-    return bool(found and int(found[1]) >= KUBECTL_MINOR)
+def _is_recent_kubectl(output: str) -> bool:
+    minor = re.search(r"Client Version: v1\.(\d+)", output)
+    return bool(minor and int(minor[1]) >= KUBECTL_MINOR)
 
 
 def _on_path(name: str, question: list[str], will_do: Callable[[str], bool]) -> Path | None:
-    found = shutil.which(name)
-    if found is None:
+    path = shutil.which(name)
+    if path is None:
         return None
     try:
-        said = subprocess.run([found, *question], capture_output=True, text=True, timeout=20, check=False).stdout
+        output = subprocess.run([path, *question], capture_output=True, text=True, timeout=20, check=False).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    return Path(found) if will_do(said.strip()) else None
+    return Path(path) if will_do(output.strip()) else None
 
 
 def _fetched() -> Path:

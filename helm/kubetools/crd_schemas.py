@@ -75,45 +75,45 @@ class Package:
         return schema(main[1])
 
     def _body(self, body: str, enums: dict[str, list[str]], schema: Callable[[str], Schema]) -> Schema:
-        found = _checks(body, enums)
+        body_schema = _checks(body, enums)
         for name, plain, quoted, item, key in _CALL.findall(body):
             below = schema(name)
             if plain or quoted:
-                found.setdefault("properties", {})[plain or json.loads(f'"{quoted}"')] = below
+                body_schema.setdefault("properties", {})[plain or json.loads(f'"{quoted}"')] = below
             elif item:
-                found["items"] = below
+                body_schema["items"] = below
             elif key:
-                found["additionalProperties"] = below
+                body_schema["additionalProperties"] = below
             else:
-                found.setdefault("allOf", []).append(below)
-        same = found.pop("allOf", [])
-        if len(same) == 1 and "properties" not in found:
+                body_schema.setdefault("allOf", []).append(below)
+        same = body_schema.pop("allOf", [])
+        if len(same) == 1 and "properties" not in body_schema:
             return dict(same[0])
         for embedded in same:  # Go's embedded structs: their fields are the outer one's
             inner = self.definitions[embedded["$ref"].rpartition("/")[2]]
-            found["properties"] = found.get("properties", {}) | inner["properties"]
-            if required := [*found.get("required", []), *inner.get("required", [])]:
-                found["required"] = required
-        if "properties" in found:  # as the API server's strict field validation has it
-            found.setdefault("additionalProperties", False)
-        return found
+            body_schema["properties"] = body_schema.get("properties", {}) | inner["properties"]
+            if required := [*body_schema.get("required", []), *inner.get("required", [])]:
+                body_schema["required"] = required
+        if "properties" in body_schema:  # as the API server's strict field validation has it
+            body_schema.setdefault("additionalProperties", False)
+        return body_schema
 
 
 def _checks(body: str, enums: dict[str, list[str]]) -> Schema:
-    """What a compiled function checks by itself: the keyword and its parameter stand in each error that it may make."""
-    found: Schema = {}
+    """The schema that a compiled function checks by itself, read from the keyword and parameter of each error."""
+    schema: Schema = {}
     if kinds := re.findall(r'keyword:"type",params:\{type:"(\w+)"', body):
-        found["type"] = kinds[0]
+        schema["type"] = kinds[0]
     limits = rf'keyword:"({"|".join(_LIMITS)})",params:\{{(?:comparison:"[<>=]+",)?limit:(-?[\de]+)'
     for keyword, limit in re.findall(limits, body):
-        found[keyword] = int(float(limit))
+        schema[keyword] = int(float(limit))
     for pattern in re.findall(rf'keyword:"pattern",params:\{{pattern:{_STRING}\}}', body):
-        found["pattern"] = json.loads(f'"{pattern}"')
+        schema["pattern"] = json.loads(f'"{pattern}"')
     for name in re.findall(r'keyword:"enum",params:\{allowedValues:(\w+)', body):
-        found["enum"] = enums[name]
+        schema["enum"] = enums[name]
     if required := re.findall(rf'keyword:"required",params:\{{missingProperty:{_STRING}', body):
-        found["required"] = required
-    return found
+        schema["required"] = required
+    return schema
 
 
 def _kubernetes_names() -> dict[str, str]:
@@ -135,7 +135,7 @@ def _download(package: str, into: Path) -> Path:
 
 
 def main() -> int:
-    """Write every schema again."""
+    """Write all schemas anew."""
     for package, (prefix, kinds) in PACKAGES.items():
         with tempfile.TemporaryDirectory() as place:
             folder = _download(package, Path(place))

@@ -25,7 +25,7 @@ Document = dict[str, Any]
 
 
 def errors(documents: Iterable[Document], kubernetes: str = VERSIONS[-1]) -> list[str]:
-    """What the schemas have against ``documents``, one sentence each; of foreign kinds nothing.
+    """The errors of ``documents`` against the schemas, one sentence each; foreign kinds are skipped.
 
     Args:
         documents: Manifests, as parsed.
@@ -65,10 +65,10 @@ def _short(message: str) -> str:
 
 
 def _schemas(kubernetes: str) -> Path:
-    found = importlib.util.find_spec("kubernetes_validate")
-    if found is None or found.origin is None:
+    package = importlib.util.find_spec("kubernetes_validate")
+    if package is None or package.origin is None:
         raise MissingError("the Kubernetes schemas are not installed", "pip install kubernetes-validate")
-    folder = Path(found.origin).parent / "kubernetes-json-schema" / f"v{kubernetes}.0-local-strict"
+    folder = Path(package.origin).parent / "kubernetes-json-schema" / f"v{kubernetes}.0-local-strict"
     if kubernetes not in VERSIONS or not folder.is_dir():
         raise InputError(f"there are no schemas for Kubernetes {kubernetes}", f"choose one of {', '.join(VERSIONS)}")
     return folder
@@ -77,8 +77,8 @@ def _schemas(kubernetes: str) -> Path:
 @functools.cache
 def definitions(kubernetes: str) -> Document:
     """The types that Kubernetes' own kinds are made of."""
-    found: Document = json.loads((_schemas(kubernetes) / "_definitions.json").read_text(encoding="utf-8"))
-    return found
+    types: Document = json.loads((_schemas(kubernetes) / "_definitions.json").read_text(encoding="utf-8"))
+    return types
 
 
 @functools.cache

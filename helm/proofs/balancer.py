@@ -38,7 +38,7 @@ class Balancer:
         self._sides: set[_Side] = set()
 
     def route(self, ports: Sequence[int]) -> None:
-        """From now on new connections go to these ports."""
+        """Send new connections to these ports from now on."""
         self._endpoints = tuple(ports)
 
     def __enter__(self) -> Balancer:
@@ -93,7 +93,7 @@ class Balancer:
 
 
 class _Side(asyncio.Protocol):
-    """One half of a connection: what it reads, its peer writes; how it ends, its peer ends."""
+    """One half of a connection: its peer writes what this half reads, and ends as this half ends."""
 
     def __init__(self, balancer: Balancer, peer: _Side | None) -> None:
         self.balancer = balancer
@@ -110,7 +110,7 @@ class _Side(asyncio.Protocol):
             self.peer.joined(self)
 
     def joined(self, peer: _Side) -> None:
-        """The peer is connected."""
+        """Begin to read: the peer is connected."""
         self.peer = peer
         if self.transport is None or self.transport.is_closing():
             peer.reset()
@@ -130,14 +130,14 @@ class _Side(asyncio.Protocol):
         return True  # the other direction may still have something to say
 
     def finish(self) -> None:
-        """Nothing more will be written here."""
+        """Shut down writing."""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write_eof()
             if self.ended:
                 self.transport.close()
 
     def reset(self) -> None:
-        """End as a connection ends that nobody serves: with RST."""
+        """Close with RST, as a port that nobody serves does."""
         if self.transport is not None and not self.transport.is_closing():
             with contextlib.suppress(OSError):
                 self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -34,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str] | None = None) -> int:
-    asked = _parser().parse_args(arguments)
-    return _run(asked)
+    options = _parser().parse_args(arguments)
+    return _run(options)
 
 
 def _parser() -> Parser:
@@ -52,15 +52,15 @@ def _parser() -> Parser:
     return parser
 
 
-def _run(asked: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> int:
     console = Console(highlight=False, width=110)
     with progress.task("autoscaler") as say:
         pods = {kind: json.loads(path.read_text(encoding="utf-8")) for kind, path in choice.MEASURED.items()}
-        if asked.measure:
-            target = targets.supported(asked.target)
+        if options.measure:
+            target = targets.supported(options.target)
             kind = KINDS[target]
-            pods[kind] = measure.measure(asked.model, say, target)
-            measure.write(choice.MEASURED[kind] if asked.keep else REPORT / f"measured-{kind}.json", pods[kind])
+            pods[kind] = measure.measure(options.model, say, target)
+            measure.write(choice.MEASURED[kind] if options.keep else REPORT / f"measured-{kind}.json", pods[kind])
         began = time.monotonic()
         settings = len(choice.compared())
         say(f"replay {choice.DAYS} days and a step, {settings} settings, {len(choice.MEASURED)} kinds of pod")
@@ -72,22 +72,22 @@ def _run(asked: argparse.Namespace) -> int:
             for kind, pod in pods.items()
             if "observed" in pod
         }
-    rows = [row for found, _ in played.values() for row in found]
+    rows = [row for kind_rows, _ in played.values() for row in kind_rows]
     result = choice.result(rows)
     facts = environment.machine() | {"replays": f"{seconds:.0f} s"}
-    command = "make bench-autoscaler" + (" MEASURE=1" if asked.measure else "")
+    command = "make bench-autoscaler" + (" MEASURE=1" if options.measure else "")
     html = page.render(played, checks, command, datetime.now().astimezone().isoformat(timespec="seconds"), facts)
     atomic.write(REPORT / "index.html", html.encode())
     text = (json.dumps(result, indent=2) + "\n").encode()
     atomic.write(REPORT / "autoscaler.json", text)
-    if asked.keep:
+    if options.keep:
         atomic.write(choice.RESULT, text)
     _print(console, rows, result["best"], checks)
     console.print(f"Replays {seconds:.0f} s. Report: {REPORT}/index.html")
     disagree = [check for beside in checks.values() for check in beside if check.valid and not check.agrees]
     for check in disagree:
-        found = f"{check.in_flight:.1f} were in flight, simulated {check.simulated_in_flight:.1f}"
-        console.print(f"error: at {check.rate:.0f} requests/s {found}")
+        comparison = f"{check.in_flight:.1f} were in flight, simulated {check.simulated_in_flight:.1f}"
+        console.print(f"error: at {check.rate:.0f} requests/s {comparison}")
     return 1 if disagree else 0
 
 

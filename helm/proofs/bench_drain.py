@@ -49,8 +49,8 @@ class Part:
 
 
 def _spec(manifests: Sequence[Manifest]) -> Manifest:
-    found: Manifest = deployment(manifests)["spec"]["template"]["spec"]
-    return found
+    spec: Manifest = deployment(manifests)["spec"]["template"]["spec"]
+    return spec
 
 
 def _without_hooks(manifests: list[Manifest]) -> None:
@@ -68,9 +68,10 @@ def _same_hooks(manifests: list[Manifest]) -> None:
 
 
 def _cut_idle(manifests: list[Manifest]) -> None:
-    for one in manifests:
-        if "haproxy.cfg" in one.get("data", {}):
-            one["data"]["haproxy.cfg"] = one["data"]["haproxy.cfg"].replace("option idle-close-on-response", "")
+    for manifest in manifests:
+        data = manifest.get("data", {})
+        if "haproxy.cfg" in data:
+            data["haproxy.cfg"] = data["haproxy.cfg"].replace("option idle-close-on-response", "")
 
 
 PARTS = (
@@ -85,7 +86,7 @@ PARTS = (
 
 
 def main() -> int:
-    """Measure what was asked for and print it; 1 if a request was lost that should not be."""
+    """Measure the chosen parts and print them; 1 if a request was lost that should not be."""
     return ended(_main)
 
 
@@ -133,8 +134,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _drain_seconds(manifests: Sequence[Manifest]) -> float:
-    """What the front's configuration says: ``hard-stop-after``."""
-    text = next(one["data"]["haproxy.cfg"] for one in manifests if "haproxy.cfg" in one.get("data", {}))
+    """``hard-stop-after`` of the front's configuration."""
+    text = next(manifest["data"]["haproxy.cfg"] for manifest in manifests if "haproxy.cfg" in manifest.get("data", {}))
     return float(text.split("hard-stop-after ")[1].split("s")[0])
 
 
@@ -146,8 +147,8 @@ def _without(part: Part) -> drain.Result:
 
 def _restart_table(result: drain.Result) -> Table:
     table = Table("client", "requests", "lost", "slowest ms", box=None, pad_edge=False)
-    for one in result.accounts:
-        table.add_row(one.kind, str(one.sent), str(len(one.lost)), f"{one.slowest_s * 1e3:.0f}")
+    for account in result.accounts:
+        table.add_row(account.kind, str(account.sent), str(len(account.lost)), f"{account.slowest_s * 1e3:.0f}")
     table.add_row("all", str(result.sent), str(result.lost), "")
     return table
 
@@ -158,7 +159,7 @@ def _story(result: drain.Result, manifests: Sequence[Manifest]) -> str:
     for number, pod in enumerate(result.ended, 1):
         gone = ", ".join(f"{name} gone after {took:.1f} s" for name, took in sorted(pod.containers.items()))
         lines.append(f"pod {number}: {gone} of {grace_s} s grace; killed: {', '.join(pod.killed) or 'none'}")
-    lines += [f"lost by {one.kind}: {lost[2]}" for one in result.accounts for lost in one.lost[:3]]
+    lines += [f"lost by {account.kind}: {lost[2]}" for account in result.accounts for lost in account.lost[:3]]
     return "\n".join(lines) + "\n"
 
 
@@ -173,18 +174,18 @@ def _parts_table(rows: Sequence[tuple[str, drain.Result]]) -> Table:
 def _who(result: drain.Result) -> Iterator[str]:
     """Kinds of client that lost something, with and without pauses together."""
     kinds: dict[str, int] = {}
-    for one in result.accounts:
-        kind = one.kind.split(", pauses")[0]
-        kinds[kind] = kinds.get(kind, 0) + len(one.lost)
+    for account in result.accounts:
+        kind = account.kind.split(", pauses")[0]
+        kinds[kind] = kinds.get(kind, 0) + len(account.lost)
     return (f"{kind} {lost}" for kind, lost in kinds.items() if lost)
 
 
 def _cost_table(costs: Sequence[cost.Cost]) -> Table:
     table = Table("p50", "past the front, ms", "through it, ms", "ratio (middle half)", box=None, pad_edge=False)
-    for one in costs:
-        low, middle, high = (one.ratios[len(one.ratios) * part // 4] for part in (1, 2, 3))
+    for row in costs:
+        low, middle, high = (row.ratios[len(row.ratios) * part // 4] for part in (1, 2, 3))
         ratio = f"{middle:.2f} ({low:.2f} to {high:.2f})"
-        table.add_row(f"{one.protocol}, {one.size}", f"{one.past_ms:.2f}", f"{one.through_ms:.2f}", ratio)
+        table.add_row(f"{row.protocol}, {row.size}", f"{row.past_ms:.2f}", f"{row.through_ms:.2f}", ratio)
     return table
 
 

@@ -1,4 +1,4 @@
-"""Clients of every kind that send numbered requests and keep account of what came back, in a process of their own.
+"""Clients of every kind that send numbered requests and count the answers, in a process of their own.
 
 A request is lost when an error reaches the code that called, or when the answer is not the number that was sent. The
 plain clients know nothing of tritonkit and never send again; what their libraries do by themselves they may do.
@@ -31,12 +31,12 @@ _PATH = f"/v2/models/{MODEL}/infer"
 
 @dataclass
 class Account:
-    """What one caller saw.
+    """The requests of one caller, and those it lost.
 
     Attributes:
         kind: Which client; the name of its work.
         sent: Requests begun.
-        lost: When (``time.time()``), after how many seconds of pause, and what the caller was told.
+        lost: Of each lost request the time (``time.time()``), the seconds of pause before it, and the error.
         slowest_s: The longest request.
     """
 
@@ -48,13 +48,13 @@ class Account:
 
 @dataclass(frozen=True)
 class Work:
-    """Who calls, and how.
+    """One kind of client, how many of them call, and how often.
 
     Attributes:
         kind: A key of ``KINDS``.
         callers: Threads; each has a client, and so a connection, of its own.
-        pause_s: The longest pause between two requests; each is drawn evenly from 0 to it. 0: none at all.
-        name: What the account is called; the kind if not given.
+        pause_s: The longest pause between two requests; each pause is drawn evenly from 0 to it. 0: no pauses.
+        name: The account's name; the kind if not given.
     """
 
     kind: str
@@ -83,9 +83,9 @@ def _http_client(keep: bool) -> Callable[[str], Call]:
             try:
                 connection.request("POST", _PATH, _body(number), _HEADERS)
                 answer = connection.getresponse()
-                found = _number(answer.status, answer.read())
+                output = _number(answer.status, answer.read())
                 kept = keep
-                return found
+                return output
             finally:
                 if not kept:
                     connection.close()
@@ -135,9 +135,9 @@ def _tritonclient_grpc(host: str) -> Call:
 
 def _tritonclient(module: Any, client: Any) -> Call:
     def call(number: int) -> int:
-        given = module.InferInput("x", [1], "INT32")
-        given.set_data_from_numpy(np.array([number], np.int32))
-        return int(client.infer(MODEL, [given]).as_numpy("y")[0])
+        tensor = module.InferInput("x", [1], "INT32")
+        tensor.set_data_from_numpy(np.array([number], np.int32))
+        return int(client.infer(MODEL, [tensor]).as_numpy("y")[0])
 
     return call
 
@@ -186,21 +186,21 @@ KINDS: dict[str, tuple[str, Callable[[str], Call]]] = {
 def run(
     work: list[Work], hosts: dict[str, str], over: threading.Event, progress: Callable[[int], None]
 ) -> list[Account]:
-    """Call until told that it is over.
+    """Send requests until ``over`` is set.
 
     Args:
-        work: Who calls.
+        work: The callers.
         hosts: ``host:port`` by protocol.
-        over: Set when callers shall stop.
-        progress: Told now and then how many requests were sent in all.
+        over: Set when callers must stop.
+        progress: Called repeatedly with the number of requests sent so far.
     """
     accounts, threads = [], []
-    for one in work:
-        protocol, make = KINDS[one.kind]
-        for _ in range(one.callers):
-            account = Account(one.name or one.kind)
+    for item in work:
+        protocol, make = KINDS[item.kind]
+        for _ in range(item.callers):
+            account = Account(item.name or item.kind)
             accounts.append(account)
-            arguments = (make, hosts[protocol], one.pause_s, over, account)
+            arguments = (make, hosts[protocol], item.pause_s, over, account)
             threads.append(threading.Thread(target=_call, args=arguments, daemon=True))
     for thread in threads:
         thread.start()
@@ -223,9 +223,9 @@ def _call(make: Callable[[str], Call], host: str, pause_s: float, over: threadin
         account.sent += 1
         start = time.perf_counter()
         try:
-            found = call(number)
-            if found != number:
-                raise RuntimeError(f"sent {number}, answered {found}")
+            answer = call(number)
+            if answer != number:
+                raise RuntimeError(f"sent {number}, answered {answer}")
         except Exception as error:  # whatever a library throws at its caller is a lost request
             account.lost.append((time.time(), pause, f"{type(error).__name__}: {error}"[:300]))
             time.sleep(0.05)
@@ -233,11 +233,11 @@ def _call(make: Callable[[str], Call], host: str, pause_s: float, over: threadin
 
 
 def main() -> None:
-    """Read work and hosts from the first line of standard input; stop at its end; say what was seen."""
+    """Read work and hosts from the first line of standard input; stop at its end; print the accounts."""
     warnings.simplefilter("ignore")
     for library in ("requests", "tritonclient.http", "tritonclient.grpc", "tritonkit_client"):
         importlib.import_module(library)  # now, while the pods start
-    said = json.loads(sys.stdin.readline())
+    order = json.loads(sys.stdin.readline())
     over = threading.Event()
 
     def listen() -> None:
@@ -250,8 +250,8 @@ def main() -> None:
         sys.stdout.write(json.dumps({"sent": sent}) + "\n")
         sys.stdout.flush()
 
-    accounts = run([Work(**one) for one in said["work"]], said["hosts"], over, progress)
-    sys.stdout.write(json.dumps({"accounts": [asdict(one) for one in accounts]}) + "\n")
+    accounts = run([Work(**item) for item in order["work"]], order["hosts"], over, progress)
+    sys.stdout.write(json.dumps({"accounts": [asdict(account) for account in accounts]}) + "\n")
     sys.stdout.flush()
     os._exit(0)  # not through the finalizers of clients whose threads, and gevent hubs, are gone
 

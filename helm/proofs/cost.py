@@ -69,18 +69,18 @@ def _measure(pod: Pod, protocol: str, size: str, count: int, requests: int) -> C
                 raise AssertionError("the answer is not what was sent")
         calls = {name: partial(client.infer, MODEL, x=array) for name, client in roads.items()}
         rounds = [_round(calls, requests) for _ in range(ROUNDS + 1)][1:]
-    medians = {name: statistics.median(one[name] for one in rounds) * 1e3 for name in roads}
+    medians = {name: statistics.median(latencies[name] for latencies in rounds) * 1e3 for name in roads}
     return Cost(
         protocol,
         size,
         medians["past"],
         medians["through"],
-        tuple(sorted(one["through"] / one["past"] for one in rounds)),
+        tuple(sorted(latencies["through"] / latencies["past"] for latencies in rounds)),
     )
 
 
 def _round(roads: Mapping[str, Callable[[], object]], requests: int) -> dict[str, float]:
-    """Each road's median in seconds; which one comes first changes from request to request."""
+    """Each road's median in seconds; their order is drawn anew for each request."""
     times: dict[str, list[float]] = {name: [] for name in roads}
     order = list(roads.items())
     for _ in range(requests):
@@ -89,4 +89,4 @@ def _round(roads: Mapping[str, Callable[[], object]], requests: int) -> dict[str
             start = time.perf_counter()
             call()
             times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(found) for name, found in times.items()}
+    return {name: statistics.median(seconds) for name, seconds in times.items()}

@@ -45,27 +45,27 @@ output { name: "y" data_type: TYPE_INT32 dims: [-1] }
 
 
 def load(pause_s: float, between_s: float = 0.0) -> tuple[tuple[Work, ...], ...]:
-    """Every kind of client, and the plain ones that keep connections once more with pauses; by process.
+    """Every kind of client, and again with pauses the plain ones that keep connections; by process.
 
     Args:
-        pause_s: The longest pause of those that pause.
+        pause_s: The longest pause of the clients that pause.
         between_s: The longest wait of the others between two requests, which bounds how much load they are.
     """
     grpc = [kind for kind, (protocol, _) in KINDS.items() if protocol == "grpc"] + ["tritonkit_client http"]
     pausing = [kind for kind in KINDS if not kind.startswith("tritonkit") and kind != ONCE]
     work = [Work(kind, 2, between_s) for kind in KINDS]
     work += [Work(kind, 6, pause_s, f"{kind}, pauses to {pause_s:g} s") for kind in pausing]
-    return tuple(one for one in work if one.kind in grpc), tuple(one for one in work if one.kind not in grpc)
+    return tuple(item for item in work if item.kind in grpc), tuple(item for item in work if item.kind not in grpc)
 
 
 @dataclass
 class Result:
-    """What a rolling restart did.
+    """The outcome of a rolling restart.
 
     Attributes:
-        accounts: One for each kind of caller.
+        accounts: One account for each kind of caller.
         ended: How each replaced pod ended, in order.
-        deleted_at: When (``time.time()``) each was deleted.
+        deleted_at: The time (``time.time()``) at which each was deleted.
         took_s: From the first change until the last old pod was gone.
         refused: Connections that found nobody listening.
     """
@@ -79,16 +79,16 @@ class Result:
     @property
     def sent(self) -> int:
         """Requests of all callers."""
-        return sum(one.sent for one in self.accounts)
+        return sum(account.sent for account in self.accounts)
 
     @property
     def lost(self) -> int:
         """Requests that failed."""
-        return sum(len(one.lost) for one in self.accounts)
+        return sum(len(account.lost) for account in self.accounts)
 
 
 def write_model(repository: Path) -> Path:
-    """The model that is called: it answers with what it was sent."""
+    """Write the model that is called: its output is its input."""
     (repository / MODEL / "1").mkdir(parents=True)
     (repository / MODEL / "1/model.py").write_text(_CODE)
     (repository / MODEL / "config.pbtxt").write_text(_CONFIG)
@@ -112,7 +112,7 @@ def rolling_restart(
         requests: The load goes on until this many were sent and the restart is over.
         replaced: How many of the two pods are replaced.
         propagation_s: From a pod's deletion until the service sends it no new connection.
-        say: Told what happens.
+        say: Called with each step, as a sentence.
 
     Raises:
         CheckFailed: A pod did not become ready, or the requests were not sent in time.
@@ -163,7 +163,7 @@ class _Restart:
         self.surge = str(strategy.get("rollingUpdate", {}).get("maxSurge", "25%")) not in ("0", "0%")
 
     def start(self) -> Pod:
-        """One more pod; it is not ready yet."""
+        """Start one more pod; it is not ready yet."""
         pod = Pod(self.manifests, self.repository, self.folder / f"pod-{len(self._pods)}")
         self._pods.append(pod)
         return pod.start()
@@ -174,7 +174,7 @@ class _Restart:
         self.service.add(pod)
 
     def replace(self, old: Pod) -> None:
-        """One pod for another."""
+        """Replace one pod by a new one."""
         if self.surge:
             self.admit(self.start())
         self.say(f"pod {len(self.deleted_at) + 1} is deleted" + (", its successor is ready" if self.surge else ""))
@@ -219,7 +219,7 @@ class Service:
         return sum(balancer.refused for balancer in self._balancers.values())
 
     def add(self, pod: Pod) -> None:
-        """New connections go to this pod too."""
+        """Send new connections to this pod too."""
         self._pods.append(pod)
         self._route()
 
@@ -247,7 +247,7 @@ class Callers:
     """The processes that call."""
 
     def __init__(self, calls: Sequence[Sequence[Work]], hosts: dict[str, str]) -> None:
-        self._work = [json.dumps({"work": [vars(one) for one in work], "hosts": hosts}) for work in calls]
+        self._work = [json.dumps({"work": [vars(item) for item in work], "hosts": hosts}) for work in calls]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "GRPC_VERBOSITY": "NONE"}
         self._processes = [
             subprocess.Popen(
@@ -280,11 +280,11 @@ class Callers:
         """Block until so many requests were sent.
 
         Raises:
-            CheckFailed: They were not, in that time.
+            CheckFailed: Fewer requests were sent in that time.
         """
         deadline = time.monotonic() + timeout_s
         while self.sent < requests:
-            if time.monotonic() > deadline or any(one.poll() is not None for one in self._processes):
+            if time.monotonic() > deadline or any(process.poll() is not None for process in self._processes):
                 raise CheckFailed(f"only {self.sent} of {requests} requests were sent", "is the machine busy?")
             time.sleep(0.05)
 
@@ -299,13 +299,13 @@ class Callers:
             raise CheckFailed("a process of callers failed", "read what it said above")
 
     def accounts(self) -> list[Account]:
-        """What callers of each kind saw together, after the load."""
+        """One account for each kind of caller, after the load."""
         kinds: dict[str, list[Account]] = {}
-        for one in self._accounts:
-            kinds.setdefault(one.kind, []).append(one)
+        for account in self._accounts:
+            kinds.setdefault(account.kind, []).append(account)
         return [
-            Account(kind, sum(one.sent for one in alike), [lost for one in alike for lost in one.lost],
-                    max(one.slowest_s for one in alike))
+            Account(kind, sum(account.sent for account in alike), [lost for account in alike for lost in account.lost],
+                    max(account.slowest_s for account in alike))
             for kind, alike in kinds.items()
         ]  # fmt: skip
 
@@ -321,11 +321,11 @@ class Callers:
     def _read(self, number: int, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            said: dict[str, Any] = json.loads(line)
-            self._sent[number] = said.get("sent", self._sent[number])
+            message: dict[str, Any] = json.loads(line)
+            self._sent[number] = message.get("sent", self._sent[number])
             self._accounts += [
-                Account(**account | {"lost": [tuple(one) for one in account["lost"]]})
-                for account in said.get("accounts", [])
+                Account(**account | {"lost": [tuple(loss) for loss in account["lost"]]})
+                for account in message.get("accounts", [])
             ]
 
 

@@ -43,15 +43,15 @@ PAUSES_S = (0.0, 2.0, 5.0, 10.0)  # before each try of a run; another where the 
 
 
 def measure(model: str, say: Callable[[str], None], target: Target = "cpu") -> dict[str, Any]:
-    """All of it, as :func:`proofs.service.load` reads it; some three minutes.
+    """Measure a pod, in the form that :func:`proofs.service.load` reads; takes some three minutes.
 
     Args:
         model: A recipe's name in ``build/recipes``, or its file.
-        say: Is told what happens.
+        say: Called with each step, as a sentence.
         target: What the pod runs on.
 
     Raises:
-        InputError: There is no such recipe, or only one core.
+        InputError: The recipe does not exist, or this machine has only one core.
         CheckFailed: The server does not start.
     """
     path = recipe_path(model)
@@ -84,19 +84,19 @@ def measure(model: str, say: Callable[[str], None], target: Target = "cpu") -> d
         "queue_delay_s": serving.max_queue_delay_us / 1e6,
         "max_queue_size": serving.max_queue_size if serving.bounded and serving.max_queue_size else QUEUE,
         "service": rows, "cv": spread, "load_s": round(statistics.median(loads), 2), "loads_s": loads,
-        "observed": [asdict(one) for one in observed], "cores": str(cores), "machine": environment.machine(),
+        "observed": [asdict(point) for point in observed], "cores": str(cores), "machine": environment.machine(),
         "load_average": os.getloadavg()[0],
     }  # fmt: skip
     measured["slowdown"] = slowdown(parse(measured | {"slowdown": 1.0}), observed)
     return measured
 
 
-def _pod(wanted: Recipe, target: Target) -> Recipe:
+def _pod(original: Recipe, target: Target) -> Recipe:
     """The recipe with one instance; on a GPU all else is as the recipe says."""
-    one = recipe.Batching(instances=1, threads=1, max_batch_size=min(MAX_BATCH, wanted.max_batch_size) or None)
+    batching = recipe.Batching(instances=1, threads=1, max_batch_size=min(MAX_BATCH, original.max_batch_size) or None)
     if target == "cuda":
-        one = wanted.batching.on(target).model_copy(update={"instances": 1, "precision": None})
-    return wanted.model_copy(update={"batching": one, "slo": None})  # without the bounds that follow from it
+        batching = original.batching.on(target).model_copy(update={"instances": 1, "precision": None})
+    return original.model_copy(update={"batching": batching, "slo": None})  # without the bounds that follow from it
 
 
 def _service(
@@ -123,7 +123,7 @@ def _service(
             rounds.append((seconds_a_batch(model, model.server, spent_s, target), model, model.server))
     waited = [count for count in callers if target == "cpu" or count > 1]
     # By what a sample takes: two rounds' mean batches differ a little.
-    fastest = {count: min(runs[count], key=lambda one: one[0] / one[2].average_batch) for count in waited}
+    fastest = {count: min(runs[count], key=lambda sample: sample[0] / sample[2].average_batch) for count in waited}
     return curve(fastest), min(_spread(model) for _, model, _ in runs[callers[0]])
 
 
@@ -131,8 +131,8 @@ def seconds_a_batch(model: ModelResult, side: ServerSide, cpu_s: float, target: 
     """Seconds from batch to batch of a saturated pod.
 
     Args:
-        model: What the generator saw.
-        side: What the server counted.
+        model: The generator's result.
+        side: The server's counters.
         cpu_s: CPU time of the server in that time.
         target: What the pod runs on.
     """
@@ -140,7 +140,7 @@ def seconds_a_batch(model: ModelResult, side: ServerSide, cpu_s: float, target: 
 
 
 def curve(fastest: Mapping[int, tuple[float, ModelResult, ServerSide]]) -> list[dict[str, float]]:
-    """Batch size to seconds: rows that rise in both, from what each number of callers came to."""
+    """Seconds by batch size: the rows, one for a number of callers, that rise in both."""
     rows: list[dict[str, float]] = []
     for count, (seconds, model, side) in fastest.items():
         if not rows or (side.average_batch > rows[-1]["batch"] + 0.3 and seconds > rows[-1]["seconds"]):
@@ -158,7 +158,7 @@ def _spread(model: ModelResult) -> float:
 
 def _cpu_s(server: psutil.Process) -> float:
     """CPU time of the server and of the processes in which its models run."""
-    return sum(sum(one.cpu_times()[:2]) for one in (server, *server.children()))
+    return sum(sum(process.cpu_times()[:2]) for process in (server, *server.children()))
 
 
 def _observe(generator: Generator, rate: float, say: Callable[[str], None]) -> Observed:
@@ -179,14 +179,14 @@ def _observe(generator: Generator, rate: float, say: Callable[[str], None]) -> O
     )  # fmt: skip
 
 
-def write(path: Path, said: dict[str, Any]) -> Service:
-    """Keep what was measured, whole or not at all, and read it back."""
+def write(path: Path, measurement: dict[str, Any]) -> Service:
+    """Write a measurement atomically, and read it back."""
     from proofs.service import load
 
-    atomic.write(path, (json.dumps(said, indent=2) + "\n").encode())
+    atomic.write(path, (json.dumps(measurement, indent=2) + "\n").encode())
     return load(path)
 
 
-def observed(said: dict[str, Any]) -> Sequence[Observed]:
-    """The rates, from the file's content."""
-    return [Observed(**one) for one in said["observed"]]
+def observed(measurement: dict[str, Any]) -> Sequence[Observed]:
+    """The measured rates of a measurement."""
+    return [Observed(**point) for point in measurement["observed"]]

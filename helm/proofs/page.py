@@ -31,25 +31,25 @@ class Panel:
     chart: Markup
     styles: tuple[str, str]
     keys: tuple[str, str]
-    said: str
+    caption: str
 
 
 def render(
     played: Mapping[str, tuple[Sequence[Row], Sequence[Outcome]]], checks: Mapping[str, Sequence[steady.Check]],
     command: str, created: str, facts: Mapping[str, str],
 ) -> str:  # fmt: skip
-    """The page.
+    """Render the page.
 
     Args:
-        played: Of each kind of pod, rows and days.
+        played: Rows and days of each kind of pod.
         checks: Of each kind that was measured, a real pod beside the simulation.
-        command: What made it.
+        command: The command that made it.
         created: ISO time.
-        facts: About the machine.
+        facts: Facts about the machine.
     """
-    rows = [row for found, _ in played.values() for row in found]
+    rows = [row for kind_rows, _ in played.values() for row in kind_rows]
     best = choice.best(rows)
-    kinds = [_kind(kind, found, days, best[kind]) for kind, (found, days) in played.items()]
+    kinds = [_kind(kind, kind_rows, days, best[kind]) for kind, (kind_rows, days) in played.items()]
     return page.render(
         "autoscaler.html.j2",
         headline=headline(rows, best),
@@ -64,7 +64,7 @@ def render(
 
 
 def headline(rows: Sequence[Row], best: Mapping[str, str]) -> Headline:
-    """What is best, and what it costs."""
+    """The best settings, and what they cost."""
     minutes = choice.DAYS * 1440
     why = [
         f"{TITLES[row.kind]}: {page.counted(row.bad_minutes, 'bad minute')} of {minutes:,}, {row.pod_hours:.0f} "
@@ -82,7 +82,7 @@ def next_steps(
     """What to set in the chart, what fewer bad minutes would cost, and what to measure again.
 
     Args:
-        rows: Of all kinds of pod.
+        rows: Rows of all kinds of pod.
         best: Each kind's best setting, by name.
         checks: Of each kind that was measured, a real pod beside the simulation.
     """
@@ -111,7 +111,7 @@ def next_steps(
 
 
 def _setting(rows: Sequence[Row], name: str) -> list[str]:
-    """What one kind of pod's rows say: its target, and a safer one with its price."""
+    """The advice for one kind of pod: its target, and a safer one with its price."""
     row = next(row for row in rows if row.name == name)
     title, chosen = TITLES[row.kind], f"`autoscaling: {{enabled: true, signal: {row.signal}, target: {row.target:g}}}`"
     texts = [f"{title}: {chosen} in the environment's values, then `make deploy`."]
@@ -133,10 +133,10 @@ def _setting(rows: Sequence[Row], name: str) -> list[str]:
 def _kind(kind: str, rows: Sequence[Row], days: Sequence[Outcome], best: str) -> dict[str, object]:
     pod = service.load(choice.MEASURED[kind])
     day = trace.day(pod.capacity, peak=choice.PEAK)
-    one, full = (float(pod.time(np.array(size))) * 1000 for size in (1, pod.max_batch))
+    single_ms, full_ms = (float(pod.time(np.array(size))) * 1000 for size in (1, pod.max_batch))
     about = (
-        f"{pod.name}: {pod.capacity:,.0f} requests a second at most; a batch of one takes {one:.1f} ms, "
-        f"one of {pod.max_batch} {full:.0f} ms."
+        f"{pod.name}: {pod.capacity:,.0f} requests a second at most; a batch of one takes {single_ms:.1f} ms, "
+        f"one of {pod.max_batch} {full_ms:.0f} ms."
     )
     drawn = [name for name in (best, *DRAWN) if any(row.name == name for row in rows)]
     panels = []
@@ -156,14 +156,14 @@ def _kind(kind: str, rows: Sequence[Row], days: Sequence[Outcome], best: str) ->
 
 def _panels(row: Row, day: Outcome) -> list[Panel]:
     """Pods with the bad minutes, and the requests in them."""
-    wanted = _mean(day.replicas)
+    pods = _mean(day.replicas)
     hours = np.flatnonzero(day.bad) / 60
     dots = [(float(hour), 0.4) for hour in hours]
     replicas = chart.draw(
-        f"{row.name}: pods", f"From {wanted.min():.0f} to {wanted.max():.0f} pods; {day.bad_minutes} bad minutes",
+        f"{row.name}: pods", f"From {pods.min():.0f} to {pods.max():.0f} pods; {day.bad_minutes} bad minutes",
         _hours(),
         Axis("pods", Whole),
-        [chart.Line("measured", _points(wanted), marked=False), chart.Dots("failed", dots, radius=2)],
+        [chart.Line("measured", _points(pods), marked=False), chart.Dots("failed", dots, radius=2)],
     )  # fmt: skip
     in_flight, waiting = _mean(day.in_flight), _mean(day.waiting)
     queue = chart.draw(
@@ -171,10 +171,10 @@ def _panels(row: Row, day: Outcome) -> list[Panel]:
         fitting("requests in all pods", [float(value) for value in (*in_flight, *waiting)]),
         [chart.Line("p99", _points(in_flight), marked=False), chart.Line("queue", _points(waiting), marked=False)],
     )  # fmt: skip
-    said = f"{day.bad_minutes} bad minutes, {day.pod_hours:.0f} pod-hours, {day.changes} changes."
+    caption = f"{day.bad_minutes} bad minutes, {day.pod_hours:.0f} pod-hours, {day.changes} changes."
     most = f"At most {day.in_flight.max():,.0f} in flight in a minute’s mean, {day.ready.max():.0f} pods ready."
     return [
-        Panel(row.name, Markup(replicas), ("measured", "failed"), ("pods", "bad minute"), said),
+        Panel(row.name, Markup(replicas), ("measured", "failed"), ("pods", "bad minute"), caption),
         Panel(f"{row.name}: queue", Markup(queue), ("p99", "queue"), ("in flight", "waiting"), most),
     ]  # fmt: skip
 

@@ -37,17 +37,17 @@ STOP_SIGNALS = {"front": signal.SIGUSR1}
 
 
 def deployment(manifests: Sequence[Manifest]) -> Manifest:
-    """The one Deployment among rendered documents.
+    """The only Deployment among rendered documents.
 
     Raises:
-        InputError: There is none, or more than one.
+        InputError: The documents have no Deployment, or more than one.
     """
-    found = [one for one in manifests if one.get("kind") == "Deployment"]
-    if len(found) != 1:
+    deployments = [manifest for manifest in manifests if manifest.get("kind") == "Deployment"]
+    if len(deployments) != 1:
         raise InputError(
-            f"{len(found)} Deployments in the manifest, one is wanted", "render an example with one variant"
+            f"{len(deployments)} Deployments in the manifest, one is wanted", "render an example with one variant"
         )
-    return found[0]
+    return deployments[0]
 
 
 @dataclass
@@ -86,9 +86,9 @@ class Pod:
     """One pod of a Deployment.
 
     Args:
-        manifests: Everything that was rendered.
-        repository: What the pod finds at its volume claim.
-        folder: Where its files and logs go.
+        manifests: The rendered documents.
+        repository: The folder behind the pod's volume claim.
+        folder: The folder of its files and logs.
 
     Raises:
         InputError: A container has no command, or a probe or hook of a kind that is not known here.
@@ -100,7 +100,7 @@ class Pod:
         self.ports: dict[str, int] = {}
         self._numbers: dict[int, int] = {}
         self._manifests = manifests
-        self._containers: dict[str, Manifest] = {one["name"]: one for one in self.spec["containers"]}
+        self._containers: dict[str, Manifest] = {entry["name"]: entry for entry in self.spec["containers"]}
         for name, container in self._containers.items():
             _check(name, container)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -151,12 +151,12 @@ class Pod:
             time.sleep(0.05)
 
     def log(self, container: str) -> str:
-        """The end of what a container wrote."""
+        """The end of a container's log."""
         path = self.folder / f"{container}.log"
         return path.read_text(errors="replace")[-2000:] if path.exists() else ""
 
     def terminate(self) -> Ended:
-        """What a kubelet does with a deleted pod; every container's hook and signal run beside the others'."""
+        """End the pod as a kubelet ends a deleted one: hooks and signals of all containers run in parallel."""
         self._ending.set()
         ended, start = Ended(), time.monotonic()
         threads = [
@@ -213,21 +213,21 @@ class Pod:
         )  # fmt: skip
 
     def _user(self, name: str) -> int | None:
-        """Who the front runs as, where that can be had; the embedded Triton lies in this user's own home."""
-        wanted = self._containers[name].get("securityContext", {}).get("runAsUser")
-        wanted = wanted if wanted is not None else self.spec.get("securityContext", {}).get("runAsUser")
-        return int(wanted) if name == "front" and wanted and os.geteuid() == 0 else None
+        """The user id of the front, if this process may change it; the embedded Triton lies in this user's own home."""
+        user = self._containers[name].get("securityContext", {}).get("runAsUser")
+        user = user if user is not None else self.spec.get("securityContext", {}).get("runAsUser")
+        return int(user) if name == "front" and user and os.geteuid() == 0 else None
 
     def _environment(self, name: str) -> dict[str, str]:
-        said = {"PATH": os.pathsep.join([str(self._bin), os.environ.get("PATH", os.defpath), "/usr/sbin"])}
-        for one in self._containers[name].get("env", []):
-            value = one.get("value")
-            secret = one.get("valueFrom", {}).get("secretKeyRef")
+        variables = {"PATH": os.pathsep.join([str(self._bin), os.environ.get("PATH", os.defpath), "/usr/sbin"])}
+        for variable in self._containers[name].get("env", []):
+            value = variable.get("value")
+            secret = variable.get("valueFrom", {}).get("secretKeyRef")
             if secret:
                 value = self._data("Secret", secret["name"]).get(secret["key"])
             if value is not None:
-                said[one["name"]] = self._here(name, str(value))
-        return {"HOME": str(self.folder), "TMPDIR": str(self.folder)} | said
+                variables[variable["name"]] = self._here(name, str(value))
+        return {"HOME": str(self.folder), "TMPDIR": str(self.folder)} | variables
 
     def _choose_ports(self) -> None:
         ports = [port for container in self._containers.values() for port in container.get("ports", [])]
@@ -243,7 +243,7 @@ class Pod:
         return self._port.sub(lambda match: str(self._numbers[int(match[1])]), text)
 
     def _here(self, name: str, word: str) -> str:
-        """A word of the container, with this host's ports and paths."""
+        """A word of the container's command, with this host's ports and paths."""
         word = self._with_ports(word)
         places = {
             mount["mountPath"]: str(self.folder / "volumes" / mount["name"] / mount.get("subPath", ""))
@@ -267,15 +267,15 @@ class Pod:
         self.folder.chmod(0o755)
 
     def _data(self, kind: str, name: str) -> dict[str, str]:
-        for one in self._manifests:
-            if name and one.get("kind") == kind and one["metadata"]["name"] == name:
-                encoded = one.get("data", {}) if kind == "Secret" else {}
-                plain = one.get("stringData", {}) if kind == "Secret" else one.get("data", {})
+        for manifest in self._manifests:
+            if name and manifest.get("kind") == kind and manifest["metadata"]["name"] == name:
+                encoded = manifest.get("data", {}) if kind == "Secret" else {}
+                plain = manifest.get("stringData", {}) if kind == "Secret" else manifest.get("data", {})
                 return dict(plain) | {key: base64.b64decode(value).decode() for key, value in encoded.items()}
         return {}
 
     def _probe(self, name: str, container: Manifest) -> None:
-        """The startup probe until it succeeds, then the readiness probe for ever."""
+        """Run the startup probe until it succeeds, then the readiness probe until the pod ends."""
         startup, readiness = container.get("startupProbe"), container.get("readinessProbe")
         while startup and not self._ending.is_set() and not self._probed(name, startup):
             self._ending.wait(startup.get("periodSeconds", 10))
@@ -339,18 +339,18 @@ def _loopback(text: str) -> str:
 
 def _commands(folder: Path) -> Path:
     """A ``tritonserver`` for the PATH: the embedded one, told where its parts lie and to stay on loopback."""
-    found = runtime.find()
+    triton = runtime.find()
     backends = folder / "backends"
     backends.mkdir(parents=True)
-    (backends / "python").symlink_to(found.python_backend)
+    (backends / "python").symlink_to(triton.python_backend)
     for name, backend in runtime.BACKEND_FOLDERS.items():
         (backends / name).symlink_to(backend)
-    variables = _different(found.environment())
+    variables = _different(triton.environment())
     lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     addresses = " ".join(f"--{name}-address={HOST}" for name in ("http", "grpc", "metrics"))
     lines.append(
-        f"exec {shlex.quote(str(found.binary))} --backend-directory={shlex.quote(str(backends))} "
-        f'--cache-directory={shlex.quote(str(found.cache_directory))} "$@" {addresses}'
+        f"exec {shlex.quote(str(triton.binary))} --backend-directory={shlex.quote(str(backends))} "
+        f'--cache-directory={shlex.quote(str(triton.cache_directory))} "$@" {addresses}'
     )
     script = folder / "tritonserver"
     script.write_text("#!/bin/sh\n" + "\n".join(lines) + "\n")

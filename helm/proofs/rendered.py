@@ -41,4 +41,4 @@ def render(values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         )  # fmt: skip
     if done.returncode:
         raise CheckFailed(f"helm template failed:\n{done.stderr.strip()}", "correct the values or the chart")
-    return [one for one in yaml.safe_load_all(done.stdout) if one]
+    return [document for document in yaml.safe_load_all(done.stdout) if document]

@@ -99,7 +99,7 @@ class Check:
 
     @property
     def agrees(self) -> bool:
-        """Within ``BOUND``, or nothing to hold: beyond ``HELD_SHARE``, or what the slowdown comes from."""
+        """Within ``BOUND``, or not compared: beyond ``HELD_SHARE``, or the rate that the slowdown comes from."""
         if self.fits or self.share > HELD_SHARE:
             return True
         return abs(self.simulated_in_flight - self.in_flight) <= max(BOUND * self.in_flight, LEAST_BOUND)
@@ -112,26 +112,26 @@ def point(pod: Service, rate: float, *, seconds: float = LONG_S, seed: int = 0) 
     arrivals = np.cumsum(random.exponential(1 / rate, (LANES, most)), axis=1)
     counted = (arrivals < seconds).sum(axis=1)
     nothing = np.zeros(LANES, dtype=np.int64)
-    found = serve(pod, arrivals, counted, nothing, np.inf, random, span_s=seconds, keep=True)
-    assert found.latencies is not None
-    times = found.latencies[np.isfinite(found.latencies)] * 1000
-    waiting = float(found.waiting_s.mean() / seconds)
+    simulated = serve(pod, arrivals, counted, nothing, np.inf, random, span_s=seconds, keep=True)
+    assert simulated.latencies is not None
+    times = simulated.latencies[np.isfinite(simulated.latencies)] * 1000
+    waiting = float(simulated.waiting_s.mean() / seconds)
     return Point(
-        rate / pod.capacity, rate, float(found.in_flight_s.mean() / seconds), waiting,
-        float(found.taken.sum() / found.batches.sum()), waiting / rate * 1000,
-        float(np.percentile(times, 50)), float(np.percentile(times, 99)), float(found.busy_s.mean() / seconds),
+        rate / pod.capacity, rate, float(simulated.in_flight_s.mean() / seconds), waiting,
+        float(simulated.taken.sum() / simulated.batches.sum()), waiting / rate * 1000,
+        float(np.percentile(times, 50)), float(np.percentile(times, 99)), float(simulated.busy_s.mean() / seconds),
     )  # fmt: skip
 
 
 def curve(pod: Service) -> list[Point]:
-    """All of ``SHARES``."""
+    """The simulated points of all ``SHARES``."""
     return [point(pod, share * pod.capacity) for share in SHARES]
 
 
 def busiest(pod: Service, observed: Sequence[Observed]) -> Observed | None:
-    """The highest rate that the generator kept and whose batches are not full; nothing if there is none."""
-    usable = [each for each in observed if each.valid and each.batch <= FULL * pod.max_batch]
-    return max(usable, key=lambda each: each.rate, default=None)
+    """The highest rate that the generator kept and whose batches are not full; None if there is none."""
+    usable = [sample for sample in observed if sample.valid and sample.batch <= FULL * pod.max_batch]
+    return max(usable, key=lambda sample: sample.rate, default=None)
 
 
 def slowdown(pod: Service, observed: Sequence[Observed]) -> float:
@@ -161,10 +161,10 @@ def slowdown(pod: Service, observed: Sequence[Observed]) -> float:
 def checks(pod: Service, observed: Sequence[Observed]) -> list[Check]:
     """Each measured rate beside its simulation."""
     fitted, beside = busiest(pod, observed), []
-    for each in observed:
-        simulated = point(pod, each.rate)
+    for sample in observed:
+        simulated = point(pod, sample.rate)
         beside.append(
-            Check(each.rate, simulated.share, each.valid, each == fitted, each.in_flight, simulated.in_flight,
-                  each.p50_ms, simulated.p50_ms, each.p99_ms, simulated.p99_ms)
+            Check(sample.rate, simulated.share, sample.valid, sample == fitted, sample.in_flight, simulated.in_flight,
+                  sample.p50_ms, simulated.p50_ms, sample.p99_ms, simulated.p99_ms)
         )  # fmt: skip
     return beside

@@ -55,7 +55,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Load:
-    """What came of it, over all processes.
+    """The figures of an order, over all processes.
 
     Attributes:
         rate: Answers a second.
@@ -191,7 +191,7 @@ class _Caller:
         self._sets: dict[str, list[tuple[bytes, int]]] = {}
 
     def run(self, order: Order) -> dict[str, Any]:
-        """Do it; latencies of what was answered within the seconds that count."""
+        """Carry out an order; latencies of what was answered within the seconds that count."""
         requests = self._sets.get(order.requests)
         if requests is None:
             requests = self._sets[order.requests] = read_requests(Path(order.requests))
@@ -237,7 +237,7 @@ class _Caller:
 
 
 def main() -> None:
-    """Obey until the input ends."""
+    """Carry out orders until the input ends."""
     caller = _Caller(sys.argv[1])
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:

@@ -17,7 +17,7 @@ def names() -> list[str]:
     """The name of every GPU that this process may use.
 
     Raises:
-        MissingError: There is none.
+        MissingError: There is no GPU.
     """
     gpus = environment.gpus()
     if not gpus:

@@ -56,7 +56,7 @@ class Effort:
 
     @property
     def turn_s(self) -> float:
-        """Of one turn in process."""
+        """Seconds of one turn in process."""
         return self.seconds / 8
 
 
@@ -103,34 +103,34 @@ def opened(model: Model, number: int | None = 0) -> Iterator[Prepared]:
         model: Which one.
         number: The CUDA device; None: the CPU, without graphs.
     """
-    described = model.config()
-    sizes = read_sizes(described, on_gpu=True)
+    config = model.config()
+    sizes = read_sizes(config, on_gpu=True)
     if isinstance(sizes, str):
         raise CheckFailed(f"{model.name} has no prepared sizes: {sizes}", "see its config.pbtxt")
     before, start = device.used_bytes() if number is not None else 0, time.monotonic()
     context_before = _context_bytes(number)
     with _exclusive(number):
-        recorder = _Recorder(_runner(model, sizes, number, described))
+        recorder = _Recorder(_runner(model, sizes, number, config))
         execution = SizedExecution(sizes, recorder)
     execution.runner = recorder.runner
     seconds = time.monotonic() - start
     after = device.used_bytes() if number is not None else 0
     facts = execution.facts
-    context, session, taken = (int(facts.get(f"{part}_bytes", 0)) for part in ("context", "session", "sizes"))
-    memory = Memory(1, context, session, taken, after - before + context_before)
+    context, session, sizes_bytes = (int(facts.get(f"{part}_bytes", 0)) for part in ("context", "session", "sizes"))
+    memory = Memory(1, context, session, sizes_bytes, after - before + context_before)
     yield Prepared(execution, seconds, memory, recorder.size_bytes)
     del execution, recorder
     gc.collect()  # the session's memory, before the next one is measured
 
 
-def _runner(model: Model, sizes: Any, number: int | None, described: Mapping[str, Any]) -> Any:
+def _runner(model: Model, sizes: Any, number: int | None, config: Mapping[str, Any]) -> Any:
     if number is None:
         from tritonkit.server.backends.onnxruntime.batch_execution.cpu import CpuRunner
 
         return CpuRunner(model.graph, sizes, _options())
     from tritonkit.server.backends.onnxruntime.batch_execution.cuda import CudaRunner
 
-    return CudaRunner(model.graph, sizes, _options(), number, cuda_options(described))
+    return CudaRunner(model.graph, sizes, _options(), number, cuda_options(config))
 
 
 def _context_bytes(number: int | None) -> int:
@@ -150,9 +150,9 @@ def _exclusive(number: int | None) -> Any:
     return exclusive(number)
 
 
-def cuda_options(described: Mapping[str, Any]) -> dict[str, str]:
+def cuda_options(config: Mapping[str, Any]) -> dict[str, str]:
     """The CUDA provider's options that a configuration names."""
-    (cuda,) = described["optimization"]["execution_accelerators"]["gpu_execution_accelerator"]
+    (cuda,) = config["optimization"]["execution_accelerators"]["gpu_execution_accelerator"]
     return dict(cuda["parameters"])
 
 
@@ -192,7 +192,7 @@ def measure(
         calls["plain", batch] = partial(plain.run, None, feed)
         calls["prepared", batch] = partial(execution.run, [feed])
     step(f"{model.name} {model.precision}: batches of {', '.join(map(str, batches))}")
-    took = take_turns(calls, effort.rounds, effort.turn_s)
+    times_ms = take_turns(calls, effort.rounds, effort.turn_s)
     step(f"{model.name} {model.precision}: batch sizes that change")
     changing = _changing(model, plain)
     step(f"{model.name} {model.precision}: prepared sizes that alternate")
@@ -202,10 +202,10 @@ def measure(
         tokens=model.tokens,
         error=error,
         changing_ms=spread(changing),
-        plain_ms={batch: spread(took["plain", batch]) for batch in batches},
-        prepared_ms={batch: spread(took["prepared", batch]) for batch in batches},
+        plain_ms={batch: spread(times_ms["plain", batch]) for batch in batches},
+        prepared_ms={batch: spread(times_ms["prepared", batch]) for batch in batches},
         alternating=spread(_alternating(model, execution, effort)),
-        per_s=spread([batches[-1] * 1000 / ms for ms in took["prepared", batches[-1]]]),
+        per_s=spread([batches[-1] * 1000 / ms for ms in times_ms["prepared", batches[-1]]]),
         size_ms={size_name(size): execution.runner.cost_ms(size) for size in _sizes(execution)},
         size_bytes=prepared.size_bytes,
         prepare_s=prepared.seconds,
@@ -218,7 +218,7 @@ def check(model: Model, execution: Any) -> float:
     """The largest error of any output against onnxruntime on the CPU, over the largest output.
 
     Raises:
-        CheckFailed: It is above :data:`WORST_ERROR`.
+        CheckFailed: The error is above :data:`WORST_ERROR`.
     """
     singles = model.singles(8, models.lengths(8))
     session = plain_session(model, None)
@@ -308,13 +308,13 @@ def _sizes(execution: Any) -> list[Any]:
 
 def _changing(model: Model, plain: Any) -> list[float]:
     """Milliseconds of single batches whose size is never that of the one before."""
-    took = []
+    times_ms = []
     for batch in (CHANGING[-1], *CHANGING):
         feed = models.joined(model.singles(batch))
         start = time.perf_counter()
         plain.run(None, feed)
-        took.append((time.perf_counter() - start) * 1000)
-    return took[1:]
+        times_ms.append((time.perf_counter() - start) * 1000)
+    return times_ms[1:]
 
 
 def _alternating(model: Model, execution: Any, effort: Effort) -> list[float]:
@@ -326,13 +326,13 @@ def _alternating(model: Model, execution: Any, effort: Effort) -> list[float]:
     ratios = []
     for _ in range(effort.rounds):
         fixed = [run_ms(partial(execution.run, [feed]), effort.turn_s / len(feeds)) for feed in feeds]
-        took: list[list[float]] = [[] for _ in feeds]
+        times_ms: list[list[float]] = [[] for _ in feeds]
         order = [*range(len(feeds)), *map(int, random.integers(len(feeds), size=RUNS))]
         for index in order:
             start = time.perf_counter()
             execution.run([feeds[index]])
-            took[index].append((time.perf_counter() - start) * 1000)
-        ratios.append(sum(map(statistics.median, took)) / sum(fixed))
+            times_ms[index].append((time.perf_counter() - start) * 1000)
+        ratios.append(sum(map(statistics.median, times_ms)) / sum(fixed))
     return ratios
 
 

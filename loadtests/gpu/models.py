@@ -117,7 +117,7 @@ def recipes(names: Sequence[str]) -> list[Recipe]:
     """Recipes by name.
 
     Raises:
-        InputError: There is no such model.
+        InputError: A name is not in :data:`VARIANTS`.
     """
     if unknown := sorted(set(names) - set(VARIANTS)):
         raise InputError(f"there is no model {unknown[0]!r} to benchmark", f"some of {', '.join(VARIANTS)}")
@@ -125,7 +125,7 @@ def recipes(names: Sequence[str]) -> list[Recipe]:
 
 
 def build(recipes: Sequence[Recipe], folder: Path) -> tuple[list[Model], list[GateRow]]:
-    """Build every variant for CUDA, and hear what the gate says of it.
+    """Build every variant for CUDA; the models, and the rows of the gate.
 
     Args:
         recipes: The recipes.
@@ -140,7 +140,7 @@ def build(recipes: Sequence[Recipe], folder: Path) -> tuple[list[Model], list[Ga
         if precision != "fp32":  # served whatever the gate says, so that a refusal shows with its figures
             options = pipeline.Options(force=precision, overwrite=True)
         built = pipeline.build(chosen, folder / precision, "cuda", options)
-        models += [Model(one, precision, folder / precision) for one in chosen]
+        models += [Model(entry, precision, folder / precision) for entry in chosen]
         gate += [
             GateRow(name, row["precision"], row["verdict"], row["why"])
             for name, facts in built.models.items()
@@ -163,12 +163,12 @@ def laid_out(model: Model, instances: int, folder: Path, queue: int = 0) -> Path
     shutil.rmtree(repository, ignore_errors=True)
     origin, target = model.repository / model.name, repository / model.name
     shutil.copytree(origin, target, copy_function=_link, ignore=shutil.ignore_patterns("config.pbtxt"))
-    described = config.parse((origin / "config.pbtxt").read_text(encoding="utf-8"))
-    for group in described.instance_group:
+    model_config = config.parse((origin / "config.pbtxt").read_text(encoding="utf-8"))
+    for group in model_config.instance_group:
         group.count = instances
     if queue:
-        described.dynamic_batching.default_queue_policy.max_queue_size = queue
-    (target / "config.pbtxt").write_text(text_format.MessageToString(described), encoding="utf-8")
+        model_config.dynamic_batching.default_queue_policy.max_queue_size = queue
+    (target / "config.pbtxt").write_text(text_format.MessageToString(model_config), encoding="utf-8")
     return repository
 
 

@@ -20,18 +20,18 @@ def spread(values: Sequence[float]) -> Spread:
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
     """The spread of one ratio a round."""
-    return spread([one / other for one, other in zip(above, below, strict=True)])
+    return spread([numerator / denominator for numerator, denominator in zip(above, below, strict=True)])
 
 
 def run_ms(call: Callable[[], object], seconds: float) -> float:
     """What one call takes, in milliseconds: the median of as many as fit into a time."""
-    took: list[float] = []
+    times_ms: list[float] = []
     end = time.perf_counter() + seconds
-    while len(took) < LEAST_RUNS or time.perf_counter() < end:
+    while len(times_ms) < LEAST_RUNS or time.perf_counter() < end:
         start = time.perf_counter()
         call()
-        took.append((time.perf_counter() - start) * 1000)
-    return statistics.median(took)
+        times_ms.append((time.perf_counter() - start) * 1000)
+    return statistics.median(times_ms)
 
 
 def take_turns(
@@ -46,10 +46,10 @@ def take_turns(
         warm_up: Calls at the start of each turn that do not count: what changes from turn to turn (a batch's size)
             makes onnxruntime prepare anew.
     """
-    took: dict[Key, list[float]] = {key: [] for key in calls}
+    times_ms: dict[Key, list[float]] = {key: [] for key in calls}
     for _ in range(rounds):
         for key, call in calls.items():
             for _ in range(warm_up):
                 call()
-            took[key].append(run_ms(call, seconds))
-    return took
+            times_ms[key].append(run_ms(call, seconds))
+    return times_ms

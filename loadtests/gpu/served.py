@@ -65,7 +65,7 @@ class Running:
     files: dict[str, Path] = field(default_factory=dict)
 
     def load(self, in_flight: int, effort: Effort, lengths: Sequence[int] = (), name: str = "equal") -> Sample:
-        """Put one load on it, and see what came of it.
+        """Put one load on it, and take its figures.
 
         Args:
             in_flight: Requests.
@@ -166,7 +166,7 @@ def measure(running: Running, prepared: Prepared, plan: Plan, gpus: int, step: S
         instances=running.memory.instances,
         gpus=gpus,
         ready_s=running.ready_s,
-        loads=tuple(_load(count, taken) for count, taken in samples.items()),
+        loads=tuple(_load(count, runs) for count, runs in samples.items()),
         alone_per_s=spread(alone_per_s),
         alone_ms=spread(alone_ms),
         ratio=ratios(best, alone_per_s),
@@ -217,21 +217,21 @@ def scaling(model: Model, instances: int, gpus: int, folder: Path, plan: Plan, s
             for count in plan.in_flight:
                 for name, server in (("one", first), ("all", everywhere)):
                     rates.setdefault((name, count), []).append(server.load(count, plan.effort).load.rate)
-    found = []
+    scalings = []
     for count in plan.in_flight:
-        one, everything = rates["one", count], rates["all", count]
-        ratio = ratios(everything, one)
-        found.append(
-            Scaling(model.name, model.precision, instances, gpus, count, spread(one), spread(everything), ratio)
+        first_rates, all_rates = rates["one", count], rates["all", count]
+        ratio = ratios(all_rates, first_rates)
+        scalings.append(
+            Scaling(model.name, model.precision, instances, gpus, count, spread(first_rates), spread(all_rates), ratio)
         )
-    return tuple(found)
+    return tuple(scalings)
 
 
 def check(running: Running, prepared: Prepared) -> None:
     """Compare a few answers with those of the graph in this process.
 
     Raises:
-        CheckFailed: One differs by more than rounding.
+        CheckFailed: An answer differs by more than rounding.
     """
     model = running.model
     singles = model.singles(8, models.lengths(8))
@@ -246,11 +246,11 @@ def check(running: Running, prepared: Prepared) -> None:
             )
 
 
-def _load(count: int, taken: Sequence[Sample]) -> Load:
+def _load(count: int, samples: Sequence[Sample]) -> Load:
     def mean(name: str) -> float:
-        return sum(float(getattr(sample, name)) for sample in taken) / len(taken)
+        return sum(float(getattr(sample, name)) for sample in samples) / len(samples)
 
-    loads = [sample.load for sample in taken]
+    loads = [sample.load for sample in samples]
     return Load(
         in_flight=count,
         rate=spread([load.rate for load in loads]),
@@ -270,13 +270,13 @@ def _reported(log: Path, model: Model) -> tuple[int, int, int]:
     Raises:
         CheckFailed: No instance says that it prepared sizes.
     """
-    found = [
+    memories = [
         tuple(int(mib) * MIB for mib in match.groups())
         for match in _PREPARED.finditer(log.read_text(encoding="utf-8", errors="replace"))
     ]
-    if not found:
+    if not memories:
         raise CheckFailed(f"no instance of {model.name} prepared sizes", f"read {log}")
-    context, session, sizes = (round(sum(part) / len(found)) for part in zip(*found, strict=True))
+    context, session, sizes = (round(sum(part) / len(memories)) for part in zip(*memories, strict=True))
     return context, session, sizes
 
 

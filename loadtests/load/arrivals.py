@@ -63,8 +63,8 @@ class Arrivals:
         """How long it lasts; a replay ends with its recording.
 
         Raises:
-            InputError: It has no end of its own and none was asked for, or it ends before its spike, or its steps are
-                too short.
+            InputError: The schedule has no end of its own and none was asked for, it ends before its spike, or its
+                steps are too short.
         """
         if self.kind == "replay":
             own = self.recorded[-1] * (1 + 1 / len(self.recorded)) + 1e-6  # one gap after the last
@@ -155,8 +155,8 @@ def _evenly(total: float) -> Times:
 def _poisson(seed: int) -> Callable[[float], Times]:
     def draw(total: float) -> Times:
         random = np.random.default_rng(seed)
-        found = np.cumsum(random.exponential(size=int(total + 10 * math.sqrt(total) + 20)))
-        return found[found < total]
+        times = np.cumsum(random.exponential(size=int(total + 10 * math.sqrt(total) + 20)))
+        return times[times < total]
 
     return draw
 
@@ -165,7 +165,7 @@ def parse(text: str) -> Arrivals:
     """Read a schedule.
 
     Raises:
-        InputError: It is none, has a rate of zero, or names a recording that cannot be replayed.
+        InputError: The text is no schedule, has a rate of zero, or names a recording that cannot be replayed.
     """
     kind, _, rest = text.strip().partition(":")
     forms: dict[str, str] = {
@@ -174,10 +174,10 @@ def parse(text: str) -> Arrivals:
     }  # fmt: skip
     if kind == "replay":
         return Arrivals(text, kind, recorded=_recorded(Path(rest)))
-    found = re.fullmatch(forms[kind].replace("N", r"\d+(?:\.\d+)?"), rest) if kind in forms else None
-    if found is None:
+    match = re.fullmatch(forms[kind].replace("N", r"\d+(?:\.\d+)?"), rest) if kind in forms else None
+    if match is None:
         raise InputError(f"arrivals {text!r} are no schedule", f"one of  {FORMS}")
-    numbers = [float(number) for group in found.groups() for number in group.split(",")]
+    numbers = [float(number) for group in match.groups() for number in group.split(",")]
     rates, spike = (numbers[:2], numbers[2:]) if kind == "spike" else (numbers, [0.0, 0.0])
     zero = not any(rates) if kind == "ramp" else not all(rates)
     if zero or max(rates) > LARGEST_RATE:

@@ -46,7 +46,7 @@ class Child:
         self.prepared: Prepared | None = None
 
     def prepare(self, plan: Plan, *, probe: bool) -> dict[str, Any]:
-        """Make a plan ready; the answer says what only then is known of it."""
+        """Make a plan ready; the answer has what is known only then."""
         self._close()
         caller = self.user_class(self.environment)
         caller.host = self.environment.host
@@ -88,16 +88,16 @@ def user_class(name: str) -> type[users.ModelUser]:
     """A class of :mod:`load.users`, or the one that ``module:Class`` names.
 
     Raises:
-        InputError: There is no such user.
+        InputError: The class does not exist, or is no ``ModelUser``.
     """
     module, _, attribute = name.rpartition(":")
     try:
-        found = getattr(importlib.import_module(module) if module else users, attribute)
+        user = getattr(importlib.import_module(module) if module else users, attribute)
     except (ImportError, AttributeError) as error:
         raise InputError(f"there is no user class {name!r}: {error}", "TritonGrpcUser, or module:Class") from error
-    if not (isinstance(found, type) and issubclass(found, users.ModelUser)):
+    if not (isinstance(user, type) and issubclass(user, users.ModelUser)):
         raise InputError(f"{name!r} is no subclass of load.users.ModelUser", "make it one")
-    return found
+    return user
 
 
 def _obey(child: Child, order: dict[str, Any]) -> dict[str, Any]:
@@ -107,16 +107,16 @@ def _obey(child: Child, order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answer(out: IO[str], work: Callable[[], dict[str, Any]]) -> None:
-    """Do it, and print what came of it."""
+    """Run ``work``, and print its answer or its error."""
     try:
-        said = work()
+        answer = work()
     except TritonkitError as error:
-        said = {"error": error.message, "fix": error.fix, "exit_code": error.exit_code}
-    print(json.dumps(said), file=out, flush=True)
+        answer = {"error": error.message, "fix": error.fix, "exit_code": error.exit_code}
+    print(json.dumps(answer), file=out, flush=True)
 
 
 def main() -> None:
-    """Obey until the input ends."""
+    """Carry out orders until the input ends."""
     # What is printed by anybody else, a user class's module for example, must not be taken for an answer.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

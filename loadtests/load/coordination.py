@@ -26,7 +26,7 @@ from locust.env import Environment
 from locust.runners import STATE_MISSING, STATE_RUNNING, LocalRunner, MasterRunner, WorkerRunner
 
 from load import environment as environments
-from load import payloads, printed, slo, summary
+from load import payloads, slo, summary, text_report
 from load.plan import AS_SAMPLED, Plan
 from load.prepare import Prepared, prepare
 from load.recording import Recording, write_rows
@@ -83,17 +83,17 @@ class Worker:
         environment.events.quitting.add_listener(self.stop)
 
     def _start(self, msg: Any, **_: Any) -> None:
-        said = msg.data
+        order = msg.data
         start_s = time.perf_counter() + WORKERS_AHEAD_S
         try:
-            caller = caller_of(self.environment, said["host"])
-            prepared = prepare(Plan(**said["plan"]), self.library, caller, probe=False)
+            caller = caller_of(self.environment, order["host"])
+            prepared = prepare(Plan(**order["plan"]), self.library, caller, probe=False)
         except TritonkitError as error:
             self.runner.send_message(FINISHED, Recording(problems=(f"a worker: {error.message}",)).to_json())
             return
         self.session = Session(
-            prepared, self.environment.events, index=said["index"], count=said["count"], start_s=start_s,
-            keep_rows=said["keep_rows"],
+            prepared, self.environment.events, index=order["index"], count=order["count"], start_s=start_s,
+            keep_rows=order["keep_rows"],
         )  # fmt: skip
         self.environment.session = self.session
         gevent.spawn(self._run, self.session)
@@ -212,12 +212,12 @@ class Conductor:
         logger.error("%s", error)
         self.environment.process_exit_code = error.exit_code
         if self.options.result:
-            said = {"error": error.message, "fix": error.fix, "exit_code": error.exit_code}
-            Path(self.options.result).write_text(json.dumps(said), encoding="utf-8")
+            failure = {"error": error.message, "fix": error.fix, "exit_code": error.exit_code}
+            Path(self.options.result).write_text(json.dumps(failure), encoding="utf-8")
         gevent.spawn(self._end_once_begun)
 
     def _end_once_begun(self) -> None:
-        """A runner that is still starting would not let itself be stopped."""
+        """End the test once the runner has started: before, it cannot be stopped."""
         end_s = time.monotonic() + BEGINS_S
         while self.environment.runner.state != STATE_RUNNING and time.monotonic() < end_s:
             gevent.sleep(0.05)
@@ -246,11 +246,11 @@ class Conductor:
         self.waiting, self.processes = set(names), len(names)
         for index, name in enumerate(names):
             share = range(index, plan.users, len(names))
-            said = {
+            order = {
                 "plan": asdict(plan) | {"users": max(len(share), 1)}, "index": index, "count": len(names),
                 "host": self.environment.host, "keep_rows": bool(self.options.record),
             }  # fmt: skip
-            runner.send_message(START, said, client_id=name)
+            runner.send_message(START, order, client_id=name)
         gevent.spawn(self._look_after, names)
         gevent.spawn_later(WORKERS_AHEAD_S + plan.warm_up_s, self._begin_watch)
 
@@ -292,29 +292,29 @@ class Conductor:
             self.waiting.discard(msg.node_id)
 
     def _complete(self, server: Mapping[str, ServerSide]) -> None:
-        """All is there: make the result, show it, keep it, and end the test."""
+        """Make the result of the complete recording, show it, keep it, and end the test."""
         assert self.prepared is not None
         self.session = None
-        found = summary.result(self.recording, self._context(self.prepared, server))
+        result = summary.result(self.recording, self._context(self.prepared, server))
         self.prepared.caller.close()
-        print("\n".join(printed.lines(found)), flush=True)
-        self.environment.process_exit_code = slo.exit_code(found)
+        print("\n".join(text_report.lines(result)), flush=True)
+        self.environment.process_exit_code = slo.exit_code(result)
         try:
-            self._keep(found)
+            self._keep(result)
         except TritonkitError as error:
             logger.error("%s", error)
             self.environment.process_exit_code = error.exit_code
         self.over.set()
         gevent.spawn(self._end)
 
-    def _keep(self, found: Result) -> None:
+    def _keep(self, result: Result) -> None:
         if self.options.record:
             write_rows(Path(self.options.record), self.recording.rows)
         if self.options.result:
-            atomic.write(Path(self.options.result), (json.dumps(found.to_json(), indent=2) + "\n").encode())
+            atomic.write(Path(self.options.result), (json.dumps(result.to_json(), indent=2) + "\n").encode())
 
     def _context(self, prepared: Prepared, server: Mapping[str, ServerSide]) -> summary.Context:
-        given = slo.parse(self.options.slo)
+        override = slo.parse(self.options.slo)
         host = self.environment.host
         return summary.Context(
             plan=prepared.plan,
@@ -323,7 +323,7 @@ class Conductor:
             processes=self.processes,
             weights=prepared.weights,
             slos={
-                name: given or self.library.recipes[payloads.split_version(name)[0]].slo for name in prepared.weights
+                name: override or self.library.recipes[payloads.split_version(name)[0]].slo for name in prepared.weights
             },
             environment=environments.machine() | environments.triton(host, tuple(prepared.weights)),
             command=" ".join(["locust", *sys.argv[1:]]),
@@ -344,7 +344,7 @@ def choose_class(environment: Environment) -> None:
     """Where no user class was named, leave the first that speaks the host's protocol.
 
     Raises:
-        InputError: There is none, or several were named.
+        InputError: No class speaks it, or several were named.
     """
     named = environment.parsed_options.user_classes
     scheme = (environment.host or "").partition("://")[0]
@@ -357,7 +357,7 @@ def choose_class(environment: Environment) -> None:
 
 
 def begin(environment: Environment, **_: Any) -> None:
-    """Locust is set up: read the recipes, and be what this process is to be."""
+    """Locust is set up: read the recipes, and make this process a worker or the conductor."""
     try:
         library = payloads.Library([Path(path) for path in environment.parsed_options.recipe])
         choose_class(environment)

@@ -98,7 +98,7 @@ def _instances(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _grpc_config(client: Any, model: str) -> Mapping[str, Any]:
-    """Empty for a server that is no Triton: the configuration is an extension of Triton's."""
+    """A model's configuration; empty for other servers, as it is an extension of Triton's."""
     try:
         message = client.get_model_config(model, client_timeout=TIMEOUT_S).config
     except InferenceServerException:
@@ -121,7 +121,7 @@ def _get(url: str) -> dict[str, Any]:
 
 
 def _onnxruntime() -> str:
-    """Of this process; the server has its own."""
+    """The version of onnxruntime in this process; the server has its own."""
     for name in RUNTIMES:
         try:
             return metadata.version(name)

@@ -22,8 +22,8 @@ from load.plan import Plan
 from load.recording import Recording, merged, write_rows
 from load.result import Result, ServerSide
 from load.slo import Slo
-from tritonkit import recipe
 from tritonkit.errors import CheckFailed, InputError, MissingError, TritonkitError
+from tritonkit.recipe import load as load_recipe
 
 __all__ = ["Generator", "Plan"]
 
@@ -58,14 +58,14 @@ class Generator:
         metrics_url: str | None = None,
     ) -> None:
         self.host = host
-        self._slos = {one.name: one.slo for one in map(recipe.load, recipes)}
+        self._slos = {recipe.name: recipe.slo for recipe in map(load_recipe, recipes)}
         orders = {
             "host": host, "user": user, "recipes": [str(path) for path in recipes], "metrics_url": metrics_url,
             "count": processes,
         }  # fmt: skip
-        self._said: queue.Queue[tuple[_Child, str | None]] = queue.Queue()
+        self._lines: queue.Queue[tuple[_Child, str | None]] = queue.Queue()
         self._children = [
-            _Child(orders | {"index": index}, pinned, self._said)
+            _Child(orders | {"index": index}, pinned, self._lines)
             for index, pinned in enumerate(_cores(core, processes))
         ]
         self._environment: dict[str, str] = {}
@@ -129,7 +129,7 @@ class Generator:
             slos=dict.fromkeys(ready["weights"], slo) if slo else self._slos,
             environment=self._environment,
             alone_ms=ready["alone_ms"],
-            server={name: ServerSide.from_json(said) for name, said in answers[0]["server"].items()},
+            server={name: ServerSide.from_json(side) for name, side in answers[0]["server"].items()},
         )
         return summary.result(recording, context)
 
@@ -140,11 +140,11 @@ class Generator:
 
     def _answers(self, children: Sequence[_Child], timeout_s: float) -> list[dict[str, Any]]:
         """One answer of each; the death of any ends them all, as the load is then not what was asked for."""
-        found: dict[_Child, dict[str, Any]] = {}
+        answers: dict[_Child, dict[str, Any]] = {}
         end_s = time.monotonic() + timeout_s
-        while len(found) < len(children):
+        while len(answers) < len(children):
             try:
-                child, line = self._said.get(timeout=max(end_s - time.monotonic(), 0))
+                child, line = self._lines.get(timeout=max(end_s - time.monotonic(), 0))
             except queue.Empty:
                 self.close()
                 raise CheckFailed(
@@ -154,12 +154,12 @@ class Generator:
                 error = child.died()
                 self.close()
                 raise error
-            found[child] = json.loads(line)
-        for said in found.values():
-            if "error" in said:
-                kind: type[TritonkitError] = _ERRORS.get(said["exit_code"], CheckFailed)
-                raise kind(said["error"], said["fix"])
-        return [found[child] for child in children]
+            answers[child] = json.loads(line)
+        for answer in answers.values():
+            if "error" in answer:
+                kind: type[TritonkitError] = _ERRORS.get(answer["exit_code"], CheckFailed)
+                raise kind(answer["error"], answer["fix"])
+        return [answers[child] for child in children]
 
 
 def _cores(first: int | None, count: int) -> list[int | None]:
@@ -175,10 +175,10 @@ def _cores(first: int | None, count: int) -> list[int | None]:
 class _Child:
     """One process, and its pipes."""
 
-    def __init__(self, orders: dict[str, Any], core: int | None, said: queue.Queue[tuple[_Child, str | None]]) -> None:
+    def __init__(self, orders: dict[str, Any], core: int | None, lines: queue.Queue[tuple[_Child, str | None]]) -> None:
         self._orders = orders
         self._core = core
-        self._said = said
+        self._lines = lines
         self._process: subprocess.Popen[str] | None = None
         self._errors: IO[bytes] | None = None
 
@@ -233,8 +233,8 @@ class _Child:
     def _read(self, pipe: IO[str]) -> None:
         with contextlib.suppress(ValueError):  # closed
             for line in pipe:
-                self._said.put((self, line))
-        self._said.put((self, None))
+                self._lines.put((self, line))
+        self._lines.put((self, None))
 
     def died(self) -> CheckFailed:
         status = self._running().wait(5)

@@ -34,7 +34,7 @@ def command(
     Raises:
         InputError: As `run_time`.
     """
-    said = {
+    options = {
         "--host": host, "--run-time": run_time(plan), "--warm-up": f"{plan.warm_up_s:g}",
         "--arrivals": plan.arrivals or "",
         "--users": "" if plan.open else str(plan.users), "--spawn-rate": "" if plan.open else str(plan.spawn_rate),
@@ -43,9 +43,9 @@ def command(
         "--batch-sizes": plan.batch_sizes, "--lengths": plan.lengths, "--slo": slo, "--metrics-url": metrics_url,
         "--record": str(record or ""),
     }  # fmt: skip
-    flags = [word for name, value in said.items() if value for word in (name, value)]
-    named = [word for path in recipes for word in ("--recipe", str(path))]
-    return ["-f", str(LOCUSTFILE), *named, "--headless", *flags, *(_meeting() if processes > 1 else ()), user]
+    flags = [word for name, value in options.items() if value for word in (name, value)]
+    recipe_flags = [word for path in recipes for word in ("--recipe", str(path))]
+    return ["-f", str(LOCUSTFILE), *recipe_flags, "--headless", *flags, *(_meeting() if processes > 1 else ()), user]
 
 
 def _mix(plan: Plan) -> str:
@@ -78,7 +78,7 @@ def run(arguments: Sequence[str]) -> Result:
 
     Raises:
         InputError: Locust, or our part of it, could not use what it was given; nobody answered at the host.
-        CheckFailed: It ended without a result.
+        CheckFailed: Locust ended without a result.
     """
     with tempfile.TemporaryDirectory(prefix="tritonkit-load-") as directory:
         path, log = Path(directory, "result.json"), Path(directory, "locust.log")
@@ -90,12 +90,12 @@ def run(arguments: Sequence[str]) -> Result:
                 env=os.environ | {"PYTHONWARNINGS": "ignore"},
             )  # fmt: skip
             interrupted = _wait(process)
-        said = log.read_text(encoding="utf-8", errors="replace")
+        log_text = log.read_text(encoding="utf-8", errors="replace")
         if interrupted and not path.exists():
             raise CheckFailed("the test was interrupted before it began", "let it run")
         if not path.exists():
             raise CheckFailed(
-                f"Locust ended without a result (status {process.returncode}):\n{said[-2000:]}", shlex.join(words)
+                f"Locust ended without a result (status {process.returncode}):\n{log_text[-2000:]}", shlex.join(words)
             )
         data = json.loads(path.read_text(encoding="utf-8"))
     if "error" in data:
@@ -104,7 +104,7 @@ def run(arguments: Sequence[str]) -> Result:
 
 
 def _wait(process: subprocess.Popen[bytes]) -> bool:
-    """Until it has ended; a first Ctrl-C asks it to, a second one does not ask. Whether there was one."""
+    """Wait for its end; a first Ctrl-C asks it to end, a second one kills it. Returns whether there was one."""
     try:
         process.wait()
     except KeyboardInterrupt:

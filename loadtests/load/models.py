@@ -27,19 +27,19 @@ def recipe_path(model: str) -> Path:
     """The file of a recipe that is named by it, or by its name in ``build/recipes``.
 
     Raises:
-        InputError: There is no such file.
+        InputError: The file does not exist.
     """
     by_file = model.endswith((".yaml", ".yml")) or os.sep in model
     path = Path(model) if by_file else RECIPES / f"{model}.yaml"
     if not path.is_file():
         names = [path.stem for path in shipped()]
-        beside = (
+        candidates = (
             {str(other) for suffix in ("*.yaml", "*.yml") for other in path.parent.glob(suffix)} if by_file else names
         )
-        meant = closest(model, beside)
+        suggestion = closest(model, candidates)
         known = ", ".join(names) or "none here"
         raise InputError(
-            f"there is no recipe {path}{did_you_mean([meant] if meant else [])}",
+            f"there is no recipe {path}{did_you_mean([suggestion] if suggestion else [])}",
             f"name a recipe's file (MODEL=path/to.yaml), or a recipe in {RECIPES}: {known}",
         )
     return path
@@ -78,7 +78,7 @@ def repository_of(recipes: Sequence[Recipe], repository: Path | None, target: Ta
     Raises:
         InputError: A model is not in the repository, or that is no directory.
         TritonkitError: A recipe cannot be built, or a package cannot be had.
-        MissingError: There is no server to serve it, which is said before anything is built.
+        MissingError: The server is not installed; this is checked before anything is built.
     """
     installed = runtime.find()
     with tempfile.TemporaryDirectory(prefix="tritonkit-models-") as directory:

@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from load.plan import AS_SAMPLED, Plan
-from tritonkit import recipe, samples
+from tritonkit import samples
 from tritonkit.errors import InputError
 from tritonkit.recipe import Recipe
+from tritonkit.recipe import load as load_recipe
 from tritonkit.samples import Sample
 
 SAMPLES = 128  # of each recipe; photographs take time to decode
@@ -51,7 +52,7 @@ class Distribution:
     weights: tuple[float, ...]
 
     def draw(self, random: np.random.Generator) -> int:
-        """One of them."""
+        """One of the values, by its weight."""
         return self.values[0] if len(self.values) == 1 else int(random.choice(self.values, p=self.weights))
 
 
@@ -59,11 +60,11 @@ def distribution(text: str, what: str) -> Distribution:
     """Read a distribution of whole numbers from 1.
 
     Raises:
-        InputError: It is none; ``what`` says of what.
+        InputError: The text is no distribution; the message begins with ``what``.
     """
     text = text.strip()
-    if (found := re.fullmatch(r"(\d+)-(\d+)", text)) and int(found[2]) - int(found[1]) < MOST_VALUES:
-        values = list(range(int(found[1]), int(found[2]) + 1))
+    if (match := re.fullmatch(r"(\d+)-(\d+)", text)) and int(match[2]) - int(match[1]) < MOST_VALUES:
+        values = list(range(int(match[1]), int(match[2]) + 1))
         weights = [1.0] * len(values)
     elif re.fullmatch(r"\d+(:\d*\.?\d+)?(,\d+(:\d*\.?\d+)?)*", text):
         pairs = [part.partition(":") for part in text.split(",")]
@@ -85,11 +86,11 @@ class Library:
         Raises:
             TritonkitError: A recipe or its samples cannot be used.
         """
-        found = [recipe.load(path) for path in paths]
-        self.recipes = {one.name: one for one in found}
-        if len(self.recipes) < len(found):
+        recipes = [load_recipe(path) for path in paths]
+        self.recipes = {recipe.name: recipe for recipe in recipes}
+        if len(self.recipes) < len(recipes):
             raise InputError("two recipes have the same name", "give each recipe once")
-        self.samples = {one.name: samples.load(one, SAMPLES) for one in found}
+        self.samples = {recipe.name: samples.load(recipe, SAMPLES) for recipe in recipes}
 
     def weights(self, plan: Plan) -> dict[str, float]:
         """Each model's share as the plan has it; all alike where it says nothing.
@@ -120,32 +121,32 @@ class Library:
         makers = {name: _Maker(self.recipes[of], self.samples[of], batches, lengths) for name, of in bases.items()}
         random = np.random.default_rng(plan.seed)
         share = np.array(list(weights.values())) / sum(weights.values())
-        found: list[Request] = []
+        requests: list[Request] = []
         size = 0
         for name in random.choice(list(weights), size=DRAWN, p=share):
             inputs, new = makers[name].make(random)
-            found.append(Request(str(name), inputs))
+            requests.append(Request(str(name), inputs))
             size += new
             if size > MOST_BYTES:
                 break
-        return tuple(found)
+        return tuple(requests)
 
 
 class _Maker:
     """Makes requests of one model."""
 
     def __init__(
-        self, wanted: Recipe, found: Sequence[Sample], batches: Distribution, lengths: Distribution | None
+        self, recipe: Recipe, originals: Sequence[Sample], batches: Distribution, lengths: Distribution | None
     ) -> None:
-        self.recipe = wanted
-        self.samples = found
+        self.recipe = recipe
+        self.samples = originals
         self.batches = batches
         self.lengths = lengths
         # Samples of one shape lie in one array, twice over as far as a batch may reach: a request is then a view of it.
         self.pool = (
             None
-            if wanted.shapes
-            else samples.as_requested(wanted, samples.batch(found, len(found) + max(batches.values)))
+            if recipe.shapes
+            else samples.as_requested(recipe, samples.batch(originals, len(originals) + max(batches.values)))
         )
 
     def make(self, random: np.random.Generator) -> tuple[Sample, int]:
@@ -177,31 +178,31 @@ class _Maker:
         }
 
 
-def check(wanted: Recipe, plan: Plan) -> None:
+def check(recipe: Recipe, plan: Plan) -> None:
     """Refuse batches or lengths that a model does not take, before anything is built for them.
 
     Raises:
-        InputError: With what it takes.
+        InputError: The model does not take them; the message says what it takes.
     """
     batches = distribution(plan.batch_sizes, "batch sizes")
-    most = max(wanted.largest_batch, 1)
+    most = max(recipe.largest_batch, 1)
     if max(batches.values) > most:
         raise InputError(
-            f"batch sizes {batches.text!r} are too large for {wanted.name}",
-            f"its max_batch_size is {wanted.largest_batch}; at most {most} samples a request",
+            f"batch sizes {batches.text!r} are too large for {recipe.name}",
+            f"its max_batch_size is {recipe.largest_batch}; at most {most} samples a request",
         )
     if plan.lengths == AS_SAMPLED:
         return
     lengths = distribution(plan.lengths, "lengths")
-    if len(wanted.shapes) != 1:
+    if len(recipe.shapes) != 1:
         raise InputError(
-            f"lengths {lengths.text!r} are given, and {wanted.name} has {len(wanted.shapes)} dynamic dimensions",
+            f"lengths {lengths.text!r} are given, and {recipe.name} has {len(recipe.shapes)} dynamic dimensions",
             f"leave lengths {AS_SAMPLED}",
         )
-    ((dim, bounds),) = wanted.shapes.items()
+    ((dim, bounds),) = recipe.shapes.items()
     if min(lengths.values) < bounds.min or max(lengths.values) > bounds.max:
         raise InputError(
-            f"lengths {lengths.text!r} are outside of {wanted.name}'s range of {dim!r}",
+            f"lengths {lengths.text!r} are outside of {recipe.name}'s range of {dim!r}",
             f"between {bounds.min} and {bounds.max}",
         )
 
@@ -216,15 +217,15 @@ def mix(text: str) -> dict[str, float]:
     """Weights of models, or of versions of one, written ``a:3,b:1`` and ``a/1:9,a/2:1``; empty for empty.
 
     Raises:
-        InputError: It is no such list.
+        InputError: The text is not a list of names with weights.
     """
-    found: dict[str, float] = {}
+    weights: dict[str, float] = {}
     for part in filter(None, text.split(",")):
         name, _, weight = part.strip().partition(":")
         try:
-            found[name] = float(weight or 1)
+            weights[name] = float(weight or 1)
         except ValueError:
-            found[name] = math.nan
-        if not math.isfinite(found[name]):
+            weights[name] = math.nan
+        if not math.isfinite(weights[name]):
             raise InputError(f"the mix {text!r} is no list of models and weights", "model_a:3,model_b:1")
-    return found
+    return weights

@@ -64,7 +64,7 @@ class Plan:
         return self.duration_s < math.inf
 
     def lasting(self, total_s: float | None) -> Plan:
-        """The same for so many seconds altogether, warm-up included.
+        """The same plan for this many seconds altogether, warm-up included.
 
         Without a number, a replay takes its own time, and a closed loop goes on until it is stopped.
 

@@ -21,12 +21,12 @@ class RawGrpcUser(ModelUser):
 
     def call(self, request: Request) -> Answer:
         """One inference."""
-        given = []
+        tensors = []
         for name, array in request.inputs.items():
             tensor = tritonclient.grpc.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
             tensor.set_data_from_numpy(array)
-            given.append(tensor)
-        answer = self.client.infer(request.model, given)
+            tensors.append(tensor)
+        answer = self.client.infer(request.model, tensors)
         return Answer(sum(answer.as_numpy(output.name).nbytes for output in answer.get_response().outputs))
 
     def close(self) -> None:

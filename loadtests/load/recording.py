@@ -30,18 +30,18 @@ Row = tuple[float, float, float, str, str]
 
 
 def histogram(digits: int = DIGITS) -> HdrHistogram:
-    """An empty one, for microseconds."""
+    """An empty histogram of microseconds."""
     return HdrHistogram(1, HIGHEST_US, digits)
 
 
 def note(into: HdrHistogram, seconds: float) -> None:
-    """Count one duration; what is shorter than a microsecond or longer than an hour counts as that."""
+    """Count one duration, clipped to between a microsecond and an hour."""
     into.record_value(min(max(int(seconds * 1e6), 1), HIGHEST_US))
 
 
-def encoded(found: HdrHistogram) -> str:
-    """As base64 text; `decoded` reads it."""
-    text: str = found.encode().decode()
+def encoded(hdr: HdrHistogram) -> str:
+    """A histogram as base64 text; `decoded` reads it."""
+    text: str = hdr.encode().decode()
     return text
 
 
@@ -70,7 +70,7 @@ class Counts:
 
     @property
     def succeeded(self) -> int:
-        """How many."""
+        """How many requests succeeded."""
         return int(self.latency.get_total_count())
 
     def add(self, other: Counts) -> None:
@@ -115,7 +115,7 @@ class Cpu:
 
 @dataclass
 class Recording:
-    """All of it.
+    """Everything that is noted of one load test.
 
     Attributes:
         window_s: How many seconds are measured.
@@ -235,10 +235,11 @@ class Recording:
             window_s=data["window_s"],
             models={
                 name: Counts(
-                    said["completed"], decoded(said["latency"]), decoded(said["service"]),
-                    decoded(said["first"]) if said["first"] else None, Counter(said["errors"]), said["messages"],
+                    counts["completed"], decoded(counts["latency"]), decoded(counts["service"]),
+                    decoded(counts["first"]) if counts["first"] else None,
+                    Counter(counts["errors"]), counts["messages"],
                 )
-                for name, said in data["models"].items()
+                for name, counts in data["models"].items()
             },
             seconds={
                 number: SecondCounts(offered, completed, failed, decoded(latency) if latency else None)
@@ -252,7 +253,7 @@ class Recording:
 
 
 def merged(recordings: Iterable[Recording]) -> Recording:
-    """The sum of some."""
+    """The sum of some recordings."""
     total = Recording()
     for recording in recordings:
         total.add(recording)

@@ -297,14 +297,14 @@ class Result:
     @property
     def slo(self) -> Slo | None:
         """The SLO that all models were held against; None where they differ or there is none."""
-        found = [model.slo for model in self.models.values()]
-        return found[0] if found and all(slo == found[0] for slo in found) else None
+        slos = [model.slo for model in self.models.values()]
+        return slos[0] if slos and all(slo == slos[0] for slo in slos) else None
 
     @property
     def model(self) -> ModelResult:
         """The only model of a run with one."""
-        (found,) = self.models.values()
-        return found
+        (model,) = self.models.values()
+        return model
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; :meth:`from_json` reads it."""
@@ -316,7 +316,7 @@ class Result:
         """The inverse of :meth:`to_json`.
 
         Raises:
-            InputError: It is no such data.
+            InputError: The data is not a load test's result.
         """
         try:
             return _ADAPTER.validate_python(data, strict=False)

@@ -61,7 +61,7 @@ class Watch:
         }
 
     def _counted(self) -> dict[str, ModelStatistics]:
-        found = {}
+        statistics = {}
         for model in self._models:
             try:
                 name, version = split_version(model)
@@ -69,26 +69,26 @@ class Watch:
             except TritonkitClientError:
                 continue  # another server than Triton, or one that has just died: there is nothing to tell of it
             if versions:
-                found[model] = summed(versions)
-        return found
+                statistics[model] = summed(versions)
+        return statistics
 
     def _poll(self, url: str) -> None:
         while True:
             try:
                 with urllib.request.urlopen(url, timeout=2) as answer:
-                    seen = gpus(answer.read().decode())
+                    usage = gpus(answer.read().decode())
             except (OSError, UnicodeDecodeError):
-                seen = None
-            if seen is not None:
-                self._gpu.append(seen)
+                usage = None
+            if usage is not None:
+                self._gpu.append(usage)
             gevent.sleep(_EVERY_S)
 
 
 def gpus(metrics: str) -> tuple[float, int] | None:
     """Mean utilization (0 to 1) and used bytes of all GPUs in Triton's metrics; None where it sees none."""
-    said = _GPU.findall(metrics)
-    busy = [float(value) for name, value in said if name == "nv_gpu_utilization"]
-    used = [float(value) for name, value in said if name == "nv_gpu_memory_used_bytes"]
+    readings = _GPU.findall(metrics)
+    busy = [float(value) for name, value in readings if name == "nv_gpu_utilization"]
+    used = [float(value) for name, value in readings if name == "nv_gpu_memory_used_bytes"]
     return (sum(busy) / len(busy), int(sum(used))) if busy else None
 
 
@@ -96,15 +96,15 @@ def summed(versions: Sequence[ModelStatistics]) -> ModelStatistics:
     """All versions of a model as one."""
 
     def duration(of: str) -> Duration:
-        found = [getattr(one, of) for one in versions]
-        return Duration(sum(one.count for one in found), sum(one.total_ns for one in found))
+        durations = [getattr(version, of) for version in versions]
+        return Duration(sum(part.count for part in durations), sum(part.total_ns for part in durations))
 
     sizes: Counter[int] = Counter()
-    for one in versions:
-        sizes.update(one.executions_by_batch_size)
+    for version in versions:
+        sizes.update(version.executions_by_batch_size)
     return ModelStatistics(
-        versions[0].name, "", sum(one.inference_count for one in versions),
-        sum(one.execution_count for one in versions), duration("success"), duration("fail"), duration("queue"),
+        versions[0].name, "", sum(version.inference_count for version in versions),
+        sum(version.execution_count for version in versions), duration("success"), duration("fail"), duration("queue"),
         duration("compute_input"), duration("compute_infer"), duration("compute_output"), sizes,
     )  # fmt: skip
 

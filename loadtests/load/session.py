@@ -111,8 +111,8 @@ class Session:
 
     def drain(self) -> Recording:
         """What was noted since the last time."""
-        noted, self._recording = self._recording, Recording(self._plan.duration_s)
-        return noted
+        recording, self._recording = self._recording, Recording(self._plan.duration_s)
+        return recording
 
     def take_part(self, user: ModelUser) -> None:
         """One request of a closed loop; in an open loop, and when the test is over, a little rest."""

@@ -1,4 +1,4 @@
-"""Judges a result against its SLO, and says which exit code that is.
+"""Judges a result against its SLO, and turns the verdict into an exit code.
 
 The words and bounds of an SLO are the recipe's (:class:`tritonkit.recipe.Slo`): p50_ms, p95_ms, p99_ms, error_rate,
 goodput.
@@ -17,7 +17,9 @@ from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import Slo
 from tritonkit.recipe.problems import in_words
 
-__all__ = ["MET", "NOT_MET", "Slo", "checks", "exit_code", "few", "judge", "least_requests", "parse", "said", "too_few"]
+__all__ = [
+    "MET", "NOT_MET", "Slo", "checks", "exit_code", "few", "format_slo", "judge", "least_requests", "parse", "too_few",
+]  # fmt: skip
 
 MET, NOT_MET = 0, CheckFailed.exit_code
 CONFIDENCE = 0.95
@@ -28,7 +30,7 @@ def parse(text: str) -> Slo | None:
     """Read an SLO written ``p99_ms=50,error_rate=0.001``; None for empty.
 
     Raises:
-        InputError: It is none.
+        InputError: The text is no SLO.
     """
     if not text.strip():
         return None
@@ -39,8 +41,8 @@ def parse(text: str) -> Slo | None:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            meant = closest(where, Slo.model_fields)
-            message = "unknown" + did_you_mean([meant] if meant else [])
+            suggestion = closest(where, Slo.model_fields)
+            message = "unknown" + did_you_mean([suggestion] if suggestion else [])
         elif first["type"] == "value_error":
             message = first["msg"].removeprefix("Value error, ")
         else:
@@ -51,7 +53,7 @@ def parse(text: str) -> Slo | None:
         ) from error
 
 
-def said(slo: Slo) -> str:
+def format_slo(slo: Slo) -> str:
     """An SLO as `parse` reads it."""
     return ",".join(f"{name}={value:g}" for name, value in slo.model_dump(exclude_none=True).items())
 
@@ -63,11 +65,14 @@ def judge(models: Mapping[str, ModelResult], *, valid: bool) -> Verdict:
         models: Each with its own ``slo``.
         valid: Whether the run is whole and the generator kept up; otherwise the verdict may not be used.
     """
-    found = tuple(check for name, model in models.items() if model.slo for check in _of_model(name, model, model.slo))
+    all_checks = tuple(
+        check for name, model in models.items() if model.slo for check in _of_model(name, model, model.slo)
+    )
     notes = [_hopeless(name, model) for name, model in models.items()]
     if valid:
         notes += [too_few(name, model.slo, model.requests - model.failed) for name, model in models.items()]
-    return Verdict(all(check.met for check in found) if found else None, valid, found, " ".join(filter(None, notes)))
+    met = all(check.met for check in all_checks) if all_checks else None
+    return Verdict(met, valid, all_checks, " ".join(filter(None, notes)))
 
 
 def least_requests(slo: Slo | None) -> int:
@@ -116,15 +121,15 @@ def checks(
         "error_rate": error_rate,
     }
     bounds = {name: getattr(slo, name) for name in most}
-    found = [
+    slo_checks = [
         Check(model, name, bound, value, value is not None and value <= bound)
         for (name, bound), value in zip(bounds.items(), most.values(), strict=True)
         if bound is not None
     ]
     if slo.goodput is not None:
         kept = good_share is not None and good_share >= slo.goodput
-        found.append(Check(model, "goodput", slo.goodput, good_share, kept))
-    return tuple(found)
+        slo_checks.append(Check(model, "goodput", slo.goodput, good_share, kept))
+    return tuple(slo_checks)
 
 
 def exit_code(result: Result) -> int:

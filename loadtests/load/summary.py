@@ -58,7 +58,7 @@ def result(recording: Recording, context: Context) -> Result:
     models = {name: _model(name, recording.models.get(name, Counts()), seconds, context) for name in context.weights}
     health = _health(recording, plan, sum(model.requests for model in models.values()))
     partial = recording.stopped
-    found = Result(
+    load_test = Result(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=context.command,
         partial=partial,
@@ -73,14 +73,14 @@ def result(recording: Recording, context: Context) -> Result:
         generator=health,
         verdict=slo.judge(models, valid=health.valid and not partial),
     )  # fmt: skip
-    return replace(found, curve=_curve(recording, plan, found))
+    return replace(load_test, curve=_curve(recording, plan, load_test))
 
 
 def _model(name: str, counts: Counts, seconds: float, context: Context) -> ModelResult:
-    wanted = context.slos.get(name)
+    model_slo = context.slos.get(name)
     failed = sum(counts.errors.values())
     requests = counts.succeeded + failed
-    good = None if wanted is None or wanted.latency_ms is None else within(counts.latency, wanted.latency_ms)
+    good = None if model_slo is None or model_slo.latency_ms is None else within(counts.latency, model_slo.latency_ms)
     latency, service = percentiles(counts.latency), percentiles(counts.service)
     server = context.server.get(name)
     network_ms = service.mean - server.request_ms if service and server and server.requests else None
@@ -104,27 +104,27 @@ def _model(name: str, counts: Counts, seconds: float, context: Context) -> Model
         errors=dict(counts.errors.most_common()),
         messages=dict(counts.messages),
         alone_ms=context.alone_ms.get(name),
-        slo=wanted,
+        slo=model_slo,
         server=server,
         network_ms=network_ms,
         explained=_explained(latency, service, server, network_ms),
     )
 
 
-def percentiles(found: HdrHistogram) -> Percentiles | None:
-    """Of a histogram in microseconds; None where it is empty."""
-    if not found.get_total_count():
+def percentiles(hdr: HdrHistogram) -> Percentiles | None:
+    """The percentiles in milliseconds of a histogram of microseconds; None where it is empty."""
+    if not hdr.get_total_count():
         return None
-    values = found.get_percentile_to_value_dict([50.0, 90.0, 95.0, 99.0, 99.9, 100.0])
-    lowest, highest = _bounds(found.significant_figures)
-    mean_us = np.dot(found.counts, (lowest + highest) / 2) / found.get_total_count()
+    values = hdr.get_percentile_to_value_dict([50.0, 90.0, 95.0, 99.0, 99.9, 100.0])
+    lowest, highest = _bounds(hdr.significant_figures)
+    mean_us = np.dot(hdr.counts, (lowest + highest) / 2) / hdr.get_total_count()
     return Percentiles(float(mean_us) / 1000, *(value / 1000 for value in values.values()))
 
 
-def within(found: HdrHistogram, latency_ms: float) -> int:
+def within(hdr: HdrHistogram, latency_ms: float) -> int:
     """How many of a histogram's values are no larger, to its resolution."""
-    _, highest = _bounds(found.significant_figures)
-    return int(np.array(found.counts)[highest <= latency_ms * 1000].sum())
+    _, highest = _bounds(hdr.significant_figures)
+    return int(np.array(hdr.counts)[highest <= latency_ms * 1000].sum())
 
 
 @functools.cache
@@ -133,15 +133,15 @@ def _bounds(digits: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
     The library would go through the counters one by one in Python, for every mean.
     """
-    found = histogram(digits)
-    lowest = [found.get_value_from_index(index) for index in range(found.counts_len)]
-    return np.array(lowest), np.array([found.get_highest_equivalent_value(value) for value in lowest])
+    empty = histogram(digits)
+    lowest = [empty.get_value_from_index(index) for index in range(empty.counts_len)]
+    return np.array(lowest), np.array([empty.get_highest_equivalent_value(value) for value in lowest])
 
 
 def _health(recording: Recording, plan: Plan, requests: int) -> GeneratorHealth:
     late = percentiles(recording.lateness) if plan.open else None
-    cpu = max((one.cpu_s / one.wall_s for one in recording.cpu.values() if one.wall_s), default=0.0)
-    spent_ms = sum(one.cpu_s for one in recording.cpu.values()) * 1000
+    cpu = max((usage.cpu_s / usage.wall_s for usage in recording.cpu.values() if usage.wall_s), default=0.0)
+    spent_ms = sum(usage.cpu_s for usage in recording.cpu.values()) * 1000
     why = list(recording.problems)
     if late is not None and late.p99 > LATEST_MS:
         why.append(f"1 % of the requests left {late.p99:.1f} ms or more after their time; {LATEST_MS:g} ms are allowed")
@@ -162,9 +162,9 @@ def _health(recording: Recording, plan: Plan, requests: int) -> GeneratorHealth:
 def _crowded(recording: Recording) -> float:
     """The largest share of the cores of some processes that these used together: none may look busy by itself."""
     together: dict[tuple[str, tuple[int, ...]], float] = defaultdict(float)
-    for name, one in recording.cpu.items():
-        if one.cores and one.wall_s:
-            together[name.rpartition(":")[0], one.cores] += one.cpu_s / one.wall_s
+    for name, usage in recording.cpu.items():
+        if usage.cores and usage.wall_s:
+            together[name.rpartition(":")[0], usage.cores] += usage.cpu_s / usage.wall_s
     return max((used / len(cores) for (_, cores), used in together.items()), default=0.0)
 
 
@@ -195,42 +195,44 @@ def _explained(
 def _series(recording: Recording) -> tuple[Second, ...]:
     """Every second from the first to the last that anything happened in."""
     numbers = recording.seconds.keys()
-    found, in_flight = [], 0
+    seconds, in_flight = [], 0
     for number in range(min(numbers, default=0), max(numbers, default=-1) + 1):
         second = recording.seconds.get(number, SecondCounts())
         in_flight += second.offered - second.completed - second.failed
         p50_ms, p99_ms = (
             second.latency.get_value_at_percentile(share) / 1000 if second.latency else None for share in (50, 99)
         )
-        found.append(Second(float(number), second.offered, second.completed, second.failed, p50_ms, p99_ms, in_flight))
-    return tuple(found)
+        seconds.append(
+            Second(float(number), second.offered, second.completed, second.failed, p50_ms, p99_ms, in_flight)
+        )
+    return tuple(seconds)
 
 
-def _curve(recording: Recording, plan: Plan, found: Result) -> tuple[Point, ...]:
+def _curve(recording: Recording, plan: Plan, load_test: Result) -> tuple[Point, ...]:
     """A point for each step of a schedule that the test came to the end of; of whole seconds."""
     if plan.arrivals is None or not plan.arrivals.strip().startswith("steps:"):
         return ()  # a recording would be read again, and may be gone
     steps = arrivals.parse(plan.arrivals).steps(plan.duration_s)
-    return tuple(_point(recording, step, found) for step in steps if step.end_s <= recording.measured_s + 1e-6)
+    return tuple(_point(recording, step, load_test) for step in steps if step.end_s <= recording.measured_s + 1e-6)
 
 
-def _point(recording: Recording, step: arrivals.Step, found: Result) -> Point:
+def _point(recording: Recording, step: arrivals.Step, load_test: Result) -> Point:
     numbers = range(-int(-step.start_s // 1), int(step.end_s // 1))
     seconds = [recording.seconds.get(number, SecondCounts()) for number in numbers]
     latency = histogram(SECOND_DIGITS)
     for second in seconds:
         if second.latency is not None:
             latency.add(second.latency)
-    completed, failed = sum(one.completed for one in seconds), sum(one.failed for one in seconds)
-    said = percentiles(latency)
+    completed, failed = sum(counts.completed for counts in seconds), sum(counts.failed for counts in seconds)
+    quantiles = percentiles(latency)
     error_rate = failed / (completed + failed) if completed + failed else 0.0
     met = None
-    if found.slo is not None:
-        offered = sum(one.offered for one in seconds)
-        bound = found.slo.latency_ms
+    if load_test.slo is not None:
+        offered = sum(counts.offered for counts in seconds)
+        bound = load_test.slo.latency_ms
         share = within(latency, bound) / offered if bound is not None and offered else None
-        met = all(check.met for check in slo.checks("", found.slo, said, error_rate, share))
+        met = all(check.met for check in slo.checks("", load_test.slo, quantiles, error_rate, share))
     return Point(
-        step.rate, completed / len(numbers), said.p50 if said else None, said.p99 if said else None, error_rate,
-        found.generator.valid, met,
+        step.rate, completed / len(numbers), quantiles.p50 if quantiles else None,
+        quantiles.p99 if quantiles else None, error_rate, load_test.generator.valid, met,
     )  # fmt: skip

@@ -49,7 +49,7 @@ def supported(chosen: str | None) -> Target:
     """The target that was chosen, or that of this machine.
 
     Raises:
-        MissingError: It is ``cuda``, and no NVIDIA driver is loaded.
+        MissingError: The target is ``cuda``, and no NVIDIA driver is loaded.
     """
     target = cast(Target, chosen or runtime.detect_device())
     if target == "cuda" and runtime.detect_device() != "cuda":

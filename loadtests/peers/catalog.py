@@ -23,12 +23,12 @@ class Variant:
     """One way to configure a peer.
 
     Attributes:
-        said: In words, for the report.
+        settings: In words, for the report.
         files: What a team writes for it, in the peer's folder.
         environment: Variables that set it.
     """
 
-    said: str
+    settings: str
     files: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -72,7 +72,7 @@ class Peer:
         return HERE / self.place
 
     def variants_for(self, target: Target) -> tuple[Variant, ...]:
-        """Those that are tried on a target."""
+        """The variants that are tried on a target."""
         return self.gpu_variants if target == "cuda" else self.variants
 
     @property
@@ -88,7 +88,7 @@ class Peer:
 
     @property
     def version(self) -> str:
-        """Of the server."""
+        """The server's version."""
         return self.pins[self.package]
 
 
@@ -135,8 +135,8 @@ PEERS = (
     Peer(
         "litserve", "LitServe", "litserve", ("{bin}/python", "{file}"), "http",
         tuple(
-            Variant(f"fast queue, one worker, {said}", ("serve.py",), {"MAX_BATCH_SIZE": str(size)})
-            for said, size in ((ONE, 1), (f"{MANY} within 5 ms", BATCH))
+            Variant(f"fast queue, one worker, {settings}", ("serve.py",), {"MAX_BATCH_SIZE": str(size)})
+            for settings, size in ((ONE, 1), (f"{MANY} within 5 ms", BATCH))
         ),
         _on_gpu(("gpu/serve.py",), "fast queue, workers on the GPU: {}, 2 ms for a batch"),
         SERVE,
@@ -155,10 +155,10 @@ PEERS = (
         "mlserver", "MLServer", "mlserver", ("{bin}/mlserver", "start", "."), "bytes",
         tuple(
             Variant(
-                f"no parallel workers, {said}", ("model.py", "settings.json", "model-settings.json"),
+                f"no parallel workers, {settings}", ("model.py", "settings.json", "model-settings.json"),
                 {"MLSERVER_MODEL_MAX_BATCH_SIZE": str(size), "MLSERVER_MODEL_MAX_BATCH_TIME": str(seconds)},
             )
-            for said, size, seconds in ((ONE, 0, 0), (MANY, BATCH, 0.001))
+            for settings, size, seconds in ((ONE, 0, 0), (MANY, BATCH, 0.001))
         ),
         _on_gpu(
             ("gpu/model.py", "gpu/settings.json", "gpu/model-settings.json"), "parallel workers: {}",
@@ -172,7 +172,8 @@ PEERS = (
     Peer(
         "pytriton", "PyTriton", "nvidia-pytriton", ("{bin}/python", "{file}"), "grpc",
         tuple(
-            Variant(said, ("serve.py",), {"MAX_BATCH_SIZE": str(size)}) for said, size in ((ONE, 1), (MANY, BATCH))
+            Variant(settings, ("serve.py",), {"MAX_BATCH_SIZE": str(size)})
+            for settings, size in ((ONE, 1), (MANY, BATCH))
         ),
         _on_gpu(("gpu/serve.py",), "instances: {}"),
         {

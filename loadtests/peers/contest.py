@@ -17,9 +17,9 @@ from load.result import ModelResult
 from load.target import Target
 from reporting.comparison_result import Row, Trial
 from reporting.page import short
-from tuning.asking import Asker, at_least
 from tuning.cores import Cores
 from tuning.limit import Ask, Bracket, Probe, bracket, interval
+from tuning.probing import Asker, at_least
 
 from peers import harness, turns
 from peers.harness import USERS, Contender
@@ -57,7 +57,7 @@ class Effort:
 
     @property
     def plan(self) -> Plan:
-        """Of one run, without its rate."""
+        """The plan of one run, without its rate."""
         return Plan(duration_s=self.seconds, warm_up_s=self.warm_up_s)
 
 
@@ -88,13 +88,13 @@ class Candidate:
 
 @dataclass
 class Entry:
-    """One server in the contest: what it is, and what was found.
+    """One server in the contest, and its figures.
 
     Attributes:
         name, version, ours: As in the report.
         candidates: Of which the fastest is measured.
-        chosen: That one.
-        contender: It, running.
+        chosen: The candidate that is measured.
+        contender: The chosen one, running.
         asker: Runs a rate.
         guess: Where the next round begins.
         rates: The capacity that each round found.
@@ -149,7 +149,7 @@ class Entry:
         return "interrupted; no rate was looked for yet"
 
     def row(self) -> Row:
-        """For the report."""
+        """The row of the report."""
         low, high = interval(self.probes, sure=SURE) if self.rates else (None, None)
         chosen = self.chosen or self.candidates[0]
         return Row(
@@ -323,17 +323,17 @@ def _round(entries: Sequence[Entry], number: int, effort: Effort, say: Callable[
         entry.name: partial(bracket, start=entry.guess, stride=stride, resolution=effort.resolution)
         for entry in entries
     }
-    found = turns.take(searches, {entry.name: _patient(entry, number, effort, say) for entry in entries})
+    outcomes = turns.take(searches, {entry.name: _patient(entry, number, effort, say) for entry in entries})
     for entry in entries:
-        said = found[entry.name]
-        if isinstance(said, TritonkitError):
-            entry.problem, entry.fix = said.message, said.fix
-        elif said.low is None:
-            entry.problem = f"misses the SLO at {said.high.rate:g} request a second: {said.high.said}"
+        outcome = outcomes[entry.name]
+        if isinstance(outcome, TritonkitError):
+            entry.problem, entry.fix = outcome.message, outcome.fix
+        elif outcome.low is None:
+            entry.problem = f"misses the SLO at {outcome.high.rate:g} request a second: {outcome.high.why}"
             entry.fix = "it needs a looser SLO (SLO=p99_ms=…)"
         else:
-            entry.rates.append(said.low.rate)
-            entry.guess = said.low.rate
+            entry.rates.append(outcome.low.rate)
+            entry.guess = outcome.low.rate
 
 
 def _patient(entry: Entry, number: int, effort: Effort, say: Callable[[str], None]) -> Ask:
@@ -344,13 +344,13 @@ def _patient(entry: Entry, number: int, effort: Effort, say: Callable[[str], Non
         say(place)
         probe = _ask(entry, rate)
         entry.probes.append(probe)
-        say(f"{place} {'meets the SLO' if probe.met else probe.said}")
+        say(f"{place} {'meets the SLO' if probe.met else probe.why}")
         return probe
 
     def ask(rate: float) -> Probe:
         assert entry.asker is not None
-        found = run(rate)
-        return found if found.met or found.overloaded or rate in entry.asker.late_at else run(rate)
+        probe = run(rate)
+        return probe if probe.met or probe.overloaded or rate in entry.asker.late_at else run(rate)
 
     return ask
 

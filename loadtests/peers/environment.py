@@ -79,7 +79,7 @@ def link(source: Path, target: Path) -> None:
     """Put onnxruntime and the CUDA libraries of one environment into another.
 
     Raises:
-        MissingError: The first one has none.
+        MissingError: ``source`` lacks one of them.
     """
     for pattern in LINKED:
         places = sorted(source.glob(pattern))

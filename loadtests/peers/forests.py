@@ -30,7 +30,7 @@ def peers_of(recipe: Recipe, chosen: Sequence[Peer]) -> list[Peer]:
     """Those of some peers that serve a recipe's kind of model.
 
     Raises:
-        InputError: None of them does.
+        InputError: None of the chosen peers serves it.
     """
     if not isinstance(recipe, ForestRecipe):
         return list(chosen)
@@ -61,14 +61,14 @@ def subject(recipe: ForestRecipe, repository: Path, target: Target) -> Subject:
     path = forest.path_of(folder / str(recipe.number), settings.model_type)
     if settings.model_type not in {"xgboost_json", "xgboost_ubj"}:
         raise InputError(f"{recipe.path}: {path.name} is no file of XGBoost's", "compare a forest that XGBoost wrote")
-    loaded = forest_inference.Forest(path, settings)
-    if settings.is_classifier and (not settings.predict_proba or recipe.columns != loaded.num_class):
+    fil_forest = forest_inference.Forest(path, settings)
+    if settings.is_classifier and (not settings.predict_proba or recipe.columns != fil_forest.num_class):
         raise InputError(
-            f"{recipe.path}: XGBoost predicts probabilities, {loaded.num_class} a row, and this model does not",
-            f"say  prediction: probabilities, with  dims: [{loaded.num_class}], to compare it",
+            f"{recipe.path}: XGBoost predicts probabilities, {fil_forest.num_class} a row, and this model does not",
+            f"say  prediction: probabilities, with  dims: [{fil_forest.num_class}], to compare it",
         )
     inputs = tuple(samples.batch([sample], 1) for sample in samples.load(recipe, CHECKED))
-    expected = tuple(loaded.predict(rows[FOREST_INPUT], recipe.columns).reshape(-1) for rows in inputs)
+    expected = tuple(fil_forest.predict(rows[FOREST_INPUT], recipe.columns).reshape(-1) for rows in inputs)
     return Subject(recipe.name, path.absolute(), inputs, expected, target)
 
 

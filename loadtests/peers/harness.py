@@ -218,8 +218,8 @@ class Theirs(Contender):
         while not self._answers():
             if self._keeper.poll() is not None or time.monotonic() > deadline:
                 lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-                said = " / ".join(lines[-3:]) or "it said nothing"
-                raise CheckFailed(f"{self._peer.name} did not start: {said}", "try its files by hand")
+                output = " / ".join(lines[-3:]) or "it said nothing"
+                raise CheckFailed(f"{self._peer.name} did not start: {output}", "try its files by hand")
             time.sleep(LOOKS_S)
 
     def _stop(self) -> None:
@@ -240,23 +240,23 @@ class Theirs(Contender):
         programs = environment.programs(self._peer, self.subject.target)
         ports = free_ports(PORTS)
         self.url = f"{'http' if self.protocol == 'http' else 'grpc'}://{HOST}:{ports[0]}"
-        filled = {
+        placeholders = {
             "bin": str(programs), "file": Path(self._variant.files[0]).name, "work": str(work),
             "model": str(self.subject.graph), "name": self.subject.name,
             "port": str(ports[0]), "port2": str(ports[1]), "port3": str(ports[2]),
             "libraries": environment.interpreter().library_directory,
         }  # fmt: skip
-        command = [part.format(**filled) for part in self._peer.command]
-        said = {name: value.format(**filled) for name, value in self._peer.environment.items()}
+        command = [part.format(**placeholders) for part in self._peer.command]
+        variables = {name: value.format(**placeholders) for name, value in self._peer.environment.items()}
         if self.subject.target == "cuda":
-            said["CUDA_OPTIONS"] = json.dumps(dict(self.subject.cuda_options))
+            variables["CUDA_OPTIONS"] = json.dumps(dict(self.subject.cuda_options))
         cores = ",".join(map(str, self._cores))
         with log.open("wb") as output:
             return subprocess.Popen(
                 [sys.executable, keeper.__file__, "taskset", "--cpu-list", cores, *command],
                 stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, cwd=work / "served",
                 start_new_session=True,
-                env={**_plain(programs), **said, **self._variant.environment, "TMPDIR": str(work / "temporary")},
+                env={**_plain(programs), **variables, **self._variant.environment, "TMPDIR": str(work / "temporary")},
             )  # fmt: skip
 
     def _answers(self) -> bool:
@@ -271,8 +271,8 @@ def check(subject: Subject, protocol: str, url: str, *, every: bool = False) -> 
     """Ask one question, or all, and hold the answer against onnxruntime's.
 
     Raises:
-        CheckFailed: It is another.
-        wire.NO_ANSWER: There is none.
+        CheckFailed: The answer differs from onnxruntime's.
+        wire.NO_ANSWER: The server does not answer.
     """
     for inputs, expected in list(zip(subject.inputs, subject.expected, strict=True))[: None if every else 1]:
         if not subject.agrees(wire.ask(protocol, url, subject.name, inputs), expected):
@@ -290,9 +290,9 @@ def each(processes: Iterable[psutil.Process], act: Callable[[psutil.Process], ob
 
 def memory_bytes(processes: Sequence[psutil.Process]) -> int:
     """What they hold of the machine's memory, each shared page once altogether (proportional set size)."""
-    found: list[int] = []
-    each(processes, lambda process: found.append(process.memory_full_info().pss))
-    return sum(found)
+    sizes: list[int] = []
+    each(processes, lambda process: sizes.append(process.memory_full_info().pss))
+    return sum(sizes)
 
 
 def _tree(pid: int) -> list[psutil.Process]:
@@ -306,6 +306,6 @@ def _tree(pid: int) -> list[psutil.Process]:
 
 def _plain(programs: Path) -> dict[str, str]:
     """This process's variables without Python's, with the environment's programs first."""
-    found = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    path = os.pathsep.join([str(programs), found.get("PATH", os.defpath)])
-    return found | {"PATH": path, "ORT_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    path = os.pathsep.join([str(programs), variables.get("PATH", os.defpath)])
+    return variables | {"PATH": path, "ORT_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}

@@ -25,7 +25,7 @@ KILLED_S = 5.0
 
 
 def main() -> int:
-    """Keep; the command's exit status."""
+    """Run the command; its exit status."""
     ctypes.CDLL(None).prctl(ADOPT, 1)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -43,14 +43,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     import psutil  # not before: a server's time to be ready counts from the keeper's start
 
     family = _family()
-    for one in family:
-        one.resume()  # who is stopped takes no other signal
+    for member in family:
+        member.resume()  # who is stopped takes no other signal
     if process.poll() is None:
         process.terminate()
     _, left = psutil.wait_procs(family, timeout=ENDS_S)
     while left:
-        for one in left:
-            one.kill()
+        for member in left:
+            member.kill()
         psutil.wait_procs(left, timeout=KILLED_S)
         left = _family()
     process.wait()
@@ -59,8 +59,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _family() -> list[psutil.Process]:
     import psutil
 
-    found: list[psutil.Process] = psutil.Process().children(recursive=True)
-    return [one for one in found if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    descendants: list[psutil.Process] = psutil.Process().children(recursive=True)
+    return [process for process in descendants if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
 if __name__ == "__main__":

@@ -28,19 +28,19 @@ def _count(path: Path) -> int:
 
 
 def _lines_of_code(text: str) -> set[int]:
-    found: set[int] = set()
+    numbers: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type not in _NOT_CODE:
-            found.update(range(token.start[0], token.end[0] + 1))
-    return found - _lines_of_docstrings(text)
+            numbers.update(range(token.start[0], token.end[0] + 1))
+    return numbers - _lines_of_docstrings(text)
 
 
 def _lines_of_docstrings(text: str) -> set[int]:
-    found: set[int] = set()
+    numbers: set[int] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
             node, clean=False
         ):
             first = node.body[0]
-            found.update(range(first.lineno, (first.end_lineno or first.lineno) + 1))
-    return found
+            numbers.update(range(first.lineno, (first.end_lineno or first.lineno) + 1))
+    return numbers

@@ -23,13 +23,13 @@ class _Search(Generic[T]):
         self._answer: tuple[Any, ...] = ()
 
     def turn(self) -> T | TritonkitError | None:
-        """One question and its answer; what came of the search, when it is over."""
+        """One question and its answer; the result or error of the search when it is over, else None."""
         try:
-            said = self._inside.switch(*self._answer)
+            value = self._inside.switch(*self._answer)
             if self._inside.dead:
-                found: T = said
-                return found
-            self._answer = (self._ask(said),)
+                result: T = value
+                return result
+            self._answer = (self._ask(value),)
         except TritonkitError as error:
             return error
         return None
@@ -46,10 +46,10 @@ def take(searches: Mapping[str, Callable[[Ask], T]], asks: Mapping[str, Ask]) ->
         By name, what each found, or the error that ended it.
     """
     running = {name: _Search(search, asks[name]) for name, search in searches.items()}
-    found: dict[str, T | TritonkitError] = {}
+    outcomes: dict[str, T | TritonkitError] = {}
     while running:
         for name, search in list(running.items()):
             if (result := search.turn()) is not None:
-                found[name] = result
+                outcomes[name] = result
                 del running[name]
-    return found
+    return outcomes

@@ -24,12 +24,12 @@ Numbers = NDArray[Any]
 
 
 def body(inputs: Sample) -> bytes:
-    """The inputs, one behind the other."""
+    """The bytes of all inputs, one after the other."""
     return b"".join(array.tobytes() for array in inputs.values())
 
 
 def numbers(raw: bytes) -> Numbers:
-    """What came back."""
+    """The numbers of an answer's bytes."""
     return np.frombuffer(raw, np.float32)
 
 
@@ -42,7 +42,7 @@ def ask(protocol: str, url: str, model: str, inputs: Sample) -> Numbers:
     """One question over a connection of its own: the numbers of the first output.
 
     Raises:
-        NO_ANSWER: There is none.
+        NO_ANSWER: The server does not answer, or answers something else than numbers.
     """
     return ASKS[protocol](url, model, inputs)
 

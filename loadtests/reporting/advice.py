@@ -149,24 +149,24 @@ def _of_steps(name: str, steps: list[dict[str, Any]]) -> list[str]:
 
 def _cures(result: Result) -> tuple[str, ...]:
     """How to get a run that counts; empty where this one does."""
-    health, found = result.generator, []
+    health, cures = result.generator, []
     if health.lateness_p99_ms is not None and health.lateness_p99_ms > LATEST_MS:
-        found.append(
+        cures.append(
             "The generator was late, mostly because something else used its cores: end that, send from another machine "
             "(--host), or send less. A short burst of it is cured by running the same command again."
         )
     if health.cpu >= BUSIEST:
-        found.append("One generator process was busy all the time: PROCESSES=2 shares the load, given a core for each.")
+        cures.append("One generator process was busy all the time: PROCESSES=2 shares the load, given a core for each.")
     if health.capped:
-        found.append(
+        cures.append(
             "More was due than the server answers, until too many requests were waiting: a lower rate. `make capacity` "
             "finds the highest that the SLO allows."
         )
     if result.partial and result.capacity is None:
-        found.append("The test was cut short: let the same command run to its end, or give it a shorter DURATION.")
-    if not health.valid and not found:
-        found.append("Send for longer (DURATION), so that requests are in the measured seconds, and run it again.")
-    return tuple(found)
+        cures.append("The test was cut short: let the same command run to its end, or give it a shorter DURATION.")
+    if not health.valid and not cures:
+        cures.append("Send for longer (DURATION), so that requests are in the measured seconds, and run it again.")
+    return tuple(cures)
 
 
 def _longer(result: Result) -> list[str]:
@@ -188,20 +188,20 @@ def _of(model: ModelResult, result: Result) -> list[str]:
     """What one model's figures suggest."""
     missed = result.verdict.met is False
     bound = model.slo.latency_ms if model.slo else None
-    found = []
+    texts = []
     if bound is not None and model.alone_ms is not None and model.alone_ms > bound:
         return [
             f"One request alone takes {short(model.alone_ms)} ms, and {bound:g} ms are promised: no rate and no batch "
             "cures that. A faster variant (`precisions`), more `batching.threads`, a GPU, or a looser SLO does."
         ]
     if model.failed:
-        found.append(
+        texts.append(
             "Look at the errors below first. Refusals of a full queue mean more load than capacity: send less, or add "
             "pods; all others are the model's or the request's."
         )
     if model.server is not None and model.server.requests:
-        found += _of_server(model, model.server, missed=missed)
-    return found
+        texts += _of_server(model, model.server, missed=missed)
+    return texts
 
 
 def _of_server(model: ModelResult, server: ServerSide, *, missed: bool) -> list[str]:
@@ -245,7 +245,7 @@ def _waiting(queue_ms: float, compute_ms: float, request_ms: float, average_batc
 
 
 def _next(result: Result) -> list[str]:
-    """Where the road goes on."""
+    """What comes after this run."""
     model = variables(result.command, next(iter(result.models))) if len(result.models) == 1 else "MODEL=…"
     if result.capacity is not None:
         higher = []

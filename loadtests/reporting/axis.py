@@ -108,10 +108,10 @@ class Log:
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         for factors, every in (((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 4)):
             values = [factor * 10.0**power for power in decades if power % every == 0 for factor in factors]
-            found = [value for value in values if self.low <= value <= self.high]
-            if len(found) <= MOST_TICKS:
+            tick_values = [value for value in values if self.low <= value <= self.high]
+            if len(tick_values) <= MOST_TICKS:
                 break
-        return [(value, written(value, value)) for value in found]
+        return [(value, written(value, value)) for value in tick_values]
 
 
 @dataclass(frozen=True)

@@ -159,8 +159,8 @@ class _Plot:
 
     def places(self, points: Sequence[tuple[float, float]]) -> list[tuple[float, float] | None]:
         """Where points lie; None for those that have no place."""
-        found = [(self.x(x), self.y(y)) if _finite((x, y)) else None for x, y in points]
-        return [place if place and _finite(place) else None for place in found]
+        places = [(self.x(x), self.y(y)) if _finite((x, y)) else None for x, y in points]
+        return [place if place and _finite(place) else None for place in places]
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,8 @@ class _Labels:
         return True
 
 
-def _cross(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def _cross(box: Box, other: Box) -> bool:
+    return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
 
 
 def _finite(point: tuple[float, float]) -> bool:

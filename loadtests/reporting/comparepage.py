@@ -13,13 +13,13 @@ from reporting.page import NOTHING, Headline, counted, short
 
 def render(result: ComparisonResult) -> str:
     """The page."""
-    models = {name: ordered(found) for name, found in result.models.items()}
+    models = {name: ordered(servers) for name, servers in result.models.items()}
     return page.render(
         "compare.html.j2", result=result, headline=headline(result), models=models,
         advice=comparison_advice.after_comparison(result),
-        capacity={name: Markup(_capacity(name, found)) for name, found in models.items()},
-        latency={name: Markup(_latency(name, found)) for name, found in models.items()},
-        memory={name: Markup(_memory(name, found)) for name, found in models.items()},
+        capacity={name: Markup(_capacity(name, servers)) for name, servers in models.items()},
+        latency={name: Markup(_latency(name, servers)) for name, servers in models.items()},
+        memory={name: Markup(_memory(name, servers)) for name, servers in models.items()},
         rounds=counted(result.rounds, "round"),
         ceiling={name: ceiling(runs, on_gpu=result.on_gpu) for name, runs in result.ceiling.items()},
     )  # fmt: skip
@@ -28,9 +28,9 @@ def render(result: ComparisonResult) -> str:
 def headline(result: ComparisonResult) -> Headline:
     """On how many models ours is first, and by how much; whatever that is."""
     wins, losses, compared, why = 0, 0, 0, []
-    for model, found in result.models.items():
-        ours = next((row for row in found if row.ours), None)
-        best = next((row for row in ordered(found) if not row.ours), None)
+    for model, servers in result.models.items():
+        ours = next((server for server in servers if server.ours), None)
+        best = next((server for server in ordered(servers) if not server.ours), None)
         ratio = _ratio(ours, best)
         if ours is None or best is None or ratio is None:
             missing = "no other server" if ours and ours.capacity is not None else "tritonkit"
@@ -78,40 +78,42 @@ def _against(ours: Row, best: Row, ratio: float) -> str:
     return f"{ours.name} serves {times} what {best.name} does, the best of the others ({both})"
 
 
-def _capacity(model: str, found: Sequence[Row]) -> str:
-    drawn = []
-    for row in found:
-        style = "ours" if row.ours else "theirs"
-        if row.capacity is None:
-            drawn.append(rows.Row(row.name, "not measured", []))
+def _capacity(model: str, servers: Sequence[Row]) -> str:
+    bars = []
+    for server in servers:
+        style = "ours" if server.ours else "theirs"
+        if server.capacity is None:
+            bars.append(rows.Row(server.name, "not measured", []))
             continue
-        interval = (row.low, row.high) if row.low is not None and row.high is not None else None
-        said = short(row.capacity) + (f" ({short(row.low)} to {short(row.high)})" if interval else "")
-        drawn.append(rows.Row(row.name, said, [(style, row.capacity)], interval, style))
-    words = "; ".join(f"{row.name}: {row.said}" for row in drawn)
-    return rows.draw(f"{model}: capacity at the SLO", f"Requests per second: {words}", drawn)
+        interval = (server.low, server.high) if server.low is not None and server.high is not None else None
+        figure = short(server.capacity) + (f" ({short(server.low)} to {short(server.high)})" if interval else "")
+        bars.append(rows.Row(server.name, figure, [(style, server.capacity)], interval, style))
+    words = "; ".join(f"{bar.name}: {bar.figure}" for bar in bars)
+    return rows.draw(f"{model}: capacity at the SLO", f"Requests per second: {words}", bars)
 
 
-def _latency(model: str, found: Sequence[Row]) -> str:
-    drawn = []
-    for row in found:
-        style = "ours" if row.ours else "theirs"
-        if row.p50_ms is None or row.p99_ms is None:
-            drawn.append(rows.Row(row.name, NOTHING, []))
+def _latency(model: str, servers: Sequence[Row]) -> str:
+    bars = []
+    for server in servers:
+        style = "ours" if server.ours else "theirs"
+        if server.p50_ms is None or server.p99_ms is None:
+            bars.append(rows.Row(server.name, NOTHING, []))
             continue
-        said = f"{short(row.p50_ms)} and {short(row.p99_ms)} ms"
-        drawn.append(rows.Row(row.name, said, [("p50", row.p50_ms), ("p99", row.p99_ms - row.p50_ms)], None, style))
-    words = "; ".join(f"{row.name}: {row.said}" for row in drawn)
-    return rows.draw(f"{model}: p50 and p99 at half the capacity", words, drawn)
+        figure = f"{short(server.p50_ms)} and {short(server.p99_ms)} ms"
+        bars.append(
+            rows.Row(server.name, figure, [("p50", server.p50_ms), ("p99", server.p99_ms - server.p50_ms)], None, style)
+        )
+    words = "; ".join(f"{bar.name}: {bar.figure}" for bar in bars)
+    return rows.draw(f"{model}: p50 and p99 at half the capacity", words, bars)
 
 
-def _memory(model: str, found: Sequence[Row]) -> str:
-    drawn = []
-    for row in found:
-        style = "ours" if row.ours else "theirs"
-        if row.memory_mb is None:
-            drawn.append(rows.Row(row.name, NOTHING, []))
+def _memory(model: str, servers: Sequence[Row]) -> str:
+    bars = []
+    for server in servers:
+        style = "ours" if server.ours else "theirs"
+        if server.memory_mb is None:
+            bars.append(rows.Row(server.name, NOTHING, []))
         else:
-            drawn.append(rows.Row(row.name, f"{row.memory_mb:,.0f} MB", [(style, row.memory_mb)], None, style))
-    words = "; ".join(f"{row.name}: {row.said}" for row in drawn)
-    return rows.draw(f"{model}: memory", words, drawn)
+            bars.append(rows.Row(server.name, f"{server.memory_mb:,.0f} MB", [(style, server.memory_mb)], None, style))
+    words = "; ".join(f"{bar.name}: {bar.figure}" for bar in bars)
+    return rows.draw(f"{model}: memory", words, bars)

@@ -1,4 +1,4 @@
-"""What to do after a comparison of servers: how who was given up is measured, what sets ours and the best peer apart.
+"""What to do after a comparison of servers: how to measure one that was given up, what sets ours and the best apart.
 
 Every piece of advice rests on a figure or a setting of the result; where there is none, it is not given.
 """
@@ -109,7 +109,7 @@ class _Model:
 
 
 def _next(result: ComparisonResult) -> list[str]:
-    """Where the road goes on, once ours has figures."""
+    """What comes next, once tritonkit has figures."""
     names = [name for name, rows in result.models.items() if any(row.ours and row.capacity for row in rows)]
     if not names:
         return []

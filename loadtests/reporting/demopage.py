@@ -30,13 +30,13 @@ def render(summary: Json) -> str:
     Args:
         summary: What ``make demo`` writes to ``summary.json``; a figure may be NaN.
     """
-    drawn = {name: _drawn(name, model) for name, model in summary["models"].items()}
+    sections = {name: _section(name, model) for name, model in summary["models"].items()}
     return page.render(
-        "demo.html.j2", summary=summary, drawn=drawn, compared=COMPARED, advice=advice.after_demo(summary)
+        "demo.html.j2", summary=summary, sections=sections, compared=COMPARED, advice=advice.after_demo(summary)
     )
 
 
-def _drawn(name: str, model: Json) -> Json:
+def _section(name: str, model: Json) -> Json:
     """Both charts of a model, its fastest step, and how its dots were thinned."""
     steps, requests = model["curve"], model["requests"]
     points = list(zip(requests["start_s"], requests["latency_ms"], strict=True))
@@ -67,13 +67,13 @@ def _curve(name: str, steps: Sequence[Json]) -> str:
         chart.Line("p99", [(step["throughput"], step["p99_ms"]) for step in steps], users),
         chart.Line("p50", [(step["throughput"], step["p50_ms"]) for step in steps], users, above=False),
     ]
-    said = "; ".join(
+    words = "; ".join(
         f"{_users(step['users'])}: {figure(step['throughput'])} requests per second, "
         f"p50 {figure(step['p50_ms'])} ms, p99 {figure(step['p99_ms'])} ms"
         for step in steps
     )
     return chart.draw(
-        f"{name}: latency against throughput", said, Axis("requests per second", Linear), Axis("latency, ms", Linear),
+        f"{name}: latency against throughput", words, Axis("requests per second", Linear), Axis("latency, ms", Linear),
         lines,
     )  # fmt: skip
 
@@ -89,11 +89,11 @@ def _over_time(name: str, steps: Sequence[Json], requests: Json, points: Sequenc
         for index, (users, end) in enumerate(zip(order, ends, strict=True))
     ]
     slowest = max((latency for latency in requests["latency_ms"] if math.isfinite(latency)), default=math.nan)
-    said = f"{len(requests['start_s']):,} requests; the slowest took {figure(slowest)} ms. " + "; ".join(
+    words = f"{len(requests['start_s']):,} requests; the slowest took {figure(slowest)} ms. " + "; ".join(
         f"{_users(users)} from {began[users]:.1f} s" for users in order
     )
     return chart.draw(
-        f"{name}: latency over time", said, Axis("seconds since the first request", Linear),
+        f"{name}: latency over time", words, Axis("seconds since the first request", Linear),
         Axis("latency, ms", Linear), [chart.Dots("dot", points)], bands,
     )  # fmt: skip
 

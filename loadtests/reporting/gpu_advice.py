@@ -147,8 +147,8 @@ def _of_mixed(mixed: Mixed) -> Iterator[str]:
         )
 
 
-def _same(one: InProcess | Served, other: Served) -> bool:
-    return (one.model, one.precision) == (other.model, other.precision)
+def _same(part: InProcess | Served, other: Served) -> bool:
+    return (part.model, part.precision) == (other.model, other.precision)
 
 
 def _rows(size: str) -> int:

@@ -16,14 +16,14 @@ EFFICIENTNET_BYTES = 2.5 * 2**30  # of an instance with all its sizes
 
 @dataclass(frozen=True)
 class Goal:
-    """One figure, and what it should be.
+    """One figure and its bound.
 
     Attributes:
-        subject: Of what.
-        what: It measures.
-        figure: In words.
-        bound: In words.
-        met: Whether it keeps it.
+        subject: The model, its variant and how it ran.
+        what: The quantity that is measured.
+        figure: The measured value, in words.
+        bound: The limit that the figure should keep, in words.
+        met: Whether the figure keeps it.
     """
 
     subject: str
@@ -48,14 +48,14 @@ def title(model: str, precision: str) -> str:
 def built(result: GpuResult) -> list[Served]:
     """Of each model the number of instances with most loads: the one that `tritonkit build` configures."""
     chosen: dict[tuple[str, str], Served] = {}
-    for one in result.served:
-        key = (one.model, one.precision)
-        if key not in chosen or len(one.loads) > len(chosen[key].loads):
-            chosen[key] = one
+    for served in result.served:
+        key = (served.model, served.precision)
+        if key not in chosen or len(served.loads) > len(chosen[key].loads):
+            chosen[key] = served
     return list(chosen.values())
 
 
-def per_instance(result: GpuResult, one: Served) -> float | None:
+def per_instance(result: GpuResult, served: Served) -> float | None:
     """Bytes that the device says an instance takes: the slope over numbers of instances, without the server's own.
 
     None where only one number of instances was measured: what the server takes for itself is then in it.
@@ -63,50 +63,50 @@ def per_instance(result: GpuResult, one: Served) -> float | None:
     points = sorted(
         (other.instances, other.memory.device)
         for other in result.served
-        if (other.model, other.precision, other.gpus) == (one.model, one.precision, one.gpus)
+        if (other.model, other.precision, other.gpus) == (served.model, served.precision, served.gpus)
     )
     (fewest, low), (most, high) = points[0], points[-1]
     return (high - low) / (most - fewest) if most > fewest else None
 
 
 def _in_process(result: GpuResult) -> Iterator[Goal]:
-    for one in result.in_process:
-        subject = f"{title(one.model, one.precision)}"
-        yield _most(subject, "alternating sizes over fixed ones", one.alternating, MOST_CHANGING)
-        if one.memory.device > 0:
-            yield _close(f"{subject} in process", one.memory, one.memory.device)
-        if one.model == "efficientnet_lite0" and one.memory.reported:
-            gib, bound = one.memory.reported / 2**30, EFFICIENTNET_BYTES / 2**30
+    for graph in result.in_process:
+        subject = f"{title(graph.model, graph.precision)}"
+        yield _most(subject, "alternating sizes over fixed ones", graph.alternating, MOST_CHANGING)
+        if graph.memory.device > 0:
+            yield _close(f"{subject} in process", graph.memory, graph.memory.device)
+        if graph.model == "efficientnet_lite0" and graph.memory.reported:
+            gib, bound = graph.memory.reported / 2**30, EFFICIENTNET_BYTES / 2**30
             yield Goal(subject, "memory of an instance, GiB", f"{gib:.2f}", f"under {bound:g}", gib < bound)
 
 
 def _served(result: GpuResult) -> Iterator[Goal]:
-    for one in result.served:
-        if one.above_ms is not None:
+    for served in result.served:
+        if served.above_ms is not None:
             yield _most(
-                f"{title(one.model, one.precision)}, {one.instances} instances", "a lone request above in process, ms",
-                one.above_ms, MOST_ABOVE_MS,
+                f"{title(served.model, served.precision)}, {served.instances} instances",
+                "a lone request above in process, ms", served.above_ms, MOST_ABOVE_MS,
             )  # fmt: skip
-    for one in built(result):
-        subject = f"{title(one.model, one.precision)}"
-        yield _least(f"{subject}, {one.instances} instances", "served over in process", one.ratio, LEAST_SERVED)
-        device = per_instance(result, one)
+    for served in built(result):
+        subject = f"{title(served.model, served.precision)}"
+        yield _least(f"{subject}, {served.instances} instances", "served over in process", served.ratio, LEAST_SERVED)
+        device = per_instance(result, served)
         if device:
-            yield _close(subject, one.memory, device * one.memory.instances)
+            yield _close(subject, served.memory, device * served.memory.instances)
 
 
 def _mixed(result: GpuResult) -> Iterator[Goal]:
-    for one in result.mixed:
-        subject = f"{title(one.model, one.precision)} {one.where}"
-        yield _least(subject, "mixed lengths over equal ones", one.ratio, LEAST_MIXED)
-        allowed = one.error <= one.tolerance
-        yield Goal(subject, "error of padded answers", f"{one.error:.0e}", f"at most {one.tolerance:.0e}", allowed)
+    for mixed in result.mixed:
+        subject = f"{title(mixed.model, mixed.precision)} {mixed.where}"
+        yield _least(subject, "mixed lengths over equal ones", mixed.ratio, LEAST_MIXED)
+        allowed = mixed.error <= mixed.tolerance
+        yield Goal(subject, "error of padded answers", f"{mixed.error:.0e}", f"at most {mixed.tolerance:.0e}", allowed)
 
 
 def _scaling(result: GpuResult) -> Iterator[Goal]:
-    pairs = [one for one in result.scaling if one.gpus == 2]
-    for name in dict.fromkeys((one.model, one.precision) for one in pairs):
-        best = max((one for one in pairs if (one.model, one.precision) == name), key=lambda one: one.ratio.median)
+    pairs = [scaling for scaling in result.scaling if scaling.gpus == 2]
+    for name in dict.fromkeys((pair.model, pair.precision) for pair in pairs):
+        best = max((pair for pair in pairs if (pair.model, pair.precision) == name), key=lambda pair: pair.ratio.median)
         subject = f"{title(best.model, best.precision)}, {best.in_flight} in flight"
         yield _least(subject, "two GPUs over one", best.ratio, LEAST_TWO)
 

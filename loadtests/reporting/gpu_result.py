@@ -210,7 +210,7 @@ class GateRow:
 
 @dataclass(frozen=True)
 class GpuResult:
-    """All of it.
+    """Everything that was measured.
 
     Attributes:
         created: ISO time with its zone, of the last part.

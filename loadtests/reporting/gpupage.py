@@ -23,9 +23,10 @@ def render(result: GpuResult) -> str:
     """The page."""
     sections = [
         {
-            "title": title(one.model, one.precision), "facts": _facts(one, result), "charts": _charts(one, result)
+            "title": title(served.model, served.precision), "facts": _facts(served, result),
+            "charts": _charts(served, result),
         }
-        for one in built(result)
+        for served in built(result)
     ]  # fmt: skip
     return page.render(
         "gpu.html.j2",
@@ -81,35 +82,35 @@ def _sentence(goal: Goal) -> str:
 
 
 def _summary(result: GpuResult) -> str:
-    parts = [f"{title(one.model, one.precision)} {short(_best(one))}" for one in built(result)]
+    parts = [f"{title(served.model, served.precision)} {short(_best(served))}" for served in built(result)]
     return f"Samples a second, served one a request: {', '.join(parts)}." if parts else "In process only so far."
 
 
-def _best(one: Served) -> float:
-    return max(load.rate.median for load in one.loads)
+def _best(served: Served) -> float:
+    return max(load.rate.median for load in served.loads)
 
 
 def _in_process(result: GpuResult) -> TableOf:
-    batches = sorted({batch for one in result.in_process for batch in (*one.plain_ms, *one.prepared_ms)})
+    batches = sorted({batch for graph in result.in_process for batch in (*graph.plain_ms, *graph.prepared_ms)})
     columns = (
         "model", "sizes change", *(f"plain, {batch}" for batch in batches),
         *(f"prepared, {batch}" for batch in batches), "alternating / fixed", f"samples/s at {batches[-1]}",
         "error", "prepared in",
     ) if batches else ()  # fmt: skip
-    found = [
+    body = [
         (
-            _graph(one), figure(one.changing_ms), *(figure(one.plain_ms.get(batch)) for batch in batches),
-            *(figure(one.prepared_ms.get(batch)) for batch in batches), figure(one.alternating), figure(one.per_s),
-            f"{one.error:.0e}", f"{one.prepare_s:.1f} s, {len(one.size_ms)} sizes",
+            _graph(graph), figure(graph.changing_ms), *(figure(graph.plain_ms.get(batch)) for batch in batches),
+            *(figure(graph.prepared_ms.get(batch)) for batch in batches), figure(graph.alternating),
+            figure(graph.per_s), f"{graph.error:.0e}", f"{graph.prepare_s:.1f} s, {len(graph.size_ms)} sizes",
         )
-        for one in result.in_process
+        for graph in result.in_process
     ]  # fmt: skip
-    return "In process, ms a batch with copies from and to the host: median (lowest to highest round)", columns, found
+    return "In process, ms a batch with copies from and to the host: median (lowest to highest round)", columns, body
 
 
-def _graph(one: InProcess) -> str:
-    name = title(one.model, one.precision) + (f", {one.tokens} tokens" if one.tokens else "")
-    return name if one.graphs else f"{name}, without CUDA graphs"
+def _graph(graph: InProcess) -> str:
+    name = title(graph.model, graph.precision) + (f", {graph.tokens} tokens" if graph.tokens else "")
+    return name if graph.graphs else f"{name}, without CUDA graphs"
 
 
 def _served(result: GpuResult) -> TableOf:
@@ -117,138 +118,138 @@ def _served(result: GpuResult) -> TableOf:
         "model", "in flight", "requests/s", "p50 ms", "p99 ms", "batch", "failed", "cores: server", "instances",
         "callers",
     )  # fmt: skip
-    found = [
+    body = [
         (
-            f"{title(one.model, one.precision)}, {counted(one.instances, 'instance')}", str(load.in_flight),
+            f"{title(served.model, served.precision)}, {counted(served.instances, 'instance')}", str(load.in_flight),
             figure(load.rate), figure(load.p50_ms), figure(load.p99_ms), f"{load.batch:.1f}", f"{load.failed:,}",
             f"{load.server_cores:.1f}", f"{load.instance_cores:.1f}", f"{load.caller_cores:.1f}",
         )
-        for one in result.served
-        for load in one.loads
+        for served in result.served
+        for load in served.loads
     ]  # fmt: skip
-    return "Served by Triton, one sample a request over gRPC", columns, found
+    return "Served by Triton, one sample a request over gRPC", columns, body
 
 
 def _instances(result: GpuResult) -> TableOf:
     columns = ("model", "instances", "best requests/s", "in process/s", "served / in process", "p50 alone above, ms",
                "ready in s")  # fmt: skip
-    found = [
+    body = [
         (
-            title(one.model, one.precision), str(one.instances), short(_best(one)), figure(one.alone_per_s),
-            figure(one.ratio), figure(one.above_ms), f"{one.ready_s:.1f}",
+            title(served.model, served.precision), str(served.instances), short(_best(served)),
+            figure(served.alone_per_s), figure(served.ratio), figure(served.above_ms), f"{served.ready_s:.1f}",
         )
-        for one in result.served
+        for served in result.served
     ]  # fmt: skip
-    return "Served over in process, by instances, in interleaved rounds", columns, found
+    return "Served over in process, by instances, in interleaved rounds", columns, body
 
 
 def _memory(result: GpuResult) -> TableOf:
     columns = ("model", "context", "weights", "sizes", "reported", "device says", "reported / device")
-    found = []
-    for one in result.in_process:
-        memory, name = one.memory, f"{title(one.model, one.precision)}, in process"
+    body = []
+    for graph in result.in_process:
+        memory, name = graph.memory, f"{title(graph.model, graph.precision)}, in process"
         parts = (memory.context, memory.session, memory.sizes, memory.reported, memory.device or None)
-        found.append((name, *_mib(*parts), _ratio(memory.reported, memory.device)))
+        body.append((name, *_mib(*parts), _ratio(memory.reported, memory.device)))
     for served in built(result):
         memory, name = served.memory, f"{title(served.model, served.precision)}, an instance"
         device, reported = per_instance(result, served), memory.reported / memory.instances
-        found.append(
+        body.append(
             (name, *_mib(memory.context, memory.session, memory.sizes, reported, device), _ratio(reported, device))
         )
-    return "Memory of the GPU, MiB", columns, found
+    return "Memory of the GPU, MiB", columns, body
 
 
 def _mib(*parts: float | None) -> tuple[str, ...]:
     return tuple(NOTHING if part is None else f"{part / MIB:,.0f}" for part in parts)
 
 
-def _ratio(one: float, other: float | None) -> str:
-    return f"{one / other:.3f}" if other else NOTHING
+def _ratio(reported: float, device: float | None) -> str:
+    return f"{reported / device:.3f}" if device else NOTHING
 
 
 def _mixed(result: GpuResult) -> TableOf:
     columns = ("model", "where", "lengths", "tokens/s, mixed", "tokens/s, equal", "mixed / equal", "error", "allowed")
-    found = [
+    body = [
         (
-            title(one.model, one.precision), one.where, one.lengths, figure(one.mixed_per_s), figure(one.equal_per_s),
-            figure(one.ratio), f"{one.error:.0e}", f"{one.tolerance:.0e}",
+            title(mixed.model, mixed.precision), mixed.where, mixed.lengths, figure(mixed.mixed_per_s),
+            figure(mixed.equal_per_s), figure(mixed.ratio), f"{mixed.error:.0e}", f"{mixed.tolerance:.0e}",
         )
-        for one in result.mixed
+        for mixed in result.mixed
     ]  # fmt: skip
-    return "Texts of mixed lengths", columns, found
+    return "Texts of mixed lengths", columns, body
 
 
 def _scaling(result: GpuResult) -> TableOf:
     columns = ("model", "GPUs", "instances each", "in flight", "one GPU, requests/s", "all of them", "ratio")
-    found = [
+    body = [
         (
-            title(one.model, one.precision), str(one.gpus), str(one.instances), str(one.in_flight), figure(one.one),
-            figure(one.all), figure(one.ratio),
+            title(scaling.model, scaling.precision), str(scaling.gpus), str(scaling.instances), str(scaling.in_flight),
+            figure(scaling.one), figure(scaling.all), figure(scaling.ratio),
         )
-        for one in result.scaling
+        for scaling in result.scaling
     ]  # fmt: skip
-    return "Several GPUs", columns, found
+    return "Several GPUs", columns, body
 
 
 def _gate(result: GpuResult) -> TableOf:
-    found = [(title(row.model, row.precision), row.verdict, row.why) for row in result.gate]
-    return "What the gate says of variants", ("variant", "verdict", "why"), found
+    body = [(title(row.model, row.precision), row.verdict, row.why) for row in result.gate]
+    return "What the gate says of variants", ("variant", "verdict", "why"), body
 
 
-def _facts(one: Served, result: GpuResult) -> str:
+def _facts(served: Served, result: GpuResult) -> str:
     """A sentence over a model's charts."""
     words = (
-        f"{counted(one.instances, 'instance')}, ready after {one.ready_s:.0f} s. At most {short(_best(one))} requests "
-        f"a second, {one.ratio.median:.2f} of what the graph does in this process in full batches."
+        f"{counted(served.instances, 'instance')}, ready after {served.ready_s:.0f} s. At most {short(_best(served))} "
+        f"requests a second, {served.ratio.median:.2f} of what the graph does in this process in full batches."
     )
-    if one.above_ms:
-        words += f" A lone request takes {one.above_ms.median:.2f} ms more than in process."
-    sizes = next((len(alone.size_ms) for alone in result.in_process if _same(alone, one)), 0)
+    if served.above_ms:
+        words += f" A lone request takes {served.above_ms.median:.2f} ms more than in process."
+    sizes = next((len(alone.size_ms) for alone in result.in_process if _same(alone, served)), 0)
     return words + (f" {sizes} prepared sizes." if sizes else "")
 
 
-def _same(one: Any, other: Any) -> bool:
-    return (one.model, one.precision) == (other.model, other.precision)
+def _same(part: Any, other: Any) -> bool:
+    return (part.model, part.precision) == (other.model, other.precision)
 
 
-def _charts(one: Served, result: GpuResult) -> list[tuple[str, str, Markup]]:
+def _charts(served: Served, result: GpuResult) -> list[tuple[str, str, Markup]]:
     """Title, key and drawing of each."""
-    name = title(one.model, one.precision)
+    name = title(served.model, served.precision)
     charts = [
-        ("Throughput", "requests a second by requests in flight", _throughput(name, one)),
-        ("Latency", "", _latency(name, one)),
+        ("Throughput", "requests a second by requests in flight", _throughput(name, served)),
+        ("Latency", "", _latency(name, served)),
     ]
-    counts = sorted((other for other in result.served if _same(one, other)), key=lambda other: other.instances)
+    counts = sorted((other for other in result.served if _same(served, other)), key=lambda other: other.instances)
     if len(counts) > 1:
-        most = max(load.in_flight for load in one.loads)
+        most = max(load.in_flight for load in served.loads)
         charts.append(("Instances", f"requests a second with {most} in flight", _by_instances(name, counts, most)))
     return [(heading, words, Markup(drawing)) for heading, words, drawing in charts]
 
 
 def _memory_charts(result: GpuResult) -> list[tuple[str, str, Markup]]:
     """Title, what it shows, and drawing, for every graph whose memory was measured."""
-    found = []
-    for one in result.in_process:
-        if any(one.size_bytes.values()):
-            name = title(one.model, one.precision)
-            found.append((name, _sizes_words(one), Markup(_by_size(name, one))))
-    return found
+    charts = []
+    for graph in result.in_process:
+        if any(graph.size_bytes.values()):
+            name = title(graph.model, graph.precision)
+            charts.append((name, _sizes_words(graph), Markup(_by_size(name, graph))))
+    return charts
 
 
-def _throughput(name: str, one: Served) -> str:
-    points = [(float(load.in_flight), load.rate.median) for load in one.loads]
+def _throughput(name: str, served: Served) -> str:
+    points = [(float(load.in_flight), load.rate.median) for load in served.loads]
     words = "; ".join(f"{x:g} in flight: {short(y)} a second" for x, y in points)
-    level = chart.Level("limit", one.alone_per_s.median, f"in process {short(one.alone_per_s.median)}")
+    level = chart.Level("limit", served.alone_per_s.median, f"in process {short(served.alone_per_s.median)}")
     return chart.draw(
         f"{name}: throughput", words, Axis("in flight, log scale", Log), Axis("requests per second", Linear),
         [chart.Line("measured", points, [short(y) for _, y in points], above=False)], level=level,
     )  # fmt: skip
 
 
-def _latency(name: str, one: Served) -> str:
+def _latency(name: str, served: Served) -> str:
     lines = {
-        "p99": [(float(load.in_flight), load.p99_ms.median) for load in one.loads],
-        "p50": [(float(load.in_flight), load.p50_ms.median) for load in one.loads],
+        "p99": [(float(load.in_flight), load.p99_ms.median) for load in served.loads],
+        "p50": [(float(load.in_flight), load.p50_ms.median) for load in served.loads],
     }
     words = "; ".join(f"{style} with {x:g} in flight: {short(y)} ms" for style, of in lines.items() for x, y in of)
     return chart.draw(
@@ -260,7 +261,10 @@ def _latency(name: str, one: Served) -> str:
 
 def _by_instances(name: str, counts: Sequence[Served], most: int) -> str:
     points = [
-        (float(one.instances), load.rate.median) for one in counts for load in one.loads if load.in_flight == most
+        (float(served.instances), load.rate.median)
+        for served in counts
+        for load in served.loads
+        if load.in_flight == most
     ]
     words = "; ".join(f"{x:g} instances: {short(y)} a second" for x, y in points)
     alone = counts[0].alone_per_s.median
@@ -278,8 +282,8 @@ def _sizes_words(alone: InProcess) -> str:
 
 def _by_size(name: str, alone: InProcess) -> str:
     largest = sorted(alone.size_bytes.items(), key=lambda item: -item[1])[:MOST_SIZES]
-    drawn = [
+    bars = [
         rows.Row(f"batch {size}", f"{taken / MIB:,.0f} MiB, {short(alone.size_ms.get(size))} ms",
                  [("ours", taken / MIB)]) for size, taken in largest
     ]  # fmt: skip
-    return rows.draw(f"{name}: memory by size", "; ".join(f"{row.name}: {row.said}" for row in drawn), drawn)
+    return rows.draw(f"{name}: memory by size", "; ".join(f"{bar.name}: {bar.figure}" for bar in bars), bars)

@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element, SubElement
 
 from load.result import Check, ModelResult, Result
 
-from reporting import words
+from reporting import verdict_text
 from reporting.page import counted, short
 
 _FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, section 2.2
@@ -69,16 +69,16 @@ def _answered(suite: Element, name: str, model: ModelResult, result: Result) -> 
 
 def _bound(suite: Element, check: Check, result: Result) -> None:
     """One bound of the SLO; skipped where the run may not say."""
-    found, wanted = words.pair(check)
-    name = f"{words.BOUNDS.get(check.name, check.name)} {wanted}"
+    value, bound = verdict_text.value_and_bound(check)
+    name = f"{verdict_text.BOUNDS.get(check.name, check.name)} {bound}"
     case = SubElement(suite, "testcase", classname=_clean(check.model), name=_clean(name))
-    message = _clean(words.said(check, alone=True))
+    message = _clean(verdict_text.describe_check(check, alone=True))
     if not result.verdict.valid:
         SubElement(case, "skipped", message=f"the run is not valid; {message}")
     elif not check.met:
         SubElement(case, "failure", type=check.name, message=message).text = message
     else:
-        SubElement(case, "system-out").text = found
+        SubElement(case, "system-out").text = value
 
 
 def _clean(text: str) -> str:

@@ -26,7 +26,7 @@ def render(summary: Json) -> str:
     """
     steps = summary["curve"]
     measured = [step for step in steps if step["output_tokens_per_s"] > 0]
-    drawn = {
+    charts = {
         "ttft": Markup(_curve("time to the first token", steps, "ttft_ms", "p95")),
         "itl": Markup(_curve("time from token to token", steps, "itl_ms", "p99")),
         "first_tokens": Markup(_first_tokens(steps, summary["first_tokens"])),
@@ -34,7 +34,7 @@ def render(summary: Json) -> str:
     }
     fastest = max(measured, key=lambda step: step["output_tokens_per_s"], default=None)
     return page.render(
-        "demo_llm.html.j2", summary=summary, drawn=drawn, fastest=fastest, advice=advice.after_llm_demo(summary)
+        "demo_llm.html.j2", summary=summary, charts=charts, fastest=fastest, advice=advice.after_llm_demo(summary)
     )
 
 
@@ -75,15 +75,15 @@ def _gaps(distributions: Sequence[Json]) -> str:
     """By percentile: the fewest streams and the most."""
     ends = [*distributions[:1], *distributions[1:][-1:]]
     lines = [
-        chart.Line(style, found["points"], marked=False)
-        for style, found in zip(("network", "measured"), ends, strict=False)
+        chart.Line(style, distribution["points"], marked=False)
+        for style, distribution in zip(("network", "measured"), ends, strict=False)
     ]
     words = "; ".join(
-        f"{_streams(found['streams'])}: at most {figure(found['points'][-1][1])} ms"
-        for found in ends
-        if found["points"]
+        f"{_streams(distribution['streams'])}: at most {figure(distribution['points'][-1][1])} ms"
+        for distribution in ends
+        if distribution["points"]
     )
-    values = (value for found in ends for _, value in found["points"])
+    values = (value for distribution in ends for _, value in distribution["points"])
     return chart.draw(
         "time from token to token by percentile", words, Axis("percent of the gaps", Percentile),
         fitting("time from token to token, ms", values), lines,

@@ -16,7 +16,7 @@ from tritonkit.recipe import Slo
 
 LITTLE = 0.005  # of a mean latency: less is not worth a line
 FEW = 10  # requests: with fewer, a percentile curve shows chance
-STEPS = 240  # of a line over time; more are a brush
+STEPS = 240  # of a line over time; more would blur it
 SHARES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
 TIME = Axis("seconds since the warm-up, as in ARRIVALS", Clock)
 PARTS = {  # what a mean latency is made of, in the order in which a request meets it
@@ -36,37 +36,37 @@ def curve(points: Sequence[Point], slo: Slo | None) -> str:
         chart.Dots("p99 hollow", [(point.throughput, _or_nan(point.p99_ms)) for point in odd], radius=3.5),
         chart.Dots("p50 hollow", [(point.throughput, _or_nan(point.p50_ms)) for point in odd], radius=3.5),
     ]
-    said = "; ".join(
+    words = "; ".join(
         f"at {short(point.rate)} requests per second offered: {short(point.throughput)} answered, "
         f"p50 {short(point.p50_ms)} ms, p99 {short(point.p99_ms)} ms"
         for point in points
     )
     both = [_or_nan(height) for point in points for height in (point.p50_ms, point.p99_ms)]
     return chart.draw(
-        "Latency against throughput", said, Axis("answered per second", Linear), fitting("latency, ms", both), lines,
+        "Latency against throughput", words, Axis("answered per second", Linear), fitting("latency, ms", both), lines,
         level=_limit(slo),
     )  # fmt: skip
 
 
 def percentiles(name: str, model: ModelResult, load: Load) -> str | None:
     """The percentile curve of both latencies, with the SLO's bounds as rings; None where there are too few requests."""
-    found = _quantiles(model.histogram)
-    if len(found) == 0:
+    quantiles = _quantiles(model.histogram)
+    if len(quantiles) == 0:
         return None
     marks: list[chart.Mark] = []
     if load.loop == "open":
         marks.append(chart.Line("service thin", _quantiles(model.service_histogram), marked=False))
-    marks.append(chart.Line("latency", found, marked=False))
-    largest = found[-1][1]
+    marks.append(chart.Line("latency", quantiles, marked=False))
+    largest = quantiles[-1][1]
     bounds = {key: getattr(model.slo, key) for key in SHARES} if model.slo else {}
     rings = [(SHARES[key], bound) for key, bound in bounds.items() if bound and bound <= chart.FAR * largest]
     for share, bound in rings:
-        missed = next(value for at, value in reversed(found) if at <= share) > bound
+        missed = next(value for at, value in reversed(quantiles) if at <= share) > bound
         marks.append(chart.Dots("limit hollow", [(share, bound)], ["SLO"], radius=4.5, above=not missed))
-    said = ", ".join(f"{key} {short(value)} ms" for key, value in _listed(model.latency))
+    words = ", ".join(f"{key} {short(value)} ms" for key, value in _listed(model.latency))
     return chart.draw(
-        f"{name}: latency by percentile", f"From the scheduled arrival: {said}",
-        Axis("percent of requests", Percentile), fitting("latency, ms", (value for _, value in [*found, *rings])),
+        f"{name}: latency by percentile", f"From the scheduled arrival: {words}",
+        Axis("percent of requests", Percentile), fitting("latency, ms", (value for _, value in [*quantiles, *rings])),
         marks,
     )  # fmt: skip
 
@@ -81,27 +81,27 @@ def parts(model: ModelResult) -> dict[str, float]:
     if model.network_ms is None:  # its means are of other requests, too
         return {}
     server = model.server
-    found = {"late": late, "network": model.network_ms, "queue": server.queue_ms, "compute": server.compute_ms}
+    means = {"late": late, "network": model.network_ms, "queue": server.queue_ms, "compute": server.compute_ms}
     rest = server.request_ms - server.queue_ms - server.compute_ms
-    return found | ({"rest": rest} if rest > LITTLE * model.latency.mean else {})
+    return means | ({"rest": rest} if rest > LITTLE * model.latency.mean else {})
 
 
 def where(name: str, model: ModelResult) -> str:
     """One bar: a mean latency and its parts."""
-    found = parts(model)
-    said = ", ".join(f"{PARTS[style]} {short(value)} ms" for style, value in found.items())
+    means = parts(model)
+    words = ", ".join(f"{PARTS[style]} {short(value)} ms" for style, value in means.items())
     total = model.latency.mean if model.latency else math.nan
-    row = rows.Row("mean latency", f"{short(total)} ms", list(found.items()))
-    return rows.draw(f"{name}: where the time went", said, [row])
+    row = rows.Row("mean latency", f"{short(total)} ms", list(means.items()))
+    return rows.draw(f"{name}: where the time went", words, [row])
 
 
 def batches(name: str, server: ServerSide) -> str:
     """How many executions had which number of samples."""
-    found = sorted(server.batch_sizes.items())
-    said = "; ".join(f"{counted(count, 'execution')} of {size}" for size, count in found)
+    counts = sorted(server.batch_sizes.items())
+    words = "; ".join(f"{counted(count, 'execution')} of {size}" for size, count in counts)
     return chart.draw(
-        f"{name}: batch sizes", said, Axis("samples in an execution", Whole), Axis("executions", Whole),
-        [chart.Bars("compute", found)],
+        f"{name}: batch sizes", words, Axis("samples in an execution", Whole), Axis("executions", Whole),
+        [chart.Bars("compute", counts)],
     )  # fmt: skip
 
 
@@ -116,11 +116,11 @@ def rates(series: Sequence[Second], load: Load) -> str:
     failed = sum(second.failed for second in series)
     if failed:
         marks.append(chart.Line("failed", [*zip(times, (step.failed for step in steps), strict=True)]))
-    said = (
+    words = (
         f"In {counted(len(series), 'second')}: {sum(second.offered for second in series):,} requests were due, "
         f"{sum(second.completed for second in series):,} were answered, {failed:,} failed"
     )
-    return chart.draw("Requests over time", said, TIME, Axis("requests per second", Whole), marks, _bands(load))
+    return chart.draw("Requests over time", words, TIME, Axis("requests per second", Whole), marks, _bands(load))
 
 
 def latencies(series: Sequence[Second], load: Load, slo: Slo | None) -> str:
@@ -130,19 +130,19 @@ def latencies(series: Sequence[Second], load: Load, slo: Slo | None) -> str:
     p50, p99 = [_or_nan(step.p50_ms) for step in steps], [_or_nan(step.p99_ms) for step in steps]
     marks = [chart.Line("p99", [*zip(times, p99, strict=True)]), chart.Line("p50", [*zip(times, p50, strict=True)])]
     worst = max((value for value in p99 if math.isfinite(value)), default=math.nan)
-    said = f"The largest p99 of a second is {short(worst)} ms"
+    words = f"The largest p99 of a second is {short(worst)} ms"
     return chart.draw(
-        "Latency over time", said, TIME, fitting("latency, ms", [*p50, *p99]), marks, _bands(load), _limit(slo)
+        "Latency over time", words, TIME, fitting("latency, ms", [*p50, *p99]), marks, _bands(load), _limit(slo)
     )
 
 
 def waiting(series: Sequence[Second], load: Load) -> str:
     """Requests without an answer at the end of each second."""
     steps, _ = merged(series)
-    found = [step.in_flight for step in steps]
-    marks = [chart.Line("queue", [*zip((step.t_s for step in steps), found, strict=True)])]
-    said = f"At most {counted(max(found, default=0), 'request')} without an answer at the end of a second"
-    return chart.draw("Requests without an answer", said, TIME, Axis("requests", Whole), marks, _bands(load))
+    in_flight = [step.in_flight for step in steps]
+    marks = [chart.Line("queue", [*zip((step.t_s for step in steps), in_flight, strict=True)])]
+    words = f"At most {counted(max(in_flight, default=0), 'request')} without an answer at the end of a second"
+    return chart.draw("Requests without an answer", words, TIME, Axis("requests", Whole), marks, _bands(load))
 
 
 def merged(series: Sequence[Second]) -> tuple[Sequence[Second], int]:
@@ -177,12 +177,15 @@ def _quantiles(encoded: str) -> list[tuple[float, float]]:
         return []
     steps = int(min(math.log10(count), NINES) * 20)
     shares = [1 - 10 ** (-step / 20) for step in range(steps + 1)]
-    found = [(share, histogram.get_value_at_percentile(share * 100) / 1e3) for share in shares]
-    return [*found, (1 - 0.5 / count, histogram.get_max_value() / 1e3)]  # the slowest: in the middle of its own share
+    quantiles = [(share, histogram.get_value_at_percentile(share * 100) / 1e3) for share in shares]
+    # The slowest request stands in the middle of its own share.
+    return [*quantiles, (1 - 0.5 / count, histogram.get_max_value() / 1e3)]
 
 
-def _listed(found: Percentiles | None) -> Iterable[tuple[str, float]]:
-    return [("p50", found.p50), ("p90", found.p90), ("p99", found.p99), ("largest", found.max)] if found else []
+def _listed(latency: Percentiles | None) -> Iterable[tuple[str, float]]:
+    return (
+        [("p50", latency.p50), ("p90", latency.p90), ("p99", latency.p99), ("largest", latency.max)] if latency else []
+    )
 
 
 def _limit(slo: Slo | None) -> chart.Level | None:
@@ -193,11 +196,11 @@ def _limit(slo: Slo | None) -> chart.Level | None:
 
 def _bands(load: Load) -> list[chart.Band]:
     """The warm-up, before zero, and a spike, when its schedule says."""
-    found = [chart.Band(-load.warm_up_s, 0, "warm-up", shaded=True)] if load.warm_up_s > 0 else []
+    bands = [chart.Band(-load.warm_up_s, 0, "warm-up", shaded=True)] if load.warm_up_s > 0 else []
     if load.arrivals and load.arrivals.strip().startswith("spike:"):
         start_s, long_s = arrivals.parse(load.arrivals).spike
-        found.append(chart.Band(start_s, start_s + long_s, "spike"))
-    return found
+        bands.append(chart.Band(start_s, start_s + long_s, "spike"))
+    return bands
 
 
 def _or_nan(value: float | None) -> float:

@@ -1,6 +1,6 @@
 """A load test as one self-contained HTML page: the verdict first, then what it rests on.
 
-The charts are in loadcharts.py, the verdict's words in words.py; here is what goes where.
+The charts are in loadcharts.py, the verdict's words in verdict_text.py; here is what goes where.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from load.result import Check, Load, ModelResult, Result, ServerSide
 from load.summary import BUSIEST, LATEST_MS
 from markupsafe import Markup
 
-from reporting import advice, loadcharts, page, words
+from reporting import advice, loadcharts, page, verdict_text
 from reporting.page import counted, figure, listed, percent, short
 
 ROWS = {"mean": "mean", "p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99", "p999": "p99.9", "max": "largest"}
@@ -52,8 +52,8 @@ def render(result: Result) -> str:
     over_time = []
     if series:
         over_time = [
-            Markup(drawn)
-            for drawn in (
+            Markup(chart)
+            for chart in (
                 loadcharts.rates(series, load),
                 loadcharts.latencies(series, load, result.slo),
                 loadcharts.waiting(series, load),
@@ -61,11 +61,11 @@ def render(result: Result) -> str:
         ]
     return page.render(
         "load.html.j2", advice=advice.after_load(result), result=result,
-        headline=words.headline(result), models=models, over_time=over_time,
+        headline=verdict_text.headline(result), models=models, over_time=over_time,
         every=loadcharts.merged(series)[1], of=listed(result.models),
         curve=Markup(loadcharts.curve(result.curve, result.slo)) if result.curve else None,
         missed={check.model for check in result.verdict.checks if not check.met}, rows=ROWS, parts=loadcharts.PARTS,
-        seen=SEEN, sent=words.sent(result),
+        seen=SEEN, sent=verdict_text.sent(result),
         warm_up=_warm_up(load), health=_health(result), difference=_difference, facts=_facts(result),
     )  # fmt: skip
 
@@ -89,21 +89,23 @@ def _model(name: str, model: ModelResult, result: Result) -> dict[str, Any]:
 
 
 def _tiles(model: ModelResult, checks: dict[str, Check], *, judged: bool, scheduled: bool) -> list[Tile]:
-    """What an invalid run found is shown, and not judged."""
-    found = model.latency
+    """One model's tiles; the figures of an invalid run are shown, and not judged."""
+    latency = model.latency
     due = f"{short(model.offered)} a second were due" if scheduled else ""
     tiles = [Tile("answered", short(model.throughput), "/s", due)]
     answers = f"of {counted(model.requests - model.failed, 'request')}"
     for key, value in (
-        ("p50_ms", found.p50 if found else None),
-        ("p95_ms", found.p95 if found else None),
-        ("p99_ms", found.p99 if found else None),
+        ("p50_ms", latency.p50 if latency else None),
+        ("p95_ms", latency.p95 if latency else None),
+        ("p99_ms", latency.p99 if latency else None),
     ):
         if key in checks:
             tile = _checked(checks[key], judged)
             tiles.append(replace(tile, note=f"{tile.note}; {answers}"))
         elif key != "p95_ms":
-            tiles.append(Tile(words.BOUNDS[key], short(value), "ms" if found else "", answers if found else ""))
+            tiles.append(
+                Tile(verdict_text.BOUNDS[key], short(value), "ms" if latency else "", answers if latency else "")
+            )
     count = f"{model.failed:,} of {counted(model.requests, 'request')}"
     if "error_rate" in checks:
         tile = _checked(checks["error_rate"], judged)
@@ -116,10 +118,10 @@ def _tiles(model: ModelResult, checks: dict[str, Check], *, judged: bool, schedu
 
 
 def _checked(check: Check, judged: bool) -> Tile:
-    found, wanted = words.pair(check)
-    value, _, unit = found.partition(" ")
+    measured, bound = verdict_text.value_and_bound(check)
+    value, _, unit = measured.partition(" ")
     return Tile(
-        words.BOUNDS.get(check.name, check.name), value, unit, f"{wanted} wanted", check.met if judged else None
+        verdict_text.BOUNDS.get(check.name, check.name), value, unit, f"{bound} wanted", check.met if judged else None
     )
 
 
@@ -127,7 +129,7 @@ def _server(server: ServerSide | None) -> list[tuple[str, str]]:
     """What Triton counted."""
     if server is None:
         return []
-    found = [
+    figures = [
         ("requests", f"{server.requests:,}"),
         ("samples", f"{server.inferences:,}"),
         ("executions", f"{server.executions:,}"),
@@ -138,10 +140,10 @@ def _server(server: ServerSide | None) -> list[tuple[str, str]]:
         ("to hand out answers", f"{short(server.compute_output_ms)} ms"),
     ]
     if server.gpu_utilization is not None:
-        found.append(("GPU busy", percent(server.gpu_utilization)))
+        figures.append(("GPU busy", percent(server.gpu_utilization)))
     if server.gpu_memory_bytes is not None:
-        found.append(("GPU memory, at most", f"{server.gpu_memory_bytes / 1e9:,.1f} GB"))
-    return found
+        figures.append(("GPU memory, at most", f"{server.gpu_memory_bytes / 1e9:,.1f} GB"))
+    return figures
 
 
 def _difference(model: ModelResult, load: Load, first: bool) -> str:
@@ -174,20 +176,20 @@ def _warm_up(load: Load) -> str:
 
 def _health(result: Result) -> list[tuple[str, str, str]]:
     """The generator's own figures, and their limits."""
-    health, found = result.generator, []
+    health, figures = result.generator, []
     if health.lateness_p99_ms is not None:
-        found += [
+        figures += [
             ("sent late, p50", f"{short(health.lateness_p50_ms)} ms", ""),
             ("sent late, p99", f"{short(health.lateness_p99_ms)} ms", f"at most {LATEST_MS:g} ms wanted"),
             ("sent late, largest", f"{short(health.lateness_max_ms)} ms", ""),
         ]
-    found += [
+    figures += [
         ("busiest process", f"{percent(health.cpu)} of a core", f"less than {BUSIEST * 100:g} % wanted"),
         ("CPU time a request", f"{short(health.cpu_ms_per_request)} ms", ""),
     ]
     if health.capped:
-        found.append(("never sent", counted(health.capped, "request"), ""))
-    return found
+        figures.append(("never sent", counted(health.capped, "request"), ""))
+    return figures
 
 
 def _facts(result: Result) -> dict[str, str]:

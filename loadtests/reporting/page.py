@@ -22,10 +22,10 @@ Tone = Literal["good", "bad", "unsure"]
 
 @dataclass(frozen=True)
 class Headline:
-    """What was found, as a reader meets it first.
+    """The result, as a reader meets it first.
 
     Attributes:
-        tone: Whether that is good news; "unsure" where the figures may not be used, or are not all there.
+        tone: Whether it is good news; "unsure" where the figures may not be used, or are not all there.
         title: A few words.
         why: Sentences.
     """
@@ -79,7 +79,7 @@ def bar(part: float) -> str:
 
 
 def when(iso: str) -> str:
-    """An ISO time as a person writes it, in its own time zone; as it is where it is none."""
+    """An ISO time as a person writes it, in its own time zone; any other text comes back unchanged."""
     try:
         return f"{datetime.fromisoformat(iso):%-d %B %Y, %H:%M %Z}".rstrip()
     except ValueError:
@@ -98,7 +98,7 @@ def coded(words: str) -> Markup:
 
 
 def tied(words: str) -> str:
-    """With each number on one line with its unit."""
+    """The text, with a space that does not break between each number and its unit."""
     return re.sub(r"(?<=\d) (?=%|(?:ms|s|MB|GB)\b)", "\u00a0", words)
 
 
@@ -107,6 +107,6 @@ def listed(models: Collection[str]) -> str:
     return ", ".join(models) if len(models) <= 3 else f"{len(models)} models"
 
 
-def counted(count: int, one: str, many: str = "") -> str:
+def counted(count: int, singular: str, plural: str = "") -> str:
     """ "1 request", "2,000 requests"."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"

@@ -1,6 +1,6 @@
 """Charts with one lying bar for each name as inline SVG: parts of a whole, or values with their intervals.
 
-The name and what is said of it stand above its bar, so that neither is ever beside another text; narrow as a phone.
+The name and the figure stand above the bar, so that neither is ever beside another text; narrow as a phone.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ class Row:
     """One bar.
 
     Attributes:
-        name: Cut where it does not fit beside ``said``.
-        said: The figure, in words.
+        name: Cut where it does not fit beside ``figure``.
+        figure: The value, in words.
         parts: (CSS class, value), beside each other from zero.
         interval: From and to, over the bar's end.
         style: A CSS class for its text.
     """
 
     name: str
-    said: str
+    figure: str
     parts: Sequence[tuple[str, float]]
     interval: tuple[float, float] | None = None
     style: str = ""
@@ -53,7 +53,7 @@ def draw(title: str, description: str, rows: Sequence[Row]) -> str:
 
 
 def cut(words: str, width: float) -> str:
-    """A text that is no wider than that; what is cut off is marked by an ellipsis."""
+    """The words, cut where they are wider than ``width``; an ellipsis marks the cut."""
     if wide(words) <= width:
         return words
     while words and wide(words + "…") > width:
@@ -67,9 +67,9 @@ def _reach(row: Row) -> float:
 
 
 def _row(row: Row, top: float, scale: float) -> Iterator[str]:
-    said = cut(row.said, WIDTH * 0.6)
-    yield text(f"name {row.style}".strip(), 0, top + 14, "start", cut(row.name, WIDTH - wide(said) - 12))
-    yield text("said", WIDTH, top + 14, "end", said)
+    figure = cut(row.figure, WIDTH * 0.6)
+    yield text(f"name {row.style}".strip(), 0, top + 14, "start", cut(row.name, WIDTH - wide(figure) - 12))
+    yield text("said", WIDTH, top + 14, "end", figure)
     y, x = top + 21, 0.0
     yield f'<rect class="track" x="0" y="{y}" width="{WIDTH}" height="{BAR}" rx="2"/>'
     for style, value in row.parts:

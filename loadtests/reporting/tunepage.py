@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from reporting import advice, chart, page, words
+from reporting import advice, chart, page, verdict_text
 from reporting.axis import Axis, Linear, Whole, fitting
 from reporting.page import Headline, counted, short
 from reporting.tuning_result import Ratio, Trial, TuningResult
@@ -41,7 +41,7 @@ def headline(result: TuningResult) -> Headline:
     cut = ("The search was interrupted.",) if result.partial else ()
     if result.failure:
         notes = result.notes if result.cause == "slo" else ()  # a larger budget would not have helped
-        failed = (f"Wanted: {result.slo}.", words.sentence(result.failure), *notes)
+        failed = (f"Wanted: {result.slo}.", verdict_text.sentence(result.failure), *notes)
         return Headline("unsure" if result.cause == "generator" else "bad", CAUSES[result.cause], failed)
     if best is None or best.capacity is None:
         return Headline("bad", "No configuration meets the SLO", (f"Wanted: {result.slo}.", *cut))
@@ -51,7 +51,7 @@ def headline(result: TuningResult) -> Headline:
         why += f"; Triton's default, dynamic_batching {{}} with one instance, serves {short(default.capacity)}"
     elif default is not None:
         why += "; Triton's default, dynamic_batching {} with one instance, does not meet it at any rate"
-    reasons = (why + ".", *map(words.sentence, gains(result)), *result.notes, *cut)
+    reasons = (why + ".", *map(verdict_text.sentence, gains(result)), *result.notes, *cut)
     if result.ratio is None:
         return Headline("unsure", f"{capacity} requests a second within the SLO", reasons)
     return Headline("unsure" if cut else _tone(result.ratio), _won(result.ratio, DEFAULT), reasons)
@@ -71,38 +71,38 @@ def gains(result: TuningResult) -> tuple[str, ...]:
     best = _numbered(result, result.best)
     if result.partial or best is None:
         return ()
-    found = []
+    sentences = []
     for what, number, ratio in (
         (BEFORE, result.current, result.over_current), (DEFAULT, result.default, result.ratio)
     ):  # fmt: skip
         other = _numbered(result, number)
         if number == result.best:
-            found.append(f"the best is {what}")
+            sentences.append(f"the best is {what}")
         elif ratio is not None:
-            found.append(
+            sentences.append(
                 f"{_won(ratio, what)}: measured side by side, the ratio is {ratio.median:.2f}, "
                 f"between {ratio.low:.2f} and {ratio.high:.2f}"
             )
         elif other is not None and other.capacity is None:
-            found.append(f"{what} does not meet the SLO at any rate")
+            sentences.append(f"{what} does not meet the SLO at any rate")
         elif other is not None and _or(other.capacity, 0.0) > _or(best.capacity, 0.0):
-            found.append(
+            sentences.append(
                 f"{what} served {short(other.capacity)} where this served {short(best.capacity)}, in too "
                 "few rounds side by side to change the recipe: the same command with a larger BUDGET goes on"
             )
         else:
-            found.append(f"no gain over {what} is claimed: there was no time for enough rounds side by side")
-    return tuple(found)
+            sentences.append(f"no gain over {what} is claimed: there was no time for enough rounds side by side")
+    return tuple(sentences)
 
 
 def front(trials: Sequence[Trial]) -> list[Trial]:
     """The trials that no other one beats in both capacity and p99, by rising capacity."""
-    found: list[Trial] = []
+    best: list[Trial] = []
     whole = [trial for trial in trials if trial.status == "measured" and trial.capacity is not None]
     for trial in sorted(whole, key=lambda trial: (-_or(trial.capacity, 0.0), _or(trial.p99_ms, math.inf))):
-        if trial.p99_ms is not None and (not found or trial.p99_ms < _or(found[-1].p99_ms, math.inf)):
-            found.append(trial)
-    return found[::-1]
+        if trial.p99_ms is not None and (not best or trial.p99_ms < _or(best[-1].p99_ms, math.inf)):
+            best.append(trial)
+    return best[::-1]
 
 
 def _won(ratio: Ratio, over: str) -> str:
@@ -148,13 +148,13 @@ def _pareto(result: TuningResult, best: Trial | None, default: Trial | None) -> 
         marks.append(chart.Dots("limit", _points([default]), ["default"], radius=5))
     if best in trials and best is not None:
         marks.append(chart.Dots("best", _points([best]), ["best"], radius=5))
-    said = "The front: " + "; ".join(
+    description = "The front: " + "; ".join(
         f"trial {trial.number}, {short(trial.capacity)} requests per second with a p99 of {short(trial.p99_ms)} ms"
         for trial in edge
     )
     level = chart.Level("limit", result.slo_p99_ms, f"SLO {result.slo_p99_ms:g} ms") if result.slo_p99_ms else None
     return chart.draw(
-        "Capacity against latency", said, Axis("capacity, requests per second", Linear),
+        "Capacity against latency", description, Axis("capacity, requests per second", Linear),
         fitting("p99 at capacity, ms", [trial.p99_ms for trial in trials if trial.p99_ms]), marks, level=level,
     )  # fmt: skip
 
@@ -171,9 +171,9 @@ def _progress(trials: Sequence[Trial]) -> str:
             best.append((number, before))
         if counts:
             best.append((number, capacity))
-    said = "; ".join(f"from trial {number:g} on {short(capacity)}" for number, capacity in _rises(best))
+    description = "; ".join(f"from trial {number:g} on {short(capacity)}" for number, capacity in _rises(best))
     return chart.draw(
-        "The best so far", f"The best capacity: {said}", Axis("trial", Whole),
+        "The best so far", f"The best capacity: {description}", Axis("trial", Whole),
         Axis("capacity, requests per second", Linear),
         [chart.Line("measured", best, marked=False), chart.Dots("theirs", points, radius=3)],
     )  # fmt: skip

@@ -120,6 +120,6 @@ def _open(url: str) -> Client:
 
 
 def _client(url: str) -> Client:
-    """One of each process, whose connection all streams share, as an application's do."""
+    """The one client of this process; all streams share its connection, as an application's do."""
     with _OPENING:
         return _open(url)

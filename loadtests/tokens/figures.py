@@ -104,7 +104,7 @@ def summary(times_ms: Sequence[float]) -> Times:
 
 
 def quantiles(times_ms: Sequence[float]) -> list[tuple[float, float]]:
-    """(share of all, milliseconds at most) for a curve: twenty points for each nine that so many times can show."""
+    """(share of all, milliseconds at most) for a curve: twenty points for each nine that so many times resolve."""
     if not times_ms:
         return []
     steps = int(math.log10(len(times_ms)) * 20)

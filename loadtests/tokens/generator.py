@@ -44,7 +44,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Sent:
-    """What came of a load: its answers, and the CPU time of the busiest process over the load's time, in cores."""
+    """The outcome of a load: its answers, and the CPU time of the busiest process over the load's time, in cores."""
 
     answers: list[Answer]
     busiest: float
@@ -90,7 +90,7 @@ def _prepare(everybody: Barrier) -> None:
 
 
 def _send(load: Load, number: int, processes: int) -> Sent:
-    """One process's share, every so-manieth stream, once all processes are there."""
+    """Send one process's share, every ``processes``-th stream, once all processes are ready."""
 
     def work(stream: int) -> Iterator[Request]:
         return streams.requests(f"{load.seed} {stream}", load.words, load.tokens, load.mark)

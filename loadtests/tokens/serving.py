@@ -13,11 +13,11 @@ from typing import Any
 
 from load.target import Target
 
-from tritonkit import llm, progress, recipe
+from tritonkit import llm, progress
 from tritonkit import server as servers
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.llm import sketch
-from tritonkit.recipe import LanguageRecipe
+from tritonkit.recipe import LanguageRecipe, load_any
 from tritonkit.server import TritonServer, engine_environment, runtime
 from tritonkit.zoo import smollm2_135m
 
@@ -69,13 +69,13 @@ def load_recipe(path: Path) -> LanguageRecipe:
     """A recipe for vLLM.
 
     Raises:
-        InputError: It is of another kind.
-        RecipeError: It cannot be read.
+        InputError: The recipe is of another kind.
+        RecipeError: The file cannot be read.
     """
-    loaded = recipe.load_any(path)
-    if not isinstance(loaded, LanguageRecipe) or loaded.engine != "vllm":
+    recipe = load_any(path)
+    if not isinstance(recipe, LanguageRecipe) or recipe.engine != "vllm":
         raise InputError(f"{path} is no recipe for vLLM", "name one with  engine: vllm  (docs/llm.md)")
-    return loaded
+    return recipe
 
 
 def install(target: Target) -> None:
@@ -89,31 +89,31 @@ def install(target: Target) -> None:
 
 
 @contextmanager
-def served(loaded: LanguageRecipe, repository: Path, target: Target) -> Iterator[Served]:
+def served(recipe: LanguageRecipe, repository: Path, target: Target) -> Iterator[Served]:
     """Build the recipe into ``repository``, start a Triton on that model alone, and end it with the block.
 
     Raises:
         TritonkitError: The recipe does not fit its directory, or the model does not start.
     """
-    built = llm.build(llm.check([loaded]), repository)
-    server = TritonServer(repository, runtime=runtime.find(target), models=[loaded.name])
+    built = llm.build(llm.check([recipe]), repository)
+    server = TritonServer(repository, runtime=runtime.find(target), models=[recipe.name])
     begun = time.monotonic()
     try:
         with progress.task("Triton") as report:
-            report(f"start vLLM with {loaded.name} (a minute)")
+            report(f"start vLLM with {recipe.name} (a minute)")
             server.start(report)
-        states = [state for state in server.language_models() if state.model == loaded.name and state.url]
+        states = [state for state in server.language_models() if state.model == recipe.name and state.url]
         if not states:
-            raise CheckFailed(f"{loaded.name} is ready and its OpenAI API is not", f"read {server.log}")
+            raise CheckFailed(f"{recipe.name} is ready and its OpenAI API is not", f"read {server.log}")
         url = states[0].url
         yield Served(
-            server, loaded.name, url, _version(url), built.models[loaded.name], time.monotonic() - begun
+            server, recipe.name, url, _version(url), built.models[recipe.name], time.monotonic() - begun
         )  # fmt: skip
     finally:
         server.stop()
 
 
 def _version(openai_url: str) -> str:
-    """What the server at this address says that it is."""
+    """The version that the server at this address reports."""
     with urllib.request.urlopen(f"{openai_url.removesuffix('/v1')}/version", timeout=VERSION_TIMEOUT_S) as answer:
         return str(json.loads(answer.read())["version"])

@@ -43,7 +43,7 @@ class Answer:
 
     @property
     def tokens(self) -> int:
-        """How many came."""
+        """The number of tokens that came."""
         return sum(count for _, count in self.arrivals)
 
 

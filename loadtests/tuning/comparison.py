@@ -1,4 +1,4 @@
-"""Measures configurations side by side: in turn, round after round, so that a machine's moods fall upon all alike."""
+"""Measures configurations side by side: in turn, round after round, so that what disturbs the machine disturbs all."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Measured:
     """One configuration's limit in every round, and its best run.
 
     Attributes:
-        settings: Which one.
+        settings: The configuration.
         limits: Requests a second, one number a round; 0 where the SLO was met at no rate.
         at_limit: The run at the highest rate that met the SLO.
-        runs: How many it took in all.
+        runs: How many runs the limits took.
     """
 
     settings: Settings
@@ -47,8 +47,8 @@ class Measured:
 
     def and_then(self, later: Measured) -> Measured:
         """The same configuration with later rounds, too."""
-        runs = [one for one in (self.at_limit, later.at_limit) if one is not None]
-        best = max(runs, key=lambda one: one.rate, default=None)
+        runs = [probe for probe in (self.at_limit, later.at_limit) if probe is not None]
+        best = max(runs, key=lambda probe: probe.rate, default=None)
         return Measured(self.settings, (*self.limits, *later.limits), best, self.runs + later.runs)
 
 
@@ -61,18 +61,18 @@ def rounds(
 ) -> dict[Settings, Measured]:
     """The limits of some configurations, ``count`` times each, in turn; every other round backwards.
 
-    Where the server is lost, the configuration is measured again; with one that loses it twice, its limit is 0.
+    Where the server is lost, the configuration is measured again; where it is lost twice, the limit is 0.
 
     Args:
-        configure: Sets one.
+        configure: Serves one configuration.
         ask: Runs one rate.
         guesses: The configurations, each with a rate to begin at.
-        count: Of rounds.
-        say: Is told what is measured.
+        count: Number of rounds.
+        say: Called with a line on what is measured.
 
     Raises:
         Ended: ``ask`` ended the measurement within the first round; of later ones, those that are whole count.
-        CheckFailed: Likewise, where the generator could send none of a configuration's rates. Where it sent some, the
+        CheckFailed: likewise, where the generator could send none of a configuration's rates. Where it sent some, the
             configuration's limit is the highest of them that was met: at least that.
     """
     limits: dict[Settings, list[float]] = {settings: [] for settings in guesses}
@@ -97,17 +97,19 @@ def rounds(
             if turn == 0:
                 raise
             break
-        for settings, found in whole.items():
-            limits[settings].append(found.limit)
-            around[settings] = found.limit or around[settings]
+        for settings, bounds in whole.items():
+            limits[settings].append(bounds.limit)
+            around[settings] = bounds.limit or around[settings]
             before = best[settings]
-            if found.low is not None and (before is None or found.low.rate > before.rate):
-                best[settings] = found.low
-    return {one: Measured(one, tuple(limits[one]), best[one], runs[one]) for one in guesses}
+            if bounds.low is not None and (before is None or bounds.low.rate > before.rate):
+                best[settings] = bounds.low
+    return {
+        settings: Measured(settings, tuple(limits[settings]), best[settings], runs[settings]) for settings in guesses
+    }
 
 
 def _limit(configure: Callable[[Settings], None], ask: Ask, settings: Settings, start: float) -> Bracket:
-    """The limit of one configuration; nothing is met by one with which the server is lost again and again."""
+    """The limit of one configuration; 0 where the server is lost with it twice."""
 
     def measure() -> Bracket:
         configure(settings)
@@ -116,20 +118,20 @@ def _limit(configure: Callable[[Settings], None], ask: Ask, settings: Settings, 
     try:
         return twice(measure)
     except ServerLost as error:
-        return Bracket(None, Probe(start, met=False, served=0.0, p50_ms=None, p99_ms=None, said=error.message))
+        return Bracket(None, Probe(start, met=False, served=0.0, p50_ms=None, p99_ms=None, why=error.message))
 
 
 def ratio(ours: Measured, theirs: Measured) -> Ratio | None:
     """How many times the capacity: the median of the rounds, and where the mean lies with a probability of 95 %.
 
-    The interval is Student's, of the ratios' logarithms. None where one of the two meets the SLO at no rate in a round,
-    and of fewer than :data:`LEAST_ROUNDS` rounds.
+    The interval is Student's, of the ratios' logarithms. None where either meets the SLO at no rate in some round, or
+    there are fewer than :data:`LEAST_ROUNDS` rounds.
     """
     if not all(theirs.limits) or not all(ours.limits) or len(ours.limits) < LEAST_ROUNDS:
         return None
-    found = [math.log(a / b) for a, b in zip(ours.limits, theirs.limits, strict=True)]
-    count, middle, mean = len(found), statistics.median(found), statistics.mean(found)
-    width = STUDENT[min(count, max(STUDENT))] * statistics.stdev(found) / math.sqrt(count)
+    logarithms = [math.log(a / b) for a, b in zip(ours.limits, theirs.limits, strict=True)]
+    count, middle, mean = len(logarithms), statistics.median(logarithms), statistics.mean(logarithms)
+    width = STUDENT[min(count, max(STUDENT))] * statistics.stdev(logarithms) / math.sqrt(count)
     low, high = min(mean - width, middle), max(mean + width, middle)
     return Ratio(math.exp(middle), math.exp(low), math.exp(high))
 
@@ -138,8 +140,8 @@ def beats(ours: Measured, theirs: Measured) -> bool:
     """Whether the whole interval of their ratio is above 1, and the middle round is better by more than a tie."""
     if not theirs.capacity:
         return ours.capacity > theirs.capacity
-    found = ratio(ours, theirs)
-    return found is not None and found.low > 1 and found.median >= TIE
+    gain = ratio(ours, theirs)
+    return gain is not None and gain.low > 1 and gain.median >= TIE
 
 
 def winner(measured: Sequence[Measured]) -> Measured:

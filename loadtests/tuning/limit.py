@@ -22,7 +22,7 @@ FIRST_STRIDE = 2.0
 OVERLOADED = 0.9  # of the arrivals; a server that answers less has no more to give
 SURE = 0.9  # of the runs at a capacity must meet the SLO
 LEVEL = 0.95
-# A run in this many fails, or passes, whatever the rate: somebody else used the machine.
+# The share of runs whose outcome says nothing of the rate: somebody else used the machine.
 LAPSE = 0.02
 # Rates that the generator could not keep, until a search ends with what it has proved: each costs some runs.
 MOST_LATE = 6
@@ -40,18 +40,18 @@ class Unsent(CheckFailed):
 
 @dataclass(frozen=True)
 class Probe:
-    """What one rate came to.
+    """The outcome of a run at one rate.
 
     Attributes:
         rate: Arrivals a second.
-        met: Whether the SLO was.
+        met: Whether the run met the SLO.
         served: Successes a second, while the load lasted.
         p50_ms: From the scheduled arrival; None where nothing succeeded.
         p99_ms: The same.
         error_rate: Failed requests over all of them.
         strain: The SLO's latency that is nearest to its bound, over that; 1 is the limit. NaN if it names none.
-        said: What was missed, in words.
-        offered: Arrivals a second that there really were, as chance had it; the rate if not given.
+        why: Why the SLO was missed or the rate was not kept; empty where it was met.
+        offered: Arrivals a second that chance gave the run; the rate if not given.
         kept: Whether the generator kept the rate; if not, the run says nothing of the server.
     """
 
@@ -62,7 +62,7 @@ class Probe:
     p99_ms: float | None
     error_rate: float = 0.0
     strain: float = math.nan
-    said: str = ""
+    why: str = ""
     offered: float | None = None
     kept: bool = True
 
@@ -148,33 +148,33 @@ def bracket(ask: Ask, start: float, *, stride: float = FIRST_STRIDE, resolution:
     rate, down, unsent = max(start, LEAST), stride, 0
     while low is None or high is None:
         try:
-            found = ask(rate)
+            probe = ask(rate)
         except Unsent as error:
             unsent += 1
             if low is None and (unsent == MOST_UNSENT or rate <= LEAST):
                 raise
-            found, down = _unsent(rate, error), max(down, FIRST_STRIDE)
-        if found.met:
-            low = found
+            probe, down = _unsent(rate, error), max(down, FIRST_STRIDE)
+        if probe.met:
+            low = probe
             rate *= stride
         else:
-            high = found
+            high = probe
             if rate <= LEAST:
                 return Bracket(None, high)
-            rate = max(LEAST, min(rate / down, found.served if found.overloaded else rate))
+            rate = max(LEAST, min(rate / down, probe.served if probe.overloaded else rate))
             down *= down
     while high.rate > low.rate * resolution:
         middle = math.sqrt(low.rate * high.rate)
         try:
-            found = ask(middle)
+            probe = ask(middle)
         except Unsent as error:
-            found = _unsent(middle, error)
-        low, high = (found, high) if found.met else (low, found)
+            probe = _unsent(middle, error)
+        low, high = (probe, high) if probe.met else (low, probe)
     return Bracket(low, high)
 
 
 def _unsent(rate: float, error: Unsent) -> Probe:
-    return Probe(rate, met=False, served=rate, p50_ms=None, p99_ms=None, said=error.message, kept=False)
+    return Probe(rate, met=False, served=rate, p50_ms=None, p99_ms=None, why=error.message, kept=False)
 
 
 @dataclass(frozen=True)
@@ -183,8 +183,8 @@ class Capacity:
 
     Attributes:
         rate: It met the SLO in every one of ``confirmed`` runs; the next higher rate did not.
-        low: Of the interval (:func:`interval`).
-        high: Of the interval.
+        low: The lower end of the interval (:func:`interval`).
+        high: The upper end of the interval.
         confirmed: How many runs there were at ``rate``.
         points: All runs, in order.
         at_least: The limit may be higher: the generator could not send more, or the search was ended.
@@ -214,8 +214,8 @@ def capacity(ask: Ask, start: float | None = None, *, resolution: float = 1.05, 
     """The limit, from nothing: one request a second, a bracket, halving, and then the same rate again and again.
 
     A rate counts when it has met the SLO in ``times`` further runs and the next higher one has not; where one run
-    misses it, the next lower rate is tried. A search that has to end early (Ctrl-C, :class:`Ended`, a generator that
-    kept several rates not) comes to the highest rate that was met and above which nothing is proved: at least that.
+    misses it, the next lower rate is tried. A search that has to end early (Ctrl-C, :class:`Ended`, several rates that
+    the generator could not keep) returns the highest rate that was met below all that were missed, as a lower bound.
 
     Args:
         ask: Runs one rate.
@@ -239,8 +239,8 @@ def capacity(ask: Ask, start: float | None = None, *, resolution: float = 1.05, 
         first = note(LEAST)
         if not first.met and not (first := note(LEAST)).met:  # a second time: it may have been the machine
             raise _hopeless(first)
-        found = bracket(note, start or 1000 / max(first.p50_ms or 1.0, 0.1), resolution=resolution)
-        rate = confirm(note, found.low.rate if found.low else LEAST, resolution=resolution, times=times)
+        bounds = bracket(note, start or 1000 / max(first.p50_ms or 1.0, 0.1), resolution=resolution)
+        rate = confirm(note, bounds.low.rate if bounds.low else LEAST, resolution=resolution, times=times)
     except (Ended, KeyboardInterrupt) as end:
         interrupted = isinstance(end, KeyboardInterrupt)
         rate = proved(points)
@@ -253,7 +253,7 @@ def confirm(ask: Ask, rate: float, *, resolution: float = 1.05, times: int = 3) 
     """The rate near this one that meets the SLO in each of some runs, while the next higher one does not.
 
     Raises:
-        CheckFailed: Not even one request a second does.
+        CheckFailed: not even one request a second meets the SLO.
     """
     last: Probe | None = None
 
@@ -317,17 +317,17 @@ def interval(points: Sequence[Probe], sure: float = SURE, level: float = LEVEL) 
 
 
 def finite(value: float) -> float | None:
-    """None for what JSON cannot say: no upper end."""
+    """The value with two decimals; None for infinity, which JSON cannot hold."""
     return round(value, 2) if math.isfinite(value) else None
 
 
-def _hopeless(found: Probe) -> CheckFailed:
-    if not found.kept:
+def _hopeless(probe: Probe) -> CheckFailed:
+    if not probe.kept:
         return CheckFailed(
-            f"nothing is proved: at {found.rate:g} requests/s {found.said}",
+            f"nothing is proved: at {probe.rate:g} requests/s {probe.why}",
             BUSY_FIX,
         )
     return CheckFailed(
-        f"the SLO is not met at {found.rate:g} request a second: {found.said or 'it was missed'}",
+        f"the SLO is not met at {probe.rate:g} request a second: {probe.why or 'it was missed'}",
         "loosen the SLO, or make the model faster: no rate will meet it as it is",
     )

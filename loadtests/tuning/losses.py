@@ -1,4 +1,4 @@
-"""What becomes of a measurement in which the server ends: it is made once more.
+"""Repeats a measurement in which the server ended.
 
 Triton 24.10 itself ends now and then while models are loaded and unloaded under load (docs/loadtests.md), which says
 nothing of the configuration that was being measured.

@@ -14,12 +14,12 @@ from tritonkit.errors import CheckFailed
 from tritonkit.recipe import Recipe, Slo
 from tritonkit.repository import layout
 from tuning import comparison, writeback
-from tuning.asking import bounds
 from tuning.comparison import Measured
 from tuning.limit import BUSY_FIX, finite
-from tuning.rig import Built
+from tuning.probing import bounds
 from tuning.search import Search, Trial
 from tuning.space import Settings
+from tuning.trial_server import Built
 from tuning.tuner import SLO_FIX, Final, References
 
 
@@ -27,7 +27,7 @@ def result(
     recipe: Recipe,
     search: Search,
     held: References,
-    found: Final | None,
+    final: Final | None,
     *,
     slo: Slo,
     budget_s: float,
@@ -39,9 +39,13 @@ def result(
     failure: CheckFailed | None = None,
 ) -> TuningResult:
     """The whole search as the page shows it; without a final and a failure it was interrupted."""
-    best = found.winner.settings if found else search.best.settings if search.best and not failure else None
-    ratio = comparison.ratio(found.winner, found.default) if found else None
-    again = {one.settings: one for one in (found.winner, found.current, found.default, *found.others)} if found else {}
+    best = final.winner.settings if final else search.best.settings if search.best and not failure else None
+    ratio = comparison.ratio(final.winner, final.default) if final else None
+    again = (
+        {measured.settings: measured for measured in (final.winner, final.current, final.default, *final.others)}
+        if final
+        else {}
+    )
     return TuningResult(
         model=recipe.name,
         created=_now(),
@@ -54,11 +58,11 @@ def result(
         best=_number(search, best),
         default=_number(search, held.default),
         ratio=ratio,
-        partial=found is None and not failure,
+        partial=final is None and not failure,
         written=written,
         current=_number(search, held.current),
-        over_current=comparison.ratio(found.winner, found.current) if found else None,
-        capacity=found.confirmed.limit if found and found.confirmed else None,
+        over_current=comparison.ratio(final.winner, final.current) if final else None,
+        capacity=final.confirmed.limit if final and final.confirmed else None,
         took_s=took_s,
         notes=notes,
         failure=failure.message if failure else "",
@@ -76,7 +80,7 @@ def _cause(failure: CheckFailed | None) -> Literal["", "slo", "generator", "serv
 
 
 def write(
-    recipe: Recipe, made: Built, found: Final, repository: Path, figures: dict[str, Any], slo: Slo
+    recipe: Recipe, build: Built, final: Final, repository: Path, figures: dict[str, Any], slo: Slo
 ) -> tuple[str, ...]:
     """Put the winner into the recipe, ``config.pbtxt`` and the passport; names of the files.
 
@@ -87,17 +91,17 @@ def write(
     Raises:
         TritonkitError: One of them cannot be written.
     """
-    settings = found.winner.settings
-    same = settings == found.current.settings
-    batching = recipe.batching if same else settings.batching(recipe, made.chosen, made.target)
-    wanted = recipe if same else writeback.checked(recipe, batching, slo)
-    tuned.keep(wanted, made.graphs[settings.precision], made.target, figures)
-    built = pipeline.build([wanted], repository, made.target).models[recipe.name]
-    if built["precision"] != settings.precision:  # the gate measured anew, and chose another one: name it
+    settings = final.winner.settings
+    same = settings == final.current.settings
+    batching = recipe.batching if same else settings.batching(recipe, build.chosen, build.target)
+    new_recipe = recipe if same else writeback.checked(recipe, batching, slo)
+    tuned.keep(new_recipe, build.graphs[settings.precision], build.target, figures)
+    passport = pipeline.build([new_recipe], repository, build.target).models[recipe.name]
+    if passport["precision"] != settings.precision:  # the gate measured anew, and chose another one: name it
         batching = batching.model_copy(update={"precision": settings.precision})
-        wanted, same = writeback.checked(recipe, batching, slo), False
-        tuned.keep(wanted, made.graphs[settings.precision], made.target, figures)
-        pipeline.build([wanted], repository, made.target)
+        new_recipe, same = writeback.checked(recipe, batching, slo), False
+        tuned.keep(new_recipe, build.graphs[settings.precision], build.target, figures)
+        pipeline.build([new_recipe], repository, build.target)
     files = [repository / recipe.name / layout.CONFIG, repository / recipe.name / layout.PASSPORT]
     if not same:
         writeback.write(recipe, batching, slo)
@@ -106,23 +110,23 @@ def write(
 
 
 def figures(
-    found: Final, search: Search, slo: Slo, environment: dict[str, str], load: dict[str, Any]
+    final: Final, search: Search, slo: Slo, environment: dict[str, str], load: dict[str, Any]
 ) -> dict[str, Any]:
     """What the passport says of the winner."""
-    winner = found.winner
+    winner = final.winner
     return {
         "measured": _now(),
         "slo": slo.model_dump(exclude_none=True),
         "load": load,
         "settings": winner.settings.as_json(),
-        "capacity": round(found.capacity, 1),
-        "interval": [round(found.confirmed.low, 1), finite(found.confirmed.high)] if found.confirmed else None,
-        "throughput": None if found.throughput is None else round(found.throughput, 1),
+        "capacity": round(final.capacity, 1),
+        "interval": [round(final.confirmed.low, 1), finite(final.confirmed.high)] if final.confirmed else None,
+        "throughput": None if final.throughput is None else round(final.throughput, 1),
         "rounds": [round(limit, 1) for limit in winner.limits],
         "p50_ms": _rounded(winner.at_limit.p50_ms if winner.at_limit else None),
         "p99_ms": _rounded(winner.at_limit.p99_ms if winner.at_limit else None),
-        "over_tritons_default": _ratio(comparison.ratio(winner, found.default)),
-        "over_what_was_served": _ratio(comparison.ratio(winner, found.current)),
+        "over_tritons_default": _ratio(comparison.ratio(winner, final.default)),
+        "over_what_was_served": _ratio(comparison.ratio(winner, final.current)),
         "trials": len(search.trials),
         "environment": environment,
     }
@@ -146,10 +150,10 @@ def _number(search: Search, settings: Settings | None) -> int | None:
     return next((trial.number for trial in search.trials if trial.settings == settings), None)
 
 
-def _ratio(found: tuning_result.Ratio | None) -> dict[str, float] | None:
-    if found is None:
+def _ratio(ratio: tuning_result.Ratio | None) -> dict[str, float] | None:
+    if ratio is None:
         return None
-    return {"median": round(found.median, 3), "lowest": round(found.low, 3), "highest": round(found.high, 3)}
+    return {"median": round(ratio.median, 3), "lowest": round(ratio.low, 3), "highest": round(ratio.high, 3)}
 
 
 def _rounded(value: float | None) -> float | None:

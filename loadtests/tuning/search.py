@@ -27,10 +27,10 @@ from tuning.space import NAMES, UNORDERED, Settings, Space
 
 # Trials before the sampler trusts its model; some are drawn at random until then.
 STARTUP = 4
-# From then on every so many proposals, one is a step in one setting away from the best: a model of few trials finds the
+# After those, one proposal in this many is a step in one setting away from the best: a model of few trials finds the
 # right region, and not its top.
 STEP_EVERY = 2
-# Proposals in a row that were tried before: from then on, any that was not is taken.
+# After this many proposals in a row that were tried before, any untried one is taken.
 STALE = 10
 
 
@@ -78,7 +78,7 @@ class Search:
         first: What is tried first, in order, unless the journal has it already.
         journal: Where trials are kept; nowhere if not given.
         identity: What trials depend on: where it differs from the journal's, the search begins anew.
-        seed: Of the sampler.
+        seed: The sampler's seed.
     """
 
     def __init__(
@@ -92,8 +92,9 @@ class Search:
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.space = space
-        said = json.loads(json.dumps(dict(identity or {}) | {"space": asdict(space)}))  # as the journal will have it
-        name = store.hash_of(said)[:16]
+        # Through JSON, as the journal will have it.
+        full_identity = json.loads(json.dumps(dict(identity or {}) | {"space": asdict(space)}))
+        name = store.hash_of(full_identity)[:16]
         storage = _storage(journal)
         before = {study.study_name: study for study in optuna.get_all_study_summaries(storage)} if journal else {}
         self._study = optuna.create_study(
@@ -104,10 +105,12 @@ class Search:
             self._study.sampler.reseed_rng()
         self.changed: list[str] = []
         if name not in before:
-            self._study.set_user_attr("identity", said)
+            self._study.set_user_attr("identity", full_identity)
             last = max(before.values(), key=lambda study: study._study_id, default=None)
             old = last.user_attrs.get("identity", {}) if last else {}
-            self.changed = sorted(key for key in {*said, *old} if said.get(key) != old.get(key)) if last else []
+            self.changed = (
+                sorted(key for key in {*full_identity, *old} if full_identity.get(key) != old.get(key)) if last else []
+            )
         self._pending: optuna.Trial | None = None
         self._random = random.Random(seed)
         self.trials = self._kept()
@@ -145,7 +148,7 @@ class Search:
         return None
 
     def tell(self, settings: Settings, outcome: Outcome) -> Trial:
-        """What came of the last proposal."""
+        """Record the outcome of the last proposal."""
         proposal, self._pending = self._pending, None
         assert proposal is not None
         trial = Trial(len(self.trials), settings, outcome)

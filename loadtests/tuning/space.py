@@ -40,14 +40,14 @@ class Settings:
     by_size: bool = False
 
     def normal(self) -> Settings:
-        """The same configuration, as it is written in one way only: without batches there is no queue to set."""
+        """The one form of configurations that behave alike: without batches there is no queue delay."""
         return self if self.max_batch_size > 1 else replace(self, queue_delay_us=0)
 
     def batching(self, recipe: Recipe, chosen: Precision, target: Target) -> Batching:
         """The recipe's ``batching`` that says this.
 
         Args:
-            recipe: Whose.
+            recipe: The recipe that gets this section.
             chosen: The precision that is served without being named here.
             target: What it was measured on, and holds for.
         """
@@ -85,8 +85,8 @@ class Settings:
         }
 
     def __str__(self) -> str:
-        said = self.words()
-        parts = [said["variant"], f"batch {said['max batch']}", f"delay {said['queue delay']}"]
+        words = self.words()
+        parts = [words["variant"], f"batch {words['max batch']}", f"delay {words['queue delay']}"]
         parts += [f"{self.instances} instance{'s' if self.instances > 1 else ''}"]
         parts += [f"{self.threads} threads"] if self.threads > 1 else []
         parts += ["by size"] if self.by_size else []
@@ -111,18 +111,18 @@ class Space:
     def grid(self) -> list[Settings]:
         """All configurations, each once."""
         values = itertools.product(*(getattr(self, name) for name in NAMES))
-        found = (Settings(**dict(zip(NAMES, chosen, strict=True))).normal() for chosen in values)
-        return list(dict.fromkeys(found))
+        configurations = (Settings(**dict(zip(NAMES, chosen, strict=True))).normal() for chosen in values)
+        return list(dict.fromkeys(configurations))
 
     def near(self, settings: Settings) -> list[Settings]:
         """Configurations that differ in one setting: by one place in its order, or in what has no order."""
-        found = []
+        neighbours = []
         for name in NAMES:
             values = getattr(self, name)
             place = values.index(getattr(settings, name))
             others = values if name in UNORDERED else values[max(place - 1, 0) : place + 2]
-            found += [replace(settings, **{name: value}).normal() for value in others]
-        return [other for other in dict.fromkeys(found) if other != settings]
+            neighbours += [replace(settings, **{name: value}).normal() for value in others]
+        return [other for other in dict.fromkeys(neighbours) if other != settings]
 
     def holds(self, settings: Settings) -> bool:
         """Whether a configuration is one of these."""
@@ -192,7 +192,7 @@ def tritons_default(recipe: Recipe, cores: int, target: Target = "cpu") -> Setti
 
 
 def _doubled(most: int) -> list[int]:
-    found = [1]
-    while found[-1] * 2 <= most:
-        found.append(found[-1] * 2)
-    return found
+    powers = [1]
+    while powers[-1] * 2 <= most:
+        powers.append(powers[-1] * 2)
+    return powers

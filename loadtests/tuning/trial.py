@@ -26,13 +26,13 @@ def explore(ask: Ask, best: float | None, start: float) -> Outcome:
         best: The best one's limit so far; None at the first.
         start: Where to begin then.
     """
-    asked: list[Probe] = []
+    probes: list[Probe] = []
 
     def note(rate: float) -> Probe:
-        asked.append(ask(rate))
-        return asked[-1]
+        probes.append(ask(rate))
+        return probes[-1]
 
-    return replace(_explored(note, best, start), probes=len(asked))
+    return replace(_explored(note, best, start), probes=len(probes))
 
 
 def _explored(note: Ask, best: float | None, start: float) -> Outcome:
@@ -50,9 +50,11 @@ def _explored(note: Ask, best: float | None, start: float) -> Outcome:
 def timed(
     configure: Callable[[Settings], None], ask: Ask, settings: Settings, best: float | None, start: float
 ) -> Outcome:
-    """Configure the server and :func:`explore`; one that does not load is an outcome, too, and so is a rate
-    that the generator could not keep: it says nothing of the configuration, which the next search tries again. Where
-    the server is lost, all of it is measured again; it failed where that one is lost, too.
+    """Configure the server and :func:`explore`.
+
+    A configuration that does not load is ``failed``. One with a rate that the generator could not keep is ``unsent``,
+    which says nothing of the configuration: the next search tries it again. Where the server is lost, the configuration
+    is measured again from the beginning; where it is lost twice, it is ``failed``.
     """
     began = time.monotonic()
 
@@ -74,12 +76,12 @@ def _after(first: Probe, ask: Ask) -> Ask:
     return lambda rate: answers.pop() if answers else ask(rate)
 
 
-def _enclosed(found: Bracket) -> Outcome:
-    if (low := found.low) is None:
-        return _missed(found.high)
-    return Outcome("measured", found.limit, low.rate, low.p50_ms, low.p99_ms)
+def _enclosed(bounds: Bracket) -> Outcome:
+    if (low := bounds.low) is None:
+        return _missed(bounds.high)
+    return Outcome("measured", bounds.limit, low.rate, low.p50_ms, low.p99_ms)
 
 
-def _missed(found: Probe) -> Outcome:
-    why = f"misses the SLO at {found.rate:.0f} requests/s: {found.said}"
-    return Outcome("pruned", min(found.rate, found.served), why=why)
+def _missed(probe: Probe) -> Outcome:
+    why = f"misses the SLO at {probe.rate:.0f} requests/s: {probe.why}"
+    return Outcome("pruned", min(probe.rate, probe.served), why=why)

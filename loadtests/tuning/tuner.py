@@ -23,10 +23,10 @@ from tuning.comparison import Measured
 from tuning.cores import Cores
 from tuning.limit import BUSY_FIX, Ask, Capacity, Ended, Probe
 from tuning.losses import ServerLost, twice
-from tuning.rig import Built, Rig
 from tuning.search import Search, Trial
 from tuning.space import Settings, Space
 from tuning.trial import timed
+from tuning.trial_server import Built, TrialServer
 
 SLO_FIX = "loosen the SLO, or make the model faster"
 FIRST_RATE = 50.0  # where the gate measured no speed
@@ -48,13 +48,13 @@ NEARLY = 0.95  # of the winner's limit: half of the runs meet the SLO at a limit
 
 @dataclass(frozen=True)
 class Effort:
-    """How much a measurement is worth.
+    """How much is measured: seconds of a run, rounds and finalists.
 
     Attributes:
         probe_s: Measured seconds of a trial's runs.
-        final_s: Of the final's runs.
+        final_s: Measured seconds of the final's runs.
         warm_up_s: Seconds before either.
-        rounds: Of the final, at most: it ends with its time, and claims no gain of fewer than three.
+        rounds: Most rounds of the final: it ends with its time, and claims no gain of fewer than three.
         finalists: How many trials take part in it, beside what is served now and Triton's default.
     """
 
@@ -104,7 +104,7 @@ class Effort:
 
 
 class Configurable(Protocol):
-    """What serves one configuration at a time and can be asked for rates, as a :class:`tuning.rig.Rig`."""
+    """Serves one configuration at a time and can be asked for rates, as a :class:`tuning.trial_server.TrialServer`."""
 
     def configure(self, settings: Settings, /) -> None:
         """Serve this one from now on."""
@@ -152,48 +152,50 @@ class References:
 
     def missing(self, search: Search) -> int:
         """How many of the two the search has not measured, as far as its space has them."""
-        wanted = {settings.normal() for settings in (self.current, self.default) if search.space.holds(settings)}
-        return len(wanted - {trial.settings.normal() for trial in search.trials})
+        both = {settings.normal() for settings in (self.current, self.default) if search.space.holds(settings)}
+        return len(both - {trial.settings.normal() for trial in search.trials})
 
 
-def references(made: Built, cores: Cores) -> References:
-    """Of a recipe, on this many cores."""
+def references(build: Built, cores: Cores) -> References:
+    """Both references of a recipe, on this many cores."""
     return References(
-        space.of_recipe(made.recipe, made.chosen, made.target),
-        space.tritons_default(made.recipe, len(cores.server), made.target),
+        space.of_recipe(build.recipe, build.chosen, build.target),
+        space.tritons_default(build.recipe, len(cores.server), build.target),
     )
 
 
-def all_settings(made: Built, cores: Cores, held: References, smallest_batch: int = 1) -> Space:
-    """What is searched; the references' own values among it."""
-    found = space.of(made.recipe, tuple(made.accurate), len(cores.server), smallest_batch, made.target)
-    return found.with_values_of(held.current, held.default)
+def all_settings(build: Built, cores: Cores, held: References, smallest_batch: int = 1) -> Space:
+    """The space of the search, with the references' own values."""
+    recipe_space = space.of(build.recipe, tuple(build.accurate), len(cores.server), smallest_batch, build.target)
+    return recipe_space.with_values_of(held.current, held.default)
 
 
-def opening(made: Built, held: References, whole: Space) -> list[Settings]:
+def opening(build: Built, held: References, whole: Space) -> list[Settings]:
     """What is tried first, as far as it is in the space.
 
     The references; then, on a CPU, Triton's default in every other accurate variant, and no batches at all, as a batch
     often costs what its samples cost one by one; on a GPU, what is served now in every other accurate variant.
     """
-    if made.target == "cuda":
-        others = [replace(held.current, precision=precision) for precision in made.accurate]
+    if build.target == "cuda":
+        others = [replace(held.current, precision=precision) for precision in build.accurate]
         return list(dict.fromkeys([held.current, held.default, *others]))
-    variants = [replace(held.default, precision=precision) for precision in made.accurate]
-    single = replace(held.default, precision=made.chosen, max_batch_size=min(held.default.max_batch_size, 1)).normal()
+    variants = [replace(held.default, precision=precision) for precision in build.accurate]
+    single = replace(held.default, precision=build.chosen, max_batch_size=min(held.default.max_batch_size, 1)).normal()
     return [
         settings for settings in dict.fromkeys([held.current, held.default, *variants, single]) if whole.holds(settings)
     ]
 
 
-def identity(made: Built, slo: Slo, cores: Cores, load: dict[str, Any], effort: Effort) -> dict[str, Any]:
+def identity(build: Built, slo: Slo, cores: Cores, load: dict[str, Any], effort: Effort) -> dict[str, Any]:
     """What trials depend on; ``batching``, which is what they vary, is not part of it."""
-    recipe = made.recipe
-    said = recipe.model_dump(mode="json", include={"name", "inputs", "outputs", "shapes", "max_batch_size", "samples"})
-    devices = {"target": made.target} | ({"GPUs": environment.gpus()} if made.target == "cuda" else {})
+    recipe = build.recipe
+    fields = recipe.model_dump(
+        mode="json", include={"name", "inputs", "outputs", "shapes", "max_batch_size", "samples"}
+    )
+    devices = {"target": build.target} | ({"GPUs": environment.gpus()} if build.target == "cuda" else {})
     return {
-        "recipe": said,
-        "graph": dict(made.graphs),
+        "recipe": fields,
+        "graph": dict(build.graphs),
         "server": f"{runtime.WHEEL} {runtime.find().path.name}",
         "machine": gate.machine(),
         **devices,
@@ -205,21 +207,21 @@ def identity(made: Built, slo: Slo, cores: Cores, load: dict[str, Any], effort: 
 
 
 def search_for(
-    rig: Rig, search: Search, probe_s: float, more: Callable[[], bool], say: Say = lambda _: None,
+    server: TrialServer, search: Search, probe_s: float, more: Callable[[], bool], say: Say = lambda _: None,
     end: float = math.inf, needed: Collection[Settings] = (),
 ) -> None:  # fmt: skip
     """Try configurations for as long as ``more`` says, or until everything was tried.
 
     Args:
-        rig: Serves them.
+        server: Serves them.
         search: Proposes them, and keeps what came of them.
         probe_s: Measured seconds of a run.
         more: Whether another one should be tried.
-        say: Is told which.
+        say: Called with a line on each trial.
         end: By ``time.monotonic()``: a trial that is not whole by then is dropped.
-        needed: What is measured to its end all the same.
+        needed: Configurations that are measured to the end all the same.
     """
-    start = min(rig.made.accurate[rig.made.chosen] or FIRST_RATE, MOST_FIRST_RATE * rig.senders)
+    start = min(server.build.accurate[server.build.chosen] or FIRST_RATE, MOST_FIRST_RATE * server.senders)
     while more():
         settings = search.propose()
         if settings is None:
@@ -228,25 +230,30 @@ def search_for(
         best = search.best
         say(f"trial {len(search.trials) + 1}: {settings}{_so_far(best)}")
         best_so_far = best.outcome.estimate if best else None
-        ask = limit.until(lambda rate: rig.ask(rate, probe_s), math.inf if settings in needed else end, probe_s)
+        ask = limit.until(lambda rate: server.ask(rate, probe_s), math.inf if settings in needed else end, probe_s)
         try:
-            outcome = timed(rig.configure, ask, settings, best_so_far, start)
+            outcome = timed(server.configure, ask, settings, best_so_far, start)
         except Ended:
             return
         search.tell(settings, outcome)
 
 
 def final(
-    rig: Rig, search: Search, held: References, effort: Effort, say: Say = lambda _: None, end: float = math.inf
+    server: TrialServer,
+    search: Search,
+    held: References,
+    effort: Effort,
+    say: Say = lambda _: None,
+    end: float = math.inf,
 ) -> Final:
     """Measure the best trials again, in turn with the references, and say which one wins.
 
     Args:
-        rig: Serves them.
-        search: Has the trials.
+        server: Serves them.
+        search: Its trials are measured again.
         held: The references.
-        effort: How much each measurement is worth.
-        say: Is told what is measured.
+        effort: How much is measured.
+        say: Called with a line on what is measured.
         end: By ``time.monotonic()``: no run begins later, but for those of one whole round.
 
     Raises:
@@ -258,42 +265,50 @@ def final(
     left_s = max(end - time.monotonic(), 0.0)
 
     def ask(rate: float) -> Probe:
-        return rig.ask(rate, effort.final_s)
+        return server.ask(rate, effort.final_s)
 
     def until(share: float) -> Ask:
         last = end - (1 - share) * left_s if left_s < math.inf else math.inf
         return limit.until(ask, last, effort.final_s)
 
     finalists, qualifiers = effort.field(left_s)
-    best = qualified(rig.configure, until(QUALIFYING), search, say, qualifiers)[:finalists]
-    entrants = _entrants(held, [one.settings for one in best])
+    best = qualified(server.configure, until(QUALIFYING), search, say, qualifiers)[:finalists]
+    entrants = _entrants(held, [contender.settings for contender in best])
     highest = best[0].capacity or FIRST_RATE
     known = {trial.settings: trial.outcome.estimate or highest for trial in search.trials}
-    known |= {one.settings: one.capacity or highest for one in best}
+    known |= {contender.settings: contender.capacity or highest for contender in best}
     guesses = {settings: known.get(settings, highest) for settings in entrants}
-    measured = comparison.rounds(rig.configure, ask, guesses, 1, lambda text: say(f"final, first {text}"))
+    measured = comparison.rounds(server.configure, ask, guesses, 1, lambda text: say(f"final, first {text}"))
     if effort.rounds > 1:
-        guesses = {settings: one.capacity or guesses[settings] for settings, one in reversed(measured.items())}
+        guesses = {
+            settings: contender.capacity or guesses[settings] for settings, contender in reversed(measured.items())
+        }
         with contextlib.suppress(Ended, CheckFailed):
             later = comparison.rounds(
-                rig.configure, until(COMPARING), guesses, effort.rounds - 1, lambda text: say(f"final, next {text}")
+                server.configure,
+                until(COMPARING),
+                guesses,
+                effort.rounds - 1,
+                lambda text: say(f"final, next {text}"),
             )
-            measured = {settings: one.and_then(later[settings]) for settings, one in measured.items()}
+            measured = {settings: contender.and_then(later[settings]) for settings, contender in measured.items()}
     winner = comparison.winner(list(measured.values()))
     if not winner.capacity:
         raise CheckFailed("no configuration met the SLO when it was measured again", SLO_FIX)
-    others = tuple(one for settings, one in measured.items() if settings not in {held.current, held.default})
+    others = tuple(
+        contender for settings, contender in measured.items() if settings not in {held.current, held.default}
+    )
     seconds = CONFIRMS_S if left_s == math.inf else min(CONFIRMS_S, max(effort.final_s, left_s * (1 - COMPARING) / 5))
 
     def alone() -> tuple[float, Capacity | None]:
         say("the winner, never idle")
-        rig.configure(winner.settings)
+        server.configure(winner.settings)
         throughput = winner.capacity
         with contextlib.suppress(limit.Unsent):  # the generator cannot send as much
             throughput = max(throughput, ask(OVERLOAD * winner.capacity).served)
         say("the winner, once more as `make capacity` does")
         return throughput, _confirmed(
-            limit.until(lambda rate: rig.ask(rate, seconds), end, seconds), NEARLY * winner.capacity
+            limit.until(lambda rate: server.ask(rate, seconds), end, seconds), NEARLY * winner.capacity
         )
 
     try:
@@ -338,13 +353,13 @@ def _confirmed(ask: Ask, rate: float) -> Capacity | None:
         return limit.of_points(points, proved) if proved else None
 
 
-def choose(rig: Configurable, search: Search, say: Say = lambda _: None) -> list[Measured]:
+def choose(server: Configurable, search: Search, say: Say = lambda _: None) -> list[Measured]:
     """The best trials measured again, the best one first: all of them once, and the better two of them twice."""
-    once = qualified(rig.configure, rig.ask, search, say, QUALIFIERS)
-    guesses = {one.settings: one.capacity or FIRST_RATE for one in once[:2]}
-    again = comparison.rounds(rig.configure, rig.ask, guesses, 1, say)
-    both = [one.and_then(again[one.settings]) for one in once[:2]]
-    return [*sorted(both, key=lambda one: -one.capacity), *once[2:]]
+    once = qualified(server.configure, server.ask, search, say, QUALIFIERS)
+    guesses = {measured.settings: measured.capacity or FIRST_RATE for measured in once[:2]}
+    again = comparison.rounds(server.configure, server.ask, guesses, 1, say)
+    both = [measured.and_then(again[measured.settings]) for measured in once[:2]]
+    return [*sorted(both, key=lambda measured: -measured.capacity), *once[2:]]
 
 
 def qualified(configure: Callable[[Settings], None], ask: Ask, search: Search, say: Say, again: int) -> list[Measured]:
@@ -362,7 +377,7 @@ def qualified(configure: Callable[[Settings], None], ask: Ask, search: Search, s
             later = comparison.rounds(configure, ask, {settings: guess}, 1, lambda text: say(f"once more, {text}"))
             once = once.and_then(later[settings])
         both.append(once)
-    return sorted(both, key=lambda one: -one.capacity)
+    return sorted(both, key=lambda measured: -measured.capacity)
 
 
 def _entrants(held: References, best: Sequence[Settings]) -> list[Settings]:

@@ -57,19 +57,19 @@ def checked(recipe: Recipe, batching: Batching, slo: Slo | None = None) -> Recip
         RecipeError: The file's form does not allow it; the message has what to write by hand.
     """
     slo = None if recipe.slo else slo
-    wanted = recipe.model_copy(update={KEY: batching, "slo": slo or recipe.slo})
+    expected = recipe.model_copy(update={KEY: batching, "slo": slo or recipe.slo})
     try:
         if recipes.load(recipe.path).model_copy(update={KEY: recipe.batching}) != recipe:
             raise RecipeError(
                 f"{recipe.path} was changed while it was tuned", f"tune it again, or write  {_line(batching).strip()}"
             )
         new = replaced(_text(recipe.path), batching, slo)
-        found = type(recipe).model_validate({**yaml.safe_load(new), "path": recipe.path})
+        parsed = type(recipe).model_validate({**yaml.safe_load(new), "path": recipe.path})
     except (YAMLError, yaml.YAMLError, ValueError, AttributeError) as error:
         raise _by_hand(recipe.path, batching) from error
-    if found != wanted:
+    if parsed != expected:
         raise _by_hand(recipe.path, batching)
-    return wanted
+    return expected
 
 
 def replaced(text: str, batching: Batching, slo: Slo | None = None) -> str:
@@ -115,10 +115,10 @@ def _section(text: str, value: yaml.Node, batching: Batching) -> str:
     dialect.indent(mapping=value.value[0][0].start_mark.column)
     section = dialect.load(text)
     inner: CommentedMap = section[KEY]
-    said = _plain(batching, inner)
-    for key in [key for key in inner if key not in said]:
+    values = _plain(batching, inner)
+    for key in [key for key in inner if key not in values]:
         del inner[key]
-    inner.update(said)
+    inner.update(values)
     written = io.StringIO()
     dialect.dump(section, written)
     return written.getvalue()
@@ -126,10 +126,10 @@ def _section(text: str, value: yaml.Node, batching: Batching) -> str:
 
 def _plain(batching: Batching, kept: CommentedMap | None = None) -> dict[str, Any]:
     """What is written: what was measured, and whatever differs from the defaults or was written before."""
-    said = batching.model_dump(mode="json")
+    values = batching.model_dump(mode="json")
     changed = batching.model_dump(mode="json", exclude_defaults=True)
     written = {*changed, *MEASURED, *(kept or ())}
-    return {key: value for key, value in said.items() if value is not None and key in written}
+    return {key: value for key, value in values.items() if value is not None and key in written}
 
 
 def _by_hand(path: Path, batching: Batching) -> RecipeError:
@@ -137,12 +137,12 @@ def _by_hand(path: Path, batching: Batching) -> RecipeError:
 
 
 def _slo_line(slo: Slo) -> str:
-    said = ", ".join(f"{name}: {value:g}" for name, value in slo.model_dump(exclude_none=True).items())
-    return f"slo: {{{said}}}   # what `make tune` measured by\n"
+    bounds = ", ".join(f"{name}: {value:g}" for name, value in slo.model_dump(exclude_none=True).items())
+    return f"slo: {{{bounds}}}   # what `make tune` measured by\n"
 
 
 def _line(batching: Batching) -> str:
     # As YAML has them: true and false, not True and False.
     values = {key: json.dumps(value) if isinstance(value, bool) else value for key, value in _plain(batching).items()}
-    said = ", ".join(f"{key}: {value}" for key, value in values.items())
-    return f"{KEY}: {{{said}}}   # measured by `make tune`\n"
+    pairs = ", ".join(f"{key}: {value}" for key, value in values.items())
+    return f"{KEY}: {{{pairs}}}   # measured by `make tune`\n"

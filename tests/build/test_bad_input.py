@@ -19,12 +19,12 @@ def graph(path: Path, batch: int | str = "batch", width: int = 4) -> Path:
     """A graph that adds a number to each of ``width`` values."""
     node = helper.make_node("Add", ["x", "w"], ["y"])
     weight = helper.make_tensor("w", TensorProto.FLOAT, [width], [1.0] * width)
-    made = helper.make_graph(
+    proto = helper.make_graph(
         [node], "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, width])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, width])], [weight],
     )  # fmt: skip
-    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    onnx.save(helper.make_model(proto, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
     return path
 
 
@@ -250,7 +250,7 @@ def test_full_disk_under_the_store_exits_3(
     assert not project.repository.exists()
 
 
-def test_serving_without_the_server_exits_3_and_names_the_package_and_the_command(project: Project) -> None:
+def test_serving_without_the_server_exits_3_and_names_the_fix(project: Project) -> None:
     project.repository.mkdir()
     status, _, err = project.run("serve", project.repository)
     assert status == 3

@@ -28,7 +28,7 @@ FLOAT = TensorProto.FLOAT
 
 
 def config(largest: int = 16, **parameters: str) -> dict[str, Any]:
-    """As Triton gives it to a backend."""
+    """A configuration, as Triton gives it to a backend."""
     return {
         "max_batch_size": largest,
         "input": [{"name": name, "data_type": "TYPE_INT64", "dims": [-1]} for name in ("ids", "mask")],
@@ -191,7 +191,7 @@ def test_an_input_that_a_request_lacks_is_named(tmp_path: Path) -> None:
 
 
 def test_a_tensor_that_the_graph_does_not_have_is_left_out(tmp_path: Path) -> None:
-    """As Triton adds to a request of a sequence."""
+    """Such as the tensors that Triton adds to a request of a sequence."""
     path = text_model(tmp_path / "model.onnx")
     request = text(np.random.default_rng(0), 1, 5)
     more = request | {"START": np.ones((1, 1), np.int32)}
@@ -233,7 +233,7 @@ def one_input(path: Path, nodes: list[onnx.NodeProto], out: list[Any], weights: 
     return save(graph, path)
 
 
-def test_an_output_whose_first_dimension_is_not_the_batch_is_refused_by_name(tmp_path: Path) -> None:
+def test_an_output_without_the_batch_dimension_is_refused_by_name(tmp_path: Path) -> None:
     node = helper.make_node("ReduceSum", ["x"], ["y"], keepdims=1)
     path = one_input(tmp_path / "model.onnx", [node], [1, 1])
     described = {
@@ -246,7 +246,7 @@ def test_an_output_whose_first_dimension_is_not_the_batch_is_refused_by_name(tmp
         sized(described, path)
 
 
-def test_an_output_that_the_configuration_leaves_out_is_neither_checked_nor_answered(tmp_path: Path) -> None:
+def test_an_output_left_out_of_the_configuration_is_ignored(tmp_path: Path) -> None:
     """Such as a sum over the batch, which cannot be cut into rows."""
     nodes = [helper.make_node("Add", ["x", "x"], ["y"]), helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0)]
     tensors = {name: helper.make_tensor_value_info(name, FLOAT, ["batch", 3]) for name in ("x", "y")}

@@ -30,7 +30,7 @@ def parsed(line: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("line", ["serve R --http-port 0 -- --exit-on-error=false", "serve --http-port 0 R -- --exit-on-error=false"])  # fmt: skip
-def test_options_may_stand_before_or_after_the_repository_and_the_rest_is_tritonservers(line: str) -> None:
+def test_options_may_stand_before_or_after_the_repository(line: str) -> None:
     options = parsed(line)
     assert (options["repository"], options["http_port"], options["rest"]) == (Path("R"), 0, ["--exit-on-error=false"])
 

@@ -22,7 +22,7 @@ def built(project: Project) -> Path:
     return project.repository / "net/1/model.onnx"
 
 
-def test_graph_has_the_recipes_names_a_dynamic_batch_and_the_modules_values(project: Project) -> None:
+def test_a_graph_has_the_recipes_names_and_the_modules_values(project: Project) -> None:
     import torch
 
     project.write(
@@ -75,7 +75,7 @@ def test_inputs_go_by_name_or_position_and_outputs_by_key_or_position(
     np.testing.assert_array_equal(served[outputs[1]], a - b)
 
 
-def test_dynamic_dimensions_become_symbols_and_work_at_both_ends_of_their_range(project: Project) -> None:
+def test_dynamic_dimensions_become_symbols_and_work_over_their_range(project: Project) -> None:
     code = TWO.replace("RETURN", "total.cumsum(1)")
     dynamic: dict[str, Any] = {"dtype": "fp32", "dims": ["length", 2]}
     project.write(
@@ -107,7 +107,7 @@ def test_one_number_a_request_is_an_output_without_dims(project: Project) -> Non
     assert "reshape" in text
 
 
-def test_weights_past_the_limit_go_beside_the_graph_and_into_the_repository(
+def test_weights_past_the_limit_go_beside_the_graph_and_are_served(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(external_data, "LARGEST_BYTES", 32)
@@ -132,7 +132,7 @@ def bert(tmp_path: Path) -> Path:
     return tmp_path / "tiny bert"
 
 
-def test_hugging_face_directory_from_init_to_a_graph_that_equals_the_module(project: Project, bert: Path) -> None:
+def test_a_hugging_face_directory_becomes_a_graph_that_equals_the_module(project: Project, bert: Path) -> None:
     import torch
 
     recipe = project.directory / "net.yaml"
@@ -147,7 +147,7 @@ def test_hugging_face_directory_from_init_to_a_graph_that_equals_the_module(proj
     np.testing.assert_allclose(logits, expected.numpy(), atol=1e-5)
 
 
-def test_a_recurrent_layer_over_long_sequences_is_not_traced_step_by_step_for_minutes(project: Project) -> None:
+def test_a_recurrent_layer_over_long_sequences_is_traced_for_few_steps(project: Project) -> None:
     code = (
         "import torch\nclass Net(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
         "        self.layer = torch.nn.GRU(4, 3, batch_first=True, bidirectional=True)\n"

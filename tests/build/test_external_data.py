@@ -48,9 +48,9 @@ def only_weights_linked(directory: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("made", [from_cache, hard_linked, only_weights_linked])
-def test_init_and_build_read_weights_through_links(made: Callable[[Path], Path], project: Project) -> None:
-    path = made(project.directory)
+@pytest.mark.parametrize("link_weights", [from_cache, hard_linked, only_weights_linked])
+def test_init_and_build_read_weights_through_links(link_weights: Callable[[Path], Path], project: Project) -> None:
+    path = link_weights(project.directory)
     recipe = project.directory / "net.yaml"
     code, _, error = project.run("init", path, "-o", recipe)
     assert code == 0, error
@@ -92,7 +92,7 @@ def rename(path: Path, location: str) -> str:
     return location
 
 
-def test_weights_outside_the_graphs_folder_are_refused_and_the_fix_leads_on(tmp_path: Path) -> None:
+def test_weights_outside_the_graphs_folder_are_refused_and_the_fix_works(tmp_path: Path) -> None:
     path = tmp_path / "net/model.onnx"
     outside(path)
     with pytest.raises(GraphError, match=r"'\.\./weights/w\.bin' lies outside") as caught:
@@ -151,9 +151,7 @@ def large(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
     return project.write(source={"onnx": "net/model.onnx"}, gpus=["l4"], **SIGNATURE)
 
 
-def test_a_graph_with_weights_beside_it_is_laid_out_whole_and_its_engine_can_be_built(
-    large: Path, project: Project
-) -> None:
+def test_a_graph_with_weights_beside_it_is_laid_out_whole_for_engines(large: Path, project: Project) -> None:
     code, _, error = project.build("--target", "tensorrt", "--fallback")
     assert code == 0, error
     version = project.repository / "net/1"
@@ -177,7 +175,7 @@ def inputs():
 
 
 @pytest.mark.parametrize(("precision", "opset"), [("fp16", 17), ("int8", 20)])
-def test_variants_of_a_large_graph_are_made_judged_and_laid_out_beside_the_fallback(
+def test_variants_of_a_large_graph_are_judged_and_laid_out(
     precision: str, opset: int, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(external_data, "LARGEST_BYTES", 512)
@@ -221,7 +219,7 @@ def test_other_weights_in_an_equal_graph_are_another_graph(large: Path, project:
     assert hashes[1] == external_data.graph_sha256(version / "engine.onnx")
 
 
-def test_a_model_in_memory_is_written_with_its_weights_beside_it_once_it_is_large(
+def test_a_large_model_in_memory_is_written_with_its_weights_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_model(tmp_path / "model.onnx", 3)

@@ -73,9 +73,9 @@ def test_init_of_a_module_finds_outputs_and_moving_dimensions_and_builds(
     monkeypatch.chdir(project.directory)
     status, _, err = project.run("init", "net.py:load", "--input", "signal:fp32:2,time", "--input", "gain:fp32:")
     assert status == 0, err
-    said = yaml.safe_load((project.directory / "net.yaml").read_text())
-    assert said["inputs"] == {"signal": {"dtype": "fp32", "dims": [2, "time"]}, "gain": {"dtype": "fp32", "dims": []}}
-    assert said["outputs"] == {
+    recipe = yaml.safe_load((project.directory / "net.yaml").read_text())
+    assert recipe["inputs"] == {"signal": {"dtype": "fp32", "dims": [2, "time"]}, "gain": {"dtype": "fp32", "dims": []}}
+    assert recipe["outputs"] == {
         "wave": {"dtype": "fp32", "dims": [6, "time"]},
         "peak": {"dtype": "fp32", "dims": []},
         "loud": {"dtype": "bool", "dims": []},

@@ -15,9 +15,9 @@ FIGURES = ("compute_capability", "sms", "memory_gib", "bandwidth_gbs", "peaks", 
 
 
 def test_every_gpu_is_there_and_every_figure_has_a_source() -> None:
-    found = {gpu.key: gpu for gpu in gpus.all()}
-    assert set(found) >= WANTED
-    for gpu in found.values():
+    catalogue = {gpu.key: gpu for gpu in gpus.all()}
+    assert set(catalogue) >= WANTED
+    for gpu in catalogue.values():
         assert all(gpu.sources[figure] for figure in (*FIGURES, *gpu.instances))
         assert min(gpu.sms, gpu.memory_gib, gpu.bandwidth_gbs, gpu.l2_mib, gpu.tdp_w) > 0
 
@@ -65,8 +65,8 @@ def test_names_of_parts_and_families(name: str, keys: list[str]) -> None:
     ],
 )  # fmt: skip
 def test_what_nvidia_smi_says(product: str, key: str | None) -> None:
-    found = gpus.by_product(product)
-    assert (found.key if found else None) == key
+    gpu = gpus.by_product(product)
+    assert (gpu.key if gpu else None) == key
 
 
 def test_an_unknown_gpu_is_refused_with_the_nearest_names() -> None:

@@ -35,7 +35,7 @@ PLAIN = {name: value for name, value in os.environ.items() if not name.startswit
 
 
 def commands() -> dict[str, Parser]:
-    """Every command of `tritonkit`, and the whole."""
+    """Every command of `tritonkit`; the command line itself has the empty name."""
     parser = cli._parser()
     assert parser._subparsers is not None
     (verbs,) = parser._subparsers._group_actions
@@ -133,7 +133,7 @@ def test_a_misspelt_word_is_answered_with_the_nearest_that_there_is(
     assert words in capsys.readouterr().err
 
 
-def test_scripts_name_the_option_that_was_meant_and_not_one_that_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_scripts_name_the_option_that_was_meant_not_a_missing_one(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         importlib.import_module("run")._parser().parse_args(["--modle", "x"])
     assert "unrecognized arguments: --modle; did you mean --model?" in capsys.readouterr().err
@@ -143,7 +143,7 @@ def make(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["make", *words], cwd=root, capture_output=True, text=True, check=False, env=PLAIN)
 
 
-def test_make_help_has_an_example_for_every_verb_that_takes_variables_and_each_is_taken(root: Path) -> None:
+def test_make_help_has_a_valid_example_for_every_verb_with_variables(root: Path) -> None:
     lines = make(root, "help").stdout.splitlines()
     examples = {}
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
@@ -207,9 +207,9 @@ def test_bash_completes_commands_options_choices_and_files(
     script = subprocess.run([sys.executable, "-m", program, "completion", "bash"], capture_output=True, text=True, check=True)  # fmt: skip
     (tmp_path / "model_repository").mkdir()
     words = [program.replace("_", "-"), *line.split()]
-    asked = f"""{script.stdout}
+    bash_code = f"""{script.stdout}
 function=$(complete -p {words[0]} | sed -E 's/.*-F ([^ ]+).*/\\1/')
 COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}
 $function {words[0]} {words[-1]} {words[-2]}; printf '%s\\n' "${{COMPREPLY[@]}}" """
-    done = subprocess.run(["bash", "-c", asked], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(["bash", "-c", bash_code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) == replies, done.stderr

@@ -36,13 +36,13 @@ def described(project: Project, *arguments: str) -> tuple[dict[str, Any], str]:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_half_precision_checkpoint_is_loaded_as_fp32_and_that_is_said(here: Project, dtype: torch.dtype) -> None:
+def test_a_half_precision_checkpoint_is_loaded_as_fp32_with_a_note(here: Project, dtype: torch.dtype) -> None:
     word = {torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
     model = transformers.BertForSequenceClassification(transformers.BertConfig(**TINY, max_position_embeddings=24))
     model.to(dtype).save_pretrained("half")
-    said, text = described(here, "half")
-    assert said["outputs"] == {"logits": {"dtype": "fp32", "dims": [2]}}
-    assert said["shapes"]["sequence"] == {"min": 1, "opt": 24, "max": 24}
+    recipe, text = described(here, "half")
+    assert recipe["outputs"] == {"logits": {"dtype": "fp32", "dims": [2]}}
+    assert recipe["shapes"]["sequence"] == {"min": 1, "opt": 24, "max": 24}
     assert f"The checkpoint is {word}" in text
     assert f"precisions: [fp32, {word}]" in text
     if dtype == torch.float16:
@@ -61,8 +61,8 @@ def test_a_half_precision_checkpoint_is_loaded_as_fp32_and_that_is_said(here: Pr
 def test_positions_that_begin_after_the_padding_leave_fewer_tokens(here: Project) -> None:
     config = transformers.RobertaConfig(**TINY, max_position_embeddings=22, pad_token_id=1)
     transformers.RobertaModel(config).save_pretrained("roberta")
-    said, _ = described(here, "roberta")
-    assert said["shapes"]["sequence"]["max"] == 20
+    recipe, _ = described(here, "roberta")
+    assert recipe["shapes"]["sequence"]["max"] == 20
     Path("roberta/modules.json").write_text(
         json.dumps([{"path": "", "type": "sentence_transformers.models.Transformer"},
                     {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}])
@@ -76,17 +76,17 @@ def test_positions_that_begin_after_the_padding_leave_fewer_tokens(here: Project
 
 def test_long_models_get_512_tokens_and_a_word_on_what_they_take(here: Project) -> None:
     transformers.BertModel(transformers.BertConfig(**TINY, max_position_embeddings=600)).save_pretrained("long")
-    said, text = described(here, "long")
-    assert said["shapes"]["sequence"]["max"] == 512
+    recipe, text = described(here, "long")
+    assert recipe["shapes"]["sequence"]["max"] == 512
     assert "up to 600 tokens" in text
 
 
 def test_pictures_have_the_size_that_the_directory_says(here: Project) -> None:
     vit = transformers.ViTConfig(**{**TINY, "num_labels": 5}, image_size=32, patch_size=8)
     transformers.ViTForImageClassification(vit).save_pretrained("vit")
-    said, _ = described(here, "vit")
-    assert said["inputs"] == {"pixel_values": {"dtype": "fp32", "dims": [3, 32, 32]}}
-    assert said["outputs"] == {"logits": {"dtype": "fp32", "dims": [5]}}
+    recipe, _ = described(here, "vit")
+    assert recipe["inputs"] == {"pixel_values": {"dtype": "fp32", "dims": [3, 32, 32]}}
+    assert recipe["outputs"] == {"logits": {"dtype": "fp32", "dims": [5]}}
 
 
 def test_clip_keeps_its_embeddings_and_says_why_its_logits_are_left_out(here: Project) -> None:
@@ -94,14 +94,14 @@ def test_clip_keeps_its_embeddings_and_says_why_its_logits_are_left_out(here: Pr
     vision = {**TINY, "image_size": 32, "patch_size": 8}
     config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
     transformers.CLIPModel(config).save_pretrained("clip")
-    said, comments = described(here, "clip")
-    assert said["inputs"]["pixel_values"]["dims"] == [3, 32, 32]
-    assert said["shapes"]["sequence"]["max"] == 16
-    assert set(said["outputs"]) == {"text_embeds", "image_embeds"}
+    recipe, comments = described(here, "clip")
+    assert recipe["inputs"]["pixel_values"]["dims"] == [3, 32, 32]
+    assert recipe["shapes"]["sequence"]["max"] == 16
+    assert set(recipe["outputs"]) == {"text_embeds", "image_embeds"}
     assert "'logits_per_image' has shape [2, 2]" in comments
 
 
-def test_a_decoder_is_refused_with_the_function_that_serves_the_encoder_which_builds(here: Project) -> None:
+def test_a_decoder_is_refused_with_a_function_whose_encoder_builds(here: Project) -> None:
     """T5's fused attention cannot be exported; its steps can."""
     transformers.T5ForConditionalGeneration(transformers.T5Config(**T5)).save_pretrained("t5")
     status, _, err = here.run("init", "t5")
@@ -109,8 +109,8 @@ def test_a_decoder_is_refused_with_the_function_that_serves_the_encoder_which_bu
     assert "step by step" in err
     code, _, command = err.partition("\n\n")[2].rpartition("\n\n")[0], "", err.rpartition("`tritonkit ")[2]
     Path("FILE.py").write_text(code)
-    said, _ = described(here, *shlex.split(command.partition("`")[0])[1:])
-    assert set(said["inputs"]) == {"input_ids", "attention_mask"}
+    recipe, _ = described(here, *shlex.split(command.partition("`")[0])[1:])
+    assert set(recipe["inputs"]) == {"input_ids", "attention_mask"}
     status, _, err = here.build()
     assert status == 0, err
 

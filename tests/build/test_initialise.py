@@ -73,7 +73,7 @@ def modules(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
         ("half", "output 'output' is bfloat16", {"output": [10, 8]}),
     ],
 )  # fmt: skip
-def test_outputs_that_are_no_tensors_are_named_and_the_wrapper_that_is_shown_leads_on(
+def test_outputs_that_are_no_tensors_are_named_and_the_wrapper_works(
     modules: Project, function: str, named: str, outputs: dict[str, list[int]]
 ) -> None:
     status, _, err = modules.run("init", f"m.py:{function}", "--input", "x:fp32:10,8")
@@ -85,9 +85,9 @@ def test_outputs_that_are_no_tensors_are_named_and_the_wrapper_that_is_shown_lea
         file.write(code)
     status, _, err = modules.run(*shlex.split(command))
     assert status == 0, err
-    said = yaml.safe_load(Path("flat.yaml").read_text())
-    assert {name: spec["dims"] for name, spec in said["outputs"].items()} == outputs
-    assert all(spec["dtype"] == "fp32" for spec in said["outputs"].values())
+    recipe = yaml.safe_load(Path("flat.yaml").read_text())
+    assert {name: spec["dims"] for name, spec in recipe["outputs"].items()} == outputs
+    assert all(spec["dtype"] == "fp32" for spec in recipe["outputs"].values())
 
 
 def test_build_names_such_an_output_too(modules: Project) -> None:
@@ -105,7 +105,7 @@ def test_a_named_tuple_gives_its_fields_names(modules: Project) -> None:
     assert list(yaml.safe_load(Path("named.yaml").read_text())["outputs"]) == ["mean", "spread"]
 
 
-def test_what_cannot_be_an_output_of_a_mapping_is_left_out_and_said(modules: Project) -> None:
+def test_what_cannot_be_an_output_of_a_mapping_is_left_out_with_a_note(modules: Project) -> None:
     status, _, err = modules.run("init", "m.py:loss", "--input", "x:fp32:10,8")
     assert status == 0, err
     text = Path("loss.yaml").read_text()
@@ -117,9 +117,9 @@ def test_what_cannot_be_an_output_of_a_mapping_is_left_out_and_said(modules: Pro
 def test_each_moving_dimension_is_found_by_itself(modules: Project) -> None:
     status, _, err = modules.run("init", "m.py:two", "--input", "a:fp32:long", "--input", "b:fp32:no")
     assert status == 0, err
-    said = yaml.safe_load(Path("two.yaml").read_text())
-    assert said["outputs"]["output"]["dims"] == ["no"]
-    assert list(said["shapes"]) == ["long", "no"]
+    recipe = yaml.safe_load(Path("two.yaml").read_text())
+    assert recipe["outputs"]["output"]["dims"] == ["no"]
+    assert list(recipe["shapes"]) == ["long", "no"]
 
 
 def test_rejected_inputs_are_blamed_on_input_where_it_was_given(modules: Project) -> None:
@@ -140,18 +140,18 @@ def save_detector(path: Path, rows: str) -> None:
     )  # fmt: skip
 
 
-def test_rows_that_go_by_another_name_and_depend_on_each_other_are_no_batch(
+def test_rows_that_depend_on_each_other_are_no_batch_whatever_their_name(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project.directory)
     save_detector(Path("detector.onnx"), "num_detections")
     status, _, err = project.run("init", "detector.onnx", "--output", "net.yaml")
     assert status == 0, err
-    said = yaml.safe_load(Path("net.yaml").read_text())
-    assert said["max_batch_size"] == 0
-    assert said["inputs"]["image"]["dims"] == ["batch", 4]
-    assert said["outputs"]["boxes"]["dims"] == ["num_detections", 4]
-    assert list(said["shapes"]) == ["batch"]
+    recipe = yaml.safe_load(Path("net.yaml").read_text())
+    assert recipe["max_batch_size"] == 0
+    assert recipe["inputs"]["image"]["dims"] == ["batch", 4]
+    assert recipe["outputs"]["boxes"]["dims"] == ["num_detections", 4]
+    assert list(recipe["shapes"]) == ["batch"]
     status, _, err = project.build()
     assert status == 0, err
     text = Path("net.yaml").read_text()
@@ -161,7 +161,7 @@ def test_rows_that_go_by_another_name_and_depend_on_each_other_are_no_batch(
     assert "puts a batch dimension in front of ['batch', 4], and the graph has ['batch', 4] in all" in err
 
 
-def test_the_advice_on_rows_that_depend_on_each_other_leads_to_a_model_that_builds(
+def test_the_advice_on_dependent_rows_leads_to_a_model_that_builds(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project.directory)
@@ -177,7 +177,7 @@ def test_the_advice_on_rows_that_depend_on_each_other_leads_to_a_model_that_buil
     assert "mixes" not in Path("net.yaml").read_text()
 
 
-def test_the_advice_on_a_recipe_that_contradicts_its_graph_leads_to_one_that_agrees(
+def test_the_advice_on_a_contradicting_recipe_leads_to_one_that_agrees(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project.directory)
@@ -193,7 +193,7 @@ def test_the_advice_on_a_recipe_that_contradicts_its_graph_leads_to_one_that_agr
     assert status == 0, err
 
 
-def test_a_graph_whose_output_has_no_shape_is_looked_at_by_inference_or_a_run_and_ships_with_one(
+def test_an_output_without_a_shape_gets_one_by_inference_or_a_run(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project.directory)
@@ -207,9 +207,9 @@ def test_a_graph_whose_output_has_no_shape_is_looked_at_by_inference_or_a_run_an
     )  # fmt: skip
     status, _, err = project.run("init", "net.onnx")
     assert status == 0, err
-    said = yaml.safe_load(Path("net.yaml").read_text())
-    assert {name: spec["dims"] for name, spec in said["outputs"].items()} == {"y": [3], "z": [3]}
-    assert said["max_batch_size"] == 16
+    recipe = yaml.safe_load(Path("net.yaml").read_text())
+    assert {name: spec["dims"] for name, spec in recipe["outputs"].items()} == {"y": [3], "z": [3]}
+    assert recipe["max_batch_size"] == 16
     status, _, err = project.build()
     assert status == 0, err
     served = project.repository / "net/1/model.onnx"
@@ -232,7 +232,7 @@ def test_a_graph_whose_input_has_no_shape_gets_it_by_input(project: Project, mon
         assert "--input" in err
     status, _, err = project.run("init", "net.onnx", "--input", "x:fp32:3,n")
     assert status == 0, err
-    said = yaml.safe_load(Path("net.yaml").read_text())
-    assert said["outputs"]["y"]["dims"] == [3, "n"]
+    recipe = yaml.safe_load(Path("net.yaml").read_text())
+    assert recipe["outputs"]["y"]["dims"] == [3, "n"]
     status, _, err = project.build()
     assert status == 0, err

@@ -1,4 +1,4 @@
-"""Set-up that speaks: what a machine lacks is said at once; wheels work without the checkout and without make."""
+"""Set-up: what a machine lacks is reported at once; wheels work without the checkout and without make."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PLAIN = {name: text for name, text in os.environ.items() if not name.startswith(
 
 
 def install(root: Path, *options: str | Path, python: str = sys.executable, **variables: str) -> tuple[int, str]:
-    """What `build/install.py` says, and its exit code."""
+    """The exit code and the output of `build/install.py`."""
     command = [python, str(root / "build/install.py"), *map(str, options)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=PLAIN | variables)
     return done.returncode, done.stdout + done.stderr
@@ -33,11 +33,11 @@ def install(root: Path, *options: str | Path, python: str = sys.executable, **va
 
 def test_without_a_network_setup_says_so_and_not_what_pip_makes_of_it(root: Path, tmp_path: Path) -> None:
     start = time.monotonic()
-    status, said = install(root, "--venv", tmp_path / "venv", **NOWHERE)
+    status, output = install(root, "--venv", tmp_path / "venv", **NOWHERE)
     assert status == 3
-    assert "error: no network: the package index cannot be reached\n  fix: connect this machine" in said
-    assert "conflicting" not in said
-    assert "Retry" not in said
+    assert "error: no network: the package index cannot be reached\n  fix: connect this machine" in output
+    assert "conflicting" not in output
+    assert "Retry" not in output
     assert time.monotonic() - start < 120
     assert "# Without a network" in (root / "docs/install.md").read_text(encoding="utf-8")
 
@@ -60,14 +60,14 @@ def test_a_full_disk_is_said_before_anything_is_downloaded(
     root: Path, tmp_path: Path, mounted: Callable[[str], Path]
 ) -> None:
     place = mounted("size=64m")
-    status, said = install(root, "--venv", place / "venv", TRITONKIT_HOME=str(place / "home"), **NOWHERE)
+    status, output = install(root, "--venv", place / "venv", TRITONKIT_HOME=str(place / "home"), **NOWHERE)
     assert status == 3
-    assert f"error: {place / 'venv'} and {place / 'home'} need 5.0 GiB, and the disk has 0.1 GiB free" in said
-    assert "fix: free some space, or clone into another disk, or set TRITONKIT_HOME" in said
+    assert f"error: {place / 'venv'} and {place / 'home'} need 5.0 GiB, and the disk has 0.1 GiB free" in output
+    assert "fix: free some space, or clone into another disk, or set TRITONKIT_HOME" in output
     assert list(place.iterdir()) == []
 
 
-def test_an_environment_that_another_checkout_is_installed_in_is_left_to_it(root: Path, tmp_path: Path) -> None:
+def test_the_environment_of_another_checkout_is_left_alone(root: Path, tmp_path: Path) -> None:
     checkout, venv = tmp_path / "other", tmp_path / "other/.venv"
     about = venv / "lib/python3.11/site-packages/tritonkit-1.dist-info"
     about.mkdir(parents=True)
@@ -80,10 +80,10 @@ def test_an_environment_that_another_checkout_is_installed_in_is_left_to_it(root
         (tmp_path / ".venv", f"{tmp_path / '.venv'} (a link to {venv})", f"rm {tmp_path / '.venv'}, then make setup"),
         (venv, str(venv), "name another folder with --venv"),
     ):
-        status, said = install(root, "--venv", path, MAKELEVEL="1", **NOWHERE)
+        status, output = install(root, "--venv", path, MAKELEVEL="1", **NOWHERE)
         assert status == 2
-        assert f"error: {where} is the environment of {checkout}: installing would turn" in said
-        assert f"fix: {fix}" in said
+        assert f"error: {where} is the environment of {checkout}: installing would turn" in output
+        assert f"fix: {fix}" in output
     (checkout / "build/install.py").unlink()  # a checkout that is gone, or moved, loses nothing
     assert install(root, "--check", "--venv", venv, **NOWHERE)[0] == 0
 
@@ -108,11 +108,11 @@ def test_an_old_python_is_told_which_newer_one_takes_the_same_command(
     (tmp_path / "python3.12").symlink_to(sys.executable)
     path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
     for python in older[:2]:
-        status, said = install(root, python=python, PATH=path, **maker)
+        status, output = install(root, python=python, PATH=path, **maker)
         assert status == 3
-        assert "error: Python 3.11 or newer is needed, and " in said
+        assert "error: Python 3.11 or newer is needed, and " in output
         again = "make setup PYTHON=python3.1" if maker else "fix: python3.1"
-        assert again in said, said
+        assert again in output, output
 
 
 def _runs(python: str) -> bool:
@@ -151,9 +151,9 @@ def test_another_system_is_refused_by_every_command_in_one_line(
         runtime.find()
 
 
-def test_a_package_without_a_version_for_this_python_is_not_called_a_missing_network() -> None:
-    said = "ERROR: Could not find a version that satisfies the requirement torch==9 (from versions: 1, 2)\nERROR: No matching distribution found for torch==9"
-    assert machine.explain_installer(said)[0].startswith("the package index has no such version")
+def test_a_package_without_a_matching_version_is_no_missing_network() -> None:
+    output = "ERROR: Could not find a version that satisfies the requirement torch==9 (from versions: 1, 2)\nERROR: No matching distribution found for torch==9"
+    assert machine.explain_installer(output)[0].startswith("the package index has no such version")
     assert machine.explain_installer("ERROR: something else")[0] == "ERROR: something else"
 
 

@@ -21,8 +21,8 @@ def test_build_is_source_and_not_a_package(root: Path) -> None:
     ignored = subprocess.run(["git", "check-ignore", "build/src/tritonkit/new.py", "build/new"], cwd=root, check=False)
     assert ignored.returncode == 1, "a line of .gitignore swallows build/"
     code = "import importlib.util as u; spec = u.find_spec('build'); print(getattr(spec, 'origin', None))"
-    found = subprocess.run([sys.executable, "-c", code], cwd=root.parent, capture_output=True, text=True, check=True)
-    assert str(root) not in found.stdout
+    result = subprocess.run([sys.executable, "-c", code], cwd=root.parent, capture_output=True, text=True, check=True)
+    assert str(root) not in result.stdout
 
 
 def test_nothing_tracked_is_over_two_megabytes(root: Path) -> None:
@@ -37,14 +37,14 @@ def test_no_module_is_longer_than_400_lines(root: Path) -> None:
 
 def imports(folder: Path) -> set[str]:
     """The top-level names that a folder's modules import."""
-    found = set()
+    names = set()
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
-                found |= {alias.name.partition(".")[0] for alias in node.names}
+                names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                found.add(str(node.module).partition(".")[0])
-    return found
+                names.add(str(node.module).partition(".")[0])
+    return names
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_rooms_know_only_what_they_may(root: Path, folder: str, forbidden: set[s
     assert not imports(root / folder) & forbidden
 
 
-def test_the_backend_imports_nothing_of_ours_as_it_runs_in_another_environment(root: Path) -> None:
+def test_the_backend_imports_nothing_of_ours(root: Path) -> None:
     # ``cuda`` is NVIDIA's bindings, in the environment of a GPU's server; others lie beside a model.py.
     allowed = {"numpy", "onnxruntime", "triton_python_backend_utils", "cuda"}
     allowed |= {"batch_execution", "forest_inference", "vllm_engine"}

@@ -1,4 +1,4 @@
-"""Links in and around a repository: what is a link stays one, and nothing that it points to goes stale unsaid."""
+"""Links in and around a repository: a link stays a link, and a target that goes stale is reported."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_file_that_is_a_link_is_written_where_it_points_to(tmp_path: Path) -> 
     assert (tmp_path / "real").read_bytes() == b"new"
 
 
-def test_publish_says_what_it_takes_from_outside_and_fetch_replaces_no_link(project: Project, tmp_path: Path) -> None:
+def test_publish_names_linked_files_and_fetch_replaces_no_link(project: Project, tmp_path: Path) -> None:
     write(project)
     assert project.build()[0] == 0
     (tmp_path / "secret").write_text("s")

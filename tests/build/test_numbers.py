@@ -56,13 +56,13 @@ def test_numbers_without_a_batch_go_from_init_to_answers(
 
 def test_a_request_has_one_dimension_where_a_sample_is_a_number(project: Project) -> None:
     inputs = {"x": {"dtype": "fp32", "dims": [4]}, "length": {"dtype": "int64", "dims": []}}
-    wanted = recipe.load(project.write(inputs=inputs))
-    found = samples.load(wanted, 2)
-    assert found[0]["length"].shape == ()
-    batch = samples.as_requested(wanted, samples.batch(found, 3))
+    batched = recipe.load(project.write(inputs=inputs))
+    rows = samples.load(batched, 2)
+    assert rows[0]["length"].shape == ()
+    batch = samples.as_requested(batched, samples.batch(rows, 3))
     assert {name: array.shape for name, array in batch.items()} == {"x": (3, 4), "length": (3, 1)}
     alone = recipe.load(project.write(inputs=inputs, max_batch_size=0))
-    assert samples.as_requested(alone, found[0])["length"].shape == (1,)
+    assert samples.as_requested(alone, rows[0])["length"].shape == (1,)
     # A prepared size has the configuration's shapes, which have no empty one.
     assert config.build(alone, "cuda").parameters["batch_sizes"].string_value == "off"
     assert "batch_sizes" not in config.build(recipe.load(project.write(max_batch_size=0)), "cuda").parameters

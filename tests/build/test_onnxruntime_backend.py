@@ -25,11 +25,11 @@ LONG_DELAY = "dynamic_batching { max_queue_delay_microseconds: 400000 preferred_
 
 def save(path: Path, nodes: Sequence[onnx.NodeProto], inputs: Any, outputs: Any, weights: Sequence[Any] = ()) -> None:
     """A graph; tensors are (name, element type, dims)."""
-    made = helper.make_graph(
-        list(nodes), "g", [helper.make_tensor_value_info(*one) for one in inputs],
-        [helper.make_tensor_value_info(*one) for one in outputs], list(weights),
+    onnx_graph = helper.make_graph(
+        list(nodes), "g", [helper.make_tensor_value_info(*tensor) for tensor in inputs],
+        [helper.make_tensor_value_info(*tensor) for tensor in outputs], list(weights),
     )  # fmt: skip
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    model = helper.make_model(onnx_graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     path.parent.mkdir(parents=True)
     onnx.save(model, path)
 
@@ -101,9 +101,7 @@ def values(name: str) -> np.ndarray[Any, np.dtype[Any]]:
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-def test_every_dtype_comes_back_as_in_process_onnxruntime_gives_it_bit_for_bit(
-    name: str, client: Client, server: TritonServer
-) -> None:
+def test_every_dtype_equals_in_process_onnxruntime_bit_for_bit(name: str, client: Client, server: TritonServer) -> None:
     x = values(name)
     served = client.infer(name, x=x)
     text = np.vectorize(lambda item: item.decode(), otypes=[object])(x) if name == "string" else x
@@ -172,11 +170,11 @@ def test_instance_count_is_the_number_of_processes(server: TritonServer) -> None
 
 
 def test_thread_count_of_the_configuration_is_the_sessions(server: TritonServer) -> None:
-    one, seven = (stubs(server, f"threads_{count}")[0].num_threads() for count in (1, 7))
-    assert seven - one == 6
+    one_thread, seven_threads = (stubs(server, f"threads_{count}")[0].num_threads() for count in (1, 7))
+    assert seven_threads - one_thread == 6
 
 
-def test_missing_inputs_outputs_and_batch_size_are_filled_in_from_the_graph(client: Client) -> None:
+def test_missing_inputs_outputs_and_batch_size_come_from_the_graph(client: Client) -> None:
     known = client.metadata("completed")
     assert [(t.name, t.datatype, tuple(t.shape)) for t in known.inputs] == [("x", "INT64", (-1, 1))]
     assert [(t.name, t.datatype, tuple(t.shape)) for t in known.outputs] == [("y", "FP32", (-1, 1))]
@@ -209,7 +207,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_a_configuration_that_cannot_be_served_refuses_to_load_and_says_why(what: str, tmp_path: Path) -> None:
+def test_a_configuration_that_contradicts_the_graph_does_not_load(what: str, tmp_path: Path) -> None:
     if "GPU" in what and Path("/dev/nvidiactl").exists():
         pytest.skip("this machine has a GPU")
     config, message = WRONG[what]

@@ -115,7 +115,7 @@ def two(project: Project, traffic: str = "traffic: {1: 90, 2: 10}", classes: int
     )  # fmt: skip
 
 
-def test_versions_are_built_together_or_one_after_the_other_to_the_same_repository(project: Project) -> None:
+def test_versions_built_together_or_in_turn_give_the_same_repository(project: Project) -> None:
     old, new = two(project)
     assert project.run("build", old, new, "--repository", project.repository)[0] == 0
     together = project.files()
@@ -156,7 +156,7 @@ def test_traffic_that_cannot_be_served_is_refused_and_nothing_is_written(
     assert project.files() == before
 
 
-def test_a_node_is_checked_for_every_version_that_is_served_and_for_no_other(project: Project) -> None:
+def test_a_node_is_checked_for_every_served_version_and_no_other(project: Project) -> None:
     from tritonkit.engines import check
     from tritonkit.engines.node import Node
 
@@ -173,7 +173,7 @@ def test_a_node_is_checked_for_every_version_that_is_served_and_for_no_other(pro
     assert not check.check_model(project.repository / "classifier", here).problems
 
 
-def test_several_versions_for_tensorrt_are_refused_as_a_node_builds_engines_of_one(project: Project) -> None:
+def test_several_versions_for_tensorrt_are_refused(project: Project) -> None:
     code, _, error = project.run("build", *two(project), "--target", "tensorrt", "--repository", project.repository)
     assert code == 2
     assert "engines are built on a node for one of them" in error

@@ -46,7 +46,7 @@ def test_tolerance_of_the_recipe_decides(project: Project) -> None:
     assert project.build()[0] == 0
 
 
-def test_errors_are_reported_for_several_batch_sizes_and_both_ends_of_a_range(project: Project) -> None:
+def test_errors_are_reported_for_all_batch_sizes_and_ends_of_a_range(project: Project) -> None:
     dynamic = {"dtype": "fp32", "dims": ["n"]}
     project.write(
         "import torch\nclass Net(torch.nn.Module):\n    def forward(self, x):\n        return torch.sin(x)\ndef load():\n    return Net()\n",

@@ -1,4 +1,4 @@
-"""docs/python.md as a reader types it, against the real server; and what is said of functions that do not fit."""
+"""docs/python.md as a reader types it, against the real server; and the errors of functions that do not fit."""
 
 from __future__ import annotations
 
@@ -71,9 +71,7 @@ def test_curl_sends_a_photograph_and_gets_what_the_page_shows(server: TritonServ
     assert labels[0] == labels[1] == ["espresso", "cup", "coffee mug"]
 
 
-def test_each_row_has_its_own_answer_and_a_bad_one_is_the_callers_mistake_with_function_and_line(
-    server: TritonServer, folder: Path
-) -> None:
+def test_each_row_has_its_answer_and_a_bad_row_names_function_and_line(server: TritonServer, folder: Path) -> None:
     photo = (folder / "photo.jpg").read_bytes()
     with Client(server.grpc_url, retry=None) as client:
         answer = client.infer("photo_labels", jpeg=[photo, photo])["labels"]

@@ -24,10 +24,10 @@ GPU = ServiceTimes(2.0, 9.0, 8)
 
 
 def limits_of(slo_ms: float, times: ServiceTimes, **other: Any) -> QueueLimits:
-    said: dict[str, Any] = {"largest_batch": 64, "instances": 2, "at_once": 1} | other
-    found = derive(slo_ms, times, **said)
-    assert found is not None
-    return found
+    arguments: dict[str, Any] = {"largest_batch": 64, "instances": 2, "at_once": 1} | other
+    limits = derive(slo_ms, times, **arguments)
+    assert limits is not None
+    return limits
 
 
 def simulated(
@@ -62,19 +62,17 @@ def simulated(
 @pytest.mark.parametrize("times", [CPU, GPU], ids=["cpu", "gpu"])
 @pytest.mark.parametrize("slo_ms", [60.0, 100.0, 500.0])
 @pytest.mark.parametrize("load", [2.0, 5.0])
-def test_an_overloaded_queue_answers_nine_tenths_of_what_it_can_and_nearly_all_of_it_in_time(
-    times: ServiceTimes, slo_ms: float, load: float
-) -> None:
-    found = limits_of(slo_ms, times)
-    goodput, share = simulated(found, times, load * found.requests_per_s, 2, 1)
-    assert goodput >= 0.9 * found.requests_per_s
+def test_an_overloaded_queue_keeps_nine_tenths_of_its_goodput(times: ServiceTimes, slo_ms: float, load: float) -> None:
+    limits = limits_of(slo_ms, times)
+    goodput, share = simulated(limits, times, load * limits.requests_per_s, 2, 1)
+    assert goodput >= 0.9 * limits.requests_per_s
     assert share >= 0.98
 
 
 def test_without_the_limits_the_same_queue_answers_nobody_in_time() -> None:
-    found = limits_of(100, CPU)
-    free = QueueLimits(64, 256, 2000, found.requests_per_s, 100.0, found.service_ms)
-    assert simulated(free, CPU, 2 * found.requests_per_s, 2, 1)[1] < 0.05
+    limits = limits_of(100, CPU)
+    free = QueueLimits(64, 256, 2000, limits.requests_per_s, 100.0, limits.service_ms)
+    assert simulated(free, CPU, 2 * limits.requests_per_s, 2, 1)[1] < 0.05
 
 
 def test_a_batch_is_as_large_as_pays_and_the_slo_allows() -> None:
@@ -103,13 +101,13 @@ def test_an_slo_that_one_request_alone_misses_gives_no_limits() -> None:
     assert limits_of(20, CPU, requests_per_s=35.0).max_queue_size == 1
 
 
-def test_a_gpu_prefers_a_batch_that_it_is_prepared_for_and_a_timeout_outlasts_the_delay() -> None:
+def test_a_gpu_prefers_a_prepared_batch_and_timeouts_outlast_the_delay() -> None:
     assert limits_of(60, GPU, sizes=(1, 64)).preferred_batch_size == 1
     assert limits_of(500, GPU, sizes=(1, 24, 64)).preferred_batch_size == 24
     assert limits_of(20, CPU, delay_ms=10.0).queue_timeout_ms == 11
 
 
-def test_a_build_with_an_slo_bounds_the_queue_by_what_the_gate_measured_and_says_so(project: Project) -> None:
+def test_a_build_with_an_slo_bounds_the_queue_by_the_gates_figures(project: Project) -> None:
     project.write(slo={"p99_ms": 100}, max_batch_size=8)
     status, out, _ = project.build()
     assert status == 0
@@ -117,18 +115,19 @@ def test_a_build_with_an_slo_bounds_the_queue_by_what_the_gate_measured_and_says
     passport = json.loads((model / "passport.json").read_text(encoding="utf-8"))
     limits = QueueLimits(**{key: value for key, value in passport["queue"].items() if key != "at_once"})
     assert str(limits).split(":")[0] in " ".join(out.split())
-    said = text_format.Parse((model / "config.pbtxt").read_text(encoding="utf-8"), pb.ModelConfig()).dynamic_batching
-    policy = said.default_queue_policy
+    text = (model / "config.pbtxt").read_text(encoding="utf-8")
+    batching = text_format.Parse(text, pb.ModelConfig()).dynamic_batching
+    policy = batching.default_queue_policy
     assert (policy.max_queue_size, policy.default_timeout_microseconds) == (
         limits.max_queue_size, 1000 * limits.queue_timeout_ms,
     )  # fmt: skip
     smaller = limits.preferred_batch_size < 8
-    assert list(said.preferred_batch_size) == ([limits.preferred_batch_size] if smaller else [])
-    assert said.max_queue_delay_microseconds == (0 if smaller else 1000)
+    assert list(batching.preferred_batch_size) == ([limits.preferred_batch_size] if smaller else [])
+    assert batching.max_queue_delay_microseconds == (0 if smaller else 1000)
     assert "TK139" not in project.run("lint", project.repository)[1]
 
 
-def test_what_a_recipe_says_by_name_stays_and_lint_says_when_it_is_more_than_the_slo_allows(project: Project) -> None:
+def test_limits_of_the_recipe_stay_and_lint_warns_above_the_slo(project: Project) -> None:
     by_name = {"max_queue_size": 0, "queue_timeout_ms": 0}  # any number, as long as they like: too much on any machine
     project.write(slo={"p99_ms": 100}, max_batch_size=8, batching=by_name)
     status, out, _ = project.build()
@@ -141,19 +140,19 @@ def test_what_a_recipe_says_by_name_stays_and_lint_says_when_it_is_more_than_the
 
 
 def test_limits_of_another_target_are_not_taken() -> None:
-    wanted = recipe.Recipe.model_validate(
+    slo_recipe = recipe.Recipe.model_validate(
         {"name": "m", "source": "m:load", "inputs": {"x": {"dtype": "fp32", "dims": [1]}},
          "outputs": {"y": {"dtype": "fp32", "dims": [1]}}, "max_batch_size": 8}
     )  # fmt: skip
-    wanted = wanted.model_copy(
+    slo_recipe = slo_recipe.model_copy(
         update={"slo": Slo(p99_ms=100), "batching": Batching(target="cuda", max_queue_size=7, instances=2)}
     )
-    limits = queue_limits.of_recipe(wanted, "cpu", CPU, cores=2)
+    limits = queue_limits.of_recipe(slo_recipe, "cpu", CPU, cores=2)
     assert limits is not None
-    applied = queue_limits.applied(wanted, "cpu", limits)
+    applied = queue_limits.applied(slo_recipe, "cpu", limits)
     assert applied.serving("cpu").max_queue_size == limits.max_queue_size
-    assert queue_limits.applied(wanted, "cuda", limits).serving("cuda").max_queue_size == 7
-    assert queue_limits.applied(wanted, "cpu", None) == wanted
+    assert queue_limits.applied(slo_recipe, "cuda", limits).serving("cuda").max_queue_size == 7
+    assert queue_limits.applied(slo_recipe, "cpu", None) == slo_recipe
 
 
 BOUNDED = """backend: "python"
@@ -187,7 +186,7 @@ def served_bound(server: TritonServer) -> int:
         return int(policy.get("max_queue_size", 0))
 
 
-def test_this_release_serves_without_the_bounds_that_make_it_stall_unless_they_are_wanted(bounded: Path) -> None:
+def test_this_release_serves_without_queue_bounds_unless_told_to_keep_them(bounded: Path) -> None:
     with TritonServer(bounded, exit_timeout_s=1) as server:
         assert server.unbounded == ["bounded"]
         assert served_bound(server) == 0

@@ -60,7 +60,7 @@ WITH_VARIABLES = NET.replace(
 ).replace("import torch", "import os, subprocess, torch")
 
 
-def test_a_variable_that_the_users_code_reads_is_a_dependency_and_others_are_not(
+def test_only_variables_that_user_code_reads_are_dependencies(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NET_SCALE", raising=False)
@@ -77,7 +77,7 @@ def test_a_variable_that_the_users_code_reads_is_a_dependency_and_others_are_not
     assert exported(project) == []
 
 
-def test_variables_are_noted_however_they_are_read_and_not_those_that_libraries_read(tmp_path: Path) -> None:
+def test_variables_are_noted_however_user_code_reads_them(tmp_path: Path) -> None:
     code = (
         "import os\n"
         "os.getenv('A')\n'B' in os.environ\nos.environ.get('C', '')\nos.environ.setdefault('D', '')\n"
@@ -237,11 +237,11 @@ from tritonkit import pipeline, recipe
 
 directory = Path(sys.argv[1])
 repository = directory / "model_repository"
-wanted = recipe.load(directory / "net.yaml")
+base = recipe.load(directory / "net.yaml")
 
 def build(delay):
     batching = recipe.Batching(max_queue_delay_us=delay)
-    both = [wanted.model_copy(update={"name": name, "batching": batching}) for name in ("one", "two")]
+    both = [base.model_copy(update={"name": name, "batching": batching}) for name in ("one", "two")]
     pipeline.build(both, repository, "cpu")
 
 def state():
@@ -276,7 +276,7 @@ print(json.dumps(states))
 """
 
 
-def test_killing_the_build_at_every_step_leaves_the_old_or_the_new_repository(project: Project) -> None:
+def test_a_build_killed_at_any_step_leaves_the_old_or_the_new_repository(project: Project) -> None:
     project.write()
     done = subprocess.run(
         [sys.executable, "-c", KILL_AT_EVERY_STEP, project.directory],
@@ -357,12 +357,12 @@ def test_arrays_of_samples_are_cut_and_continued_to_the_sizes_wanted(project: Pr
     from tritonkit import recipe, samples
 
     dynamic = {"dtype": "int64", "dims": ["n"]}
-    wanted = recipe.load(
+    loaded = recipe.load(
         project.write(inputs={"x": dynamic}, outputs={"y": dynamic}, shapes={"n": {"min": 1, "opt": 3, "max": 7}})
     )
     sample = {"x": np.array([5, 6, 7])}
-    assert samples.resized(sample, wanted, {"n": 2})["x"].tolist() == [5, 6]
-    assert samples.resized(sample, wanted, {"n": 7})["x"].tolist() == [5, 6, 7, 5, 6, 7, 5]
+    assert samples.resized(sample, loaded, {"n": 2})["x"].tolist() == [5, 6]
+    assert samples.resized(sample, loaded, {"n": 7})["x"].tolist() == [5, 6, 7, 5, 6, 7, 5]
 
 
 def test_an_interrupted_build_says_what_is_kept_and_writes_no_model(project: Project) -> None:

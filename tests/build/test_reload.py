@@ -101,7 +101,7 @@ def explicit(server: TritonServer, model: str) -> None:
     urllib.request.urlopen(f"{server.http_url}/v2/repository/models/{model}/load", b"{}", timeout=60).close()
 
 
-def test_a_rebuild_is_taken_up_without_losing_a_request_by_polling_and_by_explicit_control(
+def test_polling_and_explicit_control_take_up_a_rebuild_losing_no_request(
     project: Project, installed_server: Runtime
 ) -> None:
     assert "server" not in rebuild(project, 1)
@@ -172,7 +172,7 @@ def replace(repository: Path, write: Callable[[Path], None]) -> None:
         atomic.put(stage / "new", repository)
 
 
-def test_serve_watch_takes_up_rebuilt_new_broken_and_removed_models_and_loses_no_request(tmp_path: Path) -> None:
+def test_watch_takes_up_new_broken_and_removed_models_losing_no_request(tmp_path: Path) -> None:
     repository = tmp_path / "a folder" / "model_repository"
     write_ensemble(repository, 2)
     x = np.ones((1, 1), np.float32)
@@ -217,7 +217,7 @@ def test_serve_watch_takes_up_rebuilt_new_broken_and_removed_models_and_loses_no
     assert not list(repository.parent.glob(".tritonkit-*"))
 
 
-def test_a_copy_is_one_state_of_the_repository_though_it_is_exchanged_all_the_time(tmp_path: Path) -> None:
+def test_a_copy_is_one_state_of_a_constantly_exchanged_repository(tmp_path: Path) -> None:
     repository = tmp_path / "model_repository"
     numbers = iter(range(10_000))
 
@@ -254,7 +254,7 @@ def test_watch_refuses_another_way_of_loading(tmp_path: Path) -> None:
         TritonServer(tmp_path, watch=True, arguments=["--model-control-mode=poll"])
 
 
-def test_a_model_that_imports_a_package_that_no_passport_lists_says_where_to_name_it() -> None:
+def test_a_package_that_no_passport_lists_is_named_with_the_fix() -> None:
     missing, broken = [
         next(_lines(reload.Change(failed={"photo": reason}), Path("models")))
         for reason in ("Internal: ModuleNotFoundError: No module named 'PIL'", "invalid syntax")

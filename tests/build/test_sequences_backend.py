@@ -93,9 +93,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_sequences_at_the_same_time_each_have_their_own_states_and_controls(
-    strategy: str, server: TritonServer
-) -> None:
+def test_concurrent_sequences_have_their_own_states_and_controls(strategy: str, server: TritonServer) -> None:
     answers: dict[int, list[Any]] = {}
 
     def run(first: int) -> None:
@@ -118,7 +116,7 @@ def test_sequences_at_the_same_time_each_have_their_own_states_and_controls(
     assert len(identities) == 3
 
 
-def test_a_sequence_begins_anew_under_the_same_id_and_with_the_initial_state_of_a_file(server: TritonServer) -> None:
+def test_a_sequence_restarts_under_its_id_with_the_initial_state_of_a_file(server: TritonServer) -> None:
     x = grpc.InferInput("x", [1, 1], "FP32")
     x.set_data_from_numpy(np.full((1, 1), 5, np.float32))
     with grpc.InferenceServerClient(server.grpc_url.removeprefix("grpc://")) as client:
@@ -132,7 +130,7 @@ def test_a_sequence_begins_anew_under_the_same_id_and_with_the_initial_state_of_
             assert [total.as_numpy("y").item() for total in totals] == [105, 110]
 
 
-def test_a_request_that_the_graph_rejects_leaves_its_sequences_states_as_they_were(server: TritonServer) -> None:
+def test_a_rejected_request_leaves_its_sequences_states_unchanged(server: TritonServer) -> None:
     with Client(server.grpc_url) as client, client.sequence("oldest") as sequence:
         sequence(x=np.full((1, 1), 5, np.float32))
         with pytest.raises(TritonkitClientError, match=r"out of data bounds|out of bounds"):
@@ -140,7 +138,7 @@ def test_a_request_that_the_graph_rejects_leaves_its_sequences_states_as_they_we
         assert sequence(x=np.full((1, 1), 6, np.float32), end=True)["y"].item() == 11
 
 
-def test_a_configuration_without_inputs_is_completed_without_the_batchers_tensors(server: TritonServer) -> None:
+def test_completed_inputs_leave_out_the_batchers_tensors(server: TritonServer) -> None:
     with Client(server.grpc_url) as client:
         described = client.metadata("completed")
         assert [tensor.name for tensor in described.inputs] == ["x"]

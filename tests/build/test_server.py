@@ -118,7 +118,7 @@ def test_serve_ends_with_its_server_however_it_is_ended(repository: Path, number
     assert not alive
 
 
-def test_the_next_server_removes_the_memory_that_a_killed_one_and_its_killed_parent_left(repository: Path) -> None:
+def test_the_next_server_removes_shared_memory_of_a_killed_one(repository: Path) -> None:
     code = f"from tritonkit.server import TritonServer; print(TritonServer({str(repository)!r}).start().pid); input()"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -198,9 +198,9 @@ def test_serve_takes_a_recipe_and_serves_its_models_alone(
     assert refused.value.fix == f"run `tritonkit install-server {place}`"
     recipe.write_text(text.replace("name: sleepy", "name: absent"))
     assert cli.main(["serve", str(place), "--recipe", str(recipe)]) == 2
-    said = capfd.readouterr().err
-    assert f"{place} has no model absent" in said.replace("\n", " ")
-    assert f"tritonkit build {recipe} --repository {place}" in said.replace("\n", " ")
+    err = capfd.readouterr().err
+    assert f"{place} has no model absent" in err.replace("\n", " ")
+    assert f"tritonkit build {recipe} --repository {place}" in err.replace("\n", " ")
 
 
 def test_make_serve_serves_the_model_that_is_named_alone() -> None:
@@ -217,7 +217,7 @@ def test_make_serve_serves_the_model_that_is_named_alone() -> None:
 
 
 def alive(process: psutil.Process) -> bool:
-    """Whether it runs; a process that ended and waits for init to notice does not."""
+    """Whether a process runs; a zombie does not."""
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
@@ -255,7 +255,7 @@ def test_a_gpu_model_where_there_is_none_is_not_called_a_wrong_directory(tmp_pat
     )
 
 
-def test_readiness_that_does_not_come_in_time_is_an_error_and_ends_the_server(tmp_path: Path) -> None:
+def test_a_server_that_is_not_ready_in_time_is_ended(tmp_path: Path) -> None:
     (tmp_path / "slow/1").mkdir(parents=True)
     (tmp_path / "slow/1/model.py").write_text("import time\ntime.sleep(600)\n")
     (tmp_path / "slow/config.pbtxt").write_text('backend: "python"\n')
@@ -267,7 +267,7 @@ def test_readiness_that_does_not_come_in_time_is_an_error_and_ends_the_server(tm
     assert not [process for process in left if process.pid not in before and alive(process)]
 
 
-def test_a_python_without_a_shared_library_is_refused_with_the_ways_to_get_one(
+def test_a_python_without_a_shared_library_is_refused_with_a_fix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stand-in for a static build: an interpreter that describes itself as one."""
@@ -298,9 +298,7 @@ def test_ports_that_cannot_be_are_bad_input_before_triton_starts(
     assert words in capsys.readouterr().err
 
 
-def test_an_option_that_triton_does_not_know_is_said_in_its_words_and_names_no_file_that_is_gone(
-    repository: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_option_is_refused_in_tritons_words(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     assert cli.main(["serve", str(repository), *ports, "--", "--modl-control-mode=poll"]) == 2
     error = capsys.readouterr().err

@@ -79,9 +79,7 @@ def together(server: TritonServer, model: str, requests: list[np.ndarray[Any, An
 
 
 @pytest.mark.parametrize("model", ["padded", "plain_name"])
-def test_requests_of_different_lengths_share_a_batch_and_get_their_own_answers(
-    server: TritonServer, model: str
-) -> None:
+def test_requests_of_different_lengths_share_a_batch(server: TritonServer, model: str) -> None:
     rng = np.random.default_rng(0)
     requests = [rng.integers(0, 50, (1, length)) for length in (3, 30, 9, 16)]
     answers, executions = together(server, model, requests)
@@ -101,7 +99,7 @@ def test_a_bad_request_fails_alone_among_padded_ones(server: TritonServer) -> No
         np.testing.assert_allclose(answers[index]["mean"], expected(requests[index]), atol=1e-6)
 
 
-def test_a_request_longer_than_every_prepared_length_is_refused_with_that_length(server: TritonServer) -> None:
+def test_a_request_above_the_largest_prepared_length_is_refused(server: TritonServer) -> None:
     answers, _ = together(server, "padded", [np.ones((1, 33), np.int64)])
     assert "a length of 33 is above the largest prepared one, 32" in str(answers[0])
 

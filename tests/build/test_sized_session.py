@@ -32,7 +32,7 @@ def session(folder: Path, dims: str, shape: list[int | str], more: str) -> Sized
     return SizedSession(folder / "model.onnx", recipe.load(path), device=None)
 
 
-def test_one_number_a_row_runs_at_prepared_sizes_in_parts_with_memory_of_their_own(tmp_path: Path) -> None:
+def test_one_number_a_row_runs_at_prepared_sizes_in_memory_of_its_own(tmp_path: Path) -> None:
     doubled = session(tmp_path, "[]", ["batch"], "max_batch_size: 4\n")
     assert doubled.why_not_sized == ""
     x = np.arange(7, dtype=np.float32)

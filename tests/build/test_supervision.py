@@ -1,4 +1,4 @@
-"""A model whose process ends behind Triton's back: not ready from then on, loaded again, counted, and said."""
+"""A model whose process ends behind Triton's back: not ready from then on, loaded again, counted, and reported."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_a_model_whose_process_is_killed_under_load_is_not_ready_and_loaded_again(repository: Path) -> None:
+def test_a_model_killed_under_load_is_not_ready_then_loaded_again(repository: Path) -> None:
     with served(repository) as server, Client(server.url, retry=None) as client:
         ending = threading.Event()
         errors: list[str] = []

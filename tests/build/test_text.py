@@ -55,24 +55,24 @@ def write_recipe(
 ) -> Path:
     """A model that gives back what it gets, as ``got_<input>``, and the number of tokens of each row."""
     element = {"int64": TensorProto.INT64, "int32": TensorProto.INT32, "fp32": TensorProto.FLOAT}[dtype]
-    said: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "name": name,
         "source": {"onnx": f"{name}.onnx"},
-        "inputs": {one: {"dtype": dtype, "dims": list(dims)} for one in inputs},
-        "outputs": {f"got_{one}": {"dtype": dtype, "dims": list(dims)} for one in inputs},
+        "inputs": {tensor: {"dtype": dtype, "dims": list(dims)} for tensor in inputs},
+        "outputs": {f"got_{tensor}": {"dtype": dtype, "dims": list(dims)} for tensor in inputs},
         "shapes": {"sequence": {"min": 3, "opt": 6, "max": 10}} if "sequence" in dims else {},
         "max_batch_size": 4,
         "text": {"name": f"{name}_text", "tokenizer": "tokenizer.json", "max_tokens": 10, "pad_to": 4},
     }
-    said |= changes
-    lead = ["batch"] if said["max_batch_size"] else []
-    nodes = [helper.make_node("Identity", [one], [f"got_{one}"]) for one in inputs]
+    fields |= changes
+    lead = ["batch"] if fields["max_batch_size"] else []
+    nodes = [helper.make_node("Identity", [tensor], [f"got_{tensor}"]) for tensor in inputs]
     taken, given = (
-        [helper.make_tensor_value_info(f"{prefix}{one}", element, [*lead, *dims]) for one in inputs]
+        [helper.make_tensor_value_info(f"{prefix}{tensor}", element, [*lead, *dims]) for tensor in inputs]
         for prefix in ("", "got_")
     )
     if lead and "attention_mask" in inputs:
-        said["outputs"]["count"] = {"dtype": dtype, "dims": []}
+        fields["outputs"]["count"] = {"dtype": dtype, "dims": []}
         nodes.append(helper.make_node("ReduceSum", ["attention_mask", "axes"], ["count"], keepdims=0))
         given.append(helper.make_tensor_value_info("count", element, lead))
     axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
@@ -80,7 +80,7 @@ def write_recipe(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(model, directory / f"{name}.onnx")
     path = directory / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(said, sort_keys=False), encoding="utf-8")
+    path.write_text(yaml.safe_dump(fields, sort_keys=False), encoding="utf-8")
     return path
 
 
@@ -103,9 +103,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
         write_recipe(directory, "waits", inputs=FED[:2], batching=waiting),
     ]
     minilm = recipe.load(root / "build/recipes/all_minilm_l6_v2.yaml")
-    wanted = [minilm.model_copy(update={"precisions": ("fp32",)}), *map(recipe.load, paths)]
+    recipes = [minilm.model_copy(update={"precisions": ("fp32",)}), *map(recipe.load, paths)]
     place = directory / "model_repository"
-    pipeline.build(wanted, place, "cpu")
+    pipeline.build(recipes, place, "cpu")
     # The shipped tokenizers have no batcher; this one has, to see what becomes of the mates of a bad request.
     path = place / "left_tokenizer/config.pbtxt"
     batching = "dynamic_batching { max_queue_delay_microseconds: 700000 preferred_batch_size: 3 }"
@@ -126,10 +126,10 @@ def client(request: pytest.FixtureRequest, server: TritonServer) -> Iterator[Cli
         yield connected
 
 
-@pytest.mark.parametrize("said", HARD_TEXTS, ids=range(len(HARD_TEXTS)))
-def test_a_text_gives_the_vector_of_its_token_ids_bit_for_bit(said: str, client: Client) -> None:
-    expected = client.infer("all_minilm_l6_v2", prose.tokenize([said]))
-    given = client.infer("sentence_embedding", text=said)
+@pytest.mark.parametrize("sentence", HARD_TEXTS, ids=range(len(HARD_TEXTS)))
+def test_a_text_gives_the_vector_of_its_token_ids_bit_for_bit(sentence: str, client: Client) -> None:
+    expected = client.infer("all_minilm_l6_v2", prose.tokenize([sentence]))
+    given = client.infer("sentence_embedding", text=sentence)
     assert set(given) == set(expected) == {"sentence_embedding"}
     assert given["sentence_embedding"].dtype == np.float32
     np.testing.assert_array_equal(given["sentence_embedding"], expected["sentence_embedding"])
@@ -183,7 +183,7 @@ def test_a_row_is_padded_to_a_multiple_within_what_the_model_takes(words: int, l
     assert got["count"] == [[tokens]]
 
 
-def test_the_tokenizer_file_says_which_side_is_padded_and_cut_and_with_what(client: Client) -> None:
+def test_the_tokenizer_file_decides_the_side_of_padding_and_cutting(client: Client) -> None:
     """Only its lengths are the recipe's: the file says 3, the recipe 9 tokens."""
     given = client.infer("left_text", text=["one", "two " + "three " * 7])
     assert {array.dtype for array in given.values()} == {np.dtype(np.int32)}
@@ -195,7 +195,7 @@ def test_the_tokenizer_file_says_which_side_is_padded_and_cut_and_with_what(clie
     }
 
 
-def test_a_model_without_a_batch_dimension_takes_one_text_and_pads_it_to_its_least(client: Client) -> None:
+def test_a_model_without_batches_takes_one_text_padded_to_its_least(client: Client) -> None:
     got = echoed(client, "alone_text", ["one two"])
     assert got == {"got_input_ids": [CLS, ONE, TWO, SEP], "got_attention_mask": [1, 1, 1, 1]}
     assert echoed(client, "alone_text", [""]) == {"got_input_ids": [CLS, SEP, PAD], "got_attention_mask": [1, 1, 0]}
@@ -207,8 +207,8 @@ def test_bytes_that_are_no_text_are_an_error_that_names_the_row(client: Client) 
 
 
 def test_an_empty_batch_is_refused_by_triton(server: TritonServer) -> None:
-    said = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [0, 1], "data": []}]}
-    request = urllib.request.Request(f"{server.http_url}/v2/models/echo_text/infer", json.dumps(said).encode())
+    body = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [0, 1], "data": []}]}
+    request = urllib.request.Request(f"{server.http_url}/v2/models/echo_text/infer", json.dumps(body).encode())
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(request, timeout=10)
     with caught.value as answer:
@@ -287,7 +287,7 @@ def test_what_belongs_to_the_text_is_built_once_and_again_when_it_changes(projec
     assert (again.exported, again.changed) == ([], True)
 
 
-def test_an_edit_of_the_tokenizer_file_does_not_reach_a_repository_that_is_being_served(project: Project) -> None:
+def test_an_edited_tokenizer_file_does_not_reach_a_served_repository(project: Project) -> None:
     """No hard link: it would change a running server's files, and rebuilds would not see it."""
     tokenizer = project.directory / "tokenizer.json"
     tiny_tokenizer().save(str(tokenizer))
@@ -302,7 +302,7 @@ def test_an_edit_of_the_tokenizer_file_does_not_reach_a_repository_that_is_being
 def test_the_models_of_the_shipped_text_recipe_are_made_without_torch(root: Path) -> None:
     code = (
         "import sys; from tritonkit.repository import text; from tritonkit import recipe; from pathlib import Path; "
-        "made = text.models(recipe.load(Path(sys.argv[1]))); sys.exit(len(made) != 2 or 'torch' in sys.modules)"
+        "models = text.models(recipe.load(Path(sys.argv[1]))); sys.exit(len(models) != 2 or 'torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, root / "build/recipes/all_minilm_l6_v2.yaml"], check=True)
 
@@ -311,10 +311,10 @@ def test_the_tokenizer_has_two_instances_on_the_cpu_whatever_the_target(project:
     tiny_tokenizer().save(str(project.directory / "tokenizer.json"))
     path = write_recipe(project.directory, "net", batching={"instances": 1})
     pipeline.build([recipe.load(path)], project.repository, "cuda")
-    said = config.parse((project.repository / "net_tokenizer/config.pbtxt").read_text(encoding="utf-8"))
-    (group,) = said.instance_group
+    model_config = config.parse((project.repository / "net_tokenizer/config.pbtxt").read_text(encoding="utf-8"))
+    (group,) = model_config.instance_group
     assert (group.count, group.kind) == (2, group.KIND_CPU)
-    assert said.max_batch_size == 4
+    assert model_config.max_batch_size == 4
 
 
 NO_PAD = {"name": "t", "tokenizer": "no_pad.json", "max_tokens": 10}
@@ -364,23 +364,23 @@ def test_a_section_that_cannot_work_is_refused_before_anything_is_exported(what:
     assert not project.artifacts()
 
 
-def made(path: Path) -> list[layout.Model]:
+def models_of(path: Path) -> list[layout.Model]:
     return text.models(recipe.load(path))
 
 
 def test_a_function_may_give_the_path_as_a_path_or_a_word(project: Project) -> None:
     prepare(project.directory)
-    by_path = made(write_recipe(project.directory, "net"))
+    by_path = models_of(write_recipe(project.directory, "net"))
     for function in ("path", "word"):
-        by_function = made(write_recipe(project.directory, "net", text=T | {"tokenizer": f"own.py:{function}"}))
+        by_function = models_of(write_recipe(project.directory, "net", text=T | {"tokenizer": f"own.py:{function}"}))
         assert by_function[0].files["1/tokenizer.json"] == by_path[0].files["1/tokenizer.json"]
     with pytest.raises(SourceError, match="has no 'absent'"):
-        made(write_recipe(project.directory, "net", text=T | {"tokenizer": "own.py:absent"}))
+        models_of(write_recipe(project.directory, "net", text=T | {"tokenizer": "own.py:absent"}))
 
 
-def test_a_vocabulary_without_a_padding_token_pads_with_id_0_under_the_mask(project: Project) -> None:
+def test_without_a_padding_token_id_0_pads_under_the_mask(project: Project) -> None:
     prepare(project.directory)
-    (tokenizer, _) = made(write_recipe(project.directory, "net", text=NO_PAD))
+    (tokenizer, _) = models_of(write_recipe(project.directory, "net", text=NO_PAD))
     settings = yaml.safe_load(tokenizer.files["1/tokenizer_settings.json"])
     assert settings["padding"] == {"input_ids": 0, "attention_mask": 0, "token_type_ids": 0}
 
@@ -388,7 +388,7 @@ def test_a_vocabulary_without_a_padding_token_pads_with_id_0_under_the_mask(proj
 def test_a_fixed_dimension_pads_every_text_to_it(project: Project) -> None:
     prepare(project.directory)
     path = write_recipe(project.directory, "net", dims=[10])
-    settings = yaml.safe_load(made(path)[0].files["1/tokenizer_settings.json"])
+    settings = yaml.safe_load(models_of(path)[0].files["1/tokenizer_settings.json"])
     assert (settings["min_length"], settings["max_length"]) == (10, 10)
 
 

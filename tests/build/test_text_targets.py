@@ -30,8 +30,8 @@ def read(folder: Path, batching: str = "{}") -> Recipe:
     return recipe.load(path)
 
 
-def pad_to(wanted: Recipe, target: Target) -> int:
-    tokenizer = text.models(wanted, target)[0]
+def pad_to(text_recipe: Recipe, target: Target) -> int:
+    tokenizer = text.models(text_recipe, target)[0]
     return int(json.loads(tokenizer.files[f"1/{text.SETTINGS}"])["pad_to"])
 
 

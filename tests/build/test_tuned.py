@@ -18,17 +18,17 @@ from tritonkit.repository import config
 
 
 def a_recipe(**batching: Any) -> Recipe:
-    said = {"name": "net", "source": "net.py:load", "max_batch_size": 16, "precisions": ["fp32", "fp16", "int8"],
+    data = {"name": "net", "source": "net.py:load", "max_batch_size": 16, "precisions": ["fp32", "fp16", "int8"],
             "inputs": {"x": {"dtype": "fp32", "dims": [4]}}, "outputs": {"y": {"dtype": "fp32", "dims": [3]}},
             "batching": batching}  # fmt: skip
-    return Recipe.model_validate(said)
+    return Recipe.model_validate(data)
 
 
 def configured(**batching: Any) -> Any:
     return config.parse(config.make(a_recipe(**batching), "cpu", {"x": np.zeros(4, np.float32)}))
 
 
-def test_a_tuned_batch_size_is_tritons_and_stays_within_what_the_graph_was_checked_for() -> None:
+def test_a_tuned_batch_size_stays_within_what_the_graph_was_checked_for() -> None:
     assert configured().max_batch_size == 16
     assert configured(max_batch_size=4).max_batch_size == 4
     assert not configured(max_batch_size=1).HasField("dynamic_batching")
@@ -49,10 +49,10 @@ def test_a_tuned_batch_size_is_tritons_and_stays_within_what_the_graph_was_check
     ],
 )
 def test_a_bound_of_zero_is_none(batching: dict[str, int], size: int | None, timeout_us: int | None) -> None:
-    said = configured(**batching).dynamic_batching
-    assert said.HasField("default_queue_policy") == (size is not None)
+    configuration = configured(**batching).dynamic_batching
+    assert configuration.HasField("default_queue_policy") == (size is not None)
     if size is not None:
-        policy = said.default_queue_policy
+        policy = configuration.default_queue_policy
         assert (policy.max_queue_size, policy.default_timeout_microseconds) == (size, timeout_us)
 
 
@@ -62,9 +62,9 @@ def decision(**verdicts: str) -> Decision:
     return Decision("fp32", rows)
 
 
-def test_the_variant_that_served_most_ships_although_the_gate_found_another_one_faster() -> None:
-    found = gate.tuned(a_recipe(), decision(fp32="", fp16="not faster"), "fp16")
-    assert (found.precision, found.tuned, found.forced) == ("fp16", True, False)
+def test_the_variant_that_served_most_ships_whatever_the_gate_found_faster() -> None:
+    result = gate.tuned(a_recipe(), decision(fp32="", fp16="not faster"), "fp16")
+    assert (result.precision, result.tuned, result.forced) == ("fp16", True, False)
 
 
 def test_a_variant_that_is_not_accurate_never_ships() -> None:

@@ -60,13 +60,13 @@ def admin(server: TritonServer) -> Iterator[InferenceServerClient]:
 
 @pytest.fixture(params=["grpc", "http"])
 def url(request: pytest.FixtureRequest, server: TritonServer) -> str:
-    found: str = server.grpc_url if request.param == "grpc" else server.http_url
-    return found
+    address: str = server.grpc_url if request.param == "grpc" else server.http_url
+    return address
 
 
 @pytest.fixture(params=["sync", "async"])
 def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
-    """Makes clients of one kind, and closes them."""
+    """Makes blocking clients, or asynchronous ones that block, and closes them."""
     with ExitStack() as stack:
         kind: Connect = Client if request.param == "sync" else blocking.client
 
@@ -83,7 +83,7 @@ def client(url: str, connect: Connect) -> Client:
 
 @pytest.fixture
 def operations() -> list[str]:
-    """What `noting`'s clients did."""
+    """The operations of `noting`'s clients."""
     return []
 
 
@@ -111,6 +111,6 @@ def resize(repository: Path, admin: InferenceServerClient) -> Callable[[int], No
 
 @pytest.fixture
 def small_repository(tmp_path: Path) -> Path:
-    """A repository that a test may start a server of its own on."""
+    """A repository on which a test may start a server of its own."""
     write_models(tmp_path, "arithmetic")
     return tmp_path

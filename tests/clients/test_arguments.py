@@ -1,4 +1,4 @@
-"""Arguments that are not what they should be: the same word about each, whichever client and protocol."""
+"""Wrong arguments: every client and protocol refuses them with the same message."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_an_argument_of_the_wrong_kind_is_named(
     with pytest.raises(InvalidInput, match=words) as caught:
         client.infer(*arguments, **named, **PAIR)
     assert caught.value.fix
-    assert [one.in_flight for one in client._servers.all] == [0]
+    assert [server.in_flight for server in client._servers.all] == [0]
 
 
 def test_names_of_outputs_may_come_from_a_generator(client: Client) -> None:

@@ -1,4 +1,4 @@
-"""What only the asynchronous client can do wrong: cancellation, loops, what is left behind."""
+"""The asynchronous client alone: cancellation, event loops, and that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def test_more_calls_than_threads_keep_their_deadlines(silent: tuple[str, list[bo
     async def main() -> None:
         async with AsyncClient(silent[0], timeout=0.3, retry=None) as client:
             started = time.monotonic()
-            found = await asyncio.gather(*(client.ready() for _ in range(200)), return_exceptions=True)
-            assert {type(error).__name__ for error in found} == {"DeadlineExceeded"}
+            results = await asyncio.gather(*(client.ready() for _ in range(200)), return_exceptions=True)
+            assert {type(error).__name__ for error in results} == {"DeadlineExceeded"}
             assert time.monotonic() - started < 2
 
     asyncio.run(main())
@@ -104,12 +104,12 @@ def test_a_thousand_calls_at_once_are_all_answered(server: TritonServer) -> None
 
 
 def test_credentials_may_be_made_by_a_coroutine(url: str) -> None:
-    made: list[str] = []
+    calls: list[str] = []
 
     async def token() -> str:
         await asyncio.sleep(0)
-        made.append("t")
-        return f"number-{len(made)}"
+        calls.append("t")
+        return f"number-{len(calls)}"
 
     async def main() -> Any:
         async with AsyncClient(url, token=token) as client:

@@ -1,4 +1,4 @@
-"""Prompts from chat templates, beside transformers' of the same messages; and where templates are read from."""
+"""Prompts from chat templates equal those of transformers for the same messages; and where templates are read from."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHATML = """\
 {{ '<|im_start|>assistant\\n' }}
 {%- endif %}
 """
-# With what Llama 3's has: the beginning of the text, tools as JSON, a block whose text is trained on, and a default date.
+# As Llama 3's: the token that begins the text, tools as JSON, a block that is trained on, and a default date.
 LLAMA3 = """\
 {{- bos_token }}
 {%- if not date_string is defined %}{% set date_string = '26 Jul 2024' %}{% endif %}
@@ -65,7 +65,7 @@ TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
 def tokenizer(template: str | dict[str, str], adds_bos: bool = False) -> Any:
-    """A real one whose words are letters."""
+    """A real tokenizer whose words are letters."""
     import tokenizers
     import transformers
 
@@ -113,7 +113,7 @@ def test_calls_of_tools_and_templates_for_them_are_rendered_too() -> None:
 
 
 def both(path: Path) -> ChatTemplate:
-    """The template of a directory, which the client reads and the build publishes alike."""
+    """The template of a directory: the client and the build read the same one."""
     read = chat_template(path, {}, ORIGIN)
     assert chat_template(None, chat.parameters(Directory(path, {})), ORIGIN) == read
     return read
@@ -121,7 +121,7 @@ def both(path: Path) -> ChatTemplate:
 
 @pytest.mark.parametrize("adds_bos", [False, True], ids=["bare", "adds bos"])
 def test_a_prompt_has_the_tokens_that_transformers_gives_the_messages(tmp_path: Path, adds_bos: bool) -> None:
-    """A backend tokenizes a prompt with the tokens that its tokenizer adds; the template has written one of them already."""
+    """The backend's tokenizer adds tokens to a prompt, and the template has already written one of them."""
     theirs = tokenizer({"default": LLAMA3, "tool_use": STRICT}, adds_bos)
     theirs.save_pretrained(tmp_path)
     template = both(tmp_path)

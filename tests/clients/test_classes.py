@@ -10,7 +10,7 @@ import pytest
 
 from tritonkit.server import TritonServer
 from tritonkit_client import Class, Client, InvalidInput, NotSupported
-from tritonkit_client._calls import Wanted
+from tritonkit_client._calls import RequestedOutput
 from tritonkit_client._classes import classified
 from tritonkit_client._errors import Origin
 
@@ -35,8 +35,8 @@ def test_the_best_classes_come_with_their_labels(client: Client) -> None:
 def test_classes_of_a_stream(server: TritonServer) -> None:
     with Client(server.grpc_url) as client:
         given: dict[str, Any] = {"upto": [2], "size": [3], "pause": [0], "mark": ["none"]}
-        found = [out["number"].tolist() for out in client.stream("count", given, outputs={"number": 1})]
-    assert found == [[Class(0.0, 0)], [Class(1.0, 0)]]
+        numbers = [out["number"].tolist() for out in client.stream("count", given, outputs={"number": 1})]
+    assert numbers == [[Class(0.0, 0)], [Class(1.0, 0)]]
 
 
 @pytest.mark.parametrize(
@@ -58,4 +58,4 @@ def test_a_type_without_classes_is_refused_before_sending(client: Client) -> Non
 
 def test_a_server_that_answers_with_the_tensor_is_named() -> None:
     with pytest.raises(NotSupported, match="classification extension"):
-        classified({"y": X}, (Wanted("y", classes=1),), Origin())
+        classified({"y": X}, (RequestedOutput("y", classes=1),), Origin())

@@ -1,4 +1,4 @@
-"""What the command prints and saves, for values that its formats have no word for; several inputs and images."""
+"""The command's output and files for values that JSON and .npy lack; several inputs and images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 
 
 def strict(text: str) -> Any:
-    """JSON as RFC 8259 has it: Python's own parser takes NaN and Infinity too."""
+    """Parse JSON as in RFC 8259: Python's own parser takes NaN and Infinity too."""
 
     def refuse(word: str) -> None:
         raise AssertionError(f"{word} is not JSON")
@@ -61,7 +61,7 @@ def test_bytes_are_saved_as_they_are(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:
     (tmp_path / "x.bin").write_bytes(content)
-    (tmp_path / "out_BYTES.npy").touch()  # of a call before
+    (tmp_path / "out_BYTES.npy").touch()  # of an earlier call
     given = (f"in_BYTES=@{tmp_path / 'x.bin'}", "--save", str(tmp_path))
     code, _, error = run(capsys, "infer", url, "identity", *given)
     assert code == 0
@@ -106,7 +106,7 @@ def test_nothing_is_lost_in_silence_where_the_output_cannot_be_written(server: T
 
 
 def test_an_input_given_several_times_is_a_batch(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [[float(number)] * 3 for number in range(9)]  # more than one request takes
+    rows = [[float(number)] * 3 for number in range(9)]  # more than fit in a request
     given = [f"x={json.dumps(row)}" for row in rows]
     code, printed, _ = run(capsys, "infer", url, "labelled", *given, "--json")
     assert (code, json.loads(printed)) == (0, {"y": rows})

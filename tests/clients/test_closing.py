@@ -1,4 +1,4 @@
-"""A client that is closed while it works: who waits is told, and nothing is mistaken for something else."""
+"""A client that is closed during its calls: each of them raises ClientClosed."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ def test_a_call_whose_client_is_closed_by_another_thread_says_so(server: TritonS
 
     thread = threading.Thread(target=call)
     thread.start()
-    (one,) = client._servers.all
-    wait_until(lambda: one.in_flight == 1)
+    (target,) = client._servers.all
+    wait_until(lambda: target.in_flight == 1)
     time.sleep(0.1)
     client.close()
     thread.join()
     assert [type(error) for error in raised] == [ClientClosed]
-    assert one.in_flight == 0
+    assert target.in_flight == 0
 
 
 def test_a_task_whose_client_is_closed_is_not_cancelled_but_told(server: TritonServer) -> None:
-    """grpc.aio ends the calls of a closed channel as if their tasks were cancelled: a `TaskGroup` would believe it."""
+    """grpc.aio ends the calls of a closed channel as if their tasks were cancelled: a `TaskGroup` would swallow it."""
 
     async def main() -> None:
         client = AsyncClient(server.grpc_url, timeout=10)
@@ -67,7 +67,7 @@ def test_a_task_whose_client_is_closed_is_not_cancelled_but_told(server: TritonS
         with pytest.raises(ClientClosed):
             async for _ in responses:
                 pass
-        assert [one.in_flight for one in client._servers.all] == [0]
+        assert [target.in_flight for target in client._servers.all] == [0]
 
     asyncio.run(main())
 
@@ -97,7 +97,7 @@ def test_a_stream_whose_client_is_closed_says_so(begun: bool, server: TritonServ
     client.close()
     with pytest.raises(ClientClosed):
         list(responses)
-    assert [one.in_flight for one in client._servers.all] == [0]
+    assert [target.in_flight for target in client._servers.all] == [0]
 
 
 def test_a_client_is_closed_after_its_loop_has_ended(server: TritonServer) -> None:
@@ -111,11 +111,11 @@ def test_a_client_is_closed_after_its_loop_has_ended(server: TritonServer) -> No
 
 
 def test_a_stream_without_credentials_leaves_nothing_behind(server: TritonServer, connect: Connect) -> None:
-    made: list[bool] = []
+    calls: list[bool] = []
 
     def token() -> str:
-        made.append(True)
-        if len(made) > 2:  # those of the metadata
+        calls.append(True)
+        if len(calls) > 2:  # those of the metadata
             raise RuntimeError("the server of tokens is away")
         return "abc"
 
@@ -124,5 +124,5 @@ def test_a_stream_without_credentials_leaves_nothing_behind(server: TritonServer
     client.metadata("writer")
     with pytest.raises(RuntimeError, match="tokens"):
         list(client.stream("writer", prompt="one two"))
-    assert [one.in_flight for one in client._servers.all] == [0]
+    assert [target.in_flight for target in client._servers.all] == [0]
     assert len(ended) == 3

@@ -1,4 +1,4 @@
-"""What a client of either kind does when the server is absent, stopped, silent or something else."""
+"""Both kinds of client when the server is absent, stopped, silent or no server of KServe v2."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def deadline_kept() -> Iterator[None]:
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    """A socket that listens and, unless a test does it, never accepts."""
+    """A socket that listens and never accepts by itself."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         yield sock
 
@@ -68,13 +68,13 @@ def test_a_server_that_stops_and_comes_back_is_lost_and_found(small_repository: 
         answered = [pool.submit(keep_asking, client) for client in clients]
         with TritonServer(small_repository, exit_timeout_s=1, http_port=ports["http"], grpc_port=ports["grpc"]):
             for client, asking in zip(clients, answered, strict=True):
-                # Soon, although it was asked all through the outage.
+                # Soon, although calls were made all through the outage.
                 asking.result(timeout=1)
                 client.infer("arithmetic", left=ones, right=ones)
 
 
 def keep_asking(client: Client) -> None:
-    """Ask until there is an answer, 10 s at most."""
+    """Call until there is a response, 10 s at most."""
     end = time.monotonic() + 10
     while time.monotonic() < end:
         try:
@@ -114,8 +114,8 @@ def test_a_server_that_never_accepts_costs_no_more_than_the_timeout(
 def test_addresses_that_swallow_connections_cost_one_timeout_together(monkeypatch: pytest.MonkeyPatch) -> None:
     with ExitStack() as stack:
         addresses = [full_listener(stack) for _ in range(3)]
-        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
-        monkeypatch.setattr(socket, "getaddrinfo", Mock(return_value=found))
+        entries = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+        monkeypatch.setattr(socket, "getaddrinfo", Mock(return_value=entries))
         with Client("http://many.test", timeout=TIMEOUT_S) as client, deadline_kept():
             client.ready()
 
@@ -192,7 +192,7 @@ def answer(connection: socket.socket, value: object) -> None:
 
 
 def test_one_timeout_covers_all_calls_of_an_operation(listener: socket.socket, connect: Connect) -> None:
-    """Each of the two answers comes within the timeout, both of them together do not."""
+    """Each of the two responses takes less than the timeout, both together take more."""
 
     def serve() -> None:
         connection, _ = listener.accept()
@@ -210,7 +210,7 @@ def test_one_timeout_covers_all_calls_of_an_operation(listener: socket.socket, c
 
 
 def test_a_server_that_reads_slowly_costs_no_more_than_the_timeout(listener: socket.socket, connect: Connect) -> None:
-    """Each of the three tensors is taken within the timeout, all of them together are not."""
+    """Sending each of the three tensors takes less than the timeout, sending all of them takes more."""
     size = 10_000_000
 
     def serve() -> None:
@@ -249,7 +249,7 @@ def test_a_path_where_triton_is_not_is_named(server: TritonServer) -> None:
 
 @pytest.fixture
 def hanging_up() -> Iterator[tuple[str, list[int]]]:
-    """A server that answers once on each connection and hangs up on the second request, as one does whose idle
+    """A server that answers once on each connection and hangs up on the second request, as a server does whose idle
     connections time out just then; and how many requests each connection got."""
     counts: list[int] = []
     ready = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -275,16 +275,14 @@ def hanging_up() -> Iterator[tuple[str, list[int]]]:
         listener.shutdown(socket.SHUT_RDWR)
 
 
-def test_a_connection_that_is_closed_while_a_request_is_on_its_way_costs_nothing(
-    hanging_up: tuple[str, list[int]], connect: Connect
-) -> None:
+def test_a_connection_closed_under_a_request_is_replaced(hanging_up: tuple[str, list[int]], connect: Connect) -> None:
     url, counts = hanging_up
     client = connect(url, timeout=5, retry=None)
     assert all(client.live() for _ in range(10))
     assert counts.count(2) == 9, "each connection but the last was reused once"
 
 
-def test_what_must_not_be_sent_twice_is_not_sent_again_on_another_connection(hanging_up: tuple[str, list[int]]) -> None:
+def test_a_request_that_may_not_be_repeated_is_sent_once(hanging_up: tuple[str, list[int]]) -> None:
     url, counts = hanging_up
     with Client(url, timeout=5) as client:
         assert client.live()

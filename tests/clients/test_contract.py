@@ -1,4 +1,4 @@
-"""What a client promises, {blocking, asynchronous} × {gRPC, HTTP} alike, with real servers: Triton, MLServer, KServe's.
+"""What a client promises, {blocking, asynchronous} × {gRPC, HTTP} alike, with real servers of three kinds.
 
 What only Triton has is in test_triton.py. Where another server's protocol is poorer, `Peer` below says how.
 """
@@ -57,16 +57,16 @@ class Peer:
 
     @property
     def datatypes(self) -> tuple[str, ...]:
-        """What its codecs know."""
+        """The datatypes that its codecs know."""
         return {"mlserver": mlserver.DATATYPES, "kserve": kserveserver.DATATYPES}.get(self.which, tuple(SAMPLES))
 
     @property
     def text_only(self) -> bool:
-        """Whether strings travel as JSON, or through it: no bytes that are no text."""
+        """Whether strings travel as JSON: only bytes that are text can."""
         return not self.triton and self.protocol == "http"
 
     def identity(self, datatype: str = "") -> str:
-        """The model that gives its inputs back; optional inputs are Triton's, so others have one for each type."""
+        """The model that returns its inputs; only Triton has optional inputs, so others have a model for each type."""
         if datatype and datatype not in self.datatypes:
             pytest.skip(f"{self.which} has no {datatype}")
         return f"identity_{datatype}" if datatype and not self.triton else "identity"
@@ -181,7 +181,7 @@ def test_a_running_server_is_live_and_ready(client: Client, peer: Peer) -> None:
     assert client.model_ready("arithmetic")
     if peer.triton:  # the others' models have no version here
         assert client.model_ready("arithmetic", model_version="1")
-    if peer.which != "kserve":  # which has no versions at all
+    if peer.which != "kserve":  # KServe's server has no versions at all
         assert not client.model_ready("arithmetic", model_version="9")
     assert not client.model_ready("absent")
 

@@ -1,4 +1,4 @@
-"""Tensors through the memory of a GPU, on one: that the server can use too, with PyTorch and CuPy for arrays on it."""
+"""Tensors through the memory of a GPU that client and server share, with arrays of PyTorch and CuPy."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def test_the_example_in_the_documentation_is_python() -> None:
 
 
 def example() -> str:
-    (found,) = re.findall(r"^```python gpu\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    return str(found)
+    (code,) = re.findall(r"^```python gpu\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    return str(code)
 
 
 @pytest.fixture
 def torch() -> Any:
-    found = pytest.importorskip("torch")
-    if not found.cuda.is_available():
+    module = pytest.importorskip("torch")
+    if not module.cuda.is_available():
         pytest.skip("PyTorch here is not built for CUDA")
-    return found
+    return module
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def shared(make: Connect) -> Client:
 @pytest.fixture
 def never_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """Copying an array from the GPU is an error."""
-    monkeypatch.delattr(cuda, "_fetched")
+    monkeypatch.delattr(cuda, "_copy_to_host")
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_large_arrays_of_the_host_go_through_it_and_come_back_bit_for_bit(
         out = shared.infer("identity", in_UINT8=array, in_BYTES=[[b"small"]])
         np.testing.assert_array_equal(out["out_UINT8"], array)
         assert out["out_BYTES"].tolist() == [[b"small"]]
-    # One segment for the input and one for the output, which is free again as soon as it was read.
+    # A segment for the input, and one for the output, which is free again once it was read.
     assert operations.count("register") == len(regions() - before) == 2
     shared.close()
     assert regions() == before
@@ -160,7 +160,7 @@ def test_a_gpu_with_no_memory_left_leaves_tensors_with_their_requests(make: Conn
 
 
 @gpu
-def test_what_a_late_server_may_still_write_is_neither_used_again_nor_freed(
+def test_a_segment_of_a_late_server_is_neither_reused_nor_freed(
     shared: Client, operations: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     big = np.full((1, 400_000), 0.4, np.float32)

@@ -1,4 +1,4 @@
-"""Arrays on a GPU, and clients that would use its memory, as far as no GPU is needed: what is refused, and why."""
+"""Arrays on a GPU, and clients that use its memory, as far as tests need no GPU: what is refused, and why."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ORIGIN = Origin("grpc://models:8001", "m", "r1")
 
 
 class _OnGpu:
-    """What an array on a GPU says of itself, with nothing behind it: to read it would be the end of the process."""
+    """The description of an array on a GPU without the array: reading it would end the process."""
 
     def __init__(self, *shape: int, typestr: str = "<f4", **more: Any) -> None:
         self.__cuda_array_interface__ = {
@@ -45,7 +45,7 @@ class _OnGpu:
         }  # fmt: skip
 
 
-# numpy's type for what may become an array does not know them.
+# numpy's type ArrayLike does not include them.
 OnGpu: Any = _OnGpu
 
 
@@ -75,7 +75,7 @@ def test_an_array_on_a_gpu_is_checked_without_being_read() -> None:
         (OnGpu(4, typestr="<V2"), "BF16"),  # PyTorch's spelling
         (OnGpu(4, typestr="|b1"), "BOOL"),
         (OnGpu(4, typestr="<i8", strides=(8,)), "INT64"),
-        (OnGpu(1, typestr="<f4", strides=(400,)), "FP32"),  # one element is contiguous whatever it says
+        (OnGpu(1, typestr="<f4", strides=(400,)), "FP32"),  # a single element is contiguous whatever its strides
     ],
 )
 def test_arrays_on_a_gpu_that_are_used(array: Any, datatype: str) -> None:
@@ -185,7 +185,7 @@ def test_a_server_that_cannot_open_the_memory_is_sent_tensors_as_usual(
     client = connect(url, shared_memory=CudaSharedMemory())
     for _ in range(2):
         np.testing.assert_array_equal(client.infer("identity", in_UINT8=BIG)["out_UINT8"], BIG)
-    assert caplog.text.count("cannot use the memory of GPU 0") == 1  # it is asked once
+    assert caplog.text.count("cannot use the memory of GPU 0") == 1  # it is tried once
 
 
 class Noting(FileSegment):
@@ -209,7 +209,7 @@ def test_memory_that_a_request_in_flight_uses_is_not_freed() -> None:
 
 
 def stop(pid: int) -> None:
-    """Stop a process, and wait until each of its threads is."""
+    """Stop a process, and wait until each of its threads has stopped."""
     os.kill(pid, signal.SIGSTOP)
     threads = list(Path(f"/proc/{pid}/task").glob("*/stat"))
     while {path.read_text().rpartition(")")[2].split()[0] for path in threads} != {"T"}:

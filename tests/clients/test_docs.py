@@ -43,9 +43,9 @@ def test_every_example_runs(
             code = example.replace('"grpc://127.0.0.1:8001"', repr(address))
             code = code.replace('"grpc://a:8001,b:8001"', repr(f"{protocol}://127.0.0.1:{port},localhost:{port}"))
             exec(code, names)
-            for made in names.values():
-                if isinstance(made, Client) and made not in (client, over_grpc):
-                    made.close()
+            for value in names.values():
+                if isinstance(value, Client) and value not in (client, over_grpc):
+                    value.close()
     assert names["out"]["logits"].shape == (1, 1000)
     assert names["state"][0][0] == 6.0
 

@@ -37,11 +37,11 @@ def test_an_address_is_read(text: str, endpoint: Endpoint) -> None:
     ],
 )
 def test_one_address_may_stand_for_several_servers(text: str, hosts: list[str], resolve: bool) -> None:
-    found = parse_endpoint(text)
-    assert [endpoint.authority for endpoint in found.all] == hosts
-    assert found.resolve == resolve
-    assert found.many
-    assert {endpoint.path for endpoint in found.all} == {"/team" if "team" in text else ""}
+    endpoints = parse_endpoint(text)
+    assert [endpoint.authority for endpoint in endpoints.all] == hosts
+    assert endpoints.resolve == resolve
+    assert endpoints.many
+    assert {endpoint.path for endpoint in endpoints.all} == {"/team" if "team" in text else ""}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_secret_in_an_address_is_never_repeated(text: str) -> None:
 
 
 def test_blanks_around_an_address_are_not_part_of_it() -> None:
-    assert [one.host for one in parse_endpoint(" grpc://a:1, b:2\n").all] == ["a", "b"]
+    assert [endpoint.host for endpoint in parse_endpoint(" grpc://a:1, b:2\n").all] == ["a", "b"]
 
 
 @pytest.mark.parametrize("endpoint", [None, b"grpc://a", ["grpc://a", "grpc://b"]])

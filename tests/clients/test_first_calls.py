@@ -1,4 +1,4 @@
-"""Many first calls at once: the server is asked once what the model is."""
+"""Many first calls at once: the model's metadata is fetched once."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tritonkit_client import AsyncClient, Client, DeadlineExceeded, ModelNotFoun
 X = np.ones((1, 3), np.float32)
 
 
-class Operations:
-    """Counts what clients send."""
+class OperationCounter:
+    """Counts the operations that clients send."""
 
     def __init__(self) -> None:
         self.sent: list[str] = []
@@ -34,8 +34,8 @@ class Operations:
 
 
 @pytest.fixture
-def operations() -> Operations:
-    return Operations()
+def operations() -> OperationCounter:
+    return OperationCounter()
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def silent() -> Iterator[str]:
         yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
-def test_first_calls_of_threads_ask_once(url: str, operations: Operations) -> None:
+def test_first_calls_of_threads_ask_once(url: str, operations: OperationCounter) -> None:
     start = threading.Barrier(50)
     with Client(url, timeout=20, event_hooks=operations.hooks) as client, ThreadPoolExecutor(50) as pool:
 
@@ -58,7 +58,7 @@ def test_first_calls_of_threads_ask_once(url: str, operations: Operations) -> No
     assert operations.counts() == {"metadata": 1, "config": 1, "infer": 50}
 
 
-def test_first_calls_of_tasks_ask_once_and_each_gets_its_own_error(url: str, operations: Operations) -> None:
+def test_first_calls_of_tasks_ask_once_and_each_gets_its_own_error(url: str, operations: OperationCounter) -> None:
     async def main() -> None:
         async with AsyncClient(url, timeout=20, event_hooks=operations.hooks) as client:
             await asyncio.gather(*(client.infer("labelled", x=X) for _ in range(200)))
@@ -66,7 +66,7 @@ def test_first_calls_of_tasks_ask_once_and_each_gets_its_own_error(url: str, ope
             operations.sent.clear()
             absent = (client.infer("absent", x=X, request_id=str(number)) for number in range(200))
             errors = await asyncio.gather(*absent, return_exceptions=True)
-            assert operations.counts() == {"metadata": 1, "repository": 1}  # the index tells what was meant
+            assert operations.counts() == {"metadata": 1, "repository": 1}  # the index tells which model was meant
             assert {type(error) for error in errors} == {ModelNotFound}
             assert [error.request_id for error in errors if isinstance(error, ModelNotFound)] == [
                 str(number) for number in range(200)
@@ -75,7 +75,7 @@ def test_first_calls_of_tasks_ask_once_and_each_gets_its_own_error(url: str, ope
     asyncio.run(main())
 
 
-def test_who_gives_up_hands_on_and_other_headers_are_not_waited_for(url: str, operations: Operations) -> None:
+def test_who_gives_up_hands_on_and_other_headers_are_not_waited_for(url: str, operations: OperationCounter) -> None:
     async def main() -> None:
         async with AsyncClient(url, timeout=20, event_hooks=operations.hooks) as client:
             first, second = (asyncio.create_task(client.infer("labelled", x=X)) for _ in range(2))

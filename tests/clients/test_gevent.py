@@ -39,7 +39,7 @@ assert ticks(grpc_url) > 5
 """
 
 
-def test_grpc_that_would_stop_all_greenlets_is_refused_until_it_knows_of_gevent(server: TritonServer) -> None:
+def test_grpc_is_refused_in_a_patched_process_until_it_knows_of_gevent(server: TritonServer) -> None:
     command = [sys.executable, "-c", CODE, server.grpc_url, server.http_url]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")

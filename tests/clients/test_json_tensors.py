@@ -1,4 +1,4 @@
-"""What a server that takes tensors as JSON cannot be sent, or asked for: a real MLServer."""
+"""Inputs and outputs that a server with tensors as JSON cannot carry: a real MLServer."""
 
 from __future__ import annotations
 

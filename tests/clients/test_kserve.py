@@ -1,4 +1,4 @@
-"""Where KServe's own server differs from Triton, and what the client makes of that; the rest is test_contract.py."""
+"""How KServe's own server differs from Triton, and how the client copes; the rest is test_contract.py."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def test_inputs_that_nobody_declares_are_sent_as_they_are(client: Client) -> Non
 def test_the_command_takes_the_type_of_an_input_that_nobody_declares(
     url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = ["in_a:FP32=[[1.5, -2]]", 'in_b:BYTES=["text"]']
-    assert main(["infer", url, "undeclared", *said, "--json"]) == 0
+    inputs = ["in_a:FP32=[[1.5, -2]]", 'in_b:BYTES=["text"]']
+    assert main(["infer", url, "undeclared", *inputs, "--json"]) == 0
     outputs = json.loads(capsys.readouterr().out)
     assert (outputs["out_a"], outputs["out_b"]) == ([[1.5, -2.0]], ["text"])
     for wrong, words in (
@@ -85,7 +85,7 @@ def test_a_model_that_is_not_ready_is_said_to_be(client: Client, url: str) -> No
 
 def test_what_it_does_not_offer_is_said(client: Client, url: str) -> None:
     calls: list[Callable[[], Any]] = [lambda: client.config("identity"), client.repository]
-    if url.startswith("http"):  # over gRPC it does not look at the version
+    if url.startswith("http"):  # over gRPC it ignores the version
         calls.append(lambda: client.metadata("identity", model_version="1"))
     for call in calls:
         with pytest.raises(NotSupported):
@@ -98,7 +98,7 @@ def test_a_declared_model_is_not_looked_up(url: str, noting: Connect, operations
     client = noting(url, models=[declared])
     for _ in range(2):
         assert_identical(client.infer("undeclared", in_a=[[1.5, -2]])["out_a"], PAIR)
-    # Whether tensors may travel in binary is the one question, over HTTP.
+    # Only over HTTP the client must know whether tensors may travel in binary.
     assert operations == [*(["extensions"] if url.startswith("http") else []), "infer", "infer"]
     assert client.metadata("undeclared") == declared
     with pytest.raises(InvalidInput, match="dimension 1 is 1, not 2"):

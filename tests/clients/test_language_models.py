@@ -98,7 +98,7 @@ def test_a_stop_text_ends_the_answer(client: Client, model: str) -> None:
     assert (answer.text, answer.finish_reason) == ("one", "stop")
 
 
-def test_what_an_older_backend_lacks_is_none_and_the_prompt_is_not_repeated(client: Client) -> None:
+def test_fields_that_an_older_backend_lacks_are_none(client: Client) -> None:
     assert client.generate("llama_old", "once upon a time") == Generation("once upon a time", None, Usage())
     deltas = list(client.stream("llama_old", "once upon"))
     assert deltas == [Delta("once"), Delta(" upon"), Delta("", None, Usage())]

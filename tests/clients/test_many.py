@@ -111,8 +111,8 @@ def test_an_error_does_not_wait_for_what_is_still_in_flight(server: TritonServer
         with pytest.raises(ServerError, match="non-negative"):
             client.infer_many("sleep3", ({"timeout": [[seconds]]} for seconds in (-1.0, 1.5, 1.5)))
         assert time.monotonic() - started < 1.4
-        (one,) = client._servers.all
-        wait_for(lambda: not one.in_flight)  # the next test wants the model for itself
+        (target,) = client._servers.all
+        wait_for(lambda: not target.in_flight)  # the next test needs the model alone
 
 
 def wait_for(holds: Callable[[], bool]) -> None:

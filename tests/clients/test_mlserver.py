@@ -1,4 +1,4 @@
-"""Where MLServer's KServe v2 differs from Triton's, and what the client makes of that; the rest is test_contract.py."""
+"""How MLServer's KServe v2 differs from Triton's, and how the client copes; the rest is test_contract.py."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Connect = Callable[..., Client]
 
 @pytest.fixture(params=["grpc", "http"])
 def url(request: pytest.FixtureRequest, mlserver: OtherServer) -> str:
-    found: str = getattr(mlserver, f"{request.param}_url")
-    return found
+    address: str = getattr(mlserver, f"{request.param}_url")
+    return address
 
 
 def test_its_models_are_listed_with_their_state(client: Client) -> None:
-    found = {entry.name: entry.state for entry in client.repository()}
-    assert found["arithmetic"] == "READY"
-    assert len(found) == len(DATATYPES) + 5
+    states = {entry.name: entry.state for entry in client.repository()}
+    assert states["arithmetic"] == "READY"
+    assert len(states) == len(DATATYPES) + 5
 
 
 def test_its_metadata_is_read_without_a_configuration(client: Client) -> None:

@@ -1,4 +1,4 @@
-"""What a client tells of itself: events, traces, metrics; and what it asks of a server about itself."""
+"""A client's events, traces and metrics; and a server's configuration, statistics and repository."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_trace_goes_on_in_the_server(url: str, connect: Connect) -> None:
     assert failed.status.status_code is trace.StatusCode.ERROR
 
 
-def test_a_span_of_the_caller_is_the_parent_also_from_the_threads_of_infer_many(server: TritonServer) -> None:
+def test_a_callers_span_is_the_parent_also_in_threads_of_infer_many(server: TritonServer) -> None:
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -76,7 +76,7 @@ def test_a_span_of_the_caller_is_the_parent_also_from_the_threads_of_infer_many(
 
 def test_requests_are_counted_by_outcome(url: str, connect: Connect) -> None:
     registry = CollectorRegistry()
-    # Two clients of one registry count together.
+    # The clients of a registry count together.
     for _ in range(2):
         client = connect(url, event_hooks=[prometheus.hooks(registry), opentelemetry.hooks()])
         client.infer("arithmetic", left=ONE, right=ONE)
@@ -100,9 +100,9 @@ def test_the_configuration_is_the_servers(client: Client) -> None:
 
 
 def test_the_repository_says_what_is_ready(client: Client) -> None:
-    found = {entry.name: entry for entry in client.repository()}
-    assert found["arithmetic"].state == "READY"
-    assert found["arithmetic"].version == "1"
+    entries = {entry.name: entry for entry in client.repository()}
+    assert entries["arithmetic"].state == "READY"
+    assert entries["arithmetic"].version == "1"
 
 
 @pytest.fixture

@@ -38,16 +38,16 @@ def test_only_the_transports_import_what_does_io() -> None:
 
 def imports(path: Path) -> set[str]:
     """The absolute modules that a file imports, wherever in it."""
-    found = set()
+    modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module)
-    return found
+            modules.add(node.module)
+    return modules
 
 
-def test_the_wheel_alone_in_a_clean_environment_works_and_brings_nothing_heavy(root: Path, tmp_path: Path) -> None:
+def test_the_wheel_alone_works_and_brings_nothing_heavy(root: Path, tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(root / "clients")], check=True)
     (wheel,) = tmp_path.glob("*.whl")
@@ -65,8 +65,8 @@ def test_the_wheel_alone_in_a_clean_environment_works_and_brings_nothing_heavy(r
         "packaging", "typing-extensions",
     }  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    asked = [str(clean / "bin/tritonkit-client"), "health", "grpc://127.0.0.1:1", "--timeout", "2"]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False, env=environment)
+    command = [str(clean / "bin/tritonkit-client"), "health", "grpc://127.0.0.1:1", "--timeout", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert (done.returncode, done.stderr[:24]) == (2, "error: ConnectionFailed:")
 
 
@@ -76,7 +76,7 @@ def test_importing_it_brings_no_heavy_or_monkey_patching_package() -> None:
     assert done.stdout.strip() == ""
 
 
-# What Python 3.11 brought and the package would use if nobody looked: mypy and ruff check for 3.11, where it is developed.
+# Names that came with Python 3.11: mypy and ruff do not refuse them, as they check for 3.11.
 LATER = {("datetime", "UTC"), ("asyncio", "timeout"), ("asyncio", "TaskGroup"), ("asyncio", "Runner")}
 
 

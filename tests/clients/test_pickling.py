@@ -1,4 +1,4 @@
-"""Clients that go to other processes, as Dask and Spark send them."""
+"""Clients that are pickled for other processes, as Dask and Spark do."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def test_a_client_that_was_pickled_works_elsewhere(url: str) -> None:
     with Client(url, timeout=7, retry=Retry(attempts=5), token=token, headers={"x-team": "a"}) as client:
         client.infer("labelled", x=X)
         model = client.model("labelled")
-        for made in (
+        for copied in (
             pickle.loads(pickle.dumps(client)),
             copy.deepcopy(client),
             cloudpickle.loads(cloudpickle.dumps(client)),
         ):
-            assert repr(made) == repr(client)
-            with made:
-                np.testing.assert_array_equal(made.infer("labelled", x=X)["y"], X)
+            assert repr(copied) == repr(client)
+            with copied:
+                np.testing.assert_array_equal(copied.infer("labelled", x=X)["y"], X)
         again = pickle.loads(pickle.dumps(model))
         np.testing.assert_array_equal(again(x=X)["y"], X)
         again._client.close()
@@ -54,8 +54,8 @@ def test_an_asynchronous_client_does_too(url: str) -> None:
     async def main() -> None:
         async with AsyncClient(url, shared_memory=SharedMemory(), hedge=Hedge()) as client:
             await client.infer("labelled", x=X)
-            async with pickle.loads(pickle.dumps(client)) as made:
-                np.testing.assert_array_equal((await made.infer("labelled", x=X))["y"], X)
+            async with pickle.loads(pickle.dumps(client)) as copied:
+                np.testing.assert_array_equal((await copied.infer("labelled", x=X))["y"], X)
 
     asyncio.run(main())
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_pickled_is_named(server: TritonServer, tmp_path: Path) -
             pickle.dumps(track)
     with pytest.raises(ClientClosed):
         pickle.dumps(client)
-    with Client(server.grpc_url, token=lambda: "secret") as client:  # cloudpickle's to take
+    with Client(server.grpc_url, token=lambda: "secret") as client:  # only cloudpickle can pickle it
         assert cloudpickle.loads(cloudpickle.dumps(client))._credentials.now() == {"authorization": "Bearer secret"}
     (tmp_path / "ca.pem").touch()
     with Client("grpcs://127.0.0.1:1", tls=TLS(ca=tmp_path / "ca.pem")) as client:

@@ -1,4 +1,4 @@
-"""Threads, forks and notebooks: the places that a client is used from."""
+"""Clients in threads, forks and notebooks."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_both_clients_work_inside_a_running_loop_as_in_a_notebook(url: str) -> N
 
 @pytest.fixture
 def counted(server: TritonServer) -> Iterator[Callable[[str], tuple[str, list[int]]]]:
-    """Makes a way to the server that counts the bytes that pass, both ways."""
+    """Makes relays to the server that count the bytes in both directions."""
     listeners = []
 
     def make(protocol: str) -> tuple[str, list[int]]:

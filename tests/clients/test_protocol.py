@@ -1,4 +1,4 @@
-"""KServe v2 as servers that are not run here may speak it: what may be left out, and the typed form of tensors."""
+"""KServe v2 as other servers may speak it: fields that may be left out, and the typed form of tensors."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tensorsamples import SAMPLES, assert_identical
 from tritonclient.grpc import service_pb2
 
 from tritonkit_client import InvalidInput, ModelMetadata, ModelNotReady, NotSupported, ServerError, TensorSpec
-from tritonkit_client._calls import BINARY, InferRequest, Reply, Shared
+from tritonkit_client._calls import BINARY, InferRequest, Response, SharedOperation
 from tritonkit_client._errors import Origin
-from tritonkit_client._flows import Asked, Flows
 from tritonkit_client._grpc_wire import GrpcWire
 from tritonkit_client._http_wire import HttpWire
+from tritonkit_client._operations import Inference, Operations
 
 ORIGIN = Origin("http://models:8000", "m", "r1")
 REQUEST = InferRequest("m", "", "r1", (), ())
@@ -29,7 +29,7 @@ CONTENTS = {
 
 
 def read_json(body: Any) -> dict[str, Any]:
-    return HttpWire().infer(REQUEST, ORIGIN).read(Reply(200, json.dumps(body).encode()))
+    return HttpWire().infer(REQUEST, ORIGIN).read(Response(200, json.dumps(body).encode()))
 
 
 def read_typed(datatype: str, shape: tuple[int, ...], values: Any, field: str = "") -> Any:
@@ -37,15 +37,15 @@ def read_typed(datatype: str, shape: tuple[int, ...], values: Any, field: str = 
     message = service_pb2.ModelInferResponse()
     output = message.outputs.add(name="y", datatype=datatype, shape=shape)
     getattr(output.contents, field or CONTENTS[datatype]).extend(values)
-    return GrpcWire().infer(REQUEST, ORIGIN).read(Reply("OK", message.SerializeToString()))["y"]
+    return GrpcWire().infer(REQUEST, ORIGIN).read(Response("OK", message.SerializeToString()))["y"]
 
 
 @pytest.mark.parametrize("nothing", [{}, {"versions": None, "platform": None, "inputs": None, "outputs": None}])
 def test_metadata_needs_only_a_name(nothing: dict[str, None]) -> None:
     body = json.dumps({"name": "m", **nothing}).encode()
-    assert HttpWire().metadata("", ORIGIN).read(Reply(200, body)) == ModelMetadata("m")
+    assert HttpWire().metadata("", ORIGIN).read(Response(200, body)) == ModelMetadata("m")
     message = service_pb2.ModelMetadataResponse(name="m").SerializeToString()
-    assert GrpcWire().metadata("", ORIGIN).read(Reply("OK", message)) == ModelMetadata("m")
+    assert GrpcWire().metadata("", ORIGIN).read(Response("OK", message)) == ModelMetadata("m")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_metadata_needs_only_a_name(nothing: dict[str, None]) -> None:
 )
 def test_a_tensor_in_metadata_needs_only_a_name(tensor: dict[str, Any], spec: TensorSpec) -> None:
     body = json.dumps({"name": "m", "versions": [1], "inputs": [tensor]}).encode()
-    metadata = HttpWire().metadata("", ORIGIN).read(Reply(200, body))
+    metadata = HttpWire().metadata("", ORIGIN).read(Response(200, body))
     assert (metadata.inputs, metadata.versions) == ((spec,), ("1",))
 
 
@@ -68,7 +68,7 @@ def test_a_tensor_without_a_name_is_a_server_error() -> None:
     for tensor in ({"datatype": "FP32"}, {"name": 1}, {"name": "x", "datatype": 1}, {"name": "x", "shape": ["a"]}):
         body = json.dumps({"name": "m", "inputs": [tensor]}).encode()
         with pytest.raises(ServerError, match="not KServe v2"):
-            HttpWire().metadata("", ORIGIN).read(Reply(200, body))
+            HttpWire().metadata("", ORIGIN).read(Response(200, body))
 
 
 @pytest.mark.parametrize("datatype", CONTENTS)
@@ -107,7 +107,7 @@ def test_a_stream_that_is_none_is_a_server_error(body: bytes | None) -> None:
         message.infer_response.outputs.add(name="y", datatype="FP32", shape=[2])
         body = message.SerializeToString()
     with pytest.raises(ServerError, match="not KServe v2"):
-        GrpcWire().stream(REQUEST, ORIGIN).read(Reply("OK", body))
+        GrpcWire().stream(REQUEST, ORIGIN).read(Response("OK", body))
 
 
 def test_json_answers_may_have_empty_parameters_and_numbers_as_text() -> None:
@@ -125,9 +125,9 @@ def test_a_null_in_a_json_answer_is_not_made_a_number(datatype: str, data: list[
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"null", b"OK", b'{"ready": true}', b'{"live": true}', b'{"name": "m"}'])
 def test_a_health_check_that_says_nothing_else_is_a_yes(body: bytes) -> None:
-    assert HttpWire().ready(ORIGIN).read(Reply(200, body))
-    assert not HttpWire().model_ready("", ORIGIN).read(Reply(200, b'{"name": "m", "ready": false}'))
-    assert not HttpWire().live(ORIGIN).read(Reply(200, b'{"live": false}'))
+    assert HttpWire().ready(ORIGIN).read(Response(200, body))
+    assert not HttpWire().model_ready("", ORIGIN).read(Response(200, b'{"name": "m", "ready": false}'))
+    assert not HttpWire().live(ORIGIN).read(Response(200, b'{"live": false}'))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_health_check_that_says_nothing_else_is_a_yes(body: bytes) -> None:
     ],
 )
 def test_who_takes_tensors_in_binary(answer: dict[str, Any], binary: bool) -> None:
-    extensions = HttpWire().extensions(ORIGIN).read(Reply(200, json.dumps(answer).encode()))
+    extensions = HttpWire().extensions(ORIGIN).read(Response(200, json.dumps(answer).encode()))
     assert (BINARY in extensions) is binary
 
 
@@ -149,81 +149,83 @@ def test_a_version_cannot_leave_its_place_in_the_path() -> None:
     assert HttpWire().metadata("v1/../x", ORIGIN).target == "/v2/models/m/versions/v1%2F..%2Fx"
 
 
-def inlined(flow: Any) -> Any:
-    """A flow whose shared parts run in it, as they do for the only one who wants them."""
-    send, value = flow.send, None
+def inline_shared(operation: Any) -> Any:
+    """An operation whose shared parts run in it, as they do for a single caller."""
+    send, value = operation.send, None
     while True:
         try:
             step = send(value)
         except StopIteration as done:
             return done.value
         try:
-            value = (yield from inlined(step.flow())) if isinstance(step, Shared) else (yield step)
-            send = flow.send
+            value = (yield from inline_shared(step.start())) if isinstance(step, SharedOperation) else (yield step)
+            send = operation.send
         except Exception as error:
-            send, value = flow.throw, error
+            send, value = operation.throw, error
 
 
-class Driven:
-    """An operation over HTTP, answered by hand: the calls that it makes, and its result or error."""
+class OperationDriver:
+    """Operations over HTTP whose calls the test answers: returns the calls, and the result or error."""
 
     def __init__(self, models: dict[str, ModelMetadata] | None = None) -> None:
-        self.flows = Flows(HttpWire(), "http://models:8000", None, models or {})
-        self.asked = Asked("m", {"x": np.ones(2, np.float32)}, request_id="r1")
+        self.operations = Operations(HttpWire(), "http://models:8000", None, models or {})
+        self.inference = Inference("m", {"x": np.ones(2, np.float32)}, request_id="r1")
 
-    def calls(self, flow: Any, *replies: Reply) -> tuple[list[str], Any]:
-        made: list[str] = []
-        flow, step = inlined(flow), iter(replies)
+    def calls(self, operation: Any, *responses: Response) -> tuple[list[str], Any]:
+        names: list[str] = []
+        operation, step = inline_shared(operation), iter(responses)
         try:
-            call = next(flow)
+            call = next(operation)
             while True:
-                made.append(call.operation)
+                names.append(call.operation)
                 try:
                     answer = call.read(next(step))
                 except Exception as error:
-                    call = flow.throw(error)
+                    call = operation.throw(error)
                 else:
-                    call = flow.send(answer)
+                    call = operation.send(answer)
         except StopIteration as done:
-            return made, done.value
+            return names, done.value
         except (InvalidInput, NotSupported, ModelNotReady) as error:
-            return made, error
+            return names, error
 
 
-ANSWER = Reply(200, b'{"outputs": [{"name": "y", "datatype": "FP32", "shape": [1], "data": [2]}]}')
-NOT_FOUND = Reply(404, b'{"detail": "Not Found"}')
+ANSWER = Response(200, b'{"outputs": [{"name": "y", "datatype": "FP32", "shape": [1], "data": [2]}]}')
+NOT_FOUND = Response(404, b'{"detail": "Not Found"}')
 
 
-@pytest.mark.parametrize("refusal", [NOT_FOUND, Reply(400, b'{"error": "Invalid request URL"}'), Reply(405, b"{}")])
-def test_a_server_needs_neither_configurations_nor_metadata_of_its_own(refusal: Reply) -> None:
-    driven = Driven()
-    calls, outputs = driven.calls(
-        driven.flows.infer(driven.asked), Reply(200, b'{"name": "m"}'), refusal, refusal, ANSWER
+@pytest.mark.parametrize(
+    "refusal", [NOT_FOUND, Response(400, b'{"error": "Invalid request URL"}'), Response(405, b"{}")]
+)
+def test_a_server_needs_neither_configurations_nor_metadata_of_its_own(refusal: Response) -> None:
+    driver = OperationDriver()
+    calls, outputs = driver.calls(
+        driver.operations.infer(driver.inference), Response(200, b'{"name": "m"}'), refusal, refusal, ANSWER
     )
     assert calls == ["metadata", "config", "extensions", "infer"]
     assert outputs["y"].tolist() == [2]
 
 
 def test_a_declared_model_needs_no_other_answer_than_its_own() -> None:
-    driven = Driven({"m": ModelMetadata("m")})
-    calls, outputs = driven.calls(driven.flows.infer(driven.asked), Reply(401, b""), ANSWER)
+    driver = OperationDriver({"m": ModelMetadata("m")})
+    calls, outputs = driver.calls(driver.operations.infer(driver.inference), Response(401, b""), ANSWER)
     assert (calls, outputs["y"].tolist()) == (["extensions", "infer"], [2])
-    calls, error = driven.calls(driven.flows.infer(driven.asked), Reply(400, b'{"error": "no"}'))
-    assert (calls, type(error)) == (["infer"], InvalidInput)  # nothing to look up again
+    calls, error = driver.calls(driver.operations.infer(driver.inference), Response(400, b'{"error": "no"}'))
+    assert (calls, type(error)) == (["infer"], InvalidInput)  # no metadata to fetch again
 
 
-def test_a_server_without_metadata_is_said_to_be_with_the_way_on() -> None:
-    driven = Driven()
-    calls, error = driven.calls(driven.flows.infer(driven.asked), NOT_FOUND)
+def test_a_server_without_metadata_is_an_error_with_a_fix() -> None:
+    driver = OperationDriver()
+    calls, error = driver.calls(driver.operations.infer(driver.inference), NOT_FOUND)
     assert calls == ["metadata"]
     assert "models=[ModelMetadata('m')]" in error.fix
 
 
-def test_a_server_that_is_not_ready_says_no_in_any_words() -> None:
-    driven = Driven()
-    for reply in (
-        Reply(503, b'{"error": "Server is not ready."}'),
-        Reply(500, b'{"error": "Error while loading a model"}'),
+def test_any_message_of_a_server_that_is_not_ready_means_false() -> None:
+    driver = OperationDriver()
+    for response in (
+        Response(503, b'{"error": "Server is not ready."}'),
+        Response(500, b'{"error": "Error while loading a model"}'),
     ):
-        assert driven.calls(driven.flows.ready(), reply) == (["ready"], False)
-        assert driven.calls(driven.flows.model_ready("m", ""), reply) == (["model_ready"], False)
+        assert driver.calls(driver.operations.ready(), response) == (["ready"], False)
+        assert driver.calls(driver.operations.model_ready("m", ""), response) == (["model_ready"], False)

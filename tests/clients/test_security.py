@@ -37,7 +37,7 @@ SECRET = "s3cret-t0ken"
 
 @dataclass
 class Papers:
-    """Files of an authority, a server and a client that it signed, and of one that it did not."""
+    """Files of an authority, of a server and a client that it signed, and of another authority."""
 
     ca: Path
     server: tuple[Path, Path]
@@ -65,7 +65,7 @@ def papers(tmp_path_factory: pytest.TempPathFactory) -> Papers:
 
 @pytest.fixture(scope="module")
 def guarded(papers: Papers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    """A Triton that wants certificates over gRPC, and a key for what changes its models."""
+    """A Triton that wants certificates over gRPC, and a key for calls that change its models."""
     repository = tmp_path_factory.mktemp("guarded")
     write_models(repository, "arithmetic", "inspect")
     add_model(repository, "llama", *text_models()["llama"])
@@ -175,7 +175,7 @@ def test_a_restricted_operation_wants_its_header(
     tls = TLS(papers.ca, *papers.client)
     with pytest.raises(Unauthenticated, match="headers="):
         connect(safe, tls=tls).repository()
-    with pytest.raises(ModelNotFound, match="check the name and the version"):  # it may not ask what was meant
+    with pytest.raises(ModelNotFound, match="check the name and the version"):  # the index is restricted
         connect(safe, tls=tls).metadata("arithmetc")
     header = "triton-grpc-protocol-admin-key" if safe.startswith("grpcs") else "admin-key"
     client = connect(safe, tls=tls, headers={header: "open"})
@@ -189,11 +189,11 @@ def seen(client: Client, **how: Any) -> dict[str, str]:
 
 
 def test_tokens_and_headers_arrive_and_are_made_anew_for_each_request(url: str, connect: Connect) -> None:
-    made: list[int] = []
+    calls: list[int] = []
 
     def token() -> str:
-        made.append(1)
-        return f"token-{len(made)}"
+        calls.append(1)
+        return f"token-{len(calls)}"
 
     client = connect(url, token=token, headers={"x-team": "vision"})
     first = seen(client)
@@ -233,7 +233,7 @@ def test_what_cannot_be_sent_as_a_header_is_refused_without_repeating_it(url: st
     [{"x": f"{SECRET}\nx: y"}, {"x": "ä"}, {"x y": SECRET}, {"": SECRET}, {"x": 1}, {"x": None}, {"x-bin": SECRET},
      {"Content-Length": "3"}, {"transfer-encoding": "chunked"}, [SECRET]],
 )  # fmt: skip
-def test_headers_of_a_call_are_looked_at_too(url: str, connect: Connect, headers: Any) -> None:
+def test_headers_of_a_call_are_checked_too(url: str, connect: Connect, headers: Any) -> None:
     client = connect(url, timeout=5)
     calls: list[Callable[[], object]] = [lambda: client.infer("inspect", headers=headers)]
     if url.startswith("grpc"):
@@ -246,9 +246,9 @@ def test_headers_of_a_call_are_looked_at_too(url: str, connect: Connect, headers
 
 def test_a_header_of_a_call_replaces_the_clients(url: str, connect: Connect) -> None:
     client = connect(url, token="everyday", headers={"X-Team": "vision"})
-    found = seen(client, headers={"Authorization": "Bearer special", "x-team": "speech"})
-    assert {found["authorization"], found["x-team"]} == {"Bearer special", "speech"}
-    assert "everyday" not in str(found)
+    arrived = seen(client, headers={"Authorization": "Bearer special", "x-team": "speech"})
+    assert {arrived["authorization"], arrived["x-team"]} == {"Bearer special", "speech"}
+    assert "everyday" not in str(arrived)
 
 
 def test_files_that_do_not_fit_are_refused_at_once(papers: Papers) -> None:

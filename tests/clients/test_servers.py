@@ -1,4 +1,4 @@
-"""Several servers behind one client: who is asked, who is out, who comes back. By hand, and with real ones."""
+"""Several servers of a client: which gets a call, which are out, when they return. Without and with real servers."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ def test_the_server_with_the_fewest_calls_is_next_and_equals_take_turns(three: S
 
 
 def test_a_server_that_cannot_be_reached_is_out_until_it_is_found_ready(three: Servers) -> None:
-    told = Mock()
-    three.on_change = told
+    listener = Mock()
+    three.on_change = listener
     a, b, c = three.all
-    three.failed(a, "m", ConnectionFailed("refused"))
-    told.assert_called_once()
+    three.note_failure(a, "m", ConnectionFailed("refused"))
+    listener.assert_called_once()
     assert {three.acquire("m", ()) for _ in range(8)} == {b, c}
-    three.looked(a, ready=False)
+    three.note_check(a, ready=False)
     assert a.out
-    three.looked(a, ready=True)
+    three.note_check(a, ready=True)
     assert {three.acquire("m", ()) for _ in range(12)} == {a, b, c}
 
 
@@ -75,8 +75,8 @@ def test_looks_at_a_server_that_stays_out_become_rarer(three: Servers) -> None:
     a, *_ = three.all
     waits = []
     for _ in range(10):
-        three.looked(a, ready=False)
-        waits.append(a.look_at - time.monotonic())
+        three.note_check(a, ready=False)
+        waits.append(a.check_at - time.monotonic())
     assert waits[0] < 0.11
     assert 2.4 < waits[-1] <= 5.0
     assert three.pause_s() <= 5.0
@@ -99,38 +99,38 @@ def test_looks_at_a_server_that_stays_out_become_rarer(three: Servers) -> None:
 def test_what_puts_a_server_out(three: Servers, error: Any, times: int, out: bool) -> None:
     a, *_ = three.all
     for _ in range(times):
-        three.failed(a, "m", error)
+        three.note_failure(a, "m", error)
     assert a.out is out
 
 
 def test_an_answer_between_two_timeouts_keeps_a_server_in(three: Servers) -> None:
     a, *_ = three.all
     for _ in range(5):
-        three.failed(a, "m", DeadlineExceeded("late"))
-        three.answered(a)
+        three.note_failure(a, "m", DeadlineExceeded("late"))
+        three.note_success(a)
     assert not a.out
 
 
 def test_without_anybody_else_those_that_are_out_are_tried(three: Servers) -> None:
     for server in three.all:
-        three.failed(server, "m", ConnectionFailed("refused"))
+        three.note_failure(server, "m", ConnectionFailed("refused"))
     assert three.acquire("m", ()) is not None
 
 
 def test_servers_that_all_say_they_are_not_ready_share_the_work(three: Servers) -> None:
     for server in three.all:
-        three.looked(server, ready=False, silent=False)
+        three.note_check(server, ready=False, silent=False)
     assert all(server.out for server in three.all)
     assert {three.acquire("m", ()) for _ in range(3)} == set(three.all)
     a, b, c = three.all
-    three.failed(a, "m", ConnectionFailed("refused"))
+    three.note_failure(a, "m", ConnectionFailed("refused"))
     assert {three.acquire("m", ()) for _ in range(4)} == {b, c}
 
 
 def test_a_single_server_is_never_out() -> None:
     alone = Servers(parse_endpoint("grpc://a").all, lambda _: None)
     (a,) = alone.all
-    alone.failed(a, "m", ConnectionFailed("refused"))
+    alone.note_failure(a, "m", ConnectionFailed("refused"))
     assert not a.out
 
 
@@ -143,7 +143,7 @@ def test_a_changed_set_keeps_the_connections_of_those_that_stay(three: Servers) 
 
 
 class Pair:
-    """Two real servers on the same models, each of which can be killed and started again on its ports."""
+    """Two real servers of the same models; each can be killed, and started again on its ports."""
 
     def __init__(self, repository: Path) -> None:
         self.repository = repository
@@ -176,15 +176,15 @@ class Pair:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     repository = tmp_path_factory.mktemp("pair")
     write_models(repository, "arithmetic", "sum")
-    found = Pair(repository)
-    yield found
-    for server in found.servers:
+    two = Pair(repository)
+    yield two
+    for server in two.servers:
         server.stop()
 
 
 @contextmanager
 def load(client: Client, callers: int = 2) -> Iterator[list[BaseException]]:
-    """Ask all the time; the errors, which there shall be none of."""
+    """Call all the time; yields the errors, which should be none."""
     over = threading.Event()
     errors: list[BaseException] = []
 
@@ -202,8 +202,8 @@ def load(client: Client, callers: int = 2) -> Iterator[list[BaseException]]:
             yield errors
         finally:
             over.set()
-        for one in asking:
-            one.result()
+        for future in asking:
+            future.result()
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 8) -> None:
@@ -215,11 +215,11 @@ def wait_until(holds: Callable[[], bool], seconds: float = 8) -> None:
 
 def test_requests_go_to_all_servers_and_never_to_one_connection_only(pair: Pair, connect: Connect) -> None:
     for protocol in ("grpc", "http"):
-        asked: list[str] = []
-        client = connect(pair.url(protocol), event_hooks={"request": [partial(note, asked)]})
+        endpoints: list[str] = []
+        client = connect(pair.url(protocol), event_hooks={"request": [partial(note, endpoints)]})
         for _ in range(20):
             client.infer("arithmetic", left=ONE, right=ONE)
-        seen = Counter(asked)
+        seen = Counter(endpoints)
         assert len(seen) == 2
         assert min(seen.values()) >= 8
 
@@ -228,17 +228,17 @@ def idle(client: Client) -> bool:
     return all(server.in_flight == 0 for server in client._servers.all)
 
 
-def note(asked: list[str], event: Any) -> None:
-    asked.append(event.endpoint)
+def note(endpoints: list[str], event: Any) -> None:
+    endpoints.append(event.endpoint)
 
 
-def both(asked: list[str]) -> bool:
-    return len(set(asked)) == 2
+def both(endpoints: list[str]) -> bool:
+    return len(set(endpoints)) == 2
 
 
 @contextmanager
 def all_kinds(pair: Pair) -> Iterator[tuple[list[Client], list[list[BaseException]]]]:
-    """A client of each kind over each protocol, and what went wrong with each under load."""
+    """A client of each kind over each protocol, and the errors of each under load."""
     with ExitStack() as stack:
         clients = [
             stack.enter_context(kind(pair.url(protocol), timeout=5))
@@ -252,7 +252,7 @@ def wait_for_all(clients: list[Client], number: int, out: bool) -> None:
     wait_until(lambda: all(client._servers.all[number].out is out for client in clients))
 
 
-def test_a_killed_server_costs_no_request_and_comes_back_when_it_is_restarted(pair: Pair) -> None:
+def test_a_killed_server_costs_no_request_and_returns_once_restarted(pair: Pair) -> None:
     with all_kinds(pair) as (clients, errors):
         time.sleep(0.3)
         pair.kill(0)
@@ -260,9 +260,9 @@ def test_a_killed_server_costs_no_request_and_comes_back_when_it_is_restarted(pa
         pair.start(0)
         wait_for_all(clients, 0, out=False)
         for client in clients:
-            asked: list[str] = []
-            client._hooks.request = (partial(note, asked),)
-            wait_until(partial(both, asked))
+            endpoints: list[str] = []
+            client._hooks.request = (partial(note, endpoints),)
+            wait_until(partial(both, endpoints))
     assert errors == [[], [], [], []]
 
 
@@ -299,14 +299,14 @@ def test_a_stopped_server_is_put_out_by_its_silence(pair: Pair, connect: Connect
 
 def test_a_slow_server_is_hedged_by_the_other(pair: Pair, connect: Connect) -> None:
     for protocol in ("grpc", "http"):
-        asked: list[RequestEvent] = []
-        answered: list[ResponseEvent] = []
-        hooks = {"request": [asked.append], "response": [answered.append]}
+        requests: list[RequestEvent] = []
+        responses: list[ResponseEvent] = []
+        hooks = {"request": [requests.append], "response": [responses.append]}
         client = connect(pair.url(protocol), timeout=5, hedge=Hedge(percentile=90, at_least_s=0.1), event_hooks=hooks)
         for _ in range(4):
             client.infer("arithmetic", left=ONE, right=ONE)
         wait_until(partial(idle, client))
-        before, calls = len(asked), 0
+        before, calls = len(requests), 0
         lost: list[ResponseEvent] = []
         os.kill(pair.servers[1].pid, signal.SIGSTOP)
         try:
@@ -315,9 +315,9 @@ def test_a_slow_server_is_hedged_by_the_other(pair: Pair, connect: Connect) -> N
                 assert client.infer("arithmetic", left=ONE, right=ONE)["sum"][0, 0] == 2
                 assert time.monotonic() - started < 2.0
                 calls += 1
-                lost = [event for event in answered[before:] if event.cancelled]
+                lost = [event for event in responses[before:] if event.cancelled]
                 assert calls < 20, "no call was asked of both"
-            assert len(asked) - before == len(answered) - before == calls + len(lost)
+            assert len(requests) - before == len(responses) - before == calls + len(lost)
         finally:
             os.kill(pair.servers[1].pid, signal.SIGCONT)
         wait_until(partial(idle, client))
@@ -337,25 +337,25 @@ def test_a_name_stands_for_all_of_its_addresses_and_is_looked_up_again(
     """The second address is 127.0.0.2, where nobody listens: the name's servers are tried, and it is left out."""
     port = server.ports[protocol]
     real = socket.getaddrinfo
-    found = ["127.0.0.1"]
+    addresses = ["127.0.0.1"]
 
     def lookup(host: Any, *args: Any, **kwargs: Any) -> Any:
         if host == "models.test":
-            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
         return real(host, *args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", lookup)
     monkeypatch.setattr("tritonkit_client._engine._RESOLVE_S", 0.2)
-    monkeypatch.setattr("tritonkit_client._servers._LOOK_S", 0.2)
+    monkeypatch.setattr("tritonkit_client._servers._CHECK_S", 0.2)
     client = connect(f"dns+{protocol}://models.test:{port}", timeout=5)
     assert client.ready()
-    assert [one.endpoint.host for one in client._servers.all] == ["127.0.0.1"]
-    found.append("127.0.0.2")
+    assert [known.endpoint.host for known in client._servers.all] == ["127.0.0.1"]
+    addresses.append("127.0.0.2")
     wait_until(lambda: len(client._servers.all) == 2)
     for _ in range(4):
         client.infer("arithmetic", left=ONE, right=ONE)
     wait_until(lambda: client._servers.all[1].out)
-    found.pop()
+    addresses.pop()
     wait_until(lambda: len(client._servers.all) == 1)
     assert client.ready()
 

@@ -1,4 +1,4 @@
-"""Tensors through /dev/shm: the same results, nothing left behind, whatever happens to either side."""
+"""Tensors through /dev/shm: the same results, and nothing left behind, whichever side crashes."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def shared(noting: Connect) -> Client:
 
 @pytest.fixture(params=["system", pytest.param("cuda", marks=gpu)])
 def memory(request: pytest.FixtureRequest) -> str:
-    found: str = request.param
-    if found == "cuda":
+    kind: str = request.param
+    if kind == "cuda":
         needs_the_extra()
-    return found
+    return kind
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_full_arena_leaves_tensors_with_their_requests(url: str, connect: Conn
         np.testing.assert_array_equal(client.infer("identity", in_UINT8=BIG)["out_UINT8"], BIG)
 
 
-def test_what_a_late_server_may_still_write_is_not_used_again(shared: Client, operations: list[str]) -> None:
+def test_a_segment_of_a_late_server_is_not_reused(shared: Client, operations: list[str]) -> None:
     client = shared
     big = np.full((1, 400_000), 0.4, np.float32)
     client.infer("sleep_big", {"timeout": big * 0})
@@ -112,10 +112,10 @@ def test_what_a_late_server_may_still_write_is_not_used_again(shared: Client, op
     assert arena is not None
     assert len(arena._segments._waiting) == 2
     quarantined = {segment.name for _, segment in arena._segments._waiting}
-    assert quarantined.isdisjoint(one.name for free in arena._segments._free.values() for one in free)
+    assert quarantined.isdisjoint(segment.name for free in arena._segments._free.values() for segment in free)
     operations.clear()
     client.close()
-    assert "unregister" not in operations  # nor is it taken from under the server
+    assert "unregister" not in operations  # and the server keeps it
 
 
 def test_what_no_server_uses_any_more_is_unregistered(shared: Client, operations: list[str]) -> None:
@@ -127,7 +127,7 @@ def test_what_no_server_uses_any_more_is_unregistered(shared: Client, operations
 def test_a_server_that_forgot_the_regions_learns_them_again(
     either: Client, memory: str, operations: list[str], admin: InferenceServerClient
 ) -> None:
-    """As one that was restarted has."""
+    """The server loses its regions, as in a restart."""
     for _ in range(2):
         either.infer("identity", in_UINT8=BIG)
     assert either._arena is not None
@@ -168,7 +168,7 @@ def test_what_a_killed_process_leaves_is_removed_by_the_next(server: TritonServe
     client.infer("identity", in_UINT8=BIG)
     assert not files() & left
     origin: Any = client._origin
-    known = client._flows.wire.regions("system", origin)
+    known = client._operations.wire.regions("system", origin)
 
     def ask() -> Any:
         return (yield known)

@@ -57,19 +57,19 @@ def test_every_response_comes_in_order_until_the_last(streams: Client) -> None:
 
 def test_responses_arrive_as_they_are_made(streams: Client) -> None:
     started = time.monotonic()
-    found = streams.stream("count", count(4, pause=0.2))
-    next(found)
+    responses = streams.stream("count", count(4, pause=0.2))
+    next(responses)
     assert time.monotonic() - started < 0.5, "the last of four comes after 0.6 s"
-    next(found)
+    next(responses)
     assert time.monotonic() - started > 0.2
-    found.close()
+    responses.close()
 
 
 def test_closing_the_iterator_cancels_on_the_server(streams: Client, tmp_path: Path) -> None:
     mark = tmp_path / "cancelled"
-    found = streams.stream("count", count(1000, pause=0.01, mark=mark))
-    assert [int(next(found)["number"][0]) for _ in range(3)] == [0, 1, 2]
-    found.close()
+    responses = streams.stream("count", count(1000, pause=0.01, mark=mark))
+    assert [int(next(responses)["number"][0]) for _ in range(3)] == [0, 1, 2]
+    responses.close()
     assert int(wait_for(mark)) < 100
     assert streams._servers.all[0].in_flight == 0
 
@@ -99,12 +99,12 @@ def test_leaving_a_loop_cancels_too(server: TritonServer, tmp_path: Path) -> Non
 
 def test_a_slow_reader_is_not_flooded(streams: Client) -> None:
     """300 responses of 1 MB while nobody reads: gRPC's window holds them back, not this process's memory."""
-    found = streams.stream("count", count(300, size=250_000), timeout=60)
-    next(found)
+    responses = streams.stream("count", count(300, size=250_000), timeout=60)
+    next(responses)
     before = psutil.Process(os.getpid()).memory_info().rss
     time.sleep(1.0)
     assert psutil.Process(os.getpid()).memory_info().rss - before < 60e6
-    assert sum(1 for _ in found) == 299
+    assert sum(1 for _ in responses) == 299
 
 
 def test_a_stream_ends_with_its_timeout(streams: Client) -> None:
@@ -141,14 +141,14 @@ def test_the_beginning_of_a_stream_is_tried_again_and_told(server: TritonServer,
     hooks = {"response": [events.append]}
     dead = "127.0.0.1:1"
     client = connect(f"grpc://{dead},{server.grpc_url.removeprefix('grpc://')}", event_hooks=hooks, timeout=10)
-    client._servers.all[1].in_flight = 1  # so that the dead one is asked first
+    client._servers.all[1].in_flight = 1  # so that the dead one is tried first
     client.metadata("count")
     client._servers.all[0].out = False
     events.clear()
     assert [int(out["number"][0]) for out in client.stream("count", count(3))] == [0, 1, 2]
-    told = [event for event in events if event.request.operation == "stream"]
-    assert [type(event.error) for event in told] == [ConnectionFailed, type(None)]
-    assert not any(event.cancelled for event in told)
+    attempts = [event for event in events if event.request.operation == "stream"]
+    assert [type(event.error) for event in attempts] == [ConnectionFailed, type(None)]
+    assert not any(event.cancelled for event in attempts)
 
 
 def test_a_bound_model_streams(server: TritonServer) -> None:
@@ -167,7 +167,7 @@ def test_a_sequence_keeps_its_state_and_ends_with_its_block(client: Client) -> N
         with pytest.raises(InvalidInput, match="has ended"):
             second(x=[[1.0]])
     with client.sequence("sum") as third:
-        # The first one ended too, with its last inputs once more: no other sequence is open.
+        # The first sequence ended too, with its last inputs once more: no other is open.
         assert third(x=[[1.0]])["state"][0][4] == 1
 
 
@@ -191,16 +191,16 @@ def test_an_error_in_the_block_is_not_hidden(client: Client) -> None:
 
 
 def test_a_sequence_stays_on_one_server_and_is_never_repeated(server: TritonServer, connect: Connect) -> None:
-    asked: list[str] = []
-    hooks = {"request": [lambda event: asked.append(event.endpoint)]}
+    endpoints: list[str] = []
+    hooks = {"request": [lambda event: endpoints.append(event.endpoint)]}
     hosts = f"127.0.0.1:{server.ports['grpc']},localhost:{server.ports['grpc']}"
     client = connect(f"grpc://{hosts}", event_hooks=hooks)
     for _ in range(3):
         with client.sequence("sum") as seq:
-            asked.clear()
+            endpoints.clear()
             for _ in range(4):
                 seq(x=[[1.0]])
-        assert len(set(asked)) == 1
+        assert len(set(endpoints)) == 1
     # Its server is gone: the request is not sent anywhere else.
     dead = connect(f"grpc://127.0.0.1:1,{server.grpc_url.removeprefix('grpc://')}", event_hooks=hooks)
     dead.metadata("sum")
@@ -208,11 +208,11 @@ def test_a_sequence_stays_on_one_server_and_is_never_repeated(server: TritonServ
     dead._servers.all[1].in_flight = 5
     dead._servers.all[0].out = False
     seq = sequence.__enter__()
-    asked.clear()
+    endpoints.clear()
     with pytest.raises(ConnectionFailed) as caught:
         seq(x=[[1.0]])
     assert caught.value.attempts == 1
-    assert asked == ["grpc://127.0.0.1:1"]
+    assert endpoints == ["grpc://127.0.0.1:1"]
 
 
 def test_the_parameters_of_a_request_arrive_and_some_are_not_the_callers(client: Client) -> None:
@@ -228,11 +228,11 @@ def test_the_parameters_of_a_request_arrive_and_some_are_not_the_callers(client:
 
 def test_a_stream_that_falls_silent_is_given_up(streams: Client, tmp_path: Path) -> None:
     mark = tmp_path / "cancelled"
-    found = streams.stream("count", count(3, pause=1.5, mark=mark), idle_timeout=0.4)
-    assert next(found)["number"][0] == 0
+    responses = streams.stream("count", count(3, pause=1.5, mark=mark), idle_timeout=0.4)
+    assert next(responses)["number"][0] == 0
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded, match=r"idle_timeout=0\.4 s") as caught:
-        next(found)
+        next(responses)
     assert 0.3 < time.monotonic() - started < 1.2
     assert "idle_timeout=" in caught.value.fix
     assert int(wait_for(mark)) < 3

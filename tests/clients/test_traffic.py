@@ -1,4 +1,4 @@
-"""Shares of versions: as many callers as they say, always the same for one key, and few that change."""
+"""Shares of versions: so many callers, always the same version for a key, and few changes with the shares."""
 
 from __future__ import annotations
 

@@ -131,9 +131,9 @@ def test_a_reloaded_model_is_looked_at_again(
     other.metadata("reloaded")
     resize(5)
     try:
-        # What it remembers forbids this input; the server would take it.
+        # The cached metadata forbids this input; the server would take it.
         assert client.infer("reloaded", left=five, right=five)["sum"].shape == (1, 5)
-        # What it remembers allows this input; the server refuses it.
+        # The cached metadata allows this input; the server refuses it.
         with pytest.raises(InvalidInput, match=r"expected FP32 \[-1, 5\], given FP32 \[1, 3\]"):
             other.infer("reloaded", left=ONE, right=ONE)
         assert other.metadata("reloaded").inputs[0].shape == (-1, 5)

@@ -34,25 +34,25 @@ def samples() -> Iterator[dict[str, npt.NDArray[np.float32]]]:
 
 
 def test_what_a_caller_gets_has_the_type_that_it_has(server: TritonServer) -> None:
-    asked: list[str] = []
+    operations: list[str] = []
     took: list[float] = []
 
     def request(event: RequestEvent) -> None:
-        asked.append(event.operation)
+        operations.append(event.operation)
 
     def response(event: ResponseEvent) -> None:
         took.append(event.seconds)
 
     with Client(server.grpc_url, event_hooks={"request": [request], "response": [response]}) as client:
-        one: Outputs = client.infer_many("arithmetic", {"left": ONE, "right": ONE})
+        batch: Outputs = client.infer_many("arithmetic", {"left": ONE, "right": ONE})
         many: list[Outputs] = client.infer_many("arithmetic", samples())
         model = client.model("arithmetic")
-        one = model.many({"left": ONE, "right": ONE})
+        batch = model.many({"left": ONE, "right": ONE})
         many = model.many(samples())
         with closing(client.stream("writer", prompt="one two")) as responses:
-            words: list[Outputs] = list(responses)  # to its end: Triton 24.10 may not survive a late cancellation
-        assert (one["sum"].shape, len(many), words[0]["word"][0]) == ((1, 3), 2, b"one")
-    assert len(asked) == len(took) > 0
+            words: list[Outputs] = list(responses)  # to its end: Triton 24.10 may crash on a late cancellation
+        assert (batch["sum"].shape, len(many), words[0]["word"][0]) == ((1, 3), 2, b"one")
+    assert len(operations) == len(took) > 0
     both = [opentelemetry.hooks(), prometheus.hooks()]
     with Client(server.grpc_url, event_hooks=both) as client:
         assert client.live()
@@ -91,13 +91,13 @@ def test_a_language_models_answers_have_types_of_their_own(server: TritonServer)
 def test_an_asynchronous_caller_too(server: TritonServer) -> None:
     async def main() -> None:
         async with AsyncClient(server.grpc_url) as client:
-            one: Outputs = await client.infer_many("arithmetic", {"left": ONE, "right": ONE})
+            batch: Outputs = await client.infer_many("arithmetic", {"left": ONE, "right": ONE})
             many: list[Outputs] = await client.infer_many("arithmetic", samples())
             model = await client.model("arithmetic")
-            one = await model.many({"left": ONE, "right": ONE})
+            batch = await model.many({"left": ONE, "right": ONE})
             many = await model.many(samples())
             async with aclosing(client.stream("writer", prompt="one two")) as responses:
                 words: list[Outputs] = [response async for response in responses]
-            assert (one["sum"].shape, len(many), words[0]["word"][0]) == ((1, 3), 2, b"one")
+            assert (batch["sum"].shape, len(many), words[0]["word"][0]) == ((1, 3), 2, b"one")
 
     asyncio.run(main())

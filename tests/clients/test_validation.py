@@ -15,13 +15,13 @@ ORIGIN = Origin("grpc://models:8001", "m", "r1")
 
 
 def model(datatype: str, *shape: int, max_batch_size: int = 0) -> ModelMetadata:
-    """A model with one required input `x` and one optional one."""
+    """A model with a required input `x` and an optional one."""
     inputs = (TensorSpec("x", datatype, shape), TensorSpec("extra", "FP32", (1,), optional=True))
     return ModelMetadata("m", ("1",), "p", inputs, (TensorSpec("y", "FP32", (1,)),), max_batch_size)
 
 
 def encoded(metadata: ModelMetadata, value: Any) -> np.ndarray[Any, Any]:
-    """What the server would see of one value."""
+    """The array that the server gets for a value."""
     (tensor,) = encode_inputs(metadata, {"x": value}, ORIGIN)
     return decode(tensor.data, tensor.datatype, tensor.shape)
 
@@ -136,7 +136,7 @@ def test_a_model_that_does_not_batch_has_no_batch_limit() -> None:
     assert encoded(model("FP32", -1, 2), np.ones((500, 2), np.float32)).shape == (500, 2)
 
 
-def test_inputs_are_sent_in_the_models_order_and_optional_ones_may_be_missing() -> None:
+def test_inputs_are_in_the_models_order_and_optional_ones_may_be_missing() -> None:
     value = np.ones(1, np.float32)
     both = encode_inputs(model("FP32", -1), {"extra": value, "x": value}, ORIGIN)
     assert [tensor.name for tensor in both] == ["x", "extra"]
@@ -162,7 +162,7 @@ def test_outputs_are_a_list_of_names() -> None:
 
 
 class Untold:
-    """Says that it is an array and then is none, as a tensor that requires grad."""
+    """Has ``__array__``, which fails, as a tensor's that requires grad."""
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise RuntimeError("call detach first")

@@ -1,4 +1,4 @@
-"""What looks after several servers beside the calls: what it survives, and when it ends."""
+"""The task that checks several servers beside the calls: it survives failures, and ends with the client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from tritonkit.server import TritonServer
 from tritonkit_client import Client, ConnectionFailed, Retry
-from tritonkit_client._calls import Reply
+from tritonkit_client._calls import Response
 from tritonkit_client._endpoint import parse_endpoint
 from tritonkit_client._engine import Engine
 from tritonkit_client._errors import NO_CONNECTION, Origin
@@ -41,10 +41,10 @@ class Token:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_servers_are_looked_at_again_after_their_credentials_could_not_be_made(
+def test_servers_are_checked_again_after_a_failure_of_credentials(
     protocol: str, server: TritonServer, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    monkeypatch.setattr("tritonkit_client._servers._LOOK_S", 0.05)
+    monkeypatch.setattr("tritonkit_client._servers._CHECK_S", 0.05)
     port, token = server.ports[protocol], Token()
     client = connect(f"{protocol}://127.0.0.1:{port},127.0.0.1:1", timeout=5, token=token)
     assert client.live()
@@ -52,17 +52,17 @@ def test_servers_are_looked_at_again_after_their_credentials_could_not_be_made(
     there, _ = client._servers.all
     token.away = True
     wait_until(lambda: "RuntimeError" in caplog.text)
-    assert not there.out  # nothing was learned about it
+    assert not there.out  # the check told nothing about it
     assert "tokens" not in caplog.text
     with pytest.raises(RuntimeError):
         client.live()
-    client._servers.failed(there, "", ConnectionFailed("refused"))
+    client._servers.note_failure(there, "", ConnectionFailed("refused"))
     assert there.out
     token.away = False
     wait_until(lambda: not there.out)
 
 
-def test_the_servers_of_a_forgotten_client_are_not_looked_at_any_more(server: TritonServer) -> None:
+def test_the_servers_of_a_collected_client_are_not_checked_any_more(server: TritonServer) -> None:
     client = Client(f"{server.http_url},127.0.0.1:1", timeout=5)
     assert client.ready()
     watching = client._watch
@@ -80,9 +80,9 @@ def test_a_server_whose_health_is_not_everybodys_is_not_out() -> None:
     engine = Engine(HttpWire(), endpoints, servers, Retry(), Hooks(), None, False)
     a, _ = servers.all
     call = HttpWire().ready(Origin())
-    for reply, out, silent in (
-        (Reply(401), False, False), (Reply(404), False, False), (Reply(400), True, False), (Reply(500), True, False),
-        (Reply(NO_CONNECTION), True, True), (None, True, True), (Reply(200), False, False), (None, False, False),
+    for response, out, silent in (
+        (Response(401), False, False), (Response(404), False, False), (Response(400), True, False), (Response(500), True, False),
+        (Response(NO_CONNECTION), True, True), (None, True, True), (Response(200), False, False), (None, False, False),
     ):  # fmt: skip
-        engine._looked(a, call, reply)
-        assert (a.out, a.silent) == (out, silent), reply
+        engine._note_check(a, call, response)
+        assert (a.out, a.silent) == (out, silent), response

@@ -1,4 +1,4 @@
-"""What the two wires make of a request and of an answer, without a server."""
+"""The two wires' requests and responses, without a server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from tritonkit_client import ConnectionFailed, InvalidInput, ServerError
-from tritonkit_client._calls import InferRequest, Reply, Tensor, Wanted
+from tritonkit_client._calls import InferRequest, RequestedOutput, Response, Tensor
 from tritonkit_client._errors import NO_CONNECTION, Origin
 from tritonkit_client._grpc_wire import GrpcWire
 from tritonkit_client._http_wire import HttpWire
@@ -20,7 +20,7 @@ ORIGIN = Origin("http://models:8000", "m", "r1")
 # Lengths on both sides of the one-, two- and three-byte varint.
 SIZES = (0, 1, 127, 128, 16_383, 16_384, 3_000_000)
 REQUEST = InferRequest(
-    "m", "2", "r1", tuple(Tensor(f"x{size}", "UINT8", (size,), bytes(size)) for size in SIZES), (Wanted("y"),)
+    "m", "2", "r1", tuple(Tensor(f"x{size}", "UINT8", (size,), bytes(size)) for size in SIZES), (RequestedOutput("y"),)
 )
 
 
@@ -60,9 +60,9 @@ def test_a_model_name_cannot_leave_its_place_in_the_path() -> None:
     assert call.target == "/v2/models/..%2Fadmin%3Fx"
 
 
-def answer(header: Any, content: bytes = b"") -> Reply:
+def answer(header: Any, content: bytes = b"") -> Response:
     encoded = json.dumps(header).encode()
-    return Reply(200, encoded + content, headers={"Inference-Header-Content-Length": str(len(encoded))})
+    return Response(200, encoded + content, headers={"Inference-Header-Content-Length": str(len(encoded))})
 
 
 def test_http_outputs_are_read_in_the_order_of_the_header() -> None:
@@ -70,19 +70,19 @@ def test_http_outputs_are_read_in_the_order_of_the_header() -> None:
         {"name": "b", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 5}},
         {"name": "a", "datatype": "INT16", "shape": [2], "parameters": {"binary_data_size": 4}},
     ]
-    reply = answer({"outputs": outputs}, b"\1\0\0\0z" + b"\1\0\2\0")
-    out = HttpWire().infer(REQUEST, ORIGIN).read(reply)
+    response = answer({"outputs": outputs}, b"\1\0\0\0z" + b"\1\0\2\0")
+    out = HttpWire().infer(REQUEST, ORIGIN).read(response)
     assert list(out) == ["b", "a"]
     assert out["b"].tolist() == [b"z"]
     assert out["a"].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(
-    "reply",
+    "response",
     [
-        Reply(200, b"<html>welcome</html>"),
-        Reply(200, b"[]"),
-        Reply(200, b"\xff\xfe\x00"),
+        Response(200, b"<html>welcome</html>"),
+        Response(200, b"[]"),
+        Response(200, b"\xff\xfe\x00"),
         answer({"outputs": [{"name": "y"}]}),
         answer(
             {"outputs": [{"name": "y", "datatype": "FP8", "shape": [1], "parameters": {"binary_data_size": 1}}]}, b"1"
@@ -92,36 +92,36 @@ def test_http_outputs_are_read_in_the_order_of_the_header() -> None:
         ),
     ],
 )
-def test_an_answer_that_is_not_tritons_is_a_server_error(reply: Reply) -> None:
+def test_an_answer_that_is_not_tritons_is_a_server_error(response: Response) -> None:
     with pytest.raises(ServerError, match="not KServe v2"):
-        HttpWire().infer(REQUEST, ORIGIN).read(reply)
+        HttpWire().infer(REQUEST, ORIGIN).read(response)
 
 
 def test_metadata_that_is_not_tritons_is_a_server_error() -> None:
     for call in (HttpWire().metadata("", ORIGIN), HttpWire().limits("", ORIGIN), HttpWire().statistics("", ORIGIN)):
         with pytest.raises(ServerError, match="not KServe v2"):
-            call.read(Reply(200, b'{"hello": "world"}'))
+            call.read(Response(200, b'{"hello": "world"}'))
     for body in (b"[" * 100_000, b"[[]]", b'{"max_batch_size": 1e999, "input": []}', b'{"max_batch_size": 0, "input": [[]]}',
                  b'{"max_batch_size": 0, "input": [], "model_transaction_policy": null}'):  # fmt: skip
         with pytest.raises(ServerError, match="not KServe v2"):
-            HttpWire().limits("", ORIGIN).read(Reply(200, body))
+            HttpWire().limits("", ORIGIN).read(Response(200, body))
 
 
 def test_a_failure_quotes_what_the_server_said() -> None:
     call = HttpWire().metadata("", ORIGIN)
     with pytest.raises(InvalidInput, match="in its own words"):
-        call.read(Reply(400, b'{"error": "in its own words"}'))
+        call.read(Response(400, b'{"error": "in its own words"}'))
     with pytest.raises(ServerError, match="<h1>nginx</h1>"):
-        call.read(Reply(500, b"<h1>nginx</h1>"))
+        call.read(Response(500, b"<h1>nginx</h1>"))
     with pytest.raises(ConnectionFailed, match="reset by peer"):
-        call.read(Reply(NO_CONNECTION, message="reset by peer"))
+        call.read(Response(NO_CONNECTION, message="reset by peer"))
 
 
 @pytest.mark.parametrize(("status", "ready"), [(200, True), (400, False)])
 def test_readiness_over_http_is_a_status(status: int, ready: bool) -> None:
-    assert HttpWire().ready(ORIGIN).read(Reply(status)) is ready
+    assert HttpWire().ready(ORIGIN).read(Response(status)) is ready
     with pytest.raises(ServerError):
-        HttpWire().ready(ORIGIN).read(Reply(500))
+        HttpWire().ready(ORIGIN).read(Response(500))
 
 
 def test_each_attempt_tells_the_server_what_is_left_of_the_deadline() -> None:
@@ -155,7 +155,7 @@ def test_parameters_that_json_does_not_have_are_refused_over_http_alone() -> Non
 
 
 def test_classes_are_asked_for_over_both_protocols() -> None:
-    request = InferRequest("m", "", "r1", (), (Wanted("y", classes=5), Wanted("z")))
+    request = InferRequest("m", "", "r1", (), (RequestedOutput("y", classes=5), RequestedOutput("z")))
     message = service_pb2.ModelInferRequest.FromString(b"".join(GrpcWire().infer(request, ORIGIN).encode(None)[0]))
     assert message.outputs[0].parameters["classification"].int64_param == 5
     assert not message.outputs[1].parameters

@@ -1,4 +1,4 @@
-"""The demo and the load test, run as `make` runs them, on a short leash."""
+"""The demo and the load test, run as `make` runs them, for a short time."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def test_load_test_reports_what_users_saw_and_what_triton_batched(
         "--repository", str(zoo_repository), "--slo", "p99_ms=5000", "--reports", str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    found = re.search(
+    match = re.search(
         r"([\d.]+) requests/s +p50 ([\d.]+) ms +p99 ([\d.]+) ms +(\d+) requests, 0 failed +average batch ([\d.]+)",
         done.stdout,
     )
-    assert found, done.stdout
-    rate, p50, p99, requests, batch = (float(value) for value in found.groups())
+    assert match, done.stdout
+    rate, p50, p99, requests, batch = (float(value) for value in match.groups())
     assert requests > 10
     assert rate == pytest.approx(requests / 2, rel=0.25)
     assert p50 <= p99

@@ -1,4 +1,4 @@
-"""The shipped models, all the way: served by the real Triton, they say what the graphs and the modules say."""
+"""The shipped models, served by the real Triton, have the outputs of their graphs and modules."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def client(request: pytest.FixtureRequest, server: TritonServer) -> Iterator[Cli
 def test_served_outputs_equal_in_process_onnxruntime_bit_for_bit(
     name: str, size: int, client: Client, zoo_repository: Path, root: Path
 ) -> None:
-    wanted = recipe.load(root / f"build/recipes/{name}.yaml")
-    rows = [samples.resized(row, wanted, wanted.sizes("opt")) for row in samples.load(wanted, size)]
+    zoo_recipe = recipe.load(root / f"build/recipes/{name}.yaml")
+    rows = [samples.resized(row, zoo_recipe, zoo_recipe.sizes("opt")) for row in samples.load(zoo_recipe, size)]
     inputs = samples.batch(rows, size)
     expected = graph.Session(zoo_repository / name / "1/model.onnx", threads=1).run(inputs)
     served = client.infer(name, inputs)
@@ -60,7 +60,7 @@ def test_sentences_of_one_meaning_are_nearest_and_vectors_have_unit_length(clien
 
 
 def test_embeddings_are_those_of_sentence_transformers(client: Client) -> None:
-    """An implementation that is not ours, with its own tokenizer, pooling and normalisation."""
+    """Compared with another implementation, with its own tokenizer, pooling and normalisation."""
     import warnings
 
     with warnings.catch_warnings():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tritonkit import exporting, graph, recipe, samples
+from tritonkit import cached_export, graph, recipe, samples
 from tritonkit.precision import metrics, search, variants
 from tritonkit.server import TritonServer
 from tritonkit.zoo import prose
@@ -32,36 +32,36 @@ def passport(repository: Path, name: str) -> Any:
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("target", ["cpu", "tensorrt"])
 def test_int8_keeps_the_recipes_bounds_on_samples_that_made_no_variant(name: str, target: Any, root: Path) -> None:
-    wanted = recipe.load(root / f"build/recipes/{name}.yaml")
-    base, _ = exporting.exported(wanted)
-    artifact, _ = variants.make(wanted, base, target, "int8")
-    judged = variants.judged(wanted)[
+    zoo_recipe = recipe.load(root / f"build/recipes/{name}.yaml")
+    base, _ = cached_export.exported(zoo_recipe)
+    artifact, _ = variants.make(zoo_recipe, base, target, "int8")
+    judged = variants.judged(zoo_recipe)[
         :128
     ]  # of the gate's 256: emulating what a GPU runs takes a third of a second each
     assert len(judged) == 128
-    truth = search.evaluate(graph.Session(base.graph), wanted, judged)
-    got = search.evaluate(graph.Session(artifact.graph, optimize=target == "cpu"), wanted, judged)
-    measured = metrics.measure(wanted, truth, got)
-    assert metrics.failures(wanted, measured) == []
+    truth = search.evaluate(graph.Session(base.graph), zoo_recipe, judged)
+    got = search.evaluate(graph.Session(artifact.graph, optimize=target == "cpu"), zoo_recipe, judged)
+    measured = metrics.measure(zoo_recipe, truth, got)
+    assert metrics.failures(zoo_recipe, measured) == []
     assert measured["sqnr_db"] < 40, "it is int8 indeed"
     assert artifact.about["work_share"] >= 0.6
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_variant_that_ships_is_one_that_the_gate_accepted(name: str, promoted_repository: Path) -> None:
-    said = passport(promoted_repository, name)
-    verdicts = {row["precision"]: row["verdict"] for row in said["gate"]["variants"]}
+    record = passport(promoted_repository, name)
+    verdicts = {row["precision"]: row["verdict"] for row in record["gate"]["variants"]}
     assert list(verdicts) == ["fp32", "fp16", "int8"]
-    assert verdicts[said["precision"]] in {"base", "accepted"}
-    assert not said["forced"]
+    assert verdicts[record["precision"]] in {"base", "accepted"}
+    assert not record["forced"]
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_promoted_variant_is_served_bit_for_bit_alone_and_in_batches(
     name: str, server: TritonServer, promoted_repository: Path, root: Path
 ) -> None:
-    wanted = recipe.load(root / f"build/recipes/{name}.yaml")
-    rows = [samples.resized(row, wanted, wanted.sizes("opt")) for row in samples.load(wanted, 4)]
+    zoo_recipe = recipe.load(root / f"build/recipes/{name}.yaml")
+    rows = [samples.resized(row, zoo_recipe, zoo_recipe.sizes("opt")) for row in samples.load(zoo_recipe, 4)]
     session = graph.Session(promoted_repository / name / "1/model.onnx", threads=1)
     with Client(server.grpc_url) as client:
         for size in (1, 4):

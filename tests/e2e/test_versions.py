@@ -1,4 +1,4 @@
-"""docs/versions.md, walked through as its reader does: its recipe, its commands and its code, in their order."""
+"""docs/versions.md as its reader follows it: its recipe, its commands and its code, in their order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FEATURES = np.ones((1, 4), np.float32)
 
 
 class Reader:
-    """Somebody who types what the page says, in a folder of their own."""
+    """A reader who types the page's commands, in a folder of their own."""
 
     def __init__(self, root: Path, directory: Path) -> None:
         self.root, self.directory = root, directory
@@ -36,7 +36,7 @@ class Reader:
         self.blocks: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
     def next(self, language: str) -> str:
-        """The page's next block, which is in that language."""
+        """The page's next block, which must be in that language."""
         kind, text = self.blocks.pop(0)
         assert kind == language
         for protocol, port in (("grpc", 8001), ("http", 8000)):
@@ -44,7 +44,7 @@ class Reader:
         return text.replace("python loadtests/", f"python {self.root}/loadtests/")
 
     def types(self) -> list[str]:
-        """The next block's commands, run; what each printed."""
+        """Run the commands of the next block; returns the output of each."""
         printed = []
         for line in self.next("bash").splitlines():
             if line.startswith("tritonkit serve"):
@@ -93,7 +93,7 @@ def reader(root: Path, tmp_path: Path) -> Iterator[Reader]:
 
 
 def inferences(client: Client) -> dict[str, int]:
-    """What each version was asked since it was loaded."""
+    """How many inferences each version has run since it was loaded."""
     time.sleep(0.2)  # the server counts a request a moment after it has answered it
     return {counted.version: counted.inference_count for counted in client.statistics("classifier")}
 
@@ -123,7 +123,7 @@ def test_the_page_from_the_first_version_to_the_rollback(reader: Reader) -> None
         assert models["classifier/1"]["requests"] > 3 * models["classifier/2"]["requests"] > 0
         assert models["classifier/1"]["server"]["requests"] > 3 * models["classifier/2"]["server"]["requests"] > 0
 
-        reader.types()  # half of the callers; Triton loads the model again, and counts anew
+        reader.types()  # half of the callers; Triton reloads the model, and counts anew
         half = reader.runs(split)
         assert half["traffic"].shares == {"1": 50, "2": 50}
         assert 400 < inferences(client)["2"] < 600

@@ -25,8 +25,8 @@ from fakecluster.state import VERBS, ApiServer, Object, merged
 _PROTOBUF = b"k8s\0"
 
 
-def _selected(one: Object, selector: str) -> bool:
-    labels = one["metadata"].get("labels") or {}
+def _selected(obj: Object, selector: str) -> bool:
+    labels = obj["metadata"].get("labels") or {}
     for term in filter(None, selector.split(",")):
         if not re.fullmatch(r"[\w./-]+(=|==|!=)[\w.-]*", term):
             continue
@@ -38,7 +38,7 @@ def _selected(one: Object, selector: str) -> bool:
 
 def _fields(data: bytes) -> dict[int, list[Any]]:
     """A protobuf message, as far as its wire format says: numbers, and bytes of all else."""
-    found: dict[int, list[Any]] = {}
+    fields: dict[int, list[Any]] = {}
     position = 0
 
     def number() -> int:
@@ -56,11 +56,11 @@ def _fields(data: bytes) -> dict[int, list[Any]]:
         tag = number()
         value = number()
         if tag & 7 == 2:
-            found.setdefault(tag >> 3, []).append(data[position : position + value])
+            fields.setdefault(tag >> 3, []).append(data[position : position + value])
             position += value
         else:
-            found.setdefault(tag >> 3, []).append(value)
-    return found
+            fields.setdefault(tag >> 3, []).append(value)
+    return fields
 
 
 def _map(entries: list[bytes]) -> dict[str, bytes]:
@@ -110,13 +110,14 @@ class _Handler(BaseHTTPRequestHandler):
         """API version, resource, namespace, name, query; None after an answer."""
         url = urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
-        found = re.fullmatch(
+        match = re.fullmatch(
             r"/(?:api/(v1)|apis/([^/]+/[^/]+))(?:/namespaces/([^/]+)(?=/))?(?:/([^/]+))?(?:/([^/]+))?(?:/\w+)?",
             url.path,
         )
-        if found:
-            api, namespace, resource, name = found[1] or found[2], found[3] or "", found[4] or "", found[5] or ""
-            if api in self.state.served and (not resource or any(resource == one[0] for one in self.state.served[api])):
+        if match:
+            api, namespace, resource, name = match[1] or match[2], match[3] or "", match[4] or "", match[5] or ""
+            served = self.state.served
+            if api in served and (not resource or any(resource == entry[0] for entry in served[api])):
                 return api, resource, namespace, name, query
         self._refuse(404, "NotFound", "the server could not find the requested resource")
         return None
@@ -150,29 +151,29 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(501, "NotImplemented", "no container runs here")
         elif path.endswith("/log"):
             self._send({"said": "a line of the pod's log"})
-        elif found := self._parsed():
-            self._read(*found)
+        elif request := self._parsed():
+            self._read(*request)
 
     def _read(self, api: str, resource: str, namespace: str, name: str, query: dict[str, str]) -> None:
         if not resource:
-            listed = [{"name": one, "kind": kind, "namespaced": inside, "singularName": kind.lower(), "verbs": VERBS}
-                      for one, kind, inside in self.state.served[api]]  # fmt: skip
+            listed = [{"name": plural, "kind": kind, "namespaced": inside, "singularName": kind.lower(), "verbs": VERBS}
+                      for plural, kind, inside in self.state.served[api]]  # fmt: skip
             self._send({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api, "resources": listed})
         elif query.get("watch") in {"true", "1"}:
             self._watch(api, resource, namespace, query)
         elif not self._allowed("get" if name else "list", resource):
             return
         elif name:
-            one = self.state.get((api, resource, namespace, name))
-            if one:
-                self._send(one)
+            obj = self.state.get((api, resource, namespace, name))
+            if obj:
+                self._send(obj)
             else:
                 self._refuse(404, "NotFound", f'{resource} "{name}" not found')
         else:
-            kind = next(kind for one, kind, _ in self.state.served[api] if one == resource)
+            kind = next(kind for plural, kind, _ in self.state.served[api] if plural == resource)
             with self.state.lock:
-                items = [one for one in self.state.all(api, resource, namespace)
-                         if _selected(one, query.get("labelSelector", ""))]  # fmt: skip
+                items = [item for item in self.state.all(api, resource, namespace)
+                         if _selected(item, query.get("labelSelector", ""))]  # fmt: skip
                 self._send({"kind": f"{kind}List", "apiVersion": api, "items": items,
                             "metadata": {"resourceVersion": self.state.clock}})  # fmt: skip
 
@@ -186,15 +187,15 @@ class _Handler(BaseHTTPRequestHandler):
         if query.get("sendInitialEvents") == "true":
             with self.state.lock:  # what happens after this moment is an event
                 there, seen = self.state.all(api, resource, namespace), int(self.state.clock)
-            for one in there:
-                self._chunk({"type": "ADDED", "object": one})
-            kind = next(kind for one, kind, _ in self.state.served[api] if one == resource)
+            for obj in there:
+                self._chunk({"type": "ADDED", "object": obj})
+            kind = next(kind for plural, kind, _ in self.state.served[api] if plural == resource)
             meta = {"resourceVersion": str(seen), "annotations": {"k8s.io/initial-events-end": "true"}}
             self._chunk({"type": "BOOKMARK", "object": {"kind": kind, "apiVersion": api, "metadata": meta}})
         try:
             while time.monotonic() < until:
-                for clock, what, one in self.state.events(seen, api, resource, namespace):
-                    self._chunk({"type": what, "object": one})
+                for clock, what, obj in self.state.events(seen, api, resource, namespace):
+                    self._chunk({"type": what, "object": obj})
                     seen = clock
                 time.sleep(0.05)
             self.wfile.write(b"0\r\n\r\n")
@@ -211,13 +212,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(501, "NotImplemented", "no container runs here")
             return
         body = self._body()
-        found = self._parsed()
-        if not found:
+        request = self._parsed()
+        if not request:
             return
-        api, resource, namespace, _, query = found
+        api, resource, namespace, _, query = request
         if resource == "selfsubjectaccessreviews":
-            said = body["spec"]["resourceAttributes"]
-            allowed = (said["verb"], said["resource"]) not in self.state.denied
+            attributes = body["spec"]["resourceAttributes"]
+            allowed = (attributes["verb"], attributes["resource"]) not in self.state.denied
             self._send(body | {"metadata": {"name": ""}, "status": {"allowed": allowed}}, 201)
             return
         name = body["metadata"]["name"]
@@ -235,25 +236,25 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         body = self._body()
-        found = self._parsed()
-        if found:
-            api, resource, namespace, name, query = found
+        request = self._parsed()
+        if request:
+            api, resource, namespace, name, query = request
             if self._allowed("update", resource) and self._write("update", resource, name, query):
                 self._send(self.state.put((api, resource, namespace, name), body))
 
     def do_PATCH(self) -> None:
         body = self._body()
-        found = self._parsed()
-        if not found:
+        request = self._parsed()
+        if not request:
             return
-        api, resource, namespace, name, query = found
+        api, resource, namespace, name, query = request
         if self._allowed("patch", resource) and self._write("patch", resource, name, query):
             key = (api, resource, namespace, name)
             if "apply" in self.headers["Content-Type"]:
                 conflicts = self.state.conflicts(key, body, query["fieldManager"])
                 if conflicts and query.get("force") != "true":
-                    said = "\n".join(f"- {one}" for one in conflicts)
-                    self._refuse(409, "Conflict", f"Apply failed with {len(conflicts)} conflict: {said}")
+                    listing = "\n".join(f"- {conflict}" for conflict in conflicts)
+                    self._refuse(409, "Conflict", f"Apply failed with {len(conflicts)} conflict: {listing}")
                     return
                 self._send(self.state.apply(key, body, query["fieldManager"], "dryRun" in query))
             else:
@@ -261,13 +262,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_DELETE(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        found = self._parsed()
-        if not found:
+        request = self._parsed()
+        if not request:
             return
-        api, resource, namespace, name, query = found
+        api, resource, namespace, name, query = request
         if self._allowed("delete", resource) and self._write("delete", resource, name, query):
-            one = self.state.delete((api, resource, namespace, name))
-            if one:
+            obj = self.state.delete((api, resource, namespace, name))
+            if obj:
                 self._send({"kind": "Status", "apiVersion": "v1", "status": "Success"})
             else:
                 self._refuse(404, "NotFound", f'{resource} "{name}" not found')

@@ -84,79 +84,79 @@ class ApiServer:
 
     def add(self, *objects: Object) -> None:
         """Put objects there, as somebody else would have."""
-        for one in objects:
-            api, namespace = one["apiVersion"], one["metadata"].get("namespace", "")
-            resource = next(name for name, kind, _ in self.served[api] if kind == one["kind"])
-            self.put((api, resource, namespace, one["metadata"]["name"]), copy.deepcopy(one))
+        for obj in objects:
+            api, namespace = obj["apiVersion"], obj["metadata"].get("namespace", "")
+            resource = next(name for name, kind, _ in self.served[api] if kind == obj["kind"])
+            self.put((api, resource, namespace, obj["metadata"]["name"]), copy.deepcopy(obj))
 
     def find(self, kind: str, name: str) -> Object | None:
         with self.lock:
-            return next((one for one in self._objects.values()
-                         if one["kind"] == kind and one["metadata"]["name"] == name), None)  # fmt: skip
+            return next((obj for obj in self._objects.values()
+                         if obj["kind"] == kind and obj["metadata"]["name"] == name), None)  # fmt: skip
 
     def all(self, api: str, resource: str, namespace: str) -> list[Object]:
-        return [one for key, one in self._objects.items() if key[:2] == (api, resource) and namespace in ("", key[2])]
+        return [obj for key, obj in self._objects.items() if key[:2] == (api, resource) and namespace in ("", key[2])]
 
     def get(self, key: Key) -> Object | None:
         return self._objects.get(key)
 
-    def put(self, key: Key, one: Object) -> Object:
+    def put(self, key: Key, obj: Object) -> Object:
         with self.lock:
             before = self._objects.get(key)
             self._clock += 1
-            meta = one["metadata"]
+            meta = obj["metadata"]
             meta.setdefault("uid", f"00000000-0000-0000-0000-{self._clock:012d}")
             meta.setdefault("creationTimestamp", "2026-11-28T12:00:00Z")
             meta["resourceVersion"] = str(self._clock)
-            changed = before is None or before.get("spec") != one.get("spec")
+            changed = before is None or before.get("spec") != obj.get("spec")
             meta["generation"] = (before["metadata"].get("generation", 0) if before else 0) + changed
-            self._control(one)
-            self._objects[key] = one
-            self._events.append((self._clock, "MODIFIED" if before else "ADDED", copy.deepcopy(one)))
-            return one
+            self._control(obj)
+            self._objects[key] = obj
+            self._events.append((self._clock, "MODIFIED" if before else "ADDED", copy.deepcopy(obj)))
+            return obj
 
     def delete(self, key: Key) -> Object | None:
         with self.lock:
-            one = self._objects.pop(key, None)
+            obj = self._objects.pop(key, None)
             self._applied.pop(key, None)
-            if one:
+            if obj:
                 self._clock += 1
-                self._events.append((self._clock, "DELETED", copy.deepcopy(one)))
-            return one
+                self._events.append((self._clock, "DELETED", copy.deepcopy(obj)))
+            return obj
 
-    def conflicts(self, key: Key, said: Object, manager: str) -> list[str]:
+    def conflicts(self, key: Key, manifest: Object, manager: str) -> list[str]:
         """Fields that another manager applied with another value, as the API server names them."""
         return [
             f'conflict with "{other}" using {key[0]}: {path}'
             for other, theirs in self._applied.get(key, {}).items()
             if other != manager
-            for path in _differing(theirs, said)
+            for path in _differing(theirs, manifest)
         ]
 
-    def apply(self, key: Key, said: Object, manager: str, dry: bool) -> Object:
-        """Server-side apply: what this manager said before and no longer says goes."""
+    def apply(self, key: Key, manifest: Object, manager: str, dry: bool) -> Object:
+        """Server-side apply: fields that this manager set before and no longer sets are removed."""
         with self.lock:
             live = copy.deepcopy(self._objects.get(key) or {})
-            result: Object = merged(_without(live, self._applied.get(key, {}).get(manager, {}), said), said)
+            result: Object = merged(_without(live, self._applied.get(key, {}).get(manager, {}), manifest), manifest)
             if key[2]:
                 result["metadata"].setdefault("namespace", key[2])
             if dry:
                 result["metadata"].setdefault("uid", "00000000-0000-0000-0000-000000000000")
                 return result
-            self._applied.setdefault(key, {})[manager] = copy.deepcopy(said)
+            self._applied.setdefault(key, {})[manager] = copy.deepcopy(manifest)
             return self.put(key, result)
 
-    def _control(self, one: Object) -> None:
-        """What controllers would do."""
-        generation = one["metadata"]["generation"]
-        if one["kind"] == "Deployment":
-            spec = json.dumps(one["spec"])
+    def _control(self, obj: Object) -> None:
+        """Set the status that controllers would set."""
+        generation = obj["metadata"]["generation"]
+        if obj["kind"] == "Deployment":
+            spec = json.dumps(obj["spec"])
             starting = bool(self.starting) and self.starting in spec
             ready = not starting and (not self.never_ready or self.never_ready not in spec)
-            wanted = one["spec"].setdefault("replicas", 1)
-            count = wanted if ready else 0
-            one["status"] = {
-                "observedGeneration": generation, "replicas": wanted, "updatedReplicas": wanted,
+            replicas = obj["spec"].setdefault("replicas", 1)
+            count = replicas if ready else 0
+            obj["status"] = {
+                "observedGeneration": generation, "replicas": replicas, "updatedReplicas": replicas,
                 "readyReplicas": count, "availableReplicas": count,
                 "conditions": [
                     {"type": "Available", "status": "True" if ready else "False"},
@@ -165,13 +165,13 @@ class ApiServer:
                                "ReplicaSetUpdated" if starting else "ProgressDeadlineExceeded"},
                 ],
             }  # fmt: skip
-        elif one["kind"] == "Pod":
-            serves = one["metadata"].get("labels", {}).get("tritonkit/role") == "live"  # a Deployment's own
-            one["status"] = {"phase": "Running" if serves else "Succeeded" if self.test_passes else "Failed"}
-        elif one["kind"] == "Job":
-            one["status"] = {"succeeded": 1, "conditions": [{"type": "Complete", "status": "True"}]}
-        elif one["kind"] == "PersistentVolumeClaim":
-            one["status"] = {"phase": "Bound"}
+        elif obj["kind"] == "Pod":
+            serves = obj["metadata"].get("labels", {}).get("tritonkit/role") == "live"  # a Deployment's own
+            obj["status"] = {"phase": "Running" if serves else "Succeeded" if self.test_passes else "Failed"}
+        elif obj["kind"] == "Job":
+            obj["status"] = {"succeeded": 1, "conditions": [{"type": "Complete", "status": "True"}]}
+        elif obj["kind"] == "PersistentVolumeClaim":
+            obj["status"] = {"phase": "Bound"}
 
     def events(self, after: int, api: str, resource: str, namespace: str) -> list[tuple[int, str, Object]]:
         kinds = {(a, kind) for a, listed in self.served.items() for name, kind, _ in listed
@@ -192,7 +192,7 @@ def _differing(theirs: Any, ours: Any, path: str = "") -> list[str]:
     if not (isinstance(theirs, dict) and isinstance(ours, dict)):
         return [path] if theirs != ours else []
     return [
-        found for key in theirs.keys() & ours.keys() for found in _differing(theirs[key], ours[key], f"{path}.{key}")
+        deeper for key in theirs.keys() & ours.keys() for deeper in _differing(theirs[key], ours[key], f"{path}.{key}")
     ]
 
 

@@ -59,27 +59,27 @@ def add_model(
 
 def write(project: Path, values: dict[str, Any], **deployed: str) -> str:
     """An environment's file."""
-    said = {"context": "here", "namespace": "inference", "release": "triton", "publish": f"file://{project}/store"}
+    settings = {"context": "here", "namespace": "inference", "release": "triton", "publish": f"file://{project}/store"}
     models = {"pvc": {"claimName": "models"}} | values.pop("models", {})
-    text = yaml.safe_dump({"deploy": said | deployed, "values": {"tools": TOOLS, "models": models} | values})
+    text = yaml.safe_dump({"deploy": settings | deployed, "values": {"tools": TOOLS, "models": models} | values})
     (project / "prod.yaml").write_text(text, encoding="utf-8")
     return str(project / "prod.yaml")
 
 
 def render(project: Path, values: dict[str, Any], **deployed: str) -> tuple[Environment, Rendered | None, str]:
     """The environment, its manifest with what publishing says of the models, and why there is none."""
-    said = environment.load(write(project, dict(values), **deployed))
+    loaded = environment.load(write(project, dict(values), **deployed))
     files = [project / "values.yaml", project / "models.yaml"]
-    for file, content in zip(files, (said.values, models.find(said, project).values), strict=True):
+    for file, content in zip(files, (loaded.values, models.find(loaded, project).values), strict=True):
         file.write_text(yaml.safe_dump(content), encoding="utf-8")
-    proved, made = chart.prove(binaries.helm(), "triton", "inference", files, "1.34")
-    return said, made, "" if made else proved[0].text
+    proved, rendered = chart.prove(binaries.helm(), "triton", "inference", files, "1.34")
+    return loaded, rendered, "" if rendered else proved[0].text
 
 
-def triton_images(made: Rendered) -> list[str]:
+def triton_images(rendered: Rendered) -> list[str]:
     return [
         container["image"]
-        for _, spec in chart.pods(made.objects)
+        for _, spec in chart.pods(rendered.objects)
         for container in spec["containers"]
         if container["name"] == "triton"
     ]
@@ -94,15 +94,15 @@ def triton_images(made: Rendered) -> list[str]:
     ],
     ids=["stock", "own", "not loaded"],
 )
-def test_a_model_that_needs_more_than_nvidias_image_gets_the_tools_image_or_the_users(
+def test_a_model_beyond_nvidias_image_gets_the_tools_image_or_the_users(
     project: Path, values: dict[str, Any], image: str, state: str
 ) -> None:
-    said, made, reason = render(project, values)
-    assert made is not None, reason
-    assert triton_images(made) == [image]
-    found = list(backends.images(said, project, made))
-    assert [check.state for check in found] == ([state] if state else [])
-    assert all(check.text.startswith("net needs tritonkit_onnxruntime: ") for check in found)
+    deployed, rendered, reason = render(project, values)
+    assert rendered is not None, reason
+    assert triton_images(rendered) == [image]
+    checks = list(backends.images(deployed, project, rendered))
+    assert [check.state for check in checks] == ([state] if state else [])
+    assert all(check.text.startswith("net needs tritonkit_onnxruntime: ") for check in checks)
 
 
 def test_what_an_ensemble_loads_needs_its_image_too(project: Path) -> None:
@@ -114,10 +114,10 @@ def test_what_an_ensemble_loads_needs_its_image_too(project: Path) -> None:
     step = f"ensemble_scheduling {{ step {{ model_name: 'tok' model_version: -1 {maps} }} }}"
     text = 'platform: "ensemble" max_batch_size: 8' + CONFIG[CONFIG.index("\ninput") :] + step
     (ensemble / "config.pbtxt").write_text(text, encoding="utf-8")
-    said, made, reason = render(project, {"models": {"names": ["whole"]}})
-    assert made is not None, reason
-    assert triton_images(made) == [OURS]
-    (check,) = backends.images(said, project, made)
+    deployed, rendered, reason = render(project, {"models": {"names": ["whole"]}})
+    assert rendered is not None, reason
+    assert triton_images(rendered) == [OURS]
+    (check,) = backends.images(deployed, project, rendered)
     assert check.text.startswith("tok needs tokenizers: ")
 
 
@@ -138,9 +138,9 @@ def test_a_language_model_is_held_against_the_images_variant(
     project: Path, values: dict[str, Any], state: str, words: str
 ) -> None:
     add_model(project, "chat", "vllm", "MODEL", "model.json", "{}")
-    said, made, reason = render(project, values | {"models": {"names": ["chat"]}})
-    assert made is not None, reason
-    (check,) = backends.images(said, project, made)
+    deployed, rendered, reason = render(project, values | {"models": {"names": ["chat"]}})
+    assert rendered is not None, reason
+    (check,) = backends.images(deployed, project, rendered)
     assert (check.state, words in check.text) == (state, True), check.text
 
 
@@ -154,7 +154,7 @@ def test_a_language_model_is_held_against_the_images_variant(
     ],
     ids=["digest", "mirror", "module", "package of the passport"],
 )  # fmt: skip
-def test_an_image_that_is_known_to_lack_it_is_refused_by_name(
+def test_an_image_known_to_lack_a_module_is_refused_by_name(
     project: Path, module: str, values: dict[str, Any], words: str
 ) -> None:
     if module:
@@ -163,15 +163,15 @@ def test_an_image_that_is_known_to_lack_it_is_refused_by_name(
     if "==" in module:  # as those of a recipe's `python` section
         passport = project / "model_repository.cuda/pre/passport.json"
         passport.write_text(json.dumps({"model": "pre", "packages": [module, "tokenizers==0.22.0"]}), encoding="utf-8")
-    _, made, reason = render(project, values)
-    assert made is None
+    _, rendered, reason = render(project, values)
+    assert rendered is None
     assert words in reason
     assert "fix: " in reason
-    _, made, reason = render(project, {"image": {"repository": "registry.example.com/mine"}})
-    assert made is not None, f"an image of the user's own is the way out: {reason}"
+    _, rendered, reason = render(project, {"image": {"repository": "registry.example.com/mine"}})
+    assert rendered is not None, f"an image of the user's own is the way out: {reason}"
     if "==" in module:
-        said = environment.load(str(project / "prod.yaml"))
-        assert "pre needs pillow==13.0.0, tokenizers" in next(backends.images(said, project, made)).text
+        deployed = environment.load(str(project / "prod.yaml"))
+        assert "pre needs pillow==13.0.0, tokenizers" in next(backends.images(deployed, project, rendered)).text
 
 
 def test_the_chart_and_the_dockerfile_have_what_lint_says_they_have() -> None:
@@ -185,10 +185,10 @@ def test_the_chart_and_the_dockerfile_have_what_lint_says_they_have() -> None:
 
 def test_following_the_fix_for_an_image_without_a_registry_leads_on(project: Path) -> None:
     for policy, states in (("IfNotPresent", ["missing"]), ("Never", ["note"])):
-        _, made, reason = render(project, {"tools": {"image": {"pullPolicy": policy}}})
-        assert made is not None, reason
-        assert triton_images(made) == ["tritonkit:26.09"]
-        checks = [check for check in preflight._images(made) if check.state != "unchecked"]
+        _, rendered, reason = render(project, {"tools": {"image": {"pullPolicy": policy}}})
+        assert rendered is not None, reason
+        assert triton_images(rendered) == ["tritonkit:26.09"]
+        checks = [check for check in preflight._images(rendered) if check.state != "unchecked"]
         assert [check.state for check in checks] == states
         assert policy == "Never" or "values.tools.image.pullPolicy: Never" in checks[0].fix
 
@@ -206,16 +206,16 @@ def test_following_the_fix_for_an_image_without_a_registry_leads_on(project: Pat
     ],
     ids=["gpu", "cpu on gpu", "one of two", "the one loaded", "gpu on cpu", "cpu", "dra"],
 )  # fmt: skip
-def test_models_for_another_device_than_their_pods_are_told(
+def test_models_for_another_device_than_their_pods_are_reported(
     project: Path, kinds: dict[str, str], values: dict[str, Any], state: str, words: str
 ) -> None:
     for name, kind in kinds.items():
         add_model(project, name, "onnxruntime" if name == "other" else "tritonkit_onnxruntime", kind)
-    said, made, reason = render(project, values, repository="model_repository.cuda")
-    assert made is not None, reason
-    found = list(backends.devices(said, project, made))
-    assert [check.state for check in found] == ([state] if state else [])
-    for check in found:
+    deployed, rendered, reason = render(project, values, repository="model_repository.cuda")
+    assert rendered is not None, reason
+    checks = list(backends.devices(deployed, project, rendered))
+    assert [check.state for check in checks] == ([state] if state else [])
+    for check in checks:
         assert check.text.startswith(words)
         assert "`tritonkit build --all --target " in check.fix
 
@@ -257,11 +257,11 @@ VOLTA = NEW | {"nvidia.com/gpu.compute.major": "7", "nvidia.com/gpu.compute.mino
 def test_nodes_need_a_driver_for_cuda_13(
     project: Path, labels: list[dict[str, str]], expected: list[tuple[str, str]]
 ) -> None:
-    said, made, reason = render(project, {"accelerator": {"products": ["NVIDIA-L4"]}})
-    assert made is not None, reason
-    found = list(backends.drivers(Cluster(*labels), said, project, made))  # type: ignore[arg-type]
-    assert [check.state for check in found] == [state for state, _ in expected]
-    for check, (_, words) in zip(found, expected, strict=True):
+    deployed, rendered, reason = render(project, {"accelerator": {"products": ["NVIDIA-L4"]}})
+    assert rendered is not None, reason
+    checks = list(backends.drivers(Cluster(*labels), deployed, project, rendered))  # type: ignore[arg-type]
+    assert [check.state for check in checks] == [state for state, _ in expected]
+    for check, (_, words) in zip(checks, expected, strict=True):
         assert words in check.text
         assert check.fix
 
@@ -273,18 +273,18 @@ def test_nothing_is_deployed_whose_models_are_for_another_device(
     (project / "model_repository.cuda").rename(project / "model_repository")
     monkeypatch.setenv("MAKELEVEL", "1")  # as under make
     code = deploy.main(["deploy", write(project, {}), "--project", str(project), "--apply"])
-    said = capfd.readouterr()
+    output = capfd.readouterr()
     assert code == 2
-    assert "model_repository.cuda, and prod's pods run models of the target cuda" in said.err
-    assert "`make build TARGET=cuda`" in said.err.replace("\n", " ")
+    assert "model_repository.cuda, and prod's pods run models of the target cuda" in output.err
+    assert "`make build TARGET=cuda`" in output.err.replace("\n", " ")
     monkeypatch.delenv("MAKELEVEL")
     place = project / "model_repository"
     for name in ("net", "other"):
         (place / name / "config.pbtxt").write_text(CONFIG % ("onnxruntime", "CPU"), encoding="utf-8")
     path = write(project, {}, repository="model_repository")
     code = deploy.main(["deploy", path, "--project", str(project), "--apply"])
-    said = capfd.readouterr()
+    output = capfd.readouterr()
     assert code == 1
-    assert "CPU models on GPU nodes: net, other" in said.out
-    assert "nothing was changed: missing are context, models, accelerator" in said.err
+    assert "CPU models on GPU nodes: net, other" in output.out
+    assert "nothing was changed: missing are context, models, accelerator" in output.err
     assert not (project / "store").exists()

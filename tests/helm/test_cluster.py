@@ -25,8 +25,8 @@ def pods(documents: list[Document]) -> list[Document]:
 
 def test_every_pod_with_a_gpu_takes_the_runtime_class() -> None:
     job = {"mode": "job", "cache": {"size": "20Gi"}}
-    made = pods(render(engineBuild=job, scheduling={"runtimeClassName": "nvidia"}))
-    assert [pod["runtimeClassName"] for pod in made] == ["nvidia", "nvidia"]
+    specs = pods(render(engineBuild=job, scheduling={"runtimeClassName": "nvidia"}))
+    assert [pod["runtimeClassName"] for pod in specs] == ["nvidia", "nvidia"]
     assert all("runtimeClassName" not in pod for pod in pods(render(engineBuild=job)))
 
 
@@ -71,23 +71,23 @@ def notes(**values: Any) -> str:
     return str(ran.stdout).partition("NOTES:")[2]
 
 
-def test_notes_say_what_keeps_a_first_request_or_test_from_its_goal() -> None:
-    said = notes()
-    assert "Only pods of this namespace get in" in said
-    assert "tools.image.repository is still" in said
-    assert re.search(r"helm test demo .*--timeout 900s", said)
+def test_notes_say_what_blocks_a_first_request_or_test() -> None:
+    text = notes()
+    assert "Only pods of this namespace get in" in text
+    assert "tools.image.repository is still" in text
+    assert re.search(r"helm test demo .*--timeout 900s", text)
     mine = {"image": {"repository": "registry.example.org/tritonkit"}}
-    said = notes(tools=mine, networkPolicy={"enabled": False})
-    assert "Only pods" not in said
-    assert "tools.image" not in said
+    text = notes(tools=mine, networkPolicy={"enabled": False})
+    assert "Only pods" not in text
+    assert "tools.image" not in text
 
 
 def test_a_pod_fits_the_smallest_usual_gpu_node() -> None:
     """4 CPUs and 16 GiB, of which a node keeps some for itself and its daemons."""
     for pod in pods(render()):
-        asked = [container["resources"]["requests"] for container in pod["containers"]]
-        assert sum(kube.quantity(one["cpu"]) for one in asked) <= 3.5
-        assert sum(kube.quantity(one["memory"]) for one in asked) <= 13 * 2**30
+        requests = [container["resources"]["requests"] for container in pod["containers"]]
+        assert sum(kube.quantity(request["cpu"]) for request in requests) <= 3.5
+        assert sum(kube.quantity(request["memory"]) for request in requests) <= 13 * 2**30
 
 
 def test_a_pod_without_a_gpu_does_not_take_those_that_its_image_asks_for() -> None:
@@ -104,9 +104,9 @@ def test_what_copies_models_takes_a_proxy_and_a_certificate() -> None:
     }
     volume = {"name": "ca", "configMap": {"name": "ca"}}
     job = {"mode": "job", "cache": {"size": "20Gi"}}
-    made = pods(render(tools=tools, extraVolumes=[volume], engineBuild=job))
-    assert len(made) == 2
-    for pod in made:
+    specs = pods(render(tools=tools, extraVolumes=[volume], engineBuild=job))
+    assert len(specs) == 2
+    for pod in specs:
         assert volume in pod["volumes"]
         fetch = next(container for container in pod["initContainers"] if container["name"] == "fetch")
         assert tools["extraEnv"][0] in fetch["env"]
@@ -133,7 +133,7 @@ def test_the_progress_deadline_waits_for_a_node_and_its_pull() -> None:
     assert [after - before for before, after in zip(*deadlines, strict=True)] == [800, 800]
 
 
-def test_the_load_test_does_not_replace_the_models_of_the_release_that_it_is_laid_under() -> None:
+def test_the_load_test_keeps_the_models_of_the_release_below_it() -> None:
     example = rendering.CHART / "examples/values-load-test.yaml"
     (command,) = [line for line in example.read_text("utf-8").splitlines() if "helm upgrade" in line]
     files = re.findall(r"-f (\S+)", command)
@@ -142,15 +142,15 @@ def test_the_load_test_does_not_replace_the_models_of_the_release_that_it_is_lai
     assert "--reuse-values" not in command  # the example's models would win
 
 
-def test_a_cluster_that_chooses_users_itself_is_not_told_one() -> None:
+def test_a_cluster_that_chooses_users_itself_gets_no_user() -> None:
     job = {"mode": "job", "cache": {"size": "20Gi"}}
-    for user, told in ((1000, True), (None, False)):
+    for user, fixed in ((1000, True), (None, False)):
         documents = render(podSecurity={"user": user}, engineBuild=job)
         specs = pods(documents) + [d["spec"] for d in documents if d["kind"] == "Pod"]
         assert len(specs) == 3
         for spec in specs:
-            assert ({"runAsUser", "runAsGroup"} <= spec["securityContext"].keys()) is told
-            assert "fsGroup" not in spec["securityContext"] or told
+            assert ({"runAsUser", "runAsGroup"} <= spec["securityContext"].keys()) is fixed
+            assert "fsGroup" not in spec["securityContext"] or fixed
             assert spec["securityContext"]["runAsNonRoot"] is True
 
 
@@ -163,7 +163,7 @@ def test_the_front_has_memory_for_its_connections() -> None:
     assert kube.quantity(front["resources"]["limits"]["memory"]) >= connections * 160 * 1024
 
 
-def test_triton_has_time_to_copy_what_nobody_copied_before_it() -> None:
+def test_triton_has_time_to_copy_models_that_no_container_copied() -> None:
     """It serves nothing, not even its liveness, before it has downloaded and loaded."""
     budgets = {}
     for fetch in (True, False):

@@ -77,7 +77,7 @@ def collector() -> Iterator[Collector]:
 
 def everything(**values: Any) -> list[dict[str, Any]]:
     """The objects that ask for metrics, all switched on."""
-    given = {
+    base = {
         "models": {"uri": "s3://bucket/prefix"},
         "engineBuild": {"mode": "init"},
         "monitoring": {
@@ -86,7 +86,7 @@ def everything(**values: Any) -> list[dict[str, Any]]:
             "dashboard": {"enabled": True},
         },
     }
-    return rendering.documents(rendering.case(values={**given, **values}))
+    return rendering.documents(rendering.case(values={**base, **values}))
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +125,8 @@ def elsewhere(root: Path) -> set[str]:
 
 
 def dashboard() -> dict[str, Any]:
-    (found,) = [d for d in everything() if d["metadata"]["name"].endswith("-dashboard")]
-    text: str = found["data"]["tritonkit.json"]
+    (config_map,) = [d for d in everything() if d["metadata"]["name"].endswith("-dashboard")]
+    text: str = config_map["data"]["tritonkit.json"]
     parsed: dict[str, Any] = json.loads(text)
     return parsed
 
@@ -137,29 +137,25 @@ def panels() -> list[dict[str, Any]]:
 
 def expressions() -> list[str]:
     """Every PromQL expression that the chart renders, variables of the dashboard included."""
-    found = [target["expr"] for panel in panels() for target in panel["targets"]]
-    found += [v["definition"] for v in dashboard()["templating"]["list"] if v["type"] == "query"]
+    queries = [target["expr"] for panel in panels() for target in panel["targets"]]
+    queries += [v["definition"] for v in dashboard()["templating"]["list"] if v["type"] == "query"]
     for document in everything():
         if document["kind"] == "PrometheusRule":
-            found += [rule["expr"] for group in document["spec"]["groups"] for rule in group["rules"]]
+            queries += [rule["expr"] for group in document["spec"]["groups"] for rule in group["rules"]]
     for signal in ("inFlightRequests", "pendingRequests", "queueTime"):
         scaling = {"enabled": True, "kind": "keda", "signal": signal}
         (scaled,) = [d for d in everything(autoscaling=scaling) if d["kind"] == "ScaledObject"]
-        found.append(scaled["spec"]["triggers"][0]["metadata"]["query"])
-    return found
+        queries.append(scaled["spec"]["triggers"][0]["metadata"]["query"])
+    return queries
 
 
-def test_every_metric_is_exported_by_the_real_server_or_its_source_is_in_the_guide(
-    exported: set[str], elsewhere: set[str]
-) -> None:
+def test_every_metric_is_exported_or_its_source_is_in_the_guide(exported: set[str], elsewhere: set[str]) -> None:
     named = {name for expression in expressions() for name in METRIC.findall(expression)}
     assert len(named & exported) >= 10
     assert named - exported - elsewhere == set()
 
 
-def test_the_guide_lists_no_metric_that_this_server_exports_or_nobody_asks_for(
-    exported: set[str], elsewhere: set[str]
-) -> None:
+def test_the_guide_lists_no_exported_and_no_unused_metric(exported: set[str], elsewhere: set[str]) -> None:
     named = {name for expression in expressions() for name in METRIC.findall(expression)}
     assert elsewhere & exported == set()
     assert elsewhere - named == set()
@@ -169,9 +165,9 @@ def test_the_labels_that_rules_choose_by_are_those_of_the_real_server(running: T
     with urllib.request.urlopen(f"http://127.0.0.1:{running.ports['metrics']}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
     reasons = {m[1] for line in lines if (m := re.search(r'^nv_inference_request_failure\{.*reason="(\w+)"', line))}
-    asked = {reason for e in expressions() for reason in re.findall(r'reason!?="([A-Z]+)"', e)}
-    assert asked == {"CANCELED", "REJECTED"}
-    assert asked <= reasons
+    named = {reason for e in expressions() for reason in re.findall(r'reason!?="([A-Z]+)"', e)}
+    assert named == {"CANCELED", "REJECTED"}
+    assert named <= reasons
     assert any(re.match(r'nv_inference_request_success\{.*version="1"', line) for line in lines)
     assert any("by (model, version" in expression for expression in expressions())
 
@@ -182,9 +178,9 @@ def test_an_ensembles_time_is_that_of_its_steps_again_and_it_has_no_queue(runnin
         text = answer.read().decode()
 
     def value(metric: str, model: str) -> float:
-        found = re.search(rf'^{metric}{{model="{model}",version="1"}} (\S+)$', text, re.MULTILINE)
-        assert found
-        return float(found[1])
+        match = re.search(rf'^{metric}{{model="{model}",version="1"}} (\S+)$', text, re.MULTILINE)
+        assert match
+        return float(match[1])
 
     time = {model: value("nv_inference_request_duration_us", model) for model in ("both", "first", "second")}
     assert time["both"] == pytest.approx(time["first"] + time["second"], rel=0.25)
@@ -196,11 +192,11 @@ def test_a_span_of_a_request_reaches_the_collector(running: TritonServer, collec
     assert collector.arrived.wait(30)
     assert {path for path, _ in collector.bodies} == {"/v1/traces"}
     sent = b"".join(body for _, body in collector.bodies)
-    for said in (b"service.name", b"demo-tritonkit", b"deployment.environment", b"testing", b"InferRequest", b"both"):
-        assert said in sent
+    for word in (b"service.name", b"demo-tritonkit", b"deployment.environment", b"testing", b"InferRequest", b"both"):
+        assert word in sent
 
 
-def test_every_expression_of_the_dashboard_comes_from_the_one_file_of_queries(root: Path) -> None:
+def test_every_expression_of_the_dashboard_is_in_the_file_of_queries(root: Path) -> None:
     queries = yaml.safe_load((root / "helm/tritonkit/files/queries.yaml").read_text(encoding="utf-8"))
     source = json.loads((root / "helm/tritonkit/files/dashboard.json").read_text(encoding="utf-8"))
     named = {target["expr"] for panel in source["panels"] for target in panel.get("targets", [])}

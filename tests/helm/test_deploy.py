@@ -24,12 +24,12 @@ from deploying import chart, difference, environment, models, release
 from deploying.cluster import Cluster
 from kubetools import binaries
 from tritonkit.errors import CheckFailed, InputError, MissingError
-from tritonkit.publishing import Shelf, parse
+from tritonkit.publishing import Destination, parse
 
 
-def test_without_a_cluster_a_dry_run_shows_what_it_can_and_says_what_it_could_not(run: Run, project: Path) -> None:
-    code, said = run("deploy")
-    assert code == 0, said
+def test_a_dry_run_without_a_cluster_says_what_was_not_checked(run: Run, project: Path) -> None:
+    code, output = run("deploy")
+    assert code == 0, output
     for words in (
         "deploy prod: a dry run, nothing is changed",
         "release   triton, in namespace inference of context here",
@@ -42,7 +42,7 @@ def test_without_a_cluster_a_dry_run_shows_what_it_can_and_says_what_it_could_no
         "Deployment triton-tritonkit: 1 pod, no GPU",
         "Next: context: get the kubeconfig of that cluster, or correct deploy.context. Then",
     ):
-        assert words in said
+        assert words in output
     manifest = (project / "reports/deploy/prod.yaml").read_text(encoding="utf-8")
     assert f"subPath: store/versions/{version(project)}" in manifest or version(project) in manifest
     assert not (project / "store").exists()
@@ -51,56 +51,56 @@ def test_without_a_cluster_a_dry_run_shows_what_it_can_and_says_what_it_could_no
 def test_the_life_of_a_release(run: Run, project: Path, cluster: ApiServer) -> None:
     """Deployed; changed by a version whose test fails; rolled back; changed by one whose pods never get ready."""
     first = version(project)
-    code, said = run("deploy", "--apply")
-    assert code == 0, said
-    assert "create   Deployment triton-tritonkit: 1 pod, no GPU" in said
-    assert f"version {first} is published" in said
-    assert "Phase:          Succeeded" in said
-    assert f"triton serves models version {first}" in said
-    assert "kubectl --context here -n inference port-forward service/triton-tritonkit-http 8000:8000" in said
+    code, output = run("deploy", "--apply")
+    assert code == 0, output
+    assert "create   Deployment triton-tritonkit: 1 pod, no GPU" in output
+    assert f"version {first} is published" in output
+    assert "Phase:          Succeeded" in output
+    assert f"triton serves models version {first}" in output
+    assert "kubectl --context here -n inference port-forward service/triton-tritonkit-http 8000:8000" in output
 
     model(project, "2.0")
     write(project, {"replicas": 3, "pdb": {"enabled": False}})
     second = version(project)
     assert second != first
     before = list(cluster.writes)
-    code, said = run("deploy")
-    assert code == 0, said
-    assert "change   Deployment triton-tritonkit: 3 pods, no GPU" in said
-    assert re.search(r"keep     [56] as they are", said), "helm's own marks are no difference"
-    assert "remove   PodDisruptionBudget triton-tritonkit" in said
-    assert "-  replicas: 1\n+  replicas: 3\n" in said
+    code, output = run("deploy")
+    assert code == 0, output
+    assert "change   Deployment triton-tritonkit: 3 pods, no GPU" in output
+    assert re.search(r"keep     [56] as they are", output), "helm's own marks are no difference"
+    assert "remove   PodDisruptionBudget triton-tritonkit" in output
+    assert "-  replicas: 1\n+  replicas: 3\n" in output
     assert f"versions/{second}" in (project / "reports/deploy/prod.diff").read_text(encoding="utf-8")
-    assert f"Next: make deploy APPLY=1 ENV={project / 'prod.yaml'}" in said
+    assert f"Next: make deploy APPLY=1 ENV={project / 'prod.yaml'}" in output
     assert cluster.writes == before
 
     cluster.test_passes = False
-    code, said = run("deploy", "--apply")
+    code, output = run("deploy", "--apply")
     assert code == 1
-    assert "the API server takes the manifest" in said
-    assert "triton runs, and its test failed" in said
-    assert f"make rollback ENV={project / 'prod.yaml'} goes back" in said
+    assert "the API server takes the manifest" in output
+    assert "triton runs, and its test failed" in output
+    assert f"make rollback ENV={project / 'prod.yaml'} goes back" in output
     assert replicas(cluster) == 3
-    code, said = run("rollback")
-    assert code == 0, said
-    assert f"models version {second}\n  to    revision 1 of " in said
-    assert f"models version {first}, again" in said
+    code, output = run("rollback")
+    assert code == 0, output
+    assert f"models version {second}\n  to    revision 1 of " in output
+    assert f"models version {first}, again" in output
     assert replicas(cluster) == 1
     assert current(project) == first, "pruning keeps what runs"
 
     model(project, "3.0")
     cluster.never_ready = version(project)
-    code, said = run("deploy", "--apply")
+    code, output = run("deploy", "--apply")
     assert code == 1
-    assert "helm could not bring triton up; now revision 5 of " in said
-    assert f"models version {first}, runs" in said
+    assert "helm could not bring triton up; now revision 5 of " in output
+    assert f"models version {first}, runs" in output
     assert first in json.dumps(cluster.find("Deployment", "triton-tritonkit"))
     here = Cluster(binaries.kubectl(), "here", "inference")
     running, before_it = release.Release(binaries.helm(), here, "triton").previous()
     assert (running.number, before_it.number) == (5, 2), "3 is what runs, and 4 never worked"
 
 
-def test_a_field_that_somebody_else_set_is_said_and_not_overwritten(
+def test_a_field_that_somebody_else_set_is_reported_and_not_overwritten(
     run: Run, project: Path, cluster: ApiServer
 ) -> None:
     theirs = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "triton-tritonkit-http"},
@@ -108,18 +108,18 @@ def test_a_field_that_somebody_else_set_is_said_and_not_overwritten(
     command = [binaries.kubectl(), "--context=here", "-n", "inference", "apply", "--server-side", "-f", "-"]
     subprocess.run([str(word) for word in command], input=json.dumps(theirs), text=True, check=True)
     before = list(cluster.writes)
-    code, said = run("deploy", "--apply")
+    code, output = run("deploy", "--apply")
     assert code == 1
-    assert 'conflict with "kubectl" using v1: .spec.type' in said
-    assert "helm upgrade --force-conflicts" in said
-    assert "change   Service triton-tritonkit-http: 8000" in said
+    assert 'conflict with "kubectl" using v1: .spec.type' in output
+    assert "helm upgrade --force-conflicts" in output
+    assert "change   Service triton-tritonkit-http: 8000" in output
     assert cluster.writes == before
 
 
 def history() -> list[dict[str, Any]]:
     command = [str(binaries.helm()), "history", "triton", "-o", "json", *HERE]
-    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    return list(json.loads(said or "[]"))
+    output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return list(json.loads(output or "[]"))
 
 
 def when(condition: Callable[[], object], then: Callable[[], object]) -> threading.Thread:
@@ -140,15 +140,15 @@ def when(condition: Callable[[], object], then: Callable[[], object]) -> threadi
 def test_ctrl_c_leaves_no_release_that_helm_refuses_to_upgrade(run: Run, project: Path, cluster: ApiServer) -> None:
     cluster.starting = version(project)
     another = when(lambda: cluster.find("Deployment", "triton-tritonkit"), lambda: os.kill(os.getpid(), signal.SIGINT))
-    code, said = run("deploy", "--apply")
+    code, output = run("deploy", "--apply")
     another.join()
     assert code == 130
-    assert "wait until it has put the release right" in said
-    assert "stopped; now nothing runs, as before" in said
+    assert "wait until it has put the release right" in output
+    assert "stopped; now nothing runs, as before" in output
     assert history() == []
 
 
-def test_an_upgrade_that_was_killed_is_said_before_publishing_and_rolled_back(
+def test_a_killed_upgrade_is_reported_before_publishing_and_rolled_back(
     run: Run, project: Path, cluster: ApiServer
 ) -> None:
     (project / "values.yaml").write_text(yaml.safe_dump(VALUES), encoding="utf-8")
@@ -160,70 +160,70 @@ def test_an_upgrade_that_was_killed_is_said_before_publishing_and_rolled_back(
     when(lambda: "BROKEN" in json.dumps(cluster.find("Deployment", "triton-tritonkit")), upgrade.kill).join()
     upgrade.wait()
     before = list(cluster.writes)
-    code, said = run("deploy", "--apply")
+    code, output = run("deploy", "--apply")
     assert code == 1
-    assert "revision 2 of triton is pending-upgrade" in said
-    assert f"`make rollback ENV={project / 'prod.yaml'}`" in said
-    assert "nothing was changed: missing are release" in said
+    assert "revision 2 of triton is pending-upgrade" in output
+    assert f"`make rollback ENV={project / 'prod.yaml'}`" in output
+    assert "nothing was changed: missing are release" in output
     assert (cluster.writes, (project / "store").exists()) == (before, False)
-    code, said = run("rollback")
-    assert code == 0, said
-    assert "to    revision 1 of" in said
-    assert [one["status"] for one in history()][-1] == "deployed"
+    code, output = run("rollback")
+    assert code == 0, output
+    assert "to    revision 1 of" in output
+    assert [entry["status"] for entry in history()][-1] == "deployed"
     assert "BROKEN" not in json.dumps(cluster.find("Deployment", "triton-tritonkit"))
 
 
 def test_apply_that_says_no_only_looks(run: Run, project: Path, cluster: ApiServer) -> None:
-    code, said = run("deploy", "--apply=no")
-    assert (code, cluster.writes, "a dry run, nothing is changed" in said) == (0, [], True)
-    assert not any(deploy.wanted(word) for word in ("", "0", "No", "FALSE", "off"))
-    assert all(deploy.wanted(word) for word in ("1", "yes", "True"))
+    code, output = run("deploy", "--apply=no")
+    assert (code, cluster.writes, "a dry run, nothing is changed" in output) == (0, [], True)
+    assert not any(deploy.is_yes(word) for word in ("", "0", "No", "FALSE", "off"))
+    assert all(deploy.is_yes(word) for word in ("1", "yes", "True"))
 
 
 def test_apply_that_says_neither_is_refused(run: Run, cluster: ApiServer) -> None:
-    code, said = run("deploy", "--apply=prod")
+    code, output = run("deploy", "--apply=prod")
     assert (code, cluster.writes) == (2, [])
-    assert "APPLY=prod is neither yes nor no" in said
+    assert "APPLY=prod is neither yes nor no" in output
 
 
 def replicas(cluster: ApiServer) -> int:
-    found = cluster.find("Deployment", "triton-tritonkit")
-    assert found is not None
-    return int(found["spec"]["replicas"])
+    deployment = cluster.find("Deployment", "triton-tritonkit")
+    assert deployment is not None
+    return int(deployment["spec"]["replicas"])
 
 
 def current(project: Path) -> str:
-    pointer = Shelf(parse(f"file://{project}/store")).pointer()
+    pointer = Destination(parse(f"file://{project}/store")).pointer()
     assert pointer is not None
     return pointer.version
 
 
-def test_what_is_missing_is_said_before_anything_is_changed(run: Run, project: Path, cluster: ApiServer) -> None:
+def test_what_is_missing_is_reported_before_anything_is_changed(run: Run, project: Path, cluster: ApiServer) -> None:
     cluster.denied = {("create", "deployments"), ("patch", "services"), ("delete", "services")}
     write(project, {"extraEnvFrom": [{"secretRef": {"name": "settings"}}], "tools": {}})
-    code, said = run("deploy", "--apply")
+    code, output = run("deploy", "--apply")
     assert code == 1
-    assert "in inference you may not: patch/delete services; create deployments.apps" in said
-    assert "there is no Secret settings in inference, and Deployment triton-tritonkit uses it" in said
-    assert "tritonkit:26.09 names no registry" in said
-    assert "nothing was changed: missing are rights, Secret, images" in said
+    assert "in inference you may not: patch/delete services; create deployments.apps" in output
+    assert "there is no Secret settings in inference, and Deployment triton-tritonkit uses it" in output
+    assert "tritonkit:26.09 names no registry" in output
+    assert "nothing was changed: missing are rights, Secret, images" in output
     assert (cluster.writes, (project / "store").exists()) == ([], False)
 
 
 def test_models_with_errors_are_not_deployed(run: Run, project: Path) -> None:
     (project / "model_repository/net/1/model.onnx").unlink()
-    code, said = run("deploy", "--apply")
+    code, output = run("deploy", "--apply")
     assert code == 1
-    assert "`tritonkit build` makes the weights" in said
-    assert "nothing was changed: missing are context, models" in said
+    assert "`tritonkit build` makes the weights" in output
+    assert "nothing was changed: missing are context, models" in output
 
 
 def test_values_that_the_chart_refuses_end_a_dry_run_with_its_reason(run: Run, project: Path) -> None:
     write(project, {"lifecycle": {"terminationGracePeriodSeconds": 5}})
-    code, said = run("deploy")
+    code, output = run("deploy")
     assert code == 1
-    assert "terminationGracePeriodSeconds" in said
-    assert "Next: correct what the chart refuses" in said
+    assert "terminationGracePeriodSeconds" in output
+    assert "Next: correct what the chart refuses" in output
     write(project, {"replica": 2})
     assert "replica" in run("deploy")[1]
 
@@ -231,33 +231,33 @@ def test_values_that_the_chart_refuses_end_a_dry_run_with_its_reason(run: Run, p
 def test_a_schema_error_in_extra_objects_is_found_without_a_cluster(run: Run, project: Path) -> None:
     wrong = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "mine"}, "datta": {}}
     write(project, {"extraObjects": [wrong]})
-    code, said = run("deploy")
-    assert (code, "ConfigMap mine" in said, "datta" in said) == (1, True, True)
+    code, output = run("deploy")
+    assert (code, "ConfigMap mine" in output, "datta" in output) == (1, True, True)
 
 
 def test_the_current_context_of_the_kubeconfig_is_never_used(run: Run, project: Path, cluster: ApiServer) -> None:
     write(project, context="prod")
-    code, said = run("deploy", "--apply")
+    code, output = run("deploy", "--apply")
     assert (code, cluster.writes) == (1, [])
-    assert "the kubeconfig has no context 'prod': it has another, here" in said
-    code, said = run("rollback")
-    assert (code, "no context 'prod'" in said) == (3, True)
+    assert "the kubeconfig has no context 'prod': it has another, here" in output
+    code, output = run("rollback")
+    assert (code, "no context 'prod'" in output) == (3, True)
 
 
 def test_a_rollback_without_a_release_says_so(run: Run, cluster: ApiServer) -> None:
-    code, said = run("rollback")
-    assert (code, "release: not found" in said) == (1, True)
+    code, output = run("rollback")
+    assert (code, "release: not found" in output) == (1, True)
     assert not cluster.writes
 
 
 def test_a_kubeconfig_that_is_broken_is_not_called_empty(run: Run, project: Path) -> None:
     (project / "kubeconfig").write_text("clusters: [{{{", encoding="utf-8")
     assert "the kubeconfig cannot be read: " in run("deploy")[1]
-    code, said = run("rollback")
-    assert (code, "the kubeconfig cannot be read: " in said) == (3, True)
+    code, output = run("rollback")
+    assert (code, "the kubeconfig cannot be read: " in output) == (3, True)
 
 
-def test_without_helm_it_says_what_it_did_not_look_at_and_how_much_more_is_missing(
+def test_without_helm_it_says_what_was_not_checked_and_what_is_missing(
     run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none() -> Path:
@@ -267,37 +267,41 @@ def test_without_helm_it_says_what_it_did_not_look_at_and_how_much_more_is_missi
     write(project, context="it's")
     (project / "prod.yaml").rename(project / "a b.yaml")
     (project / "prod.yaml").symlink_to("a b.yaml")
-    code, said = run("deploy")
+    code, output = run("deploy")
     assert code == 0
-    assert "unchecked  chart  without helm it was neither linted nor rendered" in said
-    assert "Next: helm: install helm 4 (1 more above: context)." in said
-    assert f"Then `make deploy ENV={project / 'prod.yaml'}` again" in said
+    assert "unchecked  chart  without helm it was neither linted nor rendered" in output
+    assert "Next: helm: install helm 4 (1 more above: context)." in output
+    assert f"Then `make deploy ENV={project / 'prod.yaml'}` again" in output
     spaced = environment.load(str(project / "a b.yaml"))
     monkeypatch.delenv("MAKELEVEL")  # who came without make has none
     assert environment.command(spaced, "rollback") == f"python helm/deploy.py rollback '{project / 'a b.yaml'}'"
 
 
-def test_what_would_change_cannot_be_found_out(run: Run, cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_diff_leaves_the_changes_unchecked(
+    run: Run, cluster: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refused(*_: object) -> None:
         raise CheckFailed("kubectl diff: no", "is the program `diff` installed?")
 
     monkeypatch.setattr(difference, "find", refused)
-    code, said = run("deploy")
+    code, output = run("deploy")
     assert code == 0
-    assert "unchecked  changes" in said
-    assert said.index("dry run, nothing is changed") < said.index("what would change is not known: kubectl diff: no")
+    assert "unchecked  changes" in output
+    assert output.index("dry run, nothing is changed") < output.index(
+        "what would change is not known: kubectl diff: no"
+    )
 
 
 def test_models_of_the_wrong_type_are_no_traceback(run: Run, project: Path) -> None:
     write(project, {"models": "s3://a/b"})
-    code, said = run("deploy")
-    assert (code, "values.models is 's3://a/b', and not a mapping" in said) == (2, True)
+    code, output = run("deploy")
+    assert (code, "values.models is 's3://a/b', and not a mapping" in output) == (2, True)
     write(project, {"models": {"pvc": "models", "nfs": []}})
-    code, said = run("deploy")
-    assert (code, "at '/models/nfs'" in said) == (1, True), said
+    code, output = run("deploy")
+    assert (code, "at '/models/nfs'" in output) == (1, True), output
 
 
-def test_two_answers_to_where_models_are_is_one_too_many(project: Path) -> None:
+def test_two_sources_of_models_are_refused(project: Path) -> None:
     write(project, {"models": {"uri": "s3://a/b"}})
     with pytest.raises(InputError, match=r"sets deploy\.publish and values\.models\.uri"):
         models.find(environment.load(str(project / "prod.yaml")), project)

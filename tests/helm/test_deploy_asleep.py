@@ -16,20 +16,20 @@ def test_a_version_that_comes_while_no_pod_runs_is_not_called_broken(
     cluster.served |= KEDA
     keda = {"enabled": True, "kind": "keda", "minReplicas": 0, "keda": {"activation": {"query": "sum(arrivals)"}}}
     write(project, {"autoscaling": keda})
-    code, said = run("deploy", "--apply")
-    assert code == 0, said
-    assert "Phase:          Succeeded" in said, "the first pod stays for the test"
+    code, output = run("deploy", "--apply")
+    assert code == 0, output
+    assert "Phase:          Succeeded" in output, "the first pod stays for the test"
 
     deployment = cluster.find("Deployment", "triton-tritonkit")
     assert deployment is not None
     deployment["spec"]["replicas"] = 0  # as KEDA does
     cluster.test_passes = False  # as nobody answers
     model(project, "2.0")
-    code, said = run("deploy", "--apply")
-    assert code == 0, said
-    assert "triton-tritonkit has no pod now, so nobody has loaded this yet" in said
-    assert f"triton will serve models version {version(project)}" in said
-    commands = said.partition("To try it:\n")[2].splitlines()
+    code, output = run("deploy", "--apply")
+    assert code == 0, output
+    assert "triton-tritonkit has no pod now, so nobody has loaded this yet" in output
+    assert f"triton will serve models version {version(project)}" in output
+    commands = output.partition("To try it:\n")[2].splitlines()
     start, wait, test, stop = (line.strip() for line in commands if line.startswith("    "))
     assert wait.startswith("kubectl --context here -n inference wait --for=jsonpath=")
     assert test == "helm --kube-context here -n inference test triton --logs"
@@ -42,9 +42,9 @@ def test_a_version_that_comes_while_no_pod_runs_is_not_called_broken(
     assert annotations == ["1", None]
 
 
-def test_a_bucket_whose_scheme_was_forgotten_is_said_before_anything_else(run: Run, project: Path) -> None:
+def test_a_bucket_without_a_scheme_is_reported_before_anything_else(run: Run, project: Path) -> None:
     write(project, publish="example-models/prod")
-    code, said = run("deploy")
+    code, output = run("deploy")
     assert code == 2
-    assert "deploy.publish: example-models/prod does not say which store it is in" in said
-    assert "write s3://example-models/prod" in said
+    assert "deploy.publish: example-models/prod does not say which store it is in" in output
+    assert "write s3://example-models/prod" in output

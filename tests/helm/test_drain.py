@@ -37,12 +37,12 @@ VALUES = {
 @pytest.fixture(scope="session")
 def haproxy() -> str:
     """HAProxy itself; only outside of CI may it be missing."""
-    found = pods.haproxy()
-    if found is None:
+    program = pods.haproxy()
+    if program is None:
         if os.environ.get("CI") == "true":
             pytest.fail("there is no haproxy: apt-get install haproxy")
         pytest.skip("there is no haproxy: apt-get install haproxy")
-    return found
+    return program
 
 
 @pytest.fixture(scope="session")
@@ -51,11 +51,13 @@ def manifests() -> list[pods.Manifest]:
 
 
 def config(manifests: list[pods.Manifest]) -> str:
-    return str(next(one["data"]["haproxy.cfg"] for one in manifests if "haproxy.cfg" in one.get("data", {})))
+    return str(
+        next(manifest["data"]["haproxy.cfg"] for manifest in manifests if "haproxy.cfg" in manifest.get("data", {}))
+    )
 
 
-def told(result: drain.Result) -> str:
-    lines = [f"{one.kind}: {len(one.lost)} of {one.sent} {one.lost[:2]}" for one in result.accounts]
+def lost_requests(result: drain.Result) -> str:
+    lines = [f"{account.kind}: {len(account.lost)} of {account.sent} {account.lost[:2]}" for account in result.accounts]
     return "\n".join([*lines, str(result.ended)])
 
 
@@ -63,9 +65,9 @@ def told(result: drain.Result) -> str:
 def test_a_rolling_restart_loses_no_request_of_any_client(manifests: list[pods.Manifest]) -> None:
     result = drain.rolling_restart(manifests, drain.load(PAUSE_S, between_s=0.015), requests=20_000)
     assert result.sent >= 20_000
-    assert result.lost == 0, told(result)
-    assert {one.kind for one in result.accounts} >= set(KINDS)
-    assert all(one.sent for one in result.accounts)
+    assert result.lost == 0, lost_requests(result)
+    assert {account.kind for account in result.accounts} >= set(KINDS)
+    assert all(account.sent for account in result.accounts)
     assert len(result.ended) == 2
     for ended in result.ended:
         assert ended.killed == []
@@ -80,14 +82,14 @@ def test_without_a_prestop_hook_requests_are_lost() -> None:
         del container["lifecycle"]
     calls = [[Work(ONCE, 4, 0.05)]]
     result = drain.rolling_restart(broken, calls, requests=200, replaced=1)
-    assert result.lost > 0, told(result)
+    assert result.lost > 0, lost_requests(result)
 
 
 @pytest.mark.usefixtures("haproxy")
 def test_where_the_kubelet_cannot_sleep_the_hook_does(tmp_path: Path) -> None:
     manifests = render(VALUES | {"lifecycle": {"preStopSeconds": 1, "sleep": "exec"}})
     spec = pods.deployment(manifests)["spec"]["template"]["spec"]
-    spec["containers"] = [one for one in spec["containers"] if one["name"] == "front"]
+    spec["containers"] = [container for container in spec["containers"] if container["name"] == "front"]
     with pods.workplace() as folder:
         pod = pods.Pod(manifests, tmp_path, folder).start()
         try:
@@ -194,7 +196,7 @@ def _until(true: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_a_balancer_sends_new_connections_elsewhere_and_leaves_the_old_ones() -> None:
+def test_a_balancer_moves_new_connections_and_leaves_the_old_ones() -> None:
     with _echo(b"first ") as first, _echo(b"second ") as second, Balancer() as balancer:
         balancer.route([first])
         with socket.create_connection((HOST, balancer.port), 10) as old:
@@ -216,8 +218,8 @@ def _echo(name: bytes) -> Iterator[int]:
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            while heard := self.request.recv(1000):
-                self.request.sendall(name + heard)
+            while data := self.request.recv(1000):
+                self.request.sendall(name + data)
 
     with socketserver.ThreadingTCPServer((HOST, 0), Handler) as server:
         server.daemon_threads = True
@@ -230,13 +232,13 @@ def _echo(name: bytes) -> Iterator[int]:
 
 def _ask(connection: socket.socket) -> bytes:
     connection.sendall(b"hello")
-    found = connection.recv(1000)
-    if not found:
+    answer = connection.recv(1000)
+    if not answer:
         raise ConnectionError("closed")
-    return found
+    return answer
 
 
-def test_what_cannot_be_run_here_is_said(tmp_path: Path) -> None:
+def test_a_manifest_that_cannot_be_run_here_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="0 Deployments"):
         pods.deployment([])
     strange = render(VALUES)

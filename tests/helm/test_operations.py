@@ -100,8 +100,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
             "clusters": [{"name": "here", "cluster": {"server": api.url}}],
         }  # fmt: skip
         (folder / "kubeconfig").write_text(yaml.safe_dump(config), encoding="utf-8")
-        found = {"PATH": f"{helm.parent}:{kubectl.parent}:{os.environ['PATH']}", "HOME": str(folder)}
-        variables = os.environ | found | {"KUBECONFIG": str(folder / "kubeconfig")}
+        own = {"PATH": f"{helm.parent}:{kubectl.parent}:{os.environ['PATH']}", "HOME": str(folder)}
+        variables = os.environ | own | {"KUBECONFIG": str(folder / "kubeconfig")}
         api.add({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "inference"}})
         for uri in ("s3://models/a", "s3://models/b"):
             command = [

@@ -35,12 +35,12 @@ def test_the_manifest_that_is_broken_below_keeps_every_policy(whole: Documents) 
     assert policies.broken(whole, {"admin"}) == []
 
 
-def one(documents: Documents, kind: str, end: str = "") -> Any:
+def find(documents: Documents, kind: str, end: str = "") -> Any:
     return next(d for d in documents if d["kind"] == kind and d["metadata"]["name"].endswith(end))
 
 
 def spec(documents: Documents, end: str = "-fixed") -> Any:
-    return one(documents, "Deployment", end)["spec"]["template"]["spec"]
+    return find(documents, "Deployment", end)["spec"]["template"]["spec"]
 
 
 def container(documents: Documents, name: str = "triton", end: str = "-fixed") -> Any:
@@ -52,7 +52,7 @@ def variable(documents: Documents, name: str, **value: Any) -> Any:
 
 
 def labels(documents: Documents) -> Any:
-    return one(documents, "Deployment", "-fixed")["spec"]["template"]["metadata"]["labels"]
+    return find(documents, "Deployment", "-fixed")["spec"]["template"]["metadata"]["labels"]
 
 
 Break = Callable[[Documents], Any]
@@ -79,8 +79,8 @@ BREAKS: dict[str, list[Break]] = {
         lambda d: container(d)["securityContext"].update(seccompProfile={"type": "Unconfined"}),
         lambda d: container(d)["ports"][0].update(hostPort=8000),
         lambda d: container(d)["livenessProbe"]["httpGet"].update(host="10.0.0.1"),
-        lambda d: one(d, "Job")["spec"]["template"]["spec"]["containers"][0].pop("securityContext"),
-        lambda d: one(d, "Deployment", "-fixed")["spec"]["template"]["metadata"]["annotations"].update(
+        lambda d: find(d, "Job")["spec"]["template"]["spec"]["containers"][0].pop("securityContext"),
+        lambda d: find(d, "Deployment", "-fixed")["spec"]["template"]["metadata"]["annotations"].update(
             {"container.apparmor.security.beta.kubernetes.io/triton": "unconfined"}
         ),
     ],
@@ -92,13 +92,15 @@ BREAKS: dict[str, list[Break]] = {
     "names_exist": [
         lambda d: spec(d).update(serviceAccountName="nobody"),
         lambda d: spec(d).update(priorityClassName="highest"),
-        lambda d: d.remove(one(d, "ConfigMap", "-front")),
-        lambda d: d.remove(one(d, "PersistentVolumeClaim")),
-        lambda d: d.remove(one(d, "ResourceClaimTemplate")),
-        lambda d: one(d, "ScaledObject")["spec"]["scaleTargetRef"].update(name="nobody"),
-        lambda d: one(d, "HTTPRoute")["spec"]["rules"][0]["backendRefs"][0].update(name="nobody"),
-        lambda d: one(d, "GRPCRoute")["spec"]["rules"][0]["backendRefs"][0].update(name="nobody"),
-        lambda d: one(d, "Ingress")["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"].update(name="nobody"),
+        lambda d: d.remove(find(d, "ConfigMap", "-front")),
+        lambda d: d.remove(find(d, "PersistentVolumeClaim")),
+        lambda d: d.remove(find(d, "ResourceClaimTemplate")),
+        lambda d: find(d, "ScaledObject")["spec"]["scaleTargetRef"].update(name="nobody"),
+        lambda d: find(d, "HTTPRoute")["spec"]["rules"][0]["backendRefs"][0].update(name="nobody"),
+        lambda d: find(d, "GRPCRoute")["spec"]["rules"][0]["backendRefs"][0].update(name="nobody"),
+        lambda d: find(d, "Ingress")["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"].update(
+            name="nobody"
+        ),
         lambda d: variable(d, "A", valueFrom={"secretKeyRef": {"name": "nobody", "key": "a"}}),
         lambda d: container(d).update(envFrom=[{"configMapRef": {"name": "nobody"}}]),
     ],
@@ -106,36 +108,36 @@ BREAKS: dict[str, list[Break]] = {
         lambda d: variable(
             d,
             "A",
-            valueFrom={"configMapKeyRef": {"name": one(d, "ConfigMap", "-front")["metadata"]["name"], "key": "x"}},
+            valueFrom={"configMapKeyRef": {"name": find(d, "ConfigMap", "-front")["metadata"]["name"], "key": "x"}},
         ),
     ],
     "selectors_match": [
-        lambda d: one(d, "Service", "-headless")["spec"]["selector"].update(app="other"),
-        lambda d: one(d, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"].update(app="other"),
-        lambda d: one(d, "NetworkPolicy")["spec"]["podSelector"].update(matchLabels={"app": "other"}),
-        lambda d: one(d, "PodMonitor")["spec"]["selector"]["matchLabels"].update(app="other"),
+        lambda d: find(d, "Service", "-headless")["spec"]["selector"].update(app="other"),
+        lambda d: find(d, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"].update(app="other"),
+        lambda d: find(d, "NetworkPolicy")["spec"]["podSelector"].update(matchLabels={"app": "other"}),
+        lambda d: find(d, "PodMonitor")["spec"]["selector"]["matchLabels"].update(app="other"),
         lambda d: labels(d).update({"tritonkit/variant": "scaled"}),
-        lambda d: d.append(copy.deepcopy(one(d, "PodDisruptionBudget"))),
+        lambda d: d.append(copy.deepcopy(find(d, "PodDisruptionBudget"))),
     ],
     "spread_takes_its_own": [
         lambda d: spec(d)["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"].update(app="other"),
     ],
     "ports_agree": [
-        lambda d: one(d, "Service", "-http")["spec"]["ports"][0].update(targetPort="web"),
-        lambda d: one(d, "Service", "-http")["spec"]["ports"][0].update(targetPort=1234),
-        lambda d: one(d, "Service", "-headless")["spec"]["ports"][0].update(
-            port=one(d, "Service", "-headless")["spec"]["ports"][1]["port"]
+        lambda d: find(d, "Service", "-http")["spec"]["ports"][0].update(targetPort="web"),
+        lambda d: find(d, "Service", "-http")["spec"]["ports"][0].update(targetPort=1234),
+        lambda d: find(d, "Service", "-headless")["spec"]["ports"][0].update(
+            port=find(d, "Service", "-headless")["spec"]["ports"][1]["port"]
         ),
         lambda d: container(d)["livenessProbe"]["httpGet"].update(port="web"),
         lambda d: container(d)["ports"].append({"name": "http", "containerPort": 9999}),
         lambda d: container(d)["ports"][0].update(containerPort=8080),
-        lambda d: one(d, "PodMonitor")["spec"]["podMetricsEndpoints"][0].update(port="web"),
-        lambda d: one(d, "HTTPRoute")["spec"]["rules"][0]["backendRefs"][0].update(port=1234),
-        lambda d: one(d, "GRPCRoute")["spec"]["rules"][0]["backendRefs"][0].update(port=1234),
-        lambda d: one(d, "Ingress")["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"].update(
+        lambda d: find(d, "PodMonitor")["spec"]["podMetricsEndpoints"][0].update(port="web"),
+        lambda d: find(d, "HTTPRoute")["spec"]["rules"][0]["backendRefs"][0].update(port=1234),
+        lambda d: find(d, "GRPCRoute")["spec"]["rules"][0]["backendRefs"][0].update(port=1234),
+        lambda d: find(d, "Ingress")["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"].update(
             port={"number": 1}
         ),
-        lambda d: one(d, "NetworkPolicy")["spec"]["ingress"][0]["ports"][0].update(port="web"),
+        lambda d: find(d, "NetworkPolicy")["spec"]["ingress"][0]["ports"][0].update(port="web"),
     ],
     "volumes_agree": [
         lambda d: spec(d)["volumes"].pop(),
@@ -164,10 +166,10 @@ BREAKS: dict[str, list[Break]] = {
     ],
     "rollout_waits": [lambda d: container(d)["startupProbe"].update(failureThreshold=10000)],
     "autoscaler_owns_replicas": [
-        lambda d: one(d, "Deployment", "-scaled")["spec"].update(replicas=1),
-        lambda d: one(d, "Deployment", "-fixed")["spec"].pop("replicas"),
-        lambda d: one(d, "ScaledObject")["spec"].update(minReplicaCount=9),
-        lambda d: d.append(copy.deepcopy(one(d, "ScaledObject"))),
+        lambda d: find(d, "Deployment", "-scaled")["spec"].update(replicas=1),
+        lambda d: find(d, "Deployment", "-fixed")["spec"].pop("replicas"),
+        lambda d: find(d, "ScaledObject")["spec"].update(minReplicaCount=9),
+        lambda d: d.append(copy.deepcopy(find(d, "ScaledObject"))),
     ],
     "images_are_pinned": [
         lambda d: container(d).update(image="nvcr.io:443/nvidia/tritonserver"),
@@ -194,31 +196,31 @@ BREAKS: dict[str, list[Break]] = {
     ],
     "gpu_pods_are_tolerated": [lambda d: spec(d).pop("tolerations"), lambda d: spec(d, "-scaled").pop("tolerations")],
     "budgets_let_nodes_drain": [
-        lambda d: one(d, "PodDisruptionBudget")["spec"].update(maxUnavailable=0),
-        lambda d: one(d, "PodDisruptionBudget")["spec"].update(minAvailable=1),
-        lambda d: one(d, "PodDisruptionBudget")["spec"].pop("maxUnavailable"),
-        lambda d: one(d, "PodDisruptionBudget", "-fixed").update(
-            spec={"minAvailable": 1, "selector": one(d, "PodDisruptionBudget", "-fixed")["spec"]["selector"]}
+        lambda d: find(d, "PodDisruptionBudget")["spec"].update(maxUnavailable=0),
+        lambda d: find(d, "PodDisruptionBudget")["spec"].update(minAvailable=1),
+        lambda d: find(d, "PodDisruptionBudget")["spec"].pop("maxUnavailable"),
+        lambda d: find(d, "PodDisruptionBudget", "-fixed").update(
+            spec={"minAvailable": 1, "selector": find(d, "PodDisruptionBudget", "-fixed")["spec"]["selector"]}
         ),
     ],
     "names_are_valid": [
-        lambda d: one(d, "Service", "-http")["metadata"].update(name="8-http"),
-        lambda d: one(d, "ConfigMap")["metadata"].update(name="A_b"),
-        lambda d: one(d, "Deployment")["metadata"].update(name="a" * 64),
-        lambda d: d.append(one(d, "ConfigMap")),
-        lambda d: one(d, "ConfigMap")["metadata"].update(namespace="default"),
+        lambda d: find(d, "Service", "-http")["metadata"].update(name="8-http"),
+        lambda d: find(d, "ConfigMap")["metadata"].update(name="A_b"),
+        lambda d: find(d, "Deployment")["metadata"].update(name="a" * 64),
+        lambda d: d.append(find(d, "ConfigMap")),
+        lambda d: find(d, "ConfigMap")["metadata"].update(namespace="default"),
         lambda d: container(d).update(name="front"),
         lambda d: container(d).update(name="Triton"),
         lambda d: container(d)["ports"][0].update(name="a-name-of-sixteen"),
     ],
     "labels_are_valid": [
-        lambda d: one(d, "ConfigMap")["metadata"]["labels"].update(a="b c"),
-        lambda d: one(d, "ConfigMap")["metadata"]["labels"].update({"a b": "c"}),
-        lambda d: one(d, "ConfigMap")["metadata"]["labels"].update(a=1),
-        lambda d: one(d, "ConfigMap")["metadata"].update(annotations={"a": 1}),
+        lambda d: find(d, "ConfigMap")["metadata"]["labels"].update(a="b c"),
+        lambda d: find(d, "ConfigMap")["metadata"]["labels"].update({"a b": "c"}),
+        lambda d: find(d, "ConfigMap")["metadata"]["labels"].update(a=1),
+        lambda d: find(d, "ConfigMap")["metadata"].update(annotations={"a": 1}),
         lambda d: spec(d).update(nodeSelector={"a": "x" * 64}),
     ],
-    "standard_labels": [lambda d: one(d, "ServiceAccount")["metadata"]["labels"].pop("app.kubernetes.io/instance")],
+    "standard_labels": [lambda d: find(d, "ServiceAccount")["metadata"]["labels"].pop("app.kubernetes.io/instance")],
     "environment_is_valid": [
         lambda d: (variable(d, "A", value="1"), variable(d, "A", value="2")),
         lambda d: variable(d, "A=B", value="1"),
@@ -231,8 +233,8 @@ BREAKS: dict[str, list[Break]] = {
         lambda d: spec(d)["volumes"].append({"name": "e", "emptyDir": {"sizeLimit": "much"}}),
     ],
     "rollouts_are_valid": [
-        lambda d: one(d, "Deployment")["spec"].update(strategy={"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}),
-        lambda d: one(d, "Deployment")["spec"]["strategy"].update(rollingUpdate={"maxSurge": 0, "maxUnavailable": 0}),
+        lambda d: find(d, "Deployment")["spec"].update(strategy={"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}),
+        lambda d: find(d, "Deployment")["spec"]["strategy"].update(rollingUpdate={"maxSurge": 0, "maxUnavailable": 0}),
     ],
 }
 EACH = [(policy, i) for policy, breaks in BREAKS.items() for i in range(len(breaks))]

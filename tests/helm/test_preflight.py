@@ -68,11 +68,11 @@ def api() -> Iterator[ApiServer]:
 
 @pytest.fixture
 def cluster(api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    said = {
+    config = {
         "apiVersion": "v1", "kind": "Config", "contexts": [{"name": "here", "context": {"cluster": "c", "user": "me"}}],
         "clusters": [{"name": "c", "cluster": {"server": api.url}}], "users": [{"name": "me", "user": {}}],
     }  # fmt: skip
-    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(said), encoding="utf-8")
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config), encoding="utf-8")
     kubectl = binaries.kubectl()
     monkeypatch.setenv("PATH", f"{binaries.helm().parent}:{os.environ['PATH']}")  # else each test's home fetches it
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
@@ -100,9 +100,9 @@ def thing(kind: str, name: str, api_version: str = "v1", namespace: str = "infer
     } | more
 
 
-def lines(found: list[Check], state: str) -> list[str]:
-    assert all(check.fix for check in found if check.state == "missing")
-    return [f"{check.name}: {check.text}" for check in found if check.state == state]
+def lines(checks: list[Check], state: str) -> list[str]:
+    assert all(check.fix for check in checks if check.state == "missing")
+    return [f"{check.name}: {check.text}" for check in checks if check.state == state]
 
 
 def test_a_cluster_that_has_everything_lacks_nothing(api: ApiServer, cluster: Cluster, tmp_path: Path) -> None:
@@ -113,17 +113,17 @@ def test_a_cluster_that_has_everything_lacks_nothing(api: ApiServer, cluster: Cl
         thing("StorageClass", "efs", "storage.k8s.io/v1"),
         thing("Gateway", "edge", "gateway.networking.k8s.io/v1", "infra"),
     )  # fmt: skip
-    made = render(EVERYTHING, tmp_path)
-    found = preflight.look(cluster, ENVIRONMENT, made)
-    assert lines(found, "missing") == []
-    names = {check.name for check in found if check.state == "ok"}
+    rendered = render(EVERYTHING, tmp_path)
+    checks = preflight.look(cluster, ENVIRONMENT, rendered)
+    assert lines(checks, "missing") == []
+    names = {check.name for check in checks if check.state == "ok"}
     assert names >= {"context", "Kubernetes", "namespace", "kinds", "rights", "nodes", "device plugin", "storage",
                      "Secret", "gateway"}  # fmt: skip
-    assert any(line.startswith("images: 3 images; no registry was asked") for line in lines(found, "unchecked"))
+    assert any(line.startswith("images: 3 images; no registry was asked") for line in lines(checks, "unchecked"))
     assert not api.writes
 
 
-def test_a_bare_cluster_is_told_everything_that_it_lacks_at_once(
+def test_a_bare_cluster_lists_everything_that_it_lacks_at_once(
     api: ApiServer, cluster: Cluster, tmp_path: Path
 ) -> None:
     api.minor = "29+"
@@ -134,8 +134,8 @@ def test_a_bare_cluster_is_told_everything_that_it_lacks_at_once(
         "models": EVERYTHING["models"] | {"credentials": {"existingSecret": "keys"}},  # type: ignore[operator]
         "serviceAccount": {"create": False, "name": "mine"},
     }
-    made = render(values, tmp_path)
-    text = "\n".join(lines(preflight.look(cluster, ENVIRONMENT, made), "missing"))
+    rendered = render(values, tmp_path)
+    text = "\n".join(lines(preflight.look(cluster, ENVIRONMENT, rendered), "missing"))
     for words in (
         "Kubernetes: 1.29 is older than 1.30",
         "namespace: there is no namespace inference",
@@ -160,9 +160,9 @@ def test_what_would_silently_lead_nowhere_is_missing(api: ApiServer, cluster: Cl
     api.served |= KEDA
     api.add(thing("Namespace", "inference"))
     alb = yaml.safe_load((chart.CHART / "examples/values-eks-alb.yaml").read_text(encoding="utf-8"))
-    made = render(alb | {"monitoring": {}}, tmp_path)
+    rendered = render(alb | {"monitoring": {}}, tmp_path)
     assert [
-        line for line in lines(preflight.look(cluster, ENVIRONMENT, made), "missing") if line[:2] in {"In", "tr"}
+        line for line in lines(preflight.look(cluster, ENVIRONMENT, rendered), "missing") if line[:2] in {"In", "tr"}
     ] == [
         "IngressClass: there is no IngressClass alb, and Ingress triton-tritonkit-grpc names it; the cluster has none",
         "trigger: there is no TriggerAuthentication keda-cloudwatch, and ScaledObject triton-tritonkit uses it",
@@ -171,7 +171,7 @@ def test_what_would_silently_lead_nowhere_is_missing(api: ApiServer, cluster: Cl
         thing("IngressClass", "alb", "networking.k8s.io/v1", ""),
         thing("TriggerAuthentication", "keda-cloudwatch", "keda.sh/v1alpha1"),
     )
-    there = lines(preflight.look(cluster, ENVIRONMENT, made), "ok")
+    there = lines(preflight.look(cluster, ENVIRONMENT, rendered), "ok")
     assert {"IngressClass: alb", "trigger: keda-cloudwatch, for ScaledObject triton-tritonkit"} <= set(there)
     unnamed = render(alb | {"monitoring": {}, "ingress": {"enabled": True, "http": {"host": "a.example"}}}, tmp_path)
     text = "Ingress triton-tritonkit-http names no IngressClass, and none is the default; the cluster has alb"
@@ -199,22 +199,22 @@ def test_what_may_not_be_read_is_not_held_against_the_release(api: ApiServer, cl
     hpa = {"recordedElsewhere": True, "metrics": [cpu]}
     values = {"models": {"uri": "s3://b/m"}, "autoscaling": {"enabled": True, "hpa": hpa},
               "tools": {"image": {"repository": "localhost:5000/tritonkit"}}}  # fmt: skip
-    found = preflight.look(cluster, ENVIRONMENT, render(values, tmp_path))
-    assert any("nodes is forbidden" in line for line in lines(found, "unchecked")), found
-    assert lines(found, "missing") == [
+    checks = preflight.look(cluster, ENVIRONMENT, render(values, tmp_path))
+    assert any("nodes is forbidden" in line for line in lines(checks, "unchecked")), checks
+    assert lines(checks, "missing") == [
         f"metrics: HorizontalPodAutoscaler triton-tritonkit reads {group}, which nothing serves"
         for group in ("custom.metrics.k8s.io", "metrics.k8s.io")
     ]
-    assert any("inference enforces baseline; the pods pass restricted" in line for line in lines(found, "note"))
+    assert any("inference enforces baseline; the pods pass restricted" in line for line in lines(checks, "note"))
 
 
 def test_a_claim_by_dra_wants_its_device_class(api: ApiServer, cluster: Cluster, tmp_path: Path) -> None:
     api.served |= DRA
-    made = render({"models": {"uri": "s3://b/m"}, "accelerator": {"kind": "dra"}}, tmp_path)
-    found = list(preflight._nodes(cluster, ENVIRONMENT, made))
-    assert "device class: there is no DeviceClass gpu.nvidia.com" in lines(found, "missing")
+    rendered = render({"models": {"uri": "s3://b/m"}, "accelerator": {"kind": "dra"}}, tmp_path)
+    checks = list(preflight._nodes(cluster, ENVIRONMENT, rendered))
+    assert "device class: there is no DeviceClass gpu.nvidia.com" in lines(checks, "missing")
     api.add(thing("DeviceClass", "gpu.nvidia.com", "resource.k8s.io/v1"), node())
-    assert lines(list(preflight._nodes(cluster, ENVIRONMENT, made)), "missing") == []
+    assert lines(list(preflight._nodes(cluster, ENVIRONMENT, rendered)), "missing") == []
 
 
 def test_a_cluster_that_does_not_answer_is_one_line(tmp_path: Path, cluster: Cluster, api: ApiServer) -> None:
@@ -253,8 +253,8 @@ SPOT = {"key": "spot", "value": "yes", "effect": "NoExecute"}
     ],
 )  # fmt: skip
 def test_the_first_thing_that_keeps_a_pod_from_a_node_is_named(there: list[Object], pods: int, expected: str) -> None:
-    found = nodes.check("D", GPU_POD, pods, there, on_demand=False)
-    missing = lines(found, "missing")
+    checks = nodes.check("D", GPU_POD, pods, there, on_demand=False)
+    missing = lines(checks, "missing")
     if expected == "ok":
         assert missing == []
     else:
@@ -266,8 +266,10 @@ def test_pods_without_a_gpu_need_room_too(api: ApiServer, cluster: Cluster, tmp_
     api.add(thing("Namespace", "inference"), node("cpu-1", product="", gpus=0, taints=[]))
     large = {"requests": {"cpu": "16", "memory": "64Gi"}, "limits": {"memory": "64Gi"}}
     values = {"models": {"uri": "s3://b/p"}, "accelerator": {"kind": "cpu"}, "resources": large}
-    made = render(values, tmp_path)
-    (line,) = [line for line in lines(preflight.look(cluster, ENVIRONMENT, made), "missing") if line.startswith("room")]
+    rendered = render(values, tmp_path)
+    (line,) = [
+        line for line in lines(preflight.look(cluster, ENVIRONMENT, rendered), "missing") if line.startswith("room")
+    ]
     assert "and no node that fits has so much for pods; cpu-1 has 7.91 CPUs and 30 GiB" in line
 
 
@@ -296,17 +298,17 @@ def test_a_label_that_only_a_running_node_has_starts_none() -> None:
     assert declared.state == "note"
 
 
-def test_a_rendered_release_that_starts_no_node_is_told_before_it_is_deployed(
+def test_a_release_that_starts_no_node_is_reported_before_deployment(
     api: ApiServer, cluster: Cluster, tmp_path: Path
 ) -> None:
     where = {"context": "here", "namespace": "inference", "release": "triton", "gpuNodes": "onDemand"}
     values = {"models": {"uri": "s3://b/m"}, "rollout": {"profile": "inPlace"}, "accelerator": {"products": [A10G]}}
-    made = render(values, tmp_path)
+    by_product = render(values, tmp_path)
     pool = {"productLabel": "karpenter.k8s.aws/instance-gpu-name", "products": ["a10g"]}
     by_pool = render({**values, "accelerator": pool}, tmp_path)
     for rendered, more, state in (
-        (made, {}, "missing"),
-        (made, {"poolLabels": [nodes.PRODUCT]}, "note"),
+        (by_product, {}, "missing"),
+        (by_product, {"poolLabels": [nodes.PRODUCT]}, "note"),
         (by_pool, {}, "note"),
     ):
         environment = Environment("prod", Path("prod.yaml"), Deploy.model_validate(where | more), {})
@@ -330,9 +332,9 @@ def test_too_few_nodes_are_no_obstacle_where_an_autoscaler_adds_some() -> None:
     for there in ([node(gpus=1)], [node(unschedulable=True)]):
         pods = GPU_POD | {"affinity": {}}
         assert lines(nodes.check("D", pods, 3, there, on_demand=False), "missing")
-        found = nodes.check("D", pods, 3, there, on_demand=True)
-        assert lines(found, "missing") == []
-        assert "the autoscaler has to add" in "".join(lines(found, "note"))
+        checks = nodes.check("D", pods, 3, there, on_demand=True)
+        assert lines(checks, "missing") == []
+        assert "the autoscaler has to add" in "".join(lines(checks, "note"))
 
 
 def test_nodes_whose_pool_says_the_product_lead_to_its_label() -> None:
@@ -343,7 +345,7 @@ def test_nodes_whose_pool_says_the_product_lead_to_its_label() -> None:
     assert "accelerator.productLabel=cloud.google.com/gke-accelerator" in check.fix
 
 
-def test_a_pod_that_wants_slices_is_told_what_nodes_offer() -> None:
+def test_a_pod_that_wants_slices_is_answered_with_what_nodes_offer() -> None:
     limits = {"nvidia.com/mig-1g.10gb": 1}
     pod = GPU_POD | {"containers": [{"name": "triton", "resources": {"limits": limits}}]}
     (_, check) = nodes.check("D", pod, 1, [node()], on_demand=False)
@@ -353,7 +355,7 @@ def test_a_pod_that_wants_slices_is_told_what_nodes_offer() -> None:
 
 def test_an_init_container_that_builds_needs_no_second_gpu() -> None:
     builds = GPU_POD | {"initContainers": GPU_POD["containers"]}
-    assert nodes.asked(builds) == {"nvidia.com/gpu": 1}
+    assert nodes.requested_devices(builds) == {"nvidia.com/gpu": 1}
 
 
 @pytest.mark.parametrize(
@@ -382,6 +384,6 @@ def test_every_kubectl_of_this_machine_takes_several_objects(cluster: Cluster) -
     assert list(yaml.safe_load_all(stream)) == objects
     for program in {cluster.kubectl, Path(shutil.which("kubectl") or cluster.kubectl)}:
         answer = Cluster(program, cluster.context, cluster.namespace).run(
-            "apply", "--server-side", "--dry-run=server", "-f", "-", given=stream
+            "apply", "--server-side", "--dry-run=server", "-f", "-", stdin=stream
         )
         assert answer.returncode == 0, (program, answer.stderr)

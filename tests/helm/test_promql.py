@@ -22,14 +22,14 @@ def render(values: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """The one rendered object of a kind."""
     base: dict[str, Any] = {"fullnameOverride": NAME, "models": {"uri": "s3://bucket/prefix"}, "monitoring": RULES}
     documents = rendering.documents(rendering.case(values={**base, **values}))
-    (found,) = [document for document in documents if document["kind"] == kind]
-    return found
+    (document,) = [document for document in documents if document["kind"] == kind]
+    return document
 
 
 def groups(part: str = "", **values: Any) -> list[dict[str, Any]]:
     """The rules' groups whose name ends with ``part``."""
-    found: list[dict[str, Any]] = render(values, "PrometheusRule")["spec"]["groups"]
-    return [group for group in found if group["name"].endswith(part)]
+    rule_groups: list[dict[str, Any]] = render(values, "PrometheusRule")["spec"]["groups"]
+    return [group for group in rule_groups if group["name"].endswith(part)]
 
 
 def keda(signal: str, **more: Any) -> str:
@@ -128,7 +128,8 @@ def test_a_request_to_an_ensemble_counts_once(tmp_path: Path) -> None:
     signals(tmp_path, ensemble(A), {A: values}, values, ensembles=["both", "other"])
 
 
-def test_an_ensemble_that_nobody_named_counts_twice_and_so_scales_too_early_not_too_late(tmp_path: Path) -> None:
+def test_an_unnamed_ensemble_counts_twice_and_scales_too_early(tmp_path: Path) -> None:
+    """Too early is the safe side: too late would lose requests."""
     values = {"inFlightRequests": 4, "pendingRequests": 1, "queueTime": 100}
     signals(tmp_path, ensemble(A), {A: values}, values)
 
@@ -212,13 +213,14 @@ def test_with_no_pod_the_users_query_asks_for_one_and_no_more(tmp_path: Path) ->
     promtool.check(tmp_path, series={"arrivals": "_x10 0x40 0+500x40"}, expected=expected)
 
 
-def test_while_there_are_pods_a_silent_prometheus_is_no_reason_to_scale_down() -> None:
+def test_a_silent_prometheus_is_no_reason_to_scale_down() -> None:
+    """While there are pods: KEDA keeps their number when the query has no value."""
     scaled = render({"autoscaling": {"enabled": True, "kind": "keda"}}, "ScaledObject")
     assert scaled["spec"]["triggers"][0]["metadata"]["ignoreNullValues"] == "false"
     assert len(scaled["spec"]["triggers"]) == 1
 
 
-def test_the_hpa_names_the_metrics_that_the_guide_sets_up_in_prometheus_adapter(root: Path) -> None:
+def test_the_hpa_names_the_metrics_of_the_guides_prometheus_adapter(root: Path) -> None:
     """docs/monitoring.md carries prometheus-adapter's rules."""
     guide = (root / "docs/monitoring.md").read_text(encoding="utf-8")
     rules = next(
@@ -278,8 +280,8 @@ def fired(alert: str, cases: Mapping[str, Mapping[str, int]]) -> list[tuple[str,
 
 
 def test_the_error_budgets_alerts(tmp_path: Path) -> None:
-    series = {key: value for case, told in BURN.items() for key, value in failing(case, told[0], told[1]).items()}
-    expected = fired("TritonErrorBudgetBurn", {case: told[2] for case, told in BURN.items()})
+    series = {key: value for case, burn in BURN.items() for key, value in failing(case, burn[0], burn[1]).items()}
+    expected = fired("TritonErrorBudgetBurn", {case: burn[2] for case, burn in BURN.items()})
     promtool.check(tmp_path, series=series, expected=expected, groups=groups("slo"), interval="2m")
 
 

@@ -230,9 +230,9 @@ def _rendered() -> None:
 
 @pytest.mark.parametrize(("values", "where", "what"), REFUSALS, ids=[f"{where}: {what}" for _, where, what in REFUSALS])
 def test_what_cannot_work_is_refused_with_a_fix(values: Values, where: str, what: str) -> None:
-    said = refusal(values)
-    assert re.search(rf"^{re.escape(where)}[^\n]*: [^\n]*{re.escape(what)}", said, re.MULTILINE), said
-    assert re.search(r"^  fix: \S", said, re.MULTILINE)
+    message = refusal(values)
+    assert re.search(rf"^{re.escape(where)}[^\n]*: [^\n]*{re.escape(what)}", message, re.MULTILINE), message
+    assert re.search(r"^  fix: \S", message, re.MULTILINE)
 
 
 @pytest.mark.parametrize(("values", "pointer"), BY_SCHEMA, ids=[pointer for _, pointer in BY_SCHEMA])
@@ -253,9 +253,9 @@ def test_what_is_no_value_is_refused_by_its_name(values: Values, pointer: str) -
     ],
 )
 def test_a_name_that_cannot_be_is_refused_with_one_that_can(values: Values, hint: str) -> None:
-    said = refusal(values)
-    assert hint in said
-    name = said.partition("such as ")[2].split()[0]
+    message = refusal(values)
+    assert hint in message
+    name = message.partition("such as ")[2].split()[0]
     assert rendering.text(rendering.case(values={"models": MODELS, **values, "fullnameOverride": name}))
 
 
@@ -274,4 +274,4 @@ def test_every_refusal_in_the_templates_is_met_here() -> None:
     met.append(refusal({"service": {"grpc": {"trafficDistribution": "PreferSameNode"}}}, kubernetes="1.33"))
     forms = {text: re.escape(text.replace('\\"', '"')) for text in texts}
     patterns = {text: re.sub(r"%[sdvq]", ".*", form) for text, form in forms.items()}
-    assert [text for text, pattern in patterns.items() if not any(re.search(pattern, said) for said in met)] == []
+    assert [text for text, pattern in patterns.items() if not any(re.search(pattern, message) for message in met)] == []

@@ -53,12 +53,12 @@ def test_a_limit_without_a_request_is_one() -> None:
 def test_a_pod_that_fits_no_node_is_named_with_the_nearest() -> None:
     spec = {"containers": [container("3", "16Gi")]}
     small, tiny = node("g5-xlarge", "3920m", "14300000Ki"), node("t3", "1930m", "3Gi")
-    found = room.check("Deployment/triton", spec, [tiny, small], on_demand=False)
-    assert found is not None
-    assert found.state == "missing"
-    assert "asks for 3 CPUs and 16 GiB" in found.text
-    assert "g5-xlarge has 3.92 CPUs and 13.6 GiB" in found.text
-    assert "resources.requests" in found.fix
+    check = room.check("Deployment/triton", spec, [tiny, small], on_demand=False)
+    assert check is not None
+    assert check.state == "missing"
+    assert "asks for 3 CPUs and 16 GiB" in check.text
+    assert "g5-xlarge has 3.92 CPUs and 13.6 GiB" in check.text
+    assert "resources.requests" in check.fix
     later = room.check("Deployment/triton", spec, [tiny, small], on_demand=True)
     assert later is not None
     assert later.state == "note"

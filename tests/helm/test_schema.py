@@ -50,8 +50,8 @@ def chart(tmp_path: Path) -> Path:
 
 
 def accepts(chart: Path, values: dict[str, Any]) -> bool:
-    made = json.loads(schema.generated(chart)[chart / "values.schema.json"])
-    return bool(jsonschema.Draft7Validator(made).is_valid(values))
+    json_schema = json.loads(schema.generated(chart)[chart / "values.schema.json"])
+    return bool(jsonschema.Draft7Validator(json_schema).is_valid(values))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_the_schema_takes_what_the_comments_allow(chart: Path, values: dict[str,
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("a: 1", "a has no description"),
         ("# -- A\na: null", "does not say what may stand there"),
@@ -93,10 +93,10 @@ def test_the_schema_takes_what_the_comments_allow(chart: Path, values: dict[str,
         ('# -- A\n# @schema {"is": "nmae"}\na: x', "nmae is none of"),
     ],
 )
-def test_a_value_that_says_too_little_is_refused_with_its_line(chart: Path, line: str, said: str) -> None:
+def test_a_value_that_says_too_little_is_refused_with_its_line(chart: Path, line: str, message: str) -> None:
     values = chart / "values.yaml"
     values.write_text(f"{VALUES}{line}\n")
-    with pytest.raises(InputError, match=said) as refused:
+    with pytest.raises(InputError, match=message) as refused:
         schema.generated(chart)
     assert f"values.yaml:{len(values.read_text().splitlines())}" in str(refused.value)
 

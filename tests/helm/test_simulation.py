@@ -40,12 +40,12 @@ def traffic(*stretches: tuple[float, int]) -> trace.Trace:
 
 
 @pytest.mark.parametrize(
-    ("value", "wanted"), [(200, 8), (50, 2), (109, 4), (91, 4), (110, 4), (90, 4), (111, 5), (89, 4), (74, 3)]
+    ("value", "replicas"), [(200, 8), (50, 2), (109, 4), (91, 4), (110, 4), (90, 4), (111, 5), (89, 4), (74, 3)]
 )
-def test_replicas_follow_the_ratio_of_value_to_target_and_a_tenth_is_tolerated(value: float, wanted: int) -> None:
-    assert hpa.for_pods([value] * 4, 100, 4) == wanted
-    assert hpa.for_total(value * 4, 100, 4) == wanted
-    assert hpa.for_value(value, 100, 4, 4) == wanted
+def test_replicas_follow_the_ratio_and_a_tenth_is_tolerated(value: float, replicas: int) -> None:
+    assert hpa.for_pods([value] * 4, 100, 4) == replicas
+    assert hpa.for_total(value * 4, 100, 4) == replicas
+    assert hpa.for_value(value, 100, 4, 4) == replicas
 
 
 def test_a_pod_without_a_metric_counts_as_idle_when_growing() -> None:
@@ -72,7 +72,7 @@ def test_no_metric_is_no_decision() -> None:
     assert hpa.for_pods([], 100, 7, missing=7) == 7
 
 
-def test_shrinking_waits_for_the_highest_wish_of_the_window_and_growing_does_not() -> None:
+def test_shrinking_waits_for_the_windows_maximum_and_growing_does_not() -> None:
     scaler = hpa.Autoscaler(1, 100, down=hpa.Rules(300, (hpa.Policy("Percent", 100),)))
     current = scaler.decide(0, 10, 10)
     for now in range(15, 300, 15):
@@ -88,7 +88,7 @@ def test_growing_with_a_window_takes_the_lowest_wish_in_it() -> None:
     assert scaler.decide(60, 2, 6) == 6
 
 
-def test_shrinking_by_ten_percent_or_four_pods_goes_as_the_documentation_says() -> None:
+def test_shrinking_by_ten_percent_or_four_pods_follows_the_documentation() -> None:
     down = hpa.Rules(0, (hpa.Policy("Pods", 4, 60), hpa.Policy("Percent", 10, 60)))
     scaler = hpa.Autoscaler(1, 100, down=down)
     seen = [80]
@@ -98,7 +98,7 @@ def test_shrinking_by_ten_percent_or_four_pods_goes_as_the_documentation_says() 
     assert [before - after for before, after in itertools.pairwise(seen)][-4:] == [4, 4, 4, 4]  # below 40
 
 
-def test_the_slower_policy_counts_if_the_least_change_is_selected_and_none_if_disabled() -> None:
+def test_min_selects_the_slower_policy_and_disabled_selects_none() -> None:
     policies = (hpa.Policy("Pods", 4, 60), hpa.Policy("Percent", 10, 60))
     assert hpa.Autoscaler(1, 100, down=hpa.Rules(0, policies, "Min")).decide(60, 80, 10) == 76
     assert hpa.Autoscaler(1, 100, down=hpa.Rules(0, policies, "Disabled")).decide(60, 80, 10) == 80
@@ -133,10 +133,10 @@ def test_keda_goes_to_zero_after_its_cooldown_and_begins_again_when_asked() -> N
 @pytest.mark.parametrize(("cv", "load"), [(1.0, 0.5), (1.0, 0.8), (0.0, 0.5), (0.0, 0.8)])
 def test_a_pod_without_batches_has_the_queue_that_theory_says(cv: float, load: float) -> None:
     """M/M/1 and M/D/1 by Pollaczek and Khinchine."""
-    found = steady.point(Service((1,), (0.01,), max_batch=1, delay_s=0, cv=cv), load * 100, seconds=100)
-    wanted = load + load**2 * (1 + cv**2) / (2 * (1 - load))
-    assert found.in_flight == pytest.approx(wanted, rel=0.06)
-    assert found.busy == pytest.approx(load, rel=0.02)
+    point = steady.point(Service((1,), (0.01,), max_batch=1, delay_s=0, cv=cv), load * 100, seconds=100)
+    in_flight = load + load**2 * (1 + cv**2) / (2 * (1 - load))
+    assert point.in_flight == pytest.approx(in_flight, rel=0.06)
+    assert point.busy == pytest.approx(load, rel=0.02)
 
 
 def test_whole_seconds_add_up_to_what_the_event_simulation_says(kernel: Kernel) -> None:
@@ -155,22 +155,22 @@ def test_whole_seconds_add_up_to_what_the_event_simulation_says(kernel: Kernel) 
         assert np.mean(waiting[10:]) == pytest.approx(exact.waiting, rel=0.25)
 
 
-def test_an_overloaded_pod_serves_its_capacity_fills_its_queue_and_refuses_the_rest(kernel: Kernel) -> None:
+def test_an_overloaded_pod_fills_its_queue_and_refuses_the_rest(kernel: Kernel) -> None:
     random = np.random.default_rng(3)
     left, completed, lost = np.zeros(50, np.int32), 0, 0
     arrivals = np.full(50, round(1.5 * POD.capacity), np.int32)
     for second in range(40):
-        found = kernel(arrivals, left, kernel.draws(random, (50,)))
-        left = found.left
+        second_result = kernel(arrivals, left, kernel.draws(random, (50,)))
+        left = second_result.left
         if second >= 20:
-            completed, lost = completed + int(found.completed.sum()), lost + int(found.lost.sum())
-            assert (found.late + found.lost).sum() > 0.95 * arrivals.sum()
+            completed, lost = completed + int(second_result.completed.sum()), lost + int(second_result.lost.sum())
+            assert (second_result.late + second_result.lost).sum() > 0.95 * arrivals.sum()
     assert left.max() == POD.queue + POD.max_batch
     assert completed / 50 / 20 == pytest.approx(POD.capacity, rel=0.04)
     assert lost / 50 / 20 == pytest.approx(arrivals[0] - POD.capacity, rel=0.1)
 
 
-def test_an_overloaded_pod_carries_each_further_request_into_the_next_second(kernel: Kernel) -> None:
+def test_an_overloaded_pod_carries_further_requests_into_the_next_second(kernel: Kernel) -> None:
     random = np.random.default_rng(3)
     chance = kernel.draws(random, (400,))
     left, arrivals = np.full(400, 25, np.int32), np.full(400, round(1.13 * POD.capacity), np.int32)
@@ -224,14 +224,14 @@ def test_at_zero_the_first_request_is_refused_and_starts_a_pod(kernel: Kernel) -
 
 def _rendered(root: Path) -> dict[str, str]:
     """The recording rules that the chart makes for its pods, by signal."""
-    said = subprocess.run(
+    manifest = subprocess.run(
         [str(binaries.helm()), "template", "demo", str(root / "helm/tritonkit"), "--namespace", "serving", "--set",
          "models.uri=s3://bucket/models,autoscaling.enabled=true,monitoring.prometheusRule.enabled=true"],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     names = {"tritonkit:in_flight_requests:pod": "inFlightRequests", "tritonkit:pending_requests:pod": "pendingRequests",
              "tritonkit:queue_time:pod": "queueTime"}  # fmt: skip
-    kinds = [one for one in yaml.safe_load_all(said) if one and one["kind"] == "PrometheusRule"]
+    kinds = [document for document in yaml.safe_load_all(manifest) if document and document["kind"] == "PrometheusRule"]
     rules = [rule for kind in kinds for group in kind["spec"]["groups"] for rule in group["rules"]]
     return {names[rule["record"]]: rule["expr"] for rule in rules if rule.get("record") in names}
 
@@ -247,7 +247,7 @@ def test_the_signals_are_what_prometheus_makes_of_the_charts_expressions(
     # Quiet, then too much for the pods that are there, then new pods beside them, then next to nothing.
     replay(
         traffic((1, 120), (4, 200), (0.01, 100)), [Setting("one", target=2, least=2, most=8)], kernel, START,
-        watch=lambda _, found, up: samples.append((found[:, 0].copy(), up[0].copy())),
+        watch=lambda _, counters, up: samples.append((counters[:, 0].copy(), up[0].copy())),
     )  # fmt: skip
     pods = int(np.flatnonzero(np.any([up for _, up in samples], axis=0)).max()) + 1
     assert pods > 3
@@ -257,31 +257,31 @@ def test_the_signals_are_what_prometheus_makes_of_the_charts_expressions(
     for pod in range(pods):
         label = f'namespace="serving",pod="demo-tritonkit-abc12-pod0{pod}"'
         for metric, row in rows.items():
-            values = " ".join(repr(float(found[row, pod])) if up[pod] else "stale" for found, up in samples)
+            values = " ".join(repr(float(counters[row, pod])) if up[pod] else "stale" for counters, up in samples)
             # Prometheus has no sample of the time before the first scrape.
             series.append({"series": f'{metric}{{{label},model="m"}}', "values": f"_ {values}"})
     scrapes = signals.Scrapes((1, samples[0][0].shape[1]), 15, 60)
-    wanted: dict[str, list[signals.Floats]] = {name: [] for name in expressions}
-    for index, (found, up) in enumerate(samples):
-        scrapes.add(15 * (index + 1), found[:, None], up[None])
-        for name, each in signals.per_pod(scrapes, 15 * (index + 1) + 7).items():
-            if name in wanted:
-                wanted[name].append(each[0, :pods])
+    per_pod: dict[str, list[signals.Floats]] = {name: [] for name in expressions}
+    for index, (counters, up) in enumerate(samples):
+        scrapes.add(15 * (index + 1), counters[:, None], up[None])
+        for name, measurements in signals.per_pod(scrapes, 15 * (index + 1) + 7).items():
+            if name in per_pod:
+                per_pod[name].append(measurements[0, :pods])
     tests = []
-    for name, steps in wanted.items():
+    for name, steps in per_pod.items():
         for pod in range(pods):
             label = f'signal="{name}",namespace="serving",pod="demo-tritonkit-abc12-pod0{pod}"'
             values = " ".join("stale" if np.isnan(step[pod]) else repr(float(step[pod])) for step in steps)
-            series.append({"series": f"wanted{{{label}}}", "values": f"_ {values}"})
+            series.append({"series": f"simulated{{{label}}}", "values": f"_ {values}"})
         for index, step in enumerate(steps):
             known = int(np.isfinite(step).sum())
-            same = f'count(abs(({expressions[name]}) - on (pod) wanted{{signal="{name}"}}) < 1e-6)'
+            same = f'count(abs(({expressions[name]}) - on (pod) simulated{{signal="{name}"}}) < 1e-6)'
             tests.append({"expr": same, "eval_time": f"{15 * (index + 1) + 7}s",
                           "exp_samples": [{"labels": "{}", "value": known}]})  # fmt: skip
             tests.append({"expr": f"count({expressions[name]})", "eval_time": f"{15 * (index + 1) + 7}s",
                           "exp_samples": [{"labels": "{}", "value": known}]})  # fmt: skip
     assert len(tests) > 100
-    assert max(np.nanmax(step) for step in wanted["inFlightRequests"]) > POD.queue / 2
+    assert max(np.nanmax(step) for step in per_pod["inFlightRequests"]) > POD.queue / 2
     text = {"rule_files": [], "evaluation_interval": "15s",
             "tests": [{"interval": "15s", "input_series": series, "promql_expr_test": tests}]}  # fmt: skip
     file = tmp_path / "signals.test.yaml"
@@ -295,13 +295,13 @@ def test_the_signals_are_what_prometheus_makes_of_the_charts_expressions(
 
 @pytest.fixture(scope="module")
 def result() -> dict[str, Any]:
-    said: dict[str, Any] = json.loads(choice.RESULT.read_text(encoding="utf-8"))
-    return said
+    kept: dict[str, Any] = json.loads(choice.RESULT.read_text(encoding="utf-8"))
+    return kept
 
 
 def _autoscaling(root: Path) -> dict[str, Any]:
-    said: dict[str, Any] = yaml.safe_load((root / "helm/tritonkit/values.yaml").read_text(encoding="utf-8"))
-    return dict(said["autoscaling"])
+    values: dict[str, Any] = yaml.safe_load((root / "helm/tritonkit/values.yaml").read_text(encoding="utf-8"))
+    return dict(values["autoscaling"])
 
 
 def test_the_kept_result_is_of_this_code_and_these_measurements(result: dict[str, Any]) -> None:
@@ -328,20 +328,20 @@ def _rendered_target(root: Path, accelerator: str, *more: str) -> float:
 
 @pytest.mark.parametrize("kind", list(choice.MEASURED))
 def test_the_charts_defaults_are_what_the_simulation_recommends(root: Path, result: dict[str, Any], kind: str) -> None:
-    defaults, wanted = _autoscaling(root), result["recommended"][kind]
+    defaults, recommended = _autoscaling(root), result["recommended"][kind]
     assert defaults["target"] is None
     target = _rendered_target(root, kind)
-    assert choice.from_values(defaults | {"target": target}) == choice.from_values(wanted)
-    assert defaults["window"] == wanted["window"]
+    assert choice.from_values(defaults | {"target": target}) == choice.from_values(recommended)
+    assert defaults["window"] == recommended["window"]
 
 
-def test_a_users_target_comes_before_the_accelerators_and_other_signals_have_their_own(root: Path) -> None:
+def test_a_users_target_wins_and_other_signals_have_their_own(root: Path) -> None:
     assert _rendered_target(root, "mig", "accelerator.mig.profile=1g.10gb") == _rendered_target(root, "gpu")
     assert _rendered_target(root, "gpu", "autoscaling.target=5") == 5
     assert _rendered_target(root, "gpu", "autoscaling.signal=queueTime") == 2
 
 
-def test_the_best_setting_of_each_kind_of_pod_costs_least_of_those_that_are_good_on_it() -> None:
+def test_the_best_setting_of_each_kind_of_pod_is_the_cheapest_good_one() -> None:
     def row(name: str, hours: float, *, bad: int = 0, good: bool = True, signal: str = choice.OUR_SIGNAL) -> choice.Row:
         return choice.Row("gpu", name, signal, 1, bad, 0, 0, hours, 0, 0, good)
 

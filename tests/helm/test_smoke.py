@@ -59,14 +59,14 @@ def test_models_of_every_kind_answer_over_both_protocols(run: Run, capsys: pytes
 
 def test_without_names_every_loaded_model_is_asked(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     run()
-    said = capsys.readouterr().out
-    assert all(said.count(f" {name}: ") >= 2 for name in ("arithmetic", "writer", "sum", "identity"))
+    output = capsys.readouterr().out
+    assert all(output.count(f" {name}: ") >= 2 for name in ("arithmetic", "writer", "sum", "identity"))
 
 
 def test_every_version_that_is_served_is_asked(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--model=photo") == 0
-    said = capsys.readouterr().out
-    assert all(said.count(f" photo/{version}: ") == 2 for version in (1, 2))
+    output = capsys.readouterr().out
+    assert all(output.count(f" photo/{version}: ") == 2 for version in (1, 2))
 
 
 def test_given_inputs_are_sent(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,17 +76,17 @@ def test_given_inputs_are_sent(run: Run, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_model_that_does_not_answer_fails_the_test_and_is_named(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--model=arithmetic", "--model=missing") == 1
-    said = capsys.readouterr().out
-    assert said.count("FAILED") == 2
-    assert "tests.inputs.missing" in said
-    assert "ok " in said
+    output = capsys.readouterr().out
+    assert output.count("FAILED") == 2
+    assert "tests.inputs.missing" in output
+    assert "ok " in output
 
 
 def test_a_shape_that_the_model_does_not_state_fails(
     run: Run, smoke: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answer = smoke._call
-    monkeypatch.setattr(smoke, "_call", lambda *given: {n: v[:, :2] for n, v in answer(*given).items()})
+    monkeypatch.setattr(smoke, "_call", lambda *arguments: {n: v[:, :2] for n, v in answer(*arguments).items()})
     assert run("--model=arithmetic") == 1
     assert "the model states" in capsys.readouterr().out
 

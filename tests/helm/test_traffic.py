@@ -25,8 +25,8 @@ TWO: Document = {"stable": {}, "next": {}}
 
 
 def render(**values: Any) -> list[Document]:
-    given = {"fullnameOverride": "triton", "models": {"uri": "s3://bucket/prefix"}}
-    return rendering.documents(rendering.case(values={**given, **values}))
+    base = {"fullnameOverride": "triton", "models": {"uri": "s3://bucket/prefix"}}
+    return rendering.documents(rendering.case(values={**base, **values}))
 
 
 def refusal(**values: Any) -> str:
@@ -35,14 +35,14 @@ def refusal(**values: Any) -> str:
     return str(refused.value)
 
 
-def one(documents: list[Document], kind: str, name: str) -> Document:
-    (found,) = [d for d in documents if d["kind"] == kind and d["metadata"]["name"] == name]
-    return found
+def find(documents: list[Document], kind: str, name: str) -> Document:
+    (document,) = [d for d in documents if d["kind"] == kind and d["metadata"]["name"] == name]
+    return document
 
 
 def receivers(documents: list[Document], service: str) -> set[str]:
     """The Deployments whose pods a Service sends requests to."""
-    selector = one(documents, "Service", service)["spec"]["selector"]
+    selector = find(documents, "Service", service)["spec"]["selector"]
     return {
         d["metadata"]["name"]
         for d in documents
@@ -51,9 +51,9 @@ def receivers(documents: list[Document], service: str) -> set[str]:
 
 
 def rules(documents: list[Document], kind: str) -> Document:
-    (rule,) = one(documents, kind, "triton")["spec"]["rules"]
-    found: Document = rule
-    return found
+    (rule,) = find(documents, kind, "triton")["spec"]["rules"]
+    rule_of_kind: Document = rule
+    return rule_of_kind
 
 
 def test_a_shadow_gets_copies_only() -> None:
@@ -69,7 +69,8 @@ def test_a_shadow_gets_copies_only() -> None:
     assert receivers(documents, "triton-headless") == {"triton-stable"}
 
 
-def test_a_shadow_of_everything_needs_no_percent_which_older_gateways_do_not_know() -> None:
+def test_a_shadow_of_everything_needs_no_percent() -> None:
+    """Older Gateways do not know the field."""
     documents = render(variants=TWO, gateway={**GATEWAY, "shadow": {"variant": "next"}})
     assert "percent" not in rules(documents, "HTTPRoute")["filters"][0]["requestMirror"]
 
@@ -78,7 +79,7 @@ def test_making_a_shadow_live_changes_its_pods_only() -> None:
     before = render(variants=TWO, gateway={**GATEWAY, "shadow": {"variant": "next"}})
     after = render(variants=TWO, gateway=GATEWAY)
     for name, same in (("triton-stable", True), ("triton-next", False)):
-        pods = [one(documents, "Deployment", name)["spec"]["template"] for documents in (before, after)]
+        pods = [find(documents, "Deployment", name)["spec"]["template"] for documents in (before, after)]
         assert (pods[0] == pods[1]) is same
     assert receivers(after, "triton-http") == {"triton-stable", "triton-next"}
 
@@ -118,9 +119,9 @@ def test_a_gateway_passes_the_inference_protocol_on_and_nothing_else() -> None:
     ],
 )
 def test_a_gateway_that_would_not_work_is_refused(gateway: Document, what: str) -> None:
-    said = refusal(variants=TWO, gateway={**GATEWAY, **gateway})
-    assert what in said
-    assert "fix:" in said
+    message = refusal(variants=TWO, gateway={**GATEWAY, **gateway})
+    assert what in message
+    assert "fix:" in message
 
 
 def test_one_host_name_on_two_listeners_is_fine() -> None:
@@ -130,7 +131,7 @@ def test_one_host_name_on_two_listeners_is_fine() -> None:
     }
     documents = render(gateway={**GATEWAY, **listeners})
     for kind, section in (("HTTPRoute", "http"), ("GRPCRoute", "grpc")):
-        assert one(documents, kind, "triton")["spec"]["parentRefs"] == [{"name": "public", "sectionName": section}]
+        assert find(documents, kind, "triton")["spec"]["parentRefs"] == [{"name": "public", "sectionName": section}]
 
 
 @pytest.mark.parametrize(
@@ -148,16 +149,16 @@ def test_an_ingress_that_would_not_work_is_refused(ingress: Document, what: str)
 def test_the_headless_services_ports_are_the_pods_own(front: bool) -> None:
     """DNS answers with pods, so a client connects to the port that it named."""
     documents = render(front={"enabled": front})
-    ports = {p["name"]: p["port"] for p in one(documents, "Service", "triton-headless")["spec"]["ports"]}
-    containers = one(documents, "Deployment", "triton")["spec"]["template"]["spec"]["containers"]
+    ports = {p["name"]: p["port"] for p in find(documents, "Service", "triton-headless")["spec"]["ports"]}
+    containers = find(documents, "Deployment", "triton")["spec"]["template"]["spec"]["containers"]
     listening = {p["name"]: p["containerPort"] for c in containers for p in c["ports"]}
     assert ports == {name: listening[name] for name in ("http", "grpc")}
 
 
 @pytest.fixture(scope="module")
 def haproxy() -> str:
-    if found := shutil.which("haproxy", path=f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin"):
-        return found
+    if program := shutil.which("haproxy", path=f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin"):
+        return program
     if os.environ.get("CI"):
         pytest.fail("there is no haproxy: apt-get install haproxy")
     pytest.skip("there is no haproxy: apt-get install haproxy")
@@ -191,7 +192,7 @@ def test_each_protocol_has_a_service_of_its_own_kind() -> None:
             "http": {"internalTrafficPolicy": "Local", "ipFamilyPolicy": "PreferDualStack"},
         },
     )
-    http, grpc = (one(documents, "Service", f"triton-{protocol}") for protocol in ("http", "grpc"))
+    http, grpc = (find(documents, "Service", f"triton-{protocol}") for protocol in ("http", "grpc"))
     assert http["metadata"]["annotations"] == {"a": "both", "b": "both"}
     assert grpc["metadata"]["annotations"] == {"a": "both", "b": "grpc"}
     assert http["spec"].items() >= {
@@ -209,7 +210,7 @@ def test_the_front_listens_on_ipv6_where_a_service_has_it(haproxy: str, tmp_path
     """HAProxy itself reads the rendered configuration."""
     service = {"http": {"ipFamilyPolicy": "PreferDualStack"}}
     documents = render(service=service, engineBuild={"checkPassports": False})  # which would write a file for it
-    config = str(one(documents, "ConfigMap", "triton-front")["data"]["haproxy.cfg"])
+    config = str(find(documents, "ConfigMap", "triton-front")["data"]["haproxy.cfg"])
     assert all(f"bind [::]:{port} v4v6" in config for port in (8080, 8081))
     (tmp_path / "haproxy.cfg").write_text(config)
     done = subprocess.run([haproxy, "-c", "-f", tmp_path / "haproxy.cfg"], capture_output=True, text=True, check=False)
@@ -222,7 +223,7 @@ def test_each_ingress_may_have_a_certificate_of_its_own() -> None:
     ingress = {"enabled": True, "tlsSecretName": "web-tls", **own}
     ingress["grpc"] = {**own["grpc"], "tlsSecretName": "web-tls-grpc"}
     documents = render(ingress=ingress)
-    assert [one(documents, "Ingress", f"triton-{protocol}")["spec"]["tls"] for protocol in ("http", "grpc")] == [
+    assert [find(documents, "Ingress", f"triton-{protocol}")["spec"]["tls"] for protocol in ("http", "grpc")] == [
         [{"hosts": ["http.example"], "secretName": "web-tls"}],
         [{"hosts": ["grpc.example"], "secretName": "web-tls-grpc"}],
     ]
@@ -235,16 +236,16 @@ def test_an_autoscaler_takes_metrics_and_triggers_of_ones_own() -> None:
         "metadata": {"serverAddress": "http://p:9090", "query": "avg(vllm:kv_cache_usage_perc)", "threshold": "0.8"},
     }
     scaling = {"enabled": True, "kind": "keda", "keda": {"triggers": [kv_cache]}}
-    both = one(render(autoscaling=scaling), "ScaledObject", "triton")["spec"]["triggers"]
+    both = find(render(autoscaling=scaling), "ScaledObject", "triton")["spec"]["triggers"]
     assert [trigger.get("name") for trigger in both] == ["in-flight-requests", None]
-    only = one(render(autoscaling={**scaling, "signal": "none", "minReplicas": 0}), "ScaledObject", "triton")
+    only = find(render(autoscaling={**scaling, "signal": "none", "minReplicas": 0}), "ScaledObject", "triton")
     assert only["spec"]["triggers"] == [kv_cache]
     cpu = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}}
     hpa = render(autoscaling={"enabled": True, "signal": "none", "hpa": {"metrics": [cpu]}})
-    assert one(hpa, "HorizontalPodAutoscaler", "triton")["spec"]["metrics"] == [cpu]
+    assert find(hpa, "HorizontalPodAutoscaler", "triton")["spec"]["metrics"] == [cpu]
 
 
-def test_the_first_pod_of_a_release_that_may_have_none_stays_until_it_was_tested() -> None:
+def test_the_first_pod_of_a_release_scaled_to_zero_stays_for_its_test() -> None:
     """KEDA's cooldownPeriod begins with the first activity, of which a new release has none."""
     zero: Document = {
         "enabled": True,
@@ -255,14 +256,14 @@ def test_the_first_pod_of_a_release_that_may_have_none_stays_until_it_was_tested
 
     def first(**values: Any) -> int:
         documents = render(**values)
-        deadline = one(documents, "Deployment", "triton")["spec"]["progressDeadlineSeconds"]
-        return int(one(documents, "ScaledObject", "triton")["spec"]["initialCooldownPeriod"]) - int(deadline)
+        deadline = find(documents, "Deployment", "triton")["spec"]["progressDeadlineSeconds"]
+        return int(find(documents, "ScaledObject", "triton")["spec"]["initialCooldownPeriod"]) - int(deadline)
 
     assert first(autoscaling=zero, tests={"timeoutSeconds": 700}) == 700
     assert first(autoscaling=zero, tests={"enabled": False}) == 0
     longer = zero["keda"] | {"cooldownPeriod": 100_000}
     assert first(autoscaling=zero | {"keda": longer}) > 90_000
-    scaled = one(render(autoscaling=zero | {"minReplicas": 1}), "ScaledObject", "triton")
+    scaled = find(render(autoscaling=zero | {"minReplicas": 1}), "ScaledObject", "triton")
     assert "initialCooldownPeriod" not in scaled["spec"]
 
 
@@ -275,7 +276,7 @@ def test_labels_of_everything_are_on_everything_and_select_nothing() -> None:
         engineBuild={"mode": "job", "cache": {"size": "1Gi"}},
     )
     labels = {kube.title(document): document["metadata"]["labels"] for document in documents}
-    assert {name: found["team"] for name, found in labels.items() if found.get("team") != "search"} == {
+    assert {name: pairs["team"] for name, pairs in labels.items() if pairs.get("team") != "search"} == {
         "PodMonitor triton": "monitoring"
     }
     for pod in kube.pods(documents):
@@ -283,7 +284,7 @@ def test_labels_of_everything_are_on_everything_and_select_nothing() -> None:
         assert pod.labels["tier"] == ("gold" if pod.owner["kind"] == "Pod" else "silver")
     selectors = [yaml.safe_dump(d["spec"].get("selector", "")) for d in documents if "spec" in d]
     assert not any("team" in selector for selector in selectors)
-    test = one(documents, "Pod", "triton-test")["metadata"]
+    test = find(documents, "Pod", "triton-test")["metadata"]
     assert test["labels"]["sidecar.istio.io/inject"] == "true"
     assert test["annotations"].items() >= {"helm.sh/hook": "test", "a.example/b": "c"}.items()
 
@@ -298,9 +299,9 @@ def test_labels_of_everything_are_on_everything_and_select_nothing() -> None:
     ],
 )
 def test_autoscaling_that_would_not_work_is_refused(scaling: Document, what: str) -> None:
-    said = refusal(autoscaling={"enabled": True, **scaling})
-    assert what in said
-    assert "fix:" in said
+    message = refusal(autoscaling={"enabled": True, **scaling})
+    assert what in message
+    assert "fix:" in message
 
 
 def test_a_refusal_in_a_variant_names_it() -> None:
@@ -317,28 +318,28 @@ def test_the_autoscaler_says_how_fast_the_number_of_pods_may_change() -> None:
     behavior = {"scaleDown": {"stabilizationWindowSeconds": 900}}
     scaled = {"enabled": True, "behavior": behavior}
     rule = {"prometheusRule": {"enabled": True}}
-    hpa = one(render(autoscaling=scaled, monitoring=rule), "HorizontalPodAutoscaler", "triton")
-    keda = one(render(autoscaling={**scaled, "kind": "keda"}), "ScaledObject", "triton")
+    hpa = find(render(autoscaling=scaled, monitoring=rule), "HorizontalPodAutoscaler", "triton")
+    keda = find(render(autoscaling={**scaled, "kind": "keda"}), "ScaledObject", "triton")
     nested = keda["spec"]["advanced"]["horizontalPodAutoscalerConfig"]
-    for found in (hpa["spec"], nested):
-        assert found["behavior"]["scaleDown"]["stabilizationWindowSeconds"] == 900
-        assert found["behavior"]["scaleUp"]["policies"]
+    for behaviour in (hpa["spec"], nested):
+        assert behaviour["behavior"]["scaleDown"]["stabilizationWindowSeconds"] == 900
+        assert behaviour["behavior"]["scaleUp"]["policies"]
 
 
 def test_the_front_says_whether_engines_are_in_use() -> None:
     documents = render(engineBuild={"mode": "init"}, monitoring={"podMonitor": {"enabled": True}})
-    endpoints = one(documents, "PodMonitor", "triton")["spec"]["podMetricsEndpoints"]
+    endpoints = find(documents, "PodMonitor", "triton")["spec"]["podMetricsEndpoints"]
     assert {"port": "http", "path": "/tritonkit/engines", "interval": "15s"} in endpoints
-    assert yaml.safe_dump(one(documents, "ConfigMap", "triton-front")).count("/tritonkit/engines") == 2
+    assert yaml.safe_dump(find(documents, "ConfigMap", "triton-front")).count("/tritonkit/engines") == 2
 
 
 @pytest.mark.parametrize(("written", "value"), [("--model-config-name=onnxruntime\n", 1), ("--x=y\n", 0), ("", 0)])
-def test_what_the_front_says_of_engines_is_what_the_init_container_wrote(
+def test_the_front_reports_the_engines_that_the_init_container_wrote(
     haproxy: str, tmp_path: Path, written: str, value: int
 ) -> None:
     """The rendered configuration in a real HAProxy."""
     (tmp_path / "server").write_text(written)
-    config = one(render(engineBuild={"mode": "init"}), "ConfigMap", "triton-front")["data"]["haproxy.cfg"]
+    config = find(render(engineBuild={"mode": "init"}), "ConfigMap", "triton-front")["data"]["haproxy.cfg"]
     for port, name in ((8080, "http"), (8081, "grpc")):
         config = config.replace(f"bind :{port}", f"bind unix@{tmp_path}/{name}")
     (tmp_path / "haproxy.cfg").write_text(config.replace("/args/server", str(tmp_path / "server")))

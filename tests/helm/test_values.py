@@ -39,27 +39,27 @@ _BROKEN = re.compile(
 def judge(base: str, changes: list[tuple[generated.Path, Any]]) -> list[str]:
     """Render, and hold the outcome against the promise."""
     values = copy.deepcopy(cases.values_of(base))
-    for path, made in changes:
-        generated.put(values, path, made)
+    for path, value in changes:
+        generated.put(values, path, value)
     case = rendering.case(values=values, kubernetes=cases.NEWEST)
     try:
         documents = rendering.documents(case)
     except rendering.Refused as refused:
-        said = str(refused)
+        message = str(refused)
         names = {
             name for path, _ in changes for name in (".".join(path), "/" + "/".join(path), f"{path[0]}.", f"/{path[0]}")
         }
-        if _BROKEN.search(_without_values(said, changes)) or not any(name in said for name in names):
-            return [f"not a clear refusal: {said}"]
+        if _BROKEN.search(_without_values(message, changes)) or not any(name in message for name in names):
+            return [f"not a clear refusal: {message}"]
         return []
     return validation.errors(documents, cases.NEWEST) + policies.broken(documents, cases.external_names(case))
 
 
-def _without_values(said: str, changes: list[tuple[generated.Path, Any]]) -> str:
-    for _, made in changes:
-        for text in (str(made), json.dumps(made), json.dumps(made, ensure_ascii=False)):
-            said = said.replace(text, "…") if len(text) > 3 else said
-    return said
+def _without_values(message: str, changes: list[tuple[generated.Path, Any]]) -> str:
+    for _, value in changes:
+        for text in (str(value), json.dumps(value), json.dumps(value, ensure_ascii=False)):
+            message = message.replace(text, "…") if len(text) > 3 else message
+    return message
 
 
 @settings(
@@ -102,7 +102,7 @@ def test_names_that_yaml_would_read_as_something_else_stay_names(word: str) -> N
     assert judge("keda", [(tuple(name.split(".")), word) for name in names]) == []
 
 
-def _with(path: generated.Path, made: Any) -> dict[str, Any]:
+def _with(path: generated.Path, value: Any) -> dict[str, Any]:
     values = copy.deepcopy(cases.values_of("default"))
-    generated.put(values, path, made)
+    generated.put(values, path, value)
     return values

@@ -15,7 +15,7 @@ from models import write_models
 from tritonkit.server import TritonServer
 
 Recipes = Callable[..., Path]
-GIVEN = """
+SAMPLE_FUNCTIONS = """
 import numpy as np
 def samples():
     for number in range(64):
@@ -28,7 +28,7 @@ def prompts():
     yield {"prompt": np.array([b"one two three"], dtype=object)}
 """
 # What a recipe says of each model of tests/models.py that is loaded here.
-SAID: dict[str, dict[str, Any]] = {
+RECIPE_KEYS: dict[str, dict[str, Any]] = {
     "arithmetic": {
         "inputs": {name: {"dtype": "fp32", "dims": [3]} for name in ("left", "right")},
         "outputs": {name: {"dtype": "fp32", "dims": [3]} for name in ("sum", "difference")},
@@ -53,21 +53,21 @@ SAID: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The browser's path; skips where there is none, but fails in CI."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
         if os.environ.get("CI") == "true":
             pytest.fail("CI must have Chromium: .ci/run installs it")
         pytest.skip("no Chromium on this machine; `apt-get install chromium` adds it")
-    return found
+    return path
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     """Serves arithmetic, sleep and writer; `unloaded` is in its repository and not loaded."""
     repository = tmp_path_factory.mktemp("repository")
-    write_models(repository, *SAID)
+    write_models(repository, *RECIPE_KEYS)
     (repository / "unloaded").symlink_to(repository / "arithmetic")
-    arguments = ("--model-control-mode=explicit", *(f"--load-model={name}" for name in SAID))
+    arguments = ("--model-control-mode=explicit", *(f"--load-model={name}" for name in RECIPE_KEYS))
     with TritonServer(repository, arguments=arguments, exit_timeout_s=1) as running:
         yield running
 
@@ -75,12 +75,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
 @pytest.fixture
 def write_recipe(tmp_path: Path) -> Recipes:
     """Writes the recipe of one of these models, with some keys changed."""
-    (tmp_path / "given.py").write_text(GIVEN, encoding="utf-8")
+    (tmp_path / "given.py").write_text(SAMPLE_FUNCTIONS, encoding="utf-8")
 
     def write(model: str, **changes: Any) -> Path:
-        said = {"name": model, "source": {"onnx": "none.onnx"}} | SAID.get(model, SAID["arithmetic"]) | changes
-        path = tmp_path / f"{said['name']}.yaml"
-        path.write_text(yaml.safe_dump(said), encoding="utf-8")
+        keys = RECIPE_KEYS.get(model, RECIPE_KEYS["arithmetic"])
+        recipe = {"name": model, "source": {"onnx": "none.onnx"}} | keys | changes
+        path = tmp_path / f"{recipe['name']}.yaml"
+        path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
         return path
 
     return write

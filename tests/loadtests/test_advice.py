@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import results
-from load import printed, slo
+from load import slo, text_report
 from load.result import Limit
 from load.slo import Slo
 from pages import read
 from peers.catalog import PEERS
-from reporting import advice, comparepage, gpupage, loadpage, tunepage, words
+from reporting import advice, comparepage, gpupage, loadpage, tunepage, verdict_text
 from reporting.comparison_advice import after_comparison
 from reporting.comparison_result import ComparisonResult, Row
 from reporting.gpu_advice import after_gpu
@@ -58,23 +58,23 @@ def test_a_recipe_of_one_s_own_is_named_by_its_file_on_every_page() -> None:
 # --- how many requests a percentile rests on ---
 
 
-@pytest.mark.parametrize(("wanted", "needed"), [(Slo(p50_ms=9), 5), (Slo(p95_ms=9), 59), (Slo(p50_ms=5, p99_ms=9), 299),
+@pytest.mark.parametrize(("bound", "needed"), [(Slo(p50_ms=9), 5), (Slo(p95_ms=9), 59), (Slo(p50_ms=5, p99_ms=9), 299),
                                                (Slo(p50_ms=9, goodput=0.9), 29), (None, 299)])  # fmt: skip
-def test_a_bound_takes_as_many_requests_as_wilks_says(wanted: Slo | None, needed: int) -> None:
-    assert slo.least_requests(wanted) == needed
-    assert slo.too_few("m", wanted, needed) == ""
-    assert f"rests on {needed - 1} requests; it takes {needed}, all within" in slo.too_few("m", wanted, needed - 1)
-    assert slo.too_few("m", wanted, 0) == ""
+def test_a_bound_takes_as_many_requests_as_wilks_says(bound: Slo | None, needed: int) -> None:
+    assert slo.least_requests(bound) == needed
+    assert slo.too_few("m", bound, needed) == ""
+    assert f"rests on {needed - 1} requests; it takes {needed}, all within" in slo.too_few("m", bound, needed - 1)
+    assert slo.too_few("m", bound, 0) == ""
 
 
-def test_an_slo_that_is_met_by_few_requests_says_so_on_page_and_console_and_how_long_a_run_must_be() -> None:
+def test_an_slo_met_by_few_requests_says_so_and_how_long_a_run_must_be() -> None:
     few = results.result({"m": model(latencies(20, 5.0), slo=Slo(p99_ms=50), seconds=10.0)})
     few = replace(few, verdict=slo.judge(few.models, valid=True))
-    console = "\n".join(printed.lines(few))
+    console = "\n".join(text_report.lines(few))
     assert "SLO met, by too few requests to be sure: p99_ms" in console
     assert "The p99 of m rests on 20 requests; it takes 299" in console
-    assert words.headline(few).tone == "unsure"
-    shown = read(loadpage.render(few)).said()
+    assert verdict_text.headline(few).tone == "unsure"
+    shown = read(loadpage.render(few)).visible_text()
     assert "The SLO is met, by too few requests to be sure" in shown
     assert "at most 50 ms wanted; of 20 requests" in shown
     assert "DURATION=165s" in shown  # 299 of two a second, and a tenth to spare
@@ -82,15 +82,18 @@ def test_an_slo_that_is_met_by_few_requests_says_so_on_page_and_console_and_how_
     assert slo.judge(few.models, valid=False).note == ""  # such a run says nothing anyway
     enough = results.result({"m": model(latencies(600, 5.0), slo=Slo(p99_ms=50))})
     enough = replace(enough, verdict=slo.judge(enough.models, valid=True))
-    assert "too few" not in "\n".join(printed.lines(enough)).lower() + read(loadpage.render(enough)).said().lower()
+    assert (
+        "too few"
+        not in "\n".join(text_report.lines(enough)).lower() + read(loadpage.render(enough)).visible_text().lower()
+    )
 
 
 def test_a_capacity_counts_the_requests_of_all_runs_at_its_rate() -> None:
     few = results.result({"m": model(latencies(100, 5.0), slo=Slo(p99_ms=50), seconds=10.0)})
     rare, often = (replace(few, capacity=Limit(10.0, 9.0, 11.0, runs)) for runs in (2, 3))
-    assert "rests on 200 requests" in read(loadpage.render(rare)).said()
+    assert "rests on 200 requests" in read(loadpage.render(rare)).visible_text()
     assert "`--duration 17s` of `python loadtests/capacity.py`" in " ".join(advice.after_load(rare))
-    assert "rests on" not in read(loadpage.render(often)).said()
+    assert "rests on" not in read(loadpage.render(often)).visible_text()
 
 
 # --- a search that came to nothing ---
@@ -116,8 +119,8 @@ def test_a_search_without_a_result_has_a_page_that_says_why_and_what_to_do(
     )  # fmt: skip
     page = read(tunepage.render(failed))
     assert tunepage.headline(failed).title == title
-    assert cure.replace("`", "") in page.said().replace("`", "")
-    assert failure.message[1:] in page.said()
+    assert cure.replace("`", "") in page.visible_text().replace("`", "")
+    assert failure.message[1:] in page.visible_text()
     assert sum(row[0] in {str(trial.number) for trial in trials} for row in page.rows if row) >= len(trials) - 1
 
 
@@ -174,7 +177,7 @@ def test_a_comparison_advises_where_a_figure_calls_for_it_and_nowhere_else(
     assert len(texts) == bool(expected)
     assert all(part in texts[0] for part in expected)
     assert last.startswith(f"`make capacity {BOTH}`")
-    assert "What to do next" in read(comparepage.render(result)).said()
+    assert "What to do next" in read(comparepage.render(result)).visible_text()
 
 
 # --- the demo ---
@@ -190,7 +193,7 @@ def demo(*steps: tuple[int, float, float, float, float]) -> dict[str, Any]:
     return {"models": {"net": {"curve": curve}}}
 
 
-def test_the_demo_says_where_more_users_only_wait_and_which_command_tunes_that() -> None:
+def test_the_demo_says_where_more_users_only_wait_and_what_tunes_that() -> None:
     steps = (1, 50, 1, 0.1, 15), (4, 130, 1, 9, 17), (8, 131, 1.0, 45, 17)
     waiting, capacity, own = advice.after_demo(demo(*steps))
     assert waiting == (
@@ -263,14 +266,12 @@ MIXED = Mixed("bert_base", "fp16", "served", "8 to 256", spread(1.0), spread(1.0
         (measured(gate=(GateRow("bert_base", "fp16", "refused", "slower"),)), ["refused by the gate"]),
     ],
 )  # fmt: skip
-def test_a_gpu_s_page_says_what_limits_a_model_and_which_number_of_instances_to_choose(
-    result: GpuResult, expected: list[str]
-) -> None:
+def test_a_gpus_page_says_what_limits_a_model_and_how_many_instances(result: GpuResult, expected: list[str]) -> None:
     *texts, last = after_gpu(result)
     assert len(texts) == len(expected), texts
     assert all(part in text for part, text in zip(expected, texts, strict=True)), texts
     assert "`make tune TARGET=cuda MODEL=my_model.yaml`" in last
-    assert "What to do next" in read(gpupage.render(result)).said()
+    assert "What to do next" in read(gpupage.render(result)).visible_text()
 
 
 def test_a_gpu_s_page_without_figures_says_how_to_get_them() -> None:

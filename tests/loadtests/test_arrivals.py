@@ -15,26 +15,26 @@ def times(text: str, duration_s: float = 100.0, warm_up_s: float = 0.0, seed: in
     return arrivals.parse(text).times(duration_s, warm_up_s, seed)
 
 
-def counted(found: arrivals.Times, start_s: float, end_s: float) -> int:
-    return int(((found >= start_s) & (found < end_s)).sum())
+def count_between(due: arrivals.Times, start_s: float, end_s: float) -> int:
+    return int(((due >= start_s) & (due < end_s)).sum())
 
 
 def test_poisson_has_exponential_gaps_and_independent_counts() -> None:
-    found = times("poisson:500", 200)
-    gaps = np.diff(found)
-    assert len(found) == pytest.approx(100_000, rel=0.02)
+    due = times("poisson:500", 200)
+    gaps = np.diff(due)
+    assert len(due) == pytest.approx(100_000, rel=0.02)
     assert gaps.mean() == pytest.approx(1 / 500, rel=0.02)
     assert gaps.std() == pytest.approx(1 / 500, rel=0.02)  # an exponential distribution's deviation is its mean
     assert (gaps > 1 / 500).mean() == pytest.approx(np.exp(-1), abs=0.01)
-    counts = np.histogram(found, bins=np.arange(0, 201))[0]
+    counts = np.histogram(due, bins=np.arange(0, 201))[0]
     assert counts.var() / counts.mean() == pytest.approx(1, abs=0.35)  # of 200 windows; a steady stream has 0
     assert np.corrcoef(gaps[1:], gaps[:-1])[0, 1] == pytest.approx(0, abs=0.02)
 
 
 def test_constant_is_even_and_exact() -> None:
-    found = times("constant:40", 2.5)
-    assert len(found) == 100
-    np.testing.assert_allclose(np.diff(found), 1 / 40)
+    due = times("constant:40", 2.5)
+    assert len(due) == 100
+    np.testing.assert_allclose(np.diff(due), 1 / 40)
 
 
 @pytest.mark.parametrize(
@@ -46,18 +46,18 @@ def test_constant_is_even_and_exact() -> None:
     ],
 )
 def test_rates_change_where_the_schedule_says(text: str, windows: dict[tuple[float, float], float]) -> None:
-    found = times(text, 90)
-    assert (np.diff(found) >= 0).all()
+    due = times(text, 90)
+    assert (np.diff(due) >= 0).all()
     for (start_s, end_s), rate in windows.items():
         expected = rate * (end_s - start_s)
-        assert abs(counted(found, start_s, end_s) - expected) < 5 * np.sqrt(expected)
+        assert abs(count_between(due, start_s, end_s) - expected) < 5 * np.sqrt(expected)
 
 
 def test_warm_up_is_before_zero_at_the_first_rate() -> None:
-    found = times("steps:100,500", 20, warm_up_s=10)
-    assert found[0] >= -10
-    assert abs(counted(found, -10, 0) - 1000) < 5 * np.sqrt(1000)
-    assert counted(found, 10, 20) > 4000
+    due = times("steps:100,500", 20, warm_up_s=10)
+    assert due[0] >= -10
+    assert abs(count_between(due, -10, 0) - 1000) < 5 * np.sqrt(1000)
+    assert count_between(due, 10, 20) > 4000
 
 
 def test_a_seed_is_a_schedule() -> None:

@@ -25,8 +25,8 @@ from load.plan import Plan
 from load.result import GeneratorHealth, Result, Verdict
 from pages import read
 from tuning import cores, limit
-from tuning.asking import Asker, bounds, probe, seconds
 from tuning.limit import Probe
+from tuning.probing import Asker, bounds, probe, seconds
 
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import Slo
@@ -51,33 +51,33 @@ def server_with(limit_: float, slope: float, seed: int, lapse: float = 0.01) -> 
 
 def test_a_bracket_holds_the_limit_whether_it_begins_above_or_below() -> None:
     for start in (1.0, 20.0, 299.0, 5000.0):
-        found = limit.bracket(lambda rate: Probe(rate, rate <= TRUE, min(rate, TRUE), 1.0, 1.0), start)
-        assert found.low is not None
-        assert found.low.rate <= TRUE < found.high.rate <= found.low.rate * 1.05
+        bracket = limit.bracket(lambda rate: Probe(rate, rate <= TRUE, min(rate, TRUE), 1.0, 1.0), start)
+        assert bracket.low is not None
+        assert bracket.low.rate <= TRUE < bracket.high.rate <= bracket.low.rate * 1.05
 
 
 def test_an_overloaded_server_says_how_far_down_to_go() -> None:
-    asked: list[float] = []
+    rates: list[float] = []
 
     def ask(rate: float) -> Probe:
-        asked.append(rate)
+        rates.append(rate)
         return Probe(rate, rate <= 10, min(rate, 10.0), 1.0, 1.0)
 
     limit.bracket(ask, 5000.0)
-    assert asked[1] == 10
+    assert rates[1] == 10
 
 
 def test_a_server_that_meets_no_rate_is_soon_given_up() -> None:
     """It keeps up with every rate, and is too slow at each."""
-    asked: list[float] = []
+    rates: list[float] = []
 
     def ask(rate: float) -> Probe:
-        asked.append(rate)
+        rates.append(rate)
         return Probe(rate, False, rate, 30.0, 40.0)
 
     assert limit.bracket(ask, 237.0, stride=1.4).low is None
-    assert asked[-1] == limit.LEAST
-    assert len(asked) <= 7
+    assert rates[-1] == limit.LEAST
+    assert len(rates) <= 7
 
 
 def test_strain_says_where_between_two_rates_the_limit_lies() -> None:
@@ -89,12 +89,13 @@ def test_strain_says_where_between_two_rates_the_limit_lies() -> None:
 
 @pytest.mark.parametrize("slope", [0.01, 0.03, 0.06])
 def test_the_interval_holds_the_limit_about_as_often_as_it_says(slope: float) -> None:
-    """The limit is the rate that nine runs of ten meet; 95 % are said, and 60 searches may miss it 9 times by chance."""
+    """The limit is the rate that nine runs of ten meet; of 60 intervals of 95 %, 9 may miss it by chance."""
     true = TRUE * 9 ** (-slope / (2 * math.log(3)))
-    found = [limit.capacity(server_with(TRUE, slope, seed)) for seed in range(60)]
-    assert sum(one.low <= true <= one.high for one in found) >= 51
-    assert np.median([one.high / one.low for one in found]) < 1.3  # a search that has had bad luck says more
-    assert np.median([abs(one.rate / true - 1) for one in found]) < 0.06
+    estimates = [limit.capacity(server_with(TRUE, slope, seed)) for seed in range(60)]
+    assert sum(estimate.low <= true <= estimate.high for estimate in estimates) >= 51
+    widths = [estimate.high / estimate.low for estimate in estimates]
+    assert np.median(widths) < 1.3  # a search that has had bad luck has a wider interval
+    assert np.median([abs(estimate.rate / true - 1) for estimate in estimates]) < 0.06
 
 
 def test_what_was_missed_by_chance_is_looked_at_again() -> None:
@@ -106,23 +107,23 @@ def test_what_was_missed_by_chance_is_looked_at_again() -> None:
         missed.extend([rate] if unlucky else [])
         return Probe(rate, rate <= TRUE and not unlucky, min(rate, TRUE), 8.0, 1.0)
 
-    found = limit.capacity(ask)
+    estimate = limit.capacity(ask)
     assert missed
-    assert found.rate > TRUE / 1.05
+    assert estimate.rate > TRUE / 1.05
 
 
 def test_an_slo_that_one_request_a_second_misses_is_a_clear_answer() -> None:
     with pytest.raises(CheckFailed, match=r"not met at 1 request a second: p99_ms 61, wanted at most 50"):
-        limit.capacity(lambda rate: Probe(rate, False, rate, 61.0, 61.0, said="p99_ms 61, wanted at most 50"))
+        limit.capacity(lambda rate: Probe(rate, False, rate, 61.0, 61.0, why="p99_ms 61, wanted at most 50"))
 
 
-def test_a_server_that_falls_behind_has_not_met_the_slo_although_the_run_was_too_short_to_see_it() -> None:
+def test_a_server_that_falls_behind_misses_the_slo_even_in_a_short_run() -> None:
     model = replace(results.result().model, requests=400, offered=400.0, throughput=310.0)
-    found = replace(results.result(models={"net": model}), verdict=Verdict(met=True, valid=True, checks=()))
-    asked = probe(400.0, found)
-    assert not asked.met
-    assert asked.said == "310 of 400 requests/s served"
-    assert probe(400.0, replace(found, models={"net": replace(model, throughput=380.0)})).met
+    result = replace(results.result(models={"net": model}), verdict=Verdict(met=True, valid=True, checks=()))
+    slow = probe(400.0, result)
+    assert not slow.met
+    assert slow.why == "310 of 400 requests/s served"
+    assert probe(400.0, replace(result, models={"net": replace(model, throughput=380.0)})).met
 
 
 def test_a_run_is_long_enough_for_its_slo_and_its_rate() -> None:
@@ -151,7 +152,7 @@ class Late:
 
 
 def test_a_late_generator_ends_the_search_and_is_never_the_servers_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuning.asking.PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr("tuning.probing.PAUSES_S", (0.0, 0.0))
     health = GeneratorHealth(1.0, 9.0, 90.0, 0.4, 0.9, 0, valid=False, why=("it was late",))
     late = Late(results.result(generator=health))
     with pytest.raises(CheckFailed, match=r"could not keep its schedule at 100 requests/s: it was late"):
@@ -159,10 +160,10 @@ def test_a_late_generator_ends_the_search_and_is_never_the_servers_failure(monke
     assert late.runs == 3
 
 
-def test_where_a_gpu_serves_more_than_can_be_sent_the_capacity_is_a_lower_bound(
+def test_capacity_is_a_lower_bound_where_a_gpu_serves_more_than_is_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tuning.asking.FEW_PAUSES_S", (0.0,))
+    monkeypatch.setattr("tuning.probing.FEW_PAUSES_S", (0.0,))
     most = 5000.0
 
     class Weak:
@@ -176,17 +177,17 @@ def test_where_a_gpu_serves_more_than_can_be_sent_the_capacity_is_a_lower_bound(
             verdict = Verdict(met=True, valid=kept, checks=())
             return replace(results.result(models={"net": model}, generator=health), verdict=verdict)
 
-    found, result = capacity.capacity(Weak(), Slo(p99_ms=20), 600.0)  # type: ignore[arg-type]
-    assert most / 1.06 < found.rate <= most
+    estimate, result = capacity.capacity(Weak(), Slo(p99_ms=20), 600.0)  # type: ignore[arg-type]
+    assert most / 1.06 < estimate.rate <= most
     assert "is a lower bound" in result.environment["generator"]
-    assert any("lower bound" in line for line in capacity.lines(found, result))
-    assert f"at least {found.rate:.1f} requests/s" in "\n".join(capacity.lines(found, result))
-    assert (found.at_least, found.high, found.confirmed >= 3) == (True, math.inf, True)
-    assert result.capacity == load_result.Limit(found.rate, found.low, None, found.confirmed, at_least=True)
-    json.dumps(capacity.as_json(found, result), allow_nan=False)
+    assert any("lower bound" in line for line in capacity.lines(estimate, result))
+    assert f"at least {estimate.rate:.1f} requests/s" in "\n".join(capacity.lines(estimate, result))
+    assert (estimate.at_least, estimate.high, estimate.confirmed >= 3) == (True, math.inf, True)
+    assert result.capacity == load_result.Limit(estimate.rate, estimate.low, None, estimate.confirmed, at_least=True)
+    json.dumps(capacity.as_json(estimate, result), allow_nan=False)
 
 
-def test_what_was_proved_stays_when_the_generator_fails_or_a_person_has_waited_long_enough() -> None:
+def test_what_was_proved_stays_when_the_search_ends_early() -> None:
     def late(rate: float) -> Probe:
         return Probe(rate, rate < 385, rate, 5.0, 20.0, kept=rate < 385)
 
@@ -195,15 +196,15 @@ def test_what_was_proved_stays_when_the_generator_fails_or_a_person_has_waited_l
             raise KeyboardInterrupt
         return Probe(rate, True, rate, 5.0, 20.0)
 
-    found = limit.capacity(late, 300.0)
-    assert 300 <= found.rate < 385
-    assert found.at_least
+    estimate = limit.capacity(late, 300.0)
+    assert 300 <= estimate.rate < 385
+    assert estimate.at_least
     cut = limit.capacity(interrupted, 60.0)
     assert (cut.rate, cut.at_least, cut.interrupted) == (60.0, True, True)
     with pytest.raises(KeyboardInterrupt):
         limit.capacity(raises)
     with pytest.raises(CheckFailed, match=r"nothing is proved: at 1 requests/s it was late"):
-        limit.capacity(lambda rate: Probe(rate, False, rate, None, None, said="it was late", kept=False))
+        limit.capacity(lambda rate: Probe(rate, False, rate, None, None, why="it was late", kept=False))
 
 
 def raises(_: float) -> Probe:
@@ -214,13 +215,13 @@ def test_where_something_was_missed_above_a_late_rate_is_no_upper_bound() -> Non
     points = [Probe(rate, rate < 300, rate, 5.0, 20.0) for rate in (1.0, 200.0, 200.0, 200.0, 400.0)]
     assert not limit.of_points(points, 200.0).at_least
     late = [*points, Probe(250.0, False, 250.0, None, None, kept=False)]
-    found = limit.of_points(late, 200.0)
-    assert found.at_least
-    assert found.high < 420
+    estimate = limit.of_points(late, 200.0)
+    assert estimate.at_least
+    assert estimate.high < 420
 
 
 def test_what_a_busy_generator_could_not_send_is_not_the_servers_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuning.asking.PAUSES_S", ())
+    monkeypatch.setattr("tuning.probing.PAUSES_S", ())
     capped = GeneratorHealth(1.0, 9.0, 90.0, 0.5, 0.9, 100, valid=False, why=("100 requests were not sent",))
     assert not Asker(Late(results.result(generator=capped)), Slo(p99_ms=50), Plan())(100.0).met
     busy = replace(capped, cpu=0.97, why=("a generator process used 97% of a core", *capped.why))
@@ -265,16 +266,16 @@ def test_capacity_of_a_model_that_sleeps_20_ms_a_request(server: TritonServer, w
     """One instance and no batches: 50 requests a second is all it can do, and an SLO of 300 ms allows most of that."""
     path = write_recipe("sleep", slo={"p99_ms": 300})
     with Generator(server.grpc_url, recipes=[path]) as generator:
-        found, result = capacity.capacity(
+        estimate, result = capacity.capacity(
             generator, Slo(p99_ms=300), 30.0, plan=Plan(duration_s=1.0, warm_up_s=0.2), resolution=1.6, times=1
         )
-    assert 12 < found.rate <= 60  # of so few seconds, chance makes some
-    assert found.low < found.high
-    rates = [one.rate for one in result.curve]
+    assert 12 < estimate.rate <= 60  # of so few seconds, chance makes some
+    assert estimate.low < estimate.high
+    rates = [point.rate for point in result.curve]
     assert rates == sorted(set(rates))
-    assert {one.rate: one.met for one in result.curve}[found.rate]
+    assert {point.rate: point.met for point in result.curve}[estimate.rate]
     assert not result.curve[-1].met
-    assert result.load.arrivals == f"poisson:{found.rate:.6g}"
+    assert result.load.arrivals == f"poisson:{estimate.rate:.6g}"
 
 
 @pytest.mark.usefixtures("patient")
@@ -283,12 +284,12 @@ def test_the_verb_says_that_an_slo_cannot_be_met_and_exits_1(
 ) -> None:
     code = run("--model", write_recipe("sleep"), "--slo", "p99_ms=5", "--host", server.grpc_url, "--duration", "1s",
                "--warm-up", "0s", "--reports", tmp_path / "reports")  # fmt: skip
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     assert code == 1
-    assert re.search(r"the SLO is not met at 1 request a second: p99_ms \d", said.err)
+    assert re.search(r"the SLO is not met at 1 request a second: p99_ms \d", output.err)
     page = tmp_path / "reports/sleep/index.html"
-    assert f"; the last run is in {page}" in said.err
-    shown = read(page.read_text(encoding="utf-8")).said()
+    assert f"; the last run is in {page}" in output.err
+    shown = read(page.read_text(encoding="utf-8")).visible_text()
     for text in ("The SLO is not met", "What to do next", "make tune MODEL=", "SLO=p99_ms=5"):
         assert text in shown
 
@@ -307,11 +308,11 @@ def test_bad_input_is_found_before_anything_runs(
 
 def test_what_the_verb_prints_and_keeps(tmp_path: Path) -> None:
     points = tuple(Probe(rate, rate <= 200, rate, 5.0, rate / 4) for rate in (1.0, 250.0, 200.0, 200.0))
-    found = limit.Capacity(200.0, 190.0, 240.0, 2, points)
+    estimate = limit.Capacity(200.0, 190.0, 240.0, 2, points)
     result = results.result()
-    assert "200.0 requests/s" in "\n".join(capacity.lines(found, result))
-    assert "(95 % interval 190.0 to 240.0)" in "\n".join(capacity.lines(found, result))
-    assert [one.rate for one in capacity.merged(points)] == [1.0, 200.0, 250.0]
+    assert "200.0 requests/s" in "\n".join(capacity.lines(estimate, result))
+    assert "(95 % interval 190.0 to 240.0)" in "\n".join(capacity.lines(estimate, result))
+    assert [point.rate for point in capacity.merged(points)] == [1.0, 200.0, 250.0]
     capacity.write(tmp_path / "net", result)
     assert Result.from_json(json.loads((tmp_path / "net/result.json").read_text())) == result
     assert (tmp_path / "net/index.html").read_text().startswith("<!doctype html>")
@@ -320,13 +321,13 @@ def test_what_the_verb_prints_and_keeps(tmp_path: Path) -> None:
 def test_a_report_that_cannot_be_written_costs_no_figures(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = limit.Capacity(200.0, 190.0, 240.0, 1, (Probe(200.0, True, 200.0, 5.0, 50.0),))
-    monkeypatch.setattr(capacity, "_run", lambda _: (found, results.result()))
+    estimate = limit.Capacity(200.0, 190.0, 240.0, 1, (Probe(200.0, True, 200.0, 5.0, 50.0),))
+    monkeypatch.setattr(capacity, "_run", lambda _: (estimate, results.result()))
     (tmp_path / "reports").write_text("no folder", encoding="utf-8")
     assert run("--model", "net", "--reports", tmp_path / "reports") == 2
-    said = capsys.readouterr()
-    assert "200.0 requests/s" in said.out
-    assert "is in the way" in said.err
+    output = capsys.readouterr()
+    assert "200.0 requests/s" in output.out
+    assert "is in the way" in output.err
 
 
 def test_a_polite_kill_in_the_middle_leaves_a_report_of_what_was_proved(

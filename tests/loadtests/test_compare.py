@@ -65,14 +65,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         helper.make_node("Mul", ["largest", "zero"], ["nothing"]),
         helper.make_node("Add", ["sum", "nothing"], ["y"]),
     ]
-    made = helper.make_graph(
+    graph = helper.make_graph(
         nodes, "tiny",
         [helper.make_tensor_value_info("x", types.UINT8, ["batch", 8])],
         [helper.make_tensor_value_info("y", types.FLOAT, ["batch", 8])],
         [helper.make_tensor("one", types.FLOAT, [], [1.0]), helper.make_tensor("zero", types.FLOAT, [], [0.0])],
     )  # fmt: skip
     onnx.save(
-        helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), version / "model.onnx"
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), version / "model.onnx"
     )
     (version.parent / "config.pbtxt").write_text('backend: "onnxruntime"\nmax_batch_size: 8\n')
     (folder / "tiny.yaml").write_text(RECIPE)
@@ -82,7 +82,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def subject(project: Path) -> Subject:
     inputs = tuple({"x": np.arange(first, first + 8, dtype=np.uint8)[None]} for first in (0, 100))
-    expected = tuple((one["x"][0] + 1).astype(np.float32) for one in inputs)
+    expected = tuple((sample["x"][0] + 1).astype(np.float32) for sample in inputs)
     return Subject("tiny", project / "model_repository/tiny/1/model.onnx", inputs, expected)
 
 
@@ -125,7 +125,7 @@ def test_a_peers_files_are_there_and_whole_and_bind_loopback(peer: Peer) -> None
     assert {name for name in files if "__pycache__" not in name} == named | {"requirements.txt"}
 
 
-def test_a_recipe_is_built_for_the_occasion_and_served_alone_or_as_a_repository_has_it(project: Path) -> None:
+def test_a_recipe_is_served_alone_built_for_it_or_from_a_repository(project: Path) -> None:
     tiny = recipe.load(project / "tiny.yaml")
     with models.repository_of([tiny], None, "cpu") as repository:
         assert [path.name for path in repository.iterdir()] == ["tiny"]
@@ -233,7 +233,7 @@ time.sleep(300)
 
 
 @pytest.fixture
-def kept() -> Iterator[tuple[subprocess.Popen[bytes], list[psutil.Process]]]:
+def kept_server() -> Iterator[tuple[subprocess.Popen[bytes], list[psutil.Process]]]:
     """A keeper with an unkind server, and the server's processes."""
     quick = f"import sys; sys.argv[0] = ''; sys.path.insert(0, {str(Path(keeper.__file__).parent)!r})\n"
     quick += "import keeper; keeper.ENDS_S = 0.5; sys.exit(keeper.main())"
@@ -243,19 +243,19 @@ def kept() -> Iterator[tuple[subprocess.Popen[bytes], list[psutil.Process]]]:
         server = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
         yield process, server
         process.kill()
-        for one in server:
-            if one.is_running():
-                one.kill()
+        for member in server:
+            if member.is_running():
+                member.kill()
 
 
 def test_a_server_that_ignores_signals_ends_with_its_workers(
-    kept: tuple[subprocess.Popen[bytes], list[psutil.Process]],
+    kept_server: tuple[subprocess.Popen[bytes], list[psutil.Process]],
 ) -> None:
-    process, server = kept
+    process, server = kept_server
     assert process.stdin is not None
     process.stdin.close()
     process.wait(20)
-    assert not any(one.is_running() for one in server)
+    assert not any(member.is_running() for member in server)
 
 
 def test_one_peer_is_served_asked_and_ended(
@@ -263,7 +263,7 @@ def test_one_peer_is_served_asked_and_ended(
 ) -> None:
     monkeypatch.setattr(contest, "PATIENCE", 1)
     candidates = [
-        Candidate(variant.said, 1, partial(Theirs, fastapi, variant, subject, [SERVER_CORE]))
+        Candidate(variant.settings, 1, partial(Theirs, fastapi, variant, subject, [SERVER_CORE]))
         for variant in fastapi.variants[:1]
     ]
     fits = Entry("FastAPI", fastapi.version, candidates)
@@ -271,17 +271,17 @@ def test_one_peer_is_served_asked_and_ended(
     fails = Entry(
         "broken", "1", [Candidate("", 1, partial(Theirs, broken, fastapi.variants[0], subject, [SERVER_CORE]))]
     )
-    said: list[str] = []
+    messages: list[str] = []
     effort = Effort(seconds=1.0, warm_up_s=0.2, rounds=1, resolution=2.0)
     absent = Entry("absent", "1", [Candidate("", 1, pytest.fail)], problem="cannot be installed")
     tiny = recipe.load(project / "tiny.yaml")
-    contest.hold([fits, fails, absent], tiny, effort, STAGE, said.append)
+    contest.hold([fits, fails, absent], tiny, effort, STAGE, messages.append)
     row, other, third = (entry.row() for entry in (fits, fails, absent))
     assert third.problem == "cannot be installed"
     assert other.capacity is None
     assert "no such model" in (other.problem or "")
     assert other.fix
-    assert any("round 1 of 1, FastAPI" in text for text in said)
+    assert any("round 1 of 1, FastAPI" in text for text in messages)
     commands = [child.as_dict(["cmdline"])["cmdline"] or [] for child in psutil.Process().children(recursive=True)]
     assert not [command for command in commands if "serve.py" in " ".join(command)]  # one that ended has none
     assert 0 < (row.ready_s or 0) < harness.STARTS_S
@@ -335,11 +335,11 @@ def test_ctrl_c_leaves_a_partial_report_and_no_process(
                           env=os.environ | {"PYTHONPATH": path}, start_new_session=True) as process:  # fmt: skip
         assert process.stderr is not None
         for line in process.stderr:
-            if f"FastAPI: start ({fastapi.variants[1].said}" in line:
+            if f"FastAPI: start ({fastapi.variants[1].settings}" in line:
                 break
         family = psutil.Process(process.pid).children(recursive=True)
-        assert any("tritonserver" in one.name() for one in family)
-        assert any("keeper.py" in " ".join(one.cmdline()) for one in family)
+        assert any("tritonserver" in member.name() for member in family)
+        assert any("keeper.py" in " ".join(member.cmdline()) for member in family)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == compare.INTERRUPTED, output
@@ -353,7 +353,7 @@ def test_ctrl_c_leaves_a_partial_report_and_no_process(
     assert theirs == "interrupted; no rate was looked for yet"
 
 
-def test_on_a_gpu_all_ways_of_a_server_start_at_once_and_what_each_did_is_kept(project: Path, subject: Subject) -> None:
+def test_on_a_gpu_all_candidates_start_at_once_and_their_trials_are_kept(project: Path, subject: Subject) -> None:
     repository, protocols = project / "model_repository", ("grpc", "kserve")
     ours = [partial(harness.Ours, subject, protocol, repository, [SERVER_CORE]) for protocol in protocols]
     entry = Entry("tritonkit", "1", [Candidate(*each) for each in zip(protocols, (1, 1), ours, strict=True)], ours=True)
@@ -372,7 +372,7 @@ def test_on_a_gpu_all_ways_of_a_server_start_at_once_and_what_each_did_is_kept(p
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--peers", "flask"], "there is no peer 'flask'"),
         (["--models", "none"], "there is no recipe build/recipes/none.yaml"),
@@ -385,11 +385,11 @@ def test_on_a_gpu_all_ways_of_a_server_start_at_once_and_what_each_did_is_kept(p
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_cannot_be_compared_is_said_at_once(
-    arguments: list[str], said: str, project: Path, root: Path, monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], message: str, project: Path, root: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     (project / "no_slo.yaml").write_text(RECIPE.partition("slo:")[0])
     monkeypatch.chdir(root)
     monkeypatch.setattr(sys, "argv", ["compare.py", *(word.format(project=project) for word in arguments)])
     assert compare.main() == 2
-    assert said in capsys.readouterr().err.replace("\n", " ")
+    assert message in capsys.readouterr().err.replace("\n", " ")

@@ -30,7 +30,7 @@ BY_PEER = pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.key)
 
 
 @BY_PEER
-def test_on_a_gpu_a_peer_is_tried_with_large_batches_as_they_come_and_of_one_size(peer: Peer) -> None:
+def test_on_a_gpu_a_peer_is_tried_with_batches_as_they_come_and_fixed(peer: Peer) -> None:
     tried = [
         (int(variant.environment.get("MAX_BATCH_SIZE") or variant.environment["MLSERVER_MODEL_MAX_BATCH_SIZE"]),
          variant.environment["FIXED"]) for variant in peer.variants_for("cuda")
@@ -178,7 +178,7 @@ def refuses(starts: list[str]) -> Contender:
     raise CheckFailed("out of memory")
 
 
-def test_a_candidate_that_does_not_start_is_tried_twice_and_leaves_the_others_in_the_contest() -> None:
+def test_a_candidate_that_does_not_start_is_tried_twice_and_left_out() -> None:
     starts: list[str] = []
     candidates = [Candidate(words, 1, lambda: refuses(starts)) for words in ("large", "small")]
     entry = Entry("server", "1", candidates)

@@ -39,8 +39,8 @@ def test_the_verbs_arguments_are_those_of_a_load_test(root: Path, monkeypatch: p
     plans, targeted = [], []
     for verb in verbs:
         done = subprocess.run([*verb, "--dry-run"], capture_output=True, text=True, check=True, env=plain)
-        said = done.stdout.replace("\\\n", " ").splitlines()
-        words = next(shlex.split(line) for line in said if "loadtests/run.py" in line)
+        lines = done.stdout.replace("\\\n", " ").splitlines()
+        words = next(shlex.split(line) for line in lines if "loadtests/run.py" in line)
         options = run._parser().parse_args(words[words.index("loadtests/run.py") + 1 :])
         paths = run._recipes(options)
         plan = run._plan(options, paths)
@@ -68,11 +68,11 @@ def test_the_verbs_arguments_are_those_of_a_load_test(root: Path, monkeypatch: p
 )
 def test_the_verbs_take_values_with_spaces_and_quotes(root: Path, verb: str, given: dict[str, str]) -> None:
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    said = subprocess.run(
+    lines = subprocess.run(
         ["make", "--dry-run", verb, *(f"{name}={value}" for name, value in given.items())],
         cwd=root, capture_output=True, text=True, check=True, env=plain,
     ).stdout.replace("\\\n", " ").splitlines()  # fmt: skip
-    words = next(shlex.split(line) for line in said if "python loadtests/" in line)
+    words = next(shlex.split(line) for line in lines if "python loadtests/" in line)
     for name, value in given.items():
         assert words[words.index(f"--{name.lower()}") + 1] == value
 

@@ -48,7 +48,7 @@ def test_a_server_that_is_not_installed_is_said_before_anything_is_built(
     ("arguments", "words"),
     [(["--lengths", "3"], "has 0 dynamic dimensions"), (["--batch-sizes", "100"], "at most 64 samples a request")],
 )
-def test_requests_that_a_model_does_not_take_are_refused_before_anything_is_built(
+def test_requests_a_model_does_not_take_are_refused_before_a_build(
     command: str,
     arguments: list[str],
     words: str,

@@ -9,7 +9,7 @@ import pytest
 from forests import cancer
 from load import models, payloads
 from load.plan import Plan
-from tuning import rig, writeback
+from tuning import trial_server, writeback
 from tuning.space import Settings
 
 from tritonkit.recipe import Batching, ForestRecipe, load
@@ -22,9 +22,9 @@ def recipe(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fores
     monkeypatch.chdir(root)
     path = tmp_path / "breast_cancer.yaml"
     path.write_text((root / "build/recipes/breast_cancer.yaml").read_text(encoding="utf-8"), encoding="utf-8")
-    found = load(path)
-    assert isinstance(found, ForestRecipe)
-    return found
+    forest = load(path)
+    assert isinstance(forest, ForestRecipe)
+    return forest
 
 
 def test_a_load_test_sends_rows_of_the_recipes_samples(recipe: ForestRecipe) -> None:
@@ -41,15 +41,15 @@ def test_verbs_that_need_graphs_take_the_other_recipes(recipe: ForestRecipe) -> 
 
 
 def test_tuning_serves_it_with_each_trials_settings(recipe: ForestRecipe) -> None:
-    with rig.built(recipe) as made:
-        tried: Any = rig.Rig.__new__(rig.Rig)
-        tried.made = made
+    with trial_server.built(recipe) as build:
+        tried: Any = trial_server.TrialServer.__new__(trial_server.TrialServer)
+        tried.build = build
         settings = Settings(precision="fp32", max_batch_size=64, queue_delay_us=500, instances=1, threads=2)
-        said = tried._configuration(settings)
-    assert said["max_batch_size"] == 64
-    assert said["parameters"]["cpu_nthread"] == {"string_value": "2"}
-    assert "intra_op_thread_count" not in said["parameters"]
-    assert "default_model_filename" not in said
+        config = tried._configuration(settings)
+    assert config["max_batch_size"] == 64
+    assert config["parameters"]["cpu_nthread"] == {"string_value": "2"}
+    assert "intra_op_thread_count" not in config["parameters"]
+    assert "default_model_filename" not in config
 
 
 def test_what_was_tuned_is_written_into_the_recipe(recipe: ForestRecipe) -> None:

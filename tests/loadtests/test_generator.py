@@ -66,17 +66,17 @@ def test_an_open_loop_sends_its_schedule_and_both_sides_agree_on_it(
 ) -> None:
     record = tmp_path / "requests.csv"
     with generator(server, write_recipe("arithmetic", slo={"p99_ms": 10_000}), user=user) as started:
-        found = started.run(OPEN, record=record)
+        result = started.run(OPEN, record=record)
         replayed = started.run(Plan(f"replay:{record}", duration_s=0.0, warm_up_s=0.2))
     due = arrivals.parse("poisson:100").times(OPEN.duration_s, OPEN.warm_up_s, OPEN.seed)
     measured = due[due >= 0]
-    model = found.model
+    model = result.model
     assert (model.requests, model.failed) == (len(measured), 0)
     assert model.offered == pytest.approx(len(measured) / OPEN.duration_s)
     assert [row[0] for row in read_rows(record)] == pytest.approx(measured.tolist(), abs=1e-5)
     assert decoded(model.histogram).get_total_count() == len(measured)
     assert replayed.model.requests == len(measured)
-    assert sum(second.offered for second in found.series) == len(due)
+    assert sum(second.offered for second in result.series) == len(due)
     assert model.latency is not None
     assert model.service is not None
     assert 0 < model.service.mean <= model.latency.mean
@@ -90,10 +90,10 @@ def test_an_open_loop_sends_its_schedule_and_both_sides_agree_on_it(
     assert side.average_batch == pytest.approx(2, abs=0.5)
     assert 0 < side.queue_ms + side.compute_ms <= side.request_ms * 1.01
     assert model.network_ms == pytest.approx(model.service.mean - side.request_ms)
-    assert found.environment["triton"].startswith("2.")
-    assert found.verdict.met
-    assert 0 < found.generator.cpu < 1
-    assert found.generator.lateness_p99_ms is not None
+    assert result.environment["triton"].startswith("2.")
+    assert result.verdict.met
+    assert 0 < result.generator.cpu < 1
+    assert result.generator.lateness_p99_ms is not None
 
 
 def test_processes_share_a_schedule_and_a_closed_loops_users(server: TritonServer, write_recipe: Recipes) -> None:
@@ -114,18 +114,18 @@ def test_a_paused_server_shows_in_the_open_loop_and_not_in_the_closed_one(
 ) -> None:
     """The coordinated-omission test: two of three seconds without an answer are no matter of 1 %."""
     with generator(server, write_recipe("arithmetic")) as started:
-        found = {}
+        results = {}
         for loop, plan in (("open", Plan("poisson:50", 3.0, 0.2)), ("closed", Plan(None, 3.0, 0.2, users=2))):
             with paused(server.pid, after_s=0.9, for_s=2.0):
-                found[loop] = started.run(plan)
-    latency = {loop: result.model.latency for loop, result in found.items()}
+                results[loop] = started.run(plan)
+    latency = {loop: result.model.latency for loop, result in results.items()}
     assert latency["open"] is not None
     assert latency["closed"] is not None
     assert latency["open"].p99 > 1700
     assert latency["open"].p90 > 1000  # most of the arrivals fell into the pause
     assert latency["closed"].p99 < 200
     assert latency["closed"].max > 1900  # it was there, and two requests saw it
-    waiting = [second.in_flight for second in found["open"].series]
+    waiting = [second.in_flight for second in results["open"].series]
     assert max(waiting) > 25
 
 
@@ -158,35 +158,35 @@ def test_a_mix_has_its_shares_and_each_model_its_own_figures(server: TritonServe
     recipes = (write_recipe("arithmetic", slo={"p99_ms": 10_000}), write_recipe("sleep", slo={"p50_ms": 5}))
     plan = Plan("constant:80", 1.0, 0.2, models={"arithmetic": 3, "sleep": 1})
     with generator(server, *recipes) as started:
-        found = started.run(plan)
-    fast, slow = found.models["arithmetic"], found.models["sleep"]
+        result = started.run(plan)
+    fast, slow = result.models["arithmetic"], result.models["sleep"]
     assert fast.requests + slow.requests == 80
     assert 8 <= slow.requests <= 33
     assert slow.service is not None
     assert slow.service.p50 >= 20  # it sleeps for 20 ms
-    assert {check.model: check.met for check in found.verdict.checks if check.name.startswith("p")} == {
+    assert {check.model: check.met for check in result.verdict.checks if check.name.startswith("p")} == {
         "arithmetic": True, "sleep": False,
     }  # fmt: skip
-    assert found.verdict.met is False
-    assert "No rate can meet this SLO" in found.verdict.note
+    assert result.verdict.met is False
+    assert "No rate can meet this SLO" in result.verdict.note
 
 
 def test_streams_are_over_with_their_last_response(server: TritonServer, write_recipe: Recipes) -> None:
     with generator(server, write_recipe("writer"), user="TritonStreamUser") as started:
-        found = started.run(Plan("constant:40", 0.5, 0.2)).model
-    assert (found.requests, found.failed) == (20, 0)
-    assert found.first_response is not None
-    assert found.latency is not None
-    assert 0 < found.first_response.p50 <= found.latency.p50
+        model = started.run(Plan("constant:40", 0.5, 0.2)).model
+    assert (model.requests, model.failed) == (20, 0)
+    assert model.first_response is not None
+    assert model.latency is not None
+    assert 0 < model.first_response.p50 <= model.latency.p50
 
 
 def test_failures_are_counted_by_type_and_have_no_latency(server: TritonServer, write_recipe: Recipes) -> None:
     with generator(server, write_recipe("sleep", samples="given.py:failing")) as started:
-        found = started.run(Plan("constant:40", 0.5, 0.2), slo=Slo(p99_ms=1000))
-    assert found.model.errors == {"ServerError": 20}
-    assert "sleep length must be non-negative" in found.model.messages["ServerError"]
-    assert found.model.latency is None
-    assert [check.met for check in found.verdict.checks] == [False, False]
+        result = started.run(Plan("constant:40", 0.5, 0.2), slo=Slo(p99_ms=1000))
+    assert result.model.errors == {"ServerError": 20}
+    assert "sleep length must be non-negative" in result.model.messages["ServerError"]
+    assert result.model.latency is None
+    assert [check.met for check in result.verdict.checks] == [False, False]
 
 
 SLOW_USERS = """
@@ -208,13 +208,13 @@ def test_a_generator_that_cannot_keep_up_says_so(
     (tmp_path / "slow_users.py").write_text(SLOW_USERS, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     with generator(server, write_recipe("arithmetic"), user="slow_users:Blocking") as started:
-        found = started.run(Plan("poisson:60", 1.0, 0.0))
-    assert not found.verdict.valid
-    latency, service = found.model.latency, found.model.service
+        result = started.run(Plan("poisson:60", 1.0, 0.0))
+    assert not result.verdict.valid
+    latency, service = result.model.latency, result.model.service
     assert latency is not None
     assert service is not None
     assert latency.p50 > 3 * service.p50  # each holds up all others, and what waits for the generator is not left out
-    assert "after their time" in " ".join(found.generator.why)
+    assert "after their time" in " ".join(result.generator.why)
 
 
 FEW_IN_FLIGHT = """
@@ -228,7 +228,7 @@ class FewInFlight(TritonGrpcUser):
 """
 
 
-def test_arrivals_beyond_what_can_be_in_flight_are_counted_and_make_the_run_invalid(
+def test_arrivals_beyond_the_most_in_flight_make_the_run_invalid(
     server: TritonServer, write_recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "few_in_flight.py").write_text(FEW_IN_FLIGHT, encoding="utf-8")
@@ -237,11 +237,11 @@ def test_arrivals_beyond_what_can_be_in_flight_are_counted_and_make_the_run_inva
         generator(server, write_recipe("arithmetic"), user="few_in_flight:FewInFlight") as started,
         paused(server.pid, after_s=0.3, for_s=1.0),
     ):
-        found = started.run(Plan("constant:200", 1.5, 0.0))
-    assert found.generator.capped > 0
-    assert found.model.errors["NotSent"] == found.generator.capped
-    assert "were not sent" in " ".join(found.generator.why)
-    assert not found.verdict.valid
+        result = started.run(Plan("constant:200", 1.5, 0.0))
+    assert result.generator.capped > 0
+    assert result.model.errors["NotSent"] == result.generator.capped
+    assert "were not sent" in " ".join(result.generator.why)
+    assert not result.verdict.valid
 
 
 def test_what_cannot_be_tested_is_refused_before_the_test(server: TritonServer, write_recipe: Recipes) -> None:
@@ -276,7 +276,7 @@ def test_a_user_class_that_is_none_is_refused(server: TritonServer, write_recipe
         pass
 
 
-def test_what_locust_reads_when_its_timer_rings_is_read_before_the_first_request(write_recipe: Recipes) -> None:
+def test_sources_that_locust_reads_late_are_read_before_the_first_request(write_recipe: Recipes) -> None:
     path = [str(Path(bench_generator.__file__).parent), *filter(None, sys.path)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONWARNINGS": "ignore"}
     subprocess.run([sys.executable, "-c", PREPARED, write_recipe("arithmetic")], env=environment, check=True)

@@ -20,8 +20,9 @@ from gpu.models import Model
 from load import environment
 from onnx import TensorProto, helper, numpy_helper
 
-from tritonkit import pipeline, recipe
+from tritonkit import pipeline
 from tritonkit.errors import CheckFailed, InputError
+from tritonkit.recipe import load as load_recipe
 from tritonkit.repository import config
 from tritonkit.server import TritonServer
 
@@ -48,9 +49,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Model:
     text["outputs"]["embedding"]["dims"] = [32]
     path = folder / "bert_base.yaml"
     path.write_text(yaml.safe_dump(text), encoding="utf-8")
-    found = recipe.load(path)
-    pipeline.build([found], folder / "repository", "cuda", pipeline.Options(precisions=("fp32",)))
-    return Model(found, "fp32", folder / "repository")
+    recipe = load_recipe(path)
+    pipeline.build([recipe], folder / "repository", "cuda", pipeline.Options(precisions=("fp32",)))
+    return Model(recipe, "fp32", folder / "repository")
 
 
 def write_graph(path: Path) -> None:
@@ -104,18 +105,18 @@ def test_a_result_that_cannot_be_read_is_not_overwritten(monkeypatch: pytest.Mon
 
 
 def test_every_recipe_of_the_benchmark_is_one_and_names_its_variants() -> None:
-    for one in models.recipes(list(models.VARIANTS)):
-        assert set(models.VARIANTS[one.name]) <= {"fp32", *one.precisions}
-        assert one.max_batch_size == 64
+    for recipe in models.recipes(list(models.VARIANTS)):
+        assert set(models.VARIANTS[recipe.name]) <= {"fp32", *recipe.precisions}
+        assert recipe.max_batch_size == 64
     assert models.recipes(["bert_base"])[0].shapes["sequence"].padded_sizes[-1] == 256
     assert models.TOKENS in models.recipes(["bert_base"])[0].shapes["sequence"].padded_sizes
     with pytest.raises(InputError, match="vgg"):
         models.recipes(["vgg"])
 
 
-def test_a_spread_has_the_median_and_the_ends_and_ratios_are_taken_within_a_round() -> None:
-    found = rounds.spread([3.0, 1.0, 2.0, 10.0])
-    assert (found.median, found.low, found.high, found.rounds) == (2.5, 1.0, 10.0, 4)
+def test_a_spread_has_median_and_ends_and_ratios_are_within_a_round() -> None:
+    spread = rounds.spread([3.0, 1.0, 2.0, 10.0])
+    assert (spread.median, spread.low, spread.high, spread.rounds) == (2.5, 1.0, 10.0, 4)
     ratio = rounds.ratios([10.0, 20.0, 40.0], [10.0, 10.0, 10.0])
     assert (ratio.median, ratio.low, ratio.high) == (2.0, 1.0, 4.0)
 
@@ -129,7 +130,7 @@ def test_turns_are_interleaved_and_the_first_calls_of_a_turn_do_not_count() -> N
 
 
 def test_images_and_texts_are_requests_of_one_sample(small: Model) -> None:
-    (images,) = [Model(one, "fp32", Path()) for one in models.recipes(["efficientnet_lite0"])]
+    (images,) = [Model(recipe, "fp32", Path()) for recipe in models.recipes(["efficientnet_lite0"])]
     assert images.tokens == 0
     assert [single["image"].shape for single in images.singles(10)] == [(1, 224, 224, 3)] * 10
     assert models.joined(images.singles(3))["image"].shape == (3, 224, 224, 3)
@@ -137,7 +138,7 @@ def test_images_and_texts_are_requests_of_one_sample(small: Model) -> None:
     assert [single["input_ids"].shape for single in small.singles(2)] == [(1, 128)] * 2
 
 
-def test_the_networks_take_bytes_and_ids_and_their_weights_are_always_the_same() -> None:
+def test_the_networks_take_bytes_and_ids_and_have_constant_weights() -> None:
     import torch
 
     from tritonkit.zoo import bert_base, resnet50
@@ -179,7 +180,7 @@ def test_memory_is_read_from_every_instances_line_and_none_is_an_error(tmp_path:
         "on NVIDIA H200 context {c}, weights 106, sizes 1432 MiB\n"
     )
     log.write_text(line.format(n=0, c=500) + line.format(n=1, c=520), encoding="utf-8")
-    (model,) = [Model(one, "fp32", tmp_path) for one in models.recipes(["resnet50"])]
+    (model,) = [Model(recipe, "fp32", tmp_path) for recipe in models.recipes(["resnet50"])]
     assert served._reported(log, model) == (510 * 2**20, 106 * 2**20, 1432 * 2**20)
     log.write_text("nothing", encoding="utf-8")
     with pytest.raises(CheckFailed, match="no instance of resnet50 prepared sizes"):
@@ -202,13 +203,13 @@ def test_a_server_sees_the_first_gpu_only_while_it_is_started(monkeypatch: pytes
 @pytest.mark.alone
 def test_in_process_everything_is_measured_and_wrong_answers_are_not_timed(small: Model) -> None:
     with inprocess.opened(small, None) as prepared:
-        found = inprocess.measure(small, prepared, QUICK, lambda _: None, None)
-        assert list(found.plain_ms) == list(found.prepared_ms) == [1, 4]
-        assert len(found.size_ms) == 6
-        assert set(found.size_ms) == set(found.size_bytes) > {"1 x 32", "4 x 256"}
-        assert found.error < 1e-4
-        assert found.per_s.median == pytest.approx(4000 / found.prepared_ms[4].median, rel=0.5)
-        assert not found.graphs
+        figures = inprocess.measure(small, prepared, QUICK, lambda _: None, None)
+        assert list(figures.plain_ms) == list(figures.prepared_ms) == [1, 4]
+        assert len(figures.size_ms) == 6
+        assert set(figures.size_ms) == set(figures.size_bytes) > {"1 x 32", "4 x 256"}
+        assert figures.error < 1e-4
+        assert figures.per_s.median == pytest.approx(4000 / figures.prepared_ms[4].median, rel=0.5)
+        assert not figures.graphs
         wrong = replace(prepared, execution=Doubled(prepared.execution))
         with pytest.raises(CheckFailed, match="off onnxruntime's on the CPU"):
             inprocess.measure(small, wrong, QUICK, lambda _: None, None)
@@ -216,10 +217,10 @@ def test_in_process_everything_is_measured_and_wrong_answers_are_not_timed(small
 
 def test_mixed_lengths_are_compared_by_tokens_with_equal_ones(small: Model) -> None:
     with inprocess.opened(small, None) as prepared:
-        found = inprocess.mixed(small, prepared, QUICK, None)
-    assert found.error <= found.tolerance == pytest.approx(0.01)
-    assert found.ratio.rounds == 2
-    assert 0.05 < found.ratio.median < 5
+        figures = inprocess.mixed(small, prepared, QUICK, None)
+    assert figures.error <= figures.tolerance == pytest.approx(0.01)
+    assert figures.ratio.rounds == 2
+    assert 0.05 < figures.ratio.median < 5
     drawn = models.lengths(1000)
     assert (min(drawn), max(drawn)) == (8, 256)
     assert abs(np.mean(drawn) - 132) < 6
@@ -236,7 +237,7 @@ def test_a_model_is_loaded_behind_the_real_server_beside_the_same_graph(
         inprocess.opened(model, None) as prepared,
         served.running(model, 2, tmp_path, plan.processes) as running,
     ):
-        found = served.measure(running, prepared, plan, 1, steps.append)
+        figures = served.measure(running, prepared, plan, 1, steps.append)
         mixed = served.mixed(running, plan, steps.append)
         wrong = replace(prepared, execution=Doubled(prepared.execution))
         with pytest.raises(CheckFailed, match="the server's answer is"):
@@ -244,12 +245,12 @@ def test_a_model_is_loaded_behind_the_real_server_beside_the_same_graph(
         callers.write_requests(tmp_path / "bad.requests", [(models.message("nobody", {}), 1)])
         with pytest.raises(CheckFailed, match="no request of bad was answered: NOT_FOUND"):
             running.callers.run(tmp_path / "bad.requests", 2, 0.3, 0.0)
-    assert [load.in_flight for load in found.loads] == [1, 4]
-    assert all(load.rate.median > 0 and load.failed == 0 for load in found.loads)
-    assert all(load.p50_ms.median <= load.p99_ms.median for load in found.loads)
-    assert 1 <= found.loads[0].batch < 1.05
-    assert found.loads[1].instance_cores > 0
-    assert found.above_ms is not None
+    assert [load.in_flight for load in figures.loads] == [1, 4]
+    assert all(load.rate.median > 0 and load.failed == 0 for load in figures.loads)
+    assert all(load.p50_ms.median <= load.p99_ms.median for load in figures.loads)
+    assert 1 <= figures.loads[0].batch < 1.05
+    assert figures.loads[1].instance_cores > 0
+    assert figures.above_ms is not None
     assert mixed.where == "served"
     assert mixed.error <= mixed.tolerance
     assert mixed.mixed_per_s.median > 0

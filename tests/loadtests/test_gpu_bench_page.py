@@ -60,7 +60,7 @@ def served(model: str, precision: str, instances: int, counts: tuple[int, ...], 
 
 def result() -> GpuResult:
     models = (("bert_base", "fp16", 128), ("efficientnet_lite0", "fp32", 0), ("resnet50", "fp16", 0))
-    alone = [in_process(*one) for one in models] + [in_process("resnet50", "fp32", per_s=7000.0)]
+    alone = [in_process(*row) for row in models] + [in_process("resnet50", "fp32", per_s=7000.0)]
     behind = [
         served(name, precision, count, (1, 8, 64, 256) if count == 4 else (256,))
         for name, precision, _ in models
@@ -81,19 +81,19 @@ def result() -> GpuResult:
 
 
 WHOLE = result()
-MISSED = replace(WHOLE, in_process=tuple(replace(one, alternating=spread(150.0)) for one in WHOLE.in_process))
+MISSED = replace(WHOLE, in_process=tuple(replace(graph, alternating=spread(150.0)) for graph in WHOLE.in_process))
 
 
-def said(whole: GpuResult) -> str:
-    return read(gpupage.render(whole)).said()
+def page_text(whole: GpuResult) -> str:
+    return read(gpupage.render(whole)).visible_text()
 
 
 def test_goals_come_first_and_what_is_missed_is_named_with_its_figure() -> None:
     assert gpupage.headline(WHOLE).tone == "good"
-    found = gpupage.headline(MISSED)
-    assert found.tone == "bad"
-    assert "alternating sizes over fixed ones 150, the goal is at most 1.05" in found.why[0]
-    text = said(MISSED)
+    headline = gpupage.headline(MISSED)
+    assert headline.tone == "bad"
+    assert "alternating sizes over fixed ones 150, the goal is at most 1.05" in headline.why[0]
+    text = page_text(MISSED)
     assert text.index("goals are met") < text.index("Goals") < text.index("How it was run")
     assert gpupage.headline(GpuResult("", "", {})).tone == "unsure"
 
@@ -106,7 +106,7 @@ def test_goals_come_first_and_what_is_missed_is_named_with_its_figure() -> None:
     ],
 )
 def test_each_served_figure_is_judged(changed: dict[str, Spread], what: str) -> None:
-    behind = tuple(replace(one, **changed) for one in WHOLE.served)  # type: ignore[arg-type]
+    behind = tuple(replace(figures, **changed) for figures in WHOLE.served)  # type: ignore[arg-type]
     missed = [goal.what for goal in gpu_goals.goals(replace(WHOLE, served=behind)) if not goal.met]
     assert set(missed) == {what}
 
@@ -118,7 +118,8 @@ def test_padded_answers_scaling_gate_and_memory_are_judged() -> None:
         scaling=(replace(WHOLE.scaling[0], ratio=spread(1.5)),),
         gate=(GateRow("resnet50", "fp16", "refused", "slower"),),
         in_process=tuple(
-            replace(one, memory=replace(one.memory, device=3000 * MIB, sizes=2000 * MIB)) for one in WHOLE.in_process
+            replace(graph, memory=replace(graph.memory, device=3000 * MIB, sizes=2000 * MIB))
+            for graph in WHOLE.in_process
         ),
     )
     missed = {goal.what for goal in gpu_goals.goals(changed) if not goal.met}
@@ -128,21 +129,21 @@ def test_padded_answers_scaling_gate_and_memory_are_judged() -> None:
     }  # fmt: skip
 
 
-def test_memory_of_an_instance_is_the_slope_over_instances_without_the_servers_own() -> None:
-    one = WHOLE.served[0]
-    assert gpu_goals.per_instance(WHOLE, one) == 2090 * MIB
-    assert gpu_goals.per_instance(replace(WHOLE, served=(one,)), one) is None
+def test_memory_of_an_instance_is_the_slope_over_instances() -> None:
+    figures = WHOLE.served[0]
+    assert gpu_goals.per_instance(WHOLE, figures) == 2090 * MIB
+    assert gpu_goals.per_instance(replace(WHOLE, served=(figures,)), figures) is None
 
 
-def test_every_figure_is_in_a_table_with_its_spread_and_the_terminal_has_the_same(
+def test_every_figure_is_in_a_table_with_its_spread_and_on_the_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     rows = read(gpupage.render(WHOLE)).rows
     cells = [[cell.strip() for cell in row] for row in rows]
     assert ["ResNet-50 fp32", "187"] in [row[:2] for row in cells]
     assert ["ResNet-50 fp16, 4 instances", "256", "8,370", "33.3"] in [row[:4] for row in cells]
-    assert "187 150 to 210" in said(WHOLE)
-    assert "8,370 8,203 to 8,537" in said(WHOLE)
+    assert "187 150 to 210" in page_text(WHOLE)
+    assert "8,370 8,203 to 8,537" in page_text(WHOLE)
     assert [row[-1] for row in rows if row[0] == "BERT-base fp16, an instance"] == ["0.985"]
     (tmp_path / "result.json").write_text(json.dumps(WHOLE.to_json()), encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["bench_gpu.py", "--only", "page", "--reports", str(tmp_path)])
@@ -152,7 +153,7 @@ def test_every_figure_is_in_a_table_with_its_spread_and_the_terminal_has_the_sam
     assert (tmp_path / "index.html").read_text(encoding="utf-8") == gpupage.render(WHOLE)
 
 
-def test_each_part_is_written_when_it_is_measured_and_the_built_instances_come_first(
+def test_each_part_is_written_at_once_and_the_built_instances_come_first(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (bert,) = models.recipes(["bert_base"])
@@ -186,9 +187,9 @@ def test_each_part_is_written_when_it_is_measured_and_the_built_instances_come_f
     assert bench_gpu.main() == bench_gpu.INTERRUPTED
     assert order == ["4 instances", "1 and 0 before", "1 instances", "1 and 1 before", "2 instances", "1 and 2 before"]
     stored = GpuResult.from_json(json.loads((tmp_path / "result.json").read_text(encoding="utf-8")))
-    assert [one.instances for one in stored.served] == [1, 4]
-    assert [[load.in_flight for load in one.loads] for one in stored.served] == [[256], [1, 8, 64, 256]]
-    assert [one.where for one in stored.mixed] == ["in process", "served"]
+    assert [figures.instances for figures in stored.served] == [1, 4]
+    assert [[load.in_flight for load in figures.loads] for figures in stored.served] == [[256], [1, 8, 64, 256]]
+    assert [figures.where for figures in stored.mixed] == ["in process", "served"]
     assert stored.environment["driver"] == "580.159"
     assert "BERT-base fp16, 4 instances: served over in process 0.930, at least 0.9" in capsys.readouterr().err
 
@@ -200,11 +201,12 @@ def test_parts_of_separate_calls_are_put_together_and_the_later_one_counts() -> 
     both = later.merged(first)
     assert both.created == "later"
     assert both.environment == {"gpu": "B", "cores": "16"}
-    assert [one.per_s.median for one in both.in_process] == [9000.0, 10_000.0, 9000.0]
-    assert both.served == tuple(sorted(WHOLE.served, key=lambda one: (one.model, one.precision, one.instances)))
+    assert [graph.per_s.median for graph in both.in_process] == [9000.0, 10_000.0, 9000.0]
+    in_order = sorted(WHOLE.served, key=lambda served: (served.model, served.precision, served.instances))
+    assert both.served == tuple(in_order)
 
 
-def test_a_result_survives_json_and_one_that_does_not_fit_is_refused_by_field() -> None:
+def test_a_result_survives_json_and_a_bad_one_is_refused_by_field() -> None:
     data = json.loads(json.dumps(WHOLE.to_json()))
     assert GpuResult.from_json(data) == WHOLE
     data["served"][0]["ready_s"] = "soon"
@@ -231,11 +233,11 @@ def layouts(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> dict[tup
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", ["whole", "missed", "nothing"])
 def test_page_fits_a_phone_and_a_desktop(layouts: dict[tuple[str, int], Layout], name: str, width: int) -> None:
-    found = layouts[name, width]
-    assert found.scroll <= width, "the page scrolls sideways"
-    assert found.overlaps == []
-    assert found.letters >= 11, "a chart's text is too small"
-    assert found.faint == []
-    assert found.fetched == []
+    layout = layouts[name, width]
+    assert layout.scroll <= width, "the page scrolls sideways"
+    assert layout.overlaps == []
+    assert layout.letters >= 11, "a chart's text is too small"
+    assert layout.faint == []
+    assert layout.fetched == []
     if name == "whole":
-        assert found.columns == (3 if width == 1280 else 1)
+        assert layout.columns == (3 if width == 1280 else 1)

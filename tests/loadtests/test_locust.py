@@ -77,20 +77,20 @@ def test_headless_over_two_processes_sends_the_whole_schedule_once(
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # another test's master, where Locust has it by default
             stack.enter_context(socket.create_server(("", 5557)))
-        found = headless.run(
+        result = headless.run(
             headless.command(
                 plan, server.grpc_url, "TritonGrpcUser", [write_recipe("arithmetic")], processes=2, slo="p99_ms=10000",
                 record=record,
             )
         )  # fmt: skip
-    assert (found.model.requests, found.model.failed) == (measured(), 0)
+    assert (result.model.requests, result.model.failed) == (measured(), 0)
     assert len(read_rows(record)) == measured()
-    assert found.load.processes == 2
-    assert not found.partial
-    assert found.verdict.met
-    assert found.model.server is not None
-    assert abs(found.model.server.requests - measured()) <= 5
-    assert found.load.duration_s == RUN_S - WARM_UP_S
+    assert result.load.processes == 2
+    assert not result.partial
+    assert result.verdict.met
+    assert result.model.server is not None
+    assert abs(result.model.server.requests - measured()) <= 5
+    assert result.load.duration_s == RUN_S - WARM_UP_S
 
 
 @contextlib.contextmanager
@@ -116,14 +116,14 @@ def test_a_worker_that_dies_makes_the_run_invalid_and_ends_it(
     recipe, result = write_recipe("arithmetic"), tmp_path / "result.json"
     with swarm(root, recipe, server, result, 2, "--run-time", "60", "--warm-up", "0.5") as (master, victim):
         victim.kill()
-        said, _ = master.communicate(timeout=40)
-    assert master.returncode == 1, said
-    found = read(result)
-    assert not found.verdict.valid
-    assert "1 of 2 generator processes died" in " ".join(found.generator.why)
-    assert "INVALID: 1 of 2 generator processes died" in said
-    assert found.model.requests > 0
-    assert found.load.duration_s < 30
+        output, _ = master.communicate(timeout=40)
+    assert master.returncode == 1, output
+    load_test = read(result)
+    assert not load_test.verdict.valid
+    assert "1 of 2 generator processes died" in " ".join(load_test.generator.why)
+    assert "INVALID: 1 of 2 generator processes died" in output
+    assert load_test.model.requests > 0
+    assert load_test.load.duration_s < 30
 
 
 def test_a_worker_that_pauses_is_late_and_not_dead(
@@ -134,11 +134,11 @@ def test_a_worker_that_pauses_is_late_and_not_dead(
         os.kill(paused.pid, signal.SIGSTOP)
         time.sleep(4.5)
         os.kill(paused.pid, signal.SIGCONT)
-        said, _ = master.communicate(timeout=40)
-    found = read(result)
-    assert "died" not in said
-    assert any("after their time" in why for why in found.generator.why), found.generator.why
-    assert found.load.duration_s == 8
+        output, _ = master.communicate(timeout=40)
+    load_test = read(result)
+    assert "died" not in output
+    assert any("after their time" in why for why in load_test.generator.why), load_test.generator.why
+    assert load_test.load.duration_s == 8
 
 
 def test_the_web_page_takes_a_schedule_and_refuses_a_bad_one(
@@ -176,9 +176,9 @@ def test_the_web_page_takes_a_schedule_and_refuses_a_bad_one(
         assert post("/swarm", arrivals="constant:50", **common)["success"]
         wait(result.exists)
         wait(lambda: state() == "stopped")
-        found = read(result)
-        assert (found.load.arrivals, found.load.protocol) == ("constant:50", "http")
-        assert (found.model.requests, found.model.failed) == (75, 0)
+        load_test = read(result)
+        assert (load_test.load.arrivals, load_test.load.protocol) == ("constant:50", "http")
+        assert (load_test.model.requests, load_test.model.failed) == (75, 0)
         result.unlink()
         assert post("/swarm", arrivals="constant:0", **common)["success"]
         wait(result.exists)
@@ -193,9 +193,9 @@ def test_the_web_page_takes_a_schedule_and_refuses_a_bad_one(
         with urllib.request.urlopen(f"{page}/stop", data=b"", timeout=20) as answer:
             assert answer.status == 200
         wait(result.exists)
-        found = read(result)
-        assert (found.load.loop, found.partial) == ("closed", False)
-        assert found.model.requests > 0
+        load_test = read(result)
+        assert (load_test.load.loop, load_test.partial) == ("closed", False)
+        assert load_test.model.requests > 0
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=20)
 
@@ -209,18 +209,18 @@ def test_ctrl_c_leaves_a_partial_result_and_nobody_who_sends(
     process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for_load(server)
     process.send_signal(how)
-    said, errors = process.communicate(timeout=40)
+    output, errors = process.communicate(timeout=40)
     assert process.returncode == 1, errors
     with Client(server.http_url) as client:
         after = client.statistics("arithmetic")[0].success.count
         time.sleep(0.2)
         assert client.statistics("arithmetic")[0].success.count == after
-    assert said.startswith("PARTIAL"), errors
-    found = read(tmp_path / "arithmetic/result.json")
-    assert found.partial
-    assert not found.verdict.valid
-    assert 0 < found.load.duration_s < 30
-    assert found.model.requests > 0
+    assert output.startswith("PARTIAL"), errors
+    result = read(tmp_path / "arithmetic/result.json")
+    assert result.partial
+    assert not result.verdict.valid
+    assert 0 < result.load.duration_s < 30
+    assert result.model.requests > 0
     assert "cut short" in (tmp_path / "arithmetic/junit.xml").read_text(encoding="utf-8")
 
 
@@ -242,7 +242,7 @@ class Cold(ModelUser):
 """
 
 
-def ran(root: Path, folder: Path, recipe: Path, user: str, run_time: str) -> Result:
+def run_headless(root: Path, folder: Path, recipe: Path, user: str, run_time: str) -> Result:
     """The result of a headless test with a user of its own beside the shipped locustfile."""
     page = (root / "loadtests/locustfile.py").read_text("utf-8")
     (folder / "locustfile.py").write_text(f"{page}\n{user}", "utf-8")
@@ -260,8 +260,8 @@ def ran(root: Path, folder: Path, recipe: Path, user: str, run_time: str) -> Res
 def test_a_first_request_that_takes_longer_than_the_test_is_no_part_of_it(
     root: Path, write_recipe: Recipes, tmp_path: Path
 ) -> None:
-    found = ran(root, tmp_path, write_recipe("arithmetic"), COLD, "4")
-    assert (found.partial, found.load.duration_s, found.model.requests) == (False, 3.5, 70)
+    result = run_headless(root, tmp_path, write_recipe("arithmetic"), COLD, "4")
+    assert (result.partial, result.load.duration_s, result.model.requests) == (False, 3.5, 70)
 
 
 INTERRUPTED = """
@@ -285,7 +285,7 @@ def test_ctrl_c_while_the_dispatcher_runs_leaves_a_partial_result(
     root: Path, write_recipe: Recipes, tmp_path: Path
 ) -> None:
     cold = COLD.replace("4.5", "0.001")
-    assert ran(root, tmp_path, write_recipe("arithmetic"), f"{cold}\n{INTERRUPTED}", "30").partial
+    assert run_headless(root, tmp_path, write_recipe("arithmetic"), f"{cold}\n{INTERRUPTED}", "30").partial
 
 
 @pytest.mark.parametrize(
@@ -302,10 +302,10 @@ def test_what_locust_cannot_use_is_said_before_anything_is_sent(
 ) -> None:
     more = arguments if "--run-time" in arguments else ("--run-time", "5", *arguments)
     with locust(root, write_recipe("arithmetic"), "--headless", "--host", host, *more) as process:
-        said, _ = process.communicate(timeout=40)
-    assert process.returncode == 2, said
-    assert message in said
-    assert "fix:" in said
+        output, _ = process.communicate(timeout=40)
+    assert process.returncode == 2, output
+    assert message in output
+    assert "fix:" in output
 
 
 def test_a_result_that_never_came_is_an_error_with_locusts_own_words(write_recipe: Recipes) -> None:

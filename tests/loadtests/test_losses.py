@@ -17,9 +17,9 @@ from tuning import losses, space
 from tuning.comparison import rounds
 from tuning.cores import divide
 from tuning.limit import Probe
-from tuning.rig import Rig, built
 from tuning.space import Settings
 from tuning.trial import timed
+from tuning.trial_server import TrialServer, built
 
 from tritonkit import recipe as recipes
 from tritonkit.recipe import Slo
@@ -30,78 +30,78 @@ pytestmark = pytest.mark.alone
 
 
 class Deadly:
-    """A rig whose server, or a process of its model, is killed in the middle of the next ``deaths`` runs."""
+    """A trial_server whose server, or a process of its model, is killed in the middle of the next ``deaths`` runs."""
 
-    def __init__(self, rig: Rig, deaths: int, victim: str = "server") -> None:
-        self.rig, self.deaths, self.victim = rig, deaths, victim
+    def __init__(self, trial_server: TrialServer, deaths: int, victim: str = "server") -> None:
+        self.trial_server, self.deaths, self.victim = trial_server, deaths, victim
         self.configured = 0
 
     def configure(self, settings: Settings) -> None:
         self.configured += 1
-        self.rig.configure(settings)
+        self.trial_server.configure(settings)
 
     def ask(self, rate: float) -> Probe:
         if self.deaths:
             self.deaths -= 1
-            server = psutil.Process(self.rig._server.pid)
+            server = psutil.Process(self.trial_server._server.pid)
             victim = server if self.victim == "server" else server.children()[0]
             threading.Timer(RUN_S / 2, os.kill, (victim.pid, signal.SIGKILL)).start()
-        return self.rig.ask(rate)
+        return self.trial_server.ask(rate)
 
 
 @pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def trial_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrialServer]:
     folder = tmp_path_factory.mktemp("lost")
     write_linear(folder / "classifier.onnx", 1.0)
     recipe = recipes.load(write_recipe(folder / "classifier.yaml", folder / "classifier.onnx"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(summary, "LATEST_MS", 1000.0)  # others use the machine, too
         with (
-            built(recipe) as made,
-            Rig(made, Slo(error_rate=0.2), Plan(duration_s=RUN_S, warm_up_s=0.1), divide()) as rig,
+            built(recipe) as build,
+            TrialServer(build, Slo(error_rate=0.2), Plan(duration_s=RUN_S, warm_up_s=0.1), divide()) as trial_server,
         ):
-            yield rig
+            yield trial_server
 
 
 @contextmanager
-def counted(rig: Rig, losses: int) -> Iterator[None]:
+def expect_losses(trial_server: TrialServer, losses: int) -> Iterator[None]:
     """So many servers are lost within."""
-    before = len(rig.lost)
+    before = len(trial_server.lost)
     yield
-    assert len(rig.lost) == before + losses
+    assert len(trial_server.lost) == before + losses
 
 
-def settings(rig: Rig) -> Settings:
-    return space.of_recipe(rig.made.recipe, rig.made.chosen)
+def settings(trial_server: TrialServer) -> Settings:
+    return space.of_recipe(trial_server.build.recipe, trial_server.build.chosen)
 
 
 @pytest.mark.parametrize("victim", ["server", "stub"])
-def test_a_trial_is_measured_again_from_its_beginning(rig: Rig, victim: str) -> None:
-    deadly = Deadly(rig, 1, victim)
-    with counted(rig, 1):
-        outcome = timed(deadly.configure, lambda rate: capped(deadly.ask(rate)), settings(rig), None, RATE)
+def test_a_trial_is_measured_again_from_its_beginning(trial_server: TrialServer, victim: str) -> None:
+    deadly = Deadly(trial_server, 1, victim)
+    with expect_losses(trial_server, 1):
+        outcome = timed(deadly.configure, lambda rate: capped(deadly.ask(rate)), settings(trial_server), None, RATE)
     assert (outcome.status, outcome.why, deadly.configured) == ("measured", "", 2)
     cause = "tritonserver was ended by SIGKILL" if victim == "server" else "a process of its model ended"
-    assert rig.lost[-1] == f"{cause} with {settings(rig)}"
-    assert rig.ask(RATE).met  # on the server that runs now
+    assert trial_server.lost[-1] == f"{cause} with {settings(trial_server)}"
+    assert trial_server.ask(RATE).met  # on the server that runs now
 
 
-def test_a_configuration_counts_as_failed_where_the_server_is_lost_with_it_twice(rig: Rig) -> None:
-    deadly = Deadly(rig, 2)
-    with counted(rig, 2):
-        outcome = timed(deadly.configure, deadly.ask, settings(rig), None, RATE)
+def test_a_configuration_fails_where_the_server_is_lost_with_it_twice(trial_server: TrialServer) -> None:
+    deadly = Deadly(trial_server, 2)
+    with expect_losses(trial_server, 2):
+        outcome = timed(deadly.configure, deadly.ask, settings(trial_server), None, RATE)
     assert outcome.status == "failed"
     assert "the server was lost: tritonserver was ended by SIGKILL" in outcome.why
 
 
-def test_a_round_of_the_final_is_measured_again_and_nothing_is_met_where_the_server_is_lost_twice(rig: Rig) -> None:
-    once, twice = Deadly(rig, 1), Deadly(rig, 2)
-    with counted(rig, 1):
-        found = rounds(once.configure, lambda rate: capped(once.ask(rate)), {settings(rig): RATE}, 1)
-    assert found[settings(rig)].capacity
-    with counted(rig, 2):
-        found = rounds(twice.configure, twice.ask, {settings(rig): RATE}, 1)
-    assert found[settings(rig)].capacity == 0
+def test_a_final_round_is_measured_again_and_counts_as_missed_the_second_time(trial_server: TrialServer) -> None:
+    once, twice = Deadly(trial_server, 1), Deadly(trial_server, 2)
+    with expect_losses(trial_server, 1):
+        measured = rounds(once.configure, lambda rate: capped(once.ask(rate)), {settings(trial_server): RATE}, 1)
+    assert measured[settings(trial_server)].capacity
+    with expect_losses(trial_server, 2):
+        measured = rounds(twice.configure, twice.ask, {settings(trial_server): RATE}, 1)
+    assert measured[settings(trial_server)].capacity == 0
 
 
 def test_the_servers_that_were_lost_are_counted_in_one_sentence() -> None:

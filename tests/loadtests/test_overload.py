@@ -13,20 +13,20 @@ from load import overload
 from tritonkit.queue_limits import QueueLimits
 
 
-def test_answers_count_when_they_are_in_time_and_refusals_from_when_they_were_sent() -> None:
+def test_answers_count_when_in_time_and_refusals_from_their_sending() -> None:
     rows = [
         (0.0, 20.0, 19.0, "m", ""), (0.1, 99.0, 80.0, "m", ""), (0.2, 150.0, 140.0, "m", ""),
         (0.3, 12.0, 2.0, "m", "QueueFull"), (0.4, 14.0, 4.0, "m", "ServerBusy"), (0.5, 5.0, 5.0, "m", "DeadlineExceeded"),
     ]  # fmt: skip
-    found = overload.served(rows, seconds=2.0, slo_ms=100.0)
-    assert (found.offered, found.goodput) == (3.0, 1.0)
-    assert (round(found.late, 3), round(found.refused, 3), round(found.failed, 3)) == (0.167, 0.333, 0.167)
-    assert (found.p50_ms, found.refusal_p50_ms) == (99.0, 3.0)
+    served = overload.served(rows, seconds=2.0, slo_ms=100.0)
+    assert (served.offered, served.goodput) == (3.0, 1.0)
+    assert (round(served.late, 3), round(served.refused, 3), round(served.failed, 3)) == (0.167, 0.333, 0.167)
+    assert (served.p50_ms, served.refusal_p50_ms) == (99.0, 3.0)
     nothing = overload.served([], 1.0, 100.0)
     assert (nothing.goodput, nothing.p50_ms, nothing.refusal_p99_ms) == (0.0, None, None)
 
 
-def test_recovery_ends_with_the_last_half_second_that_is_worse_than_before_the_spike() -> None:
+def test_recovery_ends_with_the_last_half_second_worse_than_before() -> None:
     def requests(
         begin: float, end: float, error: str = "", latency: float = 5.0
     ) -> list[tuple[float, float, float, str, str]]:
@@ -41,7 +41,7 @@ def test_recovery_ends_with_the_last_half_second_that_is_worse_than_before_the_s
     assert overload.recovery_s([*calm, *spike], 2, 6, 100.0) is None
 
 
-def test_a_refusal_among_few_requests_is_chance_and_not_a_spike_that_goes_on() -> None:
+def test_a_refusal_among_few_requests_does_not_prolong_a_spike() -> None:
     calm = [(index / 14, 5.0, 1.0, "m", "QueueFull" if index % 7 == 6 else "") for index in range(28)]
     after = [(6 + index / 14, 5.0, 1.0, "m", "QueueFull" if index % 5 == 4 else "") for index in range(84)]
     assert overload.recovery_s([*calm, *after], 2, 6, 100.0) == 0.0
@@ -50,9 +50,9 @@ def test_a_refusal_among_few_requests_is_chance_and_not_a_spike_that_goes_on() -
 
 
 def test_the_table_has_a_line_for_each_queue_caller_and_load(capsys: pytest.CaptureFixture[str]) -> None:
-    found = overload.Served(200.0, 95.0, 0.0, 0.5, 0.0, 20.0, 80.0, 1.0, 4.0)
+    served = overload.Served(200.0, 95.0, 0.0, 0.5, 0.0, 20.0, 80.0, 1.0, 4.0)
     runs = [
-        bench_overload.Run(queue, callers, times, found, None if times else 0.5, on_schedule=True)
+        bench_overload.Run(queue, callers, times, served, None if times else 0.5, on_schedule=True)
         for queue in bench_overload.QUEUES
         for callers in bench_overload.USERS
         for times in (*bench_overload.TIMES, bench_overload.SPIKE)
@@ -68,10 +68,10 @@ def test_the_table_has_a_line_for_each_queue_caller_and_load(capsys: pytest.Capt
             "cores": "server on core 0",
         }
     )
-    said = capsys.readouterr().out
-    assert said.count("0.95 (0.95 to 0.95)") == 24
-    assert said.count("spike") == 8
-    assert "6 requests may wait, 60 ms at most" in said
+    output = capsys.readouterr().out
+    assert output.count("0.95 (0.95 to 0.95)") == 24
+    assert output.count("spike") == 8
+    assert "6 requests may wait, 60 ms at most" in output
 
 
 def test_a_model_that_is_not_there_is_bad_input(root: Path, tmp_path: Path) -> None:

@@ -26,41 +26,41 @@ def samples():
 @pytest.fixture
 def text(tmp_path: Path, write_recipe: Callable[..., Path]) -> Path:
     (tmp_path / "tokens.py").write_text(TOKENS, encoding="utf-8")
-    said: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "inputs": {"ids": {"dtype": "int64", "dims": ["length"]}},
         "outputs": {"y": {"dtype": "fp32", "dims": [1]}},
         "shapes": {"length": {"min": 2, "opt": 8, "max": 16}},
         "max_batch_size": 4,
         "samples": "tokens.py:samples",
     }
-    return write_recipe("text", **said)
+    return write_recipe("text", **fields)
 
 
 def test_every_row_that_is_sent_is_a_sample_of_the_recipe(write_recipe: Callable[..., Path]) -> None:
     path = write_recipe("arithmetic")
-    found = payloads.Library([path]).requests(Plan(batch_sizes="1-4"))
+    requests = payloads.Library([path]).requests(Plan(batch_sizes="1-4"))
     allowed = {sample["left"].tobytes() for sample in samples.load(recipe.load(path), 64)}
-    rows = [row for request in found for row in request.inputs["left"]]
+    rows = [row for request in requests for row in request.inputs["left"]]
     assert {row.tobytes() for row in rows} == allowed
-    assert all(np.array_equal(request.inputs["left"], -request.inputs["right"]) for request in found)
+    assert all(np.array_equal(request.inputs["left"], -request.inputs["right"]) for request in requests)
 
 
 def test_batch_sizes_and_models_come_in_the_shares_that_were_asked_for(write_recipe: Callable[..., Path]) -> None:
     library = payloads.Library([write_recipe("arithmetic"), write_recipe("arithmetic", name="other")])
     plan = Plan(models={"arithmetic": 3, "other": 1}, batch_sizes="1:0.7,4:0.3")
-    found = library.requests(plan)
-    share = Counter((request.model, len(request.inputs["left"])) for request in found)
+    requests = library.requests(plan)
+    share = Counter((request.model, len(request.inputs["left"])) for request in requests)
     for model, weight in (("arithmetic", 0.75), ("other", 0.25)):
         for size, part in ((1, 0.7), (4, 0.3)):
-            assert share[model, size] / len(found) == pytest.approx(weight * part, abs=0.05)
+            assert share[model, size] / len(requests) == pytest.approx(weight * part, abs=0.05)
     again = library.requests(plan)
     assert all(a.model == b.model and np.array_equal(a.inputs["left"], b.inputs["left"])
-               for a, b in zip(found, again, strict=True))  # fmt: skip
+               for a, b in zip(requests, again, strict=True))  # fmt: skip
     other = library.requests(Plan(models=plan.models, batch_sizes=plan.batch_sizes, seed=1))
-    assert [request.model for request in found] != [request.model for request in other]
+    assert [request.model for request in requests] != [request.model for request in other]
 
 
-def test_lengths_are_as_sampled_or_as_drawn_and_values_stay_those_of_samples(text: Path) -> None:
+def test_lengths_are_sampled_or_drawn_and_values_come_from_samples(text: Path) -> None:
     library = payloads.Library([text])
     sampled = library.requests(Plan(batch_sizes="1,3"))
     assert {request.inputs["ids"].shape for request in sampled} == {(n, s) for n in (1, 3) for s in (3, 5, 8)}
@@ -80,8 +80,8 @@ def test_a_number_by_itself_is_sent_with_the_dimension_that_triton_expects(write
 
 
 def test_a_model_that_does_not_batch_gets_samples_as_they_are(write_recipe: Callable[..., Path]) -> None:
-    found = payloads.Library([write_recipe("arithmetic", max_batch_size=0)]).requests(Plan())
-    assert {request.inputs["left"].shape for request in found} == {(3,)}
+    requests = payloads.Library([write_recipe("arithmetic", max_batch_size=0)]).requests(Plan())
+    assert {request.inputs["left"].shape for request in requests} == {(3,)}
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ def noted(seed: int, count: int) -> tuple[list[Recording], Recording]:
     return parts, whole
 
 
-def values(found: HdrHistogram) -> list[tuple[int, int]]:
-    return [(item.value_iterated_to, item.count_at_value_iterated_to) for item in found.get_recorded_iterator()]
+def values(hdr: HdrHistogram) -> list[tuple[int, int]]:
+    return [(item.value_iterated_to, item.count_at_value_iterated_to) for item in hdr.get_recorded_iterator()]
 
 
 def test_merged_histograms_are_the_histogram_of_the_union() -> None:
@@ -60,17 +60,23 @@ def test_merged_histograms_are_the_histogram_of_the_union() -> None:
 
 def test_percentiles_are_those_of_the_values_to_a_thousandth() -> None:
     seconds = np.random.default_rng(1).lognormal(-4, 1, 20_000)
-    found = histogram()
+    hdr = histogram()
     for value in seconds:
-        note(found, value)
-    said = summary.percentiles(decoded(encoded(found)))
-    assert said is not None
-    for mine, share in ((said.p50, 50), (said.p90, 90), (said.p95, 95), (said.p99, 99), (said.p999, 99.9)):
+        note(hdr, value)
+    percentiles = summary.percentiles(decoded(encoded(hdr)))
+    assert percentiles is not None
+    for mine, share in (
+        (percentiles.p50, 50),
+        (percentiles.p90, 90),
+        (percentiles.p95, 95),
+        (percentiles.p99, 99),
+        (percentiles.p999, 99.9),
+    ):
         assert mine == pytest.approx(np.percentile(seconds, share) * 1000, rel=0.01)
-    assert said.mean == pytest.approx(seconds.mean() * 1000, rel=0.001)
-    assert said.max == pytest.approx(seconds.max() * 1000, rel=0.001)
+    assert percentiles.mean == pytest.approx(seconds.mean() * 1000, rel=0.001)
+    assert percentiles.max == pytest.approx(seconds.max() * 1000, rel=0.001)
     bound_ms = float(np.percentile(seconds, 70)) * 1000
-    assert summary.within(found, bound_ms) == pytest.approx(14_000, abs=100)
+    assert summary.within(hdr, bound_ms) == pytest.approx(14_000, abs=100)
 
 
 def test_warm_up_is_in_the_seconds_and_in_no_model() -> None:

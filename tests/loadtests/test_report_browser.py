@@ -55,24 +55,24 @@ def pages() -> dict[str, str]:
 
 
 def streamed(slo: Slo) -> ModelResult:
-    one = model(latencies(900, 1500.0), slo=slo)
-    assert one.server
+    figures = model(latencies(900, 1500.0), slo=slo)
+    assert figures.server
     server = replace(
-        one.server, gpu_utilization=0.9999, gpu_memory_bytes=79_000_000_000, batch_sizes={1: 3, 64: 12_345}
+        figures.server, gpu_utilization=0.9999, gpu_memory_bytes=79_000_000_000, batch_sizes={1: 3, 64: 12_345}
     )
-    return replace(one, first_response=one.latency, server=server)
+    return replace(figures, first_response=figures.latency, server=server)
 
 
 def not_a_number() -> Result:
     """A result with a NaN wherever there can be one."""
     whole = results.result(curve=results.steps())
-    (name, one), *_ = whole.models.items()
-    assert one.latency
-    assert one.server
-    missing = replace(one.latency, mean=NAN, p50=NAN, p99=NAN, p999=math.inf, max=NAN)
-    server = replace(one.server, queue_ms=NAN, compute_ms=NAN, average_batch=NAN)
+    (name, figures), *_ = whole.models.items()
+    assert figures.latency
+    assert figures.server
+    missing = replace(figures.latency, mean=NAN, p50=NAN, p99=NAN, p999=math.inf, max=NAN)
+    server = replace(figures.server, queue_ms=NAN, compute_ms=NAN, average_batch=NAN)
     return replace(
-        whole, models={name: replace(one, latency=missing, server=server, throughput=NAN, network_ms=NAN)},
+        whole, models={name: replace(figures, latency=missing, server=server, throughput=NAN, network_ms=NAN)},
         series=tuple(replace(second, p50_ms=NAN, p99_ms=NAN) for second in whole.series),
         curve=tuple(replace(point, throughput=NAN, p99_ms=None) for point in whole.curve),
         generator=replace(HEALTHY, cpu=NAN, lateness_p50_ms=None, lateness_p99_ms=None, lateness_max_ms=None),
@@ -97,12 +97,12 @@ def dark(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[
 def test_page_fits_its_window_and_no_label_covers_another(
     light: dict[tuple[str, int], Layout], name: str, width: int
 ) -> None:
-    found = light[name, width]
-    assert found.client == width
-    assert found.scroll <= width, "the page scrolls sideways"
-    assert found.overlaps == []
-    assert found.letters >= 11, "a chart's text is too small"
-    assert found.fetched == []
+    layout = light[name, width]
+    assert layout.client == width
+    assert layout.scroll <= width, "the page scrolls sideways"
+    assert layout.overlaps == []
+    assert layout.letters >= 11, "a chart's text is too small"
+    assert layout.fetched == []
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in {"tuning", "comparison", "nothing compared"}])

@@ -29,13 +29,13 @@ def test_ticks_are_round_numbers_up_to_the_reach(reach: float, expected: list[fl
 
 @pytest.mark.parametrize("reach", [10 ** (exponent / 7) for exponent in range(-28, 49)])
 def test_an_axis_has_four_to_seven_ticks(reach: float) -> None:
-    found = axis.ticks(reach)
-    assert 3 < len(found) <= 7
-    assert found[0] == 0
-    assert found[-1] <= reach * (1 + 1e-9)
+    ticks = axis.ticks(reach)
+    assert 3 < len(ticks) <= 7
+    assert ticks[0] == 0
+    assert ticks[-1] <= reach * (1 + 1e-9)
 
 
-def test_values_are_drawn_in_proportion_from_the_axes_and_what_is_not_finite_is_left_out() -> None:
+def test_values_are_drawn_in_proportion_and_only_finite_ones() -> None:
     line = chart.Line("p50", [(1, 10), (2, 30), (float("nan"), 5), (3, float("inf"))], ["a", "b", "c", "d"])
     drawing = chart.draw("t", "d", X, Y, [line])
     (x1, y1), (x2, y2) = (
@@ -55,7 +55,7 @@ def test_a_label_below_its_point_stays_above_the_axis() -> None:
     assert float(high) < float(low) < chart.HEIGHT - chart.BOTTOM
 
 
-def test_axes_carry_their_names_and_ticks_and_dots_that_are_not_finite_are_left_out() -> None:
+def test_axes_carry_names_and_ticks_and_only_finite_dots() -> None:
     dots = chart.Dots("dot", [(4_000, 0.3), (1, float("nan")), (float("inf"), 1)])
     drawing = chart.draw("t", "d", Axis("across, s", Linear), Axis("up, ms", Linear), [dots])
     assert re.findall(r'class="axis"[^>]*>([^<]+)<', drawing) == ["across, s", "up, ms"]
@@ -77,7 +77,7 @@ def test_every_text_of_a_chart_is_escaped() -> None:
         bad, bad, Axis(bad, Linear), Axis(bad, Linear), [line], [chart.Band(0, 1, bad)], chart.Level("limit", 2, bad)
     )  # fmt: skip
     assert "b" not in [tag for tag, _ in read(drawing).tags]
-    assert read(drawing).said().count(bad) == 7
+    assert read(drawing).visible_text().count(bad) == 7
 
 
 def test_a_bands_label_is_shortened_or_left_out_where_it_does_not_fit() -> None:
@@ -86,14 +86,14 @@ def test_a_bands_label_is_shortened_or_left_out_where_it_does_not_fit() -> None:
     assert re.findall(r'<text class="band"[^>]*>([^<]+)<', drawing) == ["1 user", "2"]
 
 
-def test_a_line_is_broken_where_there_is_no_value_and_a_lone_point_is_a_dot() -> None:
+def test_a_line_breaks_where_a_value_is_missing_and_a_lone_point_is_a_dot() -> None:
     points = [(float(x), math.nan if x in {50, 52} else 1.0) for x in range(60)]
     drawing = chart.draw("t", "d", X, Y, [chart.Line("p99", points)])
     assert len(re.findall(r"<polyline", drawing)) == 2
     assert drawing.count("<circle") == 1
 
 
-def test_a_level_is_drawn_at_its_value_or_only_named_where_it_is_far_above_everything() -> None:
+def test_a_level_far_above_every_value_is_only_named() -> None:
     def drawn(value: float) -> str:
         return chart.draw(
             "t", "d", X, Y, [chart.Line("p99", [(1, 10), (2, 100)])], level=chart.Level("limit", value, "SLO")
@@ -206,4 +206,4 @@ def test_a_name_too_long_for_its_bar_is_cut_and_stays_text() -> None:
 
 def test_rows_without_a_figure_are_drawn() -> None:
     assert "nan" not in rows.draw("t", "d", [rows.Row("a", "–", [("theirs", math.nan)])])
-    assert read(rows.draw("t", "d", [])).said() == "t d"
+    assert read(rows.draw("t", "d", [])).visible_text() == "t d"

@@ -43,8 +43,8 @@ LEVEL = (row("tritonkit", 101, ours=True), row("A", 100))
 def test_the_headline_claims_only_what_the_intervals_allow(
     models: tuple[tuple[Row, ...], ...], tone: str, title: str
 ) -> None:
-    found = comparepage.headline(compared(*models))
-    assert (found.tone, found.title) == (tone, title)
+    headline = comparepage.headline(compared(*models))
+    assert (headline.tone, headline.title) == (tone, title)
 
 
 def test_a_comparison_without_figures_claims_nothing() -> None:
@@ -65,14 +65,14 @@ def test_each_model_says_by_how_much_and_against_whom() -> None:
     )  # fmt: skip
 
 
-def test_servers_stand_in_the_order_of_their_capacity_and_those_without_one_last() -> None:
+def test_servers_are_ordered_by_capacity_and_those_without_one_last() -> None:
     parsed = read(comparepage.render(COMPARED))
     names = ["tritonkit", "PyTriton", "BentoML", "LitServe", "FastAPI", "MLServer"]
-    assert [found[0] for found in parsed.rows if found[0] in names][:6] == names
+    assert [cells[0] for cells in parsed.rows if cells[0] in names][:6] == names
     assert ["tritonkit", "212", "201", "220", "4.25", "14.6", "612", "2.4", "74"] in parsed.rows
     assert ["PyTriton", *"–––––––", "22"] in parsed.rows
-    assert "its server died: exit 1" in parsed.said()
-    assert "PyTriton not measured" in parsed.said()
+    assert "its server died: exit 1" in parsed.visible_text()
+    assert "PyTriton not measured" in parsed.visible_text()
 
 
 def test_capacities_are_drawn_in_proportion_with_their_intervals() -> None:
@@ -84,7 +84,7 @@ def test_capacities_are_drawn_in_proportion_with_their_intervals() -> None:
 
 
 def test_the_conditions_are_told() -> None:
-    text = read(comparepage.render(COMPARED)).said()
+    text = read(comparepage.render(COMPARED)).visible_text()
     alone = comparepage.ceiling(156.7)
     assert alone.endswith(": 157 a second.")
     for words in ("the median of 5 rounds", "SLO: p99 ≤ 60 ms", alone, COMPARED.notes[0], "make compare", "AMD EPYC"):

@@ -21,11 +21,11 @@ def cases(result: Result) -> dict[tuple[str, str], Element]:
     root = ElementTree.fromstring(junit.render(result).encode())
     assert root.tag == "testsuites"
     (suite,) = root
-    found = {(case.get("classname", ""), case.get("name", "")): case for case in suite.iter("testcase")}
-    assert int(suite.get("tests", "")) == len(found)
+    elements = {(case.get("classname", ""), case.get("name", "")): case for case in suite.iter("testcase")}
+    assert int(suite.get("tests", "")) == len(elements)
     for kind, count in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
         assert int(suite.get(count, "")) == int(root.get(count, "")) == len(suite.findall(f"testcase/{kind}"))
-    return found
+    return elements
 
 
 def outcomes(result: Result) -> dict[tuple[str, str], str]:
@@ -35,7 +35,7 @@ def outcomes(result: Result) -> dict[tuple[str, str], str]:
     }
 
 
-def test_a_run_that_met_its_slo_has_a_passing_case_for_each_bound_each_model_and_the_run() -> None:
+def test_a_run_within_its_slo_passes_for_each_bound_model_and_the_run() -> None:
     assert outcomes(USUAL) == {
         ("load test", "the run is valid"): "passed",
         ("efficientnet_lite0", "answers"): "passed",
@@ -49,20 +49,20 @@ def test_a_run_that_met_its_slo_has_a_passing_case_for_each_bound_each_model_and
 
 def test_a_missed_bound_is_a_failure_with_both_figures() -> None:
     slow = results.result({"m": model(latencies(500, 90.0), errors={"Overloaded": 9}, slo=SLO)})
-    found = cases(slow)
-    failure = found["m", "p99 latency at most 50 ms"].find("failure")
+    elements = cases(slow)
+    failure = elements["m", "p99 latency at most 50 ms"].find("failure")
     assert failure is not None
     assert "at most 50 ms wanted" in failure.get("message", "")
     assert outcomes(slow)["m", "failed requests at most 0.1 %"] == "failure"
-    assert "9 x Overloaded: refused" in (found["m", "answers"].findtext("system-out") or "")
+    assert "9 x Overloaded: refused" in (elements["m", "answers"].findtext("system-out") or "")
 
 
 def test_in_an_invalid_run_the_run_is_the_error_and_bounds_are_not_judged() -> None:
     generator = replace(HEALTHY, valid=False, why=("99 % left up to 41 ms late",))
     invalid = replace(USUAL, verdict=replace(USUAL.verdict, valid=False, met=False), generator=generator)
-    found = outcomes(invalid)
-    assert found["load test", "the run is valid"] == "error"
-    assert found["efficientnet_lite0", "p99 latency at most 50 ms"] == "skipped"
+    statuses = outcomes(invalid)
+    assert statuses["load test", "the run is valid"] == "error"
+    assert statuses["efficientnet_lite0", "p99 latency at most 50 ms"] == "skipped"
     error = cases(invalid)["load test", "the run is valid"].find("error")
     assert error is not None
     assert error.get("message") == "99 % left up to 41 ms late"
@@ -72,7 +72,7 @@ def test_a_run_that_was_cut_short_is_an_error_whatever_it_found() -> None:
     assert outcomes(replace(USUAL, partial=True))["load test", "the run is valid"] == "error"
 
 
-def test_a_model_that_answers_nothing_fails_and_without_an_slo_so_does_one_that_fails_once() -> None:
+def test_a_model_without_answers_fails_and_without_an_slo_any_failure_does() -> None:
     dead = outcomes(results.result({"m": model(latencies(0), errors={"Unreachable": 5}, slo=SLO)}))
     assert dead["m", "answers"] == dead["m", "p99 latency at most 50 ms"] == "failure"
     assert outcomes(results.result({"m": model(latencies(50), errors={"Overloaded": 1})}))["m", "answers"] == "failure"
@@ -81,8 +81,8 @@ def test_a_model_that_answers_nothing_fails_and_without_an_slo_so_does_one_that_
 
 def test_whatever_a_server_puts_into_its_errors_the_xml_is_well_formed() -> None:
     bad = HOSTILE + "\x00\x1b[31m\ufffe\udcff"
-    one = replace(model(latencies(20), errors={bad: 2}, slo=SLO), messages={bad: bad})
-    odd = replace(results.result({bad: one}), command=bad, created=bad, environment={"cpu": bad})
+    figures = replace(model(latencies(20), errors={bad: 2}, slo=SLO), messages={bad: bad})
+    odd = replace(results.result({bad: figures}), command=bad, created=bad, environment={"cpu": bad})
     text = " ".join(case.findtext("system-out") or "" for case in cases(odd).values())
     assert HOSTILE in text
     assert "\x1b" not in text

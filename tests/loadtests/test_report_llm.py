@@ -72,7 +72,7 @@ def test_the_page_says_what_the_summary_says() -> None:
         "vLLM 0.32.0",
         "KV cache, a token 46.1 kB",
     ):
-        assert words.replace(" ;", ";") in page.said().replace(" ;", ";"), words
+        assert words.replace(" ;", ";") in page.visible_text().replace(" ;", ";"), words
     assert page.rows == [
         ["streams at a time", "1", "4"],
         ["answers", "4", "16"],
@@ -100,12 +100,12 @@ def test_whatever_a_model_answers_stays_text_and_fits_a_phone(chromium: str, tmp
     summary["model"] |= {"name": BAD, "recipe": "a/very" * 20}
     rendered = llmpage.render(summary)
     assert "<img" not in rendered
-    assert BAD in read(rendered).said()
+    assert BAD in read(rendered).visible_text()
     layouts = laid_out(chromium, tmp_path, {"demo": rendered, "usual": llmpage.render(SUMMARY)}, (280, 390, 1280))
-    for found in layouts.values():
-        assert found.scroll <= found.client
-        assert not found.outside
-        assert not found.overlaps
+    for layout in layouts.values():
+        assert layout.scroll <= layout.client
+        assert not layout.outside
+        assert not layout.overlaps
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from results import HOSTILE
 TUNED = results.tuning()
 
 
-def said(result: TuningResult) -> str:
-    return read(tunepage.render(result)).said()
+def page_text(result: TuningResult) -> str:
+    return read(tunepage.render(result)).visible_text()
 
 
 def trial(number: int, capacity: float | None, p99_ms: float | None, status: str = "measured") -> Trial:
@@ -28,7 +28,7 @@ def trial(number: int, capacity: float | None, p99_ms: float | None, status: str
 
 
 def test_the_gain_and_its_interval_come_first() -> None:
-    text = said(TUNED)
+    text = page_text(TUNED)
     assert text.index("2.08 times the capacity of Triton's default") < text.index("All configurations")
     assert "the ratio is 2.08, between 1.94 and 2.21" in text
     assert "serves 101" in text
@@ -46,28 +46,28 @@ def test_the_gain_and_its_interval_come_first() -> None:
     ],
 )
 def test_a_gain_is_claimed_only_where_its_whole_interval_is_above_one(ratio: Ratio, tone: str, title: str) -> None:
-    found = tunepage.headline(replace(TUNED, ratio=ratio))
-    assert (found.tone, found.title) == (tone, title)
+    headline = tunepage.headline(replace(TUNED, ratio=ratio))
+    assert (headline.tone, headline.title) == (tone, title)
 
 
 def test_console_and_page_say_a_gain_in_the_same_words() -> None:
-    found = replace(TUNED, current=1, over_current=Ratio(1.47, 0.93, 1.9), capacity=Limit(210.0, 190.0, 220.0, 3))
-    text = said(found)
-    for sentence in tunepage.gains(found):
+    result = replace(TUNED, current=1, over_current=Ratio(1.47, 0.93, 1.9), capacity=Limit(210.0, 190.0, 220.0, 3))
+    text = page_text(result)
+    for sentence in tunepage.gains(result):
         assert sentence[1:] in text
     assert "No clear gain over what was served before: measured side by side, the ratio is 1.47, between 0.93" in text
     assert "210 (95 % interval 190 to 220) requests a second" in text
-    short = replace(found, ratio=None, over_current=None, notes=("Nothing was searched: 2 of 5.",))
-    assert "times the capacity" not in said(short)
+    short = replace(result, ratio=None, over_current=None, notes=("Nothing was searched: 2 of 5.",))
+    assert "times the capacity" not in page_text(short)
     assert "no time for enough rounds" in " ".join(tunepage.gains(short))
-    assert "Nothing was searched: 2 of 5." in said(short)
-    assert tunepage.gains(replace(found, current=found.best))[0] == "the best is what was served before"
+    assert "Nothing was searched: 2 of 5." in page_text(short)
+    assert tunepage.gains(replace(result, current=result.best))[0] == "the best is what was served before"
     faster = replace(short, trials=(trial(0, 41.4, 19.0), trial(1, 95.4, 26.0)), best=0, current=0, default=1)
     assert "Triton's default served 95.4 where this served 41.4, in too few rounds" in tunepage.gains(faster)[1]
 
 
-def test_without_a_ratio_none_is_computed_from_trials_that_were_not_side_by_side() -> None:
-    text = said(replace(TUNED, ratio=None))
+def test_without_a_ratio_none_is_computed_from_separate_trials() -> None:
+    text = page_text(replace(TUNED, ratio=None))
     assert "215 requests a second within the SLO" in text
     assert "times the capacity" not in text
 
@@ -76,12 +76,14 @@ def test_an_slo_that_nothing_meets_and_an_interrupted_search_are_said() -> None:
     nothing = replace(
         TUNED, best=None, default=None, ratio=None, partial=True, trials=(trial(0, None, None, "failed"),)
     )
-    text = said(nothing)
+    text = page_text(nothing)
     assert (
         "No configuration meets the SLO partial Wanted: p99 ≤ 50 ms, errors ≤ 0.1 %. The search was interrupted."
         in text
     )
-    assert "does not meet it at any rate" in said(replace(TUNED, trials=(trial(0, None, None), trial(1, 9, 9)), best=1))
+    assert "does not meet it at any rate" in page_text(
+        replace(TUNED, trials=(trial(0, None, None), trial(1, 9, 9)), best=1)
+    )
 
 
 def test_the_front_holds_what_no_other_trial_beats_in_both() -> None:
@@ -89,7 +91,7 @@ def test_the_front_holds_what_no_other_trial_beats_in_both() -> None:
         trial(0, 100, 40), trial(1, 200, 45), trial(2, 150, 42), trial(3, 150, 44), trial(4, 90, 41), trial(5, 200, 48),
         trial(6, 300, 10, "pruned"), trial(7, None, None, "failed"), trial(8, 400, None),
     ]  # fmt: skip
-    assert [one.number for one in tunepage.front(trials)] == [0, 2, 1]
+    assert [point.number for point in tunepage.front(trials)] == [0, 2, 1]
 
 
 def test_every_trial_is_in_the_table_best_first_with_its_fate() -> None:
@@ -105,7 +107,7 @@ def test_every_trial_is_in_the_table_best_first_with_its_fate() -> None:
     assert capacities == sorted(capacities, reverse=True)
 
 
-def test_the_plot_marks_best_default_front_and_limit_and_says_them_in_words() -> None:
+def test_the_plot_marks_and_describes_best_default_front_and_limit() -> None:
     drawing = re.findall(r"<svg.*?</svg>", tunepage.render(TUNED), re.DOTALL)[0]
     assert len(re.findall(r'<circle class="best"', drawing)) == 1
     assert {"best", "default"} <= set(re.findall(r'class="label[^>]*>([^<]+)<', drawing))
@@ -130,7 +132,7 @@ def test_hostile_settings_stay_text_and_nothing_is_fetched() -> None:
     assert not re.search(r"\bnan\b", text)
 
 
-def test_a_result_survives_json_and_one_that_does_not_fit_is_refused_by_field() -> None:
+def test_a_result_survives_json_and_a_wrong_field_is_named() -> None:
     data = json.loads(json.dumps(TUNED.to_json()))
     assert TuningResult.from_json(data) == TUNED
     data["trials"][0]["capacity"] = "fast"

@@ -29,8 +29,8 @@ def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
             code = run.main()
         except SystemExit as end:  # argparse
             code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
 
     return call
 
@@ -46,9 +46,9 @@ def test_an_slo_that_is_not_met_is_exit_code_1_in_all_three_files(
     assert "No rate can meet this SLO" in out
     folder = tmp_path / "reports/sleep"
     assert sorted(path.name for path in folder.iterdir()) == ["index.html", "junit.xml", "result.json"]
-    found = Result.from_json(json.loads((folder / "result.json").read_text(encoding="utf-8")))
-    assert found.command.startswith("python loadtests/run.py --reports")
-    assert found.verdict.met is False
+    result = Result.from_json(json.loads((folder / "result.json").read_text(encoding="utf-8")))
+    assert result.command.startswith("python loadtests/run.py --reports")
+    assert result.verdict.met is False
     suites = ElementTree.parse(folder / "junit.xml").getroot()  # an error where this machine made the run invalid
     assert suites.get("failures") != "0" or suites.get("errors") != "0"
     assert "poisson:30" in (folder / "index.html").read_text(encoding="utf-8")
@@ -62,9 +62,9 @@ def test_a_version_of_a_model_is_tested_by_itself(
     code, out, error = script("--model", f"{recipe}/1", *load)
     assert code in {0, 1}, out + error  # 1 where this machine made the run invalid
     folder = tmp_path / "reports/arithmetic-1"
-    found = Result.from_json(json.loads((folder / "result.json").read_text(encoding="utf-8")))
-    assert list(found.models) == ["arithmetic/1"]
-    assert not found.models["arithmetic/1"].failed
+    result = Result.from_json(json.loads((folder / "result.json").read_text(encoding="utf-8")))
+    assert list(result.models) == ["arithmetic/1"]
+    assert not result.models["arithmetic/1"].failed
     code, _, error = script("--model", f"{recipe}/7", *load)
     assert code == 2
     assert "fix:" in error

@@ -29,19 +29,19 @@ def counted(version: str, requests: int, ms: float, sizes: dict[int, int]) -> Mo
 
 def test_a_difference_has_only_what_came_between() -> None:
     before, after = counted("1", 10, 1.0, {1: 10}), counted("1", 40, 2.5, {1: 15, 8: 4})
-    found = difference(before, after, 0.5, 1000)
-    assert (found.requests, found.inferences, found.executions) == (30, 37, 9)
-    assert found.batch_sizes == {1: 5, 8: 4}
-    assert found.average_batch == pytest.approx(37 / 9)
-    assert found.queue_ms == pytest.approx((40 * 2.5 - 10 * 1.0) / 30)
-    assert found.compute_ms == pytest.approx(3 * found.queue_ms)
-    assert (found.gpu_utilization, found.gpu_memory_bytes) == (0.5, 1000)
+    figures = difference(before, after, 0.5, 1000)
+    assert (figures.requests, figures.inferences, figures.executions) == (30, 37, 9)
+    assert figures.batch_sizes == {1: 5, 8: 4}
+    assert figures.average_batch == pytest.approx(37 / 9)
+    assert figures.queue_ms == pytest.approx((40 * 2.5 - 10 * 1.0) / 30)
+    assert figures.compute_ms == pytest.approx(3 * figures.queue_ms)
+    assert (figures.gpu_utilization, figures.gpu_memory_bytes) == (0.5, 1000)
 
 
 def test_a_model_that_was_loaded_anew_counts_from_its_loading() -> None:
-    found = difference(counted("1", 50, 1.0, {1: 50}), counted("1", 20, 2.0, {2: 10}), None, None)
-    assert (found.requests, found.inferences, found.batch_sizes) == (20, 20, {2: 10})
-    assert found.queue_ms == pytest.approx(2.0)
+    figures = difference(counted("1", 50, 1.0, {1: 50}), counted("1", 20, 2.0, {2: 10}), None, None)
+    assert (figures.requests, figures.inferences, figures.batch_sizes) == (20, 20, {2: 10})
+    assert figures.queue_ms == pytest.approx(2.0)
 
 
 def test_versions_add_up() -> None:

@@ -85,18 +85,18 @@ MEASURING = ("loadtest", "capacity", "tune", "compare", "bench", "bench-llm", "b
 
 
 @pytest.mark.parametrize("verb", MEASURING)
-def test_every_verb_that_measures_takes_a_recipe_file_and_builds_nothing_else(root: Path, verb: str) -> None:
-    said = dry_run(root, verb, "MODEL=my models/net.yaml")
-    assert "'my models/net.yaml'" in said
-    assert "tritonkit build" not in said
+def test_every_measuring_verb_takes_a_recipe_file_and_builds_only_it(root: Path, verb: str) -> None:
+    output = dry_run(root, verb, "MODEL=my models/net.yaml")
+    assert "'my models/net.yaml'" in output
+    assert "tritonkit build" not in output
 
 
 def test_build_and_serve_take_one_too_and_serve_hands_options_to_triton(root: Path) -> None:
-    said = dry_run(root, "serve", "MODEL=nets/net.yaml", "OPTIONS=--model-control-mode=poll --repository-poll-secs=1")
-    assert "tritonkit build 'nets/net.yaml' " in said
+    output = dry_run(root, "serve", "MODEL=nets/net.yaml", "OPTIONS=--model-control-mode=poll --repository-poll-secs=1")
+    assert "tritonkit build 'nets/net.yaml' " in output
     assert (
         "tritonkit serve 'model_repository' --recipe 'nets/net.yaml' -- --model-control-mode=poll --repository-poll-secs=1"
-        in said
+        in output
     )
     assert "tritonkit build 'build/recipes/net.yaml' " in dry_run(root, "build", "MODEL=net")
 

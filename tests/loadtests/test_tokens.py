@@ -23,27 +23,27 @@ def test_a_first_token_counts_from_when_its_request_was_due() -> None:
     assert figures.figures(answers, 2, 10).ttft_ms.count == 3
 
 
-def test_every_gap_counts_once_and_tokens_of_one_response_have_none_between_them() -> None:
+def test_every_gap_counts_once_and_tokens_of_one_response_have_none() -> None:
     both = [answer(0.0, (0.5, 2), (0.6, 1), (0.9, 3)), answer(0.0, (0.1, 1))]
     assert figures.gaps_ms(both, 10) == pytest.approx([0, 100, 300, 0, 0])
-    found = figures.figures(both, 1, 10)
-    assert (found.itl_ms.count, found.itl_ms.p50) == (5, 0)
-    assert found.itl_ms.max == pytest.approx(300)
-    assert found.joined == pytest.approx(3 / 5)
-    assert found.output_tokens == 7
-    assert found.output_tokens_per_s == pytest.approx(0.7)
+    summary = figures.figures(both, 1, 10)
+    assert (summary.itl_ms.count, summary.itl_ms.p50) == (5, 0)
+    assert summary.itl_ms.max == pytest.approx(300)
+    assert summary.joined == pytest.approx(3 / 5)
+    assert summary.output_tokens == 7
+    assert summary.output_tokens_per_s == pytest.approx(0.7)
 
 
 def test_tokens_of_the_warm_up_and_after_the_end_are_in_no_figure() -> None:
-    found = figures.figures([answer(-1.0, (-0.5, 1), (0.5, 1), (1.5, 1), (2.5, 1))], 1, 2)
-    assert found.output_tokens == 2
-    assert (found.requests, math.isnan(found.ttft_ms.p50)) == (0, True)
-    assert found.itl_ms.count == 2
+    summary = figures.figures([answer(-1.0, (-0.5, 1), (0.5, 1), (1.5, 1), (2.5, 1))], 1, 2)
+    assert summary.output_tokens == 2
+    assert (summary.requests, math.isnan(summary.ttft_ms.p50)) == (0, True)
+    assert summary.itl_ms.count == 2
 
 
 def test_percentiles_are_times_that_were_measured() -> None:
-    found = figures.summary([float(value) for value in range(1, 101)])
-    assert (found.p50, found.p95, found.p99, found.max) == (50, 95, 99, 100)
+    percentiles = figures.summary([float(value) for value in range(1, 101)])
+    assert (percentiles.p50, percentiles.p95, percentiles.p99, percentiles.max) == (50, 95, 99, 100)
     points = figures.quantiles([float(value) for value in range(1, 101)])
     assert points[0] == (0, 1)
     assert points[-1] == (0.99, 99)
@@ -78,14 +78,14 @@ class Slow:
         pass
 
 
-def test_streams_are_kept_busy_and_a_request_is_due_when_the_one_before_has_ended() -> None:
+def test_streams_are_busy_and_a_request_is_due_when_the_last_ended() -> None:
     answers = streams.run(Slow(), range(3), time.monotonic() + 0.1, 0.5, lambda stream: streams.requests(stream, 4, 8))
     assert not streams.failures(answers)
     first, *_ = answers
     assert first.due_s == pytest.approx(-0.1, abs=0.05)
     assert answers[-1].due_s < 0.5 <= answers[-1].end_s + 0.08
-    ends = {one.end_s for one in answers}
-    assert all(min(abs(one.due_s - end) for end in ends) < 1e-6 for one in answers[3:])
+    ends = {reply.end_s for reply in answers}
+    assert all(min(abs(reply.due_s - end) for end in ends) < 1e-6 for reply in answers[3:])
 
 
 def test_a_failure_ends_its_stream_and_is_told_once() -> None:
@@ -102,5 +102,5 @@ def test_an_answer_of_another_length_than_asked_for_is_a_failure() -> None:
             yield Part(request.prompt, 1)
 
     now = time.monotonic()
-    found = streams.ask(Short(), Request("Hello", 5), now, now)
-    assert found.error == "1 tokens came, and 5 were asked for"
+    reply = streams.ask(Short(), Request("Hello", 5), now, now)
+    assert reply.error == "1 tokens came, and 5 were asked for"

@@ -64,10 +64,10 @@ def test_every_line_outside_the_section_stays_byte_for_byte(section: str, kept: 
     assert new.startswith(head)
     assert TAIL in new
     assert all(text in new for text in kept)
-    said = yaml.safe_load(new)
-    assert Batching.model_validate(said["batching"]) == batching
-    assert {"max_queue_delay_us", "instances", "threads"} <= said["batching"].keys()
-    assert said.keys() == yaml.safe_load(head + section + TAIL).keys() | {"batching"}
+    recipe = yaml.safe_load(new)
+    assert Batching.model_validate(recipe["batching"]) == batching
+    assert {"max_queue_delay_us", "instances", "threads"} <= recipe["batching"].keys()
+    assert recipe.keys() == yaml.safe_load(head + section + TAIL).keys() | {"batching"}
     assert writeback.replaced(new, batching) == new
 
 
@@ -92,7 +92,7 @@ def test_what_a_person_changed_meanwhile_is_not_overwritten(tmp_path: Path) -> N
     assert path.read_bytes() == before
 
 
-def test_a_recipe_without_an_slo_gets_the_one_that_was_measured_by_and_keeps_its_own(tmp_path: Path) -> None:
+def test_a_recipe_without_an_slo_gets_the_measured_one_and_keeps_its_own(tmp_path: Path) -> None:
     """One instance would have a queue without an end, as no bounds could follow: lint warns of it (TK052)."""
     path = tmp_path / "net.yaml"
     plain = "".join(line for line in RECIPE.splitlines(keepends=True) if not line.startswith("slo:"))
@@ -153,7 +153,7 @@ def heavy(path: Path, size: int = 2048, count: int = 30) -> None:
 
 @dataclass
 class Tuned:
-    """What was there after an interrupted call, and after the next one."""
+    """The state after an interrupted call, and after the next one."""
 
     folder: Path
     interrupted: TuningResult
@@ -171,14 +171,14 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(summary, "LATEST_MS", 1000.0)  # others use the machine, too
         recipe = recipes.load(folder / "heavy.yaml")
-        wanted = tune.Wanted(
+        options = tune.TuningJob(
             recipe, recipe.slo or Slo(), Plan(), 600.0, folder / "model_repository", folder / "reports", BRIEF
         )
         with interrupted_after(folder / "reports" / tune.JOURNAL, outcomes=2):
-            interrupted, nothing = tune.run(wanted)
+            interrupted, nothing = tune.run(options)
         assert nothing is None
         then = (folder / "heavy.yaml").read_text(encoding="utf-8"), (folder / "model_repository").exists()
-        result, final = tune.run(replace(wanted, budget_s=10.0))
+        result, final = tune.run(replace(options, budget_s=10.0))
     assert final is not None
     return Tuned(folder, interrupted, *then, result, final)
 
@@ -205,7 +205,7 @@ class interrupted_after:  # noqa: N801
         self.thread.join()
 
 
-def test_an_interrupted_search_keeps_its_trials_and_writes_nothing_to_the_recipe(tuned: Tuned) -> None:
+def test_an_interrupted_search_keeps_its_trials_and_the_recipe(tuned: Tuned) -> None:
     assert tuned.interrupted.partial
     assert len(tuned.interrupted.trials) >= 2
     assert tuned.interrupted.written == ()
@@ -232,10 +232,10 @@ def test_both_references_are_among_the_trials_and_in_the_final(tuned: Tuned) -> 
     assert current.words() in words
     assert tuned.result.default is not None
     assert words[tuned.result.default] == default.words()
-    assert all(len(one.limits) == BRIEF.rounds for one in (tuned.final.current, tuned.final.default))
+    assert all(len(contender.limits) == BRIEF.rounds for contender in (tuned.final.current, tuned.final.default))
 
 
-def test_the_winner_is_in_the_recipe_with_its_comments_and_a_build_says_the_same(
+def test_the_winner_is_in_the_recipe_beside_its_comments_and_in_a_build(
     tuned: Tuned, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     text = (tuned.folder / "heavy.yaml").read_text(encoding="utf-8")
@@ -245,8 +245,11 @@ def test_the_winner_is_in_the_recipe_with_its_comments_and_a_build_says_the_same
     recipe, winner = recipes.load(tuned.folder / "heavy.yaml"), tuned.final.winner.settings
     assert space.of_recipe(recipe, "fp32") == winner
     written = tuned.folder / "model_repository/heavy"
-    said = config.parse((written / "config.pbtxt").read_text(encoding="utf-8"))
-    assert (said.max_batch_size, said.instance_group[0].count) == (winner.max_batch_size, winner.instances)
+    model_config = config.parse((written / "config.pbtxt").read_text(encoding="utf-8"))
+    assert (model_config.max_batch_size, model_config.instance_group[0].count) == (
+        winner.max_batch_size,
+        winner.instances,
+    )
     figures = json.loads((written / "passport.json").read_text(encoding="utf-8"))["tuning"]
     assert figures["settings"] == winner.as_json()
     assert figures["capacity"] == pytest.approx(tuned.final.winner.capacity, abs=0.1)
@@ -258,25 +261,25 @@ def test_the_winner_is_in_the_recipe_with_its_comments_and_a_build_says_the_same
         assert (tmp_path / "again/heavy" / name).read_bytes() == (written / name).read_bytes()
 
 
-def test_a_search_that_meets_no_slo_writes_its_page_and_says_before_what_it_takes_at_least(
+def test_a_search_that_meets_no_slo_writes_its_page_and_warns_of_its_budget(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     heavy(tmp_path / "heavy.onnx", size=64, count=2)
     (tmp_path / "heavy.yaml").write_text(RECIPE.replace("2048", "64"), encoding="utf-8")
     recipe = recipes.load(tmp_path / "heavy.yaml")
-    wanted = tune.Wanted(
+    options = tune.TuningJob(
         recipe, Slo(p50_ms=0.01), Plan(), 10.0, tmp_path / "repository", tmp_path / "reports", BRIEF, write=False
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(summary, "LATEST_MS", 1000.0)
         with pytest.raises(CheckFailed, match="configurations meets the SLO: misses") as caught:
-            tune.run(wanted)
+            tune.run(options)
     assert caught.value.fix.endswith(f"every trial is in {tmp_path / 'reports/index.html'}")
     failed = TuningResult.from_json(json.loads((tmp_path / "reports/result.json").read_text(encoding="utf-8")))
     assert (failed.cause, failed.best, failed.partial) == ("slo", None, False)
     assert failed.failure == caught.value.message
     assert {trial.status for trial in failed.trials} == {"pruned"}
-    page = read((tmp_path / "reports/index.html").read_text(encoding="utf-8")).said()
+    page = read((tmp_path / "reports/index.html").read_text(encoding="utf-8")).visible_text()
     for text in ("No configuration meets the SLO", "What to do next", *(trial.why for trial in failed.trials)):
         assert text in page
     lines = capsys.readouterr().err.splitlines()
@@ -284,14 +287,14 @@ def test_a_search_that_meets_no_slo_writes_its_page_and_says_before_what_it_take
     assert short < next(place for place, line in enumerate(lines) if "trial 1" in line)
 
 
-def test_a_recipe_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+def test_a_recipe_that_cannot_be_written_is_refused_before_measuring(tmp_path: Path) -> None:
     heavy(tmp_path / "heavy.onnx")
     path = tmp_path / "heavy.yaml"
     path.write_text(RECIPE, encoding="utf-8")
     recipe = recipes.load(path)
-    wanted = tune.Wanted(recipe, recipe.slo or Slo(), Plan(), 60.0, tmp_path / "repository", tmp_path / "reports")
+    options = tune.TuningJob(recipe, recipe.slo or Slo(), Plan(), 60.0, tmp_path / "repository", tmp_path / "reports")
     with pytest.MonkeyPatch.context() as patch:  # root may write everywhere
         patch.setattr(os, "access", lambda *_: False)
         with pytest.raises(OutputError, match="read-only"):
-            tune.run(wanted)
+            tune.run(options)
     assert not (tmp_path / "reports").exists()

@@ -18,10 +18,10 @@ from tuning import comparison, limit, space, tuner
 from tuning.comparison import Measured
 from tuning.cores import Cores
 from tuning.limit import Probe
-from tuning.rig import Built
 from tuning.search import Outcome, Search
 from tuning.space import Settings, Space
 from tuning.trial import explore, timed
+from tuning.trial_server import Built
 from tuning.tuner import Effort, References
 
 from tritonkit.errors import CheckFailed, InputError
@@ -51,11 +51,11 @@ class Surface:
         self.settings = settings
 
     def limit(self, settings: Settings) -> float:
-        found = 120 * (self.int8 if settings.precision == "int8" else 1.0)
-        found /= 1 + 0.15 * abs(math.log2(settings.max_batch_size) - math.log2(self.best_batch))
-        found *= 1 - 0.08 * abs(settings.instances - self.best_instances)
-        found *= 1 - 0.06 * settings.queue_delay_us / 2000
-        return found
+        rate = 120 * (self.int8 if settings.precision == "int8" else 1.0)
+        rate /= 1 + 0.15 * abs(math.log2(settings.max_batch_size) - math.log2(self.best_batch))
+        rate *= 1 - 0.08 * abs(settings.instances - self.best_instances)
+        rate *= 1 - 0.06 * settings.queue_delay_us / 2000
+        return rate
 
     def ask(self, rate: float) -> Probe:
         """Latency as in a queue: it rises with what is used, and with the backlog of 2 s above that."""
@@ -75,8 +75,8 @@ def searched(surface: Surface, allowed: int) -> Search:
     return search
 
 
-def test_the_search_finds_95_percent_of_the_best_in_15_percent_of_the_grids_runs() -> None:
-    found = []
+def test_the_search_finds_95_percent_in_15_percent_of_the_grids_runs() -> None:
+    shares = []
     for seed in range(12):
         shape = ((4, 3), (16, 2), (4, 1))[seed % 3]
         surface = Surface(*shape, int8=1.5 + 0.3 * (seed % 4), seed=seed)
@@ -86,9 +86,9 @@ def test_the_search_finds_95_percent_of_the_best_in_15_percent_of_the_grids_runs
         grid, surface.runs = surface.runs, 0
         best = tuner.choose(surface, searched(surface, int(0.15 * grid) - tuner.CHOOSING_RUNS))[0]
         assert surface.runs <= 0.15 * grid
-        found.append(surface.limit(best.settings) / max(map(surface.limit, SPACE.grid())))
-    assert sum(share >= 0.95 for share in found) >= 11, found
-    assert min(found) > 0.85
+        shares.append(surface.limit(best.settings) / max(map(surface.limit, SPACE.grid())))
+    assert sum(share >= 0.95 for share in shares) >= 11, shares
+    assert min(shares) > 0.85
 
 
 def test_a_configuration_that_is_clearly_worse_costs_one_run() -> None:
@@ -105,7 +105,7 @@ def test_a_configuration_that_is_clearly_worse_costs_one_run() -> None:
     assert better.estimate == pytest.approx(300, rel=0.2)
 
 
-def test_a_configuration_that_does_not_load_is_an_outcome_and_the_search_goes_on() -> None:
+def test_a_configuration_that_does_not_load_is_an_outcome() -> None:
     def refuse(_: Settings) -> None:
         raise CheckFailed("not served")
 
@@ -152,13 +152,13 @@ def test_a_search_continues_from_its_journal(tmp_path: Path) -> None:
     assert after.propose() not in {trial.settings for trial in before.trials}
 
 
-def test_it_begins_anew_and_says_why_where_what_trials_depend_on_has_changed(tmp_path: Path) -> None:
+def test_a_search_begins_anew_and_says_why_when_its_identity_changed(tmp_path: Path) -> None:
     measured_in(tmp_path / "journal.log", 2, graph=1, server=1)
     after = Search(SPACE, OPENING, journal=tmp_path / "journal.log", identity={"graph": 2, "server": 1})
     assert (after.resumed, after.changed) == (0, ["graph"])
 
 
-def test_an_interruption_between_the_journal_and_the_sampler_loses_no_trial(tmp_path: Path) -> None:
+def test_an_interruption_between_journal_and_sampler_loses_no_trial(tmp_path: Path) -> None:
     journal = tmp_path / "journal.log"
     search = Search(SPACE, OPENING, journal=journal, identity={})
     settings = search.propose()
@@ -177,7 +177,7 @@ def interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_line_that_a_killed_process_left_unfinished_costs_one_trial_and_not_the_journal(tmp_path: Path) -> None:
+def test_a_journals_unfinished_line_costs_one_trial(tmp_path: Path) -> None:
     journal = tmp_path / "journal.log"
     measured_in(journal, 4)
     os.truncate(journal, journal.stat().st_size - 20)
@@ -192,10 +192,10 @@ def test_a_line_that_a_killed_process_left_unfinished_costs_one_trial_and_not_th
 
 
 def a_recipe(**batching: object) -> Recipe:
-    said = {"name": "net", "source": "net.py:load", "max_batch_size": 16, "precisions": ["fp32", "int8"],
+    fields = {"name": "net", "source": "net.py:load", "max_batch_size": 16, "precisions": ["fp32", "int8"],
             "inputs": {"x": {"dtype": "fp32", "dims": [4]}}, "outputs": {"y": {"dtype": "fp32", "dims": [3]}},
             "batching": batching}  # fmt: skip
-    return Recipe.model_validate(said)
+    return Recipe.model_validate(fields)
 
 
 @pytest.mark.parametrize("settings", SPACE.grid(), ids=str)
@@ -208,7 +208,7 @@ ON_A_GPU = replace(SPACE, by_size=(True, False))
 
 
 @pytest.mark.parametrize("settings", ON_A_GPU.grid(), ids=str)
-def test_a_recipe_says_every_configuration_of_a_gpu_and_means_the_same_there_only(settings: Settings) -> None:
+def test_a_recipe_says_every_configuration_of_a_gpu_for_gpus_only(settings: Settings) -> None:
     recipe = a_recipe(**settings.batching(a_recipe(), "int8", "cuda").model_dump())
     assert space.of_recipe(recipe, recipe.batching.precision or "int8", "cuda") == settings
     untouched = space.of_recipe(a_recipe(), "int8", "cpu")
@@ -234,9 +234,9 @@ def test_sizes_of_a_recipes_own_stay_as_far_as_they_fit() -> None:
 
 
 def test_the_space_of_a_gpu() -> None:
-    found = space.of(a_recipe(), ("fp32", "fp16"), 12, target="cuda")
-    assert found.queue_delay_us[0] == 0
-    assert (found.instances, found.threads, found.by_size) == (tuple(range(1, 9)), (1,), (True,))
+    gpu_space = space.of(a_recipe(), ("fp32", "fp16"), 12, target="cuda")
+    assert gpu_space.queue_delay_us[0] == 0
+    assert (gpu_space.instances, gpu_space.threads, gpu_space.by_size) == (tuple(range(1, 9)), (1,), (True,))
     assert space.of(a_recipe(), ("fp32",), 3, target="cuda").instances == (1, 2, 3)
     default = space.tritons_default(a_recipe(), 12, "cuda")
     assert default == Settings("fp32", 16, 0, 1, 1, by_size=False)
@@ -244,40 +244,43 @@ def test_the_space_of_a_gpu() -> None:
     assert (current.by_size, current.instances, current.queue_delay_us) == (True, 4, 0)
 
 
-def test_a_gpus_search_opens_with_what_is_served_tritons_default_and_the_other_variants(tmp_path: Path) -> None:
-    made = Built(a_recipe(), tmp_path, "cuda", "fp16", {"fp32": 100.0, "fp16": 200.0}, {})
-    held = tuner.references(made, Cores((0, 1, 2), (3,)))
-    whole = tuner.all_settings(made, Cores((0, 1, 2), (3,)), held)
-    assert tuner.opening(made, held, whole) == [held.current, held.default, replace(held.current, precision="fp32")]
-    assert all(whole.holds(settings) for settings in tuner.opening(made, held, whole))
+def test_a_gpus_search_opens_with_references_and_the_other_variants(tmp_path: Path) -> None:
+    build = Built(a_recipe(), tmp_path, "cuda", "fp16", {"fp32": 100.0, "fp16": 200.0}, {})
+    held = tuner.references(build, Cores((0, 1, 2), (3,)))
+    whole = tuner.all_settings(build, Cores((0, 1, 2), (3,)), held)
+    assert tuner.opening(build, held, whole) == [held.current, held.default, replace(held.current, precision="fp32")]
+    assert all(whole.holds(settings) for settings in tuner.opening(build, held, whole))
 
 
 def test_trials_belong_to_the_gpus_that_they_ran_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "gpus", lambda: ["NVIDIA H200"])
     cores = Cores((0,), (1,))
-    said = [
+    identities = [
         tuner.identity(
             Built(a_recipe(), tmp_path, target, "fp32", {"fp32": None}, {}), Slo(p99_ms=50), cores, {}, Effort()
         )
         for target in ("cpu", "cuda")
     ]
-    assert [(one["target"], one.get("GPUs")) for one in said] == [("cpu", None), ("cuda", ["NVIDIA H200"])]
+    assert [(identity["target"], identity.get("GPUs")) for identity in identities] == [
+        ("cpu", None),
+        ("cuda", ["NVIDIA H200"]),
+    ]
 
 
-def test_what_a_recipe_says_of_its_queue_stays_and_the_rest_is_left_to_follow_from_the_slo() -> None:
+def test_a_recipes_queue_bounds_stay_and_the_rest_follows_from_the_slo() -> None:
     section = Settings("int8", 4, 0, 1, 1).batching(a_recipe(max_queue_size=9), "int8", "cpu")
     assert (section.max_queue_size, section.queue_timeout_ms, section.preferred_batch_size) == (9, None, None)
     section = Settings("int8", 4, 0, 2, 1).batching(a_recipe(), "int8", "cpu")
     assert (section.max_queue_size, section.queue_timeout_ms, section.preferred_batch_size) == (None, None, None)
 
 
-def test_the_space_holds_what_is_served_now_and_refuses_no_request_of_the_load() -> None:
+def test_the_space_holds_what_is_served_and_refuses_no_request() -> None:
     recipe = a_recipe(max_queue_delay_us=1234, instances=7)
     current, default = space.of_recipe(recipe, "int8"), space.tritons_default(recipe, 1)
-    found = space.of(recipe, ("fp32", "int8"), 1, smallest_batch=3).with_values_of(current, default)
-    assert found.holds(current)
-    assert found.holds(default)
-    assert found.max_batch_size == (4, 8, 16)
+    recipe_space = space.of(recipe, ("fp32", "int8"), 1, smallest_batch=3).with_values_of(current, default)
+    assert recipe_space.holds(current)
+    assert recipe_space.holds(default)
+    assert recipe_space.max_batch_size == (4, 8, 16)
 
 
 def test_a_neighbour_differs_in_one_setting_by_one_step() -> None:
@@ -302,36 +305,36 @@ def test_what_stands_first_wins_ties() -> None:
 
 def test_rounds_go_back_and_forth() -> None:
     surface, order = Surface(4, 2, int8=2.0, seed=1), []
-    one, other = Settings("int8", 4, 0, 2, 1), Settings("fp32", 4, 0, 2, 1)
+    first, second = Settings("int8", 4, 0, 2, 1), Settings("fp32", 4, 0, 2, 1)
 
     def configure(settings: Settings) -> None:
         order.append(settings)
         surface.configure(settings)
 
-    found = comparison.rounds(configure, surface.ask, {one: 200.0, other: 200.0}, 3)
-    assert order == [one, other, other, one, one, other]
-    assert sum(measured.runs for measured in found.values()) == surface.runs
-    ratio = comparison.ratio(found[one], found[other])
+    by_settings = comparison.rounds(configure, surface.ask, {first: 200.0, second: 200.0}, 3)
+    assert order == [first, second, second, first, first, second]
+    assert sum(measured.runs for measured in by_settings.values()) == surface.runs
+    ratio = comparison.ratio(by_settings[first], by_settings[second])
     assert ratio is not None
     assert ratio.low <= ratio.median <= ratio.high
     assert ratio.median == pytest.approx(2.0, rel=0.2)
 
 
-def test_an_interval_needs_three_rounds_and_holds_the_ratio_of_what_is_alike_as_often_as_it_says() -> None:
+def test_an_interval_needs_three_rounds_and_holds_a_ratio_of_one() -> None:
     assert comparison.ratio(measured("fp32", 150, 160), measured("fp32", 100, 100)) is None
     assert not comparison.beats(measured("fp32", 150, 160), measured("fp32", 100, 100))
     random = np.random.default_rng(3)
     claims = 0
     for _ in range(300):
         ours, theirs = (measured("fp32", *(100 * np.exp(random.normal(0, 0.1, 3)))) for _ in range(2))
-        found = comparison.ratio(ours, theirs)
-        assert found is not None
-        claims += found.low > 1
+        ratio = comparison.ratio(ours, theirs)
+        assert ratio is not None
+        claims += ratio.low > 1
     assert claims <= 15  # 2.5 % on either side, and chance
 
 
 class Slow(Surface):
-    """A run takes as long as it is told to."""
+    """A run takes as many seconds as it is asked for."""
 
     def ask(self, rate: float, seconds: float = 0.0) -> Probe:
         time.sleep(seconds)
@@ -344,19 +347,19 @@ def test_a_final_keeps_its_time_and_confirms_the_winner() -> None:
     held = References(Settings("fp32", 16, 1000, 2, 1), Settings("fp32", 16, 0, 1, 1))
     began = time.monotonic()
     effort = Effort(final_s=0.02, rounds=100)
-    found = tuner.final(surface, search, held, effort, end=began + 3.0)  # type: ignore[arg-type]
+    final = tuner.final(surface, search, held, effort, end=began + 3.0)  # type: ignore[arg-type]
     assert time.monotonic() - began < 3.3
-    assert 3 <= len(found.winner.limits) < 100
-    assert found.winner.settings.precision == "int8"
-    assert found.confirmed is not None
-    assert found.capacity == found.confirmed.rate <= surface.limit(found.winner.settings) * 1.12
-    gain = comparison.ratio(found.winner, found.default)
+    assert 3 <= len(final.winner.limits) < 100
+    assert final.winner.settings.precision == "int8"
+    assert final.confirmed is not None
+    assert final.capacity == final.confirmed.rate <= surface.limit(final.winner.settings) * 1.12
+    gain = comparison.ratio(final.winner, final.default)
     assert gain is not None
     assert gain.low > 1
 
 
 def test_rounds_end_with_their_time_and_only_whole_ones_count() -> None:
-    one, other = Settings("int8", 4, 0, 2, 1), Settings("fp32", 4, 0, 2, 1)
+    first, second = Settings("int8", 4, 0, 2, 1), Settings("fp32", 4, 0, 2, 1)
 
     def for_a_while(asks: int) -> limit.Ask:
         left = iter(range(asks))
@@ -368,7 +371,7 @@ def test_rounds_end_with_their_time_and_only_whole_ones_count() -> None:
 
         return ask
 
-    found = comparison.rounds(lambda _: None, for_a_while(10), {one: 200.0, other: 200.0}, 5)
-    assert {len(measured.limits) for measured in found.values()} == {2}
+    by_settings = comparison.rounds(lambda _: None, for_a_while(10), {first: 200.0, second: 200.0}, 5)
+    assert {len(measured.limits) for measured in by_settings.values()} == {2}
     with pytest.raises(limit.Ended):
-        comparison.rounds(lambda _: None, for_a_while(3), {one: 200.0, other: 200.0}, 5)
+        comparison.rounds(lambda _: None, for_a_while(3), {first: 200.0, second: 200.0}, 5)

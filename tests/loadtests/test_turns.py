@@ -27,13 +27,13 @@ def test_searches_take_turns_and_one_that_fails_ends_alone() -> None:
         raise CheckFailed("it died")
 
     searches = dict.fromkeys(("fast", "broken", "slow"), partial(bracket, start=90, resolution=1.1))
-    found = turns.take(
+    brackets = turns.take(
         searches, {"fast": limit_at(300, log, "fast"), "broken": broken, "slow": limit_at(50, log, "slow")}
     )
     assert log[:6] == ["fast", "broken", "slow", "fast", "slow", "fast"]
-    assert isinstance(found["broken"], CheckFailed)
+    assert isinstance(brackets["broken"], CheckFailed)
     for name, limit in (("fast", 300), ("slow", 50)):
-        result = found[name]
+        result = brackets[name]
         assert isinstance(result, Bracket)
         assert result.low is not None
         assert result.low.rate <= limit < result.high.rate <= result.low.rate * 1.1

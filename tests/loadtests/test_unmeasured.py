@@ -39,7 +39,7 @@ def test_what_could_not_be_sent_is_tried_again_by_the_next_search(tmp_path: Path
     assert set(proposals) == {settings.normal() for settings in OPENING}
 
 
-def test_what_was_met_below_what_the_generator_can_send_is_the_least_that_a_configuration_takes() -> None:
+def test_a_rate_met_below_the_generators_limit_is_a_lower_bound() -> None:
     def ask(rate: float) -> Probe:
         return busy(rate) if rate > 900 else Probe(rate, True, rate, 4.0, 20.0)
 
@@ -61,7 +61,7 @@ def test_a_comparison_goes_on_below_what_the_generator_can_send() -> None:
         return Probe(rate, rate <= limit_of, min(rate, limit_of), 4.0, 20.0, strain=rate / limit_of)
 
     first, second = comparison.rounds(now.append, ask, {OPENING[0]: 900.0, OPENING[1]: 590.0}, 3).values()
-    assert all(600 / comparison.STRIDE < one <= 600 for one in first.limits)
+    assert all(600 / comparison.STRIDE < capacity <= 600 for capacity in first.limits)
     assert second.limits == pytest.approx([300.0] * 3, rel=0.05)
     ratio = comparison.ratio(first, second)
     assert ratio is not None

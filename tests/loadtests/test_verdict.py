@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from load import printed, slo, summary
+from load import slo, summary, text_report
 from load.plan import Plan
 from load.recording import Cpu, Recording
 from load.result import Result, ServerSide
@@ -40,19 +40,19 @@ def recorded(
     return recording
 
 
-def result(recording: Recording, wanted: Slo | None = FAST, **context: Any) -> Result:
+def result(recording: Recording, target: Slo | None = FAST, **context: Any) -> Result:
     plan = context.pop("plan", Plan("constant:100", duration_s=10.0))
     return summary.result(
         recording,
         summary.Context(
-            plan=plan, protocol="grpc", host="grpc://127.0.0.1:1", processes=1, weights={"m": 1.0}, slos={"m": wanted},
+            plan=plan, protocol="grpc", host="grpc://127.0.0.1:1", processes=1, weights={"m": 1.0}, slos={"m": target},
             environment={"cpu": "one"}, command="make loadtest", **context,
         ),
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("recording", "wanted", "code"),
+    ("recording", "target", "code"),
     [
         (recorded([10.0] * 1000), FAST, 0),
         (recorded([10.0] * 980 + [60.0] * 20), FAST, 1),
@@ -67,11 +67,11 @@ def result(recording: Recording, wanted: Slo | None = FAST, **context: Any) -> R
         (recorded([10.0] * 1000, failed=1), None, 1),
     ],
 )
-def test_exit_code_says_whether_the_slo_was_met(recording: Recording, wanted: Slo | None, code: int) -> None:
-    found = result(recording, wanted)
-    assert found.verdict.valid
-    assert slo.exit_code(found) == code
-    assert found.verdict.met is (None if wanted is None else code == 0)
+def test_exit_code_says_whether_the_slo_was_met(recording: Recording, target: Slo | None, code: int) -> None:
+    outcome = result(recording, target)
+    assert outcome.verdict.valid
+    assert slo.exit_code(outcome) == code
+    assert outcome.verdict.met is (None if target is None else code == 0)
 
 
 @pytest.mark.parametrize(
@@ -89,11 +89,11 @@ def test_exit_code_says_whether_the_slo_was_met(recording: Recording, wanted: Sl
     ],
 )
 def test_a_generator_that_did_not_keep_up_makes_the_run_invalid(recording: Recording, why: str) -> None:
-    found = result(recording)
-    assert not found.verdict.valid
-    assert why in " ".join(found.generator.why)
-    assert slo.exit_code(found) == 1
-    assert f"INVALID: {found.generator.why[0]}" in printed.lines(found)
+    outcome = result(recording)
+    assert not outcome.verdict.valid
+    assert why in " ".join(outcome.generator.why)
+    assert slo.exit_code(outcome) == 1
+    assert f"INVALID: {outcome.generator.why[0]}" in text_report.lines(outcome)
 
 
 def test_processes_with_cores_of_their_own_are_not_added_up() -> None:
@@ -103,11 +103,11 @@ def test_processes_with_cores_of_their_own_are_not_added_up() -> None:
 
 def test_a_server_that_counted_others_too_leaves_no_time_for_the_network() -> None:
     slow = ServerSide(2000, 2000, 2000, 1.0, {1: 2000}, 480.0, 400.0, 80.0, 0.0, 80.0, 0.0)
-    found = result(recorded([10.0] * 1000), server={"m": slow}).model
-    assert found.network_ms is None
-    assert "-" not in found.explained.replace("warm-up", "")
-    assert loadcharts.parts(found) == {}
-    assert "The server's mean is 480.00 ms, of 2000 successes: it counts" in found.explained
+    figures = result(recorded([10.0] * 1000), server={"m": slow}).model
+    assert figures.network_ms is None
+    assert "-" not in figures.explained.replace("warm-up", "")
+    assert loadcharts.parts(figures) == {}
+    assert "The server's mean is 480.00 ms, of 2000 successes: it counts" in figures.explained
     quick = replace(slow, request_ms=8.0, queue_ms=1.0, compute_ms=7.0)
     assert result(recorded([10.0] * 1000), server={"m": quick}).model.network_ms == pytest.approx(1.9, abs=0.05)
 
@@ -117,30 +117,30 @@ def test_a_replayed_recording_may_be_gone_when_the_test_is_over() -> None:
 
 
 def test_what_misses_a_bound_by_little_does_not_read_like_the_bound() -> None:
-    found = result(recorded([50.04] * 1000))
-    (said,) = (line for line in printed.lines(found) if line.startswith("SLO"))
-    assert re.match(r"SLO NOT MET: p99_ms 50\.0\d+ > 50, error_rate 0 <= 0.001", said), said
+    outcome = result(recorded([50.04] * 1000))
+    (verdict,) = (line for line in text_report.lines(outcome) if line.startswith("SLO"))
+    assert re.match(r"SLO NOT MET: p99_ms 50\.0\d+ > 50, error_rate 0 <= 0.001", verdict), verdict
 
 
 def test_a_partial_run_says_so_and_is_not_valid() -> None:
-    found = result(replace(recorded([10.0] * 1000), stopped=True, measured_s=4.0))
-    assert found.partial
-    assert slo.exit_code(found) == 1
-    assert found.load.duration_s == 4.0
-    assert printed.lines(found)[0].startswith("PARTIAL")
+    outcome = result(replace(recorded([10.0] * 1000), stopped=True, measured_s=4.0))
+    assert outcome.partial
+    assert slo.exit_code(outcome) == 1
+    assert outcome.load.duration_s == 4.0
+    assert text_report.lines(outcome)[0].startswith("PARTIAL")
 
 
 def test_a_closed_loop_has_no_lateness() -> None:
-    found = result(recorded([10.0] * 100, late_ms=20), plan=Plan(users=4))
-    assert found.generator.lateness_p99_ms is None
-    assert found.verdict.valid
-    assert (found.load.loop, found.load.users, found.load.arrivals) == ("closed", 4, None)
+    outcome = result(recorded([10.0] * 100, late_ms=20), plan=Plan(users=4))
+    assert outcome.generator.lateness_p99_ms is None
+    assert outcome.verdict.valid
+    assert (outcome.load.loop, outcome.load.users, outcome.load.arrivals) == ("closed", 4, None)
 
 
 def test_an_slo_that_not_even_a_lone_request_keeps_is_called_so() -> None:
-    found = result(recorded([10.0] * 100), Slo(p99_ms=5), alone_ms={"m": 7.25})
-    assert "No rate can meet this SLO" in found.verdict.note
-    assert "7.2 ms" in printed.lines(found)[-1]
+    outcome = result(recorded([10.0] * 100), Slo(p99_ms=5), alone_ms={"m": 7.25})
+    assert "No rate can meet this SLO" in outcome.verdict.note
+    assert "7.2 ms" in text_report.lines(outcome)[-1]
     assert result(recorded([10.0] * 1000), FAST, alone_ms={"m": 7.25}).verdict.note == ""
     assert result(recorded([10.0] * 1000), FAST, alone_ms={"m": 900.0}).verdict.note == ""  # those were to a cold model
 
@@ -172,16 +172,18 @@ def test_seconds_count_what_is_in_flight() -> None:
 
 def test_throughput_is_what_came_and_not_what_was_offered() -> None:
     """A server at half the rate: all succeed in the end, and half of them after the measured seconds."""
-    found = result(recorded([1000.0 * index / 100 for index in range(1000)]))
-    assert found.model.offered == pytest.approx(100)
-    assert found.model.throughput == pytest.approx(50, rel=0.02)
+    outcome = result(recorded([1000.0 * index / 100 for index in range(1000)]))
+    assert outcome.model.offered == pytest.approx(100)
+    assert outcome.model.throughput == pytest.approx(50, rel=0.02)
 
 
 def test_a_result_survives_json() -> None:
     recording = recorded([10.0] * 90 + [80.0] * 10, failed=3)
-    found = result(recording, Slo(p99_ms=50, goodput=0.9), alone_ms={"m": 3.0}, plan=Plan("steps:5,6", duration_s=10.0))
-    assert found.curve
-    assert Result.from_json(json.loads(json.dumps(found.to_json()))) == found
+    outcome = result(
+        recording, Slo(p99_ms=50, goodput=0.9), alone_ms={"m": 3.0}, plan=Plan("steps:5,6", duration_s=10.0)
+    )
+    assert outcome.curve
+    assert Result.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome
     empty = result(recorded([]), None)
     assert Result.from_json(json.loads(json.dumps(empty.to_json(), allow_nan=False))) == empty
 
@@ -205,14 +207,14 @@ def test_an_slo_that_means_nothing_is_refused(text: str, message: str) -> None:
 
 
 def test_an_slo_is_written_as_it_is_read() -> None:
-    said = Slo(p50_ms=5, p99_ms=50, goodput=0.95)
-    assert slo.parse(slo.said(said)) == said
+    bounds = Slo(p50_ms=5, p99_ms=50, goodput=0.95)
+    assert slo.parse(slo.format_slo(bounds)) == bounds
     assert slo.parse("") is None
 
 
 def test_another_slo_makes_no_other_artifact(root: Any) -> None:
-    wanted = recipe.load(root / "build/recipes/all_minilm_l6_v2.yaml")
-    assert wanted.slo is not None
-    changed = wanted.model_copy(update={"slo": Slo(p99_ms=7)})
-    assert store.request_key(changed) == store.request_key(wanted)
-    assert store.request_key(wanted.model_copy(update={"slo": None})) == store.request_key(wanted)
+    shipped = recipe.load(root / "build/recipes/all_minilm_l6_v2.yaml")
+    assert shipped.slo is not None
+    changed = shipped.model_copy(update={"slo": Slo(p99_ms=7)})
+    assert store.request_key(changed) == store.request_key(shipped)
+    assert store.request_key(shipped.model_copy(update={"slo": None})) == store.request_key(shipped)

@@ -206,7 +206,7 @@ def new_enough(name: str, kubernetes: str) -> bool:
 
 
 def matrix() -> Iterator[tuple[str, Case]]:
-    """Every example on the oldest Kubernetes, the newest and one between; every switch on one that has it: each in its turn."""
+    """Every example on the oldest Kubernetes, the newest and one between; every switch on one that supports it."""
     between = VERSIONS[1:-1]
     for i, example in enumerate(EXAMPLES):
         for kubernetes in (OLDEST, between[i % len(between)], NEWEST):
@@ -218,7 +218,7 @@ def matrix() -> Iterator[tuple[str, Case]]:
             yield switch, case(values=values_of(switch), kubernetes=too_old[-1])
 
 
-def external_names(wanted: Case) -> set[str]:
+def external_names(render: Case) -> set[str]:
     """Every string in the values of a case: what the manifest names but does not make must have been named there."""
-    values = [json.loads(wanted.values), *(yaml.safe_load(file.read_text(encoding="utf-8")) for file in wanted.files)]
+    values = [json.loads(render.values), *(yaml.safe_load(file.read_text(encoding="utf-8")) for file in render.files)]
     return {text for value in values for _, text in walk(value) if isinstance(text, str)}

@@ -34,14 +34,14 @@ def resolve(schema: dict[str, Any]) -> dict[str, Any]:
 
 def leaves(schema: dict[str, Any] = SCHEMA, above: Path = ()) -> dict[Path, dict[str, Any]]:
     """Every value that the schema describes, by path; ``global`` is helm's."""
-    found: dict[Path, dict[str, Any]] = {}
+    schemas: dict[Path, dict[str, Any]] = {}
     for name, below in schema.get("properties", {}).items():
         described = resolve(below)
         if "properties" in described:
-            found |= leaves(described, (*above, name))
+            schemas |= leaves(described, (*above, name))
         elif name != "global":
-            found[(*above, name)] = described
-    return found
+            schemas[(*above, name)] = described
+    return schemas
 
 
 def _numbers(schema: dict[str, Any]) -> Strategy:
@@ -68,7 +68,7 @@ def _objects(path: Path) -> Strategy:
 
 
 def value(path: Path, schema: dict[str, Any]) -> Strategy:
-    """What a value may be, and what it may not be but someone may write; of alternatives the first."""
+    """A strategy for one value: valid ones, and invalid ones that a person may write; of alternatives the first."""
     schema = schema.get("anyOf", [schema])[0]
     kinds = schema.get("type", [])
     kinds = {kinds} if isinstance(kinds, str) else set(kinds)
@@ -103,12 +103,12 @@ def _map(path: Path, inner: Any) -> Strategy:
 def changes() -> Strategy:
     """A few values, each at its path."""
     able = {path: value(path, schema) for path, schema in leaves().items()}
-    each = [st.tuples(st.just(path), strategy) for path, strategy in able.items() if not strategy.is_empty]
-    return st.lists(st.one_of(each), min_size=1, max_size=4, unique_by=operator.itemgetter(0))
+    pairs = [st.tuples(st.just(path), strategy) for path, strategy in able.items() if not strategy.is_empty]
+    return st.lists(st.one_of(pairs), min_size=1, max_size=4, unique_by=operator.itemgetter(0))
 
 
-def put(values: dict[str, Any], path: Path, made: Any) -> None:
+def put(values: dict[str, Any], path: Path, setting: Any) -> None:
     """Set one value in nested maps."""
     for name in path[:-1]:
         values = values.setdefault(name, {})
-    values[path[-1]] = made
+    values[path[-1]] = setting

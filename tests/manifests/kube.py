@@ -32,7 +32,7 @@ class Pod:
     @property
     def containers(self) -> list[Document]:
         """Those that run beside each other for as long as the pod."""
-        sidecars = [one for one in self.spec.get("initContainers", []) if one.get("restartPolicy") == "Always"]
+        sidecars = [init for init in self.spec.get("initContainers", []) if init.get("restartPolicy") == "Always"]
         return [*sidecars, *self.spec["containers"]]
 
     @property
@@ -98,8 +98,8 @@ def matches(selector: Document, labels: dict[str, str]) -> bool:
 
 def quantity(value: str | float) -> float:
     """A Kubernetes quantity as a number: ``1Gi`` → 1073741824; not a number if it is none."""
-    found = re.fullmatch(r"([+-]?[\d.]+(?:[eE][+-]?\d+)?)([A-Za-z]*)", str(value))
-    return float(found[1]) * _FACTORS[found[2]] if found and found[2] in _FACTORS else float("nan")
+    match = re.fullmatch(r"([+-]?[\d.]+(?:[eE][+-]?\d+)?)([A-Za-z]*)", str(value))
+    return float(match[1]) * _FACTORS[match[2]] if match and match[2] in _FACTORS else float("nan")
 
 
 def walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -115,8 +115,8 @@ def pre_stop_seconds(container: Document) -> float:
     hook = container.get("lifecycle", {}).get("preStop", {})
     if "sleep" in hook:
         return float(hook["sleep"]["seconds"])
-    found = re.search(r"\bsleep (\d+)", " ".join(hook.get("exec", {}).get("command", [])))
-    return float(found[1]) if found else 0.0
+    match = re.search(r"\bsleep (\d+)", " ".join(hook.get("exec", {}).get("command", [])))
+    return float(match[1]) if match else 0.0
 
 
 def argument(container: Document, name: str) -> str | None:

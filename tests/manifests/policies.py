@@ -1,4 +1,4 @@
-"""All rules in one place: what a manifest of the chart must keep whatever its values, each with the sentence it stands for."""
+"""All rules in one place: what holds for a manifest of the chart whatever its values, each rule with its sentence."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ def broken(documents: list[Document], external: Collection[str] = ()) -> list[st
         documents: A whole manifest.
         external: Names of objects that are there without it.
     """
-    found = [f"{name}: {sentence}" for name, policy in POLICIES.items() for sentence in policy(documents)]
-    return found + [f"names_exist: {sentence}" for sentence in references.names_exist(documents, external)]
+    sentences = [f"{name}: {sentence}" for name, policy in POLICIES.items() for sentence in policy(documents)]
+    return sentences + [f"names_exist: {sentence}" for sentence in references.names_exist(documents, external)]

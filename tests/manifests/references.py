@@ -1,4 +1,4 @@
-"""Rules about what objects say of each other: names that must exist, selectors that must match, ports that must agree."""
+"""Rules about references between objects: names that must exist, selectors that must match, ports that must agree."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def keys_exist(documents: list[Document]) -> Iterator[str]:
         for path, value in walk(document):
             last = path.rpartition(".")[2]
             if last in _KEYS and isinstance(value, dict):
-                wanted, there = {value["key"]}, data.get((_KEYS[last], value["name"]))
+                keys, there = {value["key"]}, data.get((_KEYS[last], value["name"]))
             elif last in {"configMap", "secret"} and isinstance(value, dict) and "items" in value:
                 kind = "ConfigMap" if last == "configMap" else "Secret"
-                wanted = {item["key"] for item in value["items"]}
+                keys = {item["key"] for item in value["items"]}
                 there = data.get((kind, value.get("name", value.get("secretName"))))
             else:
                 continue
-            if there is not None and (missing := wanted - there):
+            if there is not None and (missing := keys - there):
                 yield f"{title(document)}: {path} takes the key {', '.join(sorted(missing))}, which is not there"
 
 
@@ -95,7 +95,9 @@ def selectors_match(documents: list[Document]) -> Iterator[str]:
                 yield f"{title(document)}: {path} {selector} takes nothing"
     for pod in templates:
         budgets = [
-            one for one in of_kind(documents, "PodDisruptionBudget") if matches(one["spec"]["selector"], pod.labels)
+            budget
+            for budget in of_kind(documents, "PodDisruptionBudget")
+            if matches(budget["spec"]["selector"], pod.labels)
         ]
         if len(budgets) > 1:  # the eviction API then refuses every eviction
             yield f"{pod.name}: is taken by {len(budgets)} PodDisruptionBudgets"
@@ -136,8 +138,8 @@ def ports_agree(documents: list[Document]) -> Iterator[str]:
         yield from _routes(document, documents)
 
 
-def _has(ports: Iterable[Document], wanted: Any, number: str = "containerPort") -> bool:
-    return any(wanted in (port.get("name"), port[number]) for port in ports)
+def _has(ports: Iterable[Document], target: Any, number: str = "containerPort") -> bool:
+    return any(target in (port.get("name"), port[number]) for port in ports)
 
 
 def _service(service: Document, templates: list[Pod]) -> Iterator[str]:
@@ -171,25 +173,29 @@ def _watchers(document: Document, documents: list[Document], templates: list[Pod
     spec = document["spec"]
     if document["kind"] == "NetworkPolicy":
         taken = [pod for pod in templates if matches(spec["podSelector"], pod.labels)]
-        wanted = [port["port"] for rule in spec.get("ingress", []) for port in rule.get("ports", []) if "port" in port]
+        named_ports = [
+            port["port"] for rule in spec.get("ingress", []) for port in rule.get("ports", []) if "port" in port
+        ]
         ports = [[*pod.ports, *_MESH_PORTS] for pod in taken]
     elif document["kind"] == "PodMonitor":
         taken = [pod for pod in templates if matches(spec["selector"], pod.labels)]
-        wanted = [endpoint["port"] for endpoint in spec["podMetricsEndpoints"]]
+        named_ports = [endpoint["port"] for endpoint in spec["podMetricsEndpoints"]]
         ports = [pod.ports for pod in taken]
     else:
         services = [
-            one for one in of_kind(documents, "Service") if matches(spec["selector"], one["metadata"]["labels"])
+            service
+            for service in of_kind(documents, "Service")
+            if matches(spec["selector"], service["metadata"]["labels"])
         ]
-        wanted = [endpoint["port"] for endpoint in spec["endpoints"]]
-        ports = [[{**port, "containerPort": port["port"]} for port in one["spec"]["ports"]] for one in services]
-    for port in wanted:
+        named_ports = [endpoint["port"] for endpoint in spec["endpoints"]]
+        ports = [[{**port, "containerPort": port["port"]} for port in service["spec"]["ports"]] for service in services]
+    for port in named_ports:
         if ports and not any(_has(there, port) for there in ports):
             yield f"{title(document)}: port {port} is none of those that it takes"
 
 
 def _routes(document: Document, documents: list[Document]) -> Iterator[str]:
-    services = {one["metadata"]["name"]: one["spec"]["ports"] for one in of_kind(documents, "Service")}
+    services = {service["metadata"]["name"]: service["spec"]["ports"] for service in of_kind(documents, "Service")}
     for path, value in walk(document):
         if document["kind"] == "Ingress" and path.endswith("backend.service"):
             name, port = value["name"], value["port"].get("number", value["port"].get("name"))

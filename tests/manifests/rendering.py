@@ -75,41 +75,41 @@ def case(*files: Path, values: Values | None = None, **other: Any) -> Case:
     return Case(files=files, values=json.dumps(values or {}, ensure_ascii=False), **other)
 
 
-def text(wanted: Case) -> str:
+def text(render: Case) -> str:
     """The manifest as helm prints it.
 
     Raises:
         Refused: Helm does not render this.
     """
-    good, said = _template(wanted)
-    if not good:
-        raise Refused(said)
-    return said
+    rendered, output = _template(render)
+    if not rendered:
+        raise Refused(output)
+    return output
 
 
 @functools.cache
-def _template(wanted: Case) -> tuple[bool, str]:
+def _template(render: Case) -> tuple[bool, str]:
     """Whether helm renders, and what it says; refusals are kept like renders."""
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as values:
-        values.write(_NOT_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", wanted.values))
+        values.write(_NOT_YAML.sub(lambda character: f"\\u{ord(character[0]):04x}", render.values))
         values.flush()
-        command = [_helm(), "template", wanted.release, str(wanted.chart), "--namespace", "serving"]
-        command += ["--kube-version", f"{wanted.kubernetes}.0", *(f"--api-versions={api}" for api in wanted.apis)]
-        command += [part for file in (*wanted.files, values.name) for part in ("--values", str(file))]
-        command += ["--is-upgrade"] if wanted.upgrade else []
+        command = [_helm(), "template", render.release, str(render.chart), "--namespace", "serving"]
+        command += ["--kube-version", f"{render.kubernetes}.0", *(f"--api-versions={api}" for api in render.apis)]
+        command += [part for file in (*render.files, values.name) for part in ("--values", str(file))]
+        command += ["--is-upgrade"] if render.upgrade else []
         # helm lives too briefly for its garbage collector to pay: half of a render's time without it
         environment = {**os.environ, "GOGC": "off"}
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
     return (False, done.stderr.strip()) if done.returncode else (True, done.stdout)
 
 
-def documents(wanted: Case) -> list[Document]:
+def documents(render: Case) -> list[Document]:
     """The manifest's objects.
 
     Raises:
         Refused: Helm does not render this.
     """
-    return parse(text(wanted))
+    return parse(text(render))
 
 
 def parse(manifest: str) -> list[Document]:

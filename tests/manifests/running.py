@@ -52,8 +52,8 @@ def _end_seconds(container: Document, pod: Pod, documents: list[Document]) -> fl
         if document["metadata"]["name"] in mounted
         for text in document.get("data", {}).values()
     ]
-    found = re.search(r"hard-stop-after\s+(\d+)s", "\n".join(texts))
-    return float(found[1]) if found else float("inf")
+    match = re.search(r"hard-stop-after\s+(\d+)s", "\n".join(texts))
+    return float(match[1]) if match else float("inf")
 
 
 def probes_exist(documents: list[Document]) -> Iterator[str]:
@@ -180,7 +180,7 @@ def requests_fit_limits(documents: list[Document]) -> Iterator[str]:
 def gpu_pods_are_tolerated(documents: list[Document]) -> Iterator[str]:
     """A pod with a GPU tolerates the taint that GPU nodes usually carry."""
     for pod in pods(documents):
-        names = {name for one in pod.all_containers for name in one.get("resources", {}).get("limits", {})}
+        names = {name for container in pod.all_containers for name in container.get("resources", {}).get("limits", {})}
         if any(name.startswith("nvidia.com/") for name in names) or pod.spec.get("resourceClaims"):
             keys = {toleration.get("key") for toleration in pod.spec.get("tolerations", [])}
             if not keys & {"nvidia.com/gpu", None}:
@@ -196,8 +196,9 @@ def budgets_let_nodes_drain(documents: list[Document]) -> Iterator[str]:
             yield f"{title(budget)}: needs one of minAvailable and maxUnavailable"
         if spec.get("maxUnavailable") in {0, "0", "0%"} or spec.get("minAvailable") == "100%":
             yield f"{title(budget)}: nothing may ever be evicted"
-        for one in deployments:
-            labels = one["spec"]["template"]["metadata"]["labels"]
+        for deployment in deployments:
+            labels = deployment["spec"]["template"]["metadata"]["labels"]
             least = spec.get("minAvailable")
-            if isinstance(least, int) and matches(spec["selector"], labels) and least >= one["spec"].get("replicas", 2):
-                yield f"{title(budget)}: {title(one)} has no more than {least} pods, so none may be evicted"
+            replicas = deployment["spec"].get("replicas", 2)
+            if isinstance(least, int) and matches(spec["selector"], labels) and least >= replicas:
+                yield f"{title(budget)}: {title(deployment)} has no more than {least} pods, so none may be evicted"

@@ -22,27 +22,27 @@ _HOOK = "helm.sh/hook"  # hooks are deleted before they are made again
 
 def fixed(documents: list[Document]) -> dict[str, dict[str, Any]]:
     """The fixed fields of every object, by kind and name; claims are there even if they have none."""
-    found = {}
+    fixed_fields = {}
     for document in documents:
         if _HOOK in document["metadata"].get("annotations", {}):
             continue
         names = _FIXED.get(document["kind"], ())
         fields = {name: document["spec"][name] for name in names if name in document.get("spec", {})}
         if fields or document["kind"] == "PersistentVolumeClaim":
-            found[title(document)] = fields
-    return found
+            fixed_fields[title(document)] = fields
+    return fixed_fields
 
 
 def conflicts(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]) -> list[str]:
     """Why the API server would refuse to make ``after`` of ``before``, or data would be lost."""
-    found = []
+    reasons = []
     for name, fields in before.items():
         if name not in after:
             if name.startswith("PersistentVolumeClaim "):
-                found.append(f"{name} is gone, and what it holds")
+                reasons.append(f"{name} is gone, and what it holds")
             continue
         changed = [field for field in {*fields, *after[name]} if fields.get(field) != after[name].get(field)]
-        found += [
+        reasons += [
             f"{name}: spec.{field} changes from {fields.get(field)} to {after[name].get(field)}" for field in changed
         ]
-    return found
+    return reasons

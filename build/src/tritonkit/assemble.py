@@ -23,7 +23,7 @@ ENGINE_GRAPH = "engine.onnx"  # what `tritonkit engine` builds plans from; Trito
 
 @dataclass(frozen=True)
 class Ready:
-    """One recipe's model, ready to be laid out."""
+    """A recipe, its export and variants, and the gate's decision: all that the layout needs."""
 
     recipe: Recipe
     base: store.Artifact
@@ -48,7 +48,7 @@ class Ready:
 
     @property
     def service_times(self) -> queue_limits.ServiceTimes | None:
-        """Those of the variant that is served, as the gate measured them; None where it did not."""
+        """The service times of the variant that ships, as the gate measured them; None where it did not."""
         row = next((row for row in self.decision.rows if row.precision == self.decision.precision), None)
         if row is None or not row.single_ms or not row.batched_ms:
             return None
@@ -56,7 +56,7 @@ class Ready:
 
 
 def model(ready: Ready, target: Target, repository: Path, *, fallback: bool) -> layout.Model:
-    """One model's directory to be.
+    """The directory of one model, before it is written.
 
     Args:
         ready: The recipe, its variants, and which one ships.
@@ -91,30 +91,30 @@ def model(ready: Ready, target: Target, repository: Path, *, fallback: bool) -> 
 
 def plan_names(recipe: Recipe) -> dict[str, str]:
     """Compute capability to the file name of its engine, as ``cc_model_filenames`` has them."""
-    wanted = gpus.get_all(recipe.gpus)
-    return {gpu.compute: f"model_{gpu.sm}.plan" for gpu in wanted}
+    devices = gpus.get_all(recipe.gpus)
+    return {gpu.compute: f"model_{gpu.sm}.plan" for gpu in devices}
 
 
 def _plans(directory: Path, version: int, shipped: store.Artifact) -> dict[str, Path]:
     """Engines, with their passports, that were built from the very graph that ships."""
-    found: dict[str, Path] = {}
+    plans: dict[str, Path] = {}
     for path in sorted(directory.glob(f"{version}/*.plan")):
-        passport = path.with_name(f"{path.name}.json")
+        passport_path = path.with_name(f"{path.name}.json")
         try:
-            said = json.loads(passport.read_text(encoding="utf-8"))
+            passport = json.loads(passport_path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if said.get("graph_sha256") == shipped.about["graph_sha256"]:
-            found |= {f"{version}/{one.name}": one for one in (path, passport)}
-    return found
+        if passport.get("graph_sha256") == shipped.about["graph_sha256"]:
+            plans |= {f"{version}/{file.name}": file for file in (path, passport_path)}
+    return plans
 
 
 def _passport(
     ready: Ready, target: Target, limits: queue_limits.QueueLimits | None, *, fallback: bool
 ) -> Mapping[str, Any]:
-    """Who made this, from what, how it was judged, and what a node needs to run it."""
+    """The passport: who made the model, from what, how it was judged, and what a node needs to run it."""
     base, shipped, decision = ready.base, ready.shipped, ready.decision
-    said: dict[str, Any] = {
+    passport: dict[str, Any] = {
         "tritonkit": __version__,
         "model": ready.recipe.name,
         "version": ready.recipe.number,
@@ -130,20 +130,20 @@ def _passport(
         "gate": {"judged_on": decision.judged_on, "variants": [asdict(row) for row in decision.rows]},
     }
     if decision.rows and target != "tensorrt":
-        said["gate"]["machine"] = gate.machine()
+        passport["gate"]["machine"] = gate.machine()
     if limits:
         cores = queue_limits.usable_cores()
-        said["queue"] = limits.as_json() | {"at_once": queue_limits.at_once(ready.recipe, target, cores)}
+        passport["queue"] = limits.as_json() | {"at_once": queue_limits.at_once(ready.recipe, target, cores)}
     if figures := tuned.find(ready.recipe, shipped.about["graph_sha256"], target):
-        said["tuning"] = figures
+        passport["tuning"] = figures
     if target == "cuda":
         row = next((row for row in decision.rows if row.precision == decision.precision), None)
         base_row = next((row for row in decision.rows if row.precision == "fp32"), None)
-        said["memory"] = row.memory if row else None
+        passport["memory"] = row.memory if row else None
         error = base_row.accuracy.get("largest_error") if base_row else None
-        said["tf32"] = {"allowed": ready.recipe.tf32, "largest_error": error}
+        passport["tf32"] = {"allowed": ready.recipe.tf32, "largest_error": error}
     if features := shipped.about.get("cpu_features"):
-        said["cpu_features"] = features
+        passport["cpu_features"] = features
     if target == "tensorrt" and fallback:
-        said["fallback"] = FALLBACK
-    return said
+        passport["fallback"] = FALLBACK
+    return passport

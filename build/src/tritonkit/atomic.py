@@ -107,7 +107,7 @@ def _fsync(path: Path) -> None:
 
 
 def put(new: Path, target: Path) -> None:
-    """Move the directory ``new`` to ``target`` in one step; what was there is what ``new`` then is.
+    """Move the directory ``new`` to ``target`` in one step; what was at ``target`` is then at ``new``.
 
     Raises:
         OutputError: The filesystem cannot exchange two directories, or ``target`` is a mount point.

@@ -75,11 +75,11 @@ def _package(name: str, purpose: str, fix: str, others: Sequence[str] = (), *, n
 
 def _server() -> Finding:
     try:
-        found = runtime.find()
+        server = runtime.find()
     except MissingError as error:
         return Finding("Triton server", False, "serves models on this machine", True, error.fix)
     version = runtime.WHEEL.replace("==", " ")
-    return Finding("Triton server", True, f"{version} for {found.device}, Python {found.interpreter.version}", True)
+    return Finding("Triton server", True, f"{version} for {server.device}, Python {server.interpreter.version}", True)
 
 
 def gpus() -> list[Finding]:
@@ -101,15 +101,15 @@ def describe(gpu: NodeGpu, verdict: Verdict, number: str = "") -> list[Finding]:
     """What a GPU is, and whether ``--target cuda`` works on it; ``number`` tells several apart."""
     newest = cuda.newest_cuda(gpu.driver)
     driver = f"driver {gpu.driver}{f' (CUDA {newest})' if newest else ''}"
-    what = f"{gpu.name}, compute capability {gpu.compute}, {gpu.memory_bytes / 2**30:.1f} GiB, {driver}"
+    description = f"{gpu.name}, compute capability {gpu.compute}, {gpu.memory_bytes / 2**30:.1f} GiB, {driver}"
     return [
-        Finding(f"NVIDIA GPU{number}", True, what, needed=False),
+        Finding(f"NVIDIA GPU{number}", True, description, needed=False),
         Finding(f"target cuda{number}", verdict.works is True, verdict.text, needed=False, fix=verdict.fix),
     ]
 
 
 def _no_gpu() -> Finding:
-    # Drivers before 510 do not know what is asked for above, but have a version.
+    # Drivers before 510 do not know the query of `node.gpus`, but have a version.
     answer = _program("nvidia-smi", ["--query-gpu=driver_version", "--format=csv,noheader"], "", "")
     driver = (answer.detail.splitlines() or [""])[0].strip() if answer.present else ""
     if problem := cuda.obstacle(driver, cuda.CAPABILITY_SINCE):
@@ -120,9 +120,9 @@ def _no_gpu() -> Finding:
 
 def _container() -> Finding:
     for name in ("docker", "podman", "nerdctl"):
-        found = _program(name, ["version", "--format", "{{.Server.Version}}"], "", "", str.strip)
-        if found.present:
-            return Finding("container runtime", True, f"{name} {found.detail}", needed=False)
+        finding = _program(name, ["version", "--format", "{{.Server.Version}}"], "", "", str.strip)
+        if finding.present:
+            return Finding("container runtime", True, f"{name} {finding.detail}", needed=False)
     return Finding(
         "container runtime", False, "runs the NVIDIA image", False, "start Docker or Podman; build, serve work without"
     )
@@ -134,8 +134,8 @@ def _program(
     path = shutil.which(name)
     if path:
         try:
-            done = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=10, check=True)
-            return Finding(name, True, read(done.stdout), needed=False)
+            completed = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=10, check=True)
+            return Finding(name, True, read(completed.stdout), needed=False)
         except (OSError, subprocess.SubprocessError, ValueError, KeyError):
             purpose = f"{path} is there but does not work; {purpose}"
     return Finding(name, False, purpose, False, fix)

@@ -23,7 +23,7 @@ _INSTALLED = ("site-packages", "dist-packages")
 
 @dataclass
 class Reads:
-    """What was read, and where: the file of the code that read it to the variables' names."""
+    """The variables that were read: file of the code that read them to their names."""
 
     names: dict[str, set[str]] = field(default_factory=dict)
 
@@ -45,7 +45,7 @@ def digest(name: str) -> str:
 
 
 class _Noting(type(os.environ)):  # type: ignore[misc]
-    """``os.environ``'s class while somebody takes notes."""
+    """The class of ``os.environ`` while reads are noted."""
 
     def __getitem__(self, key: str) -> str:
         _note(sys._getframe(1), key)
@@ -95,7 +95,7 @@ def _note(frame: FrameType | None, name: str) -> None:
 
 
 def _caller(frame: FrameType | None) -> FrameType | None:
-    """Who asked: the first frame outside Python's own library, if it is none of ours."""
+    """The caller: the first frame outside Python's own library, if it is none of ours."""
     while frame is not None:
         file = frame.f_code.co_filename
         if not file.startswith("<frozen") and (not file.startswith(_STDLIB) or _is_installed(file)):

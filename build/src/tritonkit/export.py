@@ -1,7 +1,7 @@
 """PyTorch to ONNX: a module becomes a graph with the recipe's names, types and dynamic dimensions.
 
 It checks what the module does with the declared inputs before the exporter sees it, so that a mistake in
-the recipe is told in the recipe's words. Whether the graph computes the same is for :mod:`tritonkit.parity`.
+the recipe is reported in the words of the recipe. Whether the graph computes the same is for :mod:`tritonkit.parity`.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def reference(adapter: Adapter, recipe: Recipe, inputs: Mapping[str, Array]) -> 
 
 
 def _rejection_fix(recipe: Recipe) -> str:
-    """What may be wrong where a module rejects its inputs: their types and dims, or the values that they were given."""
+    """How to correct inputs that a module rejects: their types and dims, or their values."""
     fix = "make dtype and dims (without the batch dimension) those that forward expects"
     if recipe.samples is None and any(np.issubdtype(spec.type.numpy, np.integer) for spec in recipe.inputs.values()):
         fix += (
@@ -150,7 +150,7 @@ def _numpy(recipe: Recipe, name: str, spec: OutputSpec, tensor: torch.Tensor) ->
 FEW_STEPS = 5  # of a recurrent layer: more than a batch's example has rows, and no usual width
 
 
-def to_onnx(adapter: Adapter, recipe: Recipe, found: Sequence[samples.Sample], path: Path) -> None:
+def to_onnx(adapter: Adapter, recipe: Recipe, dataset: Sequence[samples.Sample], path: Path) -> None:
     """Export with the dynamo exporter and write ``path``; weights go beside it only past 2 GB.
 
     Raises:
@@ -165,9 +165,9 @@ def to_onnx(adapter: Adapter, recipe: Recipe, found: Sequence[samples.Sample], p
         )
     few_steps = any(isinstance(module, torch.nn.RNNBase) for module in adapter.modules())
     sizes = {name: _example_size(name, recipe, few_steps=few_steps) for name in recipe.shapes}
-    example = samples.resized(found[0], recipe, sizes)
+    example = samples.resized(dataset[0], recipe, sizes)
     if recipe.max_batch_size:
-        example = samples.batch([samples.resized(s, recipe, sizes) for s in found], 2)  # 1 would specialise
+        example = samples.batch([samples.resized(s, recipe, sizes) for s in dataset], 2)  # 1 would specialise
     args = tuple(_tensor(example[name]) for name in recipe.inputs)
     try:
         program = _exported(adapter, args, recipe)
@@ -272,19 +272,19 @@ def _free_sizes(model: Any, recipe: Recipe, sizes: Mapping[str, int]) -> None:
 def _name_tensors(model: Any, recipe: Recipe) -> None:
     """Give inputs and outputs the recipe's names, moving any inner value that has one of them out of the way."""
     graph = model.graph
-    wanted = [*recipe.inputs, *recipe.outputs]
+    names = [*recipe.inputs, *recipe.outputs]
     edge = [*graph.inputs, *graph.outputs]
     for node in graph:
         for value in node.outputs:
-            if value.name in wanted and not any(value is other for other in edge):
+            if value.name in names and not any(value is other for other in edge):
                 value.name = f"{value.name}__inner"
-    for name in [name for name in graph.initializers if name in wanted]:
+    for name in [name for name in graph.initializers if name in names]:
         value = graph.initializers.pop(name)
         value.name = f"{name}__weight"
         graph.initializers[value.name] = value
     for index, value in enumerate(edge):
         value.name = f"__tritonkit_{index}"  # two steps, as the recipe may swap names
-    for value, name in zip(edge, wanted, strict=True):
+    for value, name in zip(edge, names, strict=True):
         value.name = name
 
 

@@ -82,7 +82,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Price:
-    """What an hour of one GPU costs where nobody gave another price.
+    """The default price of an hour of one GPU.
 
     Attributes:
         usd_per_hour: US dollars an hour for one GPU: the instance's price over its GPUs.
@@ -108,7 +108,7 @@ def get(name: str) -> Gpu:
     """The GPU of a key, in any case; of a family such as ``a100`` its smallest and slowest part.
 
     Raises:
-        InputError: There is none; the message suggests the nearest.
+        InputError: No GPU has that name; the message suggests the nearest ones.
     """
     return members(name)[0]
 
@@ -119,15 +119,15 @@ def members(name: str) -> tuple[Gpu, ...]:
     The least memory and speed come first.
 
     Raises:
-        InputError: There is none; the message suggests the nearest.
+        InputError: No GPU has that name; the message suggests the nearest ones.
     """
     words = [word.removesuffix("gb") or word for word in re.split(r"[\s_-]+", name.strip().lower())]
-    wanted = "-".join(words)
-    if wanted in _by_key():
-        return (_by_key()[wanted],)
+    slug = "-".join(words)
+    if slug in _by_key():
+        return (_by_key()[slug],)
     parts = [gpu for gpu in all() if words[0] == gpu.family and set(words[1:]) <= set(gpu.key.split("-"))]
     if not parts:
-        raise _unknown(name, wanted)
+        raise _unknown(name, slug)
     return tuple(sorted(parts, key=lambda gpu: (gpu.memory_gib, gpu.bandwidth_gbs, gpu.tdp_w)))
 
 
@@ -135,7 +135,7 @@ def get_all(names: Sequence[str]) -> list[Gpu]:
     """Several by name, in their order and each once.
 
     Raises:
-        InputError: One of them is not known.
+        InputError: A name is not known.
     """
     unique = {gpu.key: gpu for gpu in (get(name) for name in names)}
     return list(unique.values())
@@ -175,11 +175,11 @@ def price(gpu: Gpu) -> Price | None:
     return Price(entry["hour"] / entry["gpus"], entry["instance"], entry["gpus"], table["dated"], table["source"])
 
 
-def _unknown(name: str, wanted: str) -> InputError:
+def _unknown(name: str, slug: str) -> InputError:
     # Nearest by spelling, and before that those that hold the word whole: "a100 80gb", "tesla-t4".
     known = names()
-    holding = [key for key in known if any(part == key for part in wanted.split("-"))]
-    near = list(dict.fromkeys([*holding, *difflib.get_close_matches(wanted, known, n=_NEAREST, cutoff=0.5)]))[:_NEAREST]
+    holding = [key for key in known if any(part == key for part in slug.split("-"))]
+    near = list(dict.fromkeys([*holding, *difflib.get_close_matches(slug, known, n=_NEAREST, cutoff=0.5)]))[:_NEAREST]
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return InputError(f"there is no GPU {name!r} here", f"{hint}known are {', '.join(known)}")
 

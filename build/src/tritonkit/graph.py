@@ -141,7 +141,7 @@ def check_against(recipe: Recipe, path: Path) -> None:
     """Refuse a graph that contradicts its recipe: names, dtypes, ranks, sizes, a fixed batch dimension.
 
     Raises:
-        GraphError: One message with every contradiction.
+        GraphError: The graph contradicts the recipe; the message names every contradiction.
     """
     signature = read_signature(path)
     file = recipe.directory / recipe.source.onnx if isinstance(recipe.source, OnnxSource) else "the exported graph"
@@ -203,11 +203,11 @@ def _compare(recipe: Recipe, where: str, spec: TensorSpec, actual: GraphTensor) 
             f"{where}: max_batch_size is {recipe.max_batch_size}, but the graph's batch dimension is fixed at "
             f"{actual.dims[0]}; set max_batch_size: 0, or export it with a dynamic batch dimension"
         )
-    for said, is_ in list(zip(expected, actual.dims, strict=True))[int(batched) :]:
-        if isinstance(is_, int) and isinstance(said, int) and said != is_:
-            problems.append(f"{where}: the recipe says {said}, the graph is fixed at {is_}")
-        elif isinstance(is_, int) and isinstance(said, str):
-            problems.append(f"{where}: the recipe says dynamic {said!r}, the graph is fixed at {is_}")
+    for declared_dim, actual_dim in list(zip(expected, actual.dims, strict=True))[int(batched) :]:
+        if isinstance(actual_dim, int) and isinstance(declared_dim, int) and declared_dim != actual_dim:
+            problems.append(f"{where}: the recipe says {declared_dim}, the graph is fixed at {actual_dim}")
+        elif isinstance(actual_dim, int) and isinstance(declared_dim, str):
+            problems.append(f"{where}: the recipe says dynamic {declared_dim!r}, the graph is fixed at {actual_dim}")
     return problems
 
 

@@ -83,7 +83,7 @@ def inputs_of(module: torch.nn.Module, directory: Path | None = None) -> tuple[I
         directory: Its files, for the size of pictures where the model's own configuration does not have it.
 
     Raises:
-        SourceError: One call of its ``forward`` is no answer, or it takes neither texts nor pictures.
+        SourceError: The model needs several calls of ``forward`` for an answer, or takes neither texts nor pictures.
     """
     config: Any = getattr(module, "config", None)
     kind = type(module).__name__
@@ -154,8 +154,8 @@ def _picture(config: Any, directory: Path | None) -> tuple[int, int]:
     size = getattr(_vision(config), "image_size", None)
     processor = directory / "preprocessor_config.json" if directory else None
     if size is None and processor and processor.is_file():
-        said = _json(processor)
-        size = said.get("crop_size") or said.get("size")
+        settings = _json(processor)
+        size = settings.get("crop_size") or settings.get("size")
     if isinstance(size, dict):
         size = (size["height"], size["width"]) if "height" in size else size.get("shortest_edge")
     if isinstance(size, (list, tuple)) and len(size) == 2:

@@ -35,14 +35,14 @@ _FUNCTIONS_OF_ANY_MODEL = {
 
 @dataclass(frozen=True)
 class Sketch:
-    """What was found out about a model.
+    """What is known about a model, for its first recipe.
 
     Attributes:
         name: A model name made from the source's.
         source: The recipe's ``source`` value, as YAML.
         inputs: Name to (dtype, dims without batch).
         outputs: Likewise.
-        max_batch_size: The largest batch; 0: the first dimension is none.
+        max_batch_size: The largest batch; 0 if the first dimension is not a batch.
         notes: Lines for the user, on what could only be guessed.
         ranges: Dimension to its range as YAML, where it is not ``RANGE``.
     """
@@ -91,15 +91,17 @@ def check_file(model: str) -> None:
     """Refuse a file that is not there, or that has no model in it, in the words of somebody who has no recipe yet.
 
     Raises:
-        InputError: With the file that was probably meant.
+        InputError: The model cannot be used; the message names the file that was probably meant.
     """
     file, _, function = model.rpartition(":")
     path = Path(file if file and function.isidentifier() else model)
     names_function = str(path) != model
     if path.suffix in _MODEL_FILES and not path.exists():
         near = difflib.get_close_matches(path.name, [other.name for other in path.parent.glob(f"*{path.suffix}")], n=1)
-        meant = f"; did you mean {path.with_name(near[0])}?" if near else ""
-        raise InputError(f"there is no file {path}{meant}", "check the path; it starts from the folder this runs in")
+        suggestion = f"; did you mean {path.with_name(near[0])}?" if near else ""
+        raise InputError(
+            f"there is no file {path}{suggestion}", "check the path; it starts from the folder this runs in"
+        )
     if path.suffix in _WEIGHTS and not names_function and not path.is_dir():
         raise InputError(
             f"{path} has weights, and no code that computes with them",
@@ -184,7 +186,7 @@ def _of_module(
 
 
 def _parameters(module: typing.Any) -> list[str]:
-    """What ``forward`` must be given; where it must be given nothing, what it may be given first."""
+    """The parameters that ``forward`` requires; if it requires none, the first optional one."""
     named = {
         name: parameter
         for name, parameter in inspect.signature(module.forward).parameters.items()
@@ -195,7 +197,7 @@ def _parameters(module: typing.Any) -> list[str]:
 
 
 def name_of_reference(reference: str) -> str:
-    """What a module's model is called: its function, as a file may hold several; the file where that says nothing."""
+    """A name for a module's model: its function's, or its file's where the function is called as in any file."""
     place, _, function = reference.rpartition(":")
     stem = re.split(r"[./]", place.removesuffix(".py"))[-1]
     return model_name(stem if function.lower() in _FUNCTIONS_OF_ANY_MODEL else function)
@@ -240,19 +242,21 @@ def _run(
 
     names = list(dict.fromkeys(dim for _, dims in inputs.values() for dim in dims if isinstance(dim, str)))
     try:
-        found = probing.output_dims(run, names, batched=batched, most=most)
+        output_dims = probing.output_dims(run, names, batched=batched, most=most)
     except Exception as error:
         raise _rejected(origin, inputs, error, _parameters(module), batched=batched) from error
     parts = module_outputs.by_name(results[probing.BATCHES[0]])
     problems = {name: module_outputs.problem(name, value) for name, value in parts.items()}
-    problems |= {name: dims.why for name, dims in found.items() if isinstance(dims, probing.NoBatch)}
+    problems |= {name: dims.why for name, dims in output_dims.items() if isinstance(dims, probing.NoBatch)}
     problems = {name: why for name, why in problems.items() if why} or ({} if parts else {"": "it returns no tensors"})
     kept = [name for name in parts if name not in problems]
     if problems and (not kept or not isinstance(results[probing.BATCHES[0]], Mapping)):
         batch = probing.BATCHES[1]
         code = module_outputs.wrapper(results.get(batch), list(inputs), origin.load, batch if batched else None)
         raise SourceError(f"{origin.model}: {'; '.join(problems.values())}", _wrapped(origin, inputs, code))
-    outputs = {name: (str(module_outputs.dtype_of(parts[name])), typing.cast("Dims", found[name])) for name in kept}
+    outputs = {
+        name: (str(module_outputs.dtype_of(parts[name])), typing.cast("Dims", output_dims[name])) for name in kept
+    }
     notes = [f"Left out: {why}." for why in problems.values()]
     notes += ["`output` is a name of ours: call it what it is."] if kept == ["output"] else []
     return outputs, tuple(notes)
@@ -260,10 +264,10 @@ def _run(
 
 def _wrapped(origin: _Origin, inputs: Mapping[str, tuple[str, Dims]], code: str) -> str:
     """How to go on with a module whose outputs are no tensors."""
-    said = " ".join(f"--input {as_argument(name, dtype, dims)}" for name, (dtype, dims) in inputs.items())
+    arguments = " ".join(f"--input {as_argument(name, dtype, dims)}" for name, (dtype, dims) in inputs.items())
     file, _, _ = origin.model.rpartition(":")
     place, note = (file, "in it") if file.endswith(".py") else ("wrapper.py", "in wrapper.py, with its imports")
-    return f"return tensors by name, from a wrapper {note}, then  tritonkit init {place}:flat {said}\n\n{code}"
+    return f"return tensors by name, from a wrapper {note}, then  tritonkit init {place}:flat {arguments}\n\n{code}"
 
 
 def _rejected(
@@ -303,7 +307,7 @@ def parse_input(text: str) -> tuple[str, tuple[str, Dims]]:
     """``image:uint8:224,224,3`` → name, dtype and dims.
 
     Raises:
-        InputError: It is not of that form.
+        InputError: The text is not of that form.
     """
     name, dtype, dims = ([*text.rsplit(":", 2), "", ""])[:3]
     sizes = [dim.strip() for dim in dims.split(",") if dim.strip()]
@@ -319,28 +323,28 @@ def parse_input(text: str) -> tuple[str, tuple[str, Dims]]:
     return name, (dtype, tuple(int(dim) if dim.isdigit() else dim for dim in sizes))
 
 
-def as_yaml(found: Sketch) -> str:
+def as_yaml(draft: Sketch) -> str:
     """The recipe as text, with comments."""
     lines = [
         "# Build it with: tritonkit build THIS_FILE",
-        "# What goes in and comes out is said without its batch dimension." if found.max_batch_size else "",
-        *(f"# {note}" for note in found.notes),
-        f"name: {found.name}",
-        f"source: {found.source}",
+        "# What goes in and comes out is said without its batch dimension." if draft.max_batch_size else "",
+        *(f"# {note}" for note in draft.notes),
+        f"name: {draft.name}",
+        f"source: {draft.source}",
         "inputs:",
-        *_tensor_lines(found.inputs),
+        *_tensor_lines(draft.inputs),
         "outputs:   # rename them if you like: they are in the order in which the module returns them"
-        if all(name.startswith("output_") for name in found.outputs)
+        if all(name.startswith("output_") for name in draft.outputs)
         else "outputs:",
-        *_tensor_lines(found.outputs),
+        *_tensor_lines(draft.outputs),
     ]
-    moving = dict.fromkeys(dim for _, dims in found.inputs.values() for dim in dims if isinstance(dim, str))
+    moving = dict.fromkeys(dim for _, dims in draft.inputs.values() for dim in dims if isinstance(dim, str))
     if moving:
         lines.append("shapes:   # what each moving dimension may be; `opt` is the size to be fast at")
-        lines += [f"  {_quoted(dim)}: {found.ranges.get(dim, RANGE)}" for dim in moving]
+        lines += [f"  {_quoted(dim)}: {draft.ranges.get(dim, RANGE)}" for dim in moving]
     lines.append(
-        f"max_batch_size: {found.max_batch_size}   # the largest batch that Triton makes of waiting requests"
-        if found.max_batch_size
+        f"max_batch_size: {draft.max_batch_size}   # the largest batch that Triton makes of waiting requests"
+        if draft.max_batch_size
         else "max_batch_size: 0   # requests carry the whole shape"
     )
     lines += [

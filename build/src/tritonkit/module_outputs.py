@@ -108,6 +108,8 @@ def _described(value: Any) -> str:
     if value is None:
         return "None"
     if isinstance(value, (tuple, list)):
-        inner = ", ".join("tensor" if isinstance(each, torch.Tensor) else type(each).__name__ for each in value)
+        inner = ", ".join(
+            "tensor" if isinstance(element, torch.Tensor) else type(element).__name__ for element in value
+        )
         return f"a {type(value).__name__} ({inner})"
     return f"a {type(value).__name__}"

@@ -66,14 +66,14 @@ def describe(path: Path, shapes: Mapping[str, tuple[str, Dims]], *, batched: boo
         reason, probed = _probe_batch(path, signature, _narrowed(inputs, shapes, batched=True), leading)
         unknown = {name for name, tensor in signature.outputs.items() if tensor.dims is None or None in tensor.dims}
         outputs |= {name: described for name, described in probed.items() if name in unknown}
-    asked, batched = batched, batched and not reason
+    requested, batched = batched, batched and not reason
     inputs = _narrowed(inputs, shapes, batched=batched)
     if missing := [name for name in signature.outputs if name not in outputs]:
         outputs |= _probed(path, signature, inputs, missing)
     outputs = {name: outputs[name] for name in signature.outputs}
     if batched:
         return Described(_rows_of(inputs), _rows_of(outputs), True, ())
-    notes = (f"Requests cannot be batched: {reason}.",) if asked else ()
+    notes = (f"Requests cannot be batched: {reason}.",) if requested else ()
     batches = {dims[0] for _, dims in inputs.values() if dims and isinstance(dims[0], str)} if not fixed else set()
     return Described(inputs, outputs, False, notes, tuple(sorted(map(str, batches))))
 
@@ -98,7 +98,7 @@ def _check_shapes(path: Path, signature: Signature, shapes: Mapping[str, tuple[s
 
 
 def _why_not_batched(signature: Signature) -> str:
-    """What in the signature forbids batches, as the end of a sentence; empty if nothing does."""
+    """Why the signature forbids batches, as the end of a sentence; empty if it does not."""
     for tensor in (*signature.inputs.values(), *signature.outputs.values()):
         if tensor.dims is None:
             continue
@@ -197,7 +197,7 @@ def _probe_batch(path: Path, signature: Signature, inputs: Tensors, leading: set
     Where it does not run on noise, different names are taken for different dimensions.
     """
     try:
-        found = probing.output_dims(_runner(path, inputs, batched=True), _moving(inputs, 1), batched=True)
+        output_dims = probing.output_dims(_runner(path, inputs, batched=True), _moving(inputs, 1), batched=True)
     except TritonkitError:
         if len(leading - {None}) > 1:
             return (
@@ -205,14 +205,14 @@ def _probe_batch(path: Path, signature: Signature, inputs: Tensors, leading: set
                 {},
             )
         return "", {}
-    for dims in found.values():
+    for dims in output_dims.values():
         if isinstance(dims, probing.NoBatch):
             return dims.why, {}
     if len(leading - {None}) > 1 and (mixed := _mixed_output(path, inputs)):
         return f"a row of {mixed!r} changes with the rows beside it", {}
     return "", {
         name: (signature.outputs[name].dtype, (BATCH, *dims))
-        for name, dims in found.items()
+        for name, dims in output_dims.items()
         if not isinstance(dims, probing.NoBatch)
     }
 
@@ -220,7 +220,7 @@ def _probe_batch(path: Path, signature: Signature, inputs: Tensors, leading: set
 def _probed(path: Path, signature: Signature, inputs: Tensors, missing: list[str]) -> Tensors:
     """Outputs that have no shape in the graph, as a run has them."""
     try:
-        found = probing.output_dims(_runner(path, inputs, batched=False), _moving(inputs, 0), batched=False)
+        output_dims = probing.output_dims(_runner(path, inputs, batched=False), _moving(inputs, 0), batched=False)
     except TritonkitError as error:
         narrow = " ".join(f"--input {name}:{tensor.dtype}:DIMS" for name, tensor in signature.inputs.items())
         raise InputError(
@@ -230,6 +230,6 @@ def _probed(path: Path, signature: Signature, inputs: Tensors, missing: list[str
         ) from error
     return {
         name: (signature.outputs[name].dtype, dims)
-        for name, dims in found.items()
+        for name, dims in output_dims.items()
         if name in missing and not isinstance(dims, probing.NoBatch)
     }

@@ -50,21 +50,21 @@ class Measurement:
 
 
 def check(
-    recipe: Recipe, session: Session, found: Sequence[samples.Sample], reference: Run | None
+    recipe: Recipe, session: Session, dataset: Sequence[samples.Sample], reference: Run | None
 ) -> list[Measurement]:
     """Measure, and refuse what is over ``recipe.tolerance``.
 
     Args:
         recipe: Says outputs, ranges and tolerance.
         session: The graph.
-        found: Real samples.
-        reference: The module; None when the graph is all there is, which leaves the batch check.
+        dataset: Real samples.
+        reference: The module; None where there is only the graph, which leaves the batch checks.
 
     Raises:
-        CheckFailed: With the worst measurement, or with an output of another shape than the recipe says.
+        CheckFailed: A measurement is over the tolerance, or an output has another shape than the recipe says.
     """
     measured: list[Measurement] = []
-    for inputs in _cases(recipe, found):
+    for inputs in _cases(recipe, dataset):
         outputs = session.run(inputs)
         _check_shapes(recipe, inputs, outputs)
         if reference is not None:
@@ -93,12 +93,12 @@ def _check_rows(
     ]
 
 
-def _cases(recipe: Recipe, found: Sequence[samples.Sample]) -> Iterator[samples.Sample]:
+def _cases(recipe: Recipe, dataset: Sequence[samples.Sample]) -> Iterator[samples.Sample]:
     """Batches 1, 2 and 3 at the optimal sizes, then the ends of every range."""
     grid = [(1, "opt"), (2, "opt"), (3, "opt")] + ([(2, "min"), (2, "max")] if recipe.shapes else [])
     for size, which in grid:
         sizes = recipe.sizes(which)  # type: ignore[arg-type]
-        fitted = [samples.resized(sample, recipe, sizes) for sample in found]
+        fitted = [samples.resized(sample, recipe, sizes) for sample in dataset]
         if recipe.max_batch_size == 0:
             if size == 1 or which != "opt":
                 yield fitted[0]

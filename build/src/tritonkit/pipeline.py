@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tritonkit import assemble, exporting, queue_limits, store, trees
+from tritonkit import assemble, cached_export, queue_limits, store, trees
 from tritonkit.assemble import Ready
 from tritonkit.errors import CheckFailed, GraphError, InputError, RecipeError, SourceError
 from tritonkit.graph import Session
@@ -21,12 +21,12 @@ from tritonkit.repository import config, layout, python_models, text, versions
 
 @dataclass(frozen=True)
 class Options:
-    """What a build is asked for beyond its recipes.
+    """The options of a build, besides its recipes.
 
     Attributes:
         precisions: Variants to consider instead of the recipes' own; fp32 is always among them.
-        force: Ship this one, whatever the gate says; the passport records it.
-        fallback: For TensorRT: what a node runs that no engine fits.
+        force: Ship this precision, whatever the gate says; the passport records it.
+        fallback: For TensorRT: add a graph that a node runs where no engine fits.
         overwrite: Replace configurations that were edited by hand.
     """
 
@@ -37,7 +37,7 @@ class Options:
 
     @property
     def alone(self) -> Precision | None:
-        """The one precision that was named, if it was one."""
+        """The precision that was named, if exactly one was."""
         return self.precisions[0] if self.precisions and len(self.precisions) == 1 else None
 
 
@@ -46,7 +46,7 @@ DEFAULTS = Options()
 
 @dataclass(frozen=True)
 class Built:
-    """What ``build`` did.
+    """The result of :func:`build`.
 
     Attributes:
         models: Name to facts: key, parity, size in bytes, seconds of the export, precision and the gate's rows.
@@ -65,25 +65,28 @@ class Built:
     beside: dict[str, versions.Versions] = field(default_factory=dict)
 
 
-def build(wanted: Sequence[Recipe], repository: Path, target: Target = "cpu", options: Options = DEFAULTS) -> Built:
+def build(recipes: Sequence[Recipe], repository: Path, target: Target = "cpu", options: Options = DEFAULTS) -> Built:
     """Bring ``repository`` to what the recipes say.
 
     Args:
-        wanted: The recipes; models of others in the repository stay.
+        recipes: The recipes to build; models of other recipes in the repository stay.
         repository: A directory, made if it does not exist.
         target: Where the models will run.
         options: See :class:`Options`.
 
     Raises:
-        TritonkitError: Whatever is wrong; the repository is then as it was.
+        TritonkitError: Anything is wrong; the repository is then as it was.
     """
-    leaders = versions.leading(wanted)
+    leaders = versions.leading(recipes)
     _check_names(leaders)
     layout.check_place(repository)
     # Before any export, so that a mistake there costs no time.
-    for recipe in wanted:
+    for recipe in recipes:
         config.check_numbers(recipe, target)
-    others = {name: [one for one in wanted if one.name == name and one is not of] for name, of in leaders.items()}
+    others = {
+        name: [other for other in recipes if other.name == name and other is not leader]
+        for name, leader in leaders.items()
+    }
     for recipe in leaders.values():
         versions.check(repository, recipe, target, others[recipe.name])
     of_python = [
@@ -91,18 +94,20 @@ def build(wanted: Sequence[Recipe], repository: Path, target: Target = "cpu", op
         for recipe in leaders.values()
         for model in (*text.models(recipe, target), *python_models.models(recipe, target))
     ]
-    labels = {id(one): f"{one.name}/{one.number}" if others[one.name] else one.name for one in wanted}
+    labels = {
+        id(recipe): f"{recipe.name}/{recipe.number}" if others[recipe.name] else recipe.name for recipe in recipes
+    }
     exported_now: list[str] = []
     ready = []
-    forests = {id(recipe): trees.check(recipe) for recipe in wanted if isinstance(recipe, ForestRecipe)}
-    for recipe in wanted:
+    forests = {id(recipe): trees.check(recipe) for recipe in recipes if isinstance(recipe, ForestRecipe)}
+    for recipe in recipes:
         if id(recipe) in forests:
             continue
-        base, now = exporting.exported(recipe)
+        base, now = cached_export.exported(recipe)
         exported_now += [labels[id(recipe)]] if now else []
         python_models.check(recipe, base.graph)
         ready.append(_ready(recipe, base, target, options))
-    single = {id(one.recipe): assemble.model(one, target, repository, fallback=options.fallback) for one in ready}
+    single = {id(entry.recipe): assemble.model(entry, target, repository, fallback=options.fallback) for entry in ready}
     single |= {key: trees.model(checked, target) for key, checked in forests.items()}
     models = []
     for name, recipe in leaders.items():
@@ -113,15 +118,19 @@ def build(wanted: Sequence[Recipe], repository: Path, target: Target = "cpu", op
     new = {model.name for model in models if not layout.is_current(repository, [model])}
     if new:
         layout.write(repository, models, overwrite=options.overwrite)
-    several = {of.name: found for of in leaders.values() if len((found := versions.look(repository, of)).present) > 1}
+    several = {
+        leader.name: overview
+        for leader in leaders.values()
+        if len((overview := versions.look(repository, leader)).present) > 1
+    }
     return Built(
         models={
-            **{labels[id(one.recipe)]: _facts(one, target) for one in ready},
+            **{labels[id(entry.recipe)]: _facts(entry, target) for entry in ready},
             **{labels[key]: trees.facts(checked) for key, checked in forests.items()},
         },
         exported=exported_now,
         changed=bool(new),
-        written=[labels[id(one)] for one in wanted if new & names(one)],
+        written=[labels[id(recipe)] for recipe in recipes if new & names(recipe)],
         kept=layout.foreign(repository, models),
         beside=several,
     )
@@ -145,18 +154,18 @@ def _check_names(leaders: Mapping[str, Recipe]) -> None:
 
 def _ready(recipe: Recipe, base: store.Artifact, target: Target, options: Options) -> Ready:
     """Make the variants and let the gate choose."""
-    asked: set[Precision] = {
+    precisions: set[Precision] = {
         *(options.precisions or recipe.precisions),
         "fp32",
         *([options.force] if options.force else []),
     }
-    metrics.bounds(recipe)  # a mistake in it is found before minutes of work
-    made, absent = _variants(recipe, base, target, options, asked)
+    metrics.bounds(recipe)  # a mistake there shows before minutes of work
+    artifacts, absent = _variants(recipe, base, target, options, precisions)
     # On a GPU fp32 alone is worth a look too: what memory it takes, and what TF32 costs.
     # Where there is an SLO, service times say how long the queue may be.
     promised = target == "cpu" and recipe.slo is not None and recipe.slo.latency_ms is not None
-    judged = len(asked) > 1 or promised or (target == "cuda" and Session.has_cuda())
-    decision = gate.decide(recipe, base, target, made, absent) if judged else gate.Decision("fp32", [])
+    judged = len(precisions) > 1 or promised or (target == "cuda" and Session.has_cuda())
+    decision = gate.decide(recipe, base, target, artifacts, absent) if judged else gate.Decision("fp32", [])
     chosen = recipe.serving(target).precision
     if chosen and target != "tensorrt" and options.precisions is None:
         decision = gate.tuned(recipe, decision, chosen)
@@ -164,21 +173,21 @@ def _ready(recipe: Recipe, base: store.Artifact, target: Target, options: Option
         decision = replace(decision, precision=options.alone)  # asked for by name, and accurate
     if options.force and options.force != decision.precision:
         decision = replace(decision, precision=options.force, forced=True)
-    return Ready(recipe, base, made, decision)
+    return Ready(recipe, base, artifacts, decision)
 
 
 def _variants(
-    recipe: Recipe, base: store.Artifact, target: Target, options: Options, asked: Set[Precision]
+    recipe: Recipe, base: store.Artifact, target: Target, options: Options, precisions: Set[Precision]
 ) -> tuple[dict[Precision, store.Artifact], dict[Precision, str]]:
-    """Every variant that was asked for, or why there is none; an error where it was named alone or is forced."""
-    made: dict[Precision, store.Artifact] = {}
+    """Every variant of ``precisions``, or why there is none; an error where it was named alone or is forced."""
+    artifacts: dict[Precision, store.Artifact] = {}
     absent: dict[Precision, str] = {}
     named = {"fp32", options.alone, options.force}
-    for precision in (precision for precision in PRECISIONS if precision in asked):
+    for precision in (precision for precision in PRECISIONS if precision in precisions):
         reason = variants.unsuitable(recipe, target, precision)
         if not reason:
             try:
-                made[precision] = variants.make(recipe, base, target, precision)[0]
+                artifacts[precision] = variants.make(recipe, base, target, precision)[0]
                 continue
             except (CheckFailed, GraphError, SourceError) as error:
                 of_recipe = isinstance(error, SourceError) and options.precisions is None
@@ -188,7 +197,7 @@ def _variants(
         elif precision in named:
             raise InputError(f"{recipe.path}: {precision} cannot ship: {reason}", "name another precision")
         absent[precision] = reason
-    return made, absent
+    return artifacts, absent
 
 
 def _facts(ready: Ready, target: Target) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def output_dims(run: Run, names: Sequence[str], *, batched: bool, most: int | No
         most: The largest size that a named dimension may have, if it is known.
 
     Raises:
-        Exception: What ``run`` raises at the last of the sizes that are tried.
+        Exception: ``run`` fails at all sizes; this is the exception of the last ones.
     """
     small, large, first = _sizes(run, names, most)
     more_rows = run(BATCHES[1], dict.fromkeys(names, small)) if batched else first

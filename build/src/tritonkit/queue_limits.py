@@ -45,8 +45,8 @@ class ServiceTimes:
         """Milliseconds for a batch of ``size`` samples: a straight line through the two that were measured."""
         if self.batch < 2:
             return self.single_ms * size
-        each = max(self.batched_ms - self.single_ms, 0.0) / (self.batch - 1)
-        return self.single_ms + each * (size - 1)
+        per_sample_ms = max(self.batched_ms - self.single_ms, 0.0) / (self.batch - 1)
+        return self.single_ms + per_sample_ms * (size - 1)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def load(recipe: Recipe, count: int) -> list[Sample]:
     key = f"{recipe.path}: samples"
     function = sources.resolve(recipe.samples, recipe.directory, key)
     try:
-        found: list[Mapping[str, object]] = list(islice(_iterate(function()), count))
+        samples: list[Mapping[str, object]] = list(islice(_iterate(function()), count))
     except TritonkitError:
         raise
     except (Exception, SystemExit) as error:
@@ -41,9 +41,9 @@ def load(recipe: Recipe, count: int) -> list[Sample]:
             f"{key} failed: {type(error).__name__}: {error}{sources.place(error)}",
             "run the function by itself to see its traceback",
         ) from error
-    if not found:
+    if not samples:
         raise SourceError(f"{key}: {recipe.samples} yielded no sample", "yield at least one dict of arrays")
-    return [_checked(recipe, index, sample) for index, sample in enumerate(found)]
+    return [_checked(recipe, index, sample) for index, sample in enumerate(samples)]
 
 
 def resized(sample: Sample, recipe: Recipe, sizes: Mapping[str, int]) -> Sample:
@@ -75,10 +75,10 @@ def as_requested(recipe: Recipe, inputs: Mapping[str, Array]) -> Sample:
     return {name: array if recipe.inputs[name].dims else array[..., None] for name, array in inputs.items()}
 
 
-def _iterate(found: object) -> Iterable[Mapping[str, object]]:
-    if not isinstance(found, Iterable):
+def _iterate(result: object) -> Iterable[Mapping[str, object]]:
+    if not isinstance(result, Iterable):
         raise SourceError("samples: the function must return or yield dicts of arrays", "use `yield`")
-    return found
+    return result
 
 
 def _checked(recipe: Recipe, index: int, sample: Mapping[str, object]) -> Sample:

@@ -45,7 +45,7 @@ def resolve(reference: str, directory: Path, key: str) -> Callable[..., Any]:
         key: The recipe's key, for messages.
 
     Raises:
-        SourceError: It does not parse, does not import, has no such function, or is not callable.
+        SourceError: The reference does not parse or import, has no such function, or is not callable.
     """
     module_name, _, function_name = reference.rpartition(":")
     if not module_name or not function_name.isidentifier():
@@ -71,8 +71,8 @@ def call(reference: str, directory: Path, key: str) -> Any:
     """What the function of a reference returns.
 
     Raises:
-        SourceError: It cannot be resolved, or fails.
-        MissingError: It imports a package that is not installed.
+        SourceError: The function cannot be resolved, or fails.
+        MissingError: The function imports a package that is not installed.
     """
     with _user_code(key):
         return resolve(reference, directory, key)()
@@ -94,7 +94,7 @@ def load_module(recipe: Recipe, key: str = "") -> Any:
         key: What to call the source in messages; its place in the recipe's file if not given.
 
     Raises:
-        SourceError: It cannot be loaded, or is not a module.
+        SourceError: The source cannot be loaded, or is not a module.
     """
     import torch
 

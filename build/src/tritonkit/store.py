@@ -16,12 +16,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tritonkit import atomic, recipe
+from tritonkit import atomic
+from tritonkit import recipe as recipes
 from tritonkit.dependencies import Dependencies, sha256
 
 ABOUT = "artifact.json"
 GRAPH = "model.onnx"
-# What an artifact is made with; a change in any of them makes a new one.
+# The modules that an artifact is made with; a change in any of them makes a new one.
 _CODE = (
     "dtypes", "export", "external_data", "graph", "hf", "module_outputs", "padding", "parity", "samples", "sources",
 )  # fmt: skip
@@ -63,18 +64,18 @@ class Artifact:
 
     @property
     def identity(self) -> list[str]:
-        """What tells an export from every other: its request, and what it read."""
+        """What identifies an export: the key of its request, and the hash of what it read."""
         return [self.path.parent.name, self.path.name]
 
 
-def request_key(wanted: recipe.Recipe) -> str:
+def request_key(recipe: recipes.Recipe) -> str:
     """The hash of everything that is known about an export before running it."""
     tools = tool_versions()
     code = {name: sha256(Path(__file__).with_name(f"{name}.py")) for name in _CODE}
-    said = {name: value for name, value in recipe.as_json(wanted).items() if name not in _NOT_EXPORTED}
-    facts = {"recipe": said, "tools": tools, "code": code, "python": list(sys.version_info[:2])}
-    if not isinstance(wanted.source, str) or ".py:" in wanted.source:
-        facts["directory"] = str(wanted.directory.resolve())  # relative paths mean other files elsewhere
+    settings = {name: value for name, value in recipes.as_json(recipe).items() if name not in _NOT_EXPORTED}
+    facts = {"recipe": settings, "tools": tools, "code": code, "python": list(sys.version_info[:2])}
+    if not isinstance(recipe.source, str) or ".py:" in recipe.source:
+        facts["directory"] = str(recipe.directory.resolve())  # relative paths mean other files elsewhere
     return hash_of(facts)
 
 
@@ -97,19 +98,19 @@ def make(key: str, write: Callable[[Path], tuple[dict[str, Any], Dependencies]])
         key: From :func:`request_key`.
         write: Fills the directory it gets; returns what to say about it, and what it depended on.
     """
-    shelf = home() / "artifacts" / key
-    with atomic.staging(shelf / "artifact") as stage:
+    parent = home() / "artifacts" / key
+    with atomic.staging(parent / "artifact") as stage:
         about, dependencies = write(stage)
         about |= {"key": key, "graph_sha256": _graph_sha256(stage), "dependencies": dependencies.as_json()}
         about["files"] = _sizes(stage)
         (stage / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        target = shelf / hash_of(about["dependencies"])[:16]
+        target = parent / hash_of(about["dependencies"])[:16]
         atomic.put(stage, target)
     return Artifact(target, about)
 
 
 def derive(facts: Mapping[str, object], write: Callable[[Path], dict[str, Any]]) -> tuple[Artifact, bool]:
-    """What follows from facts alone: made once, found again by their hash.
+    """An artifact that follows from facts alone: made once, then read by the hash of the facts.
 
     Args:
         facts: Everything that the result depends on, as plain data.

@@ -9,7 +9,7 @@ from yaml.composer import ComposerError
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """``yaml.SafeLoader`` for files that people write. What a merge (``<<``) brings may be said again.
+    """``yaml.SafeLoader`` for files that people write. Keys that a merge (``<<``) brings may be repeated.
 
     Raises:
         ComposerError: A mapping has a key twice; the message has both lines.

@@ -15,14 +15,27 @@ from . import _many as many
 from ._async_model import AsyncModel, AsyncSequence
 from ._async_streaming_client import AsyncStreamingClient
 from ._base import checked_in_flight, checked_outputs
-from ._calls import NO_HEADERS, Attempt, Effect, Flow, Operation, Outputs, Parameter, Pause, Race, Reply, Resolve, Wait
+from ._calls import (
+    NO_HEADERS,
+    Attempt,
+    Effect,
+    Effects,
+    Operation,
+    Outputs,
+    Parameter,
+    Pause,
+    Race,
+    Resolve,
+    Response,
+    Wait,
+)
 from ._endpoint import Endpoint
 from ._errors import ClientClosed, Origin
 from ._events import logger
-from ._flows import Asked
 from ._grpc_aio import GrpcAioTransport
 from ._http import AsyncHttpTransport
 from ._metadata import ModelMetadata, ModelStatistics, RepositoryEntry
+from ._operations import Inference
 from ._security import TLS
 from ._tensors import Array
 
@@ -36,7 +49,7 @@ class AsyncClient(AsyncStreamingClient):
     It belongs to the event loop of its first call. Cancelling a call gives its request up: over gRPC the server
     is told, over HTTP the connection is closed.
 
-    Takes what `BaseClient` says; ``token`` and ``headers`` may be coroutine functions here.
+    Takes the arguments of `BaseClient`; ``token`` and ``headers`` may be coroutine functions here.
 
     Example::
 
@@ -57,9 +70,9 @@ class AsyncClient(AsyncStreamingClient):
         if self._closed:
             return
         if self._arena is not None:
-            for flow in self._arena.closing(self._flows.wire, self._servers.all):
+            for operation in self._arena.closing(self._operations.wire, self._servers.all):
                 with contextlib.suppress(Exception):
-                    await self._run(flow, 1.0)
+                    await self._run(operation, 1.0)
         self._closed = True
         if self._watch is not None and not self._watch.done():  # done where its loop has ended
             self._watch.cancel()
@@ -82,8 +95,8 @@ class AsyncClient(AsyncStreamingClient):
         **arrays: npt.ArrayLike,
     ) -> dict[str, Array]:
         """See `Client.infer`."""
-        asked = self._asked(model, inputs, arrays, model_version, outputs, request_id, parameters)
-        return await self._run(self._flows.infer(asked), timeout, headers)
+        inference = self._inference(model, inputs, arrays, model_version, outputs, request_id, parameters)
+        return await self._run(self._operations.infer(inference), timeout, headers)
 
     @overload
     async def infer_many(  # type: ignore[overload-overlap] # a mapping is iterable too, and not meant as that
@@ -124,16 +137,16 @@ class AsyncClient(AsyncStreamingClient):
         origin = Origin(self._origin.endpoint, model)
         outputs = checked_outputs(outputs, origin)
         metadata = await self.metadata(model, model_version=model_version, timeout=timeout)
-        one = many.is_one(samples)
-        joined = many.Joined(origin)
+        single = many.is_single(samples)
+        joined = many.JoinedOutputs(origin)
         flying: deque[tuple[many.Part, asyncio.Task[dict[str, Array]]]] = deque()
         try:
             for part in many.parts(metadata, many.listed(samples), origin):
                 if len(flying) == max_in_flight:
                     joined.add(flying[0][0], await flying[0][1])
                     flying.popleft()
-                asked = Asked(model, part.values, model_version, outputs)
-                flying.append((part, asyncio.create_task(self._run(self._flows.infer(asked), timeout))))
+                inference = Inference(model, part.values, model_version, outputs)
+                flying.append((part, asyncio.create_task(self._run(self._operations.infer(inference), timeout))))
             while flying:
                 joined.add(flying[0][0], await flying[0][1])
                 flying.popleft()
@@ -141,8 +154,8 @@ class AsyncClient(AsyncStreamingClient):
             for _, task in flying:
                 task.cancel()
             await asyncio.gather(*(task for _, task in flying), return_exceptions=True)
-        found = joined.all()
-        return found[0] if one else found
+        results = joined.all()
+        return results[0] if single else results
 
     def sequence(self, model: str, *, model_version: str = "", timeout: float | None = None) -> AsyncSequence:
         """See `Client.sequence`; with ``async with``."""
@@ -155,43 +168,43 @@ class AsyncClient(AsyncStreamingClient):
 
     async def metadata(self, model: str, *, model_version: str = "", timeout: float | None = None) -> ModelMetadata:
         """See `Client.metadata`."""
-        return await self._run(self._flows.metadata(model, model_version), timeout)
+        return await self._run(self._operations.metadata(model, model_version), timeout)
 
     async def config(self, model: str, *, model_version: str = "", timeout: float | None = None) -> dict[str, Any]:
         """See `Client.config`."""
-        return await self._run(self._flows.config(model, model_version), timeout)
+        return await self._run(self._operations.config(model, model_version), timeout)
 
     async def statistics(
         self, model: str, *, model_version: str = "", timeout: float | None = None
     ) -> tuple[ModelStatistics, ...]:
         """See `Client.statistics`."""
-        return await self._run(self._flows.statistics(model, model_version), timeout)
+        return await self._run(self._operations.statistics(model, model_version), timeout)
 
     async def repository(self, *, timeout: float | None = None) -> tuple[RepositoryEntry, ...]:
         """See `Client.repository`."""
-        return await self._run(self._flows.repository(), timeout)
+        return await self._run(self._operations.repository(), timeout)
 
     async def load(self, model: str, *, config: Mapping[str, Any] | None = None, timeout: float | None = None) -> None:
         """See `Client.load`."""
         self._check_single("load")
-        await self._run(self._flows.load(model, config), timeout)
+        await self._run(self._operations.load(model, config), timeout)
 
     async def unload(self, model: str, *, dependents: bool = False, timeout: float | None = None) -> None:
         """See `Client.unload`."""
         self._check_single("unload")
-        await self._run(self._flows.unload(model, dependents), timeout)
+        await self._run(self._operations.unload(model, dependents), timeout)
 
     async def live(self, *, timeout: float | None = None) -> bool:
         """See `Client.live`."""
-        return await self._run(self._flows.live(), timeout)
+        return await self._run(self._operations.live(), timeout)
 
     async def ready(self, *, timeout: float | None = None) -> bool:
         """See `Client.ready`."""
-        return await self._run(self._flows.ready(), timeout)
+        return await self._run(self._operations.ready(), timeout)
 
     async def model_ready(self, model: str, *, model_version: str = "", timeout: float | None = None) -> bool:
         """See `Client.model_ready`."""
-        return await self._run(self._flows.model_ready(model, model_version), timeout)
+        return await self._run(self._operations.model_ready(model, model_version), timeout)
 
     def _opened(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -208,7 +221,7 @@ class AsyncClient(AsyncStreamingClient):
         if self._loop is None:
             self._loop = loop
             if self._endpoints.many:
-                self._watch = loop.create_task(self._look_after(), name="tritonkit-client-watch")
+                self._watch = loop.create_task(self._watch_servers(), name="tritonkit-client-watch")
         elif self._loop is not loop:
             raise ClientClosed(
                 "the client belongs to another event loop, that of its first call",
@@ -216,26 +229,26 @@ class AsyncClient(AsyncStreamingClient):
                 self._origin,
             )
 
-    async def _run(self, flow: Flow[T], timeout: float | None, headers: Mapping[str, str] | None = None) -> T:
+    async def _run(self, operation: Operation[T], timeout: float | None, headers: Mapping[str, str] | None = None) -> T:
         """Drive an operation to its end."""
-        operation = self._operation(flow, timeout, headers)
+        effects = self._effects(operation, timeout, headers)
         try:
-            effect = next(operation)
+            effect = next(effects)
             while True:
                 if isinstance(effect, Attempt) and self._credentials.empty:  # nearly always; one coroutine less each
-                    answer = await effect.server.transport.send(effect.outgoing, NO_HEADERS)
+                    answer = await effect.server.transport.send(effect.request, NO_HEADERS)
                 else:
                     answer = await self._perform(effect)
-                effect = operation.send(answer)
+                effect = effects.send(answer)
         except StopIteration as done:
             value: T = done.value
             return value
         finally:
             # Also when the caller gave up: the server's count of calls in flight is right again.
-            operation.close()
+            effects.close()
 
     async def _perform(self, effect: Effect) -> Any:
-        """Do what the engine wants done, and wait for it."""
+        """Perform an effect, and wait for its end."""
         if isinstance(effect, Attempt):
             return await self._attempt(effect)
         if isinstance(effect, Pause):
@@ -246,12 +259,12 @@ class AsyncClient(AsyncStreamingClient):
             return await asyncio.wait({asyncio.wrap_future(effect.future)}, timeout=effect.timeout)
         return await self._race(effect)
 
-    async def _attempt(self, effect: Attempt) -> Reply:
+    async def _attempt(self, effect: Attempt) -> Response:
         credentials = NO_HEADERS if self._credentials.empty else await self._credentials.now_async()
-        reply: Reply = await effect.server.transport.send(effect.outgoing, credentials)
-        return reply
+        response: Response = await effect.server.transport.send(effect.request, credentials)
+        return response
 
-    async def _race(self, effect: Race) -> tuple[Attempt, Reply]:
+    async def _race(self, effect: Race) -> tuple[Attempt, Response]:
         racing = {asyncio.create_task(self._attempt(effect.first)): effect.first}
         try:
             ended, _ = await asyncio.wait(racing, timeout=effect.after_s)
@@ -262,9 +275,9 @@ class AsyncClient(AsyncStreamingClient):
             while True:
                 ended, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 task = ended.pop()
-                reply = task.result()
-                if not waiting or reply.status in _GOOD:
-                    return racing[task], reply
+                response = task.result()
+                if not waiting or response.status in _GOOD:
+                    return racing[task], response
         finally:
             for task in racing:
                 task.cancel()
@@ -272,12 +285,12 @@ class AsyncClient(AsyncStreamingClient):
             for attempt in racing.values():
                 effect.done(attempt)
 
-    async def _look_after(self) -> None:
+    async def _watch_servers(self) -> None:
         """Drive `Engine.watch` until the client is closed."""
         wake = asyncio.Event()
         self._servers.on_change = wake.set
-        operation: Operation[None] = self._engine.watch()
-        effect = next(operation)
+        effects: Effects[None] = self._engine.watch()
+        effect = next(effects)
         while True:
             answer = None
             if isinstance(effect, Pause):
@@ -289,14 +302,14 @@ class AsyncClient(AsyncStreamingClient):
                     answer = await self._perform(effect)
                 except Exception as error:  # see `Watch`
                     logger.warning("a look at a server failed: %s", type(error).__name__)
-            effect = operation.send(answer)
+            effect = effects.send(answer)
 
 
 async def _resolve(effect: Resolve) -> list[str] | None:
     loop = asyncio.get_running_loop()
     looking = loop.getaddrinfo(effect.host, effect.port, type=1)
     try:
-        found = await asyncio.wait_for(looking, effect.timeout)
+        addresses = await asyncio.wait_for(looking, effect.timeout)
     except (asyncio.TimeoutError, OSError, UnicodeError):  # noqa: UP041 -- another class before Python 3.11
         return None
-    return sorted({str(address[0]) for *_, address in found})
+    return sorted({str(address[0]) for *_, address in addresses})

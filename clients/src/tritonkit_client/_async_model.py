@@ -27,7 +27,7 @@ class AsyncModel:
     """A model as a callable; ``await client.model(...)`` makes it.
 
     Attributes:
-        name, version: Which one; an empty version is the one that the server chooses.
+        name, version: The model's; with an empty version the server chooses.
     """
 
     def __init__(self, client: AsyncClient, name: str, version: str, timeout: float | None) -> None:
@@ -140,7 +140,7 @@ class AsyncSequence:
 
     @property
     def id(self) -> int:
-        """What the server knows it by."""
+        """The sequence's id on the server."""
         return self._begun().id
 
     async def __aenter__(self) -> AsyncSequence:
@@ -162,11 +162,11 @@ class AsyncSequence:
     ) -> dict[str, Array]:
         """Send the next request; see `Sequence`."""
         state = self._begun()
-        asked = self._client._asked(self._model, inputs, arrays, self._version, outputs, request_id, parameters)
-        flow = self._client._flows.infer(state.next(asked, end))
-        found: dict[str, Array] = await self._client._run(flow, self._timeout if timeout is None else timeout)
-        state.done(asked, end)
-        return found
+        inference = self._client._inference(self._model, inputs, arrays, self._version, outputs, request_id, parameters)
+        operation = self._client._operations.infer(state.next(inference, end))
+        results: dict[str, Array] = await self._client._run(operation, self._timeout if timeout is None else timeout)
+        state.done(inference, end)
+        return results
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -175,7 +175,7 @@ class AsyncSequence:
         if last is None:
             return
         with contextlib.suppress(TritonkitClientError) if error else contextlib.nullcontext():
-            await self._client._run(self._client._flows.infer(last), self._timeout)
+            await self._client._run(self._client._operations.infer(last), self._timeout)
 
     def _begun(self) -> SequenceState:
         if self._state is None:

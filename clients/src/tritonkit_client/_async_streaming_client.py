@@ -1,4 +1,4 @@
-"""What the asynchronous client does with answers that come part by part; see `_streaming_client`."""
+"""The streams of the asynchronous client; see `_streaming_client`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any, TypeVar, overload
 import numpy.typing as npt
 
 from ._base import BaseClient
-from ._calls import Flow, Outputs, Parameter
+from ._calls import Operation, Outputs, Parameter
 from ._chat import Message
 from ._errors import Origin, TritonkitClientError
-from ._generation import Answer, Delta, Generation
+from ._generation import AnswerBuilder, Delta, Generation
 from ._security import checked_headers
-from ._streams import Prepared, Stream, prepare
+from ._streams import PreparedStream, Stream, prepare
 from ._tensors import Array
 from ._text_requests import TextRequest, check_text_arguments, prepare_text, text_request
 from ._text_streams import AsyncTextStream
@@ -124,7 +124,7 @@ class AsyncStreamingClient(BaseClient):
         idle_timeout: float | None = None,
         **arrays: Any,
     ) -> AsyncTextStream | AsyncGenerator[dict[str, Array], None]:
-        """See `Client.stream`; with ``async for``. What does not fit the model shows at the first step."""
+        """See `Client.stream`; with ``async for``. An input that does not fit the model raises at the first step."""
         if isinstance(inputs, str) or (inputs is None and "messages" in arrays):
             origin = Origin(self._origin.endpoint, model)
             check_text_arguments(outputs, parameters, origin)
@@ -134,7 +134,7 @@ class AsyncStreamingClient(BaseClient):
             model, inputs, arrays, model_version, outputs, request_id, timeout, parameters, headers, idle_timeout
         )
 
-    async def _run(self, flow: Flow[T], timeout: float | None, headers: Mapping[str, str] | None = None) -> T:
+    async def _run(self, operation: Operation[T], timeout: float | None, headers: Mapping[str, str] | None = None) -> T:
         """Drive an operation to its end."""
         raise NotImplementedError
 
@@ -143,8 +143,8 @@ class AsyncStreamingClient(BaseClient):
         request_id: str | None, timeout: float | None, parameters: Mapping[str, Parameter] | None,
         headers: Mapping[str, str] | None, idle_timeout: float | None,
     ) -> AsyncGenerator[dict[str, Array], None]:  # fmt: skip
-        asked = self._asked(model, inputs, arrays, version, outputs, request_id, parameters)
-        responses = self._responses(prepare(self._flows, asked), timeout, headers, self._idle_s(idle_timeout))
+        inference = self._inference(model, inputs, arrays, version, outputs, request_id, parameters)
+        responses = self._responses(prepare(self._operations, inference), timeout, headers, self._idle_s(idle_timeout))
         async with contextlib.aclosing(responses):
             async for response in responses:
                 yield response
@@ -153,24 +153,28 @@ class AsyncStreamingClient(BaseClient):
         self, model: str, request: TextRequest, version: str, request_id: str | None, timeout: float | None,
         headers: Mapping[str, str] | None, idle_s: float | None,
     ) -> AsyncTextStream:  # fmt: skip
-        asked = self._asked(model, None, {}, version, None, request_id)
-        answer = Answer()
-        flow = prepare_text(self._flows, asked, request, answer)
-        return AsyncTextStream(_parts(self._responses(flow, timeout, headers, idle_s), answer), answer)
+        inference = self._inference(model, None, {}, version, None, request_id)
+        answer = AnswerBuilder()
+        operation = prepare_text(self._operations, inference, request, answer)
+        return AsyncTextStream(_parts(self._responses(operation, timeout, headers, idle_s), answer), answer)
 
     async def _responses(
-        self, flow: Flow[Prepared], timeout: float | None, headers: Mapping[str, str] | None, idle_s: float | None
+        self,
+        operation: Operation[PreparedStream],
+        timeout: float | None,
+        headers: Mapping[str, str] | None,
+        idle_s: float | None,
     ) -> AsyncGenerator[dict[str, Array], None]:
         deadline = self._deadline(timeout)
-        prepared = await self._run(flow, timeout)
+        prepared = await self._run(operation, timeout)
         stream = Stream(self._engine, prepared, deadline, checked_headers(headers), idle_s)
         while True:
             attempt = stream.open()
             try:
-                sent = attempt.server.transport.stream(attempt.outgoing, await self._credentials.now_async())
-                async with contextlib.aclosing(sent) as replies:
-                    async for reply in replies:
-                        outputs = stream.read(reply)
+                sent = attempt.server.transport.stream(attempt.request, await self._credentials.now_async())
+                async with contextlib.aclosing(sent) as responses:
+                    async for response in responses:
+                        outputs = stream.read(response)
                         if outputs is None:
                             break
                         yield outputs
@@ -182,7 +186,9 @@ class AsyncStreamingClient(BaseClient):
             await asyncio.sleep(stream.wait_s)
 
 
-async def _parts(responses: AsyncGenerator[dict[str, Array], None], answer: Answer) -> AsyncGenerator[Delta, None]:
+async def _parts(
+    responses: AsyncGenerator[dict[str, Array], None], answer: AnswerBuilder
+) -> AsyncGenerator[Delta, None]:
     async with contextlib.aclosing(responses):
         try:
             async for outputs in responses:

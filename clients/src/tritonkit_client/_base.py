@@ -1,4 +1,4 @@
-"""What both clients are made of, and what they check: everything but the waiting."""
+"""The common base of both clients: their parts and the checks of their arguments, everything but the waiting."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ._calls import NO_PARAMETERS, Deadline, Flow, Operation, Outputs, Parameter
+from ._calls import NO_PARAMETERS, Deadline, Effects, Operation, Outputs, Parameter
 from ._endpoint import Endpoint, parse_endpoint
 from ._engine import Engine
 from ._errors import NO_CONNECTION, ClientClosed, InvalidInput, Origin, error_for
 from ._events import EventHooks, Hooks
-from ._flows import Asked, Flows
 from ._grpc_wire import GrpcWire
 from ._hedging import Hedge
 from ._http_wire import HttpWire
 from ._metadata import ModelMetadata
+from ._operations import Inference, Operations
 from ._pickling import check_picklable, remade
 from ._retry import Retry
 from ._security import TLS, Credentials, Headers, Token, checked_headers
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 # Longer than one inference of a served model should take, shorter than a person's patience.
 _DEFAULT_TIMEOUT_S = 30.0
-# Thirty years; what comes after it is more than the clocks of sockets and of gRPC can count.
+# Thirty years; the clocks of sockets and of gRPC cannot count much further.
 _FOREVER_S = 1e9
 COMPRESSIONS = (None, "gzip", "deflate")
 
@@ -84,7 +84,7 @@ class BaseClient:
     ) -> None:
         if event_hooks is not None and not isinstance(event_hooks, Mapping):
             event_hooks = tuple(event_hooks)
-        # While there is nothing else: what a pickle makes the client again from.
+        # Before any other local name exists: a pickle makes the client again from these arguments.
         self._arguments = {name: value for name, value in locals().items() if name != "self"}
         self._endpoints = parse_endpoint(endpoint)
         self._origin = Origin(str(self._endpoints))
@@ -92,12 +92,12 @@ class BaseClient:
         self._credentials = Credentials(token, headers)
         if compression not in COMPRESSIONS:
             raise InvalidInput(f"compression={compression!r} is unknown", "use 'gzip', 'deflate' or None")
-        if tls is not None and not all(one.tls for one in self._endpoints.all):
+        if tls is not None and not all(address.tls for address in self._endpoints.all):
             raise InvalidInput("tls= is given for a connection that is not encrypted", "use grpcs:// or https://")
         self._hooks = Hooks(event_hooks)
         wire = GrpcWire() if self._endpoints.protocol == "grpc" else HttpWire(self._endpoints.all[0].path)
         self._arena = Arena(shared_memory, self._pin) if shared_memory else None
-        self._flows = Flows(wire, self._origin.endpoint, self._arena, checked_models(models))
+        self._operations = Operations(wire, self._origin.endpoint, self._arena, checked_models(models))
         # A name that stands for several servers becomes them at the first call.
         known = () if self._endpoints.resolve else self._endpoints.all
         # Not a method of this object: the servers are watched by a thread, which must not keep the client alive.
@@ -116,11 +116,11 @@ class BaseClient:
         self._opened()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A client in another process is made from the same arguments, and connects there.
+        """Pickle the arguments only: another process makes a client from them, which connects there.
 
         Raises:
             ClientClosed: The client is closed.
-            InvalidInput: An argument cannot go to another process.
+            InvalidInput: An argument cannot be pickled.
         """
         if self._closed:
             raise ClientClosed("the client is closed", "make a new one", self._origin)
@@ -136,7 +136,7 @@ class BaseClient:
         raise NotImplementedError
 
     def _opened(self) -> None:
-        """What a kind of client needs beyond this."""
+        """Set up what only this kind of client has."""
 
     def _check(self) -> None:
         """Refuse to work where that cannot end well.
@@ -153,11 +153,11 @@ class BaseClient:
                 self._origin,
             )
 
-    def _operation(
-        self, flow: Flow[T], timeout: float | None, headers: Mapping[str, str] | None = None
-    ) -> Operation[T]:
+    def _effects(
+        self, operation: Operation[T], timeout: float | None, headers: Mapping[str, str] | None = None
+    ) -> Effects[T]:
         self._check()
-        return self._engine.operate(flow, self._deadline(timeout), checked_headers(headers))
+        return self._engine.operate(operation, self._deadline(timeout), checked_headers(headers))
 
     def _deadline(self, timeout: float | None) -> Deadline:
         return Deadline(self._timeout_s if timeout is None else checked_timeout(timeout, self._origin))
@@ -166,7 +166,7 @@ class BaseClient:
         limit = math.inf if idle_timeout is None else checked_timeout(idle_timeout, self._origin, "idle_timeout")
         return None if math.isinf(limit) else limit
 
-    def _asked(
+    def _inference(
         self,
         model: str,
         inputs: Mapping[str, npt.ArrayLike] | None,
@@ -175,23 +175,23 @@ class BaseClient:
         outputs: Outputs | None = None,
         request_id: str | None = None,
         parameters: Mapping[str, Parameter] | None = None,
-    ) -> Asked:
+    ) -> Inference:
         if request_id is not None and not isinstance(request_id, str):
             origin = Origin(self._origin.endpoint, model)
             raise InvalidInput(f"request_id is a {type(request_id).__name__}", "give a string", origin)
-        said = partial(Origin, self._origin.endpoint, model, request_id or "")
+        make_origin = partial(Origin, self._origin.endpoint, model, request_id or "")
         values = arrays
         if inputs is not None:
             if not isinstance(inputs, Mapping):
                 fix = "give each by its name: infer(model, name=value), or infer(model, {name: value})"
-                raise InvalidInput(f"the inputs are a {type(inputs).__name__}, without a name", fix, said())
+                raise InvalidInput(f"the inputs are a {type(inputs).__name__}, without a name", fix, make_origin())
             for name in arrays.keys() & inputs.keys():
                 fix = "give it either in the mapping or as a keyword"
-                raise InvalidInput(f"input {name!r} is given twice", fix, said())
+                raise InvalidInput(f"input {name!r} is given twice", fix, make_origin())
             values = {**inputs, **arrays}
-        checked = _checked_parameters(parameters, said()) if parameters else NO_PARAMETERS
-        names = None if outputs is None else checked_outputs(outputs, said())
-        return Asked(model, values, version, names, request_id, checked)
+        checked = _checked_parameters(parameters, make_origin()) if parameters else NO_PARAMETERS
+        names = None if outputs is None else checked_outputs(outputs, make_origin())
+        return Inference(model, values, version, names, request_id, checked)
 
     def _pin(self, model: str) -> Server:
         """The server for a sequence: the one that would get the next request."""
@@ -212,10 +212,10 @@ class BaseClient:
 
 
 def checked_timeout(timeout: float, origin: Origin, name: str = "timeout") -> float:
-    """A timeout as a number.
+    """A timeout as a number; infinite above thirty years.
 
     Raises:
-        InvalidInput: It is none.
+        InvalidInput: It is not a positive number.
     """
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float, np.floating, np.integer)) or not timeout > 0:
         raise InvalidInput(
@@ -228,7 +228,7 @@ def checked_in_flight(number: int, origin: Origin) -> int:
     """How many requests may be in flight.
 
     Raises:
-        InvalidInput: Not that many.
+        InvalidInput: It is not a positive whole number.
     """
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise InvalidInput(f"max_in_flight={number!r} is not a positive whole number", "use 32, say", origin)
@@ -236,10 +236,10 @@ def checked_in_flight(number: int, origin: Origin) -> int:
 
 
 def checked_models(models: Iterable[ModelMetadata]) -> dict[str, ModelMetadata]:
-    """What a caller declares, by the name of the model.
+    """The declared models by name.
 
     Raises:
-        InvalidInput: It is no declaration of a model, or two are of the same one.
+        InvalidInput: An element is not a `ModelMetadata`, two have the same name, or a datatype is unknown.
     """
     declared: dict[str, ModelMetadata] = {}
     for model in models:
@@ -257,10 +257,10 @@ def checked_models(models: Iterable[ModelMetadata]) -> dict[str, ModelMetadata]:
 
 
 def checked_outputs(outputs: Outputs | None, origin: Origin) -> Outputs | None:
-    """The outputs to get, gone through once; one string is left for the model's metadata to refuse.
+    """The outputs to get, read once, as they may be an iterator. A string passes: `check_outputs` refuses it.
 
     Raises:
-        InvalidInput: One is not a name, or its number of classes is none.
+        InvalidInput: A name is not a string, or a number of classes is not a positive whole number.
     """
     if outputs is None or isinstance(outputs, str):
         return outputs
@@ -280,7 +280,7 @@ def checked_outputs(outputs: Outputs | None, origin: Origin) -> Outputs | None:
     return dict(outputs)
 
 
-# What the clients say by other means.
+# The parameters that the clients set themselves, and how a caller sets them.
 _RESERVED = {
     "timeout": "timeout=",
     "binary_data_output": "nothing: outputs always come in binary",

@@ -1,7 +1,15 @@
-"""The seam between what does no I/O and what does: a `Wire` makes `Call`s, the engine makes them `Effect`s, a
-client performs those.
+"""The nouns of the client, and the seam between what does no I/O and what does.
 
-A client of another kind (asynchronous, say) performs the same effects; it never looks inside a call.
+::
+
+    operation            what the caller wants, `Client.infer` for example: a generator that yields calls
+    └── call             one exchange that the protocol knows, and how its response is read; a `Wire` makes it
+        └── attempt      one try of a call at one server; another may follow a failed one
+            ├── request  the bytes and headers that the attempt sends
+            └── response the status, headers and bytes that come back, or why nothing came
+
+The engine turns an operation into effects: an attempt, a race of two of them, a pause, ... A client performs effects. A
+client of another kind (asynchronous, say) performs the same ones; it never looks inside a call.
 """
 
 from __future__ import annotations
@@ -42,15 +50,15 @@ def no_parameters() -> Mapping[str, Any]:
 # A request makes about ten of these, after a wait in which the processor's caches went cold: they have slots and
 # are not frozen, which would make each of them three times as dear. Nobody changes them all the same.
 @dataclass(slots=True)
-class Reply:
-    """What came back.
+class Response:
+    """What came back for a `Request`.
 
     Attributes:
         status: An HTTP status code or the name of a gRPC status; `NO_CONNECTION`, `DEADLINE_EXCEEDED` or
-            `CLIENT_CLOSED` where no server said anything.
-        body: The answer; empty where there is none.
+            `CLIENT_CLOSED` where nothing came from a server.
+        body: What the server sent; empty where it sent nothing.
         message: What is known about a failure outside the body.
-        headers: HTTP's, found whatever their case; a failed call's trailing metadata over gRPC.
+        headers: HTTP's, whatever the case of their names; a failed call's trailing metadata over gRPC.
     """
 
     status: int | str
@@ -59,14 +67,14 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=_no_headers)
 
 
-def idle(seconds: float | None) -> Reply:
-    """What a stream gets that the server says nothing more on."""
-    return Reply(NO_RESPONSE, message=f"idle_timeout={seconds:g} s")
+def idle_response(seconds: float | None) -> Response:
+    """The response of a stream on which the server sends nothing more."""
+    return Response(NO_RESPONSE, message=f"idle_timeout={seconds:g} s")
 
 
-def closed() -> Reply:
-    """What a call gets whose client was closed meanwhile."""
-    return Reply(CLIENT_CLOSED, message="it was closed during the call")
+def closed_response() -> Response:
+    """The response of a call whose client was closed meanwhile."""
+    return Response(CLIENT_CLOSED, message="it was closed during the call")
 
 
 # A message in pieces, so that a tensor's own memory is one of them (empty where HTTP sends a GET), and HTTP's
@@ -76,22 +84,22 @@ Encoded = tuple[tuple[Buffer, ...], Mapping[str, str]]
 
 @dataclass(slots=True)
 class Call(Generic[T_co]):
-    """One request, ready to be sent, and how to read its reply.
+    """One exchange with a server: how its request is encoded, and how its response is read.
 
     Attributes:
         target: An RPC's full name, or a path with the endpoint's own in front.
-        read: Turns the reply into the result; raises a `TritonkitClientError` where the reply is a failure.
-        origin: What it belongs to.
+        read: Turns the response into the result; raises a `TritonkitClientError` where the response is a failure.
+        origin: The endpoint, model and request id that an error names.
         operation: Its name for events: ``infer``, ``metadata``, ...
-        encode: The message, given the microseconds after which nobody waits for the answer any more (None: no
-            limit); made anew for each attempt, as less is left then.
+        encode: Returns the message, given the microseconds after which nobody waits for the response any more (None: no
+            limit). Each attempt encodes anew, as less time is left then.
         method: HTTP's.
         idempotent: Whether it may be sent again without being sure that it was not received.
         server: The one server that may get it; None for any.
     """
 
     target: str
-    read: Callable[[Reply], T_co]
+    read: Callable[[Response], T_co]
     origin: Origin
     operation: str
     encode: Callable[[int | None], Encoded]
@@ -101,29 +109,28 @@ class Call(Generic[T_co]):
 
 
 @dataclass(frozen=True)
-class Shared:
-    """A part of a flow that needs to run only once for all who want it at the same time.
+class SharedOperation:
+    """A part of an operation that runs only once for all callers who need it at the same time.
 
     Attributes:
-        key: What they have in common.
-        flow: Makes it; its result, or its error, is everybody's.
-        origin: Whose error it is then.
+        key: What these callers have in common.
+        start: Starts it; its result, or its error, is everybody's.
+        origin: What the error of this caller names.
     """
 
     key: Hashable
-    flow: Callable[[], Flow[Any]]
+    start: Callable[[], Operation[Any]]
     origin: Origin
 
 
-# What an operation of the client is: it yields calls, is sent their results (or thrown their errors), and
-# returns.
-Flow = Generator[Call[Any] | Shared, Any, T]
+# It yields calls, is sent their results (or thrown their errors), and returns.
+Operation = Generator[Call[Any] | SharedOperation, Any, T]
 
 
 @dataclass(slots=True)
-class Outgoing:
-    """One attempt of a call, as a transport sends it; ``timeout`` in seconds, None for no limit; ``idempotent`` as in
-    `Call`; ``idle_s``: how long a stream may be without a response.
+class Request:
+    """What one attempt of a call sends; ``timeout`` in seconds, None for no limit; ``idempotent`` as in `Call`;
+    ``idle_s``: how long a stream may be without a response.
     """
 
     target: str
@@ -137,18 +144,19 @@ class Outgoing:
 
 @dataclass(slots=True)
 class Attempt:
-    """An effect: send this to that server; the client answers with a `Reply`."""
+    """An effect: send a request to a server; the client answers with a `Response`."""
 
     server: Server
-    outgoing: Outgoing
+    request: Request
 
 
 @dataclass(frozen=True)
 class Race:
-    """An effect: send; without an answer after ``after_s`` send to a second server too, and take the first good answer.
+    """An effect: make an attempt, without a response after ``after_s`` also one at another server, and take the first
+    good response.
 
-    The client calls ``second`` for the second attempt (None: there is nobody else to ask), tells ``done`` of
-    each attempt once that nothing waits for it any more, and answers with the winner's `Attempt` and `Reply`.
+    The client calls ``second`` for the second attempt (None: there is no other server), calls ``done`` with each
+    attempt once nothing waits for it any more, and answers with the winner's `Attempt` and `Response`.
     """
 
     first: Attempt
@@ -182,8 +190,8 @@ class Wait:
 
 
 Effect = Attempt | Race | Pause | Resolve | Wait
-# What the engine makes of a flow: effects all the way, for a client to perform.
-Operation = Generator[Effect, Any, T]
+# What the engine makes of an operation, for a client to perform.
+Effects = Generator[Effect, Any, T]
 
 
 @dataclass(slots=True)
@@ -191,10 +199,10 @@ class Tensor:
     """One input, encoded.
 
     Attributes:
-        name, datatype, shape: As KServe v2 says them.
+        name, datatype, shape: As in KServe v2.
         data: Its bytes; empty where they lie in shared memory or on a GPU.
-        parameters: Where they lie in shared memory.
-        device: Where they lie on a GPU; a request that is sent has none of these any more.
+        parameters: Where the bytes lie in shared memory.
+        device: The array on a GPU that holds the bytes; None in a request that is sent.
     """
 
     name: str
@@ -211,9 +219,9 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """An output to ask for, with the place in shared memory where it shall go, if any; ``classes``: only so many of
-    its best ones (0: the tensor itself).
+class RequestedOutput:
+    """An output that a request names, and its place in shared memory, if any; ``classes``: only so many of its best
+    classes (0: the tensor itself).
     """
 
     name: str
@@ -234,7 +242,7 @@ class InferRequest:
     version: str
     request_id: str
     inputs: tuple[Tensor, ...]
-    outputs: tuple[Wanted, ...]
+    outputs: tuple[RequestedOutput, ...]
     parameters: Mapping[str, Parameter] = field(default_factory=no_parameters)
     # Reads an output that the server was told to leave in shared memory: name, datatype, shape.
     placed: Callable[[str, str, tuple[int, ...]], Array] | None = None
@@ -243,7 +251,7 @@ class InferRequest:
 
     @property
     def elsewhere(self) -> frozenset[str]:
-        """The outputs that come without bytes, as they are left in shared memory; the answer does not say so."""
+        """The outputs that come without bytes, as they are left in shared memory; the response does not say so."""
         return frozenset(output.name for output in self.outputs if output.parameters)
 
 
@@ -253,7 +261,7 @@ Memory = Literal["system", "cuda"]
 
 @dataclass(frozen=True)
 class Region:
-    """A piece of memory that is made known to a server.
+    """A piece of memory that is registered with a server.
 
     Attributes:
         name: What requests call it.
@@ -325,7 +333,7 @@ class Wire(Protocol):
         """One inference; the result is in the order of the server's answer."""
 
     def stream(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
-        """One inference with any number of responses, each of which is a reply to read."""
+        """One inference with any number of responses, each of which the call reads."""
 
     def register(self, region: Region, origin: Origin) -> Call[None]:
         """Make a region of shared memory known to the server."""
@@ -340,11 +348,11 @@ class Wire(Protocol):
 class Transport(Protocol):
     """A connection to one server that sends and blocks."""
 
-    def send(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Reply:
-        """Send once and wait at most its timeout; failures are replies too."""
+    def send(self, request: Request, credentials: Mapping[str, str]) -> Response:
+        """Send a request and wait at most its timeout; failures are responses too."""
 
-    def stream(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Iterator[Reply]:
-        """Send once, and give what comes back part by part; closing the iterator gives the request up."""
+    def stream(self, request: Request, credentials: Mapping[str, str]) -> Iterator[Response]:
+        """Send a request, and yield its responses as they come; closing the iterator gives the request up."""
 
     def close(self) -> None:
         """Close the connection; a second time does nothing."""
@@ -353,10 +361,10 @@ class Transport(Protocol):
 class AsyncTransport(Protocol):
     """A connection to one server that sends without blocking."""
 
-    def send(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Awaitable[Reply]:
+    def send(self, request: Request, credentials: Mapping[str, str]) -> Awaitable[Response]:
         """See `Transport.send`; cancelling it gives the request up."""
 
-    def stream(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> AsyncIterator[Reply]:
+    def stream(self, request: Request, credentials: Mapping[str, str]) -> AsyncIterator[Response]:
         """See `Transport.stream`; cancelling the wait for a part gives the request up."""
 
     def close(self) -> Awaitable[None]:
@@ -374,10 +382,10 @@ class Deadline:
         """Seconds left, at least 0; None where there is no limit."""
         return None if math.isinf(self._end) else max(0.0, self._end - time.monotonic())
 
-    def reply(self) -> Reply:
-        """What a call gets whose time is up."""
-        return Reply(DEADLINE_EXCEEDED, message=f"timeout={self._limit_s:g} s")
+    def response(self) -> Response:
+        """The response of a call whose time is up."""
+        return Response(DEADLINE_EXCEEDED, message=f"timeout={self._limit_s:g} s")
 
-    def said(self, reply: Reply) -> Reply:
-        """A reply, with this deadline's words where it is one that time ran out for."""
-        return self.reply() if reply.status == DEADLINE_EXCEEDED else reply
+    def explain(self, response: Response) -> Response:
+        """A response, with this deadline's message where its time ran out."""
+        return self.response() if response.status == DEADLINE_EXCEEDED else response

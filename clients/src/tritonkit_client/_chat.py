@@ -50,12 +50,12 @@ def chat_template(given: str | PathLike[str] | None, parameters: Mapping[str, st
     """The template to use.
 
     Args:
-        given: What the caller says: a Hugging Face directory, a file with a template, or the template itself.
+        given: A Hugging Face directory, a file with a template, or the template itself; None: the model's own.
         parameters: Those of the model's configuration.
         origin: The call, for errors.
 
     Raises:
-        InvalidInput: There is none, or what the caller says is none.
+        InvalidInput: There is no template, or the caller's cannot be read.
     """
     try:
         tokens = json.loads(parameters.get(TOKENS, "{}"))
@@ -99,13 +99,13 @@ def render(
 
     Args:
         template: The model's.
-        messages: ``{"role": ..., "content": ...}`` and what else the template knows, oldest first.
-        tools: What the model may call, each as OpenAI's JSON; None for nothing.
-        variables: More of what the template knows, ``enable_thinking`` for example.
+        messages: ``{"role": ..., "content": ...}`` and further keys that the template knows, oldest first.
+        tools: The functions that the model may call, each as OpenAI's JSON; None for nothing.
+        variables: Further variables of the template, ``enable_thinking`` for example.
         origin: The call, for errors.
 
     Raises:
-        InvalidInput: Jinja is not installed, the messages are none, or the template refuses them.
+        InvalidInput: Jinja is not installed, a message is not a mapping with a role, or the template refuses them.
     """
     checked = [_checked_message(message, origin) for message in _listed(messages, "messages", origin)]
     if not checked:
@@ -134,7 +134,7 @@ def _listed(given: Any, name: str, origin: Origin) -> list[Any]:
 
 
 def _checked_message(message: Any, origin: Origin) -> dict[str, Any]:
-    """A message without what is None, as transformers drops it."""
+    """A message without its keys that are None, which transformers drops."""
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise InvalidInput(f"{message!r:.80} is no message", 'give {"role": "user", "content": "..."}', origin)
     return {name: value for name, value in message.items() if value is not None}
@@ -155,7 +155,7 @@ def _compiled(text: str, origin: Origin) -> Any:
 
 @lru_cache(maxsize=32)
 def _compile(text: str) -> Any:
-    """A template with what transformers' have: its settings, filters and functions (utils/chat_template_utils.py)."""
+    """A template with the settings, filters and functions of transformers (utils/chat_template_utils.py)."""
     import jinja2
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment

@@ -17,7 +17,7 @@ Directory = tuple[Mapping[str, str], Mapping[str, str], str]
 
 
 def read_directory(place: str, origin: Origin) -> Directory | None:
-    """Templates by name, the texts of special tokens, and what the tokenizer puts in front; None: it is no directory.
+    """Templates by name, the texts of special tokens, and the tokenizer's prefix; None where it is not a directory.
 
     Raises:
         InvalidInput: It has no template, or a file of it cannot be read.
@@ -70,7 +70,7 @@ def _token(value: Any) -> str:
 
 
 def _templates(path: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """By name; a file of its own is worth more than what the tokenizer's configuration says."""
+    """Templates by name; a file of its own comes before the tokenizer's configuration."""
     listed = config.get("chat_template") or _json(path / "chat_template.json").get("chat_template") or {}
     if isinstance(listed, str):
         listed = {"default": listed}
@@ -85,7 +85,7 @@ def _templates(path: Path, config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _prefix(path: Path, config: Mapping[str, Any], tokens: Mapping[str, str]) -> str:
-    """The token that begins every prompt by the tokenizer's doing; empty where it adds none."""
+    """The token that the tokenizer puts in front of every prompt; empty where it adds none."""
     bos = tokens.get("bos_token", "")
     if isinstance(config.get("add_bos_token"), bool):
         return bos if config["add_bos_token"] else ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._calls import Outputs, Wanted
+from ._calls import Outputs, RequestedOutput
 from ._errors import InvalidInput, NotSupported, Origin, ServerError
 from ._metadata import ModelMetadata
 from ._tensors import INTEGERS, Array
@@ -24,7 +24,7 @@ class Class:
     """One class of an output, as ``outputs={"logits": 5}`` asks for.
 
     Attributes:
-        score: Its number in the output. The server writes it as text with six digits after the point.
+        score: Its value in the output. The server writes it as text with six digits after the point.
         index: Its place in the output.
         label: Its line in the file that the model's configuration names as ``label_filename``; empty without one.
     """
@@ -38,20 +38,20 @@ class Class:
 
 
 def has_classes(datatype: str) -> bool:
-    """Whether outputs of a type can be had as classes."""
+    """Whether the server gives outputs of a type as classes."""
     return datatype in _TYPES
 
 
-def wanted_outputs(
+def requested_outputs(
     metadata: ModelMetadata, outputs: Outputs, names: Sequence[str], origin: Origin
-) -> tuple[Wanted, ...]:
-    """The outputs of these names, as a request has them.
+) -> tuple[RequestedOutput, ...]:
+    """The outputs of these names, for a request.
 
     Raises:
-        InvalidInput: Classes are wanted of a type that has none.
+        InvalidInput: Classes are requested of a type that has none.
     """
     if not isinstance(outputs, Mapping):
-        return tuple(Wanted(name) for name in names)
+        return tuple(RequestedOutput(name) for name in names)
     datatypes = {spec.name: spec.datatype for spec in metadata.outputs}
     for name in names:
         if outputs[name] and not has_classes(datatypes.get(name, "FP32")):
@@ -60,17 +60,17 @@ def wanted_outputs(
                 "ask for it without classes",
                 origin,
             )
-    return tuple(Wanted(name, classes=outputs[name] or 0) for name in names)
+    return tuple(RequestedOutput(name, classes=outputs[name] or 0) for name in names)
 
 
-def classified(outputs: dict[str, Array], wanted: tuple[Wanted, ...], origin: Origin) -> dict[str, Array]:
-    """The outputs, with an object array of `Class` for each that was wanted as classes.
+def classified(outputs: dict[str, Array], requested: tuple[RequestedOutput, ...], origin: Origin) -> dict[str, Array]:
+    """The outputs, with an object array of `Class` for each that was requested as classes.
 
     Raises:
         NotSupported: The server sent the numbers themselves.
-        ServerError: What it sent are no classes.
+        ServerError: An element is not SCORE:INDEX or SCORE:INDEX:LABEL.
     """
-    names = {output.name for output in wanted if output.classes}
+    names = {output.name for output in requested if output.classes}
     if not names:
         return outputs
     return {name: _classes(name, array, origin) if name in names else array for name, array in outputs.items()}
@@ -83,14 +83,14 @@ def _classes(name: str, array: Array, origin: Origin) -> Array:
             "ask for the output by its name alone, and sort it: outputs=[...]",
             origin,
         )
-    found = np.empty(array.size, object)
+    flat = np.empty(array.size, object)
     for place, item in enumerate(array.reshape(-1)):
         score, _, rest = item.decode(errors="replace").partition(":")
         index, _, label = rest.partition(":")
         try:
-            found[place] = Class(float(score), int(index), label)
+            flat[place] = Class(float(score), int(index), label)
         except ValueError as error:
             raise ServerError(f"output {name!r} has {item!r} for a class", "see the server's log", origin) from error
-    classes: Array = found.reshape(array.shape)
+    classes: Array = flat.reshape(array.shape)
     classes.flags.writeable = False
     return classes

@@ -1,6 +1,6 @@
-"""The command ``tritonkit-client``: health, what models are, inference, language models.
+"""The command ``tritonkit-client``: health, metadata, inference, language models.
 
-Exits 0, 1 (a "no") or 2 (an error).
+Exits 0, 1 (not ready) or 2 (an error).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from ._tensors import Array
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; its exit status."""
+    """Run the command; returns its exit status."""
     options = _options(arguments)
     if options.verb == "completion":
         return _completion(options.shell)
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a server's words in a terminal that has other letters
+        sys.stdout.reconfigure(errors="backslashreplace")  # a server's text may not fit the terminal's encoding
     try:
         tls = TLS(options.ca, options.cert, options.key) if options.ca or options.cert or options.key else None
         token = os.environ.get("TRITONKIT_CLIENT_TOKEN")
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _VERBS[options.verb](client, options)
     except TritonkitClientError as error:
         say(f"error: {type(error).__name__}: {error}", sys.stderr)
-    except BrokenPipeError:  # `| head` has seen enough
+    except BrokenPipeError:  # `| head` has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # a file that cannot be read or written
@@ -161,18 +161,18 @@ def _completion(shell: str) -> int:
 
 def _health(client: Client, options: argparse.Namespace) -> int:
     if options.model:
-        found = {"ready": client.model_ready(options.model)}
+        health = {"ready": client.model_ready(options.model)}
     else:
-        found = {"live": client.live(), "ready": client.ready()}
-    _show(found, options, "\n".join(f"{name}: {'yes' if yes else 'no'}" for name, yes in found.items()))
-    return 0 if all(found.values()) else 1
+        health = {"live": client.live(), "ready": client.ready()}
+    _show(health, options, "\n".join(f"{name}: {'yes' if yes else 'no'}" for name, yes in health.items()))
+    return 0 if all(health.values()) else 1
 
 
 def _models(client: Client, options: argparse.Namespace) -> int:
     entries = client.repository()
     lines = []
     for entry in entries:
-        reason = " ".join(entry.reason.split())  # one line a model, whatever the server says
+        reason = " ".join(entry.reason.split())  # a single line for each model
         lines.append(f"{entry.name}\t{entry.version or '-'}\t{entry.state or 'never loaded'}\t{reason}".rstrip())
     _show([asdict(entry) for entry in entries], options, "\n".join(lines))
     return 0
@@ -197,15 +197,15 @@ def _config(client: Client, options: argparse.Namespace) -> int:
 def _stats(client: Client, options: argparse.Namespace) -> int:
     entries = client.statistics(options.model)
     lines = []
-    for one in entries:
+    for entry in entries:
         mean = {name: duration.total_ns / duration.count / 1e6 for name in ("success", "queue", "compute_infer")
-                if (duration := getattr(one, name)).count}  # fmt: skip
+                if (duration := getattr(entry, name)).count}  # fmt: skip
         times = ", ".join(f"{name} {value:.3f} ms" for name, value in mean.items())
         lines.append(
-            f"version {one.version}: {one.inference_count} samples in {one.execution_count} runs"
-            f" (average batch {one.average_batch_size:.2f}), {one.fail.count} failed; {times or 'no request yet'}"
+            f"version {entry.version}: {entry.inference_count} samples in {entry.execution_count} runs"
+            f" (average batch {entry.average_batch_size:.2f}), {entry.fail.count} failed; {times or 'no request yet'}"
         )
-    _show([asdict(one) for one in entries], options, "\n".join(lines))
+    _show([asdict(entry) for entry in entries], options, "\n".join(lines))
     return 0
 
 
@@ -214,21 +214,21 @@ def _infer(client: Client, options: argparse.Namespace) -> int:
         raise InvalidInput("--save writes tensors, and --top gets classes", "leave one of them out")
     metadata = client.metadata(options.model)
     values = read_inputs(metadata, [_pair(text, "=") for text in options.inputs])
-    wanted: Outputs | None = options.output
+    requested: Outputs | None = options.output
     if options.top is not None:
         outputs_with_classes = [spec.name for spec in metadata.outputs if has_classes(spec.datatype)]
-        wanted = dict.fromkeys(options.output or outputs_with_classes, options.top)
+        requested = dict.fromkeys(options.output or outputs_with_classes, options.top)
     folder = Path(options.save) if options.save else None
     if options.stream:
-        for number, outputs in enumerate(client.stream(options.model, values, outputs=wanted)):
+        for number, outputs in enumerate(client.stream(options.model, values, outputs=requested)):
             # Six digits, so that a list of the folders is in order.
-            _give(outputs, options, folder / f"{number:06d}" if folder else None)
+            _show_outputs(outputs, options, folder / f"{number:06d}" if folder else None)
         return 0
     if 0 < metadata.max_batch_size < _rows(values):
-        outputs = client.infer_many(options.model, values, outputs=wanted)
+        outputs = client.infer_many(options.model, values, outputs=requested)
     else:
-        outputs = client.infer(options.model, values, outputs=wanted)
-    _give(outputs, options, folder)
+        outputs = client.infer(options.model, values, outputs=requested)
+    _show_outputs(outputs, options, folder)
     return 0
 
 
@@ -236,8 +236,8 @@ def _rows(values: Mapping[str, Any]) -> int:
     return max((len(value) for value in values.values() if isinstance(value, (list, np.ndarray))), default=0)
 
 
-def _give(outputs: Mapping[str, Array], options: argparse.Namespace, folder: Path | None) -> None:
-    """Save outputs where that is wanted, and print them."""
+def _show_outputs(outputs: Mapping[str, Array], options: argparse.Namespace, folder: Path | None) -> None:
+    """Save outputs to a folder, if there is one, and print them."""
     if folder is not None:
         for remark in save(outputs, folder):
             say(f"note: {remark}", sys.stderr)
@@ -246,8 +246,8 @@ def _give(outputs: Mapping[str, Array], options: argparse.Namespace, folder: Pat
 
 
 def _pair(text: str, sign: str) -> tuple[str, str]:
-    name, found, value = text.partition(sign)
-    if not found or not name:
+    name, separator, value = text.partition(sign)
+    if not separator or not name:
         raise InvalidInput(f"{text.partition(sign)[0]!r} has no {sign!r}", f"write NAME{sign}VALUE")
     return name.strip(), value.strip() if sign == ":" else value
 

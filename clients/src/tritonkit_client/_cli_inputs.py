@@ -1,4 +1,4 @@
-"""What an argument of ``tritonkit-client infer`` says, as the model's input wants it: JSON, text, files, images."""
+"""Turns the arguments of ``tritonkit-client infer`` (JSON, text, files, images) into a model's inputs."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _SPELLED = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def read_inputs(metadata: ModelMetadata, arguments: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """The inputs by name; those that are given several times, or as several files, as one batch.
+    """The inputs by name; an input that is given several times, or as several files, is one batch.
 
     Raises:
-        InvalidInput: There is no such input, its file is something else, or it cannot be given several times.
+        InvalidInput: The model has no such input, a file cannot be read as its type, or the input has no batch.
     """
     given: dict[str, list[Any]] = {}
     specs: dict[str, TensorSpec] = {}
@@ -58,7 +58,7 @@ def _spec(metadata: ModelMetadata, name: str) -> TensorSpec:
 
 
 def _typed(value: Any, spec: TensorSpec) -> Any:
-    """Plain numbers as an array of the type that was given for them."""
+    """Plain numbers as an array of the type in the argument."""
     if spec.datatype == BYTES or isinstance(value, np.ndarray):
         return value
     try:
@@ -147,7 +147,7 @@ def _image(path: Path, spec: TensorSpec) -> Array:
     height, width = (dims[1:] if first else dims[:2]) if len(dims) == 3 else (-1, -1)
     try:
         with Image.open(path) as opened:
-            # Cameras write how they were held beside the pixels: tag 0x0112 of EXIF.
+            # Cameras write their orientation beside the pixels: tag 0x0112 of EXIF.
             picture = ImageOps.exif_transpose(opened).convert("L" if (dims[0] if first else dims[-1]) == 1 else "RGB")
     except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise InvalidInput(f"{path} is not an image: {error}", "give one that Pillow reads, or a .npy file") from error
@@ -160,7 +160,7 @@ def _image(path: Path, spec: TensorSpec) -> Array:
 
 
 def _fitted(value: Any, spec: TensorSpec, batched: bool) -> Any:
-    """The value with the batch dimension, if only that is missing, or those that can only be 1."""
+    """The value with its missing dimensions added, where they are only the batch, or can only be 1."""
     missing = len(spec.shape) - _rank(value)
     if (batched and missing == 1) or (missing > 0 and set(spec.shape[:missing]) <= {-1, 1}):
         for _ in range(missing):
@@ -169,14 +169,14 @@ def _fitted(value: Any, spec: TensorSpec, batched: bool) -> Any:
 
 
 def _rank(value: Any) -> int:
-    """Of an array, or of lists by their first elements: whether they are even is for the client to say."""
+    """The rank of an array, or of nested lists by their first elements; the client refuses uneven lists."""
     if isinstance(value, list):
         return 1 + (_rank(value[0]) if value else 0)
     return int(np.ndim(value))
 
 
 def _texts(text: str) -> list[Any]:
-    """A JSON list of texts, or one text: many begin with a bracket."""
+    """A JSON list of texts, or a single text, which may begin with a bracket too."""
     if text.startswith("["):
         with contextlib.suppress(ValueError):
             texts: list[Any] = json.loads(text)

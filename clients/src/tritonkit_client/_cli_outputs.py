@@ -1,7 +1,7 @@
 """What ``tritonkit-client`` prints, and ``infer`` saves.
 
-JSON here is what RFC 8259 calls JSON: what it has no value for is spelled as other JSON formats spell it, and nothing
-is left out or changed in silence.
+JSON is that of RFC 8259: a value that it lacks, NaN for example, is spelled as in other JSON formats; nothing is left
+out or changed in silence.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def say(text: str, where: Any = None, *, end: str = "\n") -> None:
         OSError: It cannot be written to.
     """
     where = where or sys.stdout
-    if where is None:  # closed by whoever started this; print() would say nothing, and nothing of that
+    if where is None:  # closed by the parent process; print() would drop the text in silence
         raise OSError("the standard output is closed")
-    # At once: a stream is read as it comes, and a pipe that is closed is found out here and not at the exit.
+    # Flushed: a stream is read as it comes, and a closed pipe raises here instead of at the exit.
     print(text, file=where, end=end, flush=True)
 
 
@@ -72,7 +72,7 @@ def _text(data: bytes) -> str | None:
 
 
 def as_text(name: str, array: Array) -> str:
-    """An output for people: one line, or one a row where it holds classes."""
+    """An output for people: one line, or a line for each row where it holds classes."""
     if array.size and isinstance(array.flat[0], Class):
         rows = array.reshape(-1, array.shape[-1])
         return "\n".join(f"{name} {number}: {', '.join(map(str, row))}" for number, row in enumerate(rows))
@@ -91,13 +91,13 @@ def save(outputs: Mapping[str, Array], folder: Path) -> list[str]:
         A remark for each output that is not in ``NAME.npy`` with its own type.
 
     Raises:
-        InvalidInput: An output's name is none for a file.
-        OSError: A file cannot be written; it is not there then.
+        InvalidInput: An output's name cannot be a file's.
+        OSError: A file cannot be written; nothing of it is left.
     """
     writers: dict[str, Callable[[BinaryIO], object]] = {}
     remarks = []
     for name, array in outputs.items():
-        if Path(name).name != name or "\0" in name:  # a server's word is no reason to write elsewhere
+        if Path(name).name != name or "\0" in name:  # a server must not choose another folder
             raise InvalidInput(f"output {name!r} cannot be the name of a file", "leave --save out")
         if array.dtype == object and not _fits_numpy_text(array):
             items = array.reshape(-1).tolist()
@@ -114,7 +114,7 @@ def save(outputs: Mapping[str, Array], folder: Path) -> list[str]:
     for file, write in writers.items():
         _write(folder / file, write)
     for name in outputs:
-        if f"{name}.npy" not in writers:  # of an earlier call: it would pass for this one's
+        if f"{name}.npy" not in writers:  # a file of an earlier call would pass for this call's
             (folder / f"{name}.npy").unlink(missing_ok=True)
     return remarks
 
@@ -124,7 +124,7 @@ def _fits_numpy_text(array: Array) -> bool:
 
 
 def _as_text_array(array: Array) -> Array:
-    # Not as an object array, which would be a pickle: nobody should have to load one.
+    # Not an object array: numpy would save it as a pickle, which is unsafe to load.
     return np.array([item.decode() for item in array.reshape(-1)], dtype=np.str_).reshape(array.shape)
 
 

@@ -1,6 +1,6 @@
-"""The command line's parser: suggests what was meant, and shows examples below its help.
+"""The command line's parser: suggests the word that was meant, and shows examples below its help.
 
-Beside argparse's own there is nothing here that `tritonkit` has too but for the suggestions; this package stands alone.
+`tritonkit` has the same suggestions; they are written twice, as neither package needs the other.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *arguments: Any, examples: Sequence[str] = (), **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.examples = tuple(examples)
-        if self.add_help:  # and not the parent of others
+        if self.add_help:  # not a parent of other parsers
             version = f"tritonkit-client {metadata.version('tritonkit-client')}"
             self.add_argument("--version", action="version", version=version)
 
@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """As argparse's own, which misses an operand before it looks at options that nobody knows."""
+        """As argparse's own, but an unknown option is reported before a missing operand."""
         words = list(sys.argv[1:] if args is None else args)
         leading = list(takewhile(lambda word: word.startswith("-"), words)) if self._subparsers else words
         unknown = [word for word in leading if word.startswith("--") and word != "--" and not self._knows(word)]
@@ -44,11 +44,11 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(words, namespace)
 
     def _knows(self, word: str) -> bool:
-        """Whether an option is known, or the beginning of one, which argparse takes for it."""
+        """Whether a word is a known option, or the beginning of one, which argparse accepts."""
         return any(known.startswith(word.partition("=")[0]) for known in self._option_string_actions)
 
     def refuse(self, words: Sequence[str]) -> None:
-        """End with an error about words that no argument takes, and with the option that was probably meant."""
+        """Exit with an error that names the unknown words and the option that was probably meant."""
         options = [word.partition("=")[0] for word in words if word.startswith("-")]
         near = [match for option in options if (match := closest(option, self._option_string_actions))]
         hint = "; the options of a verb stand after it" if self._subparsers and not near else ""
@@ -63,10 +63,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def closest(word: str, known: Iterable[str]) -> str:
-    """The known word that is most like this one; empty where none is like it."""
+    """The known word that is most similar; empty where none is."""
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=CUTOFF)), "")
 
 
 def did_you_mean(words: Sequence[str]) -> str:
-    """The end of a message, with what was probably meant; empty without words."""
+    """The end of a message, with the words that were probably meant; empty without words."""
     return f"; did you mean {', '.join(words)}?" if words else ""

@@ -19,15 +19,15 @@ import numpy.typing as npt
 from . import _many as many
 from . import _workers as workers
 from ._base import checked_in_flight, checked_outputs
-from ._calls import NO_HEADERS, Attempt, Effect, Flow, Outputs, Parameter, Pause, Reply, Resolve, Wait
+from ._calls import NO_HEADERS, Attempt, Effect, Operation, Outputs, Parameter, Pause, Resolve, Response, Wait
 from ._endpoint import Endpoint
 from ._errors import Origin
-from ._flows import Asked
 from ._grpc import GrpcTransport
 from ._http import HttpTransport
 from ._metadata import ModelMetadata, ModelStatistics, RepositoryEntry
 from ._model import Model
 from ._model import Sequence as ModelSequence
+from ._operations import Inference
 from ._security import TLS, Credentials
 from ._streaming_client import StreamingClient
 from ._tensors import Array
@@ -41,7 +41,7 @@ class Client(StreamingClient):
     Thread-safe: share one between threads. It connects at the first call, and again once a server is back. A
     process that forks makes a client on each side.
 
-    Takes what `BaseClient` says. Every method raises `ConnectionFailed` where nobody answers,
+    Takes the arguments of `BaseClient`. Every method raises `ConnectionFailed` where nobody answers,
     `DeadlineExceeded` after its timeout, `Unauthenticated` where the server wants other credentials, and
     `ClientClosed` after `close`.
 
@@ -64,9 +64,9 @@ class Client(StreamingClient):
         if self._closed:
             return
         if self._arena is not None:
-            for flow in self._arena.closing(self._flows.wire, self._servers.all):
+            for operation in self._arena.closing(self._operations.wire, self._servers.all):
                 with contextlib.suppress(Exception):
-                    self._run(flow, 1.0)
+                    self._run(operation, 1.0)
         self._closed = True
         self._stop()
         for server in self._servers.all:
@@ -117,8 +117,8 @@ class Client(StreamingClient):
             ServerBusy: The request waited in the queue for longer than the model allows.
             ServerError: The model or the server failed.
         """
-        asked = self._asked(model, inputs, arrays, model_version, outputs, request_id, parameters)
-        return self._run(self._flows.infer(asked), timeout, headers)
+        inference = self._inference(model, inputs, arrays, model_version, outputs, request_id, parameters)
+        return self._run(self._operations.infer(inference), timeout, headers)
 
     @overload
     def infer_many(  # type: ignore[overload-overlap] # a mapping is iterable too, and not meant as that
@@ -175,8 +175,8 @@ class Client(StreamingClient):
         origin = Origin(self._origin.endpoint, model)
         outputs = checked_outputs(outputs, origin)
         metadata = self.metadata(model, model_version=model_version, timeout=timeout)
-        one = many.is_one(samples)
-        joined = many.Joined(origin)
+        single = many.is_single(samples)
+        joined = many.JoinedOutputs(origin)
         pool = ThreadPoolExecutor(max_in_flight, thread_name_prefix="tritonkit-client-many")
         flying: deque[tuple[many.Part, Future[dict[str, Array]]]] = deque()
         try:
@@ -184,15 +184,15 @@ class Client(StreamingClient):
                 if len(flying) == max_in_flight:
                     landed, future = flying.popleft()
                     joined.add(landed, future.result())
-                asked = Asked(model, part.values, model_version, outputs)
-                flying.append((part, pool.submit(contextvars.copy_context().run, self._infer_part, asked, timeout)))
+                inference = Inference(model, part.values, model_version, outputs)
+                flying.append((part, pool.submit(contextvars.copy_context().run, self._infer_part, inference, timeout)))
             for landed, future in flying:
                 joined.add(landed, future.result())
         finally:
             # After an error (or a key) nobody waits for those in flight: they may take as long as their timeout.
             pool.shutdown(wait=False, cancel_futures=True)
-        found = joined.all()
-        return found[0] if one else found
+        results = joined.all()
+        return results[0] if single else results
 
     def sequence(self, model: str, *, model_version: str = "", timeout: float | None = None) -> ModelSequence:
         """A sequence of requests to a model that keeps state between them; use it in a ``with`` block.
@@ -212,14 +212,14 @@ class Client(StreamingClient):
         return Model(self, model, model_version, timeout)
 
     def metadata(self, model: str, *, model_version: str = "", timeout: float | None = None) -> ModelMetadata:
-        """What a model is: as the client's `models` declare it; else fetched once, again when the server or an input
-        contradicts it.
+        """A model's metadata: as the client's `models` declare it, or fetched once, and again when the server or an
+        input contradicts it.
 
         Raises:
             ModelNotFound: The server has no such model or version.
             ModelNotReady: It cannot serve the model now.
         """
-        return self._run(self._flows.metadata(model, model_version), timeout)
+        return self._run(self._operations.metadata(model, model_version), timeout)
 
     def config(self, model: str, *, model_version: str = "", timeout: float | None = None) -> dict[str, Any]:
         """A model's configuration as the server completed it, in the JSON form of ``config.pbtxt``.
@@ -228,7 +228,7 @@ class Client(StreamingClient):
             ModelNotFound: The server has no such model or version.
             NotSupported: The server is not Triton.
         """
-        return self._run(self._flows.config(model, model_version), timeout)
+        return self._run(self._operations.config(model, model_version), timeout)
 
     def statistics(
         self, model: str, *, model_version: str = "", timeout: float | None = None
@@ -241,11 +241,11 @@ class Client(StreamingClient):
             ModelNotFound: The server has no such model or version.
             ModelNotReady: It cannot serve the model now.
         """
-        return self._run(self._flows.statistics(model, model_version), timeout)
+        return self._run(self._operations.statistics(model, model_version), timeout)
 
     def repository(self, *, timeout: float | None = None) -> tuple[RepositoryEntry, ...]:
         """Every model and version that the server's repositories hold, and whether it is ready."""
-        return self._run(self._flows.repository(), timeout)
+        return self._run(self._operations.repository(), timeout)
 
     def load(self, model: str, *, config: Mapping[str, Any] | None = None, timeout: float | None = None) -> None:
         """Load a model, or load it again; the server must run with ``--model-control-mode=explicit``.
@@ -260,7 +260,7 @@ class Client(StreamingClient):
             InvalidInput: The client has several servers.
         """
         self._check_single("load")
-        self._run(self._flows.load(model, config), timeout)
+        self._run(self._operations.load(model, config), timeout)
 
     def unload(self, model: str, *, dependents: bool = False, timeout: float | None = None) -> None:
         """Unload a model; with ``dependents`` also the models that an ensemble is made of.
@@ -270,19 +270,19 @@ class Client(StreamingClient):
             InvalidInput: The client has several servers.
         """
         self._check_single("unload")
-        self._run(self._flows.unload(model, dependents), timeout)
+        self._run(self._operations.unload(model, dependents), timeout)
 
     def live(self, *, timeout: float | None = None) -> bool:
         """Whether the server says that it runs."""
-        return self._run(self._flows.live(), timeout)
+        return self._run(self._operations.live(), timeout)
 
     def ready(self, *, timeout: float | None = None) -> bool:
         """Whether the server says that it and all of its models are ready."""
-        return self._run(self._flows.ready(), timeout)
+        return self._run(self._operations.ready(), timeout)
 
     def model_ready(self, model: str, *, model_version: str = "", timeout: float | None = None) -> bool:
         """Whether the server says that a model is ready; False too where it has no such model."""
-        return self._run(self._flows.model_ready(model, model_version), timeout)
+        return self._run(self._operations.model_ready(model, model_version), timeout)
 
     def _opened(self) -> None:
         self._starting = threading.Lock()
@@ -294,26 +294,26 @@ class Client(StreamingClient):
         kind = GrpcTransport if endpoint.protocol == "grpc" else HttpTransport
         return kind(endpoint, tls, compression)
 
-    def _infer_part(self, asked: Asked, timeout: float | None) -> dict[str, Array]:
-        return self._run(self._flows.infer(asked), timeout)
+    def _infer_part(self, inference: Inference, timeout: float | None) -> dict[str, Array]:
+        return self._run(self._operations.infer(inference), timeout)
 
-    def _run(self, flow: Flow[T], timeout: float | None, headers: Mapping[str, str] | None = None) -> T:
+    def _run(self, operation: Operation[T], timeout: float | None, headers: Mapping[str, str] | None = None) -> T:
         """Drive an operation to its end."""
-        operation = self._operation(flow, timeout, headers)
+        effects = self._effects(operation, timeout, headers)
         if self._endpoints.many and self._watch is None:
-            self._look_after()
+            self._watch_servers()
         try:
-            effect = next(operation)
+            effect = next(effects)
             while True:
-                effect = operation.send(_perform(self._credentials, effect))
+                effect = effects.send(_perform(self._credentials, effect))
         except StopIteration as done:
             value: T = done.value
             return value
         finally:
             # Whatever ended it (a key, say), the server's count of calls in flight is right again.
-            operation.close()
+            effects.close()
 
-    def _look_after(self) -> None:
+    def _watch_servers(self) -> None:
         with self._starting:
             if self._watch is None:
                 self._watch = workers.Watch(self._engine.watch(), partial(_perform, self._credentials))
@@ -322,7 +322,7 @@ class Client(StreamingClient):
 
 
 def _perform(credentials: Credentials, effect: Effect) -> Any:
-    """Do what the engine wants done, and wait for it."""
+    """Perform an effect, and wait for its end."""
     if isinstance(effect, Attempt):
         return _attempt(credentials, effect)
     if isinstance(effect, Pause):
@@ -334,6 +334,7 @@ def _perform(credentials: Credentials, effect: Effect) -> Any:
     return workers.race(effect, partial(_attempt, credentials))
 
 
-def _attempt(credentials: Credentials, effect: Attempt) -> Reply:
-    reply: Reply = effect.server.transport.send(effect.outgoing, NO_HEADERS if credentials.empty else credentials.now())
-    return reply
+def _attempt(credentials: Credentials, effect: Attempt) -> Response:
+    headers = NO_HEADERS if credentials.empty else credentials.now()
+    response: Response = effect.server.transport.send(effect.request, headers)
+    return response

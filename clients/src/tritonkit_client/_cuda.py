@@ -1,4 +1,4 @@
-"""Memory of an NVIDIA GPU that tensors are put into. Loads the package cuda-bindings when the first client asks for it.
+"""Segments in the memory of an NVIDIA GPU. Loads the package cuda-bindings for the first client that uses them.
 
 tritonclient's helpers for it copy an array on the host once more on the way in, and a whole segment on the way out.
 """
@@ -21,10 +21,10 @@ from ._errors import InvalidInput, TritonkitClientError
 
 
 class Gpu:
-    """A GPU to allocate memory of.
+    """A GPU whose memory can be allocated.
 
     Args:
-        number: Which, as CUDA counts them in this process.
+        number: The GPU's, as CUDA counts them in this process.
 
     Raises:
         InvalidInput: The package is not installed, or there is no such GPU.
@@ -44,7 +44,7 @@ class Gpu:
         """New memory: its address, and the handle by which another process opens it.
 
         Raises:
-            MemoryError: The GPU has no more.
+            MemoryError: The GPU has not that much memory left.
         """
         driver = _driver()
         with _current(self.number):
@@ -61,7 +61,7 @@ class Gpu:
             _call("cuMemFree", pointer)
 
     def copy(self, target: int, source: int, size: int) -> None:
-        """Copy bytes and wait for it; each address may be the host's or that of any GPU."""
+        """Copy bytes and wait for the copy; each address may be the host's or any GPU's."""
         with _current(self.number):
             _call("cuMemcpyAsync", target, source, size, self._stream)
             _call("cuStreamSynchronize", self._stream)
@@ -78,7 +78,7 @@ class CudaSegment:
         self.region = Region(name, size, "cuda", handle=handle, device=gpu.number)
 
     def write(self, tensor: Tensor) -> None:
-        """See `Segment.write`; what is on a GPU already stays there."""
+        """See `Segment.write`; an array on a GPU is copied on the GPU."""
         if tensor.device is not None:
             _wait_for(tensor.device)
             self._gpu.copy(self._pointer, tensor.device.pointer, tensor.size)
@@ -104,17 +104,17 @@ class CudaSegment:
 
 
 def on_host(request: InferRequest) -> InferRequest:
-    """The request as it travels: with the bytes of its arrays on a GPU."""
+    """The request with the bytes of its arrays on a GPU copied to the host."""
     if all(tensor.device is None for tensor in request.inputs):
         return request
     inputs = (
-        tensor if tensor.device is None else replace(tensor, data=_fetched(tensor.device), device=None)
+        tensor if tensor.device is None else replace(tensor, data=_copy_to_host(tensor.device), device=None)
         for tensor in request.inputs
     )
     return replace(request, inputs=tuple(inputs))
 
 
-def _fetched(array: DeviceArray) -> memoryview:
+def _copy_to_host(array: DeviceArray) -> memoryview:
     data = np.empty(array.size, np.uint8)
     _wait_for(array)
     with _current(_number_of(array)):
@@ -123,7 +123,7 @@ def _fetched(array: DeviceArray) -> memoryview:
 
 
 def _wait_for(array: DeviceArray) -> None:
-    """Wait until an array is what it will be: GPUs work behind the back of the code that asked for it."""
+    """Wait until the work that fills an array is done: GPUs run it asynchronously."""
     if array.stream is None:
         return
     with _current(_number_of(array)):
@@ -140,7 +140,7 @@ def _number_of(array: DeviceArray) -> int:
 
 @contextlib.contextmanager
 def _current(number: int) -> Iterator[None]:
-    """Make a GPU this thread's, as the driver's functions want it, and its last one again."""
+    """Make a GPU this thread's current one, as the driver's functions need it, and restore the last one."""
     _call("cuCtxPushCurrent", _context(number))
     try:
         yield
@@ -176,7 +176,7 @@ def _driver() -> Any:
 
 
 def _call(name: str, *arguments: Any) -> Any:
-    """Call a function of the driver; its one result, if it has one."""
+    """Call a function of the driver; returns its first result, if it has any."""
     status, *results = getattr(_driver(), name)(*arguments)
     _check(name, status)
     return results[0] if results else None

@@ -1,4 +1,4 @@
-"""Arrays on a GPU, as the CUDA array interface describes them. Only reads what they say: copies nothing, needs no CUDA.
+"""Arrays on a GPU, as the CUDA array interface describes them. Only reads that description: no copies, no CUDA.
 
 https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from ._tensors import DTYPES
 
-# In place of a stream: the array does not say which one makes it (before version 3 of the interface none does).
+# In place of a stream: the array does not name its stream (before version 3 of the interface no array does).
 ANY_STREAM = -1
 
 
@@ -23,12 +23,12 @@ class DeviceArray:
     """An array on a GPU.
 
     Attributes:
-        pointer: Its first element's address; 0 where it has none.
-        shape, dtype: As numpy has them.
+        pointer: The address of its first element; 0 where it has no elements.
+        shape, dtype: As in numpy.
         contiguous: Whether its elements lie one after another, as in C.
-        stream: The CUDA stream whose work must be done before the array is read; `ANY_STREAM`: that of every
-            stream; None: of none.
-        owner: What keeps the memory.
+        stream: The CUDA stream whose work must be done before the array is read; `ANY_STREAM`: all streams; None:
+            the array can be read at once.
+        owner: The object that keeps the memory.
     """
 
     pointer: int
@@ -45,7 +45,7 @@ class DeviceArray:
 
 
 def on_device(value: object) -> bool:
-    """Whether a value says that it is an array on a GPU."""
+    """Whether a value has the CUDA array interface."""
     try:
         return hasattr(value, "__cuda_array_interface__")
     except RuntimeError:  # PyTorch's answer for a tensor on a GPU that requires gradients
@@ -53,7 +53,7 @@ def on_device(value: object) -> bool:
 
 
 def device_array(value: object) -> DeviceArray:
-    """A value that is `on_device`.
+    """The description of a value that is `on_device`.
 
     Raises:
         ValueError: Its elements cannot be read as they are.

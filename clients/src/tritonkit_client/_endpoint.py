@@ -49,20 +49,20 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Endpoints:
-    """What one client is given.
+    """The servers of a client.
 
     Attributes:
-        all: The servers; where ``resolve``, the one name.
-        resolve: The name stands for all of its addresses, each of them a server.
+        all: The servers; where ``resolve`` is set, a single name.
+        resolve: Whether the name stands for all of its addresses, each of them a server.
     """
 
     all: tuple[Endpoint, ...]
     resolve: bool = False
 
     def __str__(self) -> str:
-        one = self.all[0]
+        first = self.all[0]
         hosts = ",".join(endpoint.authority for endpoint in self.all)
-        return f"{'dns+' if self.resolve else ''}{one.scheme}://{hosts}{one.path}"
+        return f"{'dns+' if self.resolve else ''}{first.scheme}://{hosts}{first.path}"
 
     @property
     def protocol(self) -> str:
@@ -82,7 +82,7 @@ def parse_endpoint(text: str) -> Endpoints:
     between them; ``dns:///name[:port]`` (gRPC) or any of the four behind ``dns+`` for all addresses of a name.
 
     Raises:
-        InvalidEndpoint: It is not one of these. The message never repeats a user name, a password or a query.
+        InvalidEndpoint: The text has none of these forms. The message repeats no user name, password or query.
     """
     if not isinstance(text, str):
         raise InvalidEndpoint(f"the endpoint is a {type(text).__name__}", f"give a string like {_EXAMPLES}")
@@ -105,12 +105,12 @@ def parse_endpoint(text: str) -> Endpoints:
             f"the endpoint {text!r} does not begin with grpc://, grpcs://, http://, https:// or dns:",
             f"write it like {_EXAMPLES}",
         )
-    found = tuple(_single(text, single, port) for single, port in zip(singles, ports, strict=True))
-    if len(set(found)) < len(found):
+    endpoints = tuple(_single(text, single, port) for single, port in zip(singles, ports, strict=True))
+    if len(set(endpoints)) < len(endpoints):
         raise InvalidEndpoint(f"the endpoint {text!r} names a server twice", "name each server once")
-    if resolve and len(found) > 1:
+    if resolve and len(endpoints) > 1:
         raise InvalidEndpoint(f"the endpoint {text!r} has several names", "give dns: one name, or list the servers")
-    return Endpoints(found, resolve)
+    return Endpoints(endpoints, resolve)
 
 
 def _without_dns(text: str) -> tuple[bool, str]:
@@ -132,5 +132,5 @@ def _single(text: str, parts: SplitResult, port: int | None) -> Endpoint:
 
 
 def addressed(named: Endpoint, address: str) -> Endpoint:
-    """One of the addresses of a name."""
+    """The endpoint of one address of a name."""
     return replace(named, host=address, name=named.host)

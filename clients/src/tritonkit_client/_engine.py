@@ -1,4 +1,4 @@
-"""Drives a flow: which server, which attempt, when again, until when. Yields effects and performs none of them."""
+"""Drives an operation: which server, which attempt, when again, until when. Yields effects and performs none."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ._calls import (
     Call,
     Deadline,
     Effect,
-    Flow,
+    Effects,
     Operation,
-    Outgoing,
     Pause,
     Race,
-    Reply,
+    Request,
     Resolve,
-    Shared,
+    Response,
+    SharedOperation,
     Wait,
     Wire,
 )
@@ -45,19 +45,19 @@ from ._servers import Server, Servers
 
 T = TypeVar("T")
 
-# How long a look at a server may take.
-_LOOK_TIMEOUT_S = 1.0
+# How long the check of a server may take.
+_CHECK_TIMEOUT_S = 1.0
 # How often a name is looked up again: pods come and go in seconds, resolvers cache for about as long.
 _RESOLVE_S = 10.0
 
 
-# Stands for every announcement that nobody listens to.
-_UNTOLD = RequestEvent("", "", "", "", 0)
+# Stands for every event that nobody listens to.
+_NO_EVENT = RequestEvent("", "", "", "", 0)
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """How a shared flow ended."""
+    """How a shared operation ended."""
 
     value: Any = None
     error: TritonkitClientError | None = None
@@ -68,12 +68,12 @@ class Engine:
 
     Args:
         wire: The protocol.
-        endpoints: What the client was given.
-        servers: Where calls go.
-        retry: When they go again.
-        hooks: Who is told.
-        hedge: When a second server is asked as well; None for never.
-        refreshes: A refused credential is worth one more attempt, as it is made anew each time.
+        endpoints: The addresses that the client was given.
+        servers: Where attempts go.
+        retry: When a call gets another attempt.
+        hooks: The listeners for events.
+        hedge: When a second server gets an attempt as well; None for never.
+        refreshes: Credentials are made anew for each attempt: a call whose credentials are refused gets one more.
     """
 
     def __init__(
@@ -98,36 +98,37 @@ class Engine:
         self._shared: dict[Hashable, Future[_Outcome | None]] = {}
         self.resolved = not endpoints.resolve
 
-    def operate(self, flow: Flow[T], deadline: Deadline, headers: Mapping[str, str]) -> Operation[T]:
+    def operate(self, operation: Operation[T], deadline: Deadline, headers: Mapping[str, str]) -> Effects[T]:
         """The effects of a whole operation."""
         if not self.resolved:
             yield from self._resolve(deadline.remaining())
-        return (yield from self._drive(flow, deadline, headers))
+        return (yield from self._drive(operation, deadline, headers))
 
-    def _drive(self, flow: Flow[T], deadline: Deadline, headers: Mapping[str, str]) -> Operation[T]:
+    def _drive(self, operation: Operation[T], deadline: Deadline, headers: Mapping[str, str]) -> Effects[T]:
         try:
-            step = next(flow)
+            step = next(operation)
             while True:
                 try:
-                    if isinstance(step, Shared):
+                    if isinstance(step, SharedOperation):
                         result = yield from self._share(step, deadline, headers)
                     else:
                         result = yield from self._exchange(step, deadline, headers)
                 except TritonkitClientError as error:
-                    step = flow.throw(error)
+                    step = operation.throw(error)
                 else:
-                    step = flow.send(result)
+                    step = operation.send(result)
         except StopIteration as done:
             value: T = done.value
             return value
         finally:
-            flow.close()
+            operation.close()
 
-    def _share(self, shared: Shared, deadline: Deadline, headers: Mapping[str, str]) -> Operation[Any]:
-        """Run a shared flow, or wait for the one who does.
+    def _share(self, shared: SharedOperation, deadline: Deadline, headers: Mapping[str, str]) -> Effects[Any]:
+        """Run a shared operation, or wait for the caller that runs it.
 
-        Calls with other headers may be answered otherwise: those are not waited for. Who gives up, or runs out of time,
-        hands on to the next; and what another attempt may cure, everybody tries alone, with the time that they have.
+        A server may answer other headers otherwise: callers with other headers are not waited for. When the running
+        caller gives up, or has no time left, the next one runs it. After an error that another attempt may cure, each
+        caller tries alone, with the time that it has left.
         """
         key = (shared.key, frozenset(headers.items()))
         while True:
@@ -139,23 +140,23 @@ class Engine:
                 return (yield from self._lead(key, own, shared, deadline, headers))
             yield Wait(future, deadline.remaining())
             if not future.done():
-                raise error_for(DEADLINE_EXCEEDED, deadline.reply().message, shared.origin)
+                raise error_for(DEADLINE_EXCEEDED, deadline.response().message, shared.origin)
             outcome = future.result()
             if outcome is None or isinstance(outcome.error, DeadlineExceeded):
                 continue
             if outcome.error is None:
                 return outcome.value
             if is_retryable(outcome.error, elsewhere=True):
-                return (yield from self._drive(shared.flow(), deadline, headers))
+                return (yield from self._drive(shared.start(), deadline, headers))
             raise _repeated(outcome.error, shared.origin) from outcome.error
 
     def _lead(
-        self, key: Hashable, future: Future[_Outcome | None], shared: Shared, deadline: Deadline,
+        self, key: Hashable, future: Future[_Outcome | None], shared: SharedOperation, deadline: Deadline,
         headers: Mapping[str, str],
-    ) -> Operation[Any]:  # fmt: skip
-        outcome = None  # for good where the caller gives up
+    ) -> Effects[Any]:  # fmt: skip
+        outcome = None  # stays None where the caller gives up
         try:
-            value = yield from self._drive(shared.flow(), deadline, headers)
+            value = yield from self._drive(shared.start(), deadline, headers)
             outcome = _Outcome(value)
             return value
         except TritonkitClientError as error:
@@ -166,8 +167,8 @@ class Engine:
                 del self._shared[key]
             future.set_result(outcome)
 
-    def watch(self) -> Operation[None]:
-        """The effects of looking after the servers, without end: only where there can be more than one of them.
+    def watch(self) -> Effects[None]:
+        """The effects of checking the servers, without end; only for a client that can have more than one.
 
         The client answers an effect that it could not perform with None.
         """
@@ -175,24 +176,26 @@ class Engine:
         while True:
             for server in self._servers.due():
                 call = self._wire.ready(Origin(server.name))
-                reply = yield Attempt(server, outgoing(call, _LOOK_TIMEOUT_S, {}))
-                self._looked(server, call, reply)
+                response = yield Attempt(server, build_request(call, _CHECK_TIMEOUT_S, {}))
+                self._note_check(server, call, response)
             if self._endpoints.resolve and resolve_at <= time.monotonic():
-                yield from self._resolve(_LOOK_TIMEOUT_S)
+                yield from self._resolve(_CHECK_TIMEOUT_S)
                 resolve_at = time.monotonic() + _RESOLVE_S
             pause = self._servers.pause_s()
             yield Pause(min(pause, max(0.0, resolve_at - time.monotonic())) if self._endpoints.resolve else pause)
 
-    def _looked(self, server: Server, call: Call[bool], reply: Reply | None) -> None:
-        if reply is None:  # not even asked: the server is what it was
-            self._servers.looked(server, not server.out, server.silent)
+    def _note_check(self, server: Server, call: Call[bool], response: Response | None) -> None:
+        if response is None:  # nothing was sent: the server's state stays
+            self._servers.note_check(server, not server.out, server.silent)
             return
         try:
-            self._servers.looked(server, bool(call.read(reply)), silent=False)
-        except (NotSupported, Unauthenticated):  # it is there, but does not tell everybody
-            self._servers.looked(server, ready=True)
+            self._servers.note_check(server, bool(call.read(response)), silent=False)
+        except (NotSupported, Unauthenticated):  # it runs, but does not tell everybody whether it is ready
+            self._servers.note_check(server, ready=True)
         except TritonkitClientError as error:
-            self._servers.looked(server, ready=False, silent=isinstance(error, (ConnectionFailed, DeadlineExceeded)))
+            self._servers.note_check(
+                server, ready=False, silent=isinstance(error, (ConnectionFailed, DeadlineExceeded))
+            )
 
     def _resolve(self, timeout: float | None) -> Generator[Resolve, list[str] | None, None]:
         (named,) = self._endpoints.all
@@ -202,7 +205,7 @@ class Engine:
             self.resolved = True
 
     def acquire(self, call: Call[Any], tried: list[Server]) -> Server:
-        """The server for the next attempt of a call, noted among those that were tried; `release` it.
+        """Choose the server for the next attempt of a call, and add it to ``tried``; `release` it afterwards.
 
         Raises:
             ConnectionFailed: There is no server.
@@ -220,24 +223,24 @@ class Engine:
     def announce(
         self, call: Call[Any], server: Server, tried: list[Server], headers: Mapping[str, str]
     ) -> RequestEvent:
-        """Tell that an attempt is about to be sent; its headers are the event's."""
+        """Tell listeners that an attempt is about to be sent; the attempt sends the event's headers."""
         if not self._hooks.any:
-            return _UNTOLD if not headers else replace(_UNTOLD, headers=dict(headers))
+            return _NO_EVENT if not headers else replace(_NO_EVENT, headers=dict(headers))
         origin = call.origin
         event = RequestEvent(server.name, call.operation, origin.model, origin.request_id, len(tried), dict(headers))
         Hooks.tell(self._hooks.request, event)
         return event
 
-    def answered(self, server: Server) -> None:
+    def note_success(self, server: Server) -> None:
         """Note a success."""
-        self._servers.answered(server)
+        self._servers.note_success(server)
         self._budget.earn()
 
-    def failed(
+    def note_failure(
         self,
         call: Call[Any],
         error: TritonkitClientError,
-        reply: Reply,
+        response: Response,
         server: Server,
         tried: list[Server],
         deadline: Deadline,
@@ -246,58 +249,58 @@ class Engine:
         """Note a failure; seconds until the next attempt, None where there is none."""
         error.attempts = len(tried)
         error.endpoint = server.name
-        self._servers.failed(server, call.origin.model, error)
+        self._servers.note_failure(server, call.origin.model, error)
         if self._refreshes and isinstance(error, Unauthenticated) and len(tried) == 1 and not final:
             return 0.0
         elsewhere = call.server is None and self._servers.others(tried)
         if final or not call.idempotent or len(tried) >= self._retry.attempts or not is_retryable(error, elsewhere):
             return None
-        said = pushback_s(reply.headers)
-        wait = 0.0 if elsewhere and said is None else self._retry.wait_s(len(tried), said)
+        pushback = pushback_s(response.headers)
+        wait = 0.0 if elsewhere and pushback is None else self._retry.wait_s(len(tried), pushback)
         left = deadline.remaining()
         if math.isinf(wait) or (left is not None and wait >= left):
             return None
         return wait if self._budget.spend() else None
 
-    def _exchange(self, call: Call[T], deadline: Deadline, headers: Mapping[str, str]) -> Operation[T]:
-        """Send one call, again where that is safe and useful, and read its answer."""
+    def _exchange(self, call: Call[T], deadline: Deadline, headers: Mapping[str, str]) -> Effects[T]:
+        """Send a call, again where that is safe and useful, and read its response."""
         tried: list[Server] = []
         while True:
             started = time.monotonic()
             server = self.acquire(call, tried)
             event = self.announce(call, server, tried, headers)
-            reply: Reply | None = None
-            answered = server
+            response: Response | None = None
+            responder = server
             try:
                 left = deadline.remaining()
                 if left == 0:
-                    reply = deadline.reply()
+                    response = deadline.response()
                 elif self._latencies is not None and _may_race(call):
-                    raced = self._raced(self._latencies, call, server, event, deadline, tried)
-                    answered, event, started, reply = yield from raced
+                    race = self._race(self._latencies, call, server, event, deadline, tried)
+                    responder, event, started, response = yield from race
                 else:
-                    reply = yield Attempt(server, outgoing(call, left, event.headers))
+                    response = yield Attempt(server, build_request(call, left, event.headers))
             finally:
                 self._servers.release(server)
-                if reply is None:  # the caller gave up
-                    self.told(event, started, cancelled=True)
+                if response is None:  # the caller gave up
+                    self.announce_end(event, started, cancelled=True)
             try:
-                result = call.read(deadline.said(reply))
+                result = call.read(deadline.explain(response))
             except TritonkitClientError as error:
-                wait = self.failed(call, error, reply, answered, tried, deadline)
-                self.told(event, started, error)
+                wait = self.note_failure(call, error, response, responder, tried, deadline)
+                self.announce_end(event, started, error)
                 if wait is None:
                     raise
                 Hooks.tell(self._hooks.retry, RetryEvent(event, error, wait))
             else:
-                self.answered(answered)
+                self.note_success(responder)
                 if self._hooks.response:
-                    self.told(event, started)
+                    self.announce_end(event, started)
                 return result
             if wait:
                 yield Pause(wait)
 
-    def _raced(
+    def _race(
         self,
         latencies: Latencies,
         call: Call[Any],
@@ -305,8 +308,8 @@ class Engine:
         event: RequestEvent,
         deadline: Deadline,
         tried: list[Server],
-    ) -> Generator[Effect, Any, tuple[Server, RequestEvent, float, Reply]]:
-        """An attempt that another server may overtake: who answered, as which attempt, sent when, and what."""
+    ) -> Generator[Effect, Any, tuple[Server, RequestEvent, float, Response]]:
+        """An attempt that one at another server may overtake: the winner's server, event, start and response."""
         seconds: list[tuple[RequestEvent, float]] = []
 
         def second() -> Attempt | None:
@@ -317,41 +320,41 @@ class Engine:
                 return None
             tried.append(other)
             seconds.append((self.announce(call, other, tried, event.headers), time.monotonic()))
-            return Attempt(other, outgoing(call, deadline.remaining(), seconds[0][0].headers))
+            return Attempt(other, build_request(call, deadline.remaining(), seconds[0][0].headers))
 
         def done(attempt: Attempt) -> None:
             if attempt is not first:
                 self._servers.release(attempt.server)
 
-        first = Attempt(server, outgoing(call, deadline.remaining(), event.headers))
+        first = Attempt(server, build_request(call, deadline.remaining(), event.headers))
         started = time.monotonic()
         beaten = seconds
         try:
-            winner, reply = yield Race(first, latencies.after_s(call.origin.model), second, done)
+            winner, response = yield Race(first, latencies.after_s(call.origin.model), second, done)
             latencies.note(call.origin.model, time.monotonic() - started)
             if winner is first:
-                return winner.server, event, started, reply
+                return winner.server, event, started, response
             beaten = [(event, started)]
-            return winner.server, *seconds[0], reply
+            return winner.server, *seconds[0], response
         finally:
             for loser, its_start in beaten:  # the caller may have given up; then the first is `_exchange`'s to tell
-                self.told(loser, its_start, cancelled=True)
+                self.announce_end(loser, its_start, cancelled=True)
 
-    def told(
+    def announce_end(
         self,
         event: RequestEvent,
         started: float,
         error: TritonkitClientError | None = None,
         cancelled: bool = False,
     ) -> None:
-        """Tell how an announced attempt ended."""
+        """Tell listeners how an announced attempt ended."""
         if self._hooks.response:
             seconds = time.monotonic() - started
             Hooks.tell(self._hooks.response, ResponseEvent(event, seconds, error, cancelled))
 
 
 def _repeated(error: TritonkitClientError, origin: Origin) -> TritonkitClientError:
-    """An error that another call met, as this call's own."""
+    """A copy of another call's error, with this call's origin."""
     copy = type(error)(error.message, error.fix, replace(origin, endpoint=error.endpoint))
     copy.attempts = error.attempts
     return copy
@@ -361,8 +364,8 @@ def _may_race(call: Call[Any]) -> bool:
     return call.operation == "infer" and call.idempotent and call.server is None
 
 
-def outgoing(call: Call[Any], left: float | None, headers: Mapping[str, str]) -> Outgoing:
-    """One attempt of a call, with so many seconds left."""
+def build_request(call: Call[Any], left: float | None, headers: Mapping[str, str]) -> Request:
+    """The request of one attempt of a call, with so many seconds left."""
     body, own = call.encode(None if left is None else max(1, int(left * 1e6)))
     joined = {**headers, **own} if headers else own
-    return Outgoing(call.target, call.method, body, joined, left, call.idempotent)
+    return Request(call.target, call.method, body, joined, left, call.idempotent)

@@ -1,4 +1,4 @@
-"""Every error that the client raises on purpose, and the one table that turns a failed call into one of them.
+"""Every error that the client raises on purpose, and the table that turns a failed call into an error.
 
 ::
 
@@ -16,8 +16,7 @@
     └── ServerError            the server failed, or what answered is not KServe v2
         └── NotSupported       the server, or this protocol, does not have the operation
 
-The table below knows gRPC status names, HTTP status codes and the sentences of Triton and of other servers; it knows
-nothing of sockets.
+The table below has gRPC status names, HTTP status codes and the messages of Triton and of other servers.
 """
 
 from __future__ import annotations
@@ -51,13 +50,13 @@ class TritonkitClientError(Exception):
     Args:
         message: What is wrong, as one sentence.
         fix: What the caller can do about it.
-        origin: The call it happened in.
+        origin: The call in which it happened.
 
     Attributes:
         message, fix: As given.
         endpoint, model, request_id: From the origin; empty where they do not apply. Of several servers, the
-            endpoint is the one that was asked last.
-        attempts: How often the call was sent; 0 where the mistake was found before.
+            endpoint is that of the last attempt.
+        attempts: How often the call was sent; 0 where the mistake was found before it was sent.
         text: What a language model had answered before, in the middle of a stream; else empty.
     """
 
@@ -142,8 +141,8 @@ class _Row:
     fix: str
 
 
-# What gRPC core and proxies say when a connection, not the server, failed: both use UNAVAILABLE (a proxy:
-# 503) for it, the status with which Triton itself refuses work.
+# Words of gRPC core and of proxies for a connection that failed: both use UNAVAILABLE (a proxy: 503) for it, the status
+# with which Triton itself refuses work.
 _CONNECTION_WORDS = "connect|socket|resol|goaway|transport|endpoint|stream removed|broken pipe|network|no route"
 
 _CERTIFICATE_WORDS = "certificate|handshake|ssl routines|tlsv1|\\bssl\\b|hostname .*match|verification check"
@@ -167,10 +166,10 @@ _NOT_FOUND_WORDS = (
     r"|model with name .* does not exist|model version: .* does not exist"
 )
 
-# How vLLM and TensorRT-LLM say that a prompt, or what is to follow it, is too long.
+# Words of vLLM and TensorRT-LLM for a prompt that is too long, or too long with its answer.
 _TOO_LONG_WORDS = "maximum (model|context|input) length|max_(model|seq|input)_len|max_num_tokens"
-# What the backends of both put in front of an engine's exception, and the words by which engines, and tritonkit's own
-# backend, refuse a value (vllm/sampling_params.py, tensorrt_llm/sampling_params.py).
+# The prefix that the backends of both put in front of an engine's exception, and the words with which engines, and
+# tritonkit's own backend, refuse a value (vllm/sampling_params.py, tensorrt_llm/sampling_params.py).
 _ENGINE_REFUSES = (
     r"^error generating (stream|request): .*\b"
     r"(must|cannot be|should be|requires?|expected|unexpected keyword|invalid|is no|is empty|not a|not true or false)\b"
@@ -200,7 +199,7 @@ _TABLE = (
         "check tls=: the authority that signed the server's certificate, and whether the server wants one of yours",
     ),
     _Row(
-        (NO_CONNECTION, 502), "", ConnectionFailed,  # 502: a gateway's word for it
+        (NO_CONNECTION, 502), "", ConnectionFailed,  # 502: a gateway's status for it
         "the server cannot be reached",
         _CHECK_ADDRESS,
     ),
@@ -221,7 +220,7 @@ _TABLE = (
         "see the server's log for why it did not load, or load it",
     ),
     _Row(
-        (500,), "^error while loading a (model|network)", ModelNotReady,  # how OpenVINO Model Server is not ready
+        (500,), "^error while loading a (model|network)", ModelNotReady,  # OpenVINO Model Server
         "the model is not ready",
         "see the server's log for why it did not load",
     ),
@@ -282,7 +281,7 @@ _TABLE = (
         "use client.stream(model, ...) and a grpc:// endpoint",
     ),
     _Row(
-        ("INVALID_ARGUMENT", 400, 422), "", InvalidInput,  # 422: Python servers, of a body that is not as they want it
+        ("INVALID_ARGUMENT", 400, 422), "", InvalidInput,  # 422: Python servers, of a body with other fields
         "the server refused the request",
         "compare the arguments with client.metadata(model)",
     ),
@@ -298,7 +297,7 @@ _TABLE = (
         " Triton's own, and other servers need not have them",
     ),
     _Row(
-        # This side cancels only calls whose answers nobody waits for: a server that stops cancels those in flight.
+        # The client cancels only calls that nobody waits for: here a server that stops has cancelled those in flight.
         ("CANCELLED",), "", ConnectionFailed,
         "the server ended the request before it answered",
         "it was stopping, or a proxy in front of it: see its log if it happens again",
@@ -307,8 +306,8 @@ _TABLE = (
 )  # fmt: skip
 
 
-# What servers whose versions are numbers say of others: Triton over gRPC and over HTTP, where no path of its has them;
-# then OpenVINO Model Server, likewise.
+# Messages of servers whose versions are numbers about any other version: Triton over gRPC and over HTTP, whose paths
+# have only numbers; then OpenVINO Model Server, likewise.
 _NO_VERSION = _Row(
     ("INVALID_ARGUMENT", 400, 404), "integral value|^not found$|version format|^invalid request url", InvalidInput,
     "is not a version",
@@ -321,15 +320,15 @@ def error_for(status: int | str, message: str, origin: Origin) -> TritonkitClien
 
     Args:
         status: An HTTP status code, the name of a gRPC status, or `NO_CONNECTION`, `DEADLINE_EXCEEDED` or
-            `CLIENT_CLOSED` where no server said anything.
-        message: What the server, or the network, said.
+            `CLIENT_CLOSED` where nothing came from a server.
+        message: The server's, or that of the failed connection.
         origin: The call.
     """
-    said = message.strip() or f"status {status}"
-    if origin.version and not origin.version.isdigit() and _applies(_NO_VERSION, status, said):
-        return InvalidInput(f"{origin.version!r} {_NO_VERSION.says}: {said}", _NO_VERSION.fix, origin)
+    text = message.strip() or f"status {status}"
+    if origin.version and not origin.version.isdigit() and _applies(_NO_VERSION, status, text):
+        return InvalidInput(f"{origin.version!r} {_NO_VERSION.says}: {text}", _NO_VERSION.fix, origin)
     row = next(row for row in _TABLE if _applies(row, status, message))
-    return row.error(f"{row.says}: {said}", row.fix, origin)
+    return row.error(f"{row.says}: {text}", row.fix, origin)
 
 
 def _applies(row: _Row, status: int | str, message: str) -> bool:
@@ -339,9 +338,9 @@ def _applies(row: _Row, status: int | str, message: str) -> bool:
 
 
 def error_in_stream(message: str, origin: Origin) -> TritonkitClientError:
-    """The error that a message inside a stream means: it comes without a status, only its words tell.
+    """The error that a message inside a stream means: it comes without a status, so only its words tell.
 
-    Triton's header ``triton_grpc_error`` would bring one; with it, the embedded server (24.10) ended in tests of them.
+    Triton's header ``triton_grpc_error`` would add a status; with it, the embedded server (24.10) crashed in tests.
     """
     row = next(
         (row for row in _TABLE if row.pattern and _applies(row, next(iter(row.statuses), ""), message)), _TABLE[-1]

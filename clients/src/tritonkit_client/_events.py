@@ -1,4 +1,4 @@
-"""What a client tells those who listen: a request is sent, an answer came, a call will be sent again."""
+"""The events of a client and their listeners: a request is sent, an attempt ended, a call will be sent again."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class RequestEvent:
 
 @dataclass(frozen=True)
 class ResponseEvent:
-    """An attempt ended: with an answer, with an error, or given up by the caller (neither).
+    """An attempt ended: with a response, with an error, or because the caller gave it up (neither).
 
     Attributes:
-        request: What it answers; the same object that announced it.
-        seconds: How long it took.
-        error: The failure, if it was one.
-        cancelled: Nobody waits for the answer any more.
+        request: The event that announced the attempt; the same object.
+        seconds: How long the attempt took.
+        error: Why the attempt failed; None where it did not.
+        cancelled: Nobody waits for the response any more.
     """
 
     request: RequestEvent
@@ -54,9 +54,9 @@ class RetryEvent:
     """A call that failed will be sent again.
 
     Attributes:
-        request: The attempt that failed.
-        error: How.
-        wait_s: Seconds until the next one.
+        request: The event that announced the failed attempt.
+        error: Why it failed.
+        wait_s: Seconds until the next attempt.
     """
 
     request: RequestEvent
@@ -68,34 +68,35 @@ Listener = Callable[[Any], object]
 
 
 class HookSet(TypedDict, total=False):
-    """Listeners by the kind of event; the keys are all there are."""
+    """Listeners by the kind of event; there are no other kinds."""
 
     request: Iterable[Callable[[RequestEvent], object]]
     response: Iterable[Callable[[ResponseEvent], object]]
     retry: Iterable[Callable[[RetryEvent], object]]
 
 
-# To a type checker a dictionary in a variable is no `HookSet`, and one of listeners of different events nothing else.
+# A type checker does not take a dictionary in a variable for a `HookSet`, and one with listeners of several events only
+# for this mapping.
 Hooked = HookSet | Mapping[str, Iterable[Listener]]
 EventHooks = Hooked | Iterable[Hooked]
 _KINDS = ("request", "response", "retry")
 
 
 class Hooks:
-    """The listeners of one client. A listener that raises is logged, and disturbs nobody.
+    """The listeners of one client. A listener that raises is logged and disturbs neither the call nor the others.
 
     Raises:
-        InvalidInput: There is no such kind of event.
+        InvalidInput: A kind of event is unknown.
     """
 
     def __init__(self, hooks: EventHooks | None = None) -> None:
-        sets = [cast("Mapping[str, Iterable[Listener]]", one)
-                for one in ([hooks] if isinstance(hooks, Mapping) else hooks or ())]  # fmt: skip
-        for kind in (kind for one in sets for kind in one):
+        sets = [cast("Mapping[str, Iterable[Listener]]", hook_set)
+                for hook_set in ([hooks] if isinstance(hooks, Mapping) else hooks or ())]  # fmt: skip
+        for kind in (kind for hook_set in sets for kind in hook_set):
             if kind not in _KINDS:
                 raise InvalidInput(f"there is no event {kind!r}", f"the events are {', '.join(_KINDS)}")
         self.request, self.response, self.retry = (
-            tuple(listener for one in sets for listener in one.get(kind, ())) for kind in _KINDS
+            tuple(listener for hook_set in sets for listener in hook_set.get(kind, ())) for kind in _KINDS
         )
 
     @property

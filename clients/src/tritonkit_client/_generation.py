@@ -1,4 +1,4 @@
-"""What a language model answers: the whole of it, the parts of a stream, and how the parts become the whole. No I/O."""
+"""A language model's answer: the whole, the parts of a stream, and how the parts become the whole. No I/O."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Usage:
-    """How many tokens a request took; None where the engine does not tell.
+    """How many tokens a request has; None where the engine does not tell.
 
     Attributes:
-        prompt_tokens: Of the prompt, with those that its tokenizer adds.
-        completion_tokens: Of the answer.
+        prompt_tokens: In the prompt, with those that its tokenizer adds.
+        completion_tokens: In the answer.
     """
 
     prompt_tokens: int | None = None
@@ -85,12 +85,12 @@ class Delta:
     logprobs: Logprobs | None = None
 
 
-class Answer:
-    """Puts the responses of one request together, once that is prepared.
+class AnswerBuilder:
+    """Builds an answer from the responses of a request; `begin` it once the request is prepared.
 
     Attributes:
-        text: What has come.
-        whole: The answer, once its last part is out.
+        text: The text so far.
+        whole: The whole answer, once its last part was taken.
     """
 
     _tensors: TextTensors
@@ -101,8 +101,8 @@ class Answer:
         self.text = ""
         self.whole: Generation | None = None
         self._empty = True
-        # The part in which the engine said why the answer ends: kept until the stream is over, so that a caller who
-        # stops reading there cancels nothing.
+        # The part with the finish reason, kept until the stream is over: a caller who stops reading there cancels
+        # nothing.
         self._held: Delta | None = None
         self._finish_reason: str | None = None
         self._prompt_tokens: int | None = None
@@ -111,14 +111,14 @@ class Answer:
         self._logprobs: Logprobs | None = None
 
     def begin(self, tensors: TextTensors, prompt: str, origin: Origin) -> None:
-        """Learn what was asked of which model."""
+        """Set the request's tensors, prompt and origin."""
         self._tensors, self._prompt, self._origin = tensors, prompt, origin
 
     def add(self, outputs: Mapping[str, Array]) -> Delta | None:
-        """Take a response in; None where its part of the answer is the last one.
+        """Add a response; returns its part of the answer, or None where that is kept for `last`.
 
         Raises:
-            ServerError: The outputs are not what their names say.
+            ServerError: An output does not have the type that its name promises.
         """
         try:
             response = self._tensors.read(outputs)
@@ -148,7 +148,7 @@ class Answer:
         """The last part, once the stream is over.
 
         Raises:
-            ServerError: Nothing came.
+            ServerError: There was no response.
         """
         if self._empty:
             raise ServerError("the model ended its stream without an answer", "see the server's log", self._origin)

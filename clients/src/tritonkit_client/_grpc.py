@@ -1,4 +1,4 @@
-"""Sends calls over a grpcio channel, blocking; knows no message and raises no error of its own."""
+"""Sends requests over a grpcio channel, blocking; does not know what they mean and raises no error of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from grpc._cython import cygrpc
 
-from ._calls import Outgoing, Reply, closed, idle
+from ._calls import Request, Response, closed_response, idle_response
 from ._endpoint import Endpoint
 from ._errors import NotSupported
 from ._interrupt import IdleWatch, interruptible
@@ -25,8 +25,8 @@ _KEEPALIVE_TIMEOUT_MS = 10_000
 
 def options(endpoint: Endpoint, tls: TLS | None) -> list[tuple[str, Any]]:
     """The channel arguments, the same for both kinds of channel."""
-    found: list[tuple[str, Any]] = [
-        # grpcio refuses answers over 4 MB by default; -1 is no limit.
+    arguments: list[tuple[str, Any]] = [
+        # grpcio refuses responses over 4 MB by default; -1 is no limit.
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", -1),
         # A proxy named in the environment would swallow calls to servers inside the cluster; the HTTP side
@@ -43,10 +43,10 @@ def options(endpoint: Endpoint, tls: TLS | None) -> list[tuple[str, Any]]:
     ]
     name = (tls.server_name if tls else "") or endpoint.name
     if name:
-        found.append(("grpc.default_authority", name))
+        arguments.append(("grpc.default_authority", name))
         if endpoint.tls:
-            found.append(("grpc.ssl_target_name_override", name))
-    return found
+            arguments.append(("grpc.ssl_target_name_override", name))
+    return arguments
 
 
 def channel_credentials(tls: TLS | None) -> Any:
@@ -60,25 +60,25 @@ def channel_credentials(tls: TLS | None) -> Any:
 
 
 def compression_of(name: str | None) -> Any:
-    """grpcio's name of a compression."""
+    """grpcio's constant for a compression."""
     return {None: None, "gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}[name]
 
 
-def metadata(outgoing: Outgoing, credentials: Mapping[str, str]) -> list[tuple[str, str]] | None:
-    """Headers as gRPC wants them."""
-    if not outgoing.headers and not credentials:
+def metadata(request: Request, credentials: Mapping[str, str]) -> list[tuple[str, str]] | None:
+    """A request's headers and credentials as gRPC metadata."""
+    if not request.headers and not credentials:
         return None
-    return [(name.lower(), value) for name, value in {**credentials, **outgoing.headers}.items()]
+    return [(name.lower(), value) for name, value in {**credentials, **request.headers}.items()]
 
 
-def failed(error: Any) -> Reply:
-    """The reply that a failed RPC is; the same for both kinds of channel."""
+def failed_response(error: Any) -> Response:
+    """The response of a failed RPC; the same for both kinds of channel."""
     trailing = {str(name): str(value) for name, value in error.trailing_metadata() or ()}
-    return Reply(error.code().name, message=error.details() or "", headers=trailing)
+    return Response(error.code().name, message=error.details() or "", headers=trailing)
 
 
 def _watched(call: Any, watch: IdleWatch) -> Iterator[bytes]:
-    """The messages of a call that ends where the next one does not come in time."""
+    """The messages of an RPC, which ends where the next one does not come in time."""
     with watch:
         while True:
             with watch.waiting():
@@ -89,15 +89,15 @@ def _watched(call: Any, watch: IdleWatch) -> Iterator[bytes]:
 
 
 def check_cooperation() -> None:
-    """gRPC's core waits in C: in a process that gevent has patched, nothing else would run meanwhile.
+    """Refuse a gRPC that would stop all greenlets: its core waits in C.
 
     Raises:
-        NotSupported: gRPC does not know of gevent.
+        NotSupported: gevent has patched this process, and gRPC is not set up for it.
     """
     monkey = sys.modules.get("gevent.monkey")  # of whoever uses it; nothing here imports it
     if monkey is None or not monkey.is_module_patched("threading"):
         return
-    if not getattr(cygrpc, "g_gevent_activated", True):  # a release that does not say is left alone
+    if not getattr(cygrpc, "g_gevent_activated", True):  # a release without this name is let through
         raise NotSupported(
             "this process is patched by gevent, and gRPC is not: every call would stop all greenlets",
             "call grpc.experimental.gevent.init_gevent() after patching and before this, or use an http:// endpoint",
@@ -118,49 +118,55 @@ class GrpcTransport:
         self._rpcs: dict[str, Any] = {}
         self._closed = False
 
-    def send(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Reply:
+    def send(self, request: Request, credentials: Mapping[str, str]) -> Response:
         """See `Transport.send`; the timeout is the call's gRPC deadline."""
         # Without serializers an RPC takes and gives bytes: this one join is the only copy of a tensor here.
-        rpc = self._rpcs.get(outgoing.target)
+        rpc = self._rpcs.get(request.target)
         if rpc is None:
-            rpc = self._rpcs[outgoing.target] = self._channel.unary_unary(outgoing.target)
-        how = {"timeout": outgoing.timeout, "metadata": metadata(outgoing, credentials)}
+            rpc = self._rpcs[request.target] = self._channel.unary_unary(request.target)
+        how = {"timeout": request.timeout, "metadata": metadata(request, credentials)}
         interrupt = interruptible()
         try:
             if interrupt is None:
-                body = rpc(b"".join(outgoing.body), **how)
+                body = rpc(b"".join(request.body), **how)
             else:
-                call = rpc.future(b"".join(outgoing.body), **how)
+                call = rpc.future(b"".join(request.body), **how)
                 interrupt.watch(call.cancel)
                 body = call.result()
         except (grpc.FutureCancelledError, ConnectionAbortedError) as error:
-            return closed() if self._closed else Reply("CANCELLED", message=str(error))
+            return closed_response() if self._closed else Response("CANCELLED", message=str(error))
         except grpc.RpcError as error:
-            return closed() if self._closed else failed(error)
+            return closed_response() if self._closed else failed_response(error)
         except ValueError:  # "Cannot invoke RPC: Channel closed!"
             if not self._closed:
                 raise
-            return closed()
-        return Reply("OK", body=body)
+            return closed_response()
+        return Response("OK", body=body)
 
-    def stream(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Iterator[Reply]:
-        """Send one message as a whole stream, and give what comes back; closing the iterator cancels the call.
+    def stream(self, request: Request, credentials: Mapping[str, str]) -> Iterator[Response]:
+        """Send the one message of a stream, and yield the responses; closing the iterator cancels the call.
 
-        gRPC's flow control holds the server back while nobody takes the next reply.
+        gRPC's flow control holds the server back while nobody takes the next response.
         """
         if self._closed:
-            yield closed()
+            yield closed_response()
             return
-        rpc = self._channel.stream_stream(outgoing.target)
-        body = b"".join(outgoing.body)
-        call = rpc(iter((body,)), timeout=outgoing.timeout, metadata=metadata(outgoing, credentials))
-        watch = IdleWatch(outgoing.idle_s, call.cancel) if outgoing.idle_s else None
+        rpc = self._channel.stream_stream(request.target)
+        body = b"".join(request.body)
+        call = rpc(iter((body,)), timeout=request.timeout, metadata=metadata(request, credentials))
+        watch = IdleWatch(request.idle_s, call.cancel) if request.idle_s else None
         try:
             for message in call if watch is None else _watched(call, watch):
-                yield Reply("OK", body=message)
+                yield Response("OK", body=message)
         except grpc.RpcError as error:
             expired = watch is not None and watch.expired
-            yield closed() if self._closed else idle(outgoing.idle_s) if expired else failed(error)
+            yield (
+                closed_response()
+                if self._closed
+                else idle_response(request.idle_s)
+                if expired
+                else failed_response(error)
+            )
         finally:
             call.cancel()
 

@@ -1,4 +1,4 @@
-"""Sends calls over a grpc.aio channel; knows no message and raises no error of its own."""
+"""Sends requests over a grpc.aio channel; does not know what they mean and raises no error of its own."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import grpc
 
-from ._calls import Outgoing, Reply, closed, idle
+from ._calls import Request, Response, closed_response, idle_response
 from ._endpoint import Endpoint
-from ._grpc import channel_credentials, compression_of, failed, metadata, options
+from ._grpc import channel_credentials, compression_of, failed_response, metadata, options
 from ._security import TLS
 
 
@@ -18,54 +18,52 @@ class GrpcAioTransport:
     """The gRPC side of `_calls.AsyncTransport`; belongs to the event loop of its first call."""
 
     def __init__(self, endpoint: Endpoint, tls: TLS | None, compression: str | None) -> None:
-        self._made_of = (endpoint, tls, compression)
+        self._arguments = (endpoint, tls, compression)
         self._channel: Any = None
         self._rpcs: dict[str, Any] = {}
         self._closed = False
 
-    async def send(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Reply:
+    async def send(self, request: Request, credentials: Mapping[str, str]) -> Response:
         """See `AsyncTransport.send`; the timeout is the call's gRPC deadline."""
         if self._closed:
-            return closed()
-        rpc = self._rpcs.get(outgoing.target)
+            return closed_response()
+        rpc = self._rpcs.get(request.target)
         if rpc is None:
-            rpc = self._rpcs[outgoing.target] = self._open().unary_unary(outgoing.target)
+            rpc = self._rpcs[request.target] = self._open().unary_unary(request.target)
         try:
-            body = await rpc(
-                b"".join(outgoing.body), timeout=outgoing.timeout, metadata=metadata(outgoing, credentials)
-            )
+            body = await rpc(b"".join(request.body), timeout=request.timeout, metadata=metadata(request, credentials))
         except grpc.RpcError as error:
-            return closed() if self._closed else failed(error)
+            return closed_response() if self._closed else failed_response(error)
         except asyncio.CancelledError:
             if not self._closed or _is_cancelled():
                 raise
-            return closed()
-        return Reply("OK", body=body)
+            return closed_response()
+        return Response("OK", body=body)
 
-    async def stream(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> AsyncIterator[Reply]:
+    async def stream(self, request: Request, credentials: Mapping[str, str]) -> AsyncIterator[Response]:
         """See `GrpcTransport.stream`."""
         if self._closed:
-            yield closed()
+            yield closed_response()
             return
-        rpc = self._open().stream_stream(outgoing.target)
-        call = rpc(iter((b"".join(outgoing.body),)), timeout=outgoing.timeout, metadata=metadata(outgoing, credentials))
+        rpc = self._open().stream_stream(request.target)
+        call = rpc(iter((b"".join(request.body),)), timeout=request.timeout, metadata=metadata(request, credentials))
         try:
             messages = aiter(call)
             while True:
                 try:
-                    message = await asyncio.wait_for(anext(messages), outgoing.idle_s)
+                    message = await asyncio.wait_for(anext(messages), request.idle_s)
                 except StopAsyncIteration:
                     return
                 except asyncio.TimeoutError:  # noqa: UP041 -- another class before Python 3.11
-                    yield closed() if self._closed else idle(outgoing.idle_s)
+                    yield closed_response() if self._closed else idle_response(request.idle_s)
                     return
-                yield Reply("OK", body=message)
+                yield Response("OK", body=message)
         except grpc.RpcError as error:
-            yield closed() if self._closed else failed(error)
+            yield closed_response() if self._closed else failed_response(error)
         except asyncio.CancelledError:
             if not self._closed or _is_cancelled():
                 raise
-            yield closed()
+            yield closed_response()
         finally:
             call.cancel()
 
@@ -78,7 +76,7 @@ class GrpcAioTransport:
     def _open(self) -> Any:
         # Only here, inside a running loop: grpc.aio ties a channel to the loop that it is made in.
         if self._channel is None:
-            endpoint, tls, compression = self._made_of
+            endpoint, tls, compression = self._arguments
             how: dict[str, Any] = {"options": options(endpoint, tls), "compression": compression_of(compression)}
             self._channel = (
                 grpc.aio.secure_channel(endpoint.authority, channel_credentials(tls), **how)
@@ -89,7 +87,7 @@ class GrpcAioTransport:
 
 
 def _is_cancelled() -> bool:
-    """Whether it is the task that is cancelled: a channel that is closed ends its calls with the same exception."""
+    """Whether the task is cancelled: a channel that is closed ends its calls with the same exception."""
     task = asyncio.current_task()
-    cancelling = getattr(task, "cancelling", None)  # of Python 3.11; before, nobody can tell
+    cancelling = getattr(task, "cancelling", None)  # new in Python 3.11; before, there is no way to know
     return cancelling is not None and cancelling() > 0

@@ -1,4 +1,4 @@
-"""KServe v2 over gRPC without a channel: operations to protobuf bytes, protobuf bytes to results."""
+"""KServe v2 over gRPC without a channel: encodes calls as protobuf bytes, and reads responses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
-from ._calls import Call, InferRequest, Memory, Parameter, Region, Reply
+from ._calls import Call, InferRequest, Memory, Parameter, Region, Response
 from ._errors import Origin, ServerError, error_for, error_in_stream
 from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry, TensorSpec
 from ._tensors import Array, Buffer, decode, from_contents
@@ -38,7 +38,7 @@ _CONTENTS = {
 }
 # How the RPCs of each kind of shared memory begin.
 _SHARED: dict[Memory, str] = {"system": "SystemSharedMemory", "cuda": "CudaSharedMemory"}
-# How many kinds of request are remembered; shapes that differ every time would fill the memory.
+# How many heads are kept; shapes that differ every time would fill the memory.
 _HEADS = 256
 
 
@@ -53,17 +53,17 @@ class GrpcWire:
 
     def live(self, origin: Origin) -> Call[bool]:
         """See `Wire.live`."""
-        return _call("ServerLive", "live", service_pb2.ServerLiveRequest(), lambda answer: bool(answer.live), origin)
+        return _call("ServerLive", "live", service_pb2.ServerLiveRequest(), lambda message: bool(message.live), origin)
 
     def ready(self, origin: Origin) -> Call[bool]:
         """See `Wire.ready`."""
         request = service_pb2.ServerReadyRequest()
-        return _call("ServerReady", "ready", request, lambda answer: bool(answer.ready), origin)
+        return _call("ServerReady", "ready", request, lambda message: bool(message.ready), origin)
 
     def model_ready(self, version: str, origin: Origin) -> Call[bool]:
         """See `Wire.model_ready`."""
         request = service_pb2.ModelReadyRequest(name=origin.model, version=version)
-        return _call("ModelReady", "model_ready", request, lambda answer: bool(answer.ready), origin)
+        return _call("ModelReady", "model_ready", request, lambda message: bool(message.ready), origin)
 
     def metadata(self, version: str, origin: Origin) -> Call[ModelMetadata]:
         """See `Wire.metadata`."""
@@ -78,12 +78,12 @@ class GrpcWire:
     def extensions(self, origin: Origin) -> Call[tuple[str, ...]]:
         """See `Wire.extensions`."""
         request = service_pb2.ServerMetadataRequest()
-        return _call("ServerMetadata", "extensions", request, lambda answer: tuple(answer.extensions), origin)
+        return _call("ServerMetadata", "extensions", request, lambda message: tuple(message.extensions), origin)
 
     def config(self, version: str, origin: Origin) -> Call[dict[str, Any]]:
         """See `Wire.config`."""
         request = service_pb2.ModelConfigRequest(name=origin.model, version=version)
-        return _call("ModelConfig", "config", request, lambda answer: _as_dict(answer)["config"], origin)
+        return _call("ModelConfig", "config", request, lambda message: _as_dict(message)["config"], origin)
 
     def statistics(self, version: str, origin: Origin) -> Call[tuple[ModelStatistics, ...]]:
         """See `Wire.statistics`."""
@@ -128,7 +128,7 @@ class GrpcWire:
         """See `Wire.regions`."""
         rpc = f"{_SHARED[memory]}Status"
         request = getattr(service_pb2, f"{rpc}Request")()
-        return _call(rpc, "regions", request, lambda answer: tuple(answer.regions), origin)
+        return _call(rpc, "regions", request, lambda message: tuple(message.regions), origin)
 
     def infer(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
         """See `Wire.infer`.
@@ -148,22 +148,22 @@ class GrpcWire:
             timed = b"" if timeout_us is None else _timeout(timeout_us)
             return (head, timed, *raw), {}
 
-        read = _reader(service_pb2.ModelInferResponse, lambda answer: _outputs(answer, request), origin)
+        read = _reader(service_pb2.ModelInferResponse, lambda message: _outputs(message, request), origin)
         return Call(f"{_SERVICE}ModelInfer", read, origin, "infer", encode)
 
     def stream(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
         """See `Wire.stream`."""
 
-        def parse(answer: Any) -> dict[str, Array]:
-            if answer.error_message:
-                raise error_in_stream(answer.error_message, origin)
-            return _outputs(answer.infer_response, request)
+        def parse(message: Any) -> dict[str, Array]:
+            if message.error_message:
+                raise error_in_stream(message.error_message, origin)
+            return _outputs(message.infer_response, request)
 
         read = _reader(service_pb2.ModelStreamInferResponse, parse, origin)
         return Call(f"{_SERVICE}ModelStreamInfer", read, origin, "stream", self.infer(request, origin).encode)
 
     def _head(self, request: InferRequest) -> bytes:
-        """A request without its id and its bytes: the same for all that look alike, so it is kept."""
+        """A request without its id and its bytes; kept, as requests of the same tensors have the same."""
         if request.parameters or request.placed is not None:
             head: bytes = _infer_message(request).SerializeToString()
             return head
@@ -205,7 +205,7 @@ def _parameters(values: Mapping[str, Parameter]) -> dict[str, Any]:
 
 
 def _timeout(microseconds: int) -> bytes:
-    """The message that says only `parameters["timeout"]`."""
+    """A message with `parameters["timeout"]` and nothing else."""
     value = _INT64_TAG + _varint(microseconds)
     entry = _TIMEOUT_KEY + _varint(len(value)) + value
     return _PARAMETERS_TAG + _varint(len(entry)) + entry
@@ -218,15 +218,15 @@ def _string_field(tag: bytes, text: str) -> bytes:
 
 def _call(rpc: str, operation: str, message: Any, parse: Callable[[Any], T], origin: Origin) -> Call[T]:
     body = (message.SerializeToString(),)
-    answer = getattr(service_pb2, f"{rpc}Response")
-    return Call(_SERVICE + rpc, _reader(answer, parse, origin), origin, operation, lambda _: (body, {}))
+    message_type = getattr(service_pb2, f"{rpc}Response")
+    return Call(_SERVICE + rpc, _reader(message_type, parse, origin), origin, operation, lambda _: (body, {}))
 
 
-def _reader(answer_type: Any, parse: Callable[[Any], T], origin: Origin) -> Callable[[Reply], T]:
-    def read(reply: Reply) -> T:
-        if reply.status != "OK":
-            raise error_for(reply.status, reply.message, origin)
-        return _parsed(lambda: parse(answer_type.FromString(reply.body)), origin)
+def _reader(message_type: Any, parse: Callable[[Any], T], origin: Origin) -> Callable[[Response], T]:
+    def read(response: Response) -> T:
+        if response.status != "OK":
+            raise error_for(response.status, response.message, origin)
+        return _parsed(lambda: parse(message_type.FromString(response.body)), origin)
 
     return read
 
@@ -252,21 +252,21 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _nothing(_answer: Any) -> None:
+def _nothing(_message: Any) -> None:
     return None
 
 
-def _metadata(answer: Any) -> ModelMetadata:
+def _metadata(message: Any) -> ModelMetadata:
     def specs(tensors: Any) -> tuple[TensorSpec, ...]:
         return tuple(TensorSpec.described(tensor.name, tensor.datatype, tensor.shape) for tensor in tensors)
 
     return ModelMetadata(
-        answer.name, tuple(answer.versions), answer.platform, specs(answer.inputs), specs(answer.outputs)
+        message.name, tuple(message.versions), message.platform, specs(message.inputs), specs(message.outputs)
     )
 
 
-def _limits(answer: Any) -> ModelLimits:
-    config = answer.config
+def _limits(message: Any) -> ModelLimits:
+    config = message.config
     optional = frozenset(tensor.name for tensor in config.input if tensor.optional)
     parameters = {name: parameter.string_value for name, parameter in config.parameters.items()}
     return ModelLimits(
@@ -274,33 +274,33 @@ def _limits(answer: Any) -> ModelLimits:
     )
 
 
-def _as_dict(answer: Any) -> dict[str, Any]:
-    """A message as Triton's HTTP side would write it."""
-    found: dict[str, Any] = json_format.MessageToDict(
-        answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+def _as_dict(message: Any) -> dict[str, Any]:
+    """A message as the JSON that Triton sends over HTTP."""
+    entry: dict[str, Any] = json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    return found
+    return entry
 
 
-def _statistics(answer: Any) -> tuple[ModelStatistics, ...]:
-    return tuple(ModelStatistics.from_json(entry) for entry in _as_dict(answer)["model_stats"])
+def _statistics(message: Any) -> tuple[ModelStatistics, ...]:
+    return tuple(ModelStatistics.from_json(entry) for entry in _as_dict(message)["model_stats"])
 
 
-def _repository(answer: Any) -> tuple[RepositoryEntry, ...]:
+def _repository(message: Any) -> tuple[RepositoryEntry, ...]:
     return tuple(
         RepositoryEntry(model.name, model.version, model.state.rpartition(".")[2], model.reason)
-        for model in answer.models
+        for model in message.models
     )
 
 
-def _outputs(answer: Any, request: InferRequest) -> dict[str, Array]:
-    # One entry for each output, in their order; empty for one that is elsewhere. Other servers than Triton may send
+def _outputs(message: Any, request: InferRequest) -> dict[str, Array]:
+    # Triton sends an entry for each output, in their order, empty for those in shared memory. Other servers may send
     # none, and KServe's own sends some outputs raw and others not.
-    all_raw = len(answer.raw_output_contents) == len(answer.outputs)
-    raw = iter(answer.raw_output_contents)
+    all_raw = len(message.raw_output_contents) == len(message.outputs)
+    raw = iter(message.raw_output_contents)
     elsewhere = request.elsewhere if request.placed is not None else ()
     outputs: dict[str, Array] = {}
-    for tensor in answer.outputs:
+    for tensor in message.outputs:
         typed = not all_raw and tensor.HasField("contents")
         data = None if typed else next(raw, None)
         if request.placed is not None and tensor.name in elsewhere:

@@ -1,4 +1,4 @@
-"""When a second server is asked because the first is slower than usual: the policy, no I/O.
+"""When a second server gets an attempt because the first is slower than usual: the policy, no I/O.
 
 Jeffrey Dean and Luiz André Barroso, "The Tail at Scale" (2013): a second request after the 95th percentile of
 latency cuts the tail for about 5 % more load.
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from ._errors import InvalidInput
 
-# The latencies that a percentile is taken of, and how few are too few to take one.
+# A percentile is taken of at most so many latencies, and of no fewer than so many.
 _WINDOW, _ENOUGH = 256, 20
-# A percentile of so many values is taken anew after so many of them.
+# After so many new latencies the percentile is taken anew.
 _EVERY = 16
 
 
@@ -38,7 +38,7 @@ class Hedge:
 
 
 class Latencies:
-    """How long the calls of each model took, and what that means for the next one. Thread-safe."""
+    """How long the calls of each model took, and how long the next one waits for its first server. Thread-safe."""
 
     def __init__(self, hedge: Hedge) -> None:
         self._hedge = hedge

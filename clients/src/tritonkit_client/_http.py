@@ -1,5 +1,5 @@
-"""Sends calls over a pool of urllib3 connections, blocking or from threads of its own; knows no message and
-raises no error of its own.
+"""Sends requests over a pool of urllib3 connections, blocking or from threads of its own; does not know what they mean
+and raises no error of its own.
 
 One library serves both kinds of client: measured on loopback, asynchronous httpx2 moves half as many 600 kB
 requests a second as urllib3 in threads, and a third as many of 10 MB (docs/decisions/0008).
@@ -22,7 +22,7 @@ import urllib3
 from urllib3 import exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from ._calls import Outgoing, Reply, closed, idle
+from ._calls import Request, Response, closed_response, idle_response
 from ._endpoint import Endpoint
 from ._errors import DEADLINE_EXCEEDED, NO_CONNECTION
 from ._interrupt import Interrupt
@@ -36,7 +36,7 @@ _POOL_SIZE = 128
 _JOIN_BYTES = 64 * 1024
 # How much of a stream is taken at once, at most.
 _CHUNK_BYTES = 64 * 1024
-# How much later than a thread its waiter gives up: what the thread has to say of the end is worth more.
+# How much later than its thread a waiting task gives up: the thread's own response tells more.
 _GRACE_S = 0.1
 # Fast, and nearly as small as slower levels make tensors.
 _LEVEL = 1
@@ -61,48 +61,48 @@ class HttpTransport:
             self._pool = urllib3.HTTPConnectionPool(endpoint.host, endpoint.port, **how)
             self._pool.ConnectionCls = _Connection
 
-    def send(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Reply:
+    def send(self, request: Request, credentials: Mapping[str, str]) -> Response:
         """See `Transport.send`; the timeout bounds connecting, sending and receiving together."""
-        end = None if outgoing.timeout is None else time.monotonic() + outgoing.timeout
-        pieces, encoding = self._encoded(outgoing.body)
+        end = None if request.timeout is None else time.monotonic() + request.timeout
+        pieces, encoding = self._encoded(request.body)
         body = _joined(pieces)
-        headers = {**self._host, **credentials, **outgoing.headers, **encoding}
-        left = outgoing.timeout
+        headers = {**self._host, **credentials, **request.headers, **encoding}
+        left = request.timeout
         while True:
             try:
-                return self._exchanged(outgoing, body, headers, left)
-            except _Hung as error:
+                return self._exchanged(request, body, headers, left)
+            except _StaleConnection as error:
                 # RFC 9112, 9.3.1: a server may close an idle connection while a request is on its way to it. That is
-                # no failure of the server: another connection has the answer, for requests that may be sent twice.
-                if not outgoing.idempotent:
-                    return Reply(NO_CONNECTION, message=str(error))
+                # no failure of the server: a request that may be sent twice is sent over another connection.
+                if not request.idempotent:
+                    return Response(NO_CONNECTION, message=str(error))
             if end is not None:
                 left = end - time.monotonic()
                 if left <= 0:
-                    return Reply(DEADLINE_EXCEEDED)
+                    return Response(DEADLINE_EXCEEDED)
 
-    def _exchanged(self, outgoing: Outgoing, body: Any, headers: Mapping[str, str], timeout: float | None) -> Reply:
+    def _exchanged(self, request: Request, body: Any, headers: Mapping[str, str], timeout: float | None) -> Response:
         """One request over one connection.
 
         Raises:
-            _Hung: An old connection had ended.
+            _StaleConnection: The server had closed an idle connection.
         """
         try:
-            response = self._open(outgoing, body, headers, timeout)
+            response = self._open(request, body, headers, timeout)
         except exceptions.HTTPError as error:
-            hung = _hung(error)
-            if hung is not None:
-                raise hung from None
-            return _failed(error)
-        return Reply(response.status, body=response.data, headers=response.headers)
+            stale = _stale_connection(error)
+            if stale is not None:
+                raise stale from None
+            return _failed_response(error)
+        return Response(response.status, body=response.data, headers=response.headers)
 
     def _open(
-        self, outgoing: Outgoing, body: Any, headers: Mapping[str, str], timeout: float | None, preload: bool = True
+        self, request: Request, body: Any, headers: Mapping[str, str], timeout: float | None, preload: bool = True
     ) -> Any:
-        """The response to a request; not ``preload``: as far as its headers."""
+        """urllib3's response to a request; not ``preload``: only its headers are read."""
         return self._pool.urlopen(
-            outgoing.method,
-            outgoing.target,
+            request.method,
+            request.target,
             body=body,
             headers=headers,
             timeout=urllib3.Timeout(total=timeout),
@@ -111,30 +111,30 @@ class HttpTransport:
             preload_content=preload,
         )
 
-    def stream(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Generator[Reply, None, None]:
-        """See `Transport.stream`: server-sent events, each a reply; closing the iterator ends the connection.
+    def stream(self, request: Request, credentials: Mapping[str, str]) -> Generator[Response, None, None]:
+        """See `Transport.stream`: server-sent events, each a response; closing the iterator ends the connection.
 
-        What nobody takes waits in the server's memory: it does not hold the model back, as gRPC's flow control does.
+        Events that nobody takes wait in the server's memory: nothing holds the model back, as gRPC's flow control does.
         """
-        clock = _Clock(outgoing)
-        headers = {**self._host, "Accept": "text/event-stream", **credentials, **outgoing.headers}
+        clock = _Clock(request)
+        headers = {**self._host, "Accept": "text/event-stream", **credentials, **request.headers}
         response: Any = None
         try:
             while response is None:
                 try:
-                    response = self._open(outgoing, b"".join(outgoing.body), headers, clock.next_s(), preload=False)
+                    response = self._open(request, b"".join(request.body), headers, clock.next_s(), preload=False)
                 except exceptions.HTTPError as error:
-                    if _hung(error) is None:
+                    if _stale_connection(error) is None:
                         raise
             if response.status == 200:
                 for event in _events(_chunks(response, clock)):
-                    yield Reply(200, body=event)
+                    yield Response(200, body=event)
             else:
                 body = b"".join(_chunks(response, clock))
-                yield Reply(response.status, b"".join(_events(iter((body,)))) or body, headers=response.headers)
+                yield Response(response.status, b"".join(_events(iter((body,)))) or body, headers=response.headers)
         except exceptions.HTTPError as error:
-            reply = _failed(error)
-            yield idle(outgoing.idle_s) if reply.status == DEADLINE_EXCEEDED and clock.idles else reply
+            failure = _failed_response(error)
+            yield idle_response(request.idle_s) if failure.status == DEADLINE_EXCEEDED and clock.idles else failure
         finally:
             if response is not None and not response.closed:
                 response.close()
@@ -144,10 +144,9 @@ class HttpTransport:
         self._pool.close()
 
     def _encoded(self, body: tuple[Buffer, ...]) -> tuple[tuple[Buffer, ...], dict[str, str]]:
-        """A body as it travels, and the headers that say so."""
+        """A body, compressed where that is set, and its headers."""
         if self._compression is None:
-            # Said here because urllib3 would otherwise send a body in pieces chunked, which copies each
-            # piece.
+            # Without the header urllib3 would send a body in pieces chunked, which copies each piece.
             return body, {"Content-Length": str(sum(map(len, body)))} if body else {}
         headers = {"Accept-Encoding": self._compression}
         if not body:
@@ -158,15 +157,15 @@ class HttpTransport:
 
 
 class _Clock:
-    """How long a stream's next part may take: until its deadline, and no longer than it may be idle.
+    """How long the next part of a stream may take: the rest of its deadline, or its idle time where that is shorter.
 
     Attributes:
-        idles: Whether that was the shorter of the two.
+        idles: Whether the idle time was the shorter one.
     """
 
-    def __init__(self, outgoing: Outgoing) -> None:
-        self._end = None if outgoing.timeout is None else time.monotonic() + outgoing.timeout
-        self._idle_s = outgoing.idle_s
+    def __init__(self, request: Request) -> None:
+        self._end = None if request.timeout is None else time.monotonic() + request.timeout
+        self._idle_s = request.idle_s
         self.idles = False
 
     def next_s(self) -> float | None:
@@ -177,78 +176,78 @@ class _Clock:
 
 
 class AsyncHttpTransport:
-    """The HTTP side of `_calls.AsyncTransport`: the blocking one in threads, one a call in flight, 128 at most."""
+    """The HTTP side of `_calls.AsyncTransport`: `HttpTransport` in threads, one for each request, 128 at most."""
 
     def __init__(self, endpoint: Endpoint, tls: TLS | None, compression: str | None) -> None:
         self._blocking = HttpTransport(endpoint, tls, compression)
         self._threads = ThreadPoolExecutor(_POOL_SIZE, thread_name_prefix="tritonkit-client-http")
 
-    async def send(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> Reply:
+    async def send(self, request: Request, credentials: Mapping[str, str]) -> Response:
         """See `AsyncTransport.send`; cancelling ends the connection, as HTTP/1.1 has no other way to say it."""
         interrupt = Interrupt()
-        end = None if outgoing.timeout is None else time.monotonic() + outgoing.timeout
+        end = None if request.timeout is None else time.monotonic() + request.timeout
 
-        def work() -> Reply:
+        def work() -> Response:
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
-                return Reply(DEADLINE_EXCEEDED)
+                return Response(DEADLINE_EXCEEDED)
             with interrupt.here():
-                return self._blocking.send(replace(outgoing, timeout=left), credentials)
+                return self._blocking.send(replace(request, timeout=left), credentials)
 
         try:
             future = asyncio.get_running_loop().run_in_executor(self._threads, work)
         except RuntimeError:  # "cannot schedule new futures after shutdown"
-            return closed()
+            return closed_response()
         try:
-            # Waited for, although the thread keeps the time too: it may not have begun.
-            done, _ = await asyncio.wait({future}, timeout=outgoing.timeout)
+            # With a timeout, although the thread keeps the time too: it may not have begun.
+            done, _ = await asyncio.wait({future}, timeout=request.timeout)
         except asyncio.CancelledError:
             interrupt.set()
             future.cancel()
             raise
         if future.cancelled():  # it had no thread yet when the client was closed
-            return closed()
+            return closed_response()
         if done:
-            reply: Reply = future.result()
-            return reply
+            response: Response = future.result()
+            return response
         interrupt.set()
         future.cancel()
-        return Reply(DEADLINE_EXCEEDED)
+        return Response(DEADLINE_EXCEEDED)
 
-    async def stream(self, outgoing: Outgoing, credentials: Mapping[str, str]) -> AsyncIterator[Reply]:
-        """See `HttpTransport.stream`; a thread waits for each reply."""
-        replies = self._blocking.stream(outgoing, credentials)
+    async def stream(self, request: Request, credentials: Mapping[str, str]) -> AsyncIterator[Response]:
+        """See `HttpTransport.stream`; a thread waits for each response."""
+        responses = self._blocking.stream(request, credentials)
         interrupt = Interrupt()
-        end = None if outgoing.timeout is None else time.monotonic() + outgoing.timeout
+        end = None if request.timeout is None else time.monotonic() + request.timeout
 
-        def step() -> Reply | None:
+        def step() -> Response | None:
             with interrupt.here():
-                return next(replies, None)
+                return next(responses, None)
 
-        waiting: Future[Reply | None] | None = None
+        waiting: Future[Response | None] | None = None
         try:
             while True:
                 try:
                     waiting = self._threads.submit(step)
                 except RuntimeError:  # "cannot schedule new futures after shutdown"
-                    yield closed()
+                    yield closed_response()
                     return
-                # Timed here although the thread keeps the time too: it may not have begun.
+                # With a timeout, although the thread keeps the time too: it may not have begun.
                 left = None if end is None else end - time.monotonic() + _GRACE_S
                 done, _ = await asyncio.wait({asyncio.wrap_future(waiting)}, timeout=left)
                 if not done:
-                    yield Reply(DEADLINE_EXCEEDED)
+                    yield Response(DEADLINE_EXCEEDED)
                     return
-                reply = waiting.result()
+                response = waiting.result()
                 waiting = None
-                if reply is None:
+                if response is None:
                     return
-                yield reply
+                yield response
         finally:
             if waiting is None or waiting.cancel():
-                replies.close()
-            else:  # its thread still waits for the reply
-                waiting.add_done_callback(lambda _: replies.close())
+                responses.close()
+            else:  # its thread still waits for the response
+                waiting.add_done_callback(lambda _: responses.close())
                 interrupt.set()
 
     async def close(self) -> None:
@@ -258,7 +257,7 @@ class AsyncHttpTransport:
 
 
 def ssl_context(tls: TLS | None) -> ssl.SSLContext:
-    """How a server's certificate is checked, and what is shown to it."""
+    """The context that checks a server's certificate, and has the client's own."""
     tls = tls or TLS()
     context = ssl.create_default_context(cafile=tls.ca)
     context.sslsocket_class = DeadlineSSLSocket
@@ -267,26 +266,26 @@ def ssl_context(tls: TLS | None) -> ssl.SSLContext:
     return context
 
 
-def _failed(error: exceptions.HTTPError) -> Reply:
-    """What a failed exchange means."""
+def _failed_response(error: exceptions.HTTPError) -> Response:
+    """The response of a failed exchange."""
     if isinstance(error, exceptions.ClosedPoolError):
-        return closed()
+        return closed_response()
     if isinstance(error, exceptions.NewConnectionError):  # urllib3 counts it among the timeouts
-        return Reply(NO_CONNECTION, message=str(error))
+        return Response(NO_CONNECTION, message=str(error))
     if isinstance(error, exceptions.TimeoutError):
-        return Reply(DEADLINE_EXCEEDED, message=str(error))
+        return Response(DEADLINE_EXCEEDED, message=str(error))
     # What happens while sending arrives wrapped: ProtocolError("Connection aborted.", TimeoutError(...)).
     timed_out = any(isinstance(cause, TimeoutError) for cause in error.args)
-    return Reply(DEADLINE_EXCEEDED if timed_out else NO_CONNECTION, message=str(error))
+    return Response(DEADLINE_EXCEEDED if timed_out else NO_CONNECTION, message=str(error))
 
 
-def _hung(error: exceptions.HTTPError) -> _Hung | None:
-    """An old connection's end, which arrives wrapped too."""
-    return next((cause for cause in error.args if isinstance(cause, _Hung)), None)
+def _stale_connection(error: exceptions.HTTPError) -> _StaleConnection | None:
+    """The `_StaleConnection` that an error wraps, if any."""
+    return next((cause for cause in error.args if isinstance(cause, _StaleConnection)), None)
 
 
 def _chunks(response: Any, clock: _Clock) -> Iterator[bytes]:
-    """What comes of a body, as it comes."""
+    """The pieces of a body as they come."""
     sock = response.connection.stream_socket
     while True:
         sock.settimeout(clock.next_s())
@@ -298,7 +297,7 @@ def _chunks(response: Any, clock: _Clock) -> Iterator[bytes]:
 
 def _events(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """The data of server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html), which end with
-    an empty line; what is no event is left out.
+    an empty line; blocks without data are left out.
     """
     buffer = b""
     for chunk in chunks:
@@ -310,7 +309,7 @@ def _events(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _joined(pieces: tuple[Buffer, ...]) -> Any:
-    """What urllib3 takes as a body; its annotations leave out the memoryviews that it sends as they are."""
+    """A body as urllib3 takes it; its annotations leave out memoryviews, which it sends without a copy."""
     if not pieces:
         return None
     return b"".join(pieces) if sum(map(len, pieces)) < _JOIN_BYTES else pieces
@@ -326,12 +325,12 @@ def _connected(connection: HTTPConnection) -> Any:
         raise exceptions.NewConnectionError(connection, str(error)) from error
 
 
-class _Hung(OSError):
-    """A connection that had given answers before ended instead of giving another."""
+class _StaleConnection(OSError):
+    """A connection that had carried responses before ended before the next one."""
 
 
 class _Connection(HTTPConnection):
-    """A connection of sockets that keep a deadline; knows whether it is an old one."""
+    """A connection of sockets that keep a deadline; knows whether it has carried a response."""
 
     _answered = False
     stream_socket: Any = None
@@ -341,26 +340,26 @@ class _Connection(HTTPConnection):
         return _connected(self)
 
     def request(self, *args: Any, **named: Any) -> None:
-        """See urllib3; raises `_Hung`, too."""
-        # A pipe that breaks is no answer yet: urllib3 reads what the server said before it closed.
-        with self._told_apart(ConnectionResetError):
+        """See urllib3; raises `_StaleConnection`, too."""
+        # A broken pipe is no failure yet: urllib3 reads what the server sent before it closed.
+        with self._marking_stale(ConnectionResetError):
             super().request(*args, **named)
 
     def getresponse(self) -> Any:
-        """See urllib3; raises `_Hung`, too."""
+        """See urllib3; raises `_StaleConnection`, too."""
         self.stream_socket = self.sock  # http.client forgets it where the server will close the connection
-        with self._told_apart(ConnectionResetError, BrokenPipeError):
+        with self._marking_stale(ConnectionResetError, BrokenPipeError):
             response = super().getresponse()
         self._answered = True
         return response
 
     @contextlib.contextmanager
-    def _told_apart(self, *kinds: type[OSError]) -> Iterator[None]:
+    def _marking_stale(self, *kinds: type[OSError]) -> Iterator[None]:
         try:
             yield
         except kinds as error:  # http.client's RemoteDisconnected is a ConnectionResetError
             if self._answered:
-                raise _Hung(str(error)) from error
+                raise _StaleConnection(str(error)) from error
             raise
 
 

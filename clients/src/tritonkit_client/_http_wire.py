@@ -1,6 +1,6 @@
 """KServe v2 over HTTP without a connection, tensors in Triton's binary extension both ways.
 
-A request or an answer with tensors is a JSON header, whose length `Inference-Header-Content-Length` gives,
+A request or a response with tensors is a JSON header, whose length `Inference-Header-Content-Length` gives,
 and then each tensor's bytes in the order of the header.
 """
 
@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from ._calls import BINARY, Call, InferRequest, Memory, Parameter, Region, Reply, Tensor, Wanted
+from ._calls import BINARY, Call, InferRequest, Memory, Parameter, Region, RequestedOutput, Response, Tensor
 from ._errors import InvalidInput, Origin, ServerError, error_for, error_in_stream
 from ._metadata import ModelLimits, ModelMetadata, ModelStatistics, RepositoryEntry, TensorSpec
 from ._tensors import BYTES, Array, Buffer, decode, from_json, to_json
@@ -27,9 +27,9 @@ _HEADER_LENGTH = "Inference-Header-Content-Length"
 # The first release of KServe's own server that takes and gives tensors in binary: it does not list the extension
 # (https://github.com/kserve/kserve/pull/3685).
 _KSERVE_BINARY = (0, 14)
-# What is no output in an event of the generate extension.
+# The keys of an event of the generate extension that are not outputs.
 _RESERVED = ("id", "model_name", "model_version")
-# How much of an answer that is not Triton's an error message repeats.
+# How much of a body that is no JSON of Triton an error message repeats.
 _EXCERPT_CHARS = 200
 
 
@@ -109,7 +109,7 @@ class HttpWire:
 
     def regions(self, memory: Memory, origin: Origin) -> Call[tuple[str, ...]]:
         """See `Wire.regions`."""
-        read = _json_reader(lambda answer: tuple(region["name"] for region in answer), origin)
+        read = _json_reader(lambda message: tuple(region["name"] for region in message), origin)
         return _get(f"{self._shared(memory)}/status", "regions", read, origin)
 
     def infer(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
@@ -145,7 +145,9 @@ class HttpWire:
             return (header, *raw), headers
 
         target = f"{self._model(request.version, origin)}/infer"
-        return Call(target, _reader(lambda reply: _outputs(reply, request, origin), origin), origin, "infer", encode)
+        return Call(
+            target, _reader(lambda response: _outputs(response, request, origin), origin), origin, "infer", encode
+        )
 
     def _infer_plain(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
         """The inference with its tensors as JSON, for a server without the binary extension."""
@@ -153,8 +155,8 @@ class HttpWire:
         message: dict[str, Any] = {
             "id": request.request_id,
             "inputs": [
-                {"name": one.name, "datatype": one.datatype, "shape": one.shape, "data": numbers}
-                for one, numbers in zip(request.inputs, data, strict=True)
+                {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape, "data": numbers}
+                for tensor, numbers in zip(request.inputs, data, strict=True)
             ],
             "outputs": [{"name": output.name} for output in request.outputs],
         }
@@ -163,14 +165,16 @@ class HttpWire:
         if request.parameters:
             message["parameters"] = dict(request.parameters)
         target = f"{self._model(request.version, origin)}/infer"
-        return _post(target, "infer", message, _reader(lambda reply: _outputs(reply, request, origin), origin), origin)
+        return _post(
+            target, "infer", message, _reader(lambda response: _outputs(response, request, origin), origin), origin
+        )
 
     def stream(self, request: InferRequest, origin: Origin) -> Call[dict[str, Array]]:
         """See `Wire.stream`: Triton's ``generate`` extension, in which tensors are flat lists and say no shape."""
         target = f"{self._model(request.version, origin)}/generate_stream"
         message: dict[str, Any] = {**request.parameters, "id": request.request_id}
         message |= {tensor.name: _plain(tensor, origin) for tensor in request.inputs}
-        return _post(target, "stream", message, _reader(lambda reply: _event(reply, origin), origin), origin)
+        return _post(target, "stream", message, _reader(lambda response: _event(response, origin), origin), origin)
 
     def _shared(self, memory: Memory) -> str:
         return f"{self._root}/{memory}sharedmemory"
@@ -183,26 +187,26 @@ class HttpWire:
         return f"{path}/versions/{quote(version, safe='')}" if version else path
 
 
-def _get(target: str, operation: str, read: Callable[[Reply], T], origin: Origin) -> Call[T]:
+def _get(target: str, operation: str, read: Callable[[Response], T], origin: Origin) -> Call[T]:
     return Call(target, read, origin, operation, lambda _: ((), {}), method="GET")
 
 
 def _post(
-    target: str, operation: str, message: Mapping[str, Any], read: Callable[[Reply], T], origin: Origin
+    target: str, operation: str, message: Mapping[str, Any], read: Callable[[Response], T], origin: Origin
 ) -> Call[T]:
     body = (json.dumps(message).encode(),)
     return Call(target, read, origin, operation, lambda _: (body, {"Content-Type": "application/json"}))
 
 
-def _yes_or_no(origin: Origin) -> Callable[[Reply], bool]:
-    def read(reply: Reply) -> bool:
-        if reply.status == 200:
-            return not _denied(reply.body)
+def _yes_or_no(origin: Origin) -> Callable[[Response], bool]:
+    def read(response: Response) -> bool:
+        if response.status == 200:
+            return not _denied(response.body)
         # Triton says 400 for "not ready" (KServe asks for any 4xx); 503 is what a proxy without a server
         # says, and KServe's own server of a model with words that the table of errors knows.
-        if reply.status == 400:
+        if response.status == 400:
             return False
-        raise error_for(reply.status, _failure(reply), origin)
+        raise error_for(response.status, _failure(response), origin)
 
     return read
 
@@ -210,21 +214,21 @@ def _yes_or_no(origin: Origin) -> Callable[[Reply], bool]:
 def _denied(body: bytes) -> bool:
     """Whether a health check's body says no: ``{"ready": false}`` or ``{"live": false}``; Triton's is empty."""
     try:
-        answer = json.loads(body) if body else {}
+        message = json.loads(body) if body else {}
     except (RecursionError, ValueError):
         return False
-    return isinstance(answer, dict) and False in (answer.get("ready"), answer.get("live"))
+    return isinstance(message, dict) and False in (message.get("ready"), message.get("live"))
 
 
-def _reader(parse: Callable[[Reply], T], origin: Origin) -> Callable[[Reply], T]:
-    def read(reply: Reply) -> T:
-        if reply.status != 200:
-            raise error_for(reply.status, _failure(reply), origin)
+def _reader(parse: Callable[[Response], T], origin: Origin) -> Callable[[Response], T]:
+    def read(response: Response) -> T:
+        if response.status != 200:
+            raise error_for(response.status, _failure(response), origin)
         try:
-            return parse(reply)
+            return parse(response)
         except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
             raise ServerError(
-                f"the answer is not KServe v2: {_excerpt(reply.body)}",
+                f"the answer is not KServe v2: {_excerpt(response.body)}",
                 "check that the address and its path lead to a KServe v2 server",
                 origin,
             ) from error
@@ -232,33 +236,33 @@ def _reader(parse: Callable[[Reply], T], origin: Origin) -> Callable[[Reply], T]
     return read
 
 
-def _json_reader(parse: Callable[[Any], T], origin: Origin) -> Callable[[Reply], T]:
-    return _reader(lambda reply: parse(json.loads(reply.body)), origin)
+def _json_reader(parse: Callable[[Any], T], origin: Origin) -> Callable[[Response], T]:
+    return _reader(lambda response: parse(json.loads(response.body)), origin)
 
 
-def _failure(reply: Reply) -> str:
-    """What a failed reply says: the protocol's own sentence, or the beginning of whatever else is there."""
+def _failure(response: Response) -> str:
+    """The message of a failed response: the protocol's own, or the beginning of its body."""
     try:
-        return str(json.loads(reply.body)["error"])
+        return str(json.loads(response.body)["error"])
     except (KeyError, RecursionError, TypeError, ValueError):
-        return reply.message or _excerpt(reply.body)
+        return response.message or _excerpt(response.body)
 
 
 def _excerpt(body: bytes) -> str:
     return body[:_EXCERPT_CHARS].decode(errors="replace")
 
 
-def _metadata(answer: Mapping[str, Any]) -> ModelMetadata:
+def _metadata(message: Mapping[str, Any]) -> ModelMetadata:
     def specs(tensors: Any) -> tuple[TensorSpec, ...]:
         return tuple(TensorSpec.described(t["name"], t.get("datatype"), t.get("shape")) for t in tensors or ())
 
-    # The protocol lets a server leave out the versions; others leave out more. Only what has a name is a model.
+    # The protocol lets a server leave out the versions, and some leave out more. Only the name is required.
     return ModelMetadata(
-        answer["name"],
-        tuple(map(str, answer.get("versions") or ())),
-        answer.get("platform") or "",
-        specs(answer.get("inputs")),
-        specs(answer.get("outputs")),
+        message["name"],
+        tuple(map(str, message.get("versions") or ())),
+        message.get("platform") or "",
+        specs(message.get("inputs")),
+        specs(message.get("outputs")),
     )
 
 
@@ -269,9 +273,9 @@ def _has_null(data: Any) -> bool:
     return None in data or (isinstance(data[0], list) and any(map(_has_null, data)))
 
 
-def _extensions(answer: Mapping[str, Any]) -> tuple[str, ...]:
-    extensions = tuple(answer.get("extensions") or ())
-    if answer.get("name") == "kserve" and _release(answer.get("version")) >= _KSERVE_BINARY:
+def _extensions(message: Mapping[str, Any]) -> tuple[str, ...]:
+    extensions = tuple(message.get("extensions") or ())
+    if message.get("name") == "kserve" and _release(message.get("version")) >= _KSERVE_BINARY:
         extensions += (BINARY,)
     return extensions
 
@@ -280,21 +284,21 @@ def _release(version: object) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", str(version))[:2])
 
 
-def _limits(answer: Mapping[str, Any]) -> ModelLimits:
-    optional = frozenset(tensor["name"] for tensor in answer["input"] if tensor.get("optional"))
-    decoupled = bool(answer.get("model_transaction_policy", {}).get("decoupled"))
-    parameters = {name: str(value["string_value"]) for name, value in (answer.get("parameters") or {}).items()}
-    return ModelLimits(int(answer["max_batch_size"]), optional, decoupled, parameters)
+def _limits(message: Mapping[str, Any]) -> ModelLimits:
+    optional = frozenset(tensor["name"] for tensor in message["input"] if tensor.get("optional"))
+    decoupled = bool(message.get("model_transaction_policy", {}).get("decoupled"))
+    parameters = {name: str(value["string_value"]) for name, value in (message.get("parameters") or {}).items()}
+    return ModelLimits(int(message["max_batch_size"]), optional, decoupled, parameters)
 
 
-def _statistics(answer: Mapping[str, Any]) -> tuple[ModelStatistics, ...]:
-    return tuple(ModelStatistics.from_json(entry) for entry in answer["model_stats"])
+def _statistics(message: Mapping[str, Any]) -> tuple[ModelStatistics, ...]:
+    return tuple(ModelStatistics.from_json(entry) for entry in message["model_stats"])
 
 
-def _repository(answer: Any) -> tuple[RepositoryEntry, ...]:
+def _repository(message: Any) -> tuple[RepositoryEntry, ...]:
     return tuple(
         RepositoryEntry(model["name"], *(model.get(key) or "" for key in ("version", "state", "reason")))
-        for model in answer
+        for model in message
     )
 
 
@@ -325,35 +329,35 @@ def _check_parameters(parameters: Mapping[str, Parameter], origin: Origin) -> No
             )
 
 
-def _binary(output: Wanted) -> dict[str, bool | int]:
+def _binary(output: RequestedOutput) -> dict[str, bool | int]:
     return {"binary_data": True, "classification": output.classes} if output.classes else {"binary_data": True}
 
 
-def _nothing(_reply: Reply) -> None:
+def _nothing(_reply: Response) -> None:
     return None
 
 
-def _event(reply: Reply, origin: Origin) -> dict[str, Array]:
-    """The outputs of one event of a stream; its status was sent with the first one."""
-    event = json.loads(reply.body)
+def _event(response: Response, origin: Origin) -> dict[str, Array]:
+    """The outputs of one event of a stream; the status came with the first event."""
+    event = json.loads(response.body)
     if "error" in event:
         raise error_in_stream(str(event["error"]), origin)
     return {name: _untyped(value) for name, value in event.items() if name not in _RESERVED}
 
 
 def _untyped(value: Any) -> Array:
-    """The tensor in a value, or a flat list of values, whose type nobody says."""
+    """The tensor in a value, or in a flat list of values, without a declared type."""
     values = value if isinstance(value, list) else [value]
     datatype = BYTES if any(isinstance(item, str) for item in values) else None
     return np.asarray(values) if datatype is None else from_json(values, datatype, [len(values)])
 
 
-def _outputs(reply: Reply, request: InferRequest, origin: Origin) -> dict[str, Array]:
-    # Without the length the whole answer is the header: that is how Triton answers when there are no bytes to
+def _outputs(response: Response, request: InferRequest, origin: Origin) -> dict[str, Array]:
+    # Without the length the whole body is the header: Triton omits it when there are no bytes to
     # send.
-    offset = int(reply.headers.get(_HEADER_LENGTH, len(reply.body)))
-    header = json.loads(reply.body[:offset])
-    content = memoryview(reply.body)
+    offset = int(response.headers.get(_HEADER_LENGTH, len(response.body)))
+    header = json.loads(response.body[:offset])
+    content = memoryview(response.body)
     elsewhere = request.elsewhere
     outputs: dict[str, Array] = {}
     for tensor in header["outputs"]:

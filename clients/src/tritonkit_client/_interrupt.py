@@ -1,4 +1,4 @@
-"""Lets one thread give up what another one waits for."""
+"""Lets a thread end the wait of another thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Interrupt:
         self._set = False
 
     def set(self) -> None:
-        """End it: what blocks fails at once, and so does what would follow."""
+        """End the wait: the blocking call fails at once, and so does every later one."""
         with self._lock:
             self._set = True
             if self._stop is not None:
@@ -25,10 +25,10 @@ class Interrupt:
                     self._stop()
 
     def watch(self, stop: Callable[[], object]) -> None:
-        """Say how to end what this thread waits for now.
+        """Set the function that ends the present wait of this thread.
 
         Raises:
-            ConnectionAbortedError: The end has come already.
+            ConnectionAbortedError: The interrupt was set before.
         """
         with self._lock:
             if self._set:
@@ -37,7 +37,7 @@ class Interrupt:
 
     @contextlib.contextmanager
     def here(self) -> Iterator[None]:
-        """Inside, it is this thread that can be interrupted."""
+        """Inside this context, the interrupt is this thread's."""
         _current.interrupt = self
         try:
             yield
@@ -49,7 +49,7 @@ class Interrupt:
 
 
 class IdleWatch:
-    """Ends what a thread waits for once it has waited too long for the next part of it; a context manager.
+    """Ends a thread's wait for the next part of a stream once it takes too long; a context manager.
 
     Args:
         limit_s: How long it may wait each time.
@@ -75,7 +75,7 @@ class IdleWatch:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Inside, the thread waits; outside, it takes its time."""
+        """Inside this context, the time that the thread waits is limited."""
         self._until = time.monotonic() + self._limit_s
         try:
             yield
@@ -102,5 +102,5 @@ _current = _Current()
 
 
 def interruptible() -> Interrupt | None:
-    """What may interrupt this thread, if anything."""
+    """The interrupt of this thread; None where it has none."""
     return _current.interrupt

@@ -1,4 +1,4 @@
-"""Large batches and many requests: cut to what a model takes, put together again in order. No I/O."""
+"""Cuts large batches and many samples into requests that a model takes, and joins the outputs in order. No I/O."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ Sample = Mapping[str, npt.ArrayLike] | npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Part:
-    """One request: the sample it belongs to, its rows (0: the model does not batch), its inputs."""
+    """One request: the number of its sample, its rows (0: the model does not batch), its inputs."""
 
     sample: int
     rows: int
     values: Mapping[str, npt.ArrayLike]
 
 
-def is_one(samples: object) -> bool:
-    """Whether this is one sample, however large, and not many."""
+def is_single(samples: object) -> bool:
+    """Whether this is a single sample, however large, and not several."""
     return isinstance(samples, (Mapping, np.ndarray)) or on_device(samples)
 
 
 def listed(samples: Sample | Iterable[Sample]) -> Iterable[Sample]:
     """Samples as an iterable, also where there is only one."""
-    return [cast(Sample, samples)] if is_one(samples) else cast("Iterable[Sample]", samples)
+    return [cast(Sample, samples)] if is_single(samples) else cast("Iterable[Sample]", samples)
 
 
 def parts(metadata: ModelMetadata, samples: Iterable[Sample], origin: Origin) -> Iterator[Part]:
     """Every request, in order; takes a sample only when its first part is asked for.
 
     Raises:
-        InvalidInput: A sample is not one, or cannot be cut.
+        InvalidInput: A sample is neither a mapping nor an array, or cannot be cut.
     """
     limit = metadata.max_batch_size
     for index, sample in enumerate(samples):
@@ -59,17 +59,17 @@ def parts(metadata: ModelMetadata, samples: Iterable[Sample], origin: Origin) ->
 
 
 @dataclass
-class Joined:
+class JoinedOutputs:
     """Puts the outputs of parts together; they arrive in the order of `parts`."""
 
     origin: Origin
-    _found: list[list[tuple[Part, dict[str, Array]]]] = field(default_factory=list)
+    _outputs: list[list[tuple[Part, dict[str, Array]]]] = field(default_factory=list)
 
     def add(self, part: Part, outputs: dict[str, Array]) -> None:
         """Take the outputs of one part."""
-        if part.sample == len(self._found):
-            self._found.append([])
-        self._found[part.sample].append((part, outputs))
+        if part.sample == len(self._outputs):
+            self._outputs.append([])
+        self._outputs[part.sample].append((part, outputs))
 
     def all(self) -> list[dict[str, Array]]:
         """The outputs of every sample; read-only, as those of a single inference.
@@ -77,12 +77,12 @@ class Joined:
         Raises:
             ServerError: An output has no row for each row of its input.
         """
-        return [self._one(found) for found in self._found]
+        return [self._join(pairs) for pairs in self._outputs]
 
-    def _one(self, found: Sequence[tuple[Part, dict[str, Array]]]) -> dict[str, Array]:
-        if len(found) == 1:
-            return found[0][1]
-        for part, outputs in found:
+    def _join(self, pairs: Sequence[tuple[Part, dict[str, Array]]]) -> dict[str, Array]:
+        if len(pairs) == 1:
+            return pairs[0][1]
+        for part, outputs in pairs:
             for name, array in outputs.items():
                 if array.shape[:1] != (part.rows,):
                     raise ServerError(
@@ -90,7 +90,7 @@ class Joined:
                         "the model does not give one row a sample: send batches that it takes whole",
                         self.origin,
                     )
-        joined = {name: np.concatenate([outputs[name] for _, outputs in found]) for name in found[0][1]}
+        joined = {name: np.concatenate([outputs[name] for _, outputs in pairs]) for name in pairs[0][1]}
         for array in joined.values():
             array.flags.writeable = False
         return joined

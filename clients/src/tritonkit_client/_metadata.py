@@ -1,4 +1,4 @@
-"""What a server, or the caller in its place, says about a model, as values: the same for both protocols."""
+"""A model's metadata, limits, statistics and repository entries, as values that are the same for both protocols."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-# What OpenVINO Model Server writes where it does not know a tensor's type, as those of a MediaPipe graph.
+# The datatype in OpenVINO Model Server's metadata of an unknown type, in a MediaPipe graph for example.
 _UNKNOWN_DATATYPE = "INVALID"
 _MOST_NAMED = 5  # models in one error
 
@@ -48,13 +48,13 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class ModelLimits:
-    """What only the configuration says.
+    """The properties of a model that only its configuration has.
 
     Attributes:
         max_batch_size: The largest batch; 0: the model does not batch.
         optional_inputs: Which inputs may be left out.
         decoupled: Whether a request may have any number of responses.
-        parameters: What its ``parameters`` say, by name.
+        parameters: Its ``parameters`` by name.
     """
 
     max_batch_size: int
@@ -89,7 +89,7 @@ class ModelMetadata:
     parameters: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def limited(self, limits: ModelLimits) -> ModelMetadata:
-        """The same model with what its configuration adds."""
+        """The same model with the limits of its configuration."""
         inputs = tuple(replace(spec, optional=spec.name in limits.optional_inputs) for spec in self.inputs)
         return replace(
             self,
@@ -102,7 +102,7 @@ class ModelMetadata:
 
 @dataclass(frozen=True)
 class Duration:
-    """How often something happened, and how long all of them took together, in nanoseconds."""
+    """How often something happened, and how long it took in total, in nanoseconds."""
 
     count: int
     total_ns: int
@@ -146,12 +146,12 @@ class ModelStatistics:
         """Read one entry of ``model_stats``; numbers may be strings, as protobuf's JSON writes 64-bit ones.
 
         Raises:
-            KeyError, TypeError, ValueError: It is no such entry.
+            KeyError, TypeError, ValueError: The entry lacks a field, or a count is not a number.
         """
 
         def duration(of: str) -> Duration:
-            found = entry["inference_stats"][of]
-            return Duration(int(found["count"]), int(found["ns"]))
+            counter = entry["inference_stats"][of]
+            return Duration(int(counter["count"]), int(counter["ns"]))
 
         return cls(
             name=str(entry["name"]),
@@ -189,7 +189,7 @@ class RepositoryEntry:
 
 
 def fix_for_missing(model: str, version: str, entries: Sequence[RepositoryEntry]) -> str:
-    """What to do about a model that a server does not have, by its index; empty where that tells nothing.
+    """What to do about a model that a server does not have; empty where its index does not help.
 
     Args:
         model: As the caller named it.

@@ -28,7 +28,7 @@ class Model:
     """A model as a callable; `Client.model` makes it.
 
     Attributes:
-        name, version: Which one; an empty version is the one that the server chooses.
+        name, version: The model's; with an empty version the server chooses.
     """
 
     def __init__(self, client: Client, name: str, version: str, timeout: float | None) -> None:
@@ -144,7 +144,7 @@ class Sequence:
 
     @property
     def id(self) -> int:
-        """What the server knows it by."""
+        """The sequence's id on the server."""
         return self._begun().id
 
     def __enter__(self) -> Sequence:
@@ -170,11 +170,11 @@ class Sequence:
             InvalidInput: The sequence has ended, or the ``with`` block has not begun.
         """
         state = self._begun()
-        asked = self._client._asked(self._model, inputs, arrays, self._version, outputs, request_id, parameters)
-        flow = self._client._flows.infer(state.next(asked, end))
-        found: dict[str, Array] = self._client._run(flow, self._timeout if timeout is None else timeout)
-        state.done(asked, end)
-        return found
+        inference = self._client._inference(self._model, inputs, arrays, self._version, outputs, request_id, parameters)
+        operation = self._client._operations.infer(state.next(inference, end))
+        results: dict[str, Array] = self._client._run(operation, self._timeout if timeout is None else timeout)
+        state.done(inference, end)
+        return results
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -182,9 +182,9 @@ class Sequence:
         last = self._begun().closing()
         if last is None:
             return
-        # An error on its way out is worth more than one about the end.
+        # An error that leaves the block must not be hidden by a failure to end the sequence.
         with contextlib.suppress(TritonkitClientError) if error else contextlib.nullcontext():
-            self._client._run(self._client._flows.infer(last), self._timeout)
+            self._client._run(self._client._operations.infer(last), self._timeout)
 
     def _begun(self) -> SequenceState:
         if self._state is None:

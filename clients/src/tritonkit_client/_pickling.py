@@ -1,4 +1,4 @@
-"""Clients that go to other processes, as Dask and Spark send them: by their arguments, without their connections."""
+"""Pickles clients for other processes, as Dask and Spark do: their arguments, without their connections."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def check_picklable(arguments: Mapping[str, Any], origin: Origin) -> None:
-    """Find the argument that cannot be pickled, where pickle would only name something deep inside of it.
+    """Name the argument that cannot be pickled; pickle itself names only some object deep inside of it.
 
     Raises:
         InvalidInput: Neither pickle nor, where it is in use, cloudpickle takes an argument.
     """
-    # Looked up, not imported: only who pickles with it has loaded it.
+    # Looked up, not imported: a program that pickles with it has loaded it.
     cloudpickle = sys.modules.get("cloudpickle")
     ways: list[Callable[[Any], bytes]] = [pickle.dumps, *([cloudpickle.dumps] if cloudpickle else [])]
     for name, value in arguments.items():
@@ -42,10 +42,10 @@ def _problem(dumps: Callable[[Any], bytes], value: Any) -> str:
 
 
 def remade(kind: type[BaseClient], arguments: Mapping[str, Any]) -> BaseClient:
-    """The client in the process that it has come to.
+    """Make a client from pickled arguments, in the process that unpickles them.
 
     Raises:
-        InvalidInput: An argument means nothing there: a file of ``tls`` that this machine does not have.
+        InvalidInput: An argument cannot be used there: a file of ``tls`` does not exist on this machine, for example.
     """
     tls = arguments["tls"]
     return kind(**{**arguments, "tls": tls and replace(tls)})

@@ -1,4 +1,4 @@
-"""When a failed call is sent again, how long to wait before, and how much of that an outage may cause. No I/O."""
+"""When a failed call is sent again, after how long a wait, and how many retries an outage may cause. No I/O."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from ._errors import ConnectionFailed, InvalidInput, ModelNotReady, ServerBusy, TritonkitClientError
 
-# What a call may be sent again after: nothing ran, or what ran was an inference, which has no other effects.
-# A model that is not ready here may be ready on another server.
+# A call may be sent again after these errors: nothing ran, or an inference ran, which has no other effects.
+# A model that is not ready on a server may be ready on another.
 RETRYABLE = (ConnectionFailed, ServerBusy)
 ELSEWHERE = (ConnectionFailed, ModelNotReady)
 _UTC = datetime.timezone.utc  # noqa: UP017 -- its short name came with Python 3.11
@@ -22,16 +22,16 @@ _UTC = datetime.timezone.utc  # noqa: UP017 -- its short name came with Python 3
 class Retry:
     """How often and when a failed call is sent again.
 
-    Only inferences outside of sequences and questions to the server are, only after `ConnectionFailed` and
-    `ServerBusy` (and after `ModelNotReady` to another server), never past the deadline, and never when
+    Only inferences outside of sequences and calls that only read are sent again, only after `ConnectionFailed`
+    and `ServerBusy` (and after `ModelNotReady` to another server), never past the deadline, and never when
     the budget is spent.
 
     Attributes:
         attempts: How often a call is sent at most, the first time included.
-        base_s: The first wait is a random part of so many seconds, and each further one of twice as many as
-            the one before ("full jitter": https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter).
-        cap_s: What a wait is a random part of at most.
-        budget: How many retries there may be beyond ``ratio``; they are regained with successes.
+        base_s: The first wait is a random part of so many seconds, and each further wait of twice as many as the
+            one before ("full jitter": https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter).
+        cap_s: The limit of these seconds.
+        budget: How many retries there may be beyond ``ratio``; successes restore it.
         ratio: Retries for each successful call, in the long run.
 
     Raises:
@@ -55,7 +55,7 @@ class Retry:
 
 
 class Budget:
-    """What keeps retries from multiplying the load of an outage: each costs 1, each success regains a part of it.
+    """Keeps retries from multiplying the load of an outage: each costs 1, and each success restores a part of it.
 
     Thread-safe.
     """
@@ -67,12 +67,12 @@ class Budget:
 
     def earn(self) -> None:
         """Note a success."""
-        if self._left < self._full:  # a stale read costs a tenth of a retry at most
+        if self._left < self._full:  # without the lock: a stale value costs a tenth of a retry at most
             with self._lock:
                 self._left = min(self._full, self._left + self._ratio)
 
     def spend(self) -> bool:
-        """Take one retry; False where there is none left."""
+        """Take a retry from the budget; False where none is left."""
         with self._lock:
             if self._left < 1:
                 return False
@@ -81,13 +81,13 @@ class Budget:
 
 
 def pushback_s(headers: Mapping[str, str], now: datetime.datetime | None = None) -> float | None:
-    """How long the server wants to be left alone, in seconds.
+    """How long the server asks the client to wait, in seconds.
 
     Reads ``grpc-retry-pushback-ms`` (gRPC A6: a negative or unreadable number means "never") and
     ``Retry-After`` (RFC 9110: seconds or a date).
 
     Returns:
-        Seconds, ``inf`` for "never", None where nothing was said.
+        Seconds, ``inf`` for "never", None where the server does not ask.
     """
     milliseconds = headers.get("grpc-retry-pushback-ms")
     if milliseconds is not None:
@@ -108,5 +108,5 @@ def pushback_s(headers: Mapping[str, str], now: datetime.datetime | None = None)
 
 
 def is_retryable(error: TritonkitClientError, elsewhere: bool) -> bool:
-    """Whether a call may be sent again after this error; ``elsewhere``: another server has not been asked yet."""
+    """Whether a call may be sent again after this error; ``elsewhere``: to a server that has not been tried yet."""
     return isinstance(error, RETRYABLE) or (elsewhere and isinstance(error, ELSEWHERE))

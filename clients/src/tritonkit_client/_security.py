@@ -1,4 +1,4 @@
-"""Certificates, tokens and headers: what proves who is calling. Nothing here shows a secret in its repr."""
+"""Certificates, tokens and headers that prove who is calling. Nothing here shows a secret in its repr."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class TLS:
 
 
 class Credentials:
-    """What is sent along with every request: made anew for each, so that a token may expire.
+    """The headers of every request: made anew for each, so that a token may expire.
 
     Args:
-        token: A bearer token, or what makes one.
-        headers: Headers, or what makes them.
+        token: A bearer token, or a function that makes it.
+        headers: Headers, or a function that makes them.
     """
 
     def __init__(self, token: Token | None = None, headers: Headers | None = None) -> None:
@@ -64,7 +64,7 @@ class Credentials:
         """The headers for one request.
 
         Raises:
-            InvalidInput: A callback is asynchronous, or returns something else than it should.
+            InvalidInput: A callback is asynchronous, or does not return a string or headers.
         """
         token = self._token() if callable(self._token) else self._token
         headers = self._headers() if callable(self._headers) else self._headers
@@ -86,28 +86,28 @@ class Credentials:
 
 
 def _merged(token: object, headers: object) -> dict[str, str]:
-    found: dict[str, str] = {}
+    merged: dict[str, str] = {}
     if headers is not None:
         if not isinstance(headers, Mapping):
             raise InvalidInput(f"headers are a {type(headers).__name__}", "give a mapping from name to value")
         for name, value in headers.items():
-            found[_checked_name(name)] = _checked(value, f"the value of header {name}")
+            merged[_checked_name(name)] = _checked(value, f"the value of header {name}")
     if token is not None:
-        found["authorization"] = f"Bearer {_checked(token, 'the token')}"
-    return found
+        merged["authorization"] = f"Bearer {_checked(token, 'the token')}"
+    return merged
 
 
 def checked_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
-    """The headers of one call, if it has any; names are lower case, as their case means nothing.
+    """The headers of one call, if it has any; names in lower case, as their case means nothing.
 
     Raises:
-        InvalidInput: They are none.
+        InvalidInput: They are not a mapping, or a name or value is not allowed.
     """
     return _merged(None, headers) if headers else NO_HEADERS
 
 
-# RFC 9110, "token"; and what the client itself says about a message: said twice, the server would wait for bytes that
-# never come.
+# RFC 9110, "token"; and the headers that the client itself sets: with a second value, the server would wait for bytes
+# that never come.
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OURS = ("content-length", "content-type", "content-encoding", "transfer-encoding", "inference-header-content-length")
 

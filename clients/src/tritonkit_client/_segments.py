@@ -1,6 +1,6 @@
-"""Pieces of memory that tensors are put into: made, reused, and given back, also those of processes that died.
+"""Pieces of memory that tensors are put into: allocates, reuses and removes them, also those of processes that died.
 
-Here are those in system memory, files in ``/dev/shm``; those of a GPU are in `_cuda`.
+Segments of system memory, files in ``/dev/shm``, are here; those of a GPU are in `_cuda`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ._calls import Region, Tensor
 
 FOLDER = Path("/dev/shm")
 _PREFIX = "tritonkit-client"
-# What a server may still read or write, as its answer never came, is left alone for so long.
+# A segment that a server may still read or write, as its response never came, is not used for so long.
 _QUARANTINE_S = 60.0
 # The smallest segment. CUDA shares memory in blocks of 2 MiB: a smaller one would show a server its neighbours ("CUDA
 # Programming Guide", Interprocess Communication). Of a file only what was written takes memory.
@@ -34,7 +34,7 @@ class Segment(Protocol):
     Attributes:
         name: The region's on the servers.
         size: In bytes.
-        region: What servers are told.
+        region: What a server needs to open it.
     """
 
     name: str
@@ -42,13 +42,13 @@ class Segment(Protocol):
     region: Region
 
     def write(self, tensor: Tensor) -> None:
-        """Copy a tensor in: the only copy that it makes on its way to the server."""
+        """Copy a tensor in: the only copy on its way to the server."""
 
     def read(self, size: int, done: Callable[[], None]) -> memoryview:
-        """The first bytes; calls ``done`` once nobody looks at the segment for them any more."""
+        """The first bytes; calls ``done`` once nobody uses the segment for them any more."""
 
     def remove(self, used: bool) -> None:
-        """Give the memory back, as far as that can be done where a server may still use it."""
+        """Free the memory; ``used``: a server may still use it."""
 
 
 class FileSegment:
@@ -94,13 +94,13 @@ class Segments:
 
     Args:
         capacity: Bytes that they may take together.
-        make: Makes one of a name and a size; raises MemoryError where there is no memory for it.
+        make: Makes a segment of a name and a size; raises MemoryError where there is no memory for it.
     """
 
     def __init__(self, capacity: int, make: Callable[[str, int], Segment] = FileSegment) -> None:
         self._capacity = capacity
         self._make = make
-        # Again by the same thread too: arrays that Python collects meanwhile give their segments back.
+        # Reentrant: arrays that Python collects while the lock is held give their segments back.
         self._lock = threading.RLock()
         self._free: dict[int, list[Segment]] = {}
         self._all: dict[str, Segment] = {}
@@ -112,8 +112,8 @@ class Segments:
         self._end = weakref.finalize(self, _remove, self._pid, self._all)
 
     def take(self, size: int) -> Segment | None:
-        """A segment of at least so many bytes; None where that would be more than the capacity, or than there is."""
-        # Powers of two, so that batches of slightly different size use the same one.
+        """A segment of at least so many bytes; None where it would exceed the capacity, or the memory that is free."""
+        # Powers of two, so that batches of slightly different size use the same segment.
         size = max(_SMALLEST, 1 << (size - 1).bit_length())
         with self._lock:
             self._release_waiting()
@@ -131,12 +131,12 @@ class Segments:
             return segment
 
     def give(self, segment: Segment) -> None:
-        """Take a segment back that nobody reads or writes any more."""
+        """Take back a segment that nobody reads or writes any more."""
         with self._lock:
             self._free.setdefault(segment.size, []).append(segment)
 
     def quarantine(self, segments: Iterable[Segment]) -> None:
-        """Take segments back that a server may still use."""
+        """Take back segments that a server may still use; they are reused later."""
         with self._lock:
             self._waiting += [(time.monotonic() + _QUARANTINE_S, segment) for segment in segments]
 
@@ -146,14 +146,14 @@ class Segments:
             return {segment.name for _, segment in self._waiting}
 
     def lend(self, segment: Segment, size: int) -> memoryview:
-        """The first bytes of a segment, which comes back by itself when nobody needs it for them any more."""
+        """The first bytes of a segment, which comes back by itself once nobody uses them any more."""
         return segment.read(size, partial(self.give, segment))
 
     def close(self, registered: Collection[str] = ()) -> None:
         """Remove every segment; arrays on them stay valid.
 
         Args:
-            registered: The names of those that a server has.
+            registered: The names of those that a server may still have registered.
         """
         if self._pid != os.getpid() or self._end.detach() is None:
             return
@@ -179,7 +179,7 @@ def sweep() -> None:
 
 
 def is_orphan(name: str) -> bool:
-    """Whether a segment's process is certainly dead: one of another PID namespace is never."""
+    """Whether a segment's process is certainly dead; of a process in another PID namespace nobody knows."""
     parts = name.removeprefix(f"{_PREFIX}-").split("-")
     if not name.startswith(f"{_PREFIX}-") or len(parts) != 4 or not parts[1].isdigit():
         return False
@@ -187,7 +187,7 @@ def is_orphan(name: str) -> bool:
 
 
 def _owner(pid: int) -> str:
-    """What names a process: also told apart from a later one with the same number."""
+    """A name of a process that no later process with the same number has."""
     try:
         # proc(5): the 22nd field is the start time; the second may hold spaces and brackets.
         started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]

@@ -7,16 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 from ._errors import InvalidInput
-from ._flows import Asked
+from ._operations import Inference
 from ._servers import Server
 
 
 class SequenceState:
-    """What the next request of a sequence must say.
+    """The state of a sequence: its id, its server and its last request.
 
     Args:
-        server: The one that keeps the sequence's state.
-        model, version: Which model.
+        server: The server that keeps the model's state.
+        model, version: The model.
     """
 
     def __init__(self, server: Server, model: str, version: str) -> None:
@@ -24,7 +24,7 @@ class SequenceState:
         self._server = server
         self._model = model
         self._version = version
-        self._last: Asked | None = None
+        self._last: Inference | None = None
         self.ended = False
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -33,8 +33,8 @@ class SequenceState:
             "begin one where it is used: client.sequence(model)",
         )
 
-    def next(self, asked: Asked, end: bool) -> Asked:
-        """The request with its place in the sequence.
+    def next(self, inference: Inference, end: bool) -> Inference:
+        """The inference with its place in the sequence.
 
         Raises:
             InvalidInput: The sequence has ended.
@@ -42,17 +42,17 @@ class SequenceState:
         if self.ended:
             raise InvalidInput(f"the sequence on model {self._model} has ended", "begin a new one")
         placed = {"sequence_id": self.id, "sequence_start": self._last is None, "sequence_end": end}
-        return replace(asked, parameters={**asked.parameters, **placed}, server=self._server, idempotent=False)
+        return replace(inference, parameters={**inference.parameters, **placed}, server=self._server, idempotent=False)
 
-    def done(self, asked: Asked, end: bool) -> None:
-        """Note that the server took a request: one that it did not take leaves the sequence where it was."""
-        self._last = asked
+    def done(self, inference: Inference, end: bool) -> None:
+        """Note that the server took a request; a refused request leaves the sequence as it was."""
+        self._last = inference
         self.ended = end
 
-    def closing(self) -> Asked | None:
-        """The request that ends a sequence whose last one did not: its last inputs again. None: nothing to end.
+    def closing(self) -> Inference | None:
+        """The request that ends a sequence: its last inputs again; None where nothing is left to end.
 
-        Triton has no other way to end one: the flag travels with an inference.
+        Triton has no other way to end a sequence: the flag travels with an inference.
         """
         if self._last is None or self.ended:
             return None

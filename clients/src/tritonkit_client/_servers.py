@@ -1,4 +1,4 @@
-"""The servers behind one client: which one is asked next, which one is out, when it is looked at again. No I/O."""
+"""The servers of one client: which gets the next attempt, which are out, and when each is checked. No I/O."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 from ._endpoint import Endpoint
 from ._errors import ConnectionFailed, DeadlineExceeded, ModelNotReady, ServerBusy, TritonkitClientError
 
-# A server that is out is looked at so soon, and then after twice as long each time up to the limit.
-_FIRST_LOOK_S, _LAST_LOOK_S = 0.1, 5.0
-# A server that is in is looked at so often, whether it answers requests or not.
-_LOOK_S = 5.0
-# So many calls in a row without an answer before their deadlines put a server out: fewer may be a slow model.
+# A server that is out is checked so soon, and then after twice as long each time up to the limit.
+_FIRST_CHECK_S, _LAST_CHECK_S = 0.1, 5.0
+# A server that is in is checked so often, whether it answers requests or not.
+_CHECK_S = 5.0
+# So many calls in a row without a response before their deadlines put a server out: fewer may be a slow model.
 _TIMEOUTS = 3
 # For how long a server is passed over for a model that it said is not ready.
 _AVOID_S = 1.0
@@ -27,10 +27,10 @@ class Server:
 
     Attributes:
         endpoint: Where it is.
-        transport: What sends to it; made by the client that owns it.
-        in_flight: Calls that it has not answered.
-        out: It does not take part until it is found ready again.
-        silent: It is out because nothing came from it, and not because it said that it is not ready.
+        transport: The connection that sends to it.
+        in_flight: How many attempts at it have not ended.
+        out: Whether it is left out until a check says that it is ready.
+        silent: It is out because no response came from it, and not because it said that it is not ready.
     """
 
     def __init__(self, endpoint: Endpoint, transport: Any) -> None:
@@ -39,20 +39,20 @@ class Server:
         self.transport = transport
         self.in_flight = 0
         self.out = self.silent = False
-        self.look_at = time.monotonic() + random.uniform(0, _LOOK_S)
-        self.looks = 0
+        self.check_at = time.monotonic() + random.uniform(0, _CHECK_S)
+        self.checks = 0
         self.timeouts = 0
         self.avoid: dict[str, float] = {}
 
 
 class Servers:
-    """The set of servers; each request goes to the one with the fewest calls in flight, in turn among equals.
+    """The set of servers; an attempt goes to the server with the fewest in flight, in turn among equals.
 
     Thread-safe.
 
     Args:
         endpoints: Where they are.
-        connect: Makes a transport; called once a server.
+        connect: Makes the transport of a server.
     """
 
     def __init__(self, endpoints: Sequence[Endpoint], connect: Callable[[Endpoint], Any]) -> None:
@@ -70,8 +70,8 @@ class Servers:
     def acquire(self, model: str, tried: Collection[Server], pinned: Server | None = None) -> Server | None:
         """Choose a server for one attempt and count the attempt; None where there is no server at all.
 
-        Servers that this call has not tried come first, then those that take part; where none does, those that
-        are out are tried rather than nobody.
+        Servers that this call has not tried come first, then all that are in; where all are out, one of them is
+        tried nevertheless.
         """
         with self._lock:
             server = pinned or self._choose(model, tried)
@@ -85,15 +85,15 @@ class Servers:
             server.in_flight -= 1
 
     def others(self, tried: Collection[Server]) -> bool:
-        """Whether a server that takes part has not been tried."""
+        """Whether there is a server that is in and has not been tried."""
         return any(not server.out and server not in tried for server in self._all)
 
-    def answered(self, server: Server) -> None:
+    def note_success(self, server: Server) -> None:
         """Note that a server answered something."""
         server.timeouts = 0
 
-    def failed(self, server: Server, model: str, error: TritonkitClientError) -> None:
-        """Note a failure, and put the server out if it is the server's."""
+    def note_failure(self, server: Server, model: str, error: TritonkitClientError) -> None:
+        """Note a failure, and put the server out where the failure is the server's and not the model's."""
         if isinstance(error, DeadlineExceeded):
             server.timeouts += 1
             gone = server.timeouts >= _TIMEOUTS
@@ -108,28 +108,28 @@ class Servers:
             server.avoid[model] = time.monotonic() + _AVOID_S
 
     def due(self) -> list[Server]:
-        """The servers that it is time to look at."""
+        """The servers whose check is due."""
         now = time.monotonic()
-        return [server for server in self.all if server.look_at <= now]
+        return [server for server in self.all if server.check_at <= now]
 
     def pause_s(self) -> float:
-        """Seconds until a server is due; 0 where one is."""
-        return max(0.0, min((server.look_at for server in self.all), default=0.0) - time.monotonic())
+        """Seconds until the next check is due; 0 where it is already."""
+        return max(0.0, min((server.check_at for server in self.all), default=0.0) - time.monotonic())
 
-    def looked(self, server: Server, ready: bool, silent: bool = True) -> None:
-        """Note what a look at a server found; ``silent``: where it is not ready, that it said nothing at all."""
+    def note_check(self, server: Server, ready: bool, silent: bool = True) -> None:
+        """Note the result of a check; ``silent``: the server is not ready because no response came from it."""
         if not ready:
             self._put_out(server, silent)
             return
         with self._lock:
             server.out = server.silent = False
-            server.looks = server.timeouts = 0
-            server.look_at = time.monotonic() + _LOOK_S * random.uniform(0.8, 1.2)
+            server.checks = server.timeouts = 0
+            server.check_at = time.monotonic() + _CHECK_S * random.uniform(0.8, 1.2)
 
     def replace(self, endpoints: Sequence[Endpoint]) -> list[Server]:
-        """Make the set these endpoints; those that stay keep their connections. Returns the servers that went.
+        """Replace the set of servers; those that stay keep their connections. Returns the servers that were removed.
 
-        Those end with their last call: what held their connections is collected then.
+        The connection of a removed server closes after its last call, when the server is collected.
         """
         with self._lock:
             known = {server.endpoint: server for server in self._all}
@@ -138,19 +138,20 @@ class Servers:
         return gone
 
     def _choose(self, model: str, tried: Collection[Server]) -> Server | None:
-        everyone = self._all
-        if len(everyone) < 2:
-            return everyone[0] if everyone else None
-        taking_part = [server for server in everyone if not server.out]
+        servers = self._all
+        if len(servers) < 2:
+            return servers[0] if servers else None
+        available = [server for server in servers if not server.out]
         now = time.monotonic()
-        able = [server for server in taking_part if server.avoid.get(model, 0.0) <= now]
+        able = [server for server in available if server.avoid.get(model, 0.0) <= now]
         untried = [server for server in able if server not in tried]
-        # Without anybody else those that are out. Where all of them say that they are not ready (one broken model is
-        # enough for that), they share the work as ever; else the one that was put out longest ago is next.
-        talking = [server for server in everyone if not server.silent]
-        among = untried or able or taking_part or talking or [min(everyone, key=lambda server: server.look_at)]
+        # All are out. Those that say that they are not ready (a single broken model is enough for that) share the
+        # calls as usual; if none says so, the server whose next check is nearest is tried.
+        responsive = [server for server in servers if not server.silent]
+        candidates = untried or able or available or responsive or [min(servers, key=lambda server: server.check_at)]
         turn = next(self._turns)
-        return min((among[(turn + i) % len(among)] for i in range(len(among))), key=lambda server: server.in_flight)
+        count = len(candidates)
+        return min((candidates[(turn + i) % count] for i in range(count)), key=lambda server: server.in_flight)
 
     def _put_out(self, server: Server, silent: bool = True) -> None:
         if len(self._all) < 2:
@@ -158,8 +159,8 @@ class Servers:
         with self._lock:
             fresh = not server.out
             server.out, server.silent = True, silent
-            server.looks = 0 if fresh else server.looks + 1
-            wait = min(_LAST_LOOK_S, _FIRST_LOOK_S * 2**server.looks)
-            server.look_at = time.monotonic() + wait * random.uniform(0.5, 1.0)
+            server.checks = 0 if fresh else server.checks + 1
+            wait = min(_LAST_CHECK_S, _FIRST_CHECK_S * 2**server.checks)
+            server.check_at = time.monotonic() + wait * random.uniform(0.5, 1.0)
         if fresh:
             self.on_change()

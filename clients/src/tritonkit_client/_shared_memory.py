@@ -1,7 +1,7 @@
 """Inference through shared memory: which tensors, which servers, when registered. Does no network I/O.
 
-A tensor is copied once into a segment instead of several times through sockets. What a segment is made of, system
-memory or a GPU's, is the segments' own affair.
+A tensor is copied once into a segment instead of several times through sockets. Whether a segment is system memory or a
+GPU's, only `_segments` and `_cuda` know.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from ._calls import Call, Flow, InferRequest, Memory, Tensor, Wanted, Wire
+from ._calls import Call, InferRequest, Memory, Operation, RequestedOutput, Tensor, Wire
 from ._cuda import CudaSegment, Gpu, on_host
 from ._errors import (
     ConnectionFailed,
@@ -33,14 +33,14 @@ from ._tensors import DTYPES, Array, decode
 
 logger = logging.getLogger("tritonkit_client")
 
-# Triton's words for a region that it lost in a restart.
+# Triton's message for a region that it lost in a restart.
 _LOST = "unable to find shared memory region"
-# Its words for a region that it has already.
+# Its message for a region that it has already.
 _THERE = "already in manager"
-# Its words for an output that grew: it does not fit where the last one did.
+# Its message for an output that is larger than the last time, and does not fit into its segment.
 _GROWN = "shared memory size specified"
-# It refuses to forget a region while it still puts away the request whose answer it has just sent. Asking takes longer
-# than that; so many times, where the machine is busy.
+# Triton refuses to unregister a region until it has put away the request whose response it has just sent. On a busy
+# machine that takes as long as several such calls: so many are made.
 _UNREGISTERINGS = 20
 
 
@@ -85,8 +85,10 @@ class CudaSharedMemory:
 
 
 @dataclass
-class _Use:
-    """The segments of one request, by tensor; which of them became results; whether the server is done with them."""
+class _RequestSegments:
+    """The segments of one request by tensor: ``lent``: the outputs that the caller has; ``over``: whether the server is
+    done with the request.
+    """
 
     inputs: dict[str, Segment]
     outputs: dict[str, Segment]
@@ -98,21 +100,21 @@ class Arena:
     """The segments of one client, and which servers know them.
 
     Args:
-        wanted: Which memory, and how much.
+        settings: Which memory, and how much of it.
         pick: The server that would get the next request for a model.
 
     Raises:
         InvalidInput: There is no such memory here.
     """
 
-    def __init__(self, wanted: SharedMemory | CudaSharedMemory, pick: Callable[[str], Server]) -> None:
-        self._wanted = wanted
+    def __init__(self, settings: SharedMemory | CudaSharedMemory, pick: Callable[[str], Server]) -> None:
+        self._settings = settings
         self._pick = pick
         self.memory: Memory = "system"
         make: Callable[[str, int], Segment] = FileSegment
-        if isinstance(wanted, CudaSharedMemory):
-            self.memory, make = "cuda", partial(CudaSegment, Gpu(wanted.device_id))
-        self._segments = Segments(wanted.capacity_bytes, make)
+        if isinstance(settings, CudaSharedMemory):
+            self.memory, make = "cuda", partial(CudaSegment, Gpu(settings.device_id))
+        self._segments = Segments(settings.capacity_bytes, make)
         self._known: dict[Server, set[str]] = {}
         self._cannot: set[Server] = set()
         # How large outputs were the last time, by model, version and the shapes of inputs.
@@ -120,29 +122,29 @@ class Arena:
 
     def infer(
         self, wire: Wire, metadata: ModelMetadata, request: InferRequest, origin: Origin
-    ) -> Flow[dict[str, Array]]:
+    ) -> Operation[dict[str, Array]]:
         """One inference, through shared memory where that is possible and worth it."""
-        large = any(self._belongs(tensor) for tensor in request.inputs)
+        shareable = any(self._is_shareable(tensor) for tensor in request.inputs)
         key = (request.model, request.version, tuple(tensor.shape for tensor in request.inputs))
-        sizes = {name: size for name, size in self._sizes.get(key, {}).items() if size >= self._wanted.min_bytes}
-        if large or sizes:
+        sizes = {name: size for name, size in self._sizes.get(key, {}).items() if size >= self._settings.min_bytes}
+        if shareable or sizes:
             server = self._pick(request.model)
-            if server not in self._cannot and _is_here(server):
+            if server not in self._cannot and _is_local(server):
                 try:
-                    outputs = yield from self._through(wire, metadata, request, origin, server, sizes)
+                    outputs = yield from self._infer_through_segments(wire, metadata, request, origin, server, sizes)
                 except (ConnectionFailed, ServerBusy, ModelNotReady):
-                    pass  # not this server now: any other may have it, without shared memory
+                    pass  # this server cannot now: send it without shared memory to any other
                 else:
                     if outputs is not None:
-                        return self._noted(key, outputs)
-        answer: dict[str, Array] = yield wire.infer(on_host(request), origin)
-        return self._noted(key, answer)
+                        return self._note_sizes(key, outputs)
+        sent_outputs: dict[str, Array] = yield wire.infer(on_host(request), origin)
+        return self._note_sizes(key, sent_outputs)
 
-    def closing(self, wire: Wire, servers: Sequence[Server]) -> Iterator[Flow[None]]:
-        """What is left to do: forget every region on every server, and remove the segments."""
+    def closing(self, wire: Wire, servers: Sequence[Server]) -> Iterator[Operation[None]]:
+        """Unregister every region on every server, and remove the segments."""
 
-        def forget(server: Server, names: set[str]) -> Flow[None]:
-            # What a late request may still use stays registered; the next client after this process forgets it.
+        def forget(server: Server, names: set[str]) -> Operation[None]:
+            # A region that a late request may still use stays registered; a later process's client unregisters it.
             ours = sorted(names - self._segments.in_quarantine())
             for name in ours * _UNREGISTERINGS:
                 if name in names:
@@ -159,17 +161,17 @@ class Arena:
                 yield forget(server, names)
         self._segments.close(registered=set[str]().union(*self._known.values()))
 
-    def _belongs(self, tensor: Tensor) -> bool:
-        """Whether an input goes through shared memory, if it can."""
-        return tensor.device is not None or len(tensor.data) >= self._wanted.min_bytes
+    def _is_shareable(self, tensor: Tensor) -> bool:
+        """Whether an input is worth shared memory."""
+        return tensor.device is not None or len(tensor.data) >= self._settings.min_bytes
 
-    def _noted(self, key: Any, outputs: dict[str, Array]) -> dict[str, Array]:
+    def _note_sizes(self, key: Any, outputs: dict[str, Array]) -> dict[str, Array]:
         if len(self._sizes) > 1000:  # shapes that never come back
             self._sizes.clear()
         self._sizes[key] = {name: array.nbytes for name, array in outputs.items() if array.dtype != object}
         return outputs
 
-    def _through(
+    def _infer_through_segments(
         self,
         wire: Wire,
         metadata: ModelMetadata,
@@ -179,55 +181,55 @@ class Arena:
         sizes: dict[str, int],
     ) -> Generator[Call[Any], Any, dict[str, Array] | None]:
         """The inference through segments; None where it must travel with the request."""
-        names = [wanted.name for wanted in request.outputs] or [spec.name for spec in metadata.outputs]
-        use = _Use(
-            self._take({tensor.name: tensor.size for tensor in request.inputs if self._belongs(tensor)}),
+        names = [output.name for output in request.outputs] or [spec.name for spec in metadata.outputs]
+        use = _RequestSegments(
+            self._take({tensor.name: tensor.size for tensor in request.inputs if self._is_shareable(tensor)}),
             self._take({name: sizes[name] for name in names if name in sizes}),
         )
         try:
-            answer = yield from self._ask(wire, self._placed(request, names, use), origin, server, use)
+            outputs = yield from self._send(wire, self._place_tensors(request, names, use), origin, server, use)
             use.over = True
-            return answer
+            return outputs
         except (InvalidInput, ServerError) as error:
-            use.over = True  # the server said so: it is done with the request
+            use.over = True  # an error of the server's: it is done with the request
             if _GROWN in error.message.lower():
                 return None
             raise
         finally:
-            # An output that was read is an array now, and its segment comes back with that.
-            rest = [*use.inputs.values(), *(one for name, one in use.outputs.items() if name not in use.lent)]
+            # An output that was read is an array now: its segment comes back when the array is collected.
+            rest = [*use.inputs.values(), *(unread for name, unread in use.outputs.items() if name not in use.lent)]
             if use.over:
                 for segment in rest:
                     self._segments.give(segment)
             else:
                 self._segments.quarantine(rest)
 
-    def _ask(
-        self, wire: Wire, placed: InferRequest, origin: Origin, server: Server, use: _Use
+    def _send(
+        self, wire: Wire, placed: InferRequest, origin: Origin, server: Server, use: _RequestSegments
     ) -> Generator[Call[Any], Any, dict[str, Array] | None]:
         segments = [*use.inputs.values(), *use.outputs.values()]
         if not (yield from self._register(wire, segments, server)):
             return None
         call = replace(wire.infer(placed, origin), server=server)
         try:
-            answer: dict[str, Array] = yield call
-            return answer
+            outputs: dict[str, Array] = yield call
+            return outputs
         except (InvalidInput, ServerError) as error:
             if _LOST not in error.message.lower():
                 raise
         self._known[server].difference_update(segment.name for segment in segments)
         if not (yield from self._register(wire, segments, server)):
             return None
-        answer = yield call
-        return answer
+        outputs = yield call
+        return outputs
 
     def _take(self, sizes: dict[str, int]) -> dict[str, Segment]:
         """A segment for each of these tensors that there is memory for."""
-        found = {name: self._segments.take(size) for name, size in sizes.items()}
-        return {name: segment for name, segment in found.items() if segment is not None}
+        segments = {name: self._segments.take(size) for name, size in sizes.items()}
+        return {name: segment for name, segment in segments.items() if segment is not None}
 
-    def _placed(self, request: InferRequest, names: Sequence[str], use: _Use) -> InferRequest:
-        """The request with places instead of bytes."""
+    def _place_tensors(self, request: InferRequest, names: Sequence[str], use: _RequestSegments) -> InferRequest:
+        """The request with its large tensors in shared memory instead of in its bytes."""
 
         def read(name: str, datatype: str, shape: tuple[int, ...]) -> Array:
             size = math.prod(shape) * DTYPES[datatype].itemsize
@@ -239,10 +241,12 @@ class Arena:
             segment = use.inputs.get(tensor.name)
             if segment is not None:
                 segment.write(tensor)
-                tensor = replace(tensor, data=b"", device=None, parameters=_place(segment, tensor.size))
+                tensor = replace(tensor, data=b"", device=None, parameters=_placement(segment, tensor.size))
             inputs.append(tensor)
         outputs = tuple(
-            Wanted(name, _place(use.outputs[name], use.outputs[name].size)) if name in use.outputs else Wanted(name)
+            RequestedOutput(name, _placement(use.outputs[name], use.outputs[name].size))
+            if name in use.outputs
+            else RequestedOutput(name)
             for name in names
         )
         return on_host(replace(request, inputs=tuple(inputs), outputs=outputs, placed=read))
@@ -256,7 +260,7 @@ class Arena:
         for segment in segments:
             if segment.name in known:
                 continue
-            known.add(segment.name)  # before it answers: if it never does, it may have the region all the same
+            known.add(segment.name)  # before the response: without one, the server may have the region all the same
             try:
                 yield replace(wire.register(segment.region, origin), server=server)
             except (InvalidInput, ServerError) as error:
@@ -271,10 +275,10 @@ class Arena:
     def _forget_orphans(self, wire: Wire, server: Server) -> Generator[Call[Any], Any, None]:
         """Unregister what clients that died have left on a server of this machine."""
         try:
-            found: tuple[str, ...] = yield replace(wire.regions(self.memory, Origin(server.name)), server=server)
+            names: tuple[str, ...] = yield replace(wire.regions(self.memory, Origin(server.name)), server=server)
         except (InvalidInput, ServerError):
-            return  # it cannot list them: then it has none of ours
-        for name in found:
+            return  # the server cannot list regions: then it has none of this machine's clients
+        for name in names:
             if is_orphan(name):
                 with contextlib.suppress(TritonkitClientError):
                     yield from self._unregister(wire, name, server)
@@ -283,16 +287,16 @@ class Arena:
         yield replace(wire.unregister(name, self.memory, Origin(server.name)), server=server)
 
 
-def _check_sizes(wanted: SharedMemory | CudaSharedMemory) -> None:
-    if wanted.min_bytes < 1 or wanted.capacity_bytes < wanted.min_bytes:
-        raise InvalidInput(f"{wanted} has a number out of range", "give positive sizes, the second one larger")
+def _check_sizes(settings: SharedMemory | CudaSharedMemory) -> None:
+    if settings.min_bytes < 1 or settings.capacity_bytes < settings.min_bytes:
+        raise InvalidInput(f"{settings} has a number out of range", "give positive sizes, the second one larger")
 
 
-def _place(segment: Segment, size: int) -> dict[str, str | int]:
+def _placement(segment: Segment, size: int) -> dict[str, str | int]:
     return {"shared_memory_region": segment.name, "shared_memory_byte_size": size}
 
 
-def _is_here(server: Server) -> bool:
+def _is_local(server: Server) -> bool:
     """Whether a server is on this machine, as far as its address tells."""
     host = server.endpoint.host
     try:

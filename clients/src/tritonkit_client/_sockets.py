@@ -12,7 +12,7 @@ from ._interrupt import interruptible
 
 
 def watched(sock: socket.socket) -> None:
-    """Let this thread's interrupt, if there is one, end this socket."""
+    """Let this thread's interrupt, if it has one, end this socket."""
     interrupt = interruptible()
     if interrupt is not None:
         # The plain method: SSLSocket's own would take the TLS state from under its reader.
@@ -20,10 +20,10 @@ def watched(sock: socket.socket) -> None:
 
 
 class _Bounded(socket.socket):
-    """A socket whose timeout bounds all that follows it, where a plain one's bounds each read by itself.
+    """A socket whose timeout bounds everything after it is set; a plain socket's bounds each read by itself.
 
-    urllib3 sets a socket's timeout before it sends and before it receives, each time to what is left of the
-    total; a server that sends one byte a second would nevertheless keep a plain socket waiting for as long as
+    urllib3 sets a socket's timeout before it sends and before it receives, each time to the rest of the
+    total; a server that sends a byte a second would nevertheless keep a plain socket waiting for as long as
     it likes.
     """
 
@@ -55,11 +55,11 @@ class _Bounded(socket.socket):
 
 
 class DeadlineSocket(_Bounded):
-    """The plain one."""
+    """The socket of a connection without TLS."""
 
 
 class DeadlineSSLSocket(_Bounded, ssl.SSLSocket):
-    """The encrypted one; a context makes it where its ``sslsocket_class`` says so."""
+    """The socket of a connection with TLS; an SSLContext with this ``sslsocket_class`` makes it."""
 
 
 def connect(host: str, port: int, timeout: float | None) -> socket.socket:
@@ -77,11 +77,11 @@ def connect(host: str, port: int, timeout: float | None) -> socket.socket:
         try:
             watched(sock)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # A peer that is gone without a word is found out by the system, also while nothing is sent.
+            # The system notices a peer that has vanished, also while nothing is sent.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             sock.settimeout(None if end is None else max(0.001, end - time.monotonic()))
             sock.connect(address)
-            # What follows, an encrypted connection's handshake say, has what is left, not as much again.
+            # Later steps, an encrypted connection's handshake say, have the rest of the time, not all of it again.
             sock.settimeout(None if end is None else max(0.001, end - time.monotonic()))
         except OSError as error:
             sock.close()
@@ -97,5 +97,5 @@ def addresses(host: str, port: int) -> list[str]:
     Raises:
         OSError, UnicodeError: The name cannot be looked up.
     """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return sorted({str(address[0]) for *_, address in found})
+    entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return sorted({str(address[0]) for *_, address in entries})

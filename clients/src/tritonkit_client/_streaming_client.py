@@ -1,4 +1,4 @@
-"""What the blocking client does with answers that come part by part: streams of tensors, and language models' texts."""
+"""The streams of the blocking client: of tensors, and of language models' texts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, TypeVar, overload
 import numpy.typing as npt
 
 from ._base import BaseClient
-from ._calls import Flow, Outputs, Parameter
+from ._calls import Operation, Outputs, Parameter
 from ._chat import Message
 from ._errors import Origin, TritonkitClientError
-from ._generation import Answer, Delta, Generation
+from ._generation import AnswerBuilder, Delta, Generation
 from ._security import checked_headers
 from ._streams import Stream, prepare
 from ._tensors import Array
@@ -51,30 +51,30 @@ class StreamingClient(BaseClient):
     ) -> Generation:
         """Let a language model answer: one of vLLM's backend, or of TensorRT-LLM's ``llmapi`` template.
 
-        The model's metadata says which. What the engine's release does not tell is None in the answer.
+        The model's metadata says which of them. Fields that the engine's release does not have are None in the answer.
 
         Args:
             model: Its name.
-            prompt: The text to go on with, as it is.
+            prompt: The text that the model continues, sent as it is.
             messages: A conversation instead of a prompt, ``{"role": "user", "content": "..."}`` each; the model's chat
                 template makes a prompt of it (extra ``chat``).
-            tools: What the model may call, as the template takes it: OpenAI's JSON.
+            tools: The functions that the model may call, as the template takes them: OpenAI's JSON.
             chat_template: A Hugging Face directory, a ``.jinja`` file or a template, for a model that publishes none.
-            chat_template_kwargs: More of what the template knows, ``{"enable_thinking": False}`` for example.
-            max_tokens: Of the answer; None for the engine's default, which is 16 in vLLM's backend.
+            chat_template_kwargs: Further variables of the template, ``{"enable_thinking": False}`` for example.
+            max_tokens: The limit of the answer's tokens; None for the engine's default, which is 16 in vLLM's backend.
             temperature: 0 for the most probable token each time; None for the engine's default.
             stop: Texts that end the answer, which does not contain them.
-            seed: Of the random choices.
-            lora: An adapter's name; TensorRT-LLM wants ``lora_id=`` and ``lora_path=`` too.
-            logprobs: How many candidates to tell for each token; None for none.
-            cumulative_logprob: Whether to tell the sum of the logarithms of the tokens' probabilities.
+            seed: The seed of the random choices.
+            lora: An adapter's name; TensorRT-LLM needs ``lora_id=`` and ``lora_path=`` too.
+            logprobs: How many candidates to get for each token; None for none.
+            cumulative_logprob: Whether to get the sum of the logarithms of the tokens' probabilities.
             timeout: Seconds for the whole answer instead of the client's.
             model_version, request_id, headers: As for `infer`.
             **sampling: More parameters, by the engine's own names: ``top_p``, ``repetition_penalty`` and so on.
 
         Raises:
-            InvalidInput: The model is no such language model, an argument cannot be or the engine has no name for it,
-                the chat template refuses the messages, or the prompt does not fit the model.
+            InvalidInput: The model is no such language model, an argument is wrong or unknown to the engine, the chat
+                template refuses the messages, or the prompt does not fit the model.
             As for `infer`.
         """
         request = text_request(
@@ -171,8 +171,8 @@ class StreamingClient(BaseClient):
         Raises:
             NotSupported: The endpoint is HTTP, and the inputs are tensors.
             DeadlineExceeded: After ``timeout``, or ``idle_timeout``; the request is cancelled on the server.
-            As for `infer` or `generate`, before the first response or between two of them: the error's ``text`` is what
-            had been answered before.
+            As for `infer` or `generate`, before the first response or between two of them: the error's ``text`` is the
+            answer so far.
         """
         idle_s = self._idle_s(idle_timeout)
         if isinstance(inputs, str) or (inputs is None and "messages" in arrays):
@@ -180,12 +180,12 @@ class StreamingClient(BaseClient):
             check_text_arguments(outputs, parameters, origin)
             request = text_request(inputs, True, origin, **arrays)
             return self._text(model, request, model_version, request_id, timeout, headers, idle_s)
-        asked = self._asked(model, inputs, arrays, model_version, outputs, request_id, parameters)
+        inference = self._inference(model, inputs, arrays, model_version, outputs, request_id, parameters)
         deadline = self._deadline(timeout)
-        prepared = self._run(prepare(self._flows, asked), timeout)
+        prepared = self._run(prepare(self._operations, inference), timeout)
         return self._responses(Stream(self._engine, prepared, deadline, checked_headers(headers), idle_s))
 
-    def _run(self, flow: Flow[T], timeout: float | None, headers: Mapping[str, str] | None = None) -> T:
+    def _run(self, operation: Operation[T], timeout: float | None, headers: Mapping[str, str] | None = None) -> T:
         """Drive an operation to its end."""
         raise NotImplementedError
 
@@ -193,10 +193,10 @@ class StreamingClient(BaseClient):
         self, model: str, request: TextRequest, version: str, request_id: str | None, timeout: float | None,
         headers: Mapping[str, str] | None, idle_s: float | None,
     ) -> TextStream:  # fmt: skip
-        asked = self._asked(model, None, {}, version, None, request_id)
-        answer = Answer()
+        inference = self._inference(model, None, {}, version, None, request_id)
+        answer = AnswerBuilder()
         deadline = self._deadline(timeout)
-        prepared = self._run(prepare_text(self._flows, asked, request, answer), timeout)
+        prepared = self._run(prepare_text(self._operations, inference, request, answer), timeout)
         stream = Stream(self._engine, prepared, deadline, checked_headers(headers), idle_s)
         return TextStream(_parts(self._responses(stream), answer), answer)
 
@@ -204,10 +204,10 @@ class StreamingClient(BaseClient):
         while True:
             attempt = stream.open()
             try:
-                sent = attempt.server.transport.stream(attempt.outgoing, self._credentials.now())
-                with contextlib.closing(sent) as replies:
-                    for reply in replies:
-                        outputs = stream.read(reply)
+                sent = attempt.server.transport.stream(attempt.request, self._credentials.now())
+                with contextlib.closing(sent) as responses:
+                    for response in responses:
+                        outputs = stream.read(response)
                         if outputs is None:
                             break
                         yield outputs
@@ -219,7 +219,7 @@ class StreamingClient(BaseClient):
             time.sleep(stream.wait_s)
 
 
-def _parts(responses: Generator[dict[str, Array], None, None], answer: Answer) -> Generator[Delta, None, None]:
+def _parts(responses: Generator[dict[str, Array], None, None], answer: AnswerBuilder) -> Generator[Delta, None, None]:
     with contextlib.closing(responses):
         try:
             for outputs in responses:

@@ -78,7 +78,7 @@ def decode(data: Buffer, datatype: str, shape: Sequence[int]) -> Array:
         them); BYTES is an array of ``bytes`` objects.
 
     Raises:
-        ValueError: The bytes are not such a tensor.
+        ValueError: The bytes do not make a tensor of this type and shape.
         KeyError: No such datatype.
     """
     if datatype == BYTES:
@@ -114,7 +114,7 @@ def from_json(data: Sequence[Any], datatype: str, shape: Sequence[int]) -> Array
     """The tensor in a flat or nested JSON list; read-only, as from `decode`.
 
     Raises:
-        ValueError, TypeError: The list is not such a tensor.
+        ValueError, TypeError: The list does not make a tensor of this type and shape.
         KeyError: No such datatype.
     """
     if datatype == BYTES:
@@ -157,8 +157,7 @@ def _split_bytes(data: Buffer) -> list[bytes]:
     offset = 0
     while offset < len(data):
         start = offset + 4
-        # A cut-off length reads as a smaller number or as none; either way the end does not meet the data's
-        # end.
+        # A cut-off length reads as a smaller number or as 0; either way the last element does not end with the data.
         offset = start + int.from_bytes(data[offset:start], "little")
         items.append(bytes(data[start:offset]))
     if offset != len(data):

@@ -1,4 +1,4 @@
-"""What a caller asks of a language model, and how it becomes a stream of responses. No I/O."""
+"""A request to a language model, from the arguments of `Client.generate` to a stream of responses. No I/O."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from ._calls import Flow
+from ._calls import Operation
 from ._chat import Message, chat_template, render
 from ._errors import InvalidInput, Origin
-from ._generation import Answer
+from ._generation import AnswerBuilder
 from ._metadata import ModelMetadata
-from ._streams import Prepared
+from ._streams import PreparedStream
 from ._text_tensors import Sampling, text_tensors
 
 if TYPE_CHECKING:
-    from ._flows import Asked, Flows
+    from ._operations import Inference, Operations
 
 
 @dataclass(frozen=True)
 class TextRequest:
-    """A prompt, or the messages that become one, and how it is to be answered."""
+    """A prompt, or the messages that become a prompt, and the settings of the answer."""
 
     prompt: str | None
     messages: Sequence[Message] | None
@@ -34,7 +34,7 @@ class TextRequest:
         """The prompt as the model takes it.
 
         Raises:
-            InvalidInput: There is none, or two, or the messages do not fit the model's chat template.
+            InvalidInput: There is no prompt, or messages too, or the messages do not fit the model's chat template.
         """
         if self.messages is not None:
             if self.prompt is not None:
@@ -79,7 +79,7 @@ def text_request(
     """A request from the arguments of `Client.generate`.
 
     Raises:
-        InvalidInput: One of them cannot be.
+        InvalidInput: An argument has the wrong type or is out of range.
     """
     stops = [stop] if isinstance(stop, str) else None if stop is None else list(stop)
     if stops is not None and not (stops and all(isinstance(text, str) and text for text in stops)):
@@ -96,22 +96,24 @@ def text_request(
     return TextRequest(prompt, messages, tools, chat_template, chat_template_kwargs, values)
 
 
-def prepare_text(flows: Flows, asked: Asked, request: TextRequest, answer: Answer) -> Flow[Prepared]:
-    """Put the prompt together, check and encode it, and make the answer ready for responses.
+def prepare_text(
+    operations: Operations, inference: Inference, request: TextRequest, answer: AnswerBuilder
+) -> Operation[PreparedStream]:
+    """Render the prompt, check and encode it, and begin the answer.
 
     Raises:
         InvalidInput: It does not fit the model.
         NotSupported: The model does not stream.
     """
-    origin = flows.origin(asked.model, asked.version, flows.request_id(asked))
-    metadata: ModelMetadata = yield from flows.metadata(asked.model, asked.version)
+    origin = operations.origin(inference.model, inference.version, operations.request_id(inference))
+    metadata: ModelMetadata = yield from operations.metadata(inference.model, inference.version)
     tensors = text_tensors(metadata, origin)
     prompt = request.text(metadata, origin)
     sampling = request.sampling
-    if not flows.wire.streams_tensors and metadata.decoupled:
-        # Triton learns that an HTTP connection has ended when it writes to it (server#7077): an answer that is given up
-        # ends at its next part, and not after its last one.
+    if not operations.wire.streams_tensors and metadata.decoupled:
+        # Triton notices the end of an HTTP connection when it writes to it (server#7077): as a stream, an answer that
+        # is given up ends at its next part instead of after its last one.
         sampling = replace(sampling, stream=True)
-    encoded = flows.request(metadata, replace(asked, values=tensors.request(prompt, sampling)), origin)
+    encoded = operations.encode_request(metadata, replace(inference, values=tensors.request(prompt, sampling)), origin)
     answer.begin(tensors, prompt, origin)
-    return Prepared(encoded, flows.wire.stream(encoded, origin))
+    return PreparedStream(encoded, operations.wire.stream(encoded, origin))

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator
 from types import TracebackType
 
-from ._generation import Answer, Delta, Generation
+from ._generation import AnswerBuilder, Delta, Generation
 
 
 class TextStream:
     """An answer as it comes; `Client.stream` makes it. Iterate over it once.
 
     Closing it, leaving its ``with`` block or dropping it cancels the request on the server.
-
     """
 
-    def __init__(self, parts: Generator[Delta, None, None], answer: Answer) -> None:
+    def __init__(self, parts: Generator[Delta, None, None], answer: AnswerBuilder) -> None:
         self._parts = parts
         self._answer = answer
 
@@ -51,7 +50,7 @@ class TextStream:
 class AsyncTextStream:
     """`TextStream` with ``async for`` and ``async with``; `AsyncClient.stream` makes it."""
 
-    def __init__(self, parts: AsyncGenerator[Delta, None], answer: Answer) -> None:
+    def __init__(self, parts: AsyncGenerator[Delta, None], answer: AnswerBuilder) -> None:
         self._parts = parts
         self._answer = answer
 

@@ -1,7 +1,6 @@
-"""The tensors by which language models are called in Triton: vLLM's backend's, and TensorRT-LLM's llmapi template's.
+"""The tensors of language models in Triton: those of vLLM's backend, and those of TensorRT-LLM's llmapi template.
 
-A model's metadata says which it has, and only what that declares is sent: a release that lacks an input or an output
-does without it. No I/O.
+A model's metadata says which it has. Only inputs that it declares are sent, as releases differ. No I/O.
 """
 
 from __future__ import annotations
@@ -34,21 +33,21 @@ _VLLM_NAMES = (
 _VLLM_TEXTS = ("structured_outputs", "guided_decoding")
 # The parameter of a configuration with the places of adapters by name (build/src/tritonkit/llm/tensorrt_llm.py).
 _ADAPTERS = "lora_adapters"
-# What llmapi's inputs for sampling begin with, and those of them that this client sets.
+# The prefix of llmapi's inputs for sampling, and those of them that this client sets.
 _LLMAPI_PREFIX = "sampling_param_"
 _LLMAPI_OWN = ("exclude_input_from_output", "return_perf_metrics", "max_tokens", "temperature", "stop", "seed")
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an answer is to be made.
+    """How the engine shall produce an answer.
 
     Attributes:
-        stream: Part by part.
+        stream: Whether the answer comes part by part.
         lora: The adapter; None for the model alone.
-        logprobs: How many candidates to tell for each token; None for none.
-        cumulative_logprob: Whether to tell the sum over all tokens.
-        values: Everything else, by the engine's own names; what is None is left to the engine.
+        logprobs: How many candidates to get for each token; None for none.
+        cumulative_logprob: Whether to get the sum over all tokens.
+        values: Other parameters by the engine's own names; None leaves a parameter to the engine.
     """
 
     stream: bool
@@ -59,8 +58,8 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Response:
-    """What one response says; None for what it does not."""
+class TextResponse:
+    """The fields of one response; None for those that it lacks."""
 
     text: str
     finish_reason: str | None = None
@@ -71,14 +70,14 @@ class Response:
 
 
 class TextTensors:
-    """What both engines have in common.
+    """The tensors of a model, as far as both engines have the same.
 
     Args:
         metadata: The model.
         origin: The call, for errors.
 
     Attributes:
-        engine: Its name.
+        engine: The engine's name.
     """
 
     engine: ClassVar[str]
@@ -92,7 +91,7 @@ class TextTensors:
         """The inputs.
 
         Raises:
-            InvalidInput: The engine has no name for something, or no such value.
+            InvalidInput: The engine does not know a parameter, or a value is not JSON.
             NotSupported: The model does not stream.
         """
         raise NotImplementedError
@@ -107,15 +106,15 @@ class TextTensors:
         """Whether the text of each response begins with the prompt."""
         return False
 
-    def read(self, outputs: Mapping[str, Array]) -> Response:
-        """What a response says.
+    def read(self, outputs: Mapping[str, Array]) -> TextResponse:
+        """Read the outputs of a response.
 
         Raises:
-            ValueError, TypeError: An output is not what its name says.
+            ValueError, TypeError: An output does not have the type that its name promises.
         """
         candidates = _first(outputs, "logprobs")
         reason = _first(outputs, "finish_reason")
-        return Response(
+        return TextResponse(
             _text(_first(outputs, "text_output")),
             None if reason is None else _text(reason),
             _count(_first(outputs, "num_input_tokens")),
@@ -125,7 +124,11 @@ class TextTensors:
         )
 
     def _given(self, sampling: Sampling, names: Sequence[str]) -> dict[str, Any]:
-        """The values that are not None, all of which the engine has a name for."""
+        """The parameters that are not None.
+
+        Raises:
+            InvalidInput: The engine does not know a name.
+        """
         given = {name: _plain(value) for name, value in sampling.values.items() if value is not None}
         for name in given:
             if name in ("n", "best_of") and name not in names:
@@ -145,10 +148,10 @@ class TextTensors:
         )
 
     def _flag(self, name: str, word: str) -> dict[str, Any]:
-        """The input that asks for something, where the model has it.
+        """The input, set to true, that asks for something.
 
         Raises:
-            InvalidInput: It has not.
+            InvalidInput: The model has no such input.
         """
         if name not in self._inputs:
             raise InvalidInput(
@@ -193,7 +196,7 @@ class VllmTensors(TextTensors):
             given["logprobs"] = sampling.logprobs
         if sampling.cumulative_logprob:
             values |= self._flag("return_cumulative_logprob", "a cumulative log probability")
-            given.setdefault("logprobs", 0)  # those of the tokens that were taken: vLLM adds nothing up without
+            given.setdefault("logprobs", 0)  # of the chosen tokens: vLLM has no sum without them
         if given and "sampling_parameters" not in self._inputs:
             fix = f"leave {', '.join(given)} out, or add the backend's input to its config.pbtxt"
             raise InvalidInput(f"model {self._origin.model} has no input 'sampling_parameters'", fix, self._origin)
@@ -250,7 +253,7 @@ class LlmapiTensors(TextTensors):
         return self._shaped(values)
 
     def _adapter(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The inputs that name an adapter, which the engine does not know by its name alone."""
+        """The inputs that name an adapter; its name alone does not tell the engine where it is."""
         if "lora_name" not in self._inputs:
             raise InvalidInput(
                 f"model {self._origin.model} takes no adapter: it has no input 'lora_name'",
@@ -308,7 +311,7 @@ def _json(given: Mapping[str, Any], origin: Origin) -> str:
 
 
 def _first(outputs: Mapping[str, Array], name: str) -> Any:
-    """The first element of an output; None where there is none, or where it is Python's None as text."""
+    """The first element of an output; None where the output is missing or empty, or has Python's None as text."""
     array = outputs.get(name)
     if array is None or not array.size:
         return None
@@ -327,7 +330,7 @@ def _count(item: Any) -> int | None:
 
 
 def _number(item: Any) -> float | None:
-    """A number, which TensorRT-LLM's template sends as text; None where vLLM made NaN of None."""
+    """A number, which TensorRT-LLM's template sends as text; None for NaN, which vLLM sends for None."""
     number = None if item is None else float(_text(item))
     return None if number is None or math.isnan(number) else number
 

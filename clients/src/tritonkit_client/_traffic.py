@@ -1,4 +1,4 @@
-"""Which of several versions of a model a caller gets: by shares, and always the same one for the same key. No I/O."""
+"""Splits the callers of a model between its versions: by shares, and always the same version for a key. No I/O."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Traffic:
     shares: Mapping[str, float] = field(default_factory=lambda: {"": 1.0})
 
     def __post_init__(self) -> None:
-        """Refuse shares that are none.
+        """Check the shares.
 
         Raises:
-            InvalidInput: One is negative or no number, or none is above 0.
+            InvalidInput: A share is negative or not a finite number, or no share is above 0.
         """
         for version, share in self.shares.items():
             if not isinstance(share, (int, float)) or not 0 <= share < math.inf:
@@ -46,7 +46,7 @@ class Traffic:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Traffic:
-        """The shares that a model's configuration says; without any, the server chooses the version for everybody.
+        """Read the shares from a model's configuration; without any, the server chooses the version for everybody.
 
         Args:
             config: What `Client.config` returns.
@@ -81,7 +81,10 @@ class Traffic:
         return min(chosen)[1]
 
     def _distance(self, version: str, key: bytes) -> float:
-        """Exponentially distributed over keys: the least of several, each over its share, is each by its share."""
+        """A number that is exponentially distributed over keys.
+
+        Each version's number is divided by its share: the probability that it is the least one is its share of all.
+        """
         digest = hashlib.blake2b(f"{self.model}\0{version}\0".encode() + key, digest_size=8).digest()
         uniform = ((int.from_bytes(digest, "big") >> 12) + 0.5) / 2**52  # what a double holds, and neither 0 nor 1
         return -math.log(uniform)

@@ -1,4 +1,4 @@
-"""What a caller gave, checked against a model's metadata and encoded: mistakes are found before sending."""
+"""Checks a caller's inputs against a model's metadata and encodes them: mistakes are found before sending."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ._errors import InvalidInput, Origin
 from ._metadata import ModelMetadata, TensorSpec
 from ._tensors import BYTES, DTYPES, FLOATS, INTEGERS, Array, datatype_of, encode
 
-# What somebody has to know who names a prompt, as an input of that name would be.
+# The fix for a caller who passes prompt=, as if it were an input's name.
 UNNAMED = "a language model's prompt has no name: client.stream(model, 'once upon a time')"
 
 
@@ -38,9 +38,9 @@ def encode_inputs(metadata: ModelMetadata, values: Mapping[str, npt.ArrayLike], 
 
 
 def _as_they_are(metadata: ModelMetadata, values: Mapping[str, npt.ArrayLike]) -> tuple[Tensor, ...] | None:
-    """The inputs where nothing is to be said or done about them: arrays of the right type and shape, all of them.
+    """The inputs where all of them are arrays of the right type and shape, which is nearly always; else None.
 
-    What a request nearly always is, checked without a detour; None sends it on the long way.
+    This way is short, for speed; the long way converts and explains.
     """
     limit = metadata.max_batch_size
     if len(values) != len(metadata.inputs):
@@ -68,15 +68,15 @@ def _encoded(metadata: ModelMetadata, values: Mapping[str, npt.ArrayLike], origi
     _check_names(metadata, values, origin)
     specs = metadata.inputs or [TensorSpec(name) for name in values]
     inputs = [_Input(_typed(spec, values[spec.name], origin), origin) for spec in specs if spec.name in values]
-    arrays = [one.array(values[one.spec.name]) for one in inputs]
+    arrays = [item.array(values[item.spec.name]) for item in inputs]
     if metadata.max_batch_size:
-        sizes = {one.spec.name: (*array.shape, 0)[0] for one, array in zip(inputs, arrays, strict=True)}
+        sizes = {item.spec.name: (*array.shape, 0)[0] for item, array in zip(inputs, arrays, strict=True)}
         _check_batch(metadata, sizes, origin)
-    return tuple(one.encode(array) for one, array in zip(inputs, arrays, strict=True))
+    return tuple(item.encode(array) for item, array in zip(inputs, arrays, strict=True))
 
 
 def check_outputs(metadata: ModelMetadata, outputs: Outputs | None, origin: Origin) -> tuple[str, ...]:
-    """The outputs to ask for; none means all.
+    """The names of the outputs to ask for; an empty tuple means all.
 
     Raises:
         InvalidInput: The model has no such output, or ``outputs`` is one string.
@@ -134,7 +134,7 @@ def _check_batch(metadata: ModelMetadata, sizes: Mapping[str, int], origin: Orig
 
 
 class _Input:
-    """One input of a request: its spec, and the call to blame."""
+    """One input of a request: its spec, and the origin for errors."""
 
     def __init__(self, spec: TensorSpec, origin: Origin) -> None:
         self.spec = spec
@@ -166,11 +166,11 @@ class _Input:
         return array
 
     def _spelled(self, value: object) -> str:
-        """The value as an array, in code."""
+        """The code with which a caller writes the value as an array."""
         return self.spec.name if isinstance(value, np.ndarray) else f"np.asarray({self.spec.name})"
 
     def encode(self, array: Array | DeviceArray) -> Tensor:
-        """The input as it is sent."""
+        """The encoded input."""
         if isinstance(array, DeviceArray):
             return Tensor(self.spec.name, self.spec.datatype, array.shape, b"", device=array if array.size else None)
         try:
@@ -179,7 +179,7 @@ class _Input:
             raise self._refuse(f"a string is not valid text ({error})", array, "pass bytes instead") from error
 
     def _on_device(self, value: object) -> DeviceArray:
-        """An array on a GPU: used as it is or not at all, as nothing here could cast or rearrange it there."""
+        """An array on a GPU: used as it is or refused, as nothing here could cast or rearrange it there."""
         name, given = self.spec.name, type(value).__name__
         if isinstance(value, (list, tuple)):
             raise self._error("arrays on a GPU are not put together", given, "stack them there, into one array")
@@ -199,7 +199,7 @@ class _Input:
         return array
 
     def _read(self, value: npt.ArrayLike) -> Array:
-        """What says that it is an array, as one."""
+        """A value that has ``__array__``, as a numpy array."""
         if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
             raise self._error("some elements are masked", type(value).__name__, "fill them: .filled(value)")
         try:
@@ -245,18 +245,18 @@ class _Input:
         return array
 
     def _check_shape(self, array: Array | DeviceArray, spelled: str) -> None:
-        want, got = self.spec.shape, array.shape
-        if not want:  # a scalar, or not declared: the server knows
+        expected, shape = self.spec.shape, array.shape
+        if not expected:  # a scalar, or not declared: the server checks it
             return
-        if len(want) != len(got):
-            fix = f"reshape it to {len(want)} dimensions"
-            if len(got) + 1 == len(want) and want[0] == -1 and _fits(got, want[1:]):
+        if len(expected) != len(shape):
+            fix = f"reshape it to {len(expected)} dimensions"
+            if len(shape) + 1 == len(expected) and expected[0] == -1 and _fits(shape, expected[1:]):
                 fix = f"add the batch dimension: {spelled}[np.newaxis]"
-            raise self._refuse(f"its rank is {len(got)}, not {len(want)}", array, fix)
-        if not _fits(got, want):
-            axis = next(i for i, size in enumerate(want) if size not in (-1, got[i]))
+            raise self._refuse(f"its rank is {len(shape)}, not {len(expected)}", array, fix)
+        if not _fits(shape, expected):
+            axis = next(i for i, size in enumerate(expected) if size not in (-1, shape[i]))
             raise self._refuse(
-                f"dimension {axis} is {got[axis]}, not {want[axis]}", array, "give it the expected shape"
+                f"dimension {axis} is {shape[axis]}, not {expected[axis]}", array, "give it the expected shape"
             )
 
     def _refuse(self, problem: str, array: Array | DeviceArray, fix: str) -> InvalidInput:
@@ -277,7 +277,7 @@ def _typed(spec: TensorSpec, value: npt.ArrayLike, origin: Origin) -> TensorSpec
     """The spec of an input with the datatype of its value, where nobody declares one.
 
     Raises:
-        InvalidInput: The value has none of KServe v2's types, or could be meant as several of them.
+        InvalidInput: The value has no type of KServe v2, or could have several.
     """
     if spec.datatype:
         return spec
@@ -294,7 +294,7 @@ def _typed(spec: TensorSpec, value: npt.ArrayLike, origin: Origin) -> TensorSpec
 
 
 def _datatype_of_value(value: Any) -> str:
-    """The datatype that a value has by itself; empty for plain numbers and for what is no array."""
+    """The datatype that a value has by itself; empty for plain numbers and for values that are no arrays."""
     first = _first(value)
     if isinstance(first, (str, bytes)):
         return BYTES
@@ -311,9 +311,9 @@ def _datatype_of_value(value: Any) -> str:
 
 
 def _is_typed(value: object) -> bool:
-    """Whether a value says of itself what type it is: an array, or lists with one, wherever it stands.
+    """Whether a value has a type of its own: an array, or nested lists that contain an array.
 
-    NumPy's scalars are no arrays here but values, as Python's are: `numpy.str_` is a `str`, `numpy.float64` a `float`.
+    NumPy's scalars count as plain values, as Python's do: `numpy.str_` is a `str`, `numpy.float64` a `float`.
     """
     if not isinstance(value, (list, tuple)):
         return hasattr(value, "__array__") and not isinstance(value, np.generic)
@@ -325,7 +325,7 @@ def _is_typed(value: object) -> bool:
 
 
 def _unboxed(value: Any) -> Any:
-    """Strings without NumPy's own among them: out of a `numpy.bytes_`, numpy makes an array without its last NULs."""
+    """Strings with NumPy's own turned into Python's: numpy would drop the last NULs of a `numpy.bytes_`."""
     if isinstance(value, (list, tuple)):
         return [_unboxed(item) for item in value]
     # Not with item(), which drops them too.
@@ -333,7 +333,7 @@ def _unboxed(value: Any) -> Any:
 
 
 def _first(value: object) -> object:
-    """The first element of nested lists that is none itself."""
+    """The first element of nested lists that is not a list."""
     while isinstance(value, (list, tuple)) and value:
         value = value[0]
     return value
@@ -356,16 +356,16 @@ def _holds(datatype: str, array: Array) -> bool:
     return False
 
 
-def _padded(shape: tuple[int, ...], want: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of plain Python values, with the dimensions added that can only be 1."""
-    missing = want[len(shape) :]
+def _padded(shape: tuple[int, ...], expected: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of plain Python values, with those missing dimensions added whose size can only be 1."""
+    missing = expected[len(shape) :]
     only_one = (1,) if shape else (1, -1)
     return shape + (1,) * len(missing) if all(size in only_one for size in missing) else shape
 
 
-def _fits(got: tuple[int, ...], want: tuple[int, ...]) -> bool:
-    # A loop, as a generator would cost more than all that it does.
-    for size, actual in zip(want, got, strict=True):  # noqa: SIM110
+def _fits(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    # A loop, as a generator would cost more than the comparison.
+    for size, actual in zip(expected, shape, strict=True):  # noqa: SIM110
         if size != -1 and size != actual:
             return False
     return True

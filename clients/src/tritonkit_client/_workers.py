@@ -1,4 +1,4 @@
-"""What a blocking client does beside the calling thread: look after servers, look names up, race two attempts."""
+"""The threads of a blocking client beside the caller's: they check servers, look names up and race two attempts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ._calls import Attempt, Effect, Operation, Pause, Race, Reply, Resolve
+from ._calls import Attempt, Effect, Effects, Pause, Race, Resolve, Response
 from ._events import logger
 from ._interrupt import Interrupt
 from ._sockets import addresses
@@ -19,19 +19,19 @@ Perform = Callable[[Effect], Any]
 class Watch:
     """Drives `Engine.watch` in a thread, until it is told to stop.
 
-    It holds on to nothing of the client but its engine and its connections, so that a client that was
-    forgotten can be collected.
+    It refers to nothing of the client but its engine and its connections, so that a client that nobody refers to
+    can be collected.
     """
 
-    def __init__(self, operation: Operation[None], perform: Perform) -> None:
-        self._operation = operation
+    def __init__(self, effects: Effects[None], perform: Perform) -> None:
+        self._effects = effects
         self._perform = perform
         self._wake = threading.Event()
         self._stopped = False
         threading.Thread(target=self._run, name="tritonkit-client-watch", daemon=True).start()
 
     def wake(self) -> None:
-        """End the current pause: there is something to look at."""
+        """End the current pause: a server is due for a check."""
         self._wake.set()
 
     def stop(self) -> None:
@@ -40,19 +40,19 @@ class Watch:
         self._wake.set()
 
     def _run(self) -> None:
-        effect = next(self._operation)
+        effect = next(self._effects)
         while not self._stopped:
-            answer = None
+            result = None
             if isinstance(effect, Pause):
                 self._wake.wait(effect.seconds)
                 self._wake.clear()
             else:
-                answer = self._performed(effect)
+                result = self._perform_logged(effect)
             if not self._stopped:
-                effect = self._operation.send(answer)
-        self._operation.close()
+                effect = self._effects.send(result)
+        self._effects.close()
 
-    def _performed(self, effect: Effect) -> Any:
+    def _perform_logged(self, effect: Effect) -> Any:
         try:
             return self._perform(effect)
         except Exception as error:  # of the caller's function for credentials, say: the next time may go well
@@ -61,59 +61,59 @@ class Watch:
 
 
 def resolve(effect: Resolve) -> list[str] | None:
-    """All addresses of a name. The system's resolver knows no deadline: it is left behind when ours has come."""
-    found: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
+    """All addresses of a name; None where it fails, or has no result in time: the system's resolver has no timeout."""
+    results: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
 
     def work() -> None:
         try:
-            found.put(addresses(effect.host, effect.port))
+            results.put(addresses(effect.host, effect.port))
         except (OSError, UnicodeError):
-            found.put(None)
+            results.put(None)
 
     threading.Thread(target=work, name="tritonkit-client-resolve", daemon=True).start()
     try:
-        return found.get(timeout=effect.timeout)
+        return results.get(timeout=effect.timeout)
     except queue.Empty:
         return None
 
 
-def race(effect: Race, perform: Callable[[Attempt], Reply]) -> tuple[Attempt, Reply]:
+def race(effect: Race, perform: Callable[[Attempt], Response]) -> tuple[Attempt, Response]:
     """Perform a `Race`: the loser is interrupted, and released once it has ended."""
-    ended: queue.SimpleQueue[tuple[Attempt, Reply | BaseException]] = queue.SimpleQueue()
+    ended: queue.SimpleQueue[tuple[Attempt, Response | BaseException]] = queue.SimpleQueue()
     interrupts: dict[int, Interrupt] = {}
 
     def start(attempt: Attempt) -> None:
         interrupts[id(attempt)] = interrupt = Interrupt()
 
         def work() -> None:
-            answer: Reply | BaseException
+            outcome: Response | BaseException
             try:
                 with interrupt.here():
-                    answer = perform(attempt)
+                    outcome = perform(attempt)
             except BaseException as error:
-                answer = error
+                outcome = error
             effect.done(attempt)
-            ended.put((attempt, answer))
+            ended.put((attempt, outcome))
 
         threading.Thread(target=work, name="tritonkit-client-race", daemon=True).start()
 
-    def result(answer: Reply | BaseException) -> Reply:
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
+    def result(outcome: Response | BaseException) -> Response:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
 
     start(effect.first)
     try:
         try:
-            winner, answer = ended.get(timeout=effect.after_s)
+            winner, outcome = ended.get(timeout=effect.after_s)
         except queue.Empty:
             second = effect.second()
             if second is not None:
                 start(second)
-            winner, answer = ended.get()
-            if second is not None and not (isinstance(answer, Reply) and answer.status in _GOOD):
-                winner, answer = ended.get()
-        return winner, result(answer)
+            winner, outcome = ended.get()
+            if second is not None and not (isinstance(outcome, Response) and outcome.status in _GOOD):
+                winner, outcome = ended.get()
+        return winner, result(outcome)
     finally:
         for interrupt in interrupts.values():
             interrupt.set()

@@ -15,10 +15,10 @@ from ._events import HookSet, RequestEvent, ResponseEvent, RetryEvent
 
 
 def hooks(tracer_provider: trace.TracerProvider | None = None) -> HookSet:
-    """What to give a client as ``event_hooks``.
+    """The listeners to pass to a client as ``event_hooks``.
 
     Args:
-        tracer_provider: The global one where it is not given.
+        tracer_provider: The global one by default.
     """
     tracer = trace.get_tracer("tritonkit_client", tracer_provider=tracer_provider)
     running: dict[int, trace.Span] = {}

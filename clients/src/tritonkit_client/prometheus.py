@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 
 from ._events import HookSet, RequestEvent, ResponseEvent, RetryEvent
 
-# From a small model beside the client to a large one far away, in seconds.
+# In seconds: from a small model beside the client to a large, remote one.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -28,28 +28,28 @@ class _Metrics:
 
 
 # All clients of a registry count together.
-_made: weakref.WeakKeyDictionary[CollectorRegistry, _Metrics] = weakref.WeakKeyDictionary()
+_metrics_by_registry: weakref.WeakKeyDictionary[CollectorRegistry, _Metrics] = weakref.WeakKeyDictionary()
 _making = threading.Lock()
 
 
 def hooks(registry: CollectorRegistry = REGISTRY) -> HookSet:
-    """What to give a client as ``event_hooks``.
+    """The listeners to pass to a client as ``event_hooks``.
 
     Args:
-        registry: Where the metrics are found; prometheus_client's own where it is not given.
+        registry: Where the metrics are registered; prometheus_client's own by default.
     """
     with _making:
-        metrics = _made.get(registry) or _made.setdefault(registry, _make(registry))
+        metrics = _metrics_by_registry.get(registry) or _metrics_by_registry.setdefault(registry, _make(registry))
 
     def request(event: RequestEvent) -> None:
         metrics.in_flight.labels(event.operation, event.model).inc()
 
     def response(event: ResponseEvent) -> None:
-        of = (event.request.operation, event.request.model)
+        labels = (event.request.operation, event.request.model)
         outcome = "cancelled" if event.cancelled else type(event.error).__name__ if event.error else "ok"
-        metrics.in_flight.labels(*of).dec()
-        metrics.requests.labels(*of, outcome).inc()
-        metrics.seconds.labels(*of).observe(event.seconds)
+        metrics.in_flight.labels(*labels).dec()
+        metrics.requests.labels(*labels, outcome).inc()
+        metrics.seconds.labels(*labels).observe(event.seconds)
 
     def retry(event: RetryEvent) -> None:
         metrics.retries.labels(event.request.operation, event.request.model, type(event.error).__name__).inc()
@@ -58,10 +58,10 @@ def hooks(registry: CollectorRegistry = REGISTRY) -> HookSet:
 
 
 def _make(registry: CollectorRegistry) -> _Metrics:
-    name, of = "tritonkit_client", ("operation", "model")
+    name, labels = "tritonkit_client", ("operation", "model")
     return _Metrics(
-        Counter(f"{name}_requests", "Attempts by outcome", (*of, "outcome"), registry=registry),
-        Histogram(f"{name}_request_seconds", "How long attempts took", of, registry=registry, buckets=_BUCKETS),
-        Gauge(f"{name}_in_flight", "Attempts without an answer", of, registry=registry),
-        Counter(f"{name}_retries", "Calls sent again, by what failed", (*of, "error"), registry=registry),
+        Counter(f"{name}_requests", "Attempts by outcome", (*labels, "outcome"), registry=registry),
+        Histogram(f"{name}_request_seconds", "How long attempts took", labels, registry=registry, buckets=_BUCKETS),
+        Gauge(f"{name}_in_flight", "Attempts without an answer", labels, registry=registry),
+        Counter(f"{name}_retries", "Calls sent again, by what failed", (*labels, "error"), registry=registry),
     )

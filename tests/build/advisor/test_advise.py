@@ -26,29 +26,29 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("Sharpen", ["y"], ["z"], domain="my.ops"),
     ]  # fmt: skip
-    made = helper.make_graph(
+    onnx_graph = helper.make_graph(
         nodes, "g", [value("x", TensorProto.FLOAT, ["batch", "length", 512])],
         [value("z", TensorProto.FLOAT, ["batch", "length", 512])], [weight],
     )  # fmt: skip
-    onnx.save(
-        helper.make_model(made, opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("my.ops", 1)]), path
-    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("my.ops", 1)]
+    onnx.save(helper.make_model(onnx_graph, opset_imports=opsets), path)
     return path
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
     code = cli.main(["advise", *map(str, words), *([] if "--max-batch" in words else ["--max-batch", "8"])])
-    said = capsys.readouterr()
-    return code, said.out, said.err
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
 
 
 def test_the_table_names_the_cheapest_and_says_why(graph: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, said, _ = run(capsys, graph, "--shape", "length=128", "--gpu", "t4,l4,h200", "--rps", "500", "--p99-ms", "20")
+    words = (graph, "--shape", "length=128", "--gpu", "t4,l4,h200", "--rps", "500", "--p99-ms", "20")
+    code, output, _ = run(capsys, *words)
     assert code == 0
-    assert "best" in said
-    assert "of a full batch's" in said
-    assert "counted as elementwise: my.ops.Sharpen (1)" in said
-    assert "prices: list prices on demand" in said
+    assert "best" in output
+    assert "of a full batch's" in output
+    assert "counted as elementwise: my.ops.Sharpen (1)" in output
+    assert "prices: list prices on demand" in output
 
 
 def test_json_has_every_candidate_and_prices_of_ones_own_decide(
@@ -56,17 +56,17 @@ def test_json_has_every_candidate_and_prices_of_ones_own_decide(
 ) -> None:
     words = (graph, "--shape", "length=128", "--gpu", "t4,l4", "--rps", "500", "--p99-ms", "20", "--json")
     for cheap, dear in (("t4", "l4"), ("l4", "t4")):
-        code, said, _ = run(capsys, *words, "--price", f"{cheap}=0.1", "--price", f"{dear}=10")
-        candidates = json.loads(said)["candidates"]
+        code, output, _ = run(capsys, *words, "--price", f"{cheap}=0.1", "--price", f"{dear}=10")
+        candidates = json.loads(output)["candidates"]
         assert (code, candidates[0]["gpu"], candidates[0]["verdict"]) == (0, cheap, "best")
-        assert {(one["gpu"], one["precision"], one["engine"]) for one in candidates} == {
+        assert {(candidate["gpu"], candidate["precision"], candidate["engine"]) for candidate in candidates} == {
             (gpu, precision, engine)
             for gpu in ("t4", "l4") for precision in ("fp32", "fp16") for engine in ("onnxruntime", "tensorrt")
         }  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "messages"),
     [
         (["--shape", "length=128", "--gpu", "h1000"], ["there is no GPU 'h1000'", "did you mean h100"]),
         ([], ["dimensions without a size: length (of x)", "--shape length=128"]),
@@ -79,12 +79,12 @@ def test_json_has_every_candidate_and_prices_of_ones_own_decide(
     ],
 )
 def test_bad_input_says_what_is_wrong_and_what_to_do(
-    graph: Path, words: list[str], said: list[str], capsys: pytest.CaptureFixture[str]
+    graph: Path, words: list[str], messages: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, error = run(capsys, graph, *words)
     assert code == 2
-    for part in said:
-        assert part in " ".join(error.split())
+    for message in messages:
+        assert message in " ".join(error.split())
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,12 +100,12 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, capsys: pytest.Captur
 def test_a_promise_that_nothing_keeps_says_what_forbids_it_and_by_how_much(
     graph: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, said, _ = run(capsys, graph, "--shape", "length=128", "--gpu", "t4,h200", "--p99-ms", "0.2", "--rps", "10")
-    said = " ".join(said.split())
+    code, output, _ = run(capsys, graph, "--shape", "length=128", "--gpu", "t4,h200", "--p99-ms", "0.2", "--rps", "10")
+    output = " ".join(output.split())
     assert code == 1
-    assert "no GPU answers within 0.2 ms: a lone request takes" in said
-    assert "ms too long (the way there and back 1.50" in said
-    assert "peaks of the GPU alone would allow" in said
+    assert "no GPU answers within 0.2 ms: a lone request takes" in output
+    assert "ms too long (the way there and back 1.50" in output
+    assert "peaks of the GPU alone would allow" in output
 
 
 def test_values_have_the_best_gpu_and_as_many_pods(
@@ -113,8 +113,8 @@ def test_values_have_the_best_gpu_and_as_many_pods(
 ) -> None:
     path, page = tmp_path / "values.yaml", tmp_path / "advice.html"
     words = (graph, "--shape", "length=128", "--gpu", "a100-sxm-80", "--rps", "50000", "--p99-ms", "50", "--json")
-    code, said, _ = run(capsys, *words, "--values", path, "--html", page)
-    best = json.loads(said)["candidates"][0]
+    code, output, _ = run(capsys, *words, "--values", path, "--html", page)
+    best = json.loads(output)["candidates"][0]
     values = yaml.safe_load(path.read_text())
     assert code == 0
     assert values == {"replicas": best["replicas"], "accelerator": {"products": ["NVIDIA-A100-SXM4-80GB"]}}
@@ -131,26 +131,28 @@ def test_replicas_carry_the_rate_and_one_less_does_not() -> None:
     assert best.holds_rps * best.replicas >= 60_000 > best.holds_rps * (best.replicas - 1)
 
 
-def test_at_one_price_the_precision_that_asks_least_of_accuracy_comes_first() -> None:
-    wanted = advise.Options(rps=100, gpus=(gpus.get("l4"),), engines=("tensorrt",), precisions=("int8", "fp16", "fp32"))
-    found = advise.advise({1: EFFICIENTNET[1]}, wanted).candidates
-    assert [one.precision for one in found] == ["fp32", "fp16", "int8"]
+def test_at_one_price_the_safest_precision_comes_first() -> None:
+    options = advise.Options(
+        rps=100, gpus=(gpus.get("l4"),), engines=("tensorrt",), precisions=("int8", "fp16", "fp32")
+    )
+    candidates = advise.advise({1: EFFICIENTNET[1]}, options).candidates
+    assert [candidate.precision for candidate in candidates] == ["fp32", "fp16", "int8"]
 
 
 def test_nothing_is_promised_that_the_measured_table_contradicts() -> None:
     """One H200 with four instances served 8,596 photographs a second in fp32 (docs/measurements/gpu.md)."""
     options = advise.Options(gpus=(gpus.get("h200"),), engines=("onnxruntime",), precisions=("fp32",))
-    (one,) = advise.advise(EFFICIENTNET, options).candidates
-    assert one.most_rps == pytest.approx(8596, rel=0.2)
-    assert one.holds_rps <= 8596
-    assert one.lone_ms == pytest.approx(2.17, rel=0.2)
+    (candidate,) = advise.advise(EFFICIENTNET, options).candidates
+    assert candidate.most_rps == pytest.approx(8596, rel=0.2)
+    assert candidate.holds_rps <= 8596
+    assert candidate.lone_ms == pytest.approx(2.17, rel=0.2)
 
 
 def test_an_unpublished_peak_predicts_nothing() -> None:
     options = advise.Options(gpus=(gpus.get("rtx-pro-6000"),), precisions=("fp16",))
-    for one in advise.advise({1: EFFICIENTNET[1]}, options).candidates:
-        assert (one.verdict, one.lone_ms, one.replicas) == ("no peak", None, None)
-        assert "no published fp16 peak" in one.reasons[0]
+    for candidate in advise.advise({1: EFFICIENTNET[1]}, options).candidates:
+        assert (candidate.verdict, candidate.lone_ms, candidate.replicas) == ("no peak", None, None)
+        assert "no published fp16 peak" in candidate.reasons[0]
 
 
 def test_utilization_stays_below_what_a_queue_bears() -> None:

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tritonkit import exporting, recipe
+from tritonkit import cached_export, recipe
 from tritonkit.advisor import graph_cost
 from tritonkit.advisor.references import reference
 from tritonkit.errors import GraphError
@@ -38,7 +38,7 @@ def text() -> tuple[torch.Tensor, ...]:
 
 
 def shipped(name: str, sizes: Mapping[str, int]) -> graph_cost.Cost:
-    artifact, _ = exporting.exported(recipe.load_graph(ROOT / f"build/recipes/{name}.yaml"))
+    artifact, _ = cached_export.exported(recipe.load_graph(ROOT / f"build/recipes/{name}.yaml"))
     return graph_cost.measure(graph_cost.load(artifact.graph), sizes)
 
 
@@ -78,11 +78,11 @@ def graph(*nodes: onnx.NodeProto, weights: dict[str, tuple[int, ...]], **dims: A
         for name, shape in weights.items()
     ]
     output = helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)
-    made = helper.make_graph(list(nodes), "g", values, [output], constants)
-    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("other", 1)])
+    onnx_graph = helper.make_graph(list(nodes), "g", values, [output], constants)
+    return helper.make_model(onnx_graph, opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("other", 1)])
 
 
-def test_pointwise_work_joins_the_layer_before_it_and_its_numbers_stay_on_the_chip() -> None:
+def test_pointwise_work_joins_the_layer_before_it() -> None:
     model = graph(
         helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("Relu", ["y"], ["z"]),
         helper.make_node("Mul", ["z", "z"], ["out"]), weights={"w": (16, 32)}, x=("n", 16),

@@ -25,7 +25,7 @@ def test_shipped_coefficients_are_within_the_bounds_on_mlperf_rows() -> None:
     assert worst <= validation.WORST
 
 
-def test_shipped_coefficients_are_within_20_percent_of_an_h200_as_tritonkit_serves_on_it() -> None:
+def test_shipped_coefficients_are_within_20_percent_of_an_h200() -> None:
     graphs = [check for check in validation.fitted("onnxruntime") if check.row.graphs]
     errors = [abs(check.error) for check in graphs]
     assert statistics.median(errors) <= 0.10
@@ -48,14 +48,14 @@ def test_a_gpu_that_the_fit_never_saw_is_predicted() -> None:
 
 def test_more_of_anything_never_takes_less_time() -> None:
     known = latency.coefficients("onnxruntime")
-    one, two = (reference("resnet50", {}, batch) for batch in (8, 16))
+    cost_of_8, cost_of_16 = (reference("resnet50", {}, batch) for batch in (8, 16))
     for gpu in gpus.all():
         for precision in ("fp32", "fp16", "int8"):
             if precision in gpu.peaks:
-                small, large = (latency.predict(cost, gpu, precision, known) for cost in (one, two))
+                small, large = (latency.predict(cost, gpu, precision, known) for cost in (cost_of_8, cost_of_16))
                 assert small.ms < large.ms
                 assert sum(small.shares.values()) == pytest.approx(small.ms)
-                assert latency.predict(one, gpu, precision, known, graphs=False).ms >= small.ms
+                assert latency.predict(cost_of_8, gpu, precision, known, graphs=False).ms >= small.ms
 
 
 def test_half_a_gpu_takes_longer() -> None:

@@ -40,8 +40,8 @@ class Graphs:
         path = self.directory / f"{name}.onnx"
         held = [numpy_helper.from_array(array, key) for key, array in (weights or {}).items()]
         opsets = [helper.make_opsetid("", 20), *(helper.make_opsetid(domain, 3) for domain in domains)]
-        made = helper.make_graph(list(nodes), "g", list(inputs), list(outputs), held)
-        onnx.save(helper.make_model(made, opset_imports=opsets, ir_version=10), path)
+        graph = helper.make_graph(list(nodes), "g", list(inputs), list(outputs), held)
+        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
         return path
 
     def mlp(self, precision: Literal["fp32", "fp16"], batch: int | str = "batch") -> Path:
@@ -114,9 +114,9 @@ def graphs(tmp_path: Path) -> Graphs:
 @pytest.fixture(scope="session")
 def minilm(root: Path) -> Path:
     """The shipped sentence encoder as its exporter leaves it, in fp32; from the user's store."""
-    from tritonkit import exporting, recipe
+    from tritonkit import cached_export, recipe
 
-    return exporting.exported(recipe.load(root / "build/recipes/all_minilm_l6_v2.yaml"))[0].graph
+    return cached_export.exported(recipe.load(root / "build/recipes/all_minilm_l6_v2.yaml"))[0].graph
 
 
 @pytest.fixture
@@ -125,9 +125,9 @@ def preflight(project: Project) -> Callable[..., tuple[int, dict[str, Any]]]:
 
     def run(path: Path, gpus: str, *arguments: str) -> tuple[int, dict[str, Any]]:
         batched = () if "--shapes" in arguments else ("--max-batch-size", "8")
-        code, said, _ = project.run("engine", path, "--preflight", "--gpu", gpus, "--json", *batched, *arguments)
-        found: dict[str, Any] = json.loads(said)
-        return code, found
+        code, stdout, _ = project.run("engine", path, "--preflight", "--gpu", gpus, "--json", *batched, *arguments)
+        report: dict[str, Any] = json.loads(stdout)
+        return code, report
 
     return run
 
@@ -140,7 +140,7 @@ def plan(tmp_path: Path) -> Callable[..., Path]:
         path = tmp_path / "repository/net" / version / f"model_sm{sm}.plan"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"plan")
-        said = {
+        passport = {
             "format": 1, "kind": "engine", "model": "net", "plan_sha256": hashlib.sha256(b"plan").hexdigest(),
             "plan_bytes": 4, "graph_sha256": "ab" * 32, "precision": "fp16",
             "layers": {"fp32": 0, "fp16": 2, "int8": 0, "fp8": 0, "other": 5}, "builder": "tensorrt",
@@ -149,7 +149,7 @@ def plan(tmp_path: Path) -> Callable[..., Path]:
             "profiles": [{"x": {"min": [1, 32], "opt": [8, 32], "max": [8, 32]}}], "memory_bytes": 6 * 2**30,
             "created": "2026-11-24T12:00:00+00:00", "tritonkit": "0.1.0",
         } | changes  # fmt: skip
-        Path(f"{path}.json").write_text(json.dumps(said), encoding="utf-8")
+        Path(f"{path}.json").write_text(json.dumps(passport), encoding="utf-8")
         return path
 
     return make

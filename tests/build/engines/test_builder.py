@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper
 from support import Project
 
-from tritonkit.engines import builder, timing, watch
+from tritonkit.engines import build_progress, builder, timing
 from tritonkit.engines.profiles import Shapes
 from tritonkit.errors import CheckFailed, GraphError
 
@@ -35,15 +35,15 @@ def test_targets_come_from_the_builder_itself(toolkit: builder.Toolkit) -> None:
 
 
 @pytest.mark.parametrize("level", ["ampere_plus", "same_compute_capability"])
-def test_a_hardware_compatibility_that_tensorrt_rtx_ignores_is_said_to_be_unchecked(
+def test_a_hardware_compatibility_that_rtx_ignores_is_noted_as_unchecked(
     graphs: Any, project: Project, level: str
 ) -> None:
-    code, said, _ = project.run(
+    code, stdout, _ = project.run(
         "engine", graphs.mlp("fp16"), "--preflight", "--gpu", "a100,l4", "--max-batch-size", "2",
         "--hardware-compatibility", level,
     )  # fmt: skip
     assert code == 0
-    assert "fp16 on a100, l4: TensorRT-RTX ignores hardware compatibility level: that was not checked" in said
+    assert "fp16 on a100, l4: TensorRT-RTX ignores hardware compatibility level: that was not checked" in stdout
 
 
 def test_ampere_plus_cannot_include_a_t4(graphs: Any, project: Project) -> None:
@@ -58,11 +58,11 @@ def test_ampere_plus_cannot_include_a_t4(graphs: Any, project: Project) -> None:
 @pytest.mark.parametrize(
     ("option", "words"), [("--version-compatible", "lean runtime"), ("--weight-stripped", "needs a GPU")]
 )
-def test_what_tensorrt_rtx_cannot_do_without_a_gpu_is_a_limit_and_not_the_graphs_fault(
+def test_what_rtx_cannot_do_without_a_gpu_is_a_limit_not_a_refusal(
     graphs: Any, preflight: Preflight, option: str, words: str
 ) -> None:
-    code, said = preflight(graphs.mlp("fp16"), "l4", option)
-    (verdict,) = said["verdicts"]
+    code, report = preflight(graphs.mlp("fp16"), "l4", option)
+    (verdict,) = report["verdicts"]
     assert (code, verdict["status"]) == (0, "limit")
     assert words in verdict["reasons"][0]["text"]
 
@@ -80,7 +80,7 @@ def test_options_reach_tensorrt_and_no_precision_flag_does(
 
     monkeypatch.setattr(network, "_configure", kept)
     options = builder.Options(workspace_bytes=2**28, hardware_compatibility="ampere_plus")
-    plan = network.build(SHAPES, options, (8, 9), watch.Watch())
+    plan = network.build(SHAPES, options, (8, 9), build_progress.Watch())
     assert plan.notes == ("TensorRT-RTX ignores hardware compatibility level: that was not checked",)
     pool = toolkit.module.MemoryPoolType.WORKSPACE
     assert configs[0].get_memory_pool_limit(pool) == 2**28
@@ -150,7 +150,7 @@ def test_a_damaged_timing_cache_is_begun_anew_with_a_word(config: Any, project: 
 
 
 def test_tensorrts_progress_reaches_whoever_watches(graphs: Any, toolkit: builder.Toolkit) -> None:
-    class Seen(watch.Watch):
+    class Seen(build_progress.Watch):
         def __init__(self) -> None:
             self.phases: list[tuple[str, float]] = []
 
@@ -166,11 +166,11 @@ def test_tensorrts_progress_reaches_whoever_watches(graphs: Any, toolkit: builde
     assert len({text for text, _ in seen.phases}) > 3
 
 
-def test_a_long_build_elsewhere_than_on_a_terminal_says_a_line_now_and_then(
+def test_a_long_build_without_a_terminal_prints_a_line_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "_EVERY_S", 0.05)
-    with watch.watch("engine", 2) as shown:
+    monkeypatch.setattr(build_progress, "_EVERY_S", 0.05)
+    with build_progress.watch("engine", 2) as shown:
         shown.next("net fp16")
         for _ in range(3):
             shown.phase("Timing tactics", 0.5)
@@ -206,7 +206,7 @@ def test_ctrl_c_ends_a_build_and_leaves_no_plan(minilm: Path, tmp_path: Path) ->
 
 
 def test_a_build_whose_progress_nobody_reads_is_ended_by_tensorrt(graphs: Any, toolkit: builder.Toolkit) -> None:
-    class Gone(watch.Watch):
+    class Gone(build_progress.Watch):
         def phase(self, *_: Any) -> None:
             raise BrokenPipeError
 

@@ -138,22 +138,22 @@ def model(plan: Any) -> Path:
     return directory
 
 
-def found(directory: Path, *gpus: NodeGpu, **changes: Any) -> list[tuple[str, str]]:
+def mismatches(directory: Path, *gpus: NodeGpu, **changes: Any) -> list[tuple[str, str]]:
     result = check.check_model(directory, replace(FITS, gpus=gpus, **changes))
     return [(problem.plan, problem.kind) for problem in result.problems]
 
 
 def test_only_the_plan_that_triton_loads_here_counts(model: Path) -> None:
-    assert found(model, A10G) == []
-    assert found(model, T4) == []
-    assert found(model, T4, A10G) == []
-    assert found(model, H100) == [("model_sm86.plan", "compute_capability")]  # default_model_filename
-    assert found(model) == [("model_sm75.plan", "gpu"), ("model_sm86.plan", "gpu")]
+    assert mismatches(model, A10G) == []
+    assert mismatches(model, T4) == []
+    assert mismatches(model, T4, A10G) == []
+    assert mismatches(model, H100) == [("model_sm86.plan", "compute_capability")]  # default_model_filename
+    assert mismatches(model) == [("model_sm75.plan", "gpu"), ("model_sm86.plan", "gpu")]
 
 
 def test_a_gpu_without_a_plan_is_told_which_there_are(model: Path) -> None:
     (model / "config.pbtxt").write_text(CONFIG.replace("default_model_filename", "# "), encoding="utf-8")
-    assert found(model, H100) == [("", "compute_capability")]
+    assert mismatches(model, H100) == [("", "compute_capability")]
     (problem,) = check.check_model(model, replace(FITS, gpus=(H100,))).problems
     assert "there are model_sm75.plan, model_sm86.plan" in problem.text
     assert "cc_model_filenames under 9.0" in problem.fix
@@ -162,17 +162,17 @@ def test_a_gpu_without_a_plan_is_told_which_there_are(model: Path) -> None:
 def test_a_tensorrt_model_without_any_plan_may_run_nowhere(model: Path) -> None:
     for path in model.glob("1/*"):
         path.unlink()
-    assert found(model, A10G) == [("", "compute_capability")]
-    assert found(model) == [("", "plan")]
+    assert mismatches(model, A10G) == [("", "compute_capability")]
+    assert mismatches(model) == [("", "plan")]
 
 
 def test_only_the_newest_version_counts_unless_the_policy_says_otherwise(model: Path, plan: Any) -> None:
     plan("86", version="0", tensorrt_version="10.14.1.48")
-    assert found(model, A10G) == []
+    assert mismatches(model, A10G) == []
     (model / "config.pbtxt").write_text(CONFIG + "version_policy { all {} }", encoding="utf-8")
-    assert found(model, A10G) == [("model_sm86.plan", "tensorrt"), ("model_sm86.plan", "image")]
+    assert mismatches(model, A10G) == [("model_sm86.plan", "tensorrt"), ("model_sm86.plan", "image")]
     (model / "config.pbtxt").write_text(CONFIG + "version_policy { specific { versions: 1 } }", encoding="utf-8")
-    assert found(model, A10G) == []
+    assert mismatches(model, A10G) == []
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_only_the_newest_version_counts_unless_the_policy_says_otherwise(model: 
 )
 def test_a_plan_that_was_cut_or_swapped_is_found(model: Path, content: bytes, words: str) -> None:
     (model / "1/model_sm86.plan").write_bytes(content)
-    assert found(model, A10G) == [("model_sm86.plan", "plan")]
+    assert mismatches(model, A10G) == [("model_sm86.plan", "plan")]
     (problem,) = check.check_model(model, FITS).problems
     assert words in problem.text
 
@@ -188,9 +188,9 @@ def test_a_plan_that_was_cut_or_swapped_is_found(model: Path, content: bytes, wo
 def test_a_plan_whose_passport_is_gone_or_cut_is_a_problem_of_its_own(model: Path) -> None:
     place = model / "1/model_sm86.plan.json"
     place.write_bytes(place.read_bytes()[:-30])
-    assert found(model, A10G) == [("model_sm86.plan", "passport")]
+    assert mismatches(model, A10G) == [("model_sm86.plan", "passport")]
     place.unlink()
-    assert found(model, A10G) == [("model_sm86.plan", "passport")]
+    assert mismatches(model, A10G) == [("model_sm86.plan", "passport")]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_plan_whose_passport_is_gone_or_cut_is_a_problem_of_its_own(model: Pat
         (None, 2 * 2**30, ["gpu"]),
     ],
 )
-def test_a_cuda_model_needs_a_driver_a_capability_and_memory_for_all_its_instances(
+def test_a_cuda_model_needs_a_driver_a_capability_and_enough_memory(
     gpu: NodeGpu | None, memory: int | None, expected: list[str], tmp_path: Path
 ) -> None:
     measured = {"session_bytes": memory - 3, "sizes_bytes": 2, "context_bytes": 1} if memory else None
@@ -221,8 +221,8 @@ def test_an_unknown_image_is_said_to_be_unknown(model: Path) -> None:
 
 
 def test_int8_for_cpus_with_vnni_is_not_for_others(tmp_path: Path) -> None:
-    wanted = ["avx512_vnni", "avx_vnni"]
-    (tmp_path / "passport.json").write_text(json.dumps({"target": "cpu", "cpu_features": wanted}), encoding="utf-8")
+    features = ["avx512_vnni", "avx_vnni"]
+    (tmp_path / "passport.json").write_text(json.dumps({"target": "cpu", "cpu_features": features}), encoding="utf-8")
     assert check.check_model(tmp_path, Node(cpu_features=frozenset({"sse2", "avx_vnni"}))).problems == ()
     (problem,) = check.check_model(tmp_path, Node(cpu_features=frozenset({"sse2", "avx2"}))).problems
     assert problem.kind == "cpu"
@@ -236,36 +236,36 @@ def test_int8_for_cpus_with_vnni_is_not_for_others(tmp_path: Path) -> None:
 def here(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Lets the command see another node than this machine."""
 
-    def be(said: Node) -> None:
-        monkeypatch.setattr(node, "read", lambda image=None: replace(said, image=image or said.image))
+    def be(seen: Node) -> None:
+        monkeypatch.setattr(node, "read", lambda image=None: replace(seen, image=image or seen.image))
 
     return be
 
 
 def test_the_check_exits_0_or_1(model: Path, project: Project, here: Any) -> None:
     here(FITS)
-    code, said, _ = project.run("passport", model, "--check")
-    assert (code, "net may run here" in said) == (0, True)
-    code, said, _ = project.run("passport", model, "--check", "--image", "26.04-py3")
+    code, stdout, _ = project.run("passport", model, "--check")
+    assert (code, "net may run here" in stdout) == (0, True)
+    code, stdout, _ = project.run("passport", model, "--check", "--image", "26.04-py3")
     assert code == 1
-    assert "the image 26.04-py3 has 10" in said
-    assert said.count("fix:") == 1
-    code, said, _ = project.run("passport", "--check", "--json", "--repository", model.parent)
-    (result,) = json.loads(said)
+    assert "the image 26.04-py3 has 10" in stdout
+    assert stdout.count("fix:") == 1
+    code, stdout, _ = project.run("passport", "--check", "--json", "--repository", model.parent)
+    (result,) = json.loads(stdout)
     assert (code, result["model"], result["problems"], result["checked"]) == (0, "net", [], 1)
 
 
 @no_gpu_here
 def test_here_without_a_gpu_the_check_says_what_is_missing(model: Path, project: Project) -> None:
-    code, said, _ = project.run("passport", model, "--check")
+    code, stdout, _ = project.run("passport", model, "--check")
     assert code == 1
-    assert "no GPU is visible here (nvidia-smi is missing or shows none)" in said
+    assert "no GPU is visible here (nvidia-smi is missing or shows none)" in stdout
 
 
 def test_a_model_without_plans_and_passport_is_not_judged(project: Project, tmp_path: Path) -> None:
     (tmp_path / "repository/theirs/1").mkdir(parents=True)
-    code, said, _ = project.run("passport", "--check", "--repository", tmp_path / "repository")
-    assert (code, said.strip()) == (0, "theirs has no passport: nothing to compare")
+    code, stdout, _ = project.run("passport", "--check", "--repository", tmp_path / "repository")
+    assert (code, stdout.strip()) == (0, "theirs has no passport: nothing to compare")
 
 
 @pytest.fixture
@@ -277,8 +277,8 @@ def fallback(model: Path) -> Path:
     (model / "configs/onnxruntime.pbtxt").write_text(f'name: "net" {config}', encoding="utf-8")
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "g", values[:1], values[1:])
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    onnx.save(made, model / "1/model.onnx")
+    onnx_model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(onnx_model, model / "1/model.onnx")
     return model
 
 
@@ -289,27 +289,27 @@ def test_server_arguments_are_empty_where_the_plan_fits(fallback: Path, project:
 
 def test_a_mismatch_with_a_fallback_says_what_the_node_does(fallback: Path, project: Project, here: Any) -> None:
     here(replace(FITS, gpus=(H100,)))
-    code, said, _ = project.run("passport", fallback, "--check")
+    code, stdout, _ = project.run("passport", fallback, "--check")
     assert code == 1
-    assert "start Triton with --model-config-name=onnxruntime" in said
-    code, said, error = project.run("passport", fallback, "--print-server-args")
-    assert (code, said) == (0, "--model-config-name=onnxruntime\n")
+    assert "start Triton with --model-config-name=onnxruntime" in stdout
+    code, stdout, error = project.run("passport", fallback, "--print-server-args")
+    assert (code, stdout) == (0, "--model-config-name=onnxruntime\n")
     assert "compute capability 8.6" in error
 
 
 def test_a_mismatch_without_a_fallback_prints_no_arguments(fallback: Path, project: Project, here: Any) -> None:
     here(replace(FITS, gpus=(H100,)))
     (fallback / "passport.json").unlink()
-    code, said, error = project.run("passport", fallback, "--print-server-args")
-    assert (code, said) == (1, "")
+    code, stdout, error = project.run("passport", fallback, "--print-server-args")
+    assert (code, stdout) == (1, "")
     assert "no fallback covers net" in error
 
 
 def test_a_fallback_that_is_only_stated_covers_nothing(fallback: Path, project: Project, here: Any) -> None:
     here(replace(FITS, gpus=(H100,)))
     (fallback / "configs/onnxruntime.pbtxt").unlink()
-    code, said, error = project.run("passport", fallback, "--print-server-args")
-    assert (code, said) == (1, "")
+    code, stdout, error = project.run("passport", fallback, "--print-server-args")
+    assert (code, stdout) == (1, "")
     assert "has no configs/onnxruntime.pbtxt" in error
 
 
@@ -330,9 +330,9 @@ def test_the_printed_arguments_make_a_real_triton_serve_the_fallback(
     installed_server: Runtime, fallback: Path, project: Project
 ) -> None:
     """No plan fits a machine without a GPU; without the argument Triton looks for the tensorrt backend."""
-    code, said, _ = project.run("passport", "--repository", fallback.parent, "--print-server-args")
+    code, stdout, _ = project.run("passport", "--repository", fallback.parent, "--print-server-args")
     assert code == 0
-    with TritonServer(fallback.parent, runtime=installed_server, arguments=said.split()) as server:
+    with TritonServer(fallback.parent, runtime=installed_server, arguments=stdout.split()) as server:
         client = InferenceServerClient(server.grpc_url.removeprefix("grpc://"))
         assert client.get_model_config("net").config.backend == "onnxruntime"
         tensor = InferInput("x", [4], "FP32")

@@ -68,7 +68,7 @@ def test_nothing_is_tried_on_a_gpu_that_cannot_run_it(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("code", "out", "err", "said"),
+    ("code", "out", "err", "line"),
     [
         (0, "ok\n", "a warning that does not matter: error\n", ""),
         (0, "CUDAExecutionProvider did not start\n",
@@ -82,8 +82,8 @@ def test_nothing_is_tried_on_a_gpu_that_cannot_run_it(monkeypatch: pytest.Monkey
         (0, "", "", "the trial said nothing"),
     ],
 )  # fmt: skip
-def test_a_failed_trial_is_one_line_with_its_cause(code: int, out: str, err: str, said: str) -> None:
-    assert cuda_here.reason(code, out, err) == said
+def test_a_failed_trial_is_one_line_with_its_cause(code: int, out: str, err: str, line: str) -> None:
+    assert cuda_here.reason(code, out, err) == line
 
 
 def test_the_trial_runs_in_the_servers_own_environment_and_is_bounded(installed_server: Runtime) -> None:
@@ -94,7 +94,7 @@ def test_the_trial_runs_in_the_servers_own_environment_and_is_bounded(installed_
         assert "is the CPU build" in cuda_here.probe(installed_server, "cuda")
 
 
-def test_a_wrong_answer_is_told(installed_server: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_answer_is_reported(installed_server: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     tripling = cuda_here.tiny_graph(3)
     monkeypatch.setattr(cuda_here, "tiny_graph", lambda: tripling)
     assert cuda_here.probe(installed_server, "cpu") == "run 1 of 3 gave a wrong answer"

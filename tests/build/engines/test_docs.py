@@ -26,18 +26,18 @@ def test_every_command_runs_and_the_first_prints_the_table(
     monkeypatch.chdir(project.directory)
     (block,) = re.findall(r"^```bash\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     (table,) = re.findall(r"^```text\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    said = []
+    outputs = []
     for command in block.splitlines():
         program, *arguments = shlex.split(command)
         assert program == "tritonkit"
         code, printed, error = project.run(*arguments)
         assert code == 0, error
-        said.append(printed)
-    rows = [line.split()[:6] for line in said[0].splitlines()]  # the columns that no clock decides
+        outputs.append(printed)
+    rows = [line.split()[:6] for line in outputs[0].splitlines()]  # the columns that no clock decides
     assert rows[: len(table.splitlines())] == [line.split()[:6] for line in table.splitlines()]
-    assert "fp32 on h100: tensorrt_rtx" in said[0]
-    assert "target: cpu" in said[1]
-    assert "may run here" in said[2]
+    assert "fp32 on h100: tensorrt_rtx" in outputs[0]
+    assert "target: cpu" in outputs[1]
+    assert "may run here" in outputs[2]
 
 
 def test_every_verdict_and_option_is_explained() -> None:

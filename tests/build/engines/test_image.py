@@ -31,7 +31,7 @@ def test_the_linter_would_say_so(root: Path, tmp_path: Path, old: str, new: str,
     assert rule in done.stdout
 
 
-def test_the_image_is_a_known_release_copies_what_exists_and_pins_what_was_tested(root: Path) -> None:
+def test_the_image_is_a_known_release_and_pins_what_was_tested(root: Path) -> None:
     text = (root / "build/Dockerfile").read_text(encoding="utf-8")
     tag = re.search(r"^ARG TRITON_TAG=(\S+)$", text, re.MULTILINE)
     assert tag is not None

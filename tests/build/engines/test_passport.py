@@ -16,11 +16,11 @@ from tritonkit.errors import InputError
 
 def test_what_was_written_is_read(plan: Any) -> None:
     path = plan()
-    said = passport.read(path)
-    assert said.capability == (8, 6)
+    written = passport.read(path)
+    assert written.capability == (8, 6)
     assert passport.path_of(path).name == "model_sm86.plan.json"
-    passport.write(path, said)
-    assert passport.read(path) == said
+    passport.write(path, written)
+    assert passport.read(path) == written
 
 
 @pytest.mark.parametrize(
@@ -65,12 +65,12 @@ def test_show_says_who_made_a_model_from_what(plan: Any, project: Project) -> No
     directory = plan().parents[1]
     about = {"target": "tensorrt", "precision": "fp16", "graph_sha256": "ab" * 32, "made_from": {"torch": "2.13.0"}}
     (directory / "passport.json").write_text(json.dumps(about), encoding="utf-8")
-    code, said, _ = project.run("passport", directory)
+    code, stdout, _ = project.run("passport", directory)
     assert code == 0
     for fact in ("target: tensorrt", "torch 2.13.0", "1/model_sm86.plan: fp16 (2 fp16)", "tensorrt 11.4.0.106", "a10g"):
-        assert fact in said
-    code, said, _ = project.run("passport", "net", "--repository", directory.parent, "--json")
-    (model,) = json.loads(said)
+        assert fact in stdout
+    code, stdout, _ = project.run("passport", "net", "--repository", directory.parent, "--json")
+    (model,) = json.loads(stdout)
     assert model["passport"] == about
     assert model["engines"]["1/model_sm86.plan"]["plan_sha256"] == hashlib.sha256(b"plan").hexdigest()
 
@@ -82,7 +82,7 @@ def test_a_model_that_is_not_there_is_bad_input(project: Project, tmp_path: Path
 
 
 def test_models_that_tritonkit_built_have_one(zoo_repository: Path, project: Project) -> None:
-    code, said, _ = project.run("passport", "--repository", zoo_repository)
+    code, stdout, _ = project.run("passport", "--repository", zoo_repository)
     assert code == 0
-    assert said.count("target: cpu") == 3  # the ensemble has none
+    assert stdout.count("target: cpu") == 3  # the ensemble has none
     assert project.run("passport", "--check", "--repository", zoo_repository)[0] == 0

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from support import Project
 
-from tritonkit.engines import builder, jobs, node, passport, plans, watch
+from tritonkit.engines import build_progress, builder, jobs, node, passport, plans
 from tritonkit.errors import InputError, MissingError, OutputError
 from tritonkit.gpus import get_all
 
@@ -110,17 +110,17 @@ def test_a_gpu_machine_writes_its_plan_and_says_which_others_are_left(
     monkeypatch.setattr(node, "gpus", lambda: (node.NodeGpu("NVIDIA A10G", (8, 6), 24 * 2**30),))
     output = tmp_path / "engines"
     command = ("engine", graphs.mlp("fp16"), "--gpu", "t4,a10g,h100", "--max-batch-size", "8", "--output", output)
-    code, said, error = project.run(*command, "--json")
+    code, stdout, error = project.run(*command, "--json")
     assert code == 0, error
-    printed = json.loads(said)
+    printed = json.loads(stdout)
     assert printed["elsewhere"] == ["t4", "h100"]
     assert sorted(path.name for path in output.iterdir()) == ["model_sm86.plan", "model_sm86.plan.json"]
     written = passport.read(output / "model_sm86.plan")
     assert (written.builder, written.gpu, written.precision) == ("tensorrt", "a10g", "fp16")
     assert written.layers["fp16"] == 2
     assert written.graph_sha256 == passport.sha256_of(graphs.directory / "fp16.onnx")
-    code, said, _ = project.run(*command)
-    assert "to be built on their own nodes: t4, h100" in said
+    code, stdout, _ = project.run(*command)
+    assert "to be built on their own nodes: t4, h100" in stdout
 
 
 @pytest.fixture
@@ -132,8 +132,8 @@ def model(graphs: Any, tmp_path: Path) -> Path:
     tensor = {"dtype": "fp32", "dims": [32]}
     recipe = {"name": "net", "source": "net.py:load", "inputs": {"x": tensor}, "outputs": {"y": tensor},
               "max_batch_size": 8, "gpus": ["a10g", "l4"]}  # fmt: skip
-    said = {"model": "net", "target": "tensorrt", "precision": "fp16", "recipe": recipe}
-    (directory / "passport.json").write_text(json.dumps(said), encoding="utf-8")
+    model_passport = {"model": "net", "target": "tensorrt", "precision": "fp16", "recipe": recipe}
+    (directory / "passport.json").write_text(json.dumps(model_passport), encoding="utf-8")
     return directory
 
 
@@ -143,17 +143,17 @@ def test_a_model_in_a_repository_gets_its_plan_where_triton_looks(
 ) -> None:
     """No recipe file and no exporter is needed on the GPU node: the passport has shapes, precision and GPUs."""
     monkeypatch.setattr(node, "gpus", lambda: (node.NodeGpu("NVIDIA A10G", (8, 6), 24 * 2**30),))
-    code, said, error = project.run("engine", model)
+    code, stdout, error = project.run("engine", model)
     assert code == 0, error
-    assert "to be built on their own nodes: l4" in said
+    assert "to be built on their own nodes: l4" in stdout
     written = passport.read(model / "1/model_sm86.plan")
     assert (written.model, written.precision, len(written.profiles)) == ("net", "fp16", 2)
     assert written.profiles[0]["x"].max == (8, 32)
 
 
 def test_a_model_in_a_repository_is_preflighted_for_its_gpus(model: Path, project: Project) -> None:
-    code, said, _ = project.run("engine", model, "--preflight", "--json")
-    verdicts = [(verdict["gpu"], verdict["status"]) for verdict in json.loads(said)["verdicts"]]
+    code, stdout, _ = project.run("engine", model, "--preflight", "--json")
+    verdicts = [(verdict["gpu"], verdict["status"]) for verdict in json.loads(stdout)["verdicts"]]
     assert (code, verdicts) == (0, [("a10g", "ok"), ("l4", "ok")])
     assert not list(model.rglob("*.plan"))
 
@@ -209,22 +209,22 @@ def test_broken_graphs_are_bad_input(graphs: Any, project: Project) -> None:
     assert project.run("engine", missing, "--preflight", "--gpu", "l4")[0] == 2
 
 
-def test_a_build_that_is_killed_leaves_no_plan_under_the_passport_of_another(
+def test_a_killed_build_leaves_no_plan_under_another_plans_passport(
     graphs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toolkit = builder.load("tensorrt_rtx")
     job = jobs.from_onnx(graphs.mlp("fp16"), None, {}, 2)
     network = builder.Network(toolkit, job.graph)
-    plan = network.build(job.profiles, builder.Options(), (8, 9), watch.Watch())
-    said = plans.describe(job, network, plan, builder.Options(), (8, 9), None)
-    path = plans.write(tmp_path, plan, said)
+    plan = network.build(job.profiles, builder.Options(), (8, 9), build_progress.Watch())
+    engine_passport = plans.describe(job, network, plan, builder.Options(), (8, 9), None)
+    path = plans.write(tmp_path, plan, engine_passport)
 
     def killed(*_: Any) -> None:
         raise RuntimeError("killed")
 
     monkeypatch.setattr(passport, "write", killed)
     with pytest.raises(RuntimeError):
-        plans.write(tmp_path, builder.Plan(b"other", 0.0, 5), said)
+        plans.write(tmp_path, builder.Plan(b"other", 0.0, 5), engine_passport)
     with pytest.raises(InputError, match="has no passport"):
         passport.read(path)
 
@@ -234,16 +234,16 @@ def test_a_plan_that_tritonkit_did_not_write_is_not_overwritten(graphs: Any, tmp
     toolkit = builder.load("tensorrt_rtx")
     job = jobs.from_onnx(graphs.mlp("fp16"), None, {}, 2)
     network = builder.Network(toolkit, job.graph)
-    said = plans.describe(job, network, builder.Plan(b"ours", 0.0, 4), builder.Options(), (8, 9), None)
+    engine_passport = plans.describe(job, network, builder.Plan(b"ours", 0.0, 4), builder.Options(), (8, 9), None)
     path = tmp_path / "model_sm89.plan"
     if theirs == "swapped":
-        plans.write(tmp_path, builder.Plan(b"ours", 0.0, 4), said)
-        plans.write(tmp_path, builder.Plan(b"ours", 0.0, 4), said)  # our own is replaced
+        plans.write(tmp_path, builder.Plan(b"ours", 0.0, 4), engine_passport)
+        plans.write(tmp_path, builder.Plan(b"ours", 0.0, 4), engine_passport)  # our own is replaced
     their_file = passport.path_of(path) if theirs == "passport" else path
     their_file.write_bytes(b"theirs")
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     with pytest.raises(OutputError, match="is not as tritonkit wrote it") as refused:
-        plans.write(tmp_path, builder.Plan(b"ours", 0.0, 4), said)
+        plans.write(tmp_path, builder.Plan(b"ours", 0.0, 4), engine_passport)
     assert str(their_file if theirs == "passport" else path) in refused.value.message
     assert "--output" in refused.value.fix
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
@@ -256,6 +256,6 @@ def test_weights_beside_the_graph_are_found(graphs: Any, tmp_path: Path, preflig
     other = tmp_path / "apart/net.onnx"
     other.parent.mkdir()
     onnx.save(model, other, save_as_external_data=True, location="net.data", size_threshold=0)
-    code, said = preflight(other, "l4")
-    assert (code, said["verdicts"][0]["status"]) == (0, "ok")
-    assert np.asarray(said["verdicts"][0]["plan_bytes"]) > 1000
+    code, report = preflight(other, "l4")
+    assert (code, report["verdicts"][0]["status"]) == (0, "ok")
+    assert np.asarray(report["verdicts"][0]["plan_bytes"]) > 1000

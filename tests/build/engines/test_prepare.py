@@ -57,8 +57,8 @@ def repository(graphs: Any, tmp_path: Path) -> Path:
     tensor = {"dtype": "fp32", "dims": [32]}
     recipe = {"name": "net", "source": "net.py:load", "inputs": {"x": tensor}, "outputs": {"y": tensor},
               "max_batch_size": 8, "gpus": ["a10g", "t4"]}  # fmt: skip
-    said = {"model": "net", "target": "tensorrt", "precision": "fp16", "recipe": recipe, "fallback": "onnxruntime"}
-    (directory / "passport.json").write_text(json.dumps(said), encoding="utf-8")
+    about = {"model": "net", "target": "tensorrt", "precision": "fp16", "recipe": recipe, "fallback": "onnxruntime"}
+    (directory / "passport.json").write_text(json.dumps(about), encoding="utf-8")
     names = "".join(
         f'cc_model_filenames {{ key: "{sm[0]}.{sm[1]}" value: "model_sm{sm}.plan" }} ' for sm in ("75", "86")
     )
@@ -122,8 +122,8 @@ def forget(repository: Path) -> None:
 
 
 def entry(tmp_path: Path) -> Path:
-    (found,) = (tmp_path / "cache").iterdir()
-    return found
+    (folder,) = (tmp_path / "cache").iterdir()
+    return folder
 
 
 def names(directory: Path) -> list[str]:
@@ -131,18 +131,18 @@ def names(directory: Path) -> list[str]:
 
 
 def is_whole(plan: Path) -> bool:
-    said = passport.read(plan)
-    return (plan.stat().st_size, passport.sha256_of(plan)) == (said.plan_bytes, said.plan_sha256)
+    engine_passport = passport.read(plan)
+    return (plan.stat().st_size, passport.sha256_of(plan)) == (engine_passport.plan_bytes, engine_passport.plan_sha256)
 
 
 @pytest.mark.usefixtures("here")
 def test_the_first_pod_builds_and_the_next_one_takes_it_from_the_cache(
     run: Any, repository: Path, tmp_path: Path
 ) -> None:
-    code, said, error = run()
+    code, stdout, error = run()
     assert code == 0, error
-    assert "net: built in " in said
-    assert "tokens: no engine.onnx: nothing to build (0.0 s)" in said
+    assert "net: built in " in stdout
+    assert "tokens: no engine.onnx: nothing to build (0.0 s)" in stdout
     assert (tmp_path / "args/server").read_text(encoding="utf-8") == "\n"
     assert is_whole(repository / PLAN)
     sha256 = passport.read(repository / PLAN).plan_sha256
@@ -150,13 +150,13 @@ def test_the_first_pod_builds_and_the_next_one_takes_it_from_the_cache(
     assert names(repository / "net/1") == ["engine.onnx", "model_sm86.plan", "model_sm86.plan.json"]
     before = (repository / PLAN).read_bytes()
     forget(repository)
-    code, said, _ = run()
+    code, stdout, _ = run()
     assert code == 0
-    assert f"net: linked from {entry(tmp_path)} to 1/model_sm86.plan" in said
+    assert f"net: linked from {entry(tmp_path)} to 1/model_sm86.plan" in stdout
     assert (repository / PLAN).read_bytes() == before
     assert (repository / PLAN).samefile(entry(tmp_path) / f"{sha256}.plan")
-    code, said, _ = run()
-    assert (code, "net: 1/model_sm86.plan is in the repository and fits" in said) == (0, True)
+    code, stdout, _ = run()
+    assert (code, "net: 1/model_sm86.plan is in the repository and fits" in stdout) == (0, True)
 
 
 def test_a_cache_on_another_filesystem_is_copied_from(
@@ -166,8 +166,8 @@ def test_a_cache_on_another_filesystem_is_copied_from(
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", other_filesystem)
-    code, said, _ = run()
-    assert (code, "copied from" in said, is_whole(repository / PLAN)) == (0, True, True)
+    code, stdout, _ = run()
+    assert (code, "copied from" in stdout, is_whole(repository / PLAN)) == (0, True, True)
 
 
 @pytest.mark.usefixtures("here")
@@ -188,10 +188,10 @@ def test_a_damaged_entry_is_built_again(
     (plan,) = entry(tmp_path).glob("*.plan")
     forget(repository)
     damage(plan)
-    code, said, _ = run()
-    assert (code, "net: built in " in said, "replaces a damaged entry: " in said) == (0, True, True)
+    code, stdout, _ = run()
+    assert (code, "net: built in " in stdout, "replaces a damaged entry: " in stdout) == (0, True, True)
     forget(repository)
-    code, said, _ = run("--only-cached")
+    code, stdout, _ = run("--only-cached")
     assert (code, is_whole(repository / PLAN)) == (0, True)
 
 
@@ -200,10 +200,10 @@ def test_a_damaged_entry_is_built_again(
 
 def test_of_two_pods_that_start_together_one_builds(pod: Pod, tmp_path: Path) -> None:
     pods = [pod(HOLD="0.5"), pod(HOLD="0.5")]
-    said = [process.communicate(timeout=60)[0] for process in pods]
-    assert [process.returncode for process in pods] == [0, 0], said
-    assert sum("BUILDING" in text for text in said) == 1
-    assert sum("another process built it meanwhile" in text for text in said) == 1
+    outputs = [process.communicate(timeout=60)[0] for process in pods]
+    assert [process.returncode for process in pods] == [0, 0], outputs
+    assert sum("BUILDING" in text for text in outputs) == 1
+    assert sum("another process built it meanwhile" in text for text in outputs) == 1
     assert all(is_whole(tmp_path / f"pod{number}" / PLAN) for number in range(2))
 
 
@@ -217,8 +217,8 @@ def test_where_there_are_no_locks_both_build_and_both_succeed(
     until(other, "BUILDING")
     other.send_signal(signal.SIGSTOP)
     monkeypatch.setattr(fcntl, "lockf", none)
-    code, said, _ = run()
-    assert (code, "net: built in" in said, "has no locks (No locks available)" in said) == (0, True, True)
+    code, stdout, _ = run()
+    assert (code, "net: built in" in stdout, "has no locks (No locks available)" in stdout) == (0, True, True)
     other.send_signal(signal.SIGCONT)
     assert other.communicate(timeout=60)[0]
     assert other.returncode == 0
@@ -241,17 +241,15 @@ def test_a_builder_that_is_killed_blocks_nobody_and_its_half_is_not_taken(
     assert dying.returncode == -signal.SIGKILL
     halves = list(entry(tmp_path).glob(".new-*/*.plan"))
     assert len(halves) == (when == "writing")
-    code, said, error = run("--only-cached")
+    code, stdout, error = run("--only-cached")
     assert code == 1
     assert entry(tmp_path).name in error
-    code, said, _ = run()
-    assert (code, "net: built in" in said, is_whole(repository / PLAN)) == (0, True, True)
+    code, stdout, _ = run()
+    assert (code, "net: built in" in stdout, is_whole(repository / PLAN)) == (0, True, True)
 
 
 @pytest.mark.usefixtures("here")
-def test_leftovers_of_the_killed_are_removed_once_nobody_can_be_writing_them(
-    run: Any, repository: Path, tmp_path: Path
-) -> None:
+def test_leftovers_of_killed_builders_are_removed_after_a_while(run: Any, repository: Path, tmp_path: Path) -> None:
     run()
     old, new = (entry(tmp_path) / f".new-{name}" for name in ("old", "new"))
     stale = entry(tmp_path) / f"{'0' * 64}.plan"
@@ -298,9 +296,9 @@ def test_sigterm_ends_a_build_and_leaves_nothing(pod: Pod, tmp_path: Path) -> No
 def test_pods_wait_for_the_job_and_then_link(run: Any, pod: Pod, repository: Path) -> None:
     job = pod(HOLD="1")
     until(job, "BUILDING")
-    code, said, error = run("--only-cached", "--wait", "60")
+    code, stdout, error = run("--only-cached", "--wait", "60")
     assert code == 0, error
-    assert "net: linked from" in said
+    assert "net: linked from" in stdout
     assert "engines: wait for the engine Job, at most 60 s: net" in error
     assert is_whole(repository / PLAN)
     job.communicate(timeout=60)
@@ -321,11 +319,10 @@ def test_without_the_job_a_pod_says_which_plan_is_missing(run: Any, repository: 
 
 def test_a_gpu_that_the_recipe_does_not_name_gets_the_fallback(run: Any, here: Any, tmp_path: Path) -> None:
     here(H100)
-    code, said, error = run()
+    code, stdout, error = run()
     assert code == 0, error
-    assert (
-        "net: config.pbtxt names no plan for NVIDIA H100 80GB HBM3 (compute capability 9.0), only for a10g, t4" in said
-    )
+    words = "net: config.pbtxt names no plan for NVIDIA H100 80GB HBM3 (compute capability 9.0), only for a10g, t4"
+    assert words in stdout
     assert (tmp_path / "args/server").read_text(encoding="utf-8") == "--model-config-name=onnxruntime\n"
 
 
@@ -333,10 +330,10 @@ def test_a_graph_that_tensorrt_refuses_gets_the_fallback_and_says_why(
     run: Any, here: Any, repository: Path, graphs: Any, tmp_path: Path
 ) -> None:
     graphs.mlp("fp32").rename(repository / "net/1/engine.onnx")
-    code, said, _ = run()
+    code, stdout, _ = run()
     assert code == 0
-    assert "net: no plan: " in said
-    assert "no layer computes in fp16: 2 fp32" in said
+    assert "net: no plan: " in stdout
+    assert "no layer computes in fp16: 2 fp32" in stdout
     assert (tmp_path / "args/server").read_text(encoding="utf-8") == "--model-config-name=onnxruntime\n"
 
 
@@ -355,8 +352,8 @@ def test_without_a_fallback_the_pod_stays_in_its_init_container(
 
 def test_without_a_gpu_nothing_is_built(run: Any, here: Any, tmp_path: Path) -> None:
     here()
-    code, said, _ = run()
-    assert (code, "net: no GPU is visible here" in said, (tmp_path / "cache").exists()) == (0, True, False)
+    code, stdout, _ = run()
+    assert (code, "net: no GPU is visible here" in stdout, (tmp_path / "cache").exists()) == (0, True, False)
 
 
 def test_gpus_of_two_kinds_are_refused(run: Any, here: Any) -> None:
@@ -367,19 +364,19 @@ def test_gpus_of_two_kinds_are_refused(run: Any, here: Any) -> None:
 
 def test_a_read_only_repository_is_said_before_anything_is_built(pod: Pod, tmp_path: Path) -> None:
     process = pod(read_only="pod0/net/1")
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 2, said
-    assert f"{tmp_path / 'pod0/net/1'} cannot be written (Read-only file system)" in said
-    assert "emptyDir" in said
-    assert "BUILDING" not in said
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2, output
+    assert f"{tmp_path / 'pod0/net/1'} cannot be written (Read-only file system)" in output
+    assert "emptyDir" in output
+    assert "BUILDING" not in output
 
 
 def test_a_cache_that_cannot_be_written_is_said_and_the_pod_serves(pod: Pod, tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     process = pod(read_only="cache")
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, said
-    assert f"for this pod alone: {tmp_path / 'cache'} cannot be written (Read-only file system)" in said
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert f"for this pod alone: {tmp_path / 'cache'} cannot be written (Read-only file system)" in output
     assert is_whole(tmp_path / "pod0" / PLAN)
 
 

@@ -19,9 +19,9 @@ RECIPE: dict[str, Any] = {
 }
 
 
-def test_first_profile_holds_everything_and_a_wide_batch_gets_one_for_single_requests(project: Project) -> None:
-    found = profiles.from_recipe(recipe.load(project.write(**RECIPE, max_batch_size=64)))
-    assert found == [
+def test_first_profile_holds_everything_and_a_wide_batch_gets_a_second(project: Project) -> None:
+    actual = profiles.from_recipe(recipe.load(project.write(**RECIPE, max_batch_size=64)))
+    assert actual == [
         {"x": Shapes((1, 2), (64, 64), (64, 256)), "n": Shapes((1,), (64,), (64,))},
         {"x": Shapes((1, 2), (1, 64), (1, 256)), "n": Shapes((1,), (1,), (1,))},
     ]
@@ -29,15 +29,15 @@ def test_first_profile_holds_everything_and_a_wide_batch_gets_one_for_single_req
 
 @pytest.mark.parametrize(("batch", "number"), [(0, 1), (1, 1), (3, 1), (4, 2)])
 def test_a_narrow_batch_has_one_profile(project: Project, batch: int, number: int) -> None:
-    found = profiles.from_recipe(recipe.load(project.write(**RECIPE, max_batch_size=batch)))
-    assert len(found) == number
-    assert len(found[0]["x"].max) == (2 if batch else 1)
+    actual = profiles.from_recipe(recipe.load(project.write(**RECIPE, max_batch_size=batch)))
+    assert len(actual) == number
+    assert len(actual[0]["x"].max) == (2 if batch else 1)
 
 
 def test_dimensions_of_a_graph_without_names_are_called_by_input_and_axis(graphs: Any) -> None:
     signature = graph.Signature({"x": graph.GraphTensor("x", "fp32", ("batch", None, 3))}, {}, 20)
-    found = profiles.from_graph(signature, {"x.1": Bounds(1, 2, 5)}, 2)
-    assert found == [{"x": Shapes((1, 1, 3), (2, 2, 3), (2, 5, 3))}]
+    actual = profiles.from_graph(signature, {"x.1": Bounds(1, 2, 5)}, 2)
+    assert actual == [{"x": Shapes((1, 1, 3), (2, 2, 3), (2, 5, 3))}]
 
 
 @pytest.mark.parametrize(

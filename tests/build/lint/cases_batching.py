@@ -10,8 +10,8 @@ from tritonkit.repository.lint import Options
 from .lab import BATCHED, XY, Case, Files, python
 
 
-def dynamic(said: str, head: str = BATCHED) -> str:
-    return f"{head}{XY}dynamic_batching {{ {said} }}\n"
+def dynamic(settings: str, head: str = BATCHED) -> str:
+    return f"{head}{XY}dynamic_batching {{ {settings} }}\n"
 
 
 TWO = "instance_group { count: 1 kind: KIND_CPU }\n"  # beside the one that every model of the tests has

@@ -19,12 +19,12 @@ def tensors(
     return "".join(f'{kind} {{ name: "{name}" data_type: TYPE_{dtype} dims: {dim} }}\n' for kind, name, dim in kinds)
 
 
-def fil(said: str = "", content: Content = "", name: str = "1/model.txt", **parameters: str | None) -> Files:
+def fil(tensor_config: str = "", content: Content = "", name: str = "1/model.txt", **parameters: str | None) -> Files:
     """A model with some parameters changed; None leaves one out."""
     changed = {key: value for key, value in (_PARAMETERS | parameters).items() if value is not None}
     text = "".join(parameter(key, value) for key, value in changed.items())
     kind = "instance_group { count: 1 kind: KIND_CPU }\n"
-    config = f'backend: "fil"\nmax_batch_size: 8\n{said or tensors()}{kind}{text}'
+    config = f'backend: "fil"\nmax_batch_size: 8\n{tensor_config or tensors()}{kind}{text}'
     return {"config.pbtxt": config, name: content or lightgbm()}
 
 

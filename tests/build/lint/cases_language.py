@@ -26,8 +26,8 @@ TRITON = "triton_config: {max_batch_size: 0, decoupled: false}\n"
 
 
 def vllm(config: str = MODEL + METRICS, arguments: Any = None, **files: Content) -> Files:
-    said = {"model": "/models/m/1/weights"} if arguments is None else arguments
-    text = said if isinstance(said, str) else json.dumps(said)
+    engine_arguments = {"model": "/models/m/1/weights"} if arguments is None else arguments
+    text = engine_arguments if isinstance(engine_arguments, str) else json.dumps(engine_arguments)
     beside = {f"1/{name}.json": content for name, content in files.items()}
     return {"config.pbtxt": f'backend: "vllm"\n{config}', "1/model.json": text} | beside
 

@@ -37,10 +37,10 @@ TEXTS = BATCHED + XY.replace("TYPE_FP32 dims: 4", "TYPE_STRING dims: 4")
 TEXT = relu("N", 4, dtype=TensorProto.STRING)
 
 
-def model(backend: str, config: str, said: bytes | None = None, passport: str = "") -> Files:
+def model(backend: str, config: str, onnx_bytes: bytes | None = None, passport: str = "") -> Files:
     """An ONNX model of one of the two backends."""
     group = "" if "instance_group" in config else CPU
-    files: Files = {"1/model.onnx": said or relu(), "config.pbtxt": backend + group + config}
+    files: Files = {"1/model.onnx": onnx_bytes or relu(), "config.pbtxt": backend + group + config}
     return files | ({"passport.json": passport} if passport else {})
 
 
@@ -56,14 +56,14 @@ def graphs(value: str) -> Files:
     return sizes("1,2,4", parameter("cuda_graphs", value))
 
 
-def padded(text: str, config: str = RAGGED, said: bytes = IDS, batches: str = "1,2,4") -> Files:
-    return model(OURS, config + parameter("batch_sizes", batches) + parameter("padding", text), said)
+def padded(text: str, config: str = RAGGED, onnx_bytes: bytes = IDS, batches: str = "1,2,4") -> Files:
+    return model(OURS, config + parameter("batch_sizes", batches) + parameter("padding", text), onnx_bytes)
 
 
-def padding(config: str = RAGGED, said: bytes = IDS, batches: str = "1,2,4", **changes: Any) -> Files:
+def padding(config: str = RAGGED, onnx_bytes: bytes = IDS, batches: str = "1,2,4", **changes: Any) -> Files:
     """A model with a padded dimension, changed somewhere."""
     dimension = {"sizes": [8, 16], "inputs": {"x": {"axis": 0, "value": 0}}, "outputs": {"y": {"axis": 0}}} | changes
-    return padded(json.dumps({"sequence": dimension}), config, said, batches)
+    return padded(json.dumps({"sequence": dimension}), config, onnx_bytes, batches)
 
 
 def image(text: str) -> Options:
@@ -102,9 +102,11 @@ WARMUP = """model_warmup { name: "w" batch_size: 1
 
 def twice(value: int) -> Files:
     """Two dimensions of one input, the second filled with another value."""
-    said = {"a": {"sizes": [8], "inputs": of({"axis": 0, "value": 0}), "outputs": {"y": {"axis": 0}}},
-            "b": {"sizes": [8], "inputs": of({"axis": 1, "value": value}), "outputs": {"y": {"axis": 1}}}}  # fmt: skip
-    return padded(json.dumps(said), SQUARES, SQUARE)
+    dimensions = {
+        "a": {"sizes": [8], "inputs": of({"axis": 0, "value": 0}), "outputs": {"y": {"axis": 0}}},
+        "b": {"sizes": [8], "inputs": of({"axis": 1, "value": value}), "outputs": {"y": {"axis": 1}}},
+    }
+    return padded(json.dumps(dimensions), SQUARES, SQUARE)
 
 
 CASES = [

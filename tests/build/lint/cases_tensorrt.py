@@ -18,13 +18,13 @@ KEYS = 'cc_model_filenames { key: "8.6" value: "model_sm86.plan" }\n'
 
 def passport(**changes: Any) -> str:
     """What ``tritonkit engine`` writes beside a plan."""
-    said = {
+    fields = {
         "format": 1, "kind": "engine", "model": "m", "plan_sha256": hashlib.sha256(PLAN).hexdigest(),
         "plan_bytes": len(PLAN), "precision": "fp16", "layers": {"fp32": 1, "fp16": 9}, "builder": "tensorrt",
         "tensorrt_version": "10.14.1.48", "compute_capability": "8.6", "hardware_compatibility": "none",
         "profiles": [{"x": {"min": [1, 4], "opt": [4, 4], "max": [8, 16]}}], "memory_bytes": 1000,
     }  # fmt: skip
-    return json.dumps(said | changes)
+    return json.dumps(fields | changes)
 
 
 def plan(
@@ -51,7 +51,7 @@ CASES = [
     case("TK090", plan(BATCHED + XY + KEYS + 'cc_model_filenames { key: "8.9" value: "model_sm89.plan" }\n'), label="key"),
     case("TK090", plan(BATCHED + XY), plan(BATCHED + XY, name="model.plan"), "default"),
     case("TK091", plan(BATCHED + XY + KEYS.replace("8.6", "86"), compute_capability="86")),
-    case("TK092", {name: said for name, said in GOOD.items() if not name.endswith(".json")}),
+    case("TK092", {name: content for name, content in GOOD.items() if not name.endswith(".json")}),
     case("TK093", plan(content=PLAN[:-9]), label="cut"),
     Case("TK093", plan(content=PLAN[::-1]), GOOD, label="another", runs=False, severity="warning"),
     case("TK094", GOOD | {"1/model_sm86.plan.json": passport()[:40]}, label="plan"),

@@ -15,12 +15,12 @@ def reshaped(dims: str, shape: str, batched: bool = True) -> str:
     return tensors(x=f"dims: {dims} reshape {{ shape: {shape} }}", batched=batched)
 
 
-def batch_input(said: str) -> str:
-    return f'{BATCHED}{XY}batch_input {{ kind: BATCH_ELEMENT_COUNT target_name: "n" {said} }}\n'
+def batch_input(settings: str) -> str:
+    return f'{BATCHED}{XY}batch_input {{ kind: BATCH_ELEMENT_COUNT target_name: "n" {settings} }}\n'
 
 
-def control(said: str) -> str:
-    return f"{BATCHED}{XY}sequence_batching {{ control_input {{ {said} }} }}\n"
+def control(settings: str) -> str:
+    return f"{BATCHED}{XY}sequence_batching {{ control_input {{ {settings} }} }}\n"
 
 
 START = 'name: "s" control { kind: CONTROL_SEQUENCE_START int32_false_true: [0, 1] }'

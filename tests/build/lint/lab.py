@@ -69,7 +69,7 @@ class Case:
         hangs: Whether the load may also never end, which is a refusal too.
         ends: Whether the load may also end the server, which is a refusal too.
         requests: Whether Triton loads ``bad`` and fails its requests.
-        severity: What is found in ``bad`` where it is milder than the rule.
+        severity: Of the finding in ``bad``, where it is milder than the rule's.
         options: What lint is told.
         good_options: The same of ``good``; as ``options`` if not given.
     """
@@ -116,8 +116,8 @@ def python(config: str = BATCHED + XY, code: str = IDENTITY, **files: Content) -
 
 def onnx_model(config: str | None = BATCHED + XY, graph: bytes | None = None, **files: Content) -> Files:
     """An ONNX model; without ``config`` one that Triton completes."""
-    said: Files = {} if config is None else {"config.pbtxt": f'backend: "onnxruntime"\n{ONE}{config}'}
-    return {"1/model.onnx": graph or relu()} | said | _named(files)
+    config_file: Files = {} if config is None else {"config.pbtxt": f'backend: "onnxruntime"\n{ONE}{config}'}
+    return {"1/model.onnx": graph or relu()} | config_file | _named(files)
 
 
 def _named(files: Files) -> Files:
@@ -139,8 +139,8 @@ def graph(
     ir: int = 8,
 ) -> bytes:
     """An ONNX file."""
-    made = helper.make_graph(nodes, "graph", inputs, outputs, initializers or [])
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir)
+    proto = helper.make_graph(nodes, "graph", inputs, outputs, initializers or [])
+    model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir)
     return model.SerializeToString()
 
 
@@ -172,8 +172,8 @@ def step(model: str, inputs: Mapping[str, str], outputs: Mapping[str, str], vers
     """One step of an ensemble."""
     maps = [f'    input_map {{ key: "{key}" value: "{value}" }}\n' for key, value in inputs.items()]
     maps += [f'    output_map {{ key: "{key}" value: "{value}" }}\n' for key, value in outputs.items()]
-    said = "" if version is None else f"    model_version: {version}\n"
-    return f'  step {{\n    model_name: "{model}"\n{said}{"".join(maps)}  }}\n'
+    version_line = "" if version is None else f"    model_version: {version}\n"
+    return f'  step {{\n    model_name: "{model}"\n{version_line}{"".join(maps)}  }}\n'
 
 
 def write(folder: Path, files: Files) -> None:
@@ -309,12 +309,12 @@ def ask(
             pool.submit(_ask, repository, {name: timeouts_s[name] for name in group}, logs / f"{number}.log", words)
             for number, group in enumerate(groups)
         ]
-        return {name: said for answer in answers for name, said in answer.result().items()}
+        return {name: reply for answer in answers for name, reply in answer.result().items()}
 
 
 def _ask(repository: Path, timeouts_s: Mapping[str, float], log: Path, arguments: list[str]) -> dict[str, str]:
-    """One server's share; one that dies is started again. A model that two fresh ones in a row die of is what they die of."""
-    said: dict[str, str] = {}
+    """One server's share; a server that dies is started again. A model at which two fresh servers die is the cause."""
+    replies: dict[str, str] = {}
     left, deaths = list(timeouts_s), 0
     while left:
         before = len(left)
@@ -325,23 +325,23 @@ def _ask(repository: Path, timeouts_s: Mapping[str, float], log: Path, arguments
             stack.callback(server.stop)
             while left:
                 name = left[0]
-                said[name] = load(server, name, timeouts_s[name]) or not_ready(server, name)
-                if not said[name]:
+                replies[name] = load(server, name, timeouts_s[name]) or not_ready(server, name)
+                if not replies[name]:
                     unload(server, name)
                 left.pop(0)
-                if said[name] == NO_ANSWER:  # what comes next might wait for it
+                if replies[name] == NO_ANSWER:  # what comes next might wait for it
                     break
-        _add_log(said, log)
+        _add_log(replies, log)
         deaths = deaths + 1 if len(left) == before else 0
         if deaths == 2:
-            said[left.pop(0)], deaths = DIED, 0
-    return said
+            replies[left.pop(0)], deaths = DIED, 0
+    return replies
 
 
-def _add_log(said: dict[str, str], log: Path) -> None:
+def _add_log(replies: dict[str, str], log: Path) -> None:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    for name, answer in said.items():
+    for name, answer in replies.items():
         if not answer:
             continue
         marks = (f"'{name}'", f"/{name}/", f" {name} ", f' {name}"', f"{name}:")
-        said[name] = "\n".join([answer, *(line for line in lines if any(mark in line for mark in marks))])
+        replies[name] = "\n".join([answer, *(line for line in lines if any(mark in line for mark in marks))])

@@ -55,7 +55,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Mutant:
-    """A base with one field changed; ``syntax`` if the change is none to a message but to the text only."""
+    """A base with one field changed."""
 
     base: Base
     path: Path

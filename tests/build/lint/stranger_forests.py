@@ -18,10 +18,10 @@ MULTI = lightgbm("multiclass num_class:10", 10)
 
 def example(
     name: str, content: Content, *, kind: str = "KIND_CPU", features: int = 2, columns: int = 1, batch: int = 8192,
-    batching: str = "dynamic_batching { }", more: str = "", said: dict[str, str] | None = None, **parameters: str,
+    batching: str = "dynamic_batching { }", more: str = "", base: dict[str, str] | None = None, **parameters: str,
 ) -> Files:  # fmt: skip
     """A model of the backend; ``name`` is its file's."""
-    text = "".join(parameter(key, value) for key, value in (parameters | (said or {})).items())
+    text = "".join(parameter(key, value) for key, value in (parameters | (base or {})).items())
     config = (
         f'backend: "fil",\nmax_batch_size: {batch}\n'
         f'input [ {{ name: "input__0" data_type: TYPE_FP32 dims: [ {features} ] }} ]\n'
@@ -36,15 +36,15 @@ _CLASSES = _TESTED | {"is_classifier": "true", "predict_proba": "false"}
 _PROBABILITIES = _TESTED | {"is_classifier": "true", "predict_proba": "true"}
 _VALUES = _TESTED | {"is_classifier": "false", "predict_proba": "false"}
 FORESTS: dict[str, Files] = {
-    "xgboost_json": example("xgboost.json", xgboost(3, 2, 0), columns=2, model_type="xgboost_json", said=_PROBABILITIES),
+    "xgboost_json": example("xgboost.json", xgboost(3, 2, 0), columns=2, model_type="xgboost_json", base=_PROBABILITIES),
     "xgboost_shap": example(
-        "xgboost.json", xgboost(2, 1, 0), batch=4096, model_type="xgboost_json", said=_CLASSES,
+        "xgboost.json", xgboost(2, 1, 0), batch=4096, model_type="xgboost_json", base=_CLASSES,
         more=', { name: "treeshap_output" data_type: TYPE_FP32 dims: [ 3 ] }',
     ),
-    "lightgbm": example("model.txt", BINARY, columns=2, model_type="lightgbm", said=_PROBABILITIES),
-    "lightgbm_rf": example("model.txt", MULTI, columns=10, model_type="lightgbm", said=_PROBABILITIES),
-    "regression": example("model.txt", REGRESSION, model_type="lightgbm", said=_VALUES),
-    "classes_of_ten": example("model.txt", MULTI, model_type="lightgbm", said=_CLASSES),
+    "lightgbm": example("model.txt", BINARY, columns=2, model_type="lightgbm", base=_PROBABILITIES),
+    "lightgbm_rf": example("model.txt", MULTI, columns=10, model_type="lightgbm", base=_PROBABILITIES),
+    "regression": example("model.txt", REGRESSION, model_type="lightgbm", base=_VALUES),
+    "classes_of_ten": example("model.txt", MULTI, model_type="lightgbm", base=_CLASSES),
     "documented": example(
         "model.txt", BINARY, kind="KIND_AUTO", batch=32768, model_type="lightgbm", is_classifier="true"
     ),
@@ -53,7 +53,7 @@ FORESTS: dict[str, Files] = {
         predict_proba="true", is_classifier="true", threshold="0.5", layout="breadth_first",
     ),
     "fraud": example(
-        "xgboost.json", xgboost(3, 0, 0), columns=2, model_type="xgboost_json", said=_PROBABILITIES,
+        "xgboost.json", xgboost(3, 0, 0), columns=2, model_type="xgboost_json", base=_PROBABILITIES,
         batching="dynamic_batching { max_queue_delay_microseconds: 100 }",
     ),
     "of_before_25_09": example(

@@ -129,7 +129,7 @@ def reason(words: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Compare all mutants whose title contains one of the arguments; 1 if lint has an error that is none."""
+    """Compare all mutants whose title contains one of the arguments; 1 if lint reports an error in a model that loads."""
     words = [word for word in arguments if word != "--real"]
     chosen = [mutant for mutant in mutants() if not words or any(word in mutant.title for word in words)]
     start = time.monotonic()

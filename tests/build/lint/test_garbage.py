@@ -1,4 +1,4 @@
-"""What is no repository, or hardly one: lint says so and never crashes."""
+"""Broken repositories, and folders that are none: lint reports them and never crashes."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from .lab import BATCHED, IDENTITY, PARTS, XY, Files, load, onnx_model, python, 
 NOBODY = 65534
 
 
-def found(place: Path, **models: Files) -> list[tuple[str, str, int | None]]:
+def list_findings(place: Path, **models: Files) -> list[tuple[str, str, int | None]]:
     """Model, rule and line of everything that lint says of a repository."""
     for name, files in models.items():
         write(place / name, files)
     return [(finding.model, finding.rule, finding.line) for finding in lint.check(place).findings]
 
 
-def test_a_folder_or_a_broken_link_as_configuration_is_an_error_and_the_folder_ends_the_server(tmp_path: Path) -> None:
+def test_a_folder_as_configuration_is_an_error_and_ends_the_server(tmp_path: Path) -> None:
     place = tmp_path / "repository"
     bad: Files = {"1/model.py": IDENTITY, "config.pbtxt": None}
-    assert found(place, m=bad) == [("m", "TK016", None)]
+    assert list_findings(place, m=bad) == [("m", "TK016", None)]
     with TritonServer(place, arguments=["--model-control-mode=explicit"], exit_timeout_s=0) as server:
         with pytest.raises(ConnectionError):
             load(server, "m", 10)
@@ -53,7 +53,7 @@ def test_links_in_a_circle_are_survived(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["nowhere", "old"], ids=["nothing", "itself"])
-def test_a_link_to_nothing_beside_the_models_is_an_error_and_no_model_loads(target: str, tmp_path: Path) -> None:
+def test_a_dead_link_beside_the_models_is_an_error_and_no_model_loads(target: str, tmp_path: Path) -> None:
     place = tmp_path / "repository"
     write(place / "m", python())
     (place / "old").symlink_to(target)
@@ -105,9 +105,9 @@ def test_what_may_not_be_read_is_a_finding(name: str, rules: set[str], open_plac
     assert lint.check(open_place).findings == ()
     (open_place / "m" / name).chmod(0)
     with unprivileged():
-        found = lint.check(open_place).findings
+        findings = lint.check(open_place).findings
     (open_place / "m" / name).chmod(0o755)
-    assert {finding.rule for finding in found} == rules
+    assert {finding.rule for finding in findings} == rules
 
 
 def test_a_model_file_under_the_configurations_name_is_not_read(tmp_path: Path) -> None:
@@ -176,14 +176,14 @@ def changed(dice: random.Random, files: Files) -> tuple[str, Files]:
 
 
 def test_garbage_beside_models_is_survived(tmp_path: Path) -> None:
-    """Files that are nothing: passports, graphs, plans, labels, sources."""
+    """Random bytes as passports, graphs, plans and sources."""
     noise = random.Random(1).randbytes(2000)
     onnx: Files = {"config.pbtxt": 'backend: "onnxruntime"', "1/model.onnx": noise, "passport.json": noise}
     trt: Files = {"config.pbtxt": 'backend: "tensorrt"', "1/model.plan": noise, "1/model.plan.json": "[" * 100_000}
     code: Files = {"config.pbtxt": 'backend: "python"', "1/model.py": b"\x00" + noise}
     shapes: Files = {"config.pbtxt": 'backend: "tensorrt"', "1/model.plan": b"x",
                      "1/model.plan.json": '{"profiles": [{"x": {"min": [], "max": "no"}}, 3], "layers": 4, "plan_bytes": "x"}'}  # fmt: skip
-    rules = {(model, rule) for model, rule, _ in found(tmp_path, onnx=onnx, trt=trt, code=code, shapes=shapes)}
+    rules = {(model, rule) for model, rule, _ in list_findings(tmp_path, onnx=onnx, trt=trt, code=code, shapes=shapes)}
     assert rules == {("onnx", "TK012"), ("onnx", "TK094"), ("trt", "TK094"), ("code", "TK120")}
 
 
@@ -207,10 +207,10 @@ def test_ids_in_a_comment_switch_rules_off_and_useless_ones_are_told(tmp_path: P
         + XY
         + 'dynamic_batching {}\ninstance_group { count: 1 kind: KIND_CPU }\nparameters { key: "# tritonkit: ignore" value {} }\n'
     )
-    assert found(tmp_path / "a", m=python(queue)) == [("m", "TK052", 6)]
-    assert found(tmp_path / "b", m=python(f"# tritonkit: ignore TK052\n{queue}")) == []
-    assert found(tmp_path / "c", m=python(f"# tritonkit: ignore\n{queue}")) == []
-    assert found(tmp_path / "d", m=python(f"{queue}# tritonkit: ignore TK052, TK053\n")) == [("m", "TK190", 9)]
+    assert list_findings(tmp_path / "a", m=python(queue)) == [("m", "TK052", 6)]
+    assert list_findings(tmp_path / "b", m=python(f"# tritonkit: ignore TK052\n{queue}")) == []
+    assert list_findings(tmp_path / "c", m=python(f"# tritonkit: ignore\n{queue}")) == []
+    assert list_findings(tmp_path / "d", m=python(f"{queue}# tritonkit: ignore TK052, TK053\n")) == [("m", "TK190", 9)]
     (finding,) = lint.check(tmp_path / "d").findings
     assert (finding.severity, finding.message) == ("info", "TK053 finds nothing here")
     write(tmp_path / "e/m", python(f"# tritonkit: ignore TK052 TK999\n{queue}"))

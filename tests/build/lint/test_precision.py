@@ -24,7 +24,7 @@ def parse(model: bytes) -> tuple[str, set[trt.DataType]]:
 
 
 @pytest.mark.parametrize(
-    ("zero", "dtype", "refused", "found"),
+    ("zero", "dtype", "refused", "reported"),
     [
         (0, np.int8, False, False),
         (3, np.int8, True, True),
@@ -33,7 +33,7 @@ def parse(model: bytes) -> tuple[str, set[trt.DataType]]:
     ],
 )
 def test_tensorrt_refuses_a_zero_point_and_takes_unsigned_for_signed(
-    zero: int, dtype: type[np.generic], refused: bool, found: bool, tmp_path: Path
+    zero: int, dtype: type[np.generic], refused: bool, reported: bool, tmp_path: Path
 ) -> None:
     model = quantized(zero, dtype)
     why, types = parse(model)
@@ -42,4 +42,4 @@ def test_tensorrt_refuses_a_zero_point_and_takes_unsigned_for_signed(
         assert trt.DataType.INT8 in types
         assert trt.DataType.UINT8 not in types
     write(tmp_path / "m", onnx_model(graph=model) | {"passport.json": '{"target": "tensorrt"}'})
-    assert ("TK105" in {finding.rule for finding in lint.check(tmp_path).findings}) == found
+    assert ("TK105" in {finding.rule for finding in lint.check(tmp_path).findings}) == reported

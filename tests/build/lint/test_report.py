@@ -29,8 +29,8 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     def call(*arguments: str, columns: int = 80) -> tuple[int, str, str]:
         monkeypatch.setenv("COLUMNS", str(columns))
         code = cli.main(["lint", *arguments])
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
 
     return call
 
@@ -46,7 +46,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-def test_text_is_grouped_by_model_fits_the_terminal_and_ends_with_the_counts(
+def test_text_is_grouped_by_model_fits_the_terminal_and_ends_in_counts(
     run: Run, repository: Path, columns: int
 ) -> None:
     code, out, err = run(columns=columns)
@@ -86,8 +86,8 @@ def test_flags_of_the_server_decide_about_the_cache(run: Run, repository: Path) 
     severities = []
     for flags in ([], ["--server-arg=--log-verbose=1"], ["--server-arg=--cache-config=local,size=9"],
                   ["--server-arg=--cache-config", "--server-arg=local,size=9"]):  # fmt: skip
-        found = json.loads(run(*flags, "--json")[1])["findings"]
-        severities.append([one["severity"] for one in found if one["rule"] == "TK058"])
+        findings = json.loads(run(*flags, "--json")[1])["findings"]
+        severities.append([finding["severity"] for finding in findings if finding["rule"] == "TK058"])
     assert severities == [["info"], ["warning"], [], []]
 
 
@@ -110,9 +110,9 @@ def test_a_custom_configuration_is_read_if_the_server_will(run: Run, repository:
 def test_json_is_the_same_in_both_spellings(run: Run, repository: Path) -> None:
     code, out, _ = run("--json")
     assert run("--format", "json") == (code, out, "")
-    said = json.loads(out)
-    assert (code, said["models"], said["counts"]) == (1, 3, {"error": 1, "warning": 1, "info": 0})
-    finding = said["findings"][-1]
+    report = json.loads(out)
+    assert (code, report["models"], report["counts"]) == (1, 3, {"error": 1, "warning": 1, "info": 0})
+    finding = report["findings"][-1]
     assert (finding["rule"], finding["path"], finding["line"]) == ("TK042", "wrong/config.pbtxt", 4)
 
 

@@ -30,7 +30,7 @@ def each(cases: list[Case]) -> pytest.MarkDecorator:
 by_name = each(CASES)
 
 
-def findings(place: Path, name: str, files: Files, options: lint.Options) -> list[lint.Finding]:
+def check_model(place: Path, name: str, files: Files, options: lint.Options) -> list[lint.Finding]:
     """What lint says of one model; that of an ensemble in a repository with its parts."""
     parts = PARTS if "ensemble" in str(files.get("config.pbtxt")) else {}
     for part, part_files in (parts | {name: files}).items():
@@ -39,27 +39,25 @@ def findings(place: Path, name: str, files: Files, options: lint.Options) -> lis
 
 
 @by_name
-def test_the_bad_model_is_found_once_by_its_rule_and_by_no_other_as_an_error(case: Case, tmp_path: Path) -> None:
-    found = findings(tmp_path, f"{case.name}_bad", case.bad, case.options)
-    mine = [finding for finding in found if finding.rule == case.rule]
-    assert mine, [finding.message for finding in found]
+def test_the_bad_model_breaks_its_rule_and_has_no_other_error(case: Case, tmp_path: Path) -> None:
+    findings = check_model(tmp_path, f"{case.name}_bad", case.bad, case.options)
+    mine = [finding for finding in findings if finding.rule == case.rule]
+    assert mine, [finding.message for finding in findings]
     assert mine[0].severity == (case.severity or RULES[case.rule].severity)
-    assert {finding.rule for finding in found if finding.severity == "error"} <= {case.rule}
+    assert {finding.rule for finding in findings if finding.severity == "error"} <= {case.rule}
     assert re.search(r"[^.]$", mine[0].message), "a message has no full stop: the report adds what follows"
     assert mine[0].fix
     assert mine[0].path.is_relative_to(tmp_path / f"{case.name}_bad")
 
 
 @by_name
-def test_the_good_model_is_not_found_by_the_rule_and_has_no_errors(case: Case, tmp_path: Path) -> None:
-    found = findings(tmp_path, f"{case.name}_good", case.good, case.good_options or case.options)
-    assert [finding.message for finding in found if finding.rule == case.rule or finding.severity == "error"] == []
+def test_the_good_model_keeps_the_rule_and_has_no_error(case: Case, tmp_path: Path) -> None:
+    findings = check_model(tmp_path, f"{case.name}_good", case.good, case.good_options or case.options)
+    assert [finding.message for finding in findings if finding.rule == case.rule or finding.severity == "error"] == []
 
 
 @by_name
-def test_triton_refuses_the_bad_model_if_it_is_triton_who_enforces_the_rule(
-    case: Case, refusals: dict[str, str]
-) -> None:
+def test_triton_refuses_the_bad_model_if_it_enforces_the_rule(case: Case, refusals: dict[str, str]) -> None:
     enforced = RULES[case.rule].enforced_by in ENFORCED_HERE
     assert enforced == bool(case.says), "what Triton enforces must be put to it, and nothing else"
     if enforced:
@@ -86,9 +84,7 @@ def test_triton_loads_what_lint_only_advises_against(case: Case, served: Served)
         ("tk122", "does not implement `execute` method"),
     ],
 )
-def test_requests_fail_where_lint_says_so_and_triton_loads_the_model_all_the_same(
-    name: str, words: str, served: Served
-) -> None:
+def test_requests_fail_where_lint_says_so_though_triton_loads_the_model(name: str, words: str, served: Served) -> None:
     assert served.infer(served.same[f"{name}_good"]) == ""
     assert words in served.infer(f"{name}_bad")
 

@@ -17,7 +17,7 @@ HALF = relu("N", "L", dtype=TensorProto.FLOAT16)
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "expected"),
     [
         (sizes(" "), ["TK131 warning parameter batch_sizes is empty, which counts as not given"]),
         (padding(HALVES, HALF, inputs=of({"axis": 0, "value": 1e6})),
@@ -25,7 +25,7 @@ HALF = relu("N", "L", dtype=TensorProto.FLOAT16)
         (padding(HALVES, HALF, inputs=of({"axis": 0, "value": -6e4})), []),
     ],
 )  # fmt: skip
-def test_what_the_backend_takes_is_no_error(files: Files, said: list[str], tmp_path: Path) -> None:
+def test_what_the_backend_takes_is_no_error(files: Files, expected: list[str], tmp_path: Path) -> None:
     write(tmp_path / "m", files)
     findings = lint.check(tmp_path).findings
-    assert [f"{finding.rule} {finding.severity} {finding.message}" for finding in findings] == said
+    assert [f"{finding.rule} {finding.severity} {finding.message}" for finding in findings] == expected

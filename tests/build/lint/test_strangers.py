@@ -26,7 +26,9 @@ def test_a_valid_repository_has_no_errors(stranger: Stranger, tmp_path: Path) ->
     report = lint.check(build(tmp_path, stranger), stranger.options)
     assert report.models == len(stranger.models)
     assert [
-        f"{found.rule} {found.model}: {found.message}" for found in report.findings if found.severity == "error"
+        f"{finding.rule} {finding.model}: {finding.message}"
+        for finding in report.findings
+        if finding.severity == "error"
     ] == []
 
 

@@ -92,10 +92,11 @@ def test_adapters_go_along_with_the_names_that_requests_choose_by(here: Project,
 def test_tensorrt_llm_gets_the_llmapi_layout(here: Project, llama: Path) -> None:
     built(here, llama, engine="tensorrt_llm", tensor_parallel_size=2, max_num_seqs=8)
     model = here.repository / "net"
-    said = yaml.safe_load((model / "1/model.yaml").read_text())
-    assert said["triton_config"] == {"max_batch_size": 0, "decoupled": True}
-    assert (said["model"], said["backend"], said["max_seq_len"]) == ("/models/net/1/weights", "pytorch", 128)
-    assert (said["tensor_parallel_size"], said["max_batch_size"]) == (2, 8)
+    llm_arguments = yaml.safe_load((model / "1/model.yaml").read_text())
+    assert llm_arguments["triton_config"] == {"max_batch_size": 0, "decoupled": True}
+    assert llm_arguments["model"] == "/models/net/1/weights"
+    assert (llm_arguments["backend"], llm_arguments["max_seq_len"]) == ("pytorch", 128)
+    assert (llm_arguments["tensor_parallel_size"], llm_arguments["max_batch_size"]) == (2, 8)
     config = pbtxt.parse((model / "config.pbtxt").read_text())
     assert isinstance(config, pb.ModelConfig)
     assert config.backend == "python"
@@ -105,7 +106,7 @@ def test_tensorrt_llm_gets_the_llmapi_layout(here: Project, llama: Path) -> None
     assert not [finding for finding in lint.check(here.repository).findings if finding.severity == "error"]
 
 
-def test_the_model_py_runs_the_template_of_the_image_and_says_where_it_looked(
+def test_model_py_runs_the_images_template_or_says_where_it_looked(
     here: Project, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import runpy
@@ -220,7 +221,7 @@ def test_such_a_model_is_published_and_fetched_whole(here: Project, llama: Path,
     assert (tmp_path / "fetched" / path).read_bytes() == (here.repository / path).read_bytes()
 
 
-def test_both_kinds_of_recipe_are_built_by_one_command_and_names_may_not_meet(here: Project, llama: Path) -> None:
+def test_one_command_builds_both_kinds_of_recipe_with_distinct_names(here: Project, llama: Path) -> None:
     chat = write(here, llama, name="chat").rename(here.directory / "chat.yaml")
     here.write()
     status, out, err = here.build(chat, "--json")

@@ -68,16 +68,16 @@ def test_bytes_of_a_token_and_of_a_sequence(
     assert sizes == pytest.approx(gib, abs=0.00051)
 
 
-def test_fp8_halves_it_and_gpus_share_the_heads_but_not_one_head_or_a_latent(tmp_path: Path) -> None:
-    found = directory.read(described(tmp_path / "llama", **plain("llama", 32, 4096, 32, 8)))
-    assert kv_cache.of(found, "fp8").bytes_per_token == 65_536
-    assert kv_cache.of(found, "bf16", 4).bytes_per_token == 32_768
-    assert kv_cache.of(found, "bf16", 16).bytes_per_token == kv_cache.of(found, "bf16", 8).bytes_per_token == 16_384
+def test_fp8_halves_the_cache_and_gpus_share_whole_heads(tmp_path: Path) -> None:
+    checkpoint = directory.read(described(tmp_path / "llama", **plain("llama", 32, 4096, 32, 8)))
+    assert kv_cache.of(checkpoint, "fp8").bytes_per_token == 65_536
+    assert kv_cache.of(checkpoint, "bf16", 4).bytes_per_token == 32_768
+    assert [kv_cache.of(checkpoint, "bf16", count).bytes_per_token for count in (16, 8)] == [16_384, 16_384]
     latent = directory.read(described(tmp_path / "deepseek", **mla(27, 2048, 16, "deepseek_v2")))
     assert kv_cache.of(latent, "bf16", 8) == kv_cache.of(latent)
 
 
 def test_layers_without_attention_keep_nothing(tmp_path: Path) -> None:
     kinds = ["linear_attention", "linear_attention", "full_attention", "linear_attention"]
-    found = directory.read(described(tmp_path / "hybrid", **plain("hybrid", 4, 64, 4, 2, layer_types=kinds)))
-    assert kv_cache.of(found).bytes_per_token == 2 * 2 * 16 * 2
+    checkpoint = directory.read(described(tmp_path / "hybrid", **plain("hybrid", 4, 64, 4, 2, layer_types=kinds)))
+    assert kv_cache.of(checkpoint).bytes_per_token == 2 * 2 * 16 * 2

@@ -117,8 +117,8 @@ def test_a_model_that_may_call_a_tool_may_answer_instead(client: openai.OpenAI) 
 
 
 def test_an_answer_has_the_schema_that_was_asked_for(client: openai.OpenAI) -> None:
-    wanted: Any = {"type": "json_schema", "json_schema": {"name": "visit", "schema": CITY, "strict": True}}
-    answer = client.chat.completions.create(response_format=wanted, **SHAPED)
+    response_format: Any = {"type": "json_schema", "json_schema": {"name": "visit", "schema": CITY, "strict": True}}
+    answer = client.chat.completions.create(response_format=response_format, **SHAPED)
     assert set(json.loads(answer.choices[0].message.content or "")) == {"city", "days"}
     parsed = client.chat.completions.parse(response_format=Visit, **SHAPED)
     assert isinstance(parsed.choices[0].message.parsed, Visit)

@@ -19,9 +19,9 @@ def here(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def build(project: Project, source: Path, **changes: Any) -> tuple[int, str]:
-    said = {"engine": "vllm", "name": "net", "source": {"hf": str(source)}} | changes
+    fields = {"engine": "vllm", "name": "net", "source": {"hf": str(source)}} | changes
     path = project.directory / "net.yaml"
-    path.write_text(yaml.safe_dump(said, sort_keys=False))
+    path.write_text(yaml.safe_dump(fields, sort_keys=False))
     status, _, err = project.build()
     assert not project.repository.exists() or not status
     return status, err
@@ -92,7 +92,7 @@ def test_quantization_that_contradicts_the_directory_is_refused(here: Project, l
     assert build(here, source, quantization="awq")[0] == 0
 
 
-def test_an_architecture_that_vllm_does_not_have_is_refused_unless_transformers_runs_it(
+def test_an_architecture_unknown_to_vllm_needs_the_transformers_backend(
     here: Project, llama: Path, tmp_path: Path
 ) -> None:
     source = copy(llama, tmp_path / "unknown", architectures=["LlamaForCausalLN"])

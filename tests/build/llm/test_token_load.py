@@ -36,9 +36,9 @@ def test_several_processes_send_one_load(endpoints: tuple[Endpoint, Endpoint]) -
             sent = generator.run(Load(endpoint, 3, 1.0, 0.5, "seed", 16, 16, "T"))
             assert not streams.failures(sent.answers)
             assert sent.answers[0].due_s == pytest.approx(-0.5, abs=0.3)
-            found = figures.figures(sent.answers, 3, 1.0)
-            assert found.requests >= 3
-            assert found.itl_ms.count > found.requests
+            measured = figures.figures(sent.answers, 3, 1.0)
+            assert measured.requests >= 3
+            assert measured.itl_ms.count > measured.requests
             assert 0 < sent.busiest < 1.2
 
 

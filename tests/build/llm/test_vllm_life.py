@@ -28,7 +28,7 @@ KILLS = int(os.environ.get("KILLS", "1"))  # how often each of the three is ende
 
 
 class Load:
-    """Callers that stream all the time, and what they were told."""
+    """Callers that stream all the time, and the errors that they got."""
 
     def __init__(self, server: TritonServer, callers: int = 4) -> None:
         self.url, self.ending = server.grpc_url, threading.Event()
@@ -68,7 +68,7 @@ def processes(server: TritonServer) -> dict[str, psutil.Process]:
 
 
 def runs(process: psutil.Process) -> bool:
-    """Whether it does anything: one that nobody has waited for yet does not."""
+    """Whether a process runs: a zombie does not."""
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 

@@ -88,10 +88,10 @@ def test_a_cpus_kv_cache_is_for_a_few_contexts(model: Path) -> None:
 def test_what_does_not_fit_the_memory_is_refused_in_bytes(model: Path) -> None:
     (model / "weights/config.json").write_text('{"torch_dtype": "bfloat16"}')
     (model / "weights/model.safetensors").write_bytes(bytes(2**20))
-    one = settings(model, on_cpu=True, model="/models/llama/1/weights", kv_cache_memory_bytes=2**31)
-    check_memory(one, 2**31 + 2**21)
+    model_settings = settings(model, on_cpu=True, model="/models/llama/1/weights", kv_cache_memory_bytes=2**31)
+    check_memory(model_settings, 2**31 + 2**21)
     with pytest.raises(SettingsError, match=r"llama needs 2.0 GiB: 0.0 GiB for weights in float32 and 2.0 GiB for the"):
-        check_memory(one, 2**31)
+        check_memory(model_settings, 2**31)
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,8 @@ def metrics(server: TritonServer) -> dict[str, float]:
     """Metrics of the model, by name and bucket."""
     with urllib.request.urlopen(server.metrics_url, timeout=10) as answer:
         lines = answer.read().decode().splitlines()
-    wanted = [line for line in lines if line.startswith(("vllm:", "tritonkit_vllm")) and 'model="tiny"' in line]
-    return {line.split('{model="tiny",version="1"')[0]: float(line.rpartition(" ")[2]) for line in wanted}
+    samples = [line for line in lines if line.startswith(("vllm:", "tritonkit_vllm")) and 'model="tiny"' in line]
+    return {line.split('{model="tiny",version="1"')[0]: float(line.rpartition(" ")[2]) for line in samples}
 
 
 def post(url: str, body: Any) -> tuple[int, Any]:
@@ -60,7 +60,7 @@ def post(url: str, body: Any) -> tuple[int, Any]:
         return error.code, json.loads(error.read())
 
 
-def test_a_prompt_stands_before_the_answer_unless_it_is_streamed_or_excluded(language_client: Client) -> None:
+def test_a_prompt_precedes_the_answer_unless_streamed_or_excluded(language_client: Client) -> None:
     (whole,) = generate(language_client, max_tokens=8)
     (excluded,) = generate(language_client, max_tokens=8, exclude_input_in_output=True)
     streamed = generate(language_client, max_tokens=8, stream=True)

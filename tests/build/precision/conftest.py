@@ -13,7 +13,7 @@ import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
-from tritonkit import exporting, recipe, store
+from tritonkit import cached_export, recipe, store
 from tritonkit.precision import onnxgraph, speed
 from tritonkit.recipe import Recipe
 
@@ -124,38 +124,40 @@ class Exported:
 
 
 @pytest.fixture(scope="session")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the models and their recipes, and a store beside it."""
     folder = tmp_path_factory.mktemp("precision")
     (folder / "models.py").write_text(MODELS, encoding="utf-8")
-    for said in (PICTURES, TOKENS):
-        (folder / f"{said['name']}.yaml").write_text(yaml.safe_dump(said, sort_keys=False), encoding="utf-8")
+    for recipe_data in (PICTURES, TOKENS):
+        (folder / f"{recipe_data['name']}.yaml").write_text(
+            yaml.safe_dump(recipe_data, sort_keys=False), encoding="utf-8"
+        )
     return folder
 
 
 @pytest.fixture(autouse=True)
-def home(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def home(models_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One store for all of these tests, and none of the user's."""
-    monkeypatch.setenv("TRITONKIT_HOME", str(shelf / "home"))
+    monkeypatch.setenv("TRITONKIT_HOME", str(models_folder / "home"))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(speed, "ROUND_S", 0.02)  # these models are small, and who wins here is of no interest
 
 
-def _exported(shelf: Path, name: str) -> Iterator[Exported]:
+def _exported(models_folder: Path, name: str) -> Iterator[Exported]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITONKIT_HOME", str(shelf / "home"))
-        wanted = recipe.load(shelf / f"{name}.yaml")
-        yield Exported(wanted, exporting.exported(wanted)[0])
+        patch.setenv("TRITONKIT_HOME", str(models_folder / "home"))
+        loaded = recipe.load(models_folder / f"{name}.yaml")
+        yield Exported(loaded, cached_export.exported(loaded)[0])
 
 
 @pytest.fixture(scope="session")
-def pictures(shelf: Path) -> Exported:
-    return next(_exported(shelf, "pictures"))
+def pictures(models_folder: Path) -> Exported:
+    return next(_exported(models_folder, "pictures"))
 
 
 @pytest.fixture(scope="session")
-def tokens(shelf: Path) -> Exported:
-    return next(_exported(shelf, "tokens"))
+def tokens(models_folder: Path) -> Exported:
+    return next(_exported(models_folder, "tokens"))
 
 
 def value(name: str, *dims: int | str) -> onnx.ValueInfoProto:
@@ -163,8 +165,8 @@ def value(name: str, *dims: int | str) -> onnx.ValueInfoProto:
 
 
 def graph_of(nodes: list[onnx.NodeProto], **weights: Any) -> onnxgraph.OnnxGraph:
-    made = helper.make_graph(
+    graph = helper.make_graph(
         nodes, "g", [value("x", "batch", 8)], [value("y", "batch", "n")],
         [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
     )  # fmt: skip
-    return onnxgraph.OnnxGraph(helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
+    return onnxgraph.OnnxGraph(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))

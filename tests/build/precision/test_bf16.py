@@ -21,8 +21,8 @@ def test_weights_of_a_mixed_graph_become_bf16_whatever_they_were() -> None:
         numpy_helper.from_array(np.array([1e30, 2, 3], np.float32), "weight"),  # fp16 cannot hold the first
     ]
     graph = helper.make_graph(nodes, "g", tensors[:1], tensors[1:], weights)
-    made = bf16.convert(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
-    onnx.checker.check_model(made)
-    arrays = {tensor.name: numpy_helper.to_array(tensor).astype(np.float32) for tensor in made.graph.initializer}
+    converted = bf16.convert(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
+    onnx.checker.check_model(converted)
+    arrays = {tensor.name: numpy_helper.to_array(tensor).astype(np.float32) for tensor in converted.graph.initializer}
     np.testing.assert_allclose(arrays["half"], [1, 2, 3])
     np.testing.assert_allclose(arrays["weight"], [1e30, 2, 3], rtol=1e-2)

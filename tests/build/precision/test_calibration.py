@@ -29,8 +29,8 @@ def samples(*arrays: Any) -> list[dict[str, Any]]:
 
 def observed(values: Any) -> Observed:
     parts = np.array_split(np.asarray(values, np.float64), 7)
-    found = samples(*(np.exp(part)[:, None] for part in parts))
-    return calibration.collect(identity(), {"y": -1}, [*found])["y"]
+    dataset = samples(*(np.exp(part)[:, None] for part in parts))
+    return calibration.collect(identity(), {"y": -1}, [*dataset])["y"]
 
 
 def test_samples_of_different_shapes_and_uneven_batches_are_observed() -> None:
@@ -40,8 +40,8 @@ def test_samples_of_different_shapes_and_uneven_batches_are_observed() -> None:
 
 
 def test_per_channel_figures_are_of_the_channel_axis() -> None:
-    found = samples([[1.0, 2.0, 4.0]], [[1.0, 8.0, 4.0]])
-    seen = calibration.collect(identity(), {"y": -1}, found)["y"]
+    dataset = samples([[1.0, 2.0, 4.0]], [[1.0, 8.0, 4.0]])
+    seen = calibration.collect(identity(), {"y": -1}, dataset)["y"]
     np.testing.assert_allclose(seen.absmax, np.log([1, 8, 4]), atol=1e-6)
     np.testing.assert_allclose(seen.mean, [0, np.log(4), np.log(4)], atol=1e-6)
 
@@ -63,7 +63,7 @@ def test_a_range_always_holds_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "message"),
+    ("dataset", "message"),
     [
         ([], "no sample to calibrate on"),
         (samples([[1.0, 2.0]]) * 3, "all 3 calibration samples are the same"),
@@ -72,6 +72,6 @@ def test_a_range_always_holds_zero() -> None:
     ],
     ids=["none", "the same", "NaN", "infinity"],
 )
-def test_samples_that_cannot_calibrate_are_refused(found: list[dict[str, Any]], message: str) -> None:
+def test_samples_that_cannot_calibrate_are_refused(dataset: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(SourceError, match=message):
-        calibration.collect(identity(), {"y": -1}, found)
+        calibration.collect(identity(), {"y": -1}, dataset)

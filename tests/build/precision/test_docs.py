@@ -14,12 +14,12 @@ from .test_gate import recipe_with
 
 
 def test_every_command_of_the_document_runs(
-    root: Path, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    root: Path, models_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = (root / "docs/precision.md").read_text(encoding="utf-8")
-    commands = re.findall(r"^\| `tritonkit ([^`]*)`", said, re.MULTILINE)
+    page = (root / "docs/precision.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^\| `tritonkit ([^`]*)`", page, re.MULTILINE)
     assert len(commands) >= 6
-    recipe = recipe_with(shelf, "documented", precisions=["fp32", "int8"])
+    recipe = recipe_with(models_folder, "documented", precisions=["fp32", "int8"])
     monkeypatch.chdir(tmp_path)
     for command in commands:
         words = [str(recipe) if word == "RECIPE" else word for word in command.split()]
@@ -27,10 +27,10 @@ def test_every_command_of_the_document_runs(
 
 
 def test_the_document_names_every_metric_and_the_numbers_that_the_code_has(root: Path) -> None:
-    said = (root / "docs/precision.md").read_text(encoding="utf-8")
-    assert all(f"`{name}`" in said for name in metrics.BUILT_IN)
-    assert f"the next {variants.SELECTED} choose" in said
-    assert f"at most {variants.EVALUATED} later ones" in said
-    assert f"above {metrics.CONFIDENT}" in said
-    assert "`cosine: 0.99` is the bound" in said
+    page = (root / "docs/precision.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in metrics.BUILT_IN)
+    assert f"the next {variants.SELECTED} choose" in page
+    assert f"at most {variants.EVALUATED} later ones" in page
+    assert f"above {metrics.CONFIDENT}" in page
+    assert "`cosine: 0.99` is the bound" in page
     assert metrics.DEFAULTS == {"cosine": 0.99}

@@ -17,7 +17,7 @@ from tritonkit.precision import fp16, onnxgraph
 from .conftest import graph_of
 
 
-def test_nodes_that_fp16_would_overflow_or_round_away_stay_in_fp32_and_others_do_not() -> None:
+def test_only_nodes_that_fp16_would_overflow_or_round_away_stay_in_fp32() -> None:
     graph = graph_of(
         [
             helper.make_node("Mul", ["x", "big"], ["a"], "large"),
@@ -29,8 +29,8 @@ def test_nodes_that_fp16_would_overflow_or_round_away_stay_in_fp32_and_others_do
         ],
         big=np.float32(1e6), small=np.float32(1e-3), last=np.array([-1]), offset=np.float32(3e4),
     )  # fmt: skip
-    found = [{"x": np.linspace(0.1, 1, 8, dtype=np.float32) * scale} for scale in (1.0, 0.5)]
-    reasons = {danger.node: danger.reason for danger in fp16.dangers(graph, found, batched=True)}
+    dataset = [{"x": np.linspace(0.1, 1, 8, dtype=np.float32) * scale} for scale in (1.0, 0.5)]
+    reasons = {danger.node: danger.reason for danger in fp16.dangers(graph, dataset, batched=True)}
     assert set(reasons) == {"large", "back", "length", "cancel"}
     assert "reads the constant big" in reasons["large"]
     assert "reads a, which fp16 cannot hold" in reasons["back"]
@@ -41,11 +41,11 @@ def test_nodes_that_fp16_would_overflow_or_round_away_stay_in_fp32_and_others_do
     types = {tensor.name: tensor.data_type for tensor in converted.graph.initializer}
     assert types["big"] == TensorProto.FLOAT
     inferred = {
-        one.name: one.type.tensor_type.elem_type
-        for one in onnx.shape_inference.infer_shapes(converted).graph.value_info
+        value.name: value.type.tensor_type.elem_type
+        for value in onnx.shape_inference.infer_shapes(converted).graph.value_info
     }
     assert inferred["d"] == TensorProto.FLOAT16, "the addition is not in danger"
-    inputs = samples.batch(found, 2)
+    inputs = samples.batch(dataset, 2)
     true = Session(graph.model).run(inputs)["y"]
     np.testing.assert_allclose(Session(converted, optimize=False).run(inputs)["y"], true, rtol=0.05)
 
@@ -75,7 +75,7 @@ def overflowing() -> tuple[onnxgraph.OnnxGraph, dict[str, Any], float]:
     return graph, {"x": np.full(8, 100, np.float32)}, 100.0
 
 
-def test_onnxruntime_hides_an_overflow_that_the_emulation_shows_as_the_reference_does() -> None:
+def test_emulation_shows_an_overflow_that_onnxruntime_hides() -> None:
     graph, sample, expected = overflowing()
     converted = fp16.convert(graph.copy().model, [])
     inputs = samples.batch([sample], 1)
@@ -101,7 +101,7 @@ def test_kept_neighbours_hand_over_what_fp16_cannot_hold() -> None:
     np.testing.assert_allclose(evaluated[0], expected, rtol=1e-3)
 
 
-def test_only_masks_are_brought_into_range_and_other_far_constants_keep_their_node_in_fp32() -> None:
+def test_masks_are_clipped_and_other_far_constants_keep_their_node_in_fp32() -> None:
     graph = graph_of([helper.make_node("Div", ["x", "far"], ["y"], "divide")], far=np.float32(1e6))
     assert fp16.clip_masks(graph) == []
     (danger,) = fp16.dangers(graph, [{"x": np.ones(8, np.float32)}], batched=True)
@@ -110,15 +110,15 @@ def test_only_masks_are_brought_into_range_and_other_far_constants_keep_their_no
 
 
 @pytest.mark.parametrize("last", ["Sigmoid", "Softmax"])
-def test_a_graph_that_fp16_can_hold_is_all_fp16_and_emulated_to_its_last_digit(last: str) -> None:
+def test_a_graph_that_fp16_can_hold_is_all_fp16_and_emulated_exactly(last: str) -> None:
     graph = graph_of(
         [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node(last, ["a"], ["y"])],
         w=np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32),
     )
-    found = [{"x": np.linspace(-1, 1, 8, dtype=np.float32)}]
-    assert fp16.dangers(graph, found, batched=True) == []
+    dataset = [{"x": np.linspace(-1, 1, 8, dtype=np.float32)}]
+    assert fp16.dangers(graph, dataset, batched=True) == []
     converted = fp16.convert(graph.copy().model, [])
-    inputs = samples.batch(found, 1)
+    inputs = samples.batch(dataset, 1)
     evaluated: Any = ReferenceEvaluator(onnx.ModelProto.FromString(converted.SerializeToString())).run(None, inputs)
     got = Session(fp16.emulated(converted), optimize=False).run(inputs)["y"]
     np.testing.assert_allclose(got, evaluated[0], rtol=2e-3)

@@ -30,7 +30,7 @@ def row(precision: Precision, **accuracy: float) -> Row:
 
 
 def verdicts(exported: Exported, rows: list[Row], times: dict[str, speed.Timing]) -> dict[str, str]:
-    return {one.precision: one.verdict for one in gate.judge(exported.recipe, rows, times, "not measured")}
+    return {judged.precision: judged.verdict for judged in gate.judge(exported.recipe, rows, times, "not measured")}
 
 
 THREE = [row("fp32"), row("fp16"), row("int8")]
@@ -75,8 +75,8 @@ def test_variants_take_turns_and_ratios_are_of_one_round() -> None:
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     capsys.readouterr()
     code = cli.main([str(argument) for argument in arguments])
-    said = capsys.readouterr()
-    return code, said.out, said.err
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
 
 
 def build(
@@ -87,20 +87,20 @@ def build(
     return json.loads(out), err
 
 
-def recipe_with(shelf: Path, name: str, **changes: object) -> Path:
-    said = yaml.safe_load((shelf / "pictures.yaml").read_text(encoding="utf-8")) | changes
-    path = shelf / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({key: value for key, value in said.items() if value is not None}), encoding="utf-8")
+def recipe_with(models_folder: Path, name: str, **changes: object) -> Path:
+    data = yaml.safe_load((models_folder / "pictures.yaml").read_text(encoding="utf-8")) | changes
+    path = models_folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in data.items() if value is not None}), encoding="utf-8")
     return path
 
 
 ALL: dict[str, Any] = {"precisions": ["fp32", "fp16", "int8"]}
 
 
-def test_the_gates_numbers_are_printed_and_kept_in_the_passport_and_measured_once(
-    shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_gates_numbers_are_printed_kept_and_measured_once(
+    models_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = recipe_with(shelf, "gated", **ALL)
+    path = recipe_with(models_folder, "gated", **ALL)
     repository = tmp_path / "repository"
     built, err = build(capsys, path, repository)
     facts = built["models"]["pictures"]
@@ -126,10 +126,10 @@ def test_the_gates_numbers_are_printed_and_kept_in_the_passport_and_measured_onc
         assert word in out
 
 
-def test_what_the_recipe_does_not_allow_does_not_ship_unless_it_is_forced_and_then_the_passport_says_so(
-    shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_what_the_recipe_forbids_ships_only_if_forced_and_recorded(
+    models_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = recipe_with(shelf, "strict", **ALL, accuracy={"sqnr_db": 200})
+    path = recipe_with(models_folder, "strict", **ALL, accuracy={"sqnr_db": 200})
     built, _ = build(capsys, path, tmp_path / "repository")
     facts = built["models"]["pictures"]
     assert facts["precision"] == "fp32"
@@ -143,29 +143,29 @@ def test_what_the_recipe_does_not_allow_does_not_ship_unless_it_is_forced_and_th
 
 
 def test_all_variants_says_why_one_is_not_built(
-    shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    built, _ = build(capsys, recipe_with(shelf, "plain"), tmp_path / "repository", "--all-variants")
+    built, _ = build(capsys, recipe_with(models_folder, "plain"), tmp_path / "repository", "--all-variants")
     rows = {row["precision"]: row for row in built["models"]["pictures"]["gate"]}
     assert rows["fp8"]["verdict"] == "not built"
     assert "no fp8" in rows["fp8"]["why"]
-    plain, _ = build(capsys, recipe_with(shelf, "plain"), tmp_path / "other")
+    plain, _ = build(capsys, recipe_with(models_folder, "plain"), tmp_path / "other")
     assert plain["models"]["pictures"]["gate"] == [], "one variant is no choice"
 
 
-def test_for_tensorrt_the_asked_variant_ships_as_one_engine_a_gpu_and_onnxruntime_is_the_fallback(
-    shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_for_tensorrt_the_named_variant_ships_with_an_engine_per_gpu(
+    models_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path, repository = recipe_with(shelf, "engines"), tmp_path / "repository"
+    path, repository = recipe_with(models_folder, "engines"), tmp_path / "repository"
     unasked, _ = build(capsys, path, repository, "--target", "tensorrt", "--precision", "fp16,int8")
     assert unasked["models"]["pictures"]["precision"] == "fp32", "what was not measured is not promoted"
     options = ("--target", "tensorrt", "--precision", "int8", "--fallback")
     built, _ = build(capsys, path, repository, *options)
     assert built["models"]["pictures"]["precision"] == "int8"
     model = repository / "pictures"
-    said = config.parse((model / "config.pbtxt").read_text(encoding="utf-8"))
-    assert said.backend == "tensorrt"
-    assert dict(said.cc_model_filenames) == {"7.5": "model_sm75.plan", "8.9": "model_sm89.plan"}
+    configuration = config.parse((model / "config.pbtxt").read_text(encoding="utf-8"))
+    assert configuration.backend == "tensorrt"
+    assert dict(configuration.cc_model_filenames) == {"7.5": "model_sm75.plan", "8.9": "model_sm89.plan"}
     other = config.parse((model / "configs/onnxruntime.pbtxt").read_text(encoding="utf-8"))
     assert other.backend == "onnxruntime"
     assert (model / "1/model.onnx").stat().st_size != (model / "1/engine.onnx").stat().st_size
@@ -213,10 +213,10 @@ def _put_plan(model: Path, sm: str, graph: str) -> None:
     ],
 )
 def test_bad_input_gets_one_clear_message_and_writes_nothing(
-    shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    models_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     changes: dict[str, Any], arguments: tuple[str, ...], code: int, message: str,
 ) -> None:  # fmt: skip
-    path = recipe_with(shelf, "bad", **changes)
+    path = recipe_with(models_folder, "bad", **changes)
     got, out, err = run(capsys, "build", path, "--repository", tmp_path / "repository", *arguments)
     assert (got, out) == (code, "")
     assert message in err
@@ -226,9 +226,9 @@ def test_bad_input_gets_one_clear_message_and_writes_nothing(
 
 
 def test_activations_that_are_not_numbers_are_named(
-    shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (shelf / "broken.py").write_text(
+    (models_folder / "broken.py").write_text(
         "import torch, numpy as np\n"
         "class Net(torch.nn.Module):\n"
         "    def __init__(self):\n        super().__init__()\n        self.a = torch.nn.Linear(4, 4)\n"
@@ -239,12 +239,12 @@ def test_activations_that_are_not_numbers_are_named(
         "    for _ in range(40):\n        yield {'x': random.standard_normal(4).astype(np.float32)}\n",
         encoding="utf-8",
     )
-    path = shelf / "broken.yaml"
-    said = {
+    path = models_folder / "broken.yaml"
+    data = {
         "name": "broken", "source": "broken.py:load", "inputs": {"x": {"dtype": "fp32", "dims": [4]}},
         "outputs": {"y": {"dtype": "fp32", "dims": [4]}}, "samples": "broken.py:samples", "precisions": ["fp32", "int8"],
     }  # fmt: skip
-    path.write_text(yaml.safe_dump(said), encoding="utf-8")
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
     code, _, err = run(capsys, "build", path, "--repository", tmp_path / "repository")
     assert code == 2
     assert "has NaN or infinite values" in err
@@ -252,15 +252,17 @@ def test_activations_that_are_not_numbers_are_named(
 
 
 def test_sensitivity_ranks_every_node_and_plots_the_recipes_metrics(
-    shelf: Path, capsys: pytest.CaptureFixture[str]
+    models_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = recipe_with(shelf, "ranked", accuracy={"cosine": 0.9})
+    path = recipe_with(models_folder, "ranked", accuracy={"cosine": 0.9})
     code, out, err = run(capsys, "sensitivity", path, "--target", "cpu", "--json")
     assert code == 0, err
-    said = json.loads(out)
-    assert len(said["nodes"]) == 5
-    assert [node["sqnr_db"] for node in said["nodes"]] == sorted((n["sqnr_db"] for n in said["nodes"]), reverse=True)
-    assert np.isclose(said["curve"][-1]["share"], 1)
+    report = json.loads(out)
+    assert len(report["nodes"]) == 5
+    assert [node["sqnr_db"] for node in report["nodes"]] == sorted(
+        (n["sqnr_db"] for n in report["nodes"]), reverse=True
+    )
+    assert np.isclose(report["curve"][-1]["share"], 1)
     code, out, err = run(capsys, "sensitivity", path, "--target", "cpu", "--top", "2")
     assert code == 0, err
     assert "The most sensitive of 5 nodes" in out
@@ -281,13 +283,13 @@ def test_no_sample_serves_two_purposes(pictures: Exported) -> None:
     assert [sample["image"].tobytes() for sample in variants.judged(pictures.recipe)] == seen[-46:]
 
 
-def test_a_gpu_that_cannot_be_used_leaves_variants_unproven_with_the_reason(
-    shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_an_unusable_gpu_leaves_variants_unproven_with_the_reason(
+    models_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if Path("/dev/nvidiactl").exists():
         pytest.skip("this machine has a GPU")
     monkeypatch.setattr(Session, "has_cuda", staticmethod(lambda: True))  # and there is no driver
-    path = recipe_with(shelf, "no_driver", precisions=["fp32", "fp16"])
+    path = recipe_with(models_folder, "no_driver", precisions=["fp32", "fp16"])
     built, _ = build(capsys, path, tmp_path / "repository", "--target", "cuda")
     (model,) = built["models"].values()
     rows = {row["precision"]: row for row in model["gate"]}

@@ -23,7 +23,7 @@ def served(folder: Path, batching: str, tf32: str = "true") -> str:
     return gate._served(recipe.load(path))
 
 
-def test_instances_and_the_queue_measure_nothing_again_and_sizes_and_tf32_do(tmp_path: Path) -> None:
+def test_sizes_and_tf32_measure_again_and_instances_and_the_queue_do_not(tmp_path: Path) -> None:
     plain = served(tmp_path, "{}")
     assert served(tmp_path, "{instances: 2, max_queue_delay_us: 500, max_queue_size: 0}") == plain
     changed = [served(tmp_path, "{batch_sizes: [1, 16]}"), served(tmp_path, "{cuda_graphs: false}")]

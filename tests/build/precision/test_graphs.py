@@ -20,7 +20,7 @@ from tritonkit.recipe import Precision, Target
 from .conftest import Exported, graph_of, value
 
 
-def made(exported: Exported, target: Target, precision: Precision) -> store.Artifact:
+def build_variant(exported: Exported, target: Target, precision: Precision) -> store.Artifact:
     return variants.make(exported.recipe, exported.base, target, precision)[0]
 
 
@@ -45,7 +45,7 @@ def test_a_variant_has_the_recipes_types_and_computes_nearly_the_same(
     name: str, target: Target, precision: Precision, least_db: float, request: pytest.FixtureRequest
 ) -> None:
     exported: Exported = request.getfixturevalue(name)
-    artifact = made(exported, target, precision)
+    artifact = build_variant(exported, target, precision)
     before, after = read_signature(exported.base.graph), read_signature(artifact.graph)
     assert {**before.inputs, **before.outputs} == {**after.inputs, **after.outputs}
     assert quality(exported, artifact.graph, optimize=target != "tensorrt") > least_db
@@ -57,8 +57,8 @@ def nodes_by_type(path: Path) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(path).graph.node)
 
 
-def test_int8_for_tensorrt_is_symmetric_per_channel_with_float_biases_and_a_quantized_skip(pictures: Exported) -> None:
-    graph = onnxgraph.load(made(pictures, "tensorrt", "int8").graph)
+def test_int8_for_tensorrt_is_symmetric_per_channel_with_a_quantized_skip(pictures: Exported) -> None:
+    graph = onnxgraph.load(build_variant(pictures, "tensorrt", "int8").graph)
     zeros = [graph.constants[node.input[2]] for node in graph.nodes if node.op_type.endswith("eLinear")]
     assert all(zero.dtype == np.int8 and not zero.any() for zero in zeros)
     assert all(
@@ -84,7 +84,7 @@ def test_int8_for_the_cpu_becomes_onnxruntimes_8_bit_kernels_throughout(pictures
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    path = made(pictures, "cpu", "int8").graph
+    path = build_variant(pictures, "cpu", "int8").graph
     onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     types = nodes_by_type(tmp_path / "optimized.onnx")
     assert types["QLinearConv"] == 4
@@ -94,15 +94,15 @@ def test_int8_for_the_cpu_becomes_onnxruntimes_8_bit_kernels_throughout(pictures
 
 def test_a_row_in_8_bits_does_not_depend_on_its_batch_mates(tokens: Exported) -> None:
     """Dynamic quantization, with one scale for all that happens to be in a batch, would fail this."""
-    session = Session(made(tokens, "cpu", "int8").graph, threads=1)
+    session = Session(build_variant(tokens, "cpu", "int8").graph, threads=1)
     ids = np.random.default_rng(1).integers(0, 100, (6, 8))
     together = session.run({"ids": ids})["vector"]
     alone = np.concatenate([session.run({"ids": row[None]})["vector"] for row in ids])
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-def test_fp8_stores_e4m3_weights_and_the_reference_evaluator_agrees_with_onnxruntime(tokens: Exported) -> None:
-    artifact = made(tokens, "tensorrt", "fp8")
+def test_fp8_stores_e4m3_weights_and_equals_the_reference_evaluator(tokens: Exported) -> None:
+    artifact = build_variant(tokens, "tensorrt", "fp8")
     model = onnx.load(artifact.graph)
     stored = [tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT8E4M3FN]
     assert len([tensor for tensor in stored if len(tensor.dims) == 2]) == 2
@@ -143,33 +143,33 @@ def test_bias_correction_removes_the_mean_error_of_rounded_weights(pictures: Exp
 
 
 def test_the_search_keeps_what_measured_best_and_says_what_it_tried(tokens: Exported) -> None:
-    about = made(tokens, "tensorrt", "int8").about
-    best = max(about["tried"], key=lambda one: one["sqnr_db"])
+    about = build_variant(tokens, "tensorrt", "int8").about
+    best = max(about["tried"], key=lambda attempt: attempt["sqnr_db"])
     assert {key: best[key] for key in ("method", "alpha", "corrected")} == about["choice"]
-    assert {one["method"] for one in about["tried"]} == {"minmax", "percentile", "entropy"}
-    assert any(one["alpha"] for one in about["tried"])
+    assert {attempt["method"] for attempt in about["tried"]} == {"minmax", "percentile", "entropy"}
+    assert any(attempt["alpha"] for attempt in about["tried"])
     assert about["work_share"] == 1
 
 
 def test_a_method_that_the_recipe_names_is_the_only_one_tried(tokens: Exported) -> None:
     named = tokens.recipe.calibration.model_copy(update={"method": "entropy"})
-    wanted = Exported(tokens.recipe.model_copy(update={"calibration": named}), tokens.base)
-    assert {one["method"] for one in made(wanted, "tensorrt", "int8").about["tried"]} == {"entropy"}
+    exported = Exported(tokens.recipe.model_copy(update={"calibration": named}), tokens.base)
+    assert {attempt["method"] for attempt in build_variant(exported, "tensorrt", "int8").about["tried"]} == {"entropy"}
 
 
 def test_nodes_that_lose_most_stay_out_of_8_bits_until_the_bounds_hold(pictures: Exported) -> None:
     parts = variants.split(pictures.recipe)
 
-    def found(bound: float) -> search.Found:
+    def search_within(bound: float) -> search.SearchResult:
         strict = pictures.recipe.model_copy(update={"accuracy": {"sqnr_db": bound}})
         graph = onnxgraph.load(pictures.base.graph)
         searching = search.Search(strict, graph, qdq.CPU_INT8, {"test": "bounds"}, parts.calibration, parts.selection)
         return sensitivity.within_bounds(searching)
 
-    every = found(0.0)
+    every = search_within(0.0)
     assert not every.kept
-    limit = max(one["sqnr_db"] for one in every.tried)
-    some = found(limit + 1)
+    limit = max(attempt["sqnr_db"] for attempt in every.tried)
+    some = search_within(limit + 1)
     assert some.kept
     assert some.quantized
 
@@ -185,16 +185,16 @@ def test_the_curve_falls_as_more_of_the_work_is_in_8_bits(pictures: Exported) ->
     assert points[0].accuracy["sqnr_db"] > points[-1].accuracy["sqnr_db"]
 
 
-def test_the_cpu_gets_additions_that_onnxruntime_does_not_fuse_into_a_slower_kernel(tokens: Exported) -> None:
-    path = made(tokens, "cpu", "fp32").graph
+def test_the_cpu_gets_additions_that_are_not_fused_into_a_slower_kernel(tokens: Exported) -> None:
+    path = build_variant(tokens, "cpu", "fp32").graph
     assert nodes_by_type(path)["Sum"] == 1
     assert nodes_by_type(tokens.base.graph)["Sum"] == 0
     assert quality(tokens, path, optimize=True) > 100
 
 
 def test_a_graph_that_its_target_wants_unchanged_is_the_export_itself(pictures: Exported) -> None:
-    assert made(pictures, "cpu", "fp32").graph.samefile(pictures.base.graph)
-    assert made(pictures, "cuda", "fp32") is pictures.base
+    assert build_variant(pictures, "cpu", "fp32").graph.samefile(pictures.base.graph)
+    assert build_variant(pictures, "cuda", "fp32") is pictures.base
 
 
 def test_bytes_are_cast_before_they_are_moved_for_tensorrt(pictures: Exported) -> None:

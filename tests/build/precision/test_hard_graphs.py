@@ -36,12 +36,12 @@ def initializer_as_input() -> onnx.ModelProto:
 
 
 def opset(version: int) -> Callable[[], onnx.ModelProto]:
-    def made() -> onnx.ModelProto:
+    def build_model() -> onnx.ModelProto:
         model = graph_of([node("MatMul", ["x", "w"], ["a"]), node("Relu", ["a"], ["y"])], w=W).model
         model.opset_import[0].version, model.ir_version = version, 6
         return model
 
-    return made
+    return build_model
 
 
 def constant_nodes() -> onnx.ModelProto:
@@ -117,12 +117,12 @@ def recipe_of(folder: Path, model: onnx.ModelProto, **changes: Any) -> Path:
         "    for _ in range(60):\n        yield {'x': random.standard_normal(8).astype(np.float32)}\n",
         encoding="utf-8",
     )
-    said = {
+    data = {
         "name": "hard", "source": {"onnx": "hard.onnx"}, "inputs": {"x": {"dtype": "fp32", "dims": [8]}},
         "outputs": {"y": {"dtype": "fp32", "dims": [8]}}, "samples": "hard.py:samples", "gpus": ["l4"], **changes,
     }  # fmt: skip
     path = folder / "hard.yaml"
-    path.write_text(yaml.safe_dump(said), encoding="utf-8")
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
     return path
 
 
@@ -186,11 +186,11 @@ def metric(folder: Path, body: str) -> None:
     )
 
 
-def test_an_edited_metric_is_asked_again_and_one_that_works_in_place_changes_nothing_else(
+def test_an_edited_metric_runs_again_and_one_in_place_changes_nothing_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = recipe_of(tmp_path, matmul(), precisions=["fp32", "fp16"], accuracy={"metric.py:metric": 0.5, "cosine": 0.9})
-    metric(tmp_path, "[one['y'].fill(0) for one in reference]; return 1.0")
+    metric(tmp_path, "[outputs['y'].fill(0) for outputs in reference]; return 1.0")
     first, _ = build(capsys, path, tmp_path / "repository")
     row = first["models"]["hard"]["gate"][1]
     assert row["accuracy"]["cosine"] > 0.99
@@ -214,10 +214,10 @@ def test_a_metric_of_classes_needs_classes(name: str, tmp_path: Path, capsys: py
 
 
 def test_a_samples_function_that_exits_is_an_error_of_the_recipe(
-    shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (shelf / "leaving.py").write_text("import sys\ndef samples():\n    sys.exit(7)\n", encoding="utf-8")
-    path = recipe_with(shelf, "leaving", samples="leaving.py:samples")
+    (models_folder / "leaving.py").write_text("import sys\ndef samples():\n    sys.exit(7)\n", encoding="utf-8")
+    path = recipe_with(models_folder, "leaving", samples="leaving.py:samples")
     code, _, err = run(capsys, "build", path, "--repository", tmp_path / "repository")
     assert code == 2
     assert "SystemExit" in err

@@ -36,8 +36,8 @@ SWAPPED = rows([9.0, 0.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.9, 1.0, 0.0, 0.0, 0.0])
     ],
 )
 def test_a_metric_is_what_its_definition_says(name: str, expected: float, pictures: Exported) -> None:
-    wanted = pictures.recipe.model_copy(update={"accuracy": {name: 0.0}})
-    assert metrics.measure(wanted, TRUE, SWAPPED)[name] == pytest.approx(expected, rel=1e-5)
+    recipe = pictures.recipe.model_copy(update={"accuracy": {name: 0.0}})
+    assert metrics.measure(recipe, TRUE, SWAPPED)[name] == pytest.approx(expected, rel=1e-5)
 
 
 def test_retrieval_overlap_falls_when_neighbours_change() -> None:
@@ -51,31 +51,31 @@ def test_of_several_outputs_the_worst_counts_and_strings_are_left_out(pictures: 
     label = np.array([b"cat"], object)
     true = [{"a": np.ones(3), "b": np.ones(3), "label": label}]
     got = [{"a": np.ones(3), "b": np.array([1.0, 1.0, -1.0]), "label": label}]
-    wanted = pictures.recipe.model_copy(update={"accuracy": {"cosine": 0.9, "max_error": 0.5}})
-    measured = metrics.measure(wanted, true, got)
+    recipe = pictures.recipe.model_copy(update={"accuracy": {"cosine": 0.9, "max_error": 0.5}})
+    measured = metrics.measure(recipe, true, got)
     assert measured["cosine"] == pytest.approx(1 / 3)
     assert measured["max_error"] == pytest.approx(2)
-    assert metrics.failures(wanted, measured) == ["cosine 0.3333 is below 0.9", "max_error 2 is above 0.5"]
+    assert metrics.failures(recipe, measured) == ["cosine 0.3333 is below 0.9", "max_error 2 is above 0.5"]
 
 
 def test_an_infinity_that_only_one_side_has_is_the_worst_difference(pictures: Exported) -> None:
-    wanted = pictures.recipe.model_copy(update={"accuracy": {"cosine": 0.0, "max_error": 9.0}})
-    measured = metrics.measure(wanted, rows([1.0, 2.0]), rows([1.0, np.inf]))
-    assert metrics.failures(wanted, measured) == ["cosine -inf is below 0", "max_error inf is above 9"]
-    both = metrics.measure(wanted, rows([1.0, -np.inf]), rows([1.0, -np.inf]))
-    assert metrics.failures(wanted, both) == []
+    recipe = pictures.recipe.model_copy(update={"accuracy": {"cosine": 0.0, "max_error": 9.0}})
+    measured = metrics.measure(recipe, rows([1.0, 2.0]), rows([1.0, np.inf]))
+    assert metrics.failures(recipe, measured) == ["cosine -inf is below 0", "max_error inf is above 9"]
+    both = metrics.measure(recipe, rows([1.0, -np.inf]), rows([1.0, -np.inf]))
+    assert metrics.failures(recipe, both) == []
 
 
 def test_what_cannot_be_computed_does_not_hold(pictures: Exported) -> None:
-    wanted = pictures.recipe.model_copy(update={"accuracy": {"confident_top1_agreement": 0.9}})
-    measured = metrics.measure(wanted, rows([1.0, 1.0, 1.1]), rows([1.0, 1.0, 1.1]))
-    assert metrics.failures(wanted, measured) == ["confident_top1_agreement nan is below 0.9"]
+    recipe = pictures.recipe.model_copy(update={"accuracy": {"confident_top1_agreement": 0.9}})
+    measured = metrics.measure(recipe, rows([1.0, 1.0, 1.1]), rows([1.0, 1.0, 1.1]))
+    assert metrics.failures(recipe, measured) == ["confident_top1_agreement nan is below 0.9"]
 
 
 def test_a_metric_of_the_users_own_gets_both_outputs(pictures: Exported) -> None:
-    wanted = pictures.recipe.model_copy(update={"accuracy": {"models.py:second_label_first": 0.5}})
-    measured = metrics.measure(wanted, TRUE, SWAPPED)
-    assert metrics.failures(wanted, measured) == ["models.py:second_label_first 0.25 is below 0.5"]
+    recipe = pictures.recipe.model_copy(update={"accuracy": {"models.py:second_label_first": 0.5}})
+    measured = metrics.measure(recipe, TRUE, SWAPPED)
+    assert metrics.failures(recipe, measured) == ["models.py:second_label_first 0.25 is below 0.5"]
 
 
 def test_an_unknown_metric_and_one_that_fails_say_so(pictures: Exported) -> None:

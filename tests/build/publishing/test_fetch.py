@@ -41,15 +41,15 @@ def place(repository: Path, tmp_path: Path) -> Place:
 
 def stored(place: Place, path: str) -> Path:
     """A file of the version that is current in a folder."""
-    pointer = publishing.Shelf(place).pointer()
+    pointer = publishing.Destination(place).pointer()
     assert pointer is not None
     return Path(place.root, "versions", pointer.version, path)
 
 
 def files(directory: Path) -> dict[str, bytes]:
     """What Triton sees: everything in folders."""
-    found = (path for path in directory.glob("*/**/*") if path.is_file())
-    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in found}
+    paths = (path for path in directory.glob("*/**/*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in paths}
 
 
 def test_a_version_arrives_whole_and_a_repetition_downloads_nothing(
@@ -77,10 +77,10 @@ def test_a_spoilt_object_is_refused_and_a_later_attempt_goes_on(remote: Place, b
     assert publishing.fetch(place, tmp_path / "models").downloaded == 1
 
 
-def test_a_download_that_was_cut_off_goes_on_where_it_stopped_unless_it_is_spoilt(
+def test_a_download_resumes_where_it_stopped_unless_it_is_spoilt(
     place: Place, repository: Path, tmp_path: Path
 ) -> None:
-    version = publishing.versions(publishing.Shelf(place))[0].manifest.version
+    version = publishing.versions(publishing.Destination(place))[0].manifest.version
     right = (repository / "double/1/model.py").read_bytes()
     for number, begun in enumerate((right[:50], b"x" * 50)):
         target = tmp_path / f"models{number}"
@@ -92,9 +92,7 @@ def test_a_download_that_was_cut_off_goes_on_where_it_stopped_unless_it_is_spoil
 
 
 @pytest.mark.parametrize("how", ["missing", "short"])
-def test_a_version_that_is_not_whole_is_refused_before_anything_is_downloaded(
-    place: Place, tmp_path: Path, how: str
-) -> None:
+def test_an_incomplete_version_is_refused_before_any_download(place: Place, tmp_path: Path, how: str) -> None:
     if how == "missing":
         stored(place, "whole/config.pbtxt").unlink()
     else:
@@ -105,29 +103,27 @@ def test_a_version_that_is_not_whole_is_refused_before_anything_is_downloaded(
 
 
 def test_what_was_never_published_is_told_apart(remote: Place, tmp_path: Path, bucket: Bucket) -> None:
-    for text, said in (
+    for text, message in (
         (f"{HERE}/versions/{'0' * 16}", "there is no version 0000000000000000"),
         ("s3://models/elsewhere", "nothing is published at s3://models/elsewhere"),
     ):
-        with pytest.raises(OutputError, match=said):
+        with pytest.raises(OutputError, match=message):
             publishing.fetch(publishing.parse(text, bucket.endpoint), tmp_path / "models")
 
 
 def test_an_altered_manifest_is_refused(place: Place, tmp_path: Path) -> None:
     (path,) = Path(place.root, "manifests").iterdir()
     right = path.read_bytes()
-    for old, new, said in (
+    for old, new, message in (
         (b"whole/1/.empty", b"../../../.empty", "was altered"),
         (b'"files"', b'"fi', "is no manifest"),
     ):
         path.write_bytes(right.replace(old, new))
-        with pytest.raises(CheckFailed, match=said):
+        with pytest.raises(CheckFailed, match=message):
             publishing.fetch(place, tmp_path / "models")
 
 
-def test_engines_built_beside_stay_on_a_restart_and_go_with_another_version(
-    place: Place, repository: Path, tmp_path: Path
-) -> None:
+def test_engines_stay_on_a_restart_and_go_with_another_version(place: Place, repository: Path, tmp_path: Path) -> None:
     target = tmp_path / "models"
     publishing.fetch(place, target)
     plan = target / "double/1/model.plan"
@@ -140,9 +136,7 @@ def test_engines_built_beside_stay_on_a_restart_and_go_with_another_version(
     assert not plan.exists()
 
 
-def test_what_somebody_put_into_a_models_folder_is_not_replaced_by_another_version(
-    place: Place, repository: Path, tmp_path: Path
-) -> None:
+def test_foreign_files_in_a_models_folder_are_not_replaced(place: Place, repository: Path, tmp_path: Path) -> None:
     target = tmp_path / "models"
     publishing.fetch(place, target)
     theirs = target / "double/2/model.py"
@@ -160,9 +154,7 @@ def test_what_somebody_put_into_a_models_folder_is_not_replaced_by_another_versi
     assert (target / "double/labels.txt").exists()
 
 
-def test_models_that_a_version_no_longer_has_are_removed_and_a_strangers_are_refused(
-    place: Place, repository: Path, tmp_path: Path
-) -> None:
+def test_dropped_models_are_removed_and_foreign_ones_refused(place: Place, repository: Path, tmp_path: Path) -> None:
     target = tmp_path / "models"
     publishing.fetch(place, target)
     for path in (repository / "whole/1", repository / "whole"):
@@ -195,7 +187,7 @@ def test_of_several_pods_that_share_a_folder_one_fetches_at_a_time(place: Place,
         assert waits.wait(60)
         assert not files(target)
     pod.join(60)
-    assert [one.downloaded for one in done] == [4]
+    assert [fetched.downloaded for fetched in done] == [4]
 
 
 def test_a_volume_too_small_is_refused_before_the_download(
@@ -245,7 +237,7 @@ def test_a_disk_that_fills_up_midway_is_named_and_not_the_store(
         publishing.fetch(place, target)
 
 
-def test_sigterm_ends_large_downloads_at_their_next_piece_and_keeps_what_came(
+def test_sigterm_ends_downloads_at_the_next_piece_and_keeps_them(
     place: Place, repository: Path, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the first process of a container, which has no default handler."""
@@ -253,7 +245,7 @@ def test_sigterm_ends_large_downloads_at_their_next_piece_and_keeps_what_came(
     version = publishing.publish(repository, place).manifest.version
     before = signal.signal(signal.SIGTERM, lambda *_: None)
 
-    def pieces(_shelf: publishing.Shelf, _version: str, path: str, offset: int = 0) -> Iterator[bytes]:
+    def pieces(_shelf: publishing.Destination, _version: str, path: str, offset: int = 0) -> Iterator[bytes]:
         yield b"x"
         if not path.endswith("weights"):
             return
@@ -262,7 +254,7 @@ def test_sigterm_ends_large_downloads_at_their_next_piece_and_keeps_what_came(
             time.sleep(0.02)
             yield b"x"
 
-    monkeypatch.setattr(publishing.Shelf, "chunks", pieces)
+    monkeypatch.setattr(publishing.Destination, "chunks", pieces)
     try:
         assert project.run("fetch", str(place), tmp_path / "models")[0] == 130
     finally:
@@ -277,7 +269,7 @@ def test_a_volume_without_locks_is_fetched_into_all_the_same(
     def none(*_: object) -> None:
         raise OSError(37, "No locks available")
 
-    said: list[str] = []
+    messages: list[str] = []
     monkeypatch.setattr(fcntl, "flock", none)
-    assert publishing.fetch(place, tmp_path / "models", said.append).downloaded == 4
-    assert f"go on without a lock, as {tmp_path / 'models'} has none (No locks available)" in said
+    assert publishing.fetch(place, tmp_path / "models", messages.append).downloaded == 4
+    assert f"go on without a lock, as {tmp_path / 'models'} has none (No locks available)" in messages

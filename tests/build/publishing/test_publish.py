@@ -23,7 +23,7 @@ from support import Project
 
 from tritonkit import publishing
 from tritonkit.errors import CheckFailed
-from tritonkit.publishing import keeping
+from tritonkit.publishing import version_history
 from tritonkit.repository import lint, text
 from tritonkit.server import TritonServer, runtime
 from tritonkit_client import Client
@@ -34,9 +34,9 @@ TOKENIZER = Path(text.__file__).with_name("tokenizer_model.py")
 
 
 def published(run: Run, repository: Path, *more: str) -> dict[str, object]:
-    code, said, error = run("publish", repository, HERE, "--json", *more)
+    code, output, error = run("publish", repository, HERE, "--json", *more)
     assert code == 0, error
-    return dict(json.loads(said))
+    return dict(json.loads(output))
 
 
 def test_values_say_what_models_need_that_nvidias_image_lacks(run: Run, repository: Path) -> None:
@@ -48,16 +48,16 @@ def test_values_say_what_models_need_that_nvidias_image_lacks(run: Run, reposito
         (repository / name / "1" / file).write_bytes(TOKENIZER.read_bytes())
     whole = repository / "whole/config.pbtxt"
     whole.write_text(whole.read_text().replace("'double'", "'tok'"))
-    found = lint.contents.read(repository, lint.Options())
-    assert lint.needs.of_image(found) == {
+    models = lint.contents.read(repository, lint.Options())
+    assert lint.needs.of_image(models) == {
         "net": ("tritonkit_onnxruntime",), "tok": ("tokenizers",), "whole": ("tokenizers",)
     }  # fmt: skip
     shutil.rmtree(repository / "net")
-    said = published(run, repository)
-    assert said["values"]["models"]["needs"] == {"tok": ["tokenizers"], "whole": ["tokenizers"]}  # type: ignore[index]
+    report = published(run, repository)
+    assert report["values"]["models"]["needs"] == {"tok": ["tokenizers"], "whole": ["tokenizers"]}  # type: ignore[index]
 
 
-def test_a_version_holds_nothing_but_models_and_the_manifest_lies_beside_it(
+def test_a_version_holds_models_alone_with_the_manifest_beside_it(
     run: Run, repository: Path, bucket: Bucket, tmp_path: Path
 ) -> None:
     (repository / "README.md").write_text("not a model")
@@ -66,22 +66,22 @@ def test_a_version_holds_nothing_but_models_and_the_manifest_lies_beside_it(
     (repository / "double/1/__pycache__").mkdir()
     (repository / "double/1/__pycache__/model.pyc").write_bytes(b"x")
     (repository / "double/labels.txt").symlink_to(repository / "README.md")
-    said = published(run, repository, "--values", str(tmp_path / "values.yaml"))
-    version = said["version"]
+    report = published(run, repository, "--values", str(tmp_path / "values.yaml"))
+    version = report["version"]
     assert set(bucket.objects()) == {
         "prod/current.json", f"prod/manifests/{version}.json", f"prod/versions/{version}/double/1/model.py",
         f"prod/versions/{version}/double/config.pbtxt", f"prod/versions/{version}/double/labels.txt",
         f"prod/versions/{version}/whole/1/.empty", f"prod/versions/{version}/whole/config.pbtxt",
     }  # fmt: skip
     assert bucket.get(f"prod/versions/{version}/double/labels.txt") == b"not a model"
-    assert said["skipped"] == ["README.md"]
+    assert report["skipped"] == ["README.md"]
     uri = f"s3://{bucket.endpoint}/models/prod/versions/{version}"
-    assert said["uri"] == uri
+    assert report["uri"] == uri
     values = {"models": {"uri": uri}, "autoscaling": {"ensembles": ["whole"]}}
-    assert yaml.safe_load((tmp_path / "values.yaml").read_text()) == said["values"] == values
+    assert yaml.safe_load((tmp_path / "values.yaml").read_text()) == report["values"] == values
 
 
-def test_the_real_triton_serves_a_published_version_and_still_does_after_the_next(
+def test_triton_still_serves_a_published_version_after_the_next(
     run: Run, repository: Path, bucket: Bucket, tmp_path: Path, installed_server: runtime.Runtime
 ) -> None:
     first = published(run, repository)
@@ -96,7 +96,7 @@ def test_the_real_triton_serves_a_published_version_and_still_does_after_the_nex
             assert client.infer(name, x=np.array([21], np.float32))["y"].item() == 42
 
 
-def test_unchanged_files_are_copied_in_the_store_and_only_the_changed_are_sent(run: Run, repository: Path) -> None:
+def test_only_changed_files_are_sent_others_are_copied_in_the_store(run: Run, repository: Path) -> None:
     first = published(run, repository)
     (repository / "whole/labels.txt").write_text("new")
     second = published(run, repository)
@@ -107,15 +107,15 @@ def test_unchanged_files_are_copied_in_the_store_and_only_the_changed_are_sent(r
 
 
 def test_equal_content_is_the_same_version_anywhere(run: Run, repository: Path, tmp_path: Path) -> None:
-    place = publishing.parse(str(tmp_path / "shelf"))
+    place = publishing.parse(str(tmp_path / "destination"))
     assert publishing.publish(repository, place).manifest.version == published(run, repository)["version"]
     fetched = tmp_path / "fetched"
     publishing.fetch(place, fetched)
     again = publishing.publish(fetched, publishing.parse(str(tmp_path / "other")))
-    assert again.manifest.version == publishing.Shelf(place).manifests()[0].version
+    assert again.manifest.version == publishing.Destination(place).manifests()[0].version
 
 
-def test_a_publisher_killed_midway_switches_nothing_and_repeating_completes(
+def test_a_publisher_killed_midway_switches_nothing_and_can_repeat(
     run: Run, repository: Path, bucket: Bucket, tmp_path: Path
 ) -> None:
     before = published(run, repository)["version"]
@@ -138,9 +138,9 @@ def test_a_publisher_killed_midway_switches_nothing_and_repeating_completes(
     code, _, error = run("fetch", f"{HERE}/versions/{half}", tmp_path / "models")
     assert code == 1
     assert "is not whole: its upload did not end" in error
-    said = published(run, repository)
-    assert said["version"] == half == bucket.current("prod")
-    assert len(said["present"]) == there  # type: ignore[arg-type]
+    report = published(run, repository)
+    assert report["version"] == half == bucket.current("prod")
+    assert len(report["present"]) == there  # type: ignore[arg-type]
     assert run("fetch", HERE, tmp_path / "models")[0] == 0
     assert (tmp_path / "models/double/1/part29").read_text() == "content 29"
 
@@ -148,13 +148,13 @@ def test_a_publisher_killed_midway_switches_nothing_and_repeating_completes(
 SLOW = r"""
 import os, sys, time
 from tritonkit import cli
-from tritonkit.publishing import Shelf
+from tritonkit.publishing import Destination
 
 def upload(*_):
     os.write(1, b"UPLOADING\n")  # several threads, each whole
     time.sleep(60)
 
-Shelf.upload = upload
+Destination.upload = upload
 sys.exit(cli.main(sys.argv[1:]))
 """
 
@@ -171,7 +171,7 @@ def test_ctrl_c_does_not_wait_for_the_files_under_way(repository: Path, tmp_path
     assert not (tmp_path / "published/current.json").exists()
 
 
-def test_what_the_store_has_spoilt_is_neither_trusted_nor_copied_and_publishing_repairs_it(
+def test_a_file_spoilt_in_the_store_is_not_copied_but_sent_again(
     run: Run, repository: Path, bucket: Bucket, tmp_path: Path
 ) -> None:
     first = published(run, repository)["version"]
@@ -216,30 +216,30 @@ def test_the_last_of_two_publishers_wins_and_says_so(repository: Path, bucket: B
     assert bucket.current("prod") == done.manifest.version != theirs[0]
 
 
-def test_a_version_pruned_while_it_is_published_again_does_not_become_current(repository: Path, bucket: Bucket) -> None:
+def test_a_version_pruned_while_it_is_published_is_not_current(repository: Path, bucket: Bucket) -> None:
     place = publishing.parse(HERE, bucket.endpoint)
-    shelf = publishing.Shelf(place)
+    destination = publishing.Destination(place)
     first = publishing.publish(repository, place).manifest
     (repository / "whole/labels.txt").write_text("new")
     second = publishing.publish(repository, place).manifest
-    shelf.drop_manifest(first.version)  # what a pruner does first
+    destination.drop_manifest(first.version)  # what a pruner does first
     with pytest.raises(CheckFailed, match="was pruned while"):
-        keeping.switch(shelf, first, shelf.pointer())
+        version_history.switch(destination, first, destination.pointer())
     assert bucket.current("prod") == second.version
-    shelf.drop_files(first.version)
+    destination.drop_files(first.version)
     with pytest.raises(CheckFailed, match="is not whole"):
-        keeping.switch(shelf, first, shelf.pointer())
+        version_history.switch(destination, first, destination.pointer())
     assert bucket.current("prod") == second.version
 
 
 def test_a_dry_run_says_what_would_happen_and_writes_nothing(run: Run, repository: Path, bucket: Bucket) -> None:
-    said = published(run, repository, "--dry-run")
-    assert len(said["uploaded"]) == 4  # type: ignore[arg-type]
+    report = published(run, repository, "--dry-run")
+    assert len(report["uploaded"]) == 4  # type: ignore[arg-type]
     assert not bucket.objects()
     assert "would be published" in run("publish", repository, HERE, "--dry-run")[1]
 
 
-def test_a_file_in_parts_is_read_back_as_the_hash_of_its_parts_is_not_its_own(
+def test_a_file_in_parts_is_read_back_to_verify_it(
     repository: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     part = 5 * 2**20  # the smallest that S3 takes, so that a small file has several
@@ -262,16 +262,16 @@ def test_parts_of_an_upload_that_was_cut_off_are_removed_by_pruning(repository: 
         bucket.client.create_multipart_upload(Bucket="models", Key=key)
     thirty_years = 30 * 365 * 24 * 60  # moto says that every such upload began in 2010
     for grace_minutes, left in ((thirty_years, 2), (60, 1)):
-        publishing.prune(publishing.Shelf(place), 1, grace_minutes)
-        found = bucket.client.list_multipart_uploads(Bucket="models").get("Uploads", [])
-        assert len(found) == left
-    assert found[0]["Key"] == "other/weights"
+        publishing.prune(publishing.Destination(place), 1, grace_minutes)
+        uploads = bucket.client.list_multipart_uploads(Bucket="models").get("Uploads", [])
+        assert len(uploads) == left
+    assert uploads[0]["Key"] == "other/weights"
 
 
 LARGE_BYTES = 160 * 2**20  # s3fs uploads 100 MiB and more in parts, and copies more than 150 MiB so
 
 
-def test_files_that_go_in_parts_are_published_copied_and_verified_as_amazon_demands(
+def test_files_in_parts_are_published_and_verified_as_amazon_demands(
     project: Project, repository: Path, bucket: Bucket
 ) -> None:
     (repository / "double/1/weights.bin").write_bytes(os.urandom(2**20) * (LARGE_BYTES // 2**20))
@@ -280,9 +280,9 @@ def test_files_that_go_in_parts_are_published_copied_and_verified_as_amazon_dema
         for factor in (2, 3):
             model = repository / "double/1/model.py"
             model.write_text(model.read_text().replace("* 2", f"* {factor}"))
-            code, said, error = project.run("publish", repository, HERE, "--json", "--endpoint-url", endpoint)
+            code, output, error = project.run("publish", repository, HERE, "--json", "--endpoint-url", endpoint)
             assert code == 0, error
-            versions.append(json.loads(said)["version"])
+            versions.append(json.loads(output)["version"])
         assert refusals == []
     assert len(set(versions)) == 2
     sizes = bucket.objects("prod/versions")

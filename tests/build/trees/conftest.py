@@ -22,14 +22,14 @@ def trained() -> dict[str, Any]:
 
 def write_recipe(place: Path, name: str, features: int, columns: int, **changes: Any) -> ForestRecipe:
     """A forest's recipe in a folder, with some keys changed."""
-    said = {
+    fields = {
         "engine": "fil",
         "name": name,
         "inputs": {"input__0": {"dtype": "fp32", "dims": [features]}},
         "outputs": {"output__0": {"dtype": "fp32", "dims": [columns]}},
     } | changes
     path = place / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(said, sort_keys=False), encoding="utf-8")
+    path.write_text(yaml.safe_dump(fields, sort_keys=False), encoding="utf-8")
     recipe = load(path)
     assert isinstance(recipe, ForestRecipe)
     return recipe

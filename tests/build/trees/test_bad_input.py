@@ -47,14 +47,14 @@ def files(trained: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
 def build(
     project: Project, source: Path | str, features: int = FEATURES, columns: int = 1, **changes: Any
 ) -> tuple[int, str]:
-    said = {
+    fields = {
         "engine": "fil",
         "name": "net",
         "source": source if isinstance(source, str) else {"trees": str(source)},
         "inputs": {"input__0": {"dtype": "fp32", "dims": [features]}},
         "outputs": {"output__0": {"dtype": "fp32", "dims": [columns]}},
     } | changes
-    (project.directory / "net.yaml").write_text(yaml.safe_dump(said, sort_keys=False))
+    (project.directory / "net.yaml").write_text(yaml.safe_dump(fields, sort_keys=False))
     status, _, err = project.build()
     assert not project.repository.exists() or not status
     return status, err

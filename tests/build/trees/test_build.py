@@ -19,8 +19,8 @@ from .conftest import write_recipe
 
 
 def parameters(project: Project, name: str) -> dict[str, str]:
-    said = config.parse((project.repository / name / "config.pbtxt").read_text(encoding="utf-8"))
-    return {key: value.string_value for key, value in said.parameters.items()}
+    model_config = config.parse((project.repository / name / "config.pbtxt").read_text(encoding="utf-8"))
+    return {key: value.string_value for key, value in model_config.parameters.items()}
 
 
 @pytest.mark.parametrize(
@@ -49,11 +49,11 @@ def test_init_and_build_lay_out_what_the_backend_reads(
     assert code == 0, err
     served = project.repository / "forest"
     assert (served / "1" / file).read_bytes() == path.read_bytes()
-    said = parameters(project, "forest")
-    assert said["model_type"] == model_type
+    served_parameters = parameters(project, "forest")
+    assert served_parameters["model_type"] == model_type
     regression = "regression" in name
-    assert said["is_classifier"] == ("false" if regression else "true")
-    assert said.get("threshold") == (None if regression else "0.5")
+    assert served_parameters["is_classifier"] == ("false" if regression else "true")
+    assert served_parameters.get("threshold") == (None if regression else "0.5")
     passport = json.loads((served / "passport.json").read_text())
     assert passport["forest"]["features"] == KINDS[name].rows().shape[1]
     assert bool(passport["parity"]["library"]) == (suffix != ".tl")
@@ -84,12 +84,12 @@ def test_a_function_of_a_fitted_model_needs_no_file(project: Project, trained: d
 def test_classes_and_both_columns(tmp_path: Path, trained: dict[str, Any]) -> None:
     rows, _ = cancer()
     trained["xgboost_binary"].save_model(tmp_path / "f.ubj")
-    one = Forest(tmp_path / "f.ubj", Settings("xgboost_ubj", True, True)).predict(rows, 1)
+    single = Forest(tmp_path / "f.ubj", Settings("xgboost_ubj", True, True)).predict(rows, 1)
     both = Forest(tmp_path / "f.ubj", Settings("xgboost_ubj", True, True)).predict(rows, 2)
     strict = Forest(tmp_path / "f.ubj", Settings("xgboost_ubj", True, False, 0.9)).predict(rows, 1)
-    assert np.array_equal(both[:, 1:], one)
-    assert np.array_equal(both[:, :1], 1 - one)
-    assert np.array_equal(strict, (one > np.float32(0.9)).astype(np.float32))
+    assert np.array_equal(both[:, 1:], single)
+    assert np.array_equal(both[:, :1], 1 - single)
+    assert np.array_equal(strict, (single > np.float32(0.9)).astype(np.float32))
     recipe = write_recipe(
         tmp_path, "f", 30, 1, source={"trees": "f.ubj"}, prediction="classes", threshold=0.9, samples=f"{__name__}:real"
     )
@@ -123,10 +123,10 @@ def test_a_target_with_a_gpu_asks_for_one(project: Project, trained: dict[str, A
     trained["xgboost_binary"].save_model(tmp_path / "f.ubj")
     recipe = write_recipe(tmp_path, "f", 30, 1, source={"trees": "f.ubj"}, fil={"layout": "layered", "chunk_size": 4})
     assert project.run("build", recipe.path, "--target", "cuda", "--repository", project.repository)[0] == 0
-    said = config.parse((project.repository / "f/config.pbtxt").read_text(encoding="utf-8"))
-    assert said.instance_group[0].kind == said.instance_group[0].KIND_GPU
-    assert said.backend == "fil"
-    assert not said.HasField("optimization")
+    model_config = config.parse((project.repository / "f/config.pbtxt").read_text(encoding="utf-8"))
+    assert model_config.instance_group[0].kind == model_config.instance_group[0].KIND_GPU
+    assert model_config.backend == "fil"
+    assert not model_config.HasField("optimization")
     assert parameters(project, "f") == {
         "model_type": "xgboost_ubj", "is_classifier": "true", "predict_proba": "true", "threshold": "0.5",
         "layout": "layered", "chunk_size": "4",

@@ -28,7 +28,7 @@ LARGEST = 1e-6
 def served(
     trained: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Client, dict[str, Any]]]:
-    """A client of a server that has them all, and what the build said of each."""
+    """A client of a server that has them all, and what the build reported of each."""
     place = tmp_path_factory.mktemp("kinds")
     recipes = [_recipe(place, name, model) for name, model in trained.items()]
     built = pipeline.build(recipes, place / "model_repository")

@@ -138,14 +138,14 @@ def advise(batches: Mapping[int, Cost], options: Options) -> Advice:
         batches: Batch size to the graph's cost, from 1 to ``options.max_batch``.
         options: What is to be served.
     """
-    found = [
+    candidates = [
         _candidate(batches, gpu, engine, precision, options)
         for gpu in options.gpus
         for engine in options.engines
         for precision in options.precisions
         if precision in _PRECISIONS[engine]
     ]
-    ranked = sorted(found, key=_rank)
+    ranked = sorted(candidates, key=_rank)
     if ranked and ranked[0].verdict == "good":
         ranked[0] = _as_best(ranked[0], ranked)
     return Advice(tuple(ranked), tuple(_notes(batches, options)), _impossible(batches, ranked, options))
@@ -243,23 +243,25 @@ def _as_best(candidate: Candidate, ranked: Sequence[Candidate]) -> Candidate:
 
 
 def _notes(batches: Mapping[int, Cost], options: Options) -> list[str]:
-    one = batches[min(batches)]
+    sample = batches[min(batches)]
     notes = [
-        f"one sample: {one.operations / 1e9:.2f} GFLOP, {one.weights / 1e6:.1f} M weights in layers, "
-        f"{one.floats / 1e6:.1f} M numbers between layers, "
-        f"{(one.input_bytes + one.output_bytes) / 1e3:.1f} kB of tensors"
+        f"one sample: {sample.operations / 1e9:.2f} GFLOP, {sample.weights / 1e6:.1f} M weights in layers, "
+        f"{sample.floats / 1e6:.1f} M numbers between layers, "
+        f"{(sample.input_bytes + sample.output_bytes) / 1e3:.1f} kB of tensors"
     ]
     if options.rps:
-        gbits = options.rps * (one.input_bytes + one.output_bytes) * 8 / 1e9
+        gbits = options.rps * (sample.input_bytes + sample.output_bytes) * 8 / 1e9
         notes.append(f"on the wire: {gbits:.2f} Gbit/s of tensors at {options.rps:g} requests a second")
-    if one.unknown:
-        listed = ", ".join(f"{name} ({count})" for name, count in one.unknown.items())
+    if sample.unknown:
+        listed = ", ".join(f"{name} ({count})" for name, count in sample.unknown.items())
         notes.append(f"operators that are not known, counted as elementwise: {listed}")
-    if one.loops:
-        notes.append(f"not counted: what runs inside {', '.join(dict.fromkeys(one.loops))}")
-    if one.unsized:
-        notes.append(f"{len(one.unsized)} nodes have shapes that depend on data, and count nothing: {one.unsized[0]} …")
-    price = next((found for gpu in options.gpus if (found := gpus.price(gpu)) and gpu.key not in options.prices), None)
+    if sample.loops:
+        notes.append(f"not counted: what runs inside {', '.join(dict.fromkeys(sample.loops))}")
+    if sample.unsized:
+        first = sample.unsized[0]
+        notes.append(f"{len(sample.unsized)} nodes have shapes that depend on data, and count nothing: {first} …")
+    listed_prices = (gpus.price(gpu) for gpu in options.gpus if gpu.key not in options.prices)
+    price = next(filter(None, listed_prices), None)
     if price:
         notes.append(f"prices: {price.source}; {price.dated}; --price GPU=USD gives your own")
     return notes
@@ -267,12 +269,14 @@ def _notes(batches: Mapping[int, Cost], options: Options) -> list[str]:
 
 def _impossible(batches: Mapping[int, Cost], ranked: Sequence[Candidate], options: Options) -> str:
     """Which bound forbids a promise, and by how much."""
-    if not ranked or options.p99_ms is None or any(one.verdict in {"best", "good", "too large"} for one in ranked):
+    if not ranked or options.p99_ms is None:
         return ""
-    able = [one for one in ranked if one.lone_ms is not None]
+    if any(candidate.verdict in {"best", "good", "too large"} for candidate in ranked):
+        return ""
+    able = [candidate for candidate in ranked if candidate.lone_ms is not None]
     if not able:
         return ""
-    quickest = min(able, key=lambda one: one.lone_ms or math.inf)
+    quickest = min(able, key=lambda candidate: candidate.lone_ms or math.inf)
     gpu = gpus.get(quickest.gpu)
     alone = latency.predict(batches[1], gpu, quickest.precision, latency.coefficients(quickest.engine))
     parts: dict[str, float] = {"the way there and back": serving.REQUEST_MS} | dict(alone.shares.items())

@@ -1,6 +1,6 @@
 """Which engine serves a model: rules as data (``engines.json``), each with its reason and source; the first that fits.
 
-The rules decide by facts alone, so the same facts give the same answer; what would turn it is part of it.
+The rules decide by facts alone, so the same facts give the same answer. An answer names what would change it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Facts:
 
     Attributes:
         kind: A graph, a causal language model, or a forest of trees.
-        gpu: Whether it runs on one.
+        gpu: Whether it runs on a GPU.
         steady: Whether the same weights stay for weeks and fill their GPUs.
         tensorrt_takes_it: Whether TensorRT has all of a graph's operators.
         vllm_has_it: Whether vLLM has a language model's architecture.

@@ -235,15 +235,15 @@ def _layer(
 ) -> Layer:
     shapes = {name: tensor.shape for name, tensor in known.items()}
     inside = Counter(name for node in group.nodes for name in node.input)
-    made = {name for node in group.nodes for name in node.output if name}
+    produced = {name for node in group.nodes for name in node.output if name}
     outputs = {value.name for value in graph.output}
     free = {name for node in group.nodes if node.op_type in operators.FREE for name in node.output}
-    read = {name for name in inside if name not in made and name not in weights}
-    written = {name for name in made - free if readers[name] > inside[name] or name in outputs}
+    read = {name for name in inside if name not in produced and name not in weights}
+    written = {name for name in produced - free if readers[name] > inside[name] or name in outputs}
     # What a free node gives away is what was written before it.
     written |= {
         node.input[0] for node in group.nodes
-        if node.op_type in operators.FREE and node.input and node.input[0] in made - free
+        if node.op_type in operators.FREE and node.input and node.input[0] in produced - free
         and any(readers[name] > inside[name] or name in outputs for name in node.output)
     }  # fmt: skip
     traffic = [known[name] for name in (*read, *written) if name in known]

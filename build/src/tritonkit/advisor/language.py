@@ -33,7 +33,7 @@ _SINCE = {"bf16": (8, 0), "fp8": (8, 9), "fp4": (10, 0), "mxfp4": (8, 0), "int4"
 
 @dataclass(frozen=True)
 class Request:
-    """What is wanted of a language model.
+    """The load of a language model, what its callers are promised, and what may serve it.
 
     Attributes:
         prompt: Tokens of a prompt; the context less the answer if not given.
@@ -90,9 +90,9 @@ class Result:
     """Advice for one model.
 
     Attributes:
-        model: What it was asked for.
+        model: The name of its directory or file.
         architecture: The model's.
-        request: What was wanted.
+        request: The load and the promise that the advice is for.
         parameters: How many numbers the model has, by part.
         engine: What to serve it with, and why.
         choices: All that were tried, the best first.
@@ -138,11 +138,11 @@ def advise(path: Path, request: Request) -> Result:
 
     Args:
         path: A Hugging Face directory, or a ``config.json`` alone. No weights are needed.
-        request: What is wanted.
+        request: The load, the promise, and what may serve it.
 
     Raises:
         SourceError: The file is missing or broken, contradicts itself, or names an unknown architecture.
-        InputError: The request has a value that cannot be, or a GPU that is not in the catalogue.
+        InputError: The request has an impossible value, or names a GPU that is not in the catalogue.
     """
     model = directory.read_any(path)
     _check_architecture(model, request.engine)

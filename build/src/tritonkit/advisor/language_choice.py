@@ -28,7 +28,7 @@ _MOST_REPLICAS = 4096
 
 @dataclass(frozen=True)
 class Choice:
-    """One choice, and what is to be reason of it.
+    """One choice, and what came of it.
 
     Attributes:
         gpu: The GPU.

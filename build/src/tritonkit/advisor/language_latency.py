@@ -60,7 +60,7 @@ class Coefficients:
     request_us: float = 100.0
 
     def changed(self, values: Mapping[str, float]) -> Coefficients:
-        """The same with some of them changed."""
+        """A copy with some of the coefficients changed."""
         return Coefficients(**{**{field.name: getattr(self, field.name) for field in fields(self)}, **values})
 
 

@@ -67,7 +67,7 @@ class Served:
 
 
 def closed(deployment: Deployment, fit: Coefficients, load: Load, running: float, batched: int) -> Served:
-    """A replica with so many requests in flight always: each answer is followed by the next request.
+    """A replica with the same number of requests in flight all the time: after each answer comes the next request.
 
     A request sees its answer's steps, and one prompt of each of the others in that time.
 

@@ -219,10 +219,10 @@ def plan(
 
 
 def flags(plan: Plan, halved: KvCache | None) -> list[str]:
-    """vLLM's flags, each with its value, that make a plan start which does not; empty where none does.
+    """vLLM's flags, each with its value, with which a plan would start; empty where none is enough.
 
     Args:
-        plan: What does not start.
+        plan: A plan that does not start.
         halved: The KV cache in fp8, where the GPU and the plan allow it.
     """
     fixes = []

@@ -35,12 +35,12 @@ def render(model: str, batches: Mapping[int, Cost], options: Options, advice: Ad
     Args:
         model: Its name.
         batches: Batch size to cost; layers are drawn at the largest.
-        options: What was asked for.
-        advice: What came of it.
+        options: The rate and the promise that the advice is for.
+        advice: The ranked candidates.
     """
-    shown = [one for one in advice.candidates if one.bound] or list(advice.candidates)
+    shown = [candidate for candidate in advice.candidates if candidate.bound] or list(advice.candidates)
     figure = _figure(batches[max(batches)], shown[0], max(batches)) if shown and shown[0].bound else ""
-    asked = " and ".join(
+    goal = " and ".join(
         part for part in (
             f"{options.rps:g} requests a second" if options.rps else "",
             f"99 % within {options.p99_ms:g} ms" if options.p99_ms else "",
@@ -51,7 +51,7 @@ def render(model: str, batches: Mapping[int, Cost], options: Options, advice: Ad
     impossible = f"<p><strong>{escape(advice.impossible)}</strong></p>" if advice.impossible else ""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(model)}: which GPU</title>'
-        f"<style>{_STYLE}</style></head><body>\n<h1>{escape(model)}</h1>\n<p>{escape(asked or 'No rate, no promise.')}"
+        f"<style>{_STYLE}</style></head><body>\n<h1>{escape(model)}</h1>\n<p>{escape(goal or 'No rate, no promise.')}"
         f"</p>\n{impossible}{_table(cheapest(advice))}\n<ul>{reasons}</ul>\n{figure}\n<ul>{notes}</ul>\n</body></html>\n"
     )
 
@@ -59,13 +59,14 @@ def render(model: str, batches: Mapping[int, Cost], options: Options, advice: Ad
 def _table(listed: Sequence[Candidate]) -> str:
     heads = ("GPU", "engine", "precision", "GiB", "alone ms", "p99 ms", "bound", "GPUs", "busy", "$/million", "verdict")
     rows = []
-    for one in listed:
+    for candidate in listed:
         cells = (
-            one.gpu + ("" if one.measured else "*"), one.engine, one.precision, f"{one.memory_gib:.1f}",
-            _cell(one.lone_ms, ".2f"), _cell(one.p99_ms, ".1f"), one.bound or "–", _cell(one.replicas, "d"),
-            _cell(one.utilization, ".0%"), _cell(one.usd_per_million, ".2f"), one.verdict,
+            candidate.gpu + ("" if candidate.measured else "*"), candidate.engine, candidate.precision,
+            f"{candidate.memory_gib:.1f}", _cell(candidate.lone_ms, ".2f"), _cell(candidate.p99_ms, ".1f"),
+            candidate.bound or "–", _cell(candidate.replicas, "d"), _cell(candidate.utilization, ".0%"),
+            _cell(candidate.usd_per_million, ".2f"), candidate.verdict,
         )  # fmt: skip
-        kind = ' class="best"' if one.verdict == "best" else ""
+        kind = ' class="best"' if candidate.verdict == "best" else ""
         rows.append(f"<tr{kind}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{name}</th>" for name in heads)
     return (

@@ -37,24 +37,24 @@ def reference(model: str, sizes: Mapping[str, int], batch: int) -> Cost:
     """The cost of a batch: of one sample, with all that grows with the batch times its size.
 
     Raises:
-        KeyError: There is no such reference.
+        KeyError: The model has no such reference.
     """
     return _batch(model + "".join(f"@{size}" for size in sizes.values()), batch)
 
 
 @functools.cache
 def _batch(name: str, batch: int) -> Cost:
-    one = _stored()[name]
+    sample = _stored()[name]
     layers = tuple(
         replace(
             layer, operations=layer.operations * batch, pointwise=layer.pointwise * batch, floats=layer.floats * batch,
             other_bytes=layer.other_bytes * batch, rows=layer.rows * batch,
         )
-        for layer in one.layers
+        for layer in sample.layers
     )  # fmt: skip
     return replace(
-        one, sizes={**one.sizes, "batch": batch}, layers=layers, input_bytes=one.input_bytes * batch,
-        output_bytes=one.output_bytes * batch, peak_floats=one.peak_floats * batch,
+        sample, sizes={**sample.sizes, "batch": batch}, layers=layers, input_bytes=sample.input_bytes * batch,
+        output_bytes=sample.output_bytes * batch, peak_floats=sample.peak_floats * batch,
     )  # fmt: skip
 
 
@@ -86,15 +86,15 @@ def collect() -> dict[str, Cost]:
     """Every reference, from the modules of the zoo: needs the extras torch, hf and zoo."""
     from tritonkit.zoo import efficientnet_lite0, resnet50
 
-    found = {}
+    costs = {}
     for name, module in (("efficientnet_lite0", efficientnet_lite0.load()), ("resnet50", resnet50.load())):
-        found[name] = of_module(module, image=True)[0]
+        costs[name] = of_module(module, image=True)[0]
     from tritonkit.zoo import bert_base
 
     for length, cost in zip(_LENGTHS, of_module(bert_base.load(), image=False, lengths=_LENGTHS), strict=True):
-        found[f"bert_base@{length}"] = cost
-    found[f"bert_large@{SQUAD_LENGTH}"] = _bert_large(SQUAD_LENGTH)
-    return found
+        costs[f"bert_base@{length}"] = cost
+    costs[f"bert_large@{SQUAD_LENGTH}"] = _bert_large(SQUAD_LENGTH)
+    return costs
 
 
 def of_module(module: Any, *, image: bool, lengths: tuple[int, ...] = (0,)) -> list[Cost]:
@@ -122,7 +122,7 @@ def _bert_large(length: int) -> Cost:
 
     from tritonkit.zoo.bert_base import Embedder
 
-    one, two = (
+    one_layer, two_layers = (
         of_module(
             Embedder(BertModel(BertConfig(
                 **_BERT_LARGE, num_hidden_layers=layers, attn_implementation="eager"), add_pooling_layer=False)),
@@ -130,10 +130,10 @@ def _bert_large(length: int) -> Cost:
         )[0]
         for layers in (1, 2)
     )  # fmt: skip
-    further = list((_keys(two) - _keys(one)).elements())
-    layers = (*one.layers, *(Layer("", *fields) for fields in further for _ in range(_BERT_LARGE_LAYERS - 1)))
-    more = (two.weight_bytes - one.weight_bytes) * (_BERT_LARGE_LAYERS - 1)
-    return replace(one, layers=layers, weight_bytes=one.weight_bytes + more)
+    further = list((_keys(two_layers) - _keys(one_layer)).elements())
+    layers = (*one_layer.layers, *(Layer("", *fields) for fields in further for _ in range(_BERT_LARGE_LAYERS - 1)))
+    more = (two_layers.weight_bytes - one_layer.weight_bytes) * (_BERT_LARGE_LAYERS - 1)
+    return replace(one_layer, layers=layers, weight_bytes=one_layer.weight_bytes + more)
 
 
 def _keys(cost: Cost) -> Counter[tuple[Any, ...]]:

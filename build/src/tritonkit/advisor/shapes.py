@@ -65,13 +65,13 @@ def _bits(element: int) -> int:
 
 def weights_of(model: onnx.ModelProto) -> dict[str, Tensor]:
     """Constants of a graph: initializers, and what nodes of type Constant hold."""
-    found = {tensor.name: Tensor(tuple(tensor.dims), tensor.data_type) for tensor in model.graph.initializer}
+    constants = {tensor.name: Tensor(tuple(tensor.dims), tensor.data_type) for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant":
             for attribute in node.attribute:
                 if attribute.name == "value":
-                    found[node.output[0]] = Tensor(tuple(attribute.t.dims), attribute.t.data_type)
-    return found
+                    constants[node.output[0]] = Tensor(tuple(attribute.t.dims), attribute.t.data_type)
+    return constants
 
 
 def infer(model: onnx.ModelProto, sizes: Mapping[str, int]) -> Shapes:
@@ -118,13 +118,13 @@ def _light(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _known(model: onnx.ModelProto) -> dict[str, Tensor]:
-    found = weights_of(model)
+    tensors = weights_of(model)
     for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
         tensor = value.type.tensor_type
         dims = [dim.dim_value for dim in tensor.shape.dim if dim.HasField("dim_value")]
         if tensor.HasField("shape") and len(dims) == len(tensor.shape.dim):
-            found[value.name] = Tensor(tuple(dims), tensor.elem_type)
-    return found
+            tensors[value.name] = Tensor(tuple(dims), tensor.elem_type)
+    return tensors
 
 
 def _fold(model: onnx.ModelProto, known: Mapping[str, Tensor]) -> bool:

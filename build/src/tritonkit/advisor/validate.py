@@ -63,7 +63,7 @@ def _table(title: str, checks: Sequence[Check]) -> Table:
 
 
 def _say_by_launch(what: str, checks: Sequence[Check]) -> None:
-    """In graphs is how models are served; one by one is what the provider does as it comes."""
+    """Print rows in CUDA graphs, as models are served, apart from rows launched one by one, onnxruntime's default."""
     for graphs, how in ((True, "in a graph, as tritonkit serves"), (False, "launched one by one")):
         _say(f"{what}, {how}", [check for check in checks if check.row.graphs == graphs], None, _WITHIN)
 

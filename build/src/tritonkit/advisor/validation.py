@@ -80,9 +80,9 @@ class Row:
 
         def ms(batch: int) -> float:
             cost = reference(self.model, self.sizes, batch)
-            found = latency.predict(cost, gpu, self.precision, known, graphs=self.graphs)
+            prediction = latency.predict(cost, gpu, self.precision, known, graphs=self.graphs)
             # Offline, copies run beside the batch before: only what the GPU computes counts.
-            return found.gpu_ms if self.unit == "samples/s" else found.ms
+            return prediction.gpu_ms if self.unit == "samples/s" else prediction.ms
 
         if self.unit == "ms":
             return ms(self.batch or 1)
@@ -157,13 +157,13 @@ def fitted(engine: Engine) -> list[Check]:
 
 def served() -> list[tuple[str, int, float, float]]:
     """Model, instances, requests a second measured with 256 in flight, and predicted, with the shipped coefficients."""
-    found = []
+    results = []
     for _, model, sizes, key, precision, instances, _, measured, _ in _data()["served"]:
         known = latency.coefficients("onnxruntime")
         batches = {size: reference(model, sizes, size) for size in serving.batch_sizes(64)}
         replica = serving.service(batches, gpus.get(key), precision, "onnxruntime", known, instances)
-        found.append((f"{model} {precision}", instances, float(measured), replica.most_rps))
-    return found
+        results.append((f"{model} {precision}", instances, float(measured), replica.most_rps))
+    return results
 
 
 def summary(checks: Sequence[Check]) -> tuple[float, float]:
@@ -176,14 +176,14 @@ def write() -> Path:
     """Fit on all rows, and write ``coefficients.json`` beside this module."""
     path = Path(__file__).with_name(FILE)
     engines: tuple[Engine, ...] = ("onnxruntime", "tensorrt")
-    found = {engine: fit(engine, [row for row in rows() if row.engine == engine]) for engine in engines}
+    fits = {engine: fit(engine, [row for row in rows() if row.engine == engine]) for engine in engines}
     entries: dict[str, dict[str, float]] = {
         str(engine): {
             field.name: round(getattr(known, field.name), 4) for field in fields(known) if field.name != "gpus"
         }
-        for engine, known in found.items()
+        for engine, known in fits.items()
     }
-    entries["gpus"] = _own_factors(found["tensorrt"])
+    entries["gpus"] = _own_factors(fits["tensorrt"])
     atomic.write(path, (json.dumps(entries, indent=2) + "\n").encode())
     return path
 

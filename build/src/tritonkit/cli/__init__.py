@@ -1,6 +1,7 @@
 """The ``tritonkit`` command: finds the command's module, runs it, turns errors into exit codes.
 
-Each module here has one command or one family of them: ``add`` says its arguments, the rest calls and prints.
+Each module here has one command or one family of them: ``add`` adds the arguments to the parser, the rest calls and
+prints.
 Exit codes: 0 done, 1 a check said no, 2 bad input, 3 something is missing on this machine,
 70 a mistake of tritonkit's own.
 """
@@ -37,9 +38,9 @@ def check_machine() -> None:
     Raises:
         MissingError: It does not run Linux with glibc; the message says what works there.
     """
-    here = machine.support()
-    if not here.commands:
-        raise MissingError(here.problem, here.fix)
+    support = machine.support()
+    if not support.commands:
+        raise MissingError(support.problem, support.fix)
 
 
 def _parser() -> Parser:

@@ -29,7 +29,7 @@ _MAX_BATCH = 64  # where no recipe says one
 
 
 def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.ArgumentParser) -> None:
-    """Say the arguments of ``advise``."""
+    """Add the arguments of ``advise``."""
     verb = verbs.add_parser(
         "advise", parents=[report], help="which GPU, precision and how many, for a rate and a promise",
         examples=[
@@ -109,31 +109,32 @@ def _check_options(options: argparse.Namespace) -> None:
         )
 
 
-def _subject(given: argparse.Namespace) -> _Subject:
+def _subject(arguments: argparse.Namespace) -> _Subject:
     from tritonkit import gpus
     from tritonkit.advisor import advise, graph_cost, serving
 
-    if given.model.suffix in {".yaml", ".yml"}:
-        name, path, defaults, sizes = _from_recipe(given.model)
-    elif given.model.suffix == ".onnx":
-        name, path, defaults, sizes = given.model.stem, given.model, {}, {}
+    if arguments.model.suffix in {".yaml", ".yml"}:
+        name, path, defaults, sizes = _from_recipe(arguments.model)
+    elif arguments.model.suffix == ".onnx":
+        name, path, defaults, sizes = arguments.model.stem, arguments.model, {}, {}
     else:
         raise InputError(
-            f"{given.model} is no recipe, no .onnx file, and no directory with a config.json",
+            f"{arguments.model} is no recipe, no .onnx file, and no directory with a config.json",
             "name a recipe (.yaml), a graph (.onnx) or a Hugging Face directory",
         )
     model = graph_cost.load(path)
-    sizes = {**sizes, **dict(given.shape)}
+    sizes = {**sizes, **dict(arguments.shape)}
     if "precisions" not in defaults:
         defaults["precisions"] = graph_cost.precisions(model)
-    wanted = [gpu for word in given.gpu.split(",") if word and word != "all" for gpu in gpus.members(word)]
-    if wanted or given.gpu:
-        defaults["gpus"] = tuple(dict.fromkeys(wanted)) or gpus.all()
+    members = [gpu for word in arguments.gpu.split(",") if word and word != "all" for gpu in gpus.members(word)]
+    if members or arguments.gpu:
+        defaults["gpus"] = tuple(dict.fromkeys(members)) or gpus.all()
     changed = {
-        "rps": given.rps, "p99_ms": given.p99_ms, "engines": given.engine, "precisions": given.precision,
-        "max_batch": given.max_batch, "instances": given.instances, "utilization": given.utilization,
+        "rps": arguments.rps, "p99_ms": arguments.p99_ms, "engines": arguments.engine,
+        "precisions": arguments.precision, "max_batch": arguments.max_batch,
+        "instances": arguments.instances, "utilization": arguments.utilization,
     }  # fmt: skip
-    prices = {gpus.get(key).key: price for key, price in given.price}
+    prices = {gpus.get(key).key: price for key, price in arguments.price}
     merged = {**defaults, **{key: value for key, value in changed.items() if value is not None}, "prices": prices}
     options = advise.Options(**merged)
     batch = graph_cost.batch_symbol(model)
@@ -145,10 +146,10 @@ def _subject(given: argparse.Namespace) -> _Subject:
 
 
 def _from_recipe(path: Path) -> tuple[str, Path, dict[str, Any], dict[str, int]]:
-    from tritonkit import exporting, gpus, recipe
+    from tritonkit import cached_export, gpus, recipe
 
     loaded = recipe.load_graph(path)
-    artifact, _ = exporting.exported(loaded)
+    artifact, _ = cached_export.exported(loaded)
     defaults: dict[str, Any] = {"precisions": tuple(loaded.precisions), "max_batch": max(1, loaded.max_batch_size)}
     if loaded.slo and loaded.slo.p99_ms:
         defaults["p99_ms"] = loaded.slo.p99_ms
@@ -209,19 +210,20 @@ def _print(subject: _Subject, advice: Advice, *, all_of_them: bool) -> None:
         out.print(note, markup=False)
 
 
-def _table(listed: Sequence[Candidate], options: Options) -> Table:
+def _table(candidates: Sequence[Candidate], options: Options) -> Table:
     table = make_table(
         "GPU", "engine", "precision", "GiB", "alone ms", "p99 ms", "bound", "batch", "a GPU/s",
         "GPUs" if options.rps else "holds/s", "busy", "$/h", "$/million", "verdict",
     )  # fmt: skip
-    for one in listed:
+    for candidate in candidates:
         table.add_row(
-            one.gpu + ("" if one.measured else "*"), one.engine, one.precision, f"{one.memory_gib:.1f}",
-            _number(one.lone_ms, ".2f"), _number(one.p99_ms, ".1f"), one.bound or "-", _number(one.batch, ".0f"),
-            _number(one.most_rps, ",.0f"),
-            _number(one.replicas, "d") if options.rps else _number(one.holds_rps, ",.0f"),
-            _number(one.utilization, ".0%"), _number(one.usd_per_hour, ",.2f"), _number(one.usd_per_million, ".2f"),
-            one.verdict,
+            candidate.gpu + ("" if candidate.measured else "*"), candidate.engine, candidate.precision,
+            f"{candidate.memory_gib:.1f}", _number(candidate.lone_ms, ".2f"), _number(candidate.p99_ms, ".1f"),
+            candidate.bound or "-", _number(candidate.batch, ".0f"), _number(candidate.most_rps, ",.0f"),
+            _number(candidate.replicas, "d") if options.rps else _number(candidate.holds_rps, ",.0f"),
+            _number(candidate.utilization, ".0%"), _number(candidate.usd_per_hour, ",.2f"),
+            _number(candidate.usd_per_million, ".2f"),
+            candidate.verdict,
         )  # fmt: skip
     table.caption = "* no measured row of this GPU with this engine: carried over by published peaks"
     table.caption_justify = "left"
@@ -236,12 +238,12 @@ def _words(known: Sequence[str]) -> Any:
     def words(text: str) -> tuple[str, ...]:
         from tritonkit.cli.arguments import closest, did_you_mean
 
-        found = tuple(word for word in text.split(",") if word)
-        for word in found:
+        names = tuple(word for word in text.split(",") if word)
+        for word in names:
             if word not in known:
                 near = did_you_mean(filter(None, [closest(word, known)]))
                 raise argparse.ArgumentTypeError(f"{word!r} is none of {', '.join(known)}{near}")
-        return found
+        return names
 
     return words
 

@@ -19,7 +19,7 @@ PRECISIONS = ("bf16", "fp16", "fp8", "int4", "fp4", "mxfp4")
 
 
 def add_arguments(verb: argparse.ArgumentParser) -> None:
-    """Say the options that only language models have."""
+    """Add the options that only language models have."""
     group = verb.add_argument_group("language models", "a Hugging Face directory, or its config.json alone")
     group.add_argument("--prompt", type=int, metavar="TOKENS", help="of a prompt; default: the context less the answer")
     group.add_argument("--answer", type=int, metavar="TOKENS", help="of an answer; default: 256")
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
 
     Raises:
         SourceError: The model's configuration cannot be used.
-        InputError: An option has a value that cannot be.
+        InputError: The value of an option is not allowed.
     """
     from tritonkit.advisor import language, language_table
 

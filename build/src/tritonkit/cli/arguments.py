@@ -54,16 +54,16 @@ class Parser(argparse.ArgumentParser):
         if self._mixing:
             return super().parse_known_args(words, namespace)
         passes_on = self.get_default("rest") is not None
-        at = words.index("--") if "--" in words else len(words)
+        separator = words.index("--") if "--" in words else len(words)
         hint = "; what is meant for the server itself goes after --" if passes_on else ""
         if self._subparsers is not None:
             self._check_options(list(takewhile(lambda word: word.startswith("-"), words)))
             return super().parse_known_args(words, namespace)
-        self._check_options(words[:at], hint)
+        self._check_options(words[:separator], hint)
         if passes_on:
-            options, extras = self._mixed(words[:at], namespace)
-            options.rest = words[at + 1 :]
-        elif at < len(words):  # what follows is operands, whatever it looks like
+            options, extras = self._mixed(words[:separator], namespace)
+            options.rest = words[separator + 1 :]
+        elif separator < len(words):  # what follows is operands, whatever it looks like
             options, extras = super().parse_known_args(words, namespace)
         else:
             options, extras = self._mixed(words, namespace)

@@ -26,7 +26,7 @@ _REPOSITORY = Path("model_repository")  # where every verb looks that is told no
 
 
 def add(verbs: Verbs, common: argparse.ArgumentParser, report: argparse.ArgumentParser) -> None:
-    """Say the arguments of ``build`` and ``init``."""
+    """Add the arguments of ``build`` and ``init``."""
     build = verbs.add_parser(
         "build", parents=[report], help="export, check and lay out models",
         examples=["tritonkit build my_model.yaml", "tritonkit build my_model.yaml --precision fp32,int8 --target cuda"],
@@ -92,7 +92,7 @@ def _build(options: argparse.Namespace) -> int:
         )
     if options.fallback and options.target != "tensorrt":
         raise InputError("--fallback is for --target tensorrt", "leave it out: onnxruntime runs the graph already")
-    asked = pipeline.Options(
+    pipeline_options = pipeline.Options(
         precisions=PRECISIONS if options.all_variants else options.precision, force=options.force,
         fallback=options.fallback, overwrite=options.overwrite,
     )  # fmt: skip
@@ -104,7 +104,7 @@ def _build(options: argparse.Namespace) -> int:
     if not recipes:
         return language_models.build(options, checked)
     try:
-        built = pipeline.build(recipes, options.repository, options.target, asked)
+        built = pipeline.build(recipes, options.repository, options.target, pipeline_options)
     except KeyboardInterrupt:
         text = f"interrupted: {options.repository} is as it was; what was exported and measured is kept, and the same "
         text += "command goes on from there"
@@ -207,10 +207,10 @@ def _next(target: str, repository: Path) -> str:
 
 
 def _precisions(text: str) -> tuple[str, ...]:
-    wanted = tuple(part.strip() for part in text.split(",") if part.strip())
-    if not wanted or not set(wanted) <= set(PRECISIONS):
+    precisions = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not precisions or not set(precisions) <= set(PRECISIONS):
         raise argparse.ArgumentTypeError(f"{text!r}: name some of {', '.join(PRECISIONS)}, with commas")
-    return wanted
+    return precisions
 
 
 def gate_table(name: str, facts: dict[str, Any]) -> Table:
@@ -282,10 +282,10 @@ def _init(options: argparse.Namespace) -> int:
     if options.output and options.output.exists():  # before a model is loaded and run
         raise OutputError(f"{options.output} exists", "name another file with --output")
     try:
-        found = initialise.sketch(options.model, directory, shapes, options.max_batch_size)
+        sketch = initialise.sketch(options.model, directory, shapes, options.max_batch_size)
     except sources.NotAModuleError as error:
         if not libraries.is_model(error.value):
             raise
         return forests.init(options, error.value)
-    write_recipe(options.output or Path(f"{found.name}.yaml"), initialise.as_yaml(found))
+    write_recipe(options.output or Path(f"{sketch.name}.yaml"), initialise.as_yaml(sketch))
     return 0

@@ -11,7 +11,7 @@ from tritonkit.errors import MissingError
 
 
 def add(verbs: Verbs, common: argparse.ArgumentParser, parser: Callable[[], argparse.ArgumentParser]) -> None:
-    """Say the arguments of ``completion``; ``parser`` makes the whole command line, which is what is completed."""
+    """Add the arguments of ``completion``; ``parser`` makes the whole command line, which is what is completed."""
     completion = verbs.add_parser(
         "completion", parents=[common], help="print what a shell needs to complete commands, options and files",
         examples=['eval "$(tritonkit completion bash)"', "tritonkit completion zsh > ~/.zfunc/_tritonkit",

@@ -11,7 +11,7 @@ from tritonkit.cli.output import Verbs, make_table, out, print_json
 
 
 def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.ArgumentParser) -> None:
-    """Say the arguments of ``doctor``."""
+    """Add the arguments of ``doctor``."""
     doctor = verbs.add_parser(
         "doctor", parents=[report], help="what this machine can do, what is missing",
         examples=["tritonkit doctor", "tritonkit doctor --json"],

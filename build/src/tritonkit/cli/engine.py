@@ -27,7 +27,7 @@ _WORDS = {"unchecked": "not checked", "limit": "preflight limit"}
 
 
 def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.ArgumentParser) -> None:
-    """Say the arguments of ``engine`` and ``passport``."""
+    """Add the arguments of ``engine`` and ``passport``."""
     engine = verbs.add_parser(
         "engine", parents=[report], help="build TensorRT engines, or check without a GPU",
         examples=["tritonkit engine my_model.yaml --preflight --gpu t4,a10g,l4",
@@ -88,7 +88,7 @@ def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.Argumen
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _BuildRequest:
     """What to build; whether its precisions were named; the model's own GPUs, and where its plans go by default."""
 
     jobs: list[Job]
@@ -101,22 +101,22 @@ def _engine(options: argparse.Namespace) -> int:
     from tritonkit import gpus
     from tritonkit.engines import plans, preflight
 
-    asked = _asked(options)
-    names = options.gpu.split(",") if options.gpu else asked.gpus
+    request = _build_request(options)
+    names = options.gpu.split(",") if options.gpu else request.gpus
     if not names:
         raise InputError("no GPU is named", "--gpu t4,a10g,l4,a100, or `gpus:` in the recipe")
-    wanted = gpus.get_all(names)
-    built_with = _options(options)
+    target_gpus = gpus.get_all(names)
+    build_options = _options(options)
     if options.preflight:
-        toolkit, verdicts = preflight.run(asked.jobs, wanted, built_with, options.output)
-        _print_preflight(options, toolkit, asked.jobs, verdicts)
-        return 1 if preflight.failed(verdicts, asked.named) else 0
-    written, elsewhere = plans.build(asked.jobs, wanted, options.output or asked.output, built_with)
+        toolkit, verdicts = preflight.run(request.jobs, target_gpus, build_options, options.output)
+        _print_preflight(options, toolkit, request.jobs, verdicts)
+        return 1 if preflight.failed(verdicts, request.named) else 0
+    written, elsewhere = plans.build(request.jobs, target_gpus, options.output or request.output, build_options)
     _print_plans(options, written, elsewhere)
     return 0
 
 
-def _asked(options: argparse.Namespace) -> _Asked:
+def _build_request(options: argparse.Namespace) -> _BuildRequest:
     from tritonkit import recipe as recipes
     from tritonkit.engines import jobs, profiles
 
@@ -126,17 +126,17 @@ def _asked(options: argparse.Namespace) -> _Asked:
             raise InputError(f"--max-batch-size {options.max_batch_size} is below 0", "0 means not batched")
         ranges = profiles.parse_ranges(options.shapes)
         job = jobs.from_onnx(options.model, _only(options.model, named), ranges, options.max_batch_size)
-        return _Asked([job], bool(named), (), Path("engines") / job.model)
+        return _BuildRequest([job], bool(named), (), Path("engines") / job.model)
     if options.shapes or options.max_batch_size:
         raise InputError(
             "--shapes and --max-batch-size are for ONNX files", "put shapes and max_batch_size into the recipe"
         )
     if options.model.is_dir():
         job, recipe, place = jobs.from_directory(options.model, _only(options.model, named))
-        return _Asked([job], bool(named), recipe.gpus, place)
+        return _BuildRequest([job], bool(named), recipe.gpus, place)
     recipe = recipes.load_graph(options.model)
-    found = jobs.from_recipe(recipe, named or recipe.precisions)
-    return _Asked(found, bool(named), recipe.gpus, Path("engines") / recipe.name)
+    recipe_jobs = jobs.from_recipe(recipe, named or recipe.precisions)
+    return _BuildRequest(recipe_jobs, bool(named), recipe.gpus, Path("engines") / recipe.name)
 
 
 def _only(model: Path, named: Sequence[Precision] | None) -> Precision | None:
@@ -165,12 +165,12 @@ def _options(options: argparse.Namespace) -> Options:
 def _print_preflight(
     options: argparse.Namespace, toolkit: Toolkit, jobs: Sequence[Job], verdicts: Sequence[Verdict]
 ) -> None:
-    from tritonkit.engines import proof
+    from tritonkit.engines import layer_precision
 
     if options.json:
         profiles = [{name: asdict(shapes) for name, shapes in profile.items()} for profile in jobs[0].profiles]
-        said: dict[str, Any] = {"model": jobs[0].model, "builder": toolkit.name, "builder_version": toolkit.version}
-        print_json({**said, "profiles": profiles, "verdicts": [asdict(verdict) for verdict in verdicts]})
+        header: dict[str, Any] = {"model": jobs[0].model, "builder": toolkit.name, "builder_version": toolkit.version}
+        print_json({**header, "profiles": profiles, "verdicts": [asdict(verdict) for verdict in verdicts]})
         return
     table = make_table("precision", "gpu", "sm", "verdict", "compute layers", "plan MB", "s")
     for verdict in verdicts:
@@ -178,7 +178,7 @@ def _print_preflight(
         table.add_row(
             verdict.precision, verdict.gpu, verdict.compute_capability,
             f"[{colour}]{_WORDS.get(verdict.status, verdict.status)}[/]",
-            proof.describe(verdict.layers) if verdict.layers else "",
+            layer_precision.describe(verdict.layers) if verdict.layers else "",
             f"{verdict.plan_bytes / 1e6:.1f}" if verdict.plan_bytes else "",
             f"{verdict.seconds:.1f}" if verdict.seconds else "",
         )  # fmt: skip
@@ -191,17 +191,20 @@ def _print_preflight(
 
 def _explanations(verdicts: Sequence[Verdict]) -> list[str]:
     """Each reason once, with the precisions and GPUs that it holds for."""
-    held: dict[str, dict[str, list[str]]] = {}
+    gpus_by_reason: dict[str, dict[str, list[str]]] = {}
     for verdict in verdicts:
-        said = [f"{reason}" + (f"\n  fix: {reason.hint}" if reason.hint else "") for reason in verdict.reasons]
-        for text in (*said, *verdict.notes):
-            held.setdefault(text, {}).setdefault(verdict.precision, []).append(verdict.gpu)
-    where = ["; ".join(f"{name} on {', '.join(gpus)}" for name, gpus in each.items()) for each in held.values()]
-    return [f"{place}: {text}" for place, text in zip(where, held, strict=True)]
+        reasons = [f"{reason}" + (f"\n  fix: {reason.hint}" if reason.hint else "") for reason in verdict.reasons]
+        for text in (*reasons, *verdict.notes):
+            gpus_by_reason.setdefault(text, {}).setdefault(verdict.precision, []).append(verdict.gpu)
+    where = [
+        "; ".join(f"{name} on {', '.join(gpus)}" for name, gpus in precisions.items())
+        for precisions in gpus_by_reason.values()
+    ]
+    return [f"{place}: {text}" for place, text in zip(where, gpus_by_reason, strict=True)]
 
 
 def _print_plans(options: argparse.Namespace, written: Sequence[Any], elsewhere: Sequence[Gpu]) -> None:
-    from tritonkit.engines import proof
+    from tritonkit.engines import layer_precision
 
     if options.json:
         plans = [
@@ -212,9 +215,9 @@ def _print_plans(options: argparse.Namespace, written: Sequence[Any], elsewhere:
         print_json({"plans": plans, "elsewhere": [gpu.family for gpu in elsewhere]})
         return
     for built in written:
-        said = built.passport
-        size, layers = f"{said.plan_bytes / 1e6:.1f} MB", proof.describe(said.layers)
-        out.print(f"{built.path}: {said.precision} for {said.gpu}, {size}, {layers}, {built.seconds:.1f} s")
+        passport = built.passport
+        size, layers = f"{passport.plan_bytes / 1e6:.1f} MB", layer_precision.describe(passport.layers)
+        out.print(f"{built.path}: {passport.precision} for {passport.gpu}, {size}, {layers}, {built.seconds:.1f} s")
         for note in built.notes:
             out.print(escape(note))
     if elsewhere:
@@ -228,11 +231,11 @@ def _passport(options: argparse.Namespace) -> int:
         return 0
     if options.check:
         return _check(options, directories)
-    said = [_described(directory) for directory in directories]
+    models = [_describe_model(directory) for directory in directories]
     if options.json:
-        print_json(said)
+        print_json(models)
         return 0
-    for model in said:
+    for model in models:
         _print_passport(model)
     return 0
 
@@ -240,17 +243,17 @@ def _passport(options: argparse.Namespace) -> int:
 def directories_of(models: Sequence[str], repository: Path) -> list[Path]:
     """The models that were named, or all of a repository."""
     if models:
-        found = [Path(name) if Path(name).is_dir() else repository / name for name in models]
-        for directory in found:
+        directories = [Path(name) if Path(name).is_dir() else repository / name for name in models]
+        for directory in directories:
             if not directory.is_dir():
                 raise InputError(f"there is no model {directory.name!r} in {repository}", "name another --repository")
-        return found
+        return directories
     if not repository.is_dir():
         raise InputError(f"there is no repository {repository}", "name it with --repository")
     return sorted(path for path in repository.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _described(directory: Path) -> dict[str, Any]:
+def _describe_model(directory: Path) -> dict[str, Any]:
     from tritonkit.engines import check, passport
 
     plans = sorted(directory.rglob("*.plan"))
@@ -259,41 +262,42 @@ def _described(directory: Path) -> dict[str, Any]:
 
 
 def _print_passport(model: dict[str, Any]) -> None:
-    from tritonkit.engines import proof
+    from tritonkit.engines import layer_precision
 
-    said = model["passport"]
-    out.print(f"[bold]{escape(model['model'])}[/]" + ("" if said or model["engines"] else ": no passport"))
+    passport = model["passport"]
+    out.print(f"[bold]{escape(model['model'])}[/]" + ("" if passport or model["engines"] else ": no passport"))
     facts = {
-        "target": said.get("target"),
-        "precision": said.get("precision", "") + (", forced" if said.get("forced") else ""),
-        "made by": f"tritonkit {said['tritonkit']}" if "tritonkit" in said else "",
-        "graph": said.get("graph_sha256", "")[:16],
-        "made from": ", ".join(f"{name} {version}" for name, version in (said.get("made_from") or {}).items()),
-        "fallback": said.get("fallback"),
+        "target": passport.get("target"),
+        "precision": passport.get("precision", "") + (", forced" if passport.get("forced") else ""),
+        "made by": f"tritonkit {passport['tritonkit']}" if "tritonkit" in passport else "",
+        "graph": passport.get("graph_sha256", "")[:16],
+        "made from": ", ".join(f"{name} {version}" for name, version in (passport.get("made_from") or {}).items()),
+        "fallback": passport.get("fallback"),
     }
     for name, fact in facts.items():
         if fact:
             out.print(f"  {name}: {escape(str(fact))}", soft_wrap=True)
-    for row in (said.get("gate") or {}).get("variants", []):
+    for row in (passport.get("gate") or {}).get("variants", []):
         measured = ", ".join(f"{metric.replace('_', ' ')} {value:.4g}" for metric, value in row["accuracy"].items())
         why = f" ({row['why']})" if row["why"] else ""
         out.print(f"  {row['precision']} {row['verdict']}{why}: {measured}".removesuffix(": "), soft_wrap=True)
     for plan, engine in model["engines"].items():
-        made = f"{engine['builder']} {engine['tensorrt_version']}"
+        builder = f"{engine['builder']} {engine['tensorrt_version']}"
         where = f"{engine['compute_capability']} ({engine['gpu'] or 'built without a GPU'})"
-        out.print(f"  {plan}: {engine['precision']} ({proof.describe(engine['layers'])}), {made}, {where}, "
+        layers = layer_precision.describe(engine["layers"])
+        out.print(f"  {plan}: {engine['precision']} ({layers}), {builder}, {where}, "
                   f"{engine['plan_bytes'] / 1e6:.1f} MB, {engine['created']}", soft_wrap=True)  # fmt: skip
 
 
-def _checked(directories: Sequence[Path], image: str | None) -> list[ModelCheck]:
+def _check_models(directories: Sequence[Path], image: str | None) -> list[ModelCheck]:
     from tritonkit.engines import check, node
 
-    here = node.read(image)
-    return [check.check_model(directory, here) for directory in directories]
+    this_node = node.read(image)
+    return [check.check_model(directory, this_node) for directory in directories]
 
 
 def _check(options: argparse.Namespace, directories: Sequence[Path]) -> int:
-    results = _checked(directories, options.image)
+    results = _check_models(directories, options.image)
     if options.json:
         print_json([asdict(result) for result in results])
         return 1 if any(result.problems for result in results) else 0
@@ -325,7 +329,7 @@ def server_args(directories: Sequence[Path], image: str | None = None) -> str:
     Raises:
         CheckFailed: A model may not run here, and no fallback covers it.
     """
-    results = _checked(directories, image)
+    results = _check_models(directories, image)
     failing = [result for result in results if result.problems]
     for result in failing:
         print("\n".join(_problem_lines(result)), file=sys.stderr)  # noqa: T201

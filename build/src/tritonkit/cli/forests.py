@@ -16,7 +16,7 @@ def check(options: argparse.Namespace, recipes: Sequence[Recipe]) -> None:
     """Refuse options that are for graphs, where only forests are built.
 
     Raises:
-        InputError: There is one.
+        InputError: Such an option is given.
     """
     if not recipes or not all(isinstance(recipe, ForestRecipe) for recipe in recipes):
         return

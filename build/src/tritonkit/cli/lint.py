@@ -9,7 +9,7 @@ from tritonkit.cli.output import Verbs, out, print_json
 
 
 def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.ArgumentParser) -> None:
-    """Say the arguments of ``lint``."""
+    """Add the arguments of ``lint``."""
     lint = verbs.add_parser(
         "lint", parents=[report], help="find what is wrong with a model repository",
         examples=["tritonkit lint", "tritonkit lint model_repository --image 26.09-py3 --gpu l4",
@@ -51,13 +51,13 @@ def _lint(options: argparse.Namespace) -> int:
         has_gpu=has_gpu,
         server=findings.join_flags(options.server_arg) if options.server_arg else None,
     )
-    found = lint.check(options.repository, known)
-    wanted = options.format or ("json" if options.json else "text")
-    if wanted == "json":
-        print_json(report.as_json(found))
-    elif wanted == "sarif":
-        print_json(sarif.as_sarif(found))
+    result = lint.check(options.repository, known)
+    output_format = options.format or ("json" if options.json else "text")
+    if output_format == "json":
+        print_json(report.as_json(result))
+    elif output_format == "sarif":
+        print_json(sarif.as_sarif(result))
     else:
-        report.print_text(found, out)
-    failed = found.counts["error"] > 0 or (options.strict and found.counts["warning"] > 0)
+        report.print_text(result, out)
+    failed = result.counts["error"] > 0 or (options.strict and result.counts["warning"] > 0)
     return 1 if failed else 0

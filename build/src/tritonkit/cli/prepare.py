@@ -22,7 +22,7 @@ _MOST_GIB = 2**20  # more memory than any GPU will have
 
 
 def add(verbs: Verbs, common: argparse.ArgumentParser, _report: argparse.ArgumentParser) -> None:
-    """Say the arguments of ``prepare``."""
+    """Add the arguments of ``prepare``."""
     prepare = verbs.add_parser(
         "prepare", parents=[common], help="on a GPU node, before Triton: plans, then a check",
         examples=["tritonkit prepare --repository /models --cache /plans --server-args /args/server"],
@@ -80,9 +80,11 @@ def _server_args(options: argparse.Namespace) -> int:
     """The passport check, as `tritonkit passport --print-server-args` has it; its answer into the file."""
     from tritonkit import atomic
 
-    said = engine.server_args(engine.directories_of([], options.repository))
+    arguments = engine.server_args(engine.directories_of([], options.repository))
     if options.server_args:
-        atomic.write(options.server_args, f"{said}\n".encode())
+        atomic.write(options.server_args, f"{arguments}\n".encode())
     place = f", in {options.server_args}" if options.server_args else ""
-    out.print(f"tritonserver's arguments{place}: {said or 'none: every model may run here as it is'}", soft_wrap=True)
+    out.print(
+        f"tritonserver's arguments{place}: {arguments or 'none: every model may run here as it is'}", soft_wrap=True
+    )
     return 0

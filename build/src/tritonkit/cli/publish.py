@@ -29,7 +29,7 @@ _DESTINATION = "s3://bucket/folder, gs://…, az://container/…, file:///folder
 
 
 def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.ArgumentParser) -> None:
-    """Say the arguments of the four."""
+    """Add the arguments of the four."""
     place = argparse.ArgumentParser(add_help=False, parents=[report])
     place.add_argument(
         "--endpoint-url", metavar="URL", help="an S3-compatible store that is not Amazon's, or an emulator"
@@ -87,72 +87,74 @@ def _publish(options: argparse.Namespace) -> int:
     place = publishing.parse(options.destination, options.endpoint_url)
     _check_values(options.values)
     with _leaving_at_once(), progress.task("publish") as say:
-        done = publishing.publish(options.repository, place, say, dry_run=options.dry_run)
-    version = done.manifest.version
+        result = publishing.publish(options.repository, place, say, dry_run=options.dry_run)
+    version = result.manifest.version
     if options.values and not options.dry_run:
-        _write_values(options.values, place, done.manifest)
+        _write_values(options.values, place, result.manifest)
     if options.json:
-        print_json(_named(place, done.manifest) | _as_json(done) | {"dry_run": options.dry_run})
+        print_json(_named(place, result.manifest) | _as_json(result) | {"dry_run": options.dry_run})
         return 0
-    from tritonkit.publishing.meter import human
+    from tritonkit.publishing.transfer_progress import human
 
     would = "would be" if options.dry_run else "is"
     _say(f"version {version} {would} published at {place}, and current")
     _say(
-        f"  {len(done.manifest.models)} models, {len(done.manifest.files)} files, {human(done.manifest.size)}: "
-        f"{len(done.uploaded)} uploaded ({human(done.uploaded_bytes)}), {len(done.copied)} copied in the store, "
-        f"{len(done.present)} there already"
+        f"  {len(result.manifest.models)} models, {len(result.manifest.files)} files, {human(result.manifest.size)}: "
+        f"{len(result.uploaded)} uploaded ({human(result.uploaded_bytes)}), {len(result.copied)} copied in the store, "
+        f"{len(result.present)} there already"
     )
-    if done.skipped:
-        _say(f"  left out, as they belong to no model: {', '.join(done.skipped)}")
-    for note in done.notes:
+    if result.skipped:
+        _say(f"  left out, as they belong to no model: {', '.join(result.skipped)}")
+    for note in result.notes:
         _say(f"  note: {note}")
     if not options.dry_run:
         _say_next(options, place, version)
-        if done.previous:
-            _say(f"  `tritonkit rollback {place}` goes back to {done.previous}")
+        if result.previous:
+            _say(f"  `tritonkit rollback {place}` goes back to {result.previous}")
     return 0
 
 
-def _as_json(done: Published) -> dict[str, Any]:
+def _as_json(result: Published) -> dict[str, Any]:
     return {
-        "models": list(done.manifest.models), "files": len(done.manifest.files), "bytes": done.manifest.size,
-        "uploaded": list(done.uploaded), "uploaded_bytes": done.uploaded_bytes, "copied": list(done.copied),
-        "present": list(done.present), "previous": done.previous, "skipped": list(done.skipped),
-        "notes": list(done.notes),
+        "models": list(result.manifest.models), "files": len(result.manifest.files), "bytes": result.manifest.size,
+        "uploaded": list(result.uploaded), "uploaded_bytes": result.uploaded_bytes, "copied": list(result.copied),
+        "present": list(result.present), "previous": result.previous, "skipped": list(result.skipped),
+        "notes": list(result.notes),
     }  # fmt: skip
 
 
 def _versions(options: argparse.Namespace) -> int:
     from tritonkit import progress, publishing
-    from tritonkit.publishing.meter import human
+    from tritonkit.publishing.transfer_progress import human
 
     _check_prune(options)
     place = publishing.parse(options.destination, options.endpoint_url)
-    shelf = publishing.Shelf(place)
-    gone: list[str] = []
+    store = publishing.Destination(place)
+    pruned: list[str] = []
     if options.prune is not None:
         grace = publishing.GRACE_MINUTES if options.grace is None else options.grace
         with progress.task("prune") as say:
-            gone = publishing.prune(shelf, options.prune, grace, say)
-    found = publishing.versions(shelf)
+            pruned = publishing.prune(store, options.prune, grace, say)
+    versions = publishing.versions(store)
     if options.json:
-        print_json({"destination": str(place), "versions": [one.as_json() for one in found], "pruned": gone})
+        print_json(
+            {"destination": str(place), "versions": [version.as_json() for version in versions], "pruned": pruned}
+        )
         return 0
     table = make_table("version", "published", "models", "files", "size", "")
-    for one in found:
-        what = "current" if one.current else "before it" if one.previous else ""
-        manifest = one.manifest
+    for version in versions:
+        what = "current" if version.current else "before it" if version.previous else ""
+        manifest = version.manifest
         table.add_row(
             manifest.version, manifest.published[:16].replace("T", " ") + " UTC", str(len(manifest.models)),
             str(len(manifest.files)), human(manifest.size), what,
         )  # fmt: skip
-    if found:
+    if versions:
         out.print(table)
     else:
         _say(f"nothing is published at {place}")
     if options.prune is not None:
-        _say(f"removed: {', '.join(gone)}" if gone else "nothing to remove")
+        _say(f"removed: {', '.join(pruned)}" if pruned else "nothing to remove")
     return 0
 
 
@@ -161,7 +163,7 @@ def _rollback(options: argparse.Namespace) -> int:
 
     place = publishing.parse(options.destination, options.endpoint_url)
     _check_values(options.values)
-    manifest, before = publishing.roll_back(publishing.Shelf(place), options.version)
+    manifest, before = publishing.roll_back(publishing.Destination(place), options.version)
     if options.values:
         _write_values(options.values, place, manifest)
     if options.json:
@@ -174,21 +176,22 @@ def _rollback(options: argparse.Namespace) -> int:
 
 def _fetch(options: argparse.Namespace) -> int:
     from tritonkit import progress, publishing
-    from tritonkit.publishing.meter import human
+    from tritonkit.publishing.transfer_progress import human
 
     place = publishing.parse(options.uri, options.endpoint_url)
     with progress.task("fetch") as say:
-        done = publishing.fetch(place, options.directory, say)
-    version = done.manifest.version
+        result = publishing.fetch(place, options.directory, say)
+    version = result.manifest.version
     if options.json:
         print_json(
-            {"version": version, "directory": str(options.directory), "models": list(done.manifest.models),
-             "files": len(done.manifest.files), "downloaded": done.downloaded, "bytes": done.downloaded_bytes}
+            {"version": version, "directory": str(options.directory), "models": list(result.manifest.models),
+             "files": len(result.manifest.files), "downloaded": result.downloaded, "bytes": result.downloaded_bytes}
         )  # fmt: skip
         return 0
     _say(
-        f"version {version} is in {options.directory}: {len(done.manifest.models)} models, {len(done.manifest.files)} "
-        f"files verified, {done.downloaded} of them downloaded ({human(done.downloaded_bytes)})"
+        f"version {version} is in {options.directory}: {len(result.manifest.models)} models, "
+        f"{len(result.manifest.files)} files verified, {result.downloaded} of them downloaded "
+        f"({human(result.downloaded_bytes)})"
     )
     return 0
 

@@ -19,7 +19,7 @@ BAR = 36  # letters of the plot's longest bar
 
 
 def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.ArgumentParser) -> None:
-    """Say the arguments of ``sensitivity``."""
+    """Add the arguments of ``sensitivity``."""
     verb = verbs.add_parser(
         "sensitivity", parents=[report], help="which nodes lose most in 8 bits",
         examples=["tritonkit sensitivity my_model.yaml --target cpu --top 5"],
@@ -32,21 +32,21 @@ def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.Argumen
 
 
 def _sensitivity(options: argparse.Namespace) -> int:
-    from tritonkit import exporting, progress, recipe
+    from tritonkit import cached_export, progress, recipe
     from tritonkit.precision import metrics, sensitivity, variants
 
-    wanted = recipe.load_graph(options.recipe)
-    bounds = metrics.bounds(wanted)
-    base, _ = exporting.exported(wanted)
-    with progress.task(f"{wanted.name}: {options.precision} for {options.target}") as step:
-        search = variants.searching(wanted, base, options.target, options.precision, step)
+    loaded = recipe.load_graph(options.recipe)
+    bounds = metrics.bounds(loaded)
+    base, _ = cached_export.exported(loaded)
+    with progress.task(f"{loaded.name}: {options.precision} for {options.target}") as step:
+        search = variants.searching(loaded, base, options.target, options.precision, step)
         choice = search.best().choice
         ranked = sensitivity.rank(search, choice)
         points = sensitivity.curve(search, choice, ranked)
     missing = search.work.missing(search.all)
     if options.json:
         print_json({
-            "model": wanted.name, "target": options.target, "precision": options.precision, "choice": asdict(choice),
+            "model": loaded.name, "target": options.target, "precision": options.precision, "choice": asdict(choice),
             "nodes": [asdict(node) for node in ranked], "curve": [asdict(point) for point in points], "bounds": bounds,
             "not_quantized": missing, "not_counted": list(search.work.uncounted),
         })  # fmt: skip

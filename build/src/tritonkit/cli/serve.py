@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def add(verbs: Verbs, common: argparse.ArgumentParser, _report: argparse.ArgumentParser) -> None:
-    """Say the arguments of ``serve`` and ``install-server``."""
+    """Add the arguments of ``serve`` and ``install-server``."""
     serve = verbs.add_parser(
         "serve", parents=[common], help="run a real Triton on a repository",
         usage="tritonkit serve [OPTION ...] [REPOSITORY] [-- TRITON_OPTION ...]",

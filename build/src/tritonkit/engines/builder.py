@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from tritonkit import graph
-from tritonkit.engines import messages, profiles, proof, timing
-from tritonkit.engines.watch import Watch, monitor
+from tritonkit.engines import layer_precision, messages, profiles, timing
+from tritonkit.engines.build_progress import Watch, monitor
 from tritonkit.errors import CheckFailed, GraphError, InputError, MissingError
 
 Name = Literal["tensorrt", "tensorrt_rtx"]
@@ -65,7 +65,7 @@ class Plan:
     Attributes:
         data: The file's bytes.
         seconds: How long the build took.
-        memory_bytes: Weights and activations on the GPU, or the plan's size where that cannot be asked.
+        memory_bytes: Weights and activations on the GPU, or the plan's size where TensorRT cannot tell.
         notes: What was odd, as sentences.
     """
 
@@ -89,15 +89,15 @@ class Toolkit:
         self.module = module
         self.version = ".".join(re.findall(r"\d+", module.__version__)[:4])
         named = getattr(getattr(module, "ComputeCapability", None), "__members__", {})
-        found = (re.fullmatch(r"SM(\d+)(\d)", member) for member in named)
-        self.targets = frozenset((int(match[1]), int(match[2])) for match in found if match)
+        matches = (re.fullmatch(r"SM(\d+)(\d)", member) for member in named)
+        self.targets = frozenset((int(match[1]), int(match[2])) for match in matches if match)
 
 
 def load(name: Name) -> Toolkit:
     """Import TensorRT or TensorRT-RTX.
 
     Raises:
-        MissingError: It is not installed, or its libraries do not load.
+        MissingError: The package is not installed, or its libraries do not load.
     """
     bindings = f"{name}_bindings"  # all that pip installs beside the libraries of an NGC image
     for module in (name, bindings):
@@ -115,7 +115,7 @@ class Network:
     """A graph that TensorRT has parsed, and can build several times.
 
     Attributes:
-        counts: Compute layers by precision (:mod:`tritonkit.engines.proof`).
+        counts: Compute layers by precision (:mod:`tritonkit.engines.layer_precision`).
     """
 
     def __init__(self, toolkit: Toolkit, path: Path, plugins: Sequence[Path] = ()) -> None:
@@ -129,8 +129,8 @@ class Network:
         self.toolkit, self.path, self._trt = toolkit, path, toolkit.module
         graph.read_signature(path)
         self._nodes = messages.Nodes(path)
-        self._said: list[tuple[str, str]] = []
-        self._logger = messages.logger(self._trt, self._said)
+        self._log: list[tuple[str, str]] = []
+        self._logger = messages.logger(self._trt, self._log)
         with messages.silence():
             self._trt.init_libnvinfer_plugins(self._logger, "")
             self._builder = self._trt.Builder(self._logger)
@@ -143,19 +143,19 @@ class Network:
         if not parsed:
             raise messages.Refused(str(path), messages.of_parser(self._parser, self._nodes))
         self._refuse_silent_changes()
-        self.counts = proof.count(self._network)
+        self.counts = layer_precision.count(self._network)
 
     def _load_plugins(self, libraries: Sequence[Path]) -> None:
         for library in libraries:
             if not library.is_file():
                 raise InputError(f"there is no plugin library {library}", "correct the path")
             if self._builder.get_plugin_registry().load_library(str(library.absolute())) is None:
-                said = messages.of_build(self._said, self._nodes).text
-                raise InputError(f"{library} is no TensorRT plugin library: {said}", "build it for this TensorRT")
+                reason = messages.of_build(self._log, self._nodes).text
+                raise InputError(f"{library} is no TensorRT plugin library: {reason}", "build it for this TensorRT")
 
     def _refuse_silent_changes(self) -> None:
         """Unsigned Q/DQ is read as int8 with a warning: everything above 127 would saturate."""
-        warned = next((text for _, text in self._said if "Defaulting to INT8 instead" in text), "")
+        warned = next((text for _, text in self._log if "Defaulting to INT8 instead" in text), "")
         if warned:
             node = next(iter(self._nodes.unsigned), "")
             reason = messages.at_node(messages.explain(warned), node, *self._nodes.named(node))
@@ -178,11 +178,11 @@ class Network:
                 "make it a constant of the graph",
             )
         with messages.silence():
-            before = len(self._said)
+            before = len(self._log)
             config = self._configure(shapes)
             supported = self._builder.is_network_supported(self._network, config)
         if not supported:
-            reason = messages.of_build(self._said[before:], self._nodes)
+            reason = messages.of_build(self._log[before:], self._nodes)
             if "profile" in reason.text:
                 raise InputError(f"{self.path}: {reason}", reason.hint)
             raise messages.Refused(str(self.path), [reason])
@@ -206,7 +206,7 @@ class Network:
             Refused: TensorRT cannot build the graph for this compute capability.
         """
         check_compatibility(options, capability)
-        start, before = time.monotonic(), len(self._said)
+        start, before = time.monotonic(), len(self._log)
         with messages.silence():
             config = self._configure(shapes)
             self._set_options(config, options, capability)
@@ -218,22 +218,22 @@ class Network:
         if plan is None:
             if cancelled.is_set():
                 raise CheckFailed("the build was ended, as nobody reads its progress", "run it again")
-            reason = messages.of_build(self._said[before:], self._nodes)
+            reason = messages.of_build(self._log[before:], self._nodes)
             raise messages.Refused(f"{self.path} for compute capability {capability[0]}.{capability[1]}", [reason])
         if cache:
             timing.keep(config, cache)
         data = bytes(plan)
         seconds = round(time.monotonic() - start, 2)
-        notes = [*messages.ignored(self._said[before:]), *(cache.notes if cache else ())]
+        notes = [*messages.ignored(self._log[before:]), *(cache.notes if cache else ())]
         return Plan(data, seconds, self._memory_bytes(data), tuple(notes))
 
     def _configure(self, shapes: Sequence[profiles.Profile]) -> Any:
         config = self._builder.create_builder_config()
         for profile in shapes:
-            made = self._builder.create_optimization_profile()
-            for name, said in profile.items():
-                made.set_shape(name, said.min, said.opt, said.max)
-            if config.add_optimization_profile(made) < 0:
+            optimization_profile = self._builder.create_optimization_profile()
+            for name, bounds in profile.items():
+                optimization_profile.set_shape(name, bounds.min, bounds.opt, bounds.max)
+            if config.add_optimization_profile(optimization_profile) < 0:
                 raise InputError(f"{self.path}: TensorRT refuses the profile {profile}", "put its bounds in order")
         return config
 
@@ -273,7 +273,7 @@ def check_compatibility(options: Options, capability: Capability) -> None:
     """Refuse a hardware compatibility that this compute capability cannot have.
 
     Raises:
-        InputError: It is ``ampere_plus`` on an older GPU.
+        InputError: The compatibility is ``ampere_plus`` and the GPU is older than Ampere.
     """
     if options.hardware_compatibility == "ampere_plus" and capability < AMPERE:
         raise InputError(

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import IO
 
 from tritonkit import atomic, external_data
-from tritonkit.engines import builder, passport
+from tritonkit.engines import builder
+from tritonkit.engines import passport as passports
 from tritonkit.engines.jobs import Job
 from tritonkit.errors import InputError
 
@@ -73,7 +74,7 @@ class Key:
             "hardware_compatibility": options.hardware_compatibility,
             "version_compatible": options.version_compatible,
             "weight_stripped": options.weight_stripped,
-            "plugins": sorted(passport.sha256_of(library) for library in options.plugins),
+            "plugins": sorted(passports.sha256_of(library) for library in options.plugins),
         }
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         return cls(f"{job.model}-{job.precision}-sm{capability[0]}{capability[1]}-{digest[:24]}", facts)
@@ -83,7 +84,7 @@ def _hashes(graph: Path) -> dict[str, str]:
     """The SHA-256 of the graph, and of the files beside it that hold its weights, by their names."""
     _, *weights = external_data.files(graph)
     named = {"": graph} | {path.relative_to(graph.parent).as_posix(): path for path in weights}
-    return {name: passport.sha256_of(path) for name, path in named.items()}
+    return {name: passports.sha256_of(path) for name, path in named.items()}
 
 
 class Cache:
@@ -111,20 +112,20 @@ class Cache:
         """
         entry = self.directory / key.name
         try:
-            said = passport.read(entry / _POINTER)
+            passport = passports.read(entry / _POINTER)
         except InputError as error:
-            there = (entry / f"{_POINTER}{passport.SUFFIX}").exists()
+            there = (entry / f"{_POINTER}{passports.SUFFIX}").exists()
             raise Absent(error.message if there else "") from error
-        stored = entry / _plan_name(said)
+        stored = entry / _plan_name(passport)
         temporary = target.with_name(_temporary())
         try:
             how = _link_or_copy(stored, temporary)
-            if why := _damage(temporary, said):
+            if why := _damage(temporary, passport):
                 raise Absent(f"{stored}: {why}")
             with atomic.explained(target):
-                passport.path_of(target).unlink(missing_ok=True)  # a plan never lies beside another's passport
+                passports.path_of(target).unlink(missing_ok=True)  # a plan never lies beside another's passport
                 temporary.replace(target)
-            passport.write(target, said)
+            passports.write(target, passport)
         finally:
             temporary.unlink(missing_ok=True)
         return how
@@ -137,19 +138,19 @@ class Cache:
             MissingError: The disk is full.
         """
         entry = self.directory / key.name
-        said = passport.read(plan)
+        passport = passports.read(plan)
         with atomic.explained(entry):
             entry.mkdir(parents=True, exist_ok=True)
-            plan.replace(entry / _plan_name(said))
-            passport.path_of(plan).replace(entry / f"{_POINTER}{passport.SUFFIX}")
-            self._tidy(entry, said)
+            plan.replace(entry / _plan_name(passport))
+            passports.path_of(plan).replace(entry / f"{_POINTER}{passports.SUFFIX}")
+            self._tidy(entry, passport)
 
-    def _tidy(self, entry: Path, said: passport.EnginePassport) -> None:
+    def _tidy(self, entry: Path, passport: passports.EnginePassport) -> None:
         """Remove plans that no longer count and what killed builders left, once nobody can be at them."""
         for path in entry.iterdir():
             old = path.name.startswith(_TEMPORARY) or path.suffix == ".plan"
             with suppress(FileNotFoundError):  # another pod tidies, too
-                if old and path.name != _plan_name(said) and time.time() - path.stat().st_mtime > _LEFTOVER_S:
+                if old and path.name != _plan_name(passport) and time.time() - path.stat().st_mtime > _LEFTOVER_S:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def stage(self, key: Key) -> Path:
@@ -189,7 +190,7 @@ class Cache:
                 beating.join()
 
     def _wait(self, lock: IO[bytes], entry: Path, waiting: Callable[[float], None]) -> str:
-        pointer = entry / f"{_POINTER}{passport.SUFFIX}"
+        pointer = entry / f"{_POINTER}{passports.SUFFIX}"
         start = heard = time.monotonic()
         before, beat = _stamp(pointer), _stamp(entry / "lock")
         while True:
@@ -203,8 +204,8 @@ class Cache:
             now = time.monotonic()
             if _stamp(pointer) != before:
                 return "another process has built it"
-            if (said := _stamp(entry / "lock")) != beat:
-                beat, heard = said, now
+            if (stamp := _stamp(entry / "lock")) != beat:
+                beat, heard = stamp, now
             if now - heard > self._silence_s:
                 return f"its builder has been silent for {now - heard:.0f} s: building it here"
             waiting(now - start)
@@ -244,8 +245,8 @@ def _temporary() -> str:
     return f"{_TEMPORARY}{uuid.uuid4().hex}"
 
 
-def _plan_name(said: passport.EnginePassport) -> str:
-    return f"{said.plan_sha256}.plan"
+def _plan_name(passport: passports.EnginePassport) -> str:
+    return f"{passport.plan_sha256}.plan"
 
 
 def _link_or_copy(stored: Path, target: Path) -> str:
@@ -264,8 +265,8 @@ def _link_or_copy(stored: Path, target: Path) -> str:
     return "copied"
 
 
-def _damage(plan: Path, said: passport.EnginePassport) -> str:
+def _damage(plan: Path, passport: passports.EnginePassport) -> str:
     size = plan.stat().st_size
-    if size != said.plan_bytes:
-        return f"{size} bytes, and its passport says {said.plan_bytes}"
-    return "" if passport.sha256_of(plan) == said.plan_sha256 else "its SHA-256 is not its passport's"
+    if size != passport.plan_bytes:
+        return f"{size} bytes, and its passport says {passport.plan_bytes}"
+    return "" if passports.sha256_of(plan) == passport.plan_sha256 else "its SHA-256 is not its passport's"

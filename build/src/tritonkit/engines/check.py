@@ -47,11 +47,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class ModelCheck:
-    """What a check of one model found.
+    """The result of checking one model.
 
     Attributes:
         model: Its name.
-        problems: None means that it may run here.
+        problems: Empty if it may run here.
         checked: How many passports were compared; 0 for a model that has none and needs none.
         fallback: The custom configuration that the model states for nodes where no plan fits; empty if it has none.
         notes: What could not be compared, as sentences.
@@ -158,22 +158,22 @@ def known_tensorrt(image: str | None) -> str | None:
     Args:
         image: ``nvcr.io/nvidia/tritonserver:26.09-py3``, ``26.09-py3`` or ``26.09``.
     """
-    found = re.search(r"(?:^|:)(\d\d\.\d\d)(-[\w.-]+)?$", image or "")
-    if not found:
+    match = re.search(r"(?:^|:)(\d\d\.\d\d)(-[\w.-]+)?$", image or "")
+    if not match:
         return None
-    if "trtllm" in (found[2] or ""):
-        return _TRTLLM_IMAGES if found[1].startswith("26.") else None
-    return _IMAGES.get(found[1])
+    if "trtllm" in (match[2] or ""):
+        return _TRTLLM_IMAGES if match[1].startswith("26.") else None
+    return _IMAGES.get(match[1])
 
 
 def check_model(directory: Path, node: Node) -> ModelCheck:
     """Everything about one model's directory: what it needs of the CPU or of CUDA, and the plan that Triton would load.
 
     Raises:
-        InputError: It is no model directory, or its ``passport.json`` cannot be read.
+        InputError: It is not a model directory, or its ``passport.json`` cannot be read.
     """
-    said = read_model(directory)
-    versions = _served_passports(directory, said)
+    passport = read_model(directory)
+    versions = _served_passports(directory, passport)
     problems = [
         *(problem for passport in versions for problem in _cpu(passport, node)),
         *_cuda(versions, directory, node),
@@ -184,19 +184,19 @@ def check_model(directory: Path, node: Node) -> ModelCheck:
         problems += check_plan(plan, nodes)
     if plans and node.image and known_tensorrt(node.image) is None:
         notes.append(f"which TensorRT the image {node.image} has is not known here")
-    fallback = str(said.get("fallback") or "")
+    fallback = str(passport.get("fallback") or "")
     if fallback and problems and (why := _uncovered(directory, fallback, node)):
         problems.append(Problem("config", why, "build the model again with --fallback, or schedule the pod elsewhere"))
         fallback = ""
-    return ModelCheck(directory.name, tuple(problems), len(plans) + bool(said), fallback, tuple(notes))
+    return ModelCheck(directory.name, tuple(problems), len(plans) + bool(passport), fallback, tuple(notes))
 
 
 def _uncovered(directory: Path, fallback: str, node: Node) -> str:
     """Why the stated fallback does not help this node; empty if it does."""
-    said = _configuration(directory / FALLBACK_CONFIGS / f"{fallback}.pbtxt")
-    if said is None:
+    configuration = _configuration(directory / FALLBACK_CONFIGS / f"{fallback}.pbtxt")
+    if configuration is None:
         return f"the stated fallback {fallback!r} has no {FALLBACK_CONFIGS}/{fallback}.pbtxt"
-    if not node.gpus and any(group.kind == pb.ModelInstanceGroup.KIND_GPU for group in said.instance_group):
+    if not node.gpus and any(group.kind == pb.ModelInstanceGroup.KIND_GPU for group in configuration.instance_group):
         return f"the stated fallback {fallback!r} needs a GPU, too"
     return ""
 
@@ -211,29 +211,29 @@ def read_model(directory: Path) -> dict[str, Any]:
         raise InputError(f"there is no model directory {directory}", "name a directory, or a model and --repository")
     path = directory / PASSPORT
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        passport = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path} is no JSON, perhaps cut short: {error}", "build the model again, or copy it again"
         ) from error
-    if not isinstance(said, dict):
+    if not isinstance(passport, dict):
         raise InputError(f"{path} is no passport: it holds no mapping", "build the model again")
-    return said
+    return passport
 
 
-def _cpu(said: dict[str, Any], node: Node) -> Iterator[Problem]:
-    wanted = said.get("cpu_features") or []
-    if not isinstance(wanted, list) or not all(isinstance(one, str) for one in wanted):
-        yield Problem("passport", f"cpu_features in {PASSPORT} is {wanted!r}, not a list of names", "build it again")
+def _cpu(passport: dict[str, Any], node: Node) -> Iterator[Problem]:
+    features = passport.get("cpu_features") or []
+    if not isinstance(features, list) or not all(isinstance(feature, str) for feature in features):
+        yield Problem("passport", f"cpu_features in {PASSPORT} is {features!r}, not a list of names", "build it again")
         return
-    if wanted and not node.cpu_features & set(wanted):
+    if features and not node.cpu_features & set(features):
         yield Problem(
             "cpu",
-            f"the graph was quantized for CPUs with {' or '.join(wanted)}, and this one has none of them: unsigned "
+            f"the graph was quantized for CPUs with {' or '.join(features)}, and this one has none of them: unsigned "
             "int8 products saturate there and results are wrong",
-            f"schedule the pod on a CPU with {wanted[0]}, or build the model with --precision fp32",
+            f"schedule the pod on a CPU with {features[0]}, or build the model with --precision fp32",
         )
 
 
@@ -248,7 +248,7 @@ def _served_passports(directory: Path, last: dict[str, Any]) -> list[dict[str, A
 
 def _cuda(versions: Sequence[dict[str, Any]], directory: Path, node: Node) -> Iterator[Problem]:
     """What a model that was built for onnxruntime on CUDA needs of each GPU, for all versions that are served."""
-    if not any(said.get("target") == "cuda" for said in versions):
+    if not any(passport.get("target") == "cuda" for passport in versions):
         return
     if not node.gpus:
         yield Problem(
@@ -296,12 +296,15 @@ def _plans(directory: Path, node: Node, problems: list[Problem]) -> dict[Path, N
     Without a GPU, or without a configuration to say which, these are all plans.
     """
     versions = [path for path in directory.iterdir() if path.is_dir() and path.name.isdigit()]
-    found = [plan for version in versions for plan in sorted(version.glob("*.plan"))]
-    found = found or sorted(directory.glob("*.plan"))  # a folder of engines that is no model yet
-    said = _configuration(directory / CONFIG)
-    wanted = said is not None and "tensorrt" in {said.backend, said.platform.removesuffix("_plan")}
-    if said is None or not (node.gpus and (found or wanted)):
-        if wanted and not found:
+    plans = [plan for version in versions for plan in sorted(version.glob("*.plan"))]
+    plans = plans or sorted(directory.glob("*.plan"))  # a folder of engines that is no model yet
+    configuration = _configuration(directory / CONFIG)
+    by_tensorrt = configuration is not None and "tensorrt" in {
+        configuration.backend,
+        configuration.platform.removesuffix("_plan"),
+    }
+    if configuration is None or not (node.gpus and (plans or by_tensorrt)):
+        if by_tensorrt and not plans:
             problems.append(
                 Problem(
                     "plan",
@@ -309,25 +312,29 @@ def _plans(directory: Path, node: Node, problems: list[Problem]) -> dict[Path, N
                     "build one with `tritonkit engine` on a GPU node",
                 )
             )
-        return dict.fromkeys(found, node)
+        return dict.fromkeys(plans, node)
     chosen: dict[Path, Node] = {}
-    for version in _served(versions, said):
+    for version in _served(versions, configuration):
         for gpu in node.gpus:
-            name = said.cc_model_filenames.get(gpu.compute) or said.default_model_filename or "model.plan"
+            name = (
+                configuration.cc_model_filenames.get(gpu.compute)
+                or configuration.default_model_filename
+                or "model.plan"
+            )
             plan = version / name
             if plan.is_file():
                 before = chosen[plan].gpus if plan in chosen else ()
                 chosen[plan] = replace(node, gpus=(*before, gpu))
-            elif wanted:
-                problems.append(_no_plan(gpu, version, [path.name for path in found]))
+            elif by_tensorrt:
+                problems.append(_no_plan(gpu, version, [path.name for path in plans]))
     return chosen
 
 
-def _no_plan(gpu: NodeGpu, version: Path, found: Sequence[str]) -> Problem:
+def _no_plan(gpu: NodeGpu, version: Path, names: Sequence[str]) -> Problem:
     return Problem(
         "compute_capability",
         f"there is no plan for {gpu.name} (compute capability {gpu.compute}) in version {version.name}; there are "
-        f"{', '.join(found) or 'none'}",
+        f"{', '.join(names) or 'none'}",
         f"{_BUILD}, and name it in cc_model_filenames under {gpu.compute}",
     )
 
@@ -341,12 +348,12 @@ def _configuration(path: Path) -> pb.ModelConfig | None:
         raise InputError(f"{path} is no model configuration: {error}", "`tritonkit lint` says more") from error
 
 
-def _served(versions: list[Path], said: pb.ModelConfig) -> list[Path]:
+def _served(versions: list[Path], configuration: pb.ModelConfig) -> list[Path]:
     """The versions that Triton loads: the newest, unless the configuration has another policy."""
     ordered = sorted(versions, key=lambda path: int(path.name))
-    policy = said.version_policy.WhichOneof("policy_choice")
+    policy = configuration.version_policy.WhichOneof("policy_choice")
     if policy == "all":
         return ordered
     if policy == "specific":
-        return [path for path in ordered if int(path.name) in said.version_policy.specific.versions]
-    return ordered[-(said.version_policy.latest.num_versions or 1) :]
+        return [path for path in ordered if int(path.name) in configuration.version_policy.specific.versions]
+    return ordered[-(configuration.version_policy.latest.num_versions or 1) :]

@@ -28,11 +28,11 @@ _REASON_LENGTH = 300
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is known of one GPU.
+    """Whether CUDA works on one GPU.
 
     Attributes:
-        works: True: a CUDA graph was captured and replayed there, with right answers; None: not tried.
-        text: That, or why it does not work, as one line.
+        works: True if a CUDA graph was captured and replayed there, with right answers; None if not tried.
+        text: What worked, or why it does not work, as one line.
         fix: What to do; empty where it works.
     """
 
@@ -79,14 +79,14 @@ def probe(server: Runtime, device: Literal["cpu", "cuda"], uuid: str = "", timeo
         # Isolated, as Triton's stub is: modules beside the program must not stand in for the environment's.
         command = [str(server.path / "env/bin/python3"), "-I", str(PROBE), str(path), device]
         try:
-            done = subprocess.run(
+            completed = subprocess.run(
                 command, capture_output=True, text=True, errors="replace", timeout=timeout_s, env=environment
             )
         except subprocess.TimeoutExpired:
             return f"the trial did not end within {timeout_s:g} s"
         except OSError as error:
             return f"the server's Python does not start: {error.strerror}"
-    return reason(done.returncode, done.stdout, done.stderr)
+    return reason(completed.returncode, completed.stdout, completed.stderr)
 
 
 def reason(code: int, out: str, err: str) -> str:

@@ -21,7 +21,7 @@ _QDQ = {"QuantizeLinear", "DequantizeLinear"}
 
 @dataclass(frozen=True)
 class Job:
-    """One engine to be.
+    """An engine that is to be built.
 
     Attributes:
         model: The model's name, for the passport.
@@ -70,19 +70,19 @@ def from_directory(directory: Path, precision: Precision | None) -> tuple[Job, R
         What to build, the recipe, and the folder where Triton looks for the plan.
 
     Raises:
-        InputError: It is no such directory.
+        InputError: The directory is not laid out so.
     """
-    said = check.read_model(directory)
+    passport = check.read_model(directory)
     versions = [path for path in directory.iterdir() if path.name.isdigit() and (path / GRAPH).is_file()]
-    if not versions or "recipe" not in said:
+    if not versions or "recipe" not in passport:
         raise InputError(
             f"{directory} has no {GRAPH} with a passport to build an engine from",
             "lay it out with `tritonkit build RECIPE --target tensorrt`, or name an ONNX file",
         )
     version = max(versions, key=lambda path: int(path.name))
     try:
-        recipe = Recipe.model_validate(said["recipe"])
-        claim = precision or parse_precisions(said["precision"])[0]
+        recipe = Recipe.model_validate(passport["recipe"])
+        claim = precision or parse_precisions(passport["precision"])[0]
     except (ValueError, KeyError, AttributeError) as error:
         raise InputError(f"{directory}/passport.json: {error}", "build the model again") from error
     shapes = tuple(profiles.from_recipe(recipe))
@@ -123,7 +123,7 @@ def parse_precisions(text: str) -> list[Precision]:
     """``fp16,int8`` as words of a recipe.
 
     Raises:
-        InputError: One of them is not a precision.
+        InputError: A word is not a precision.
     """
     known = {str(name): name for name in PRECISIONS}
     words = [word.strip().lower() for word in text.split(",")]

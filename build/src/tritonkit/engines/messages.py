@@ -27,8 +27,8 @@ class Reason:
     Attributes:
         text: One sentence.
         hint: What to do about it; empty where nothing is known.
-        node, op, opset: The node that it refused, if it said which.
-        limit: It is the builder at hand that cannot do it; another TensorRT may.
+        node, op, opset: The node that was refused, if TensorRT named it.
+        limit: Whether only the builder at hand cannot do it; another TensorRT may.
     """
 
     text: str
@@ -51,8 +51,8 @@ class Refused(GraphError):
     """
 
     def __init__(self, where: str, reasons: Sequence[Reason]) -> None:
-        said = [str(reason) for reason in reasons]
-        text = f" {said[0]}" if len(said) == 1 else "".join(f"\n  - {line}" for line in said)
+        lines = [str(reason) for reason in reasons]
+        text = f" {lines[0]}" if len(lines) == 1 else "".join(f"\n  - {line}" for line in lines)
         hints = dict.fromkeys(reason.hint for reason in reasons if reason.hint)
         super().__init__(f"{where} is refused by TensorRT:{text}", "; ".join(hints))
         self.reasons = tuple(reasons)
@@ -176,13 +176,13 @@ class Nodes:
         return "", 0
 
 
-def explain(said: str) -> Reason:
+def explain(message: str) -> Reason:
     """One message of TensorRT as a reason, without a node."""
     for rule in _RULES:
-        if found := re.search(rule.pattern, said, re.DOTALL):
-            return Reason(rule.text.format(*found.groups()), rule.hint, limit=rule.limit)
-    lines = [_NOISE.sub("", line).strip(" ()") for line in said.splitlines()]
-    return Reason(next((line for line in lines if line and not line.startswith("Invalid Node")), said.strip()))
+        if match := re.search(rule.pattern, message, re.DOTALL):
+            return Reason(rule.text.format(*match.groups()), rule.hint, limit=rule.limit)
+    lines = [_NOISE.sub("", line).strip(" ()") for line in message.splitlines()]
+    return Reason(next((line for line in lines if line and not line.startswith("Invalid Node")), message.strip()))
 
 
 def of_parser(parser: Any, nodes: Nodes) -> list[Reason]:
@@ -201,18 +201,18 @@ def of_parser(parser: Any, nodes: Nodes) -> list[Reason]:
 def of_build(messages: Sequence[tuple[str, str]], nodes: Nodes) -> Reason:
     """Why a build failed: what its errors say, and the node that they name."""
     errors = [text for severity, text in messages if severity in {"ERROR", "INTERNAL_ERROR"}]
-    said = next((text for text in errors if not text.startswith("[")), "TensorRT gave no reason")
-    found = re.search(r"operation '([^']+)'|implementation for node (\S+)", said)
-    name = (found[1] or found[2]).rstrip(".") if found else ""
+    message = next((text for text in errors if not text.startswith("[")), "TensorRT gave no reason")
+    match = re.search(r"operation '([^']+)'|implementation for node (\S+)", message)
+    name = (match[1] or match[2]).rstrip(".") if match else ""
     op, opset = nodes.named(name)
-    return at_node(explain(said), name, op, opset)
+    return at_node(explain(message), name, op, opset)
 
 
-def ignored(said: Sequence[tuple[str, str]]) -> list[str]:
+def ignored(messages: Sequence[tuple[str, str]]) -> list[str]:
     """Options that the builder at hand took and did nothing with, as sentences."""
-    text = "\n".join(line for _, line in said)
-    found = dict.fromkeys(re.findall(r"set(\w+)\(\) is unsupported in ([\w-]+)", text))
-    words = [(re.sub("([A-Z])", r" \1", option).strip().lower(), builder) for option, builder in found]
+    text = "\n".join(line for _, line in messages)
+    options = dict.fromkeys(re.findall(r"set(\w+)\(\) is unsupported in ([\w-]+)", text))
+    words = [(re.sub("([A-Z])", r" \1", option).strip().lower(), builder) for option, builder in options]
     return [f"{builder} ignores {option}: that was not checked" for option, builder in words]
 
 
@@ -245,7 +245,7 @@ def silence() -> Iterator[None]:
     """Drop what a C++ library writes to this process's standard output and error, past its logger.
 
     TensorRT-RTX 1.7 writes warnings of its compiler to standard output, where ``--json`` must stand alone. Who has
-    something to say meanwhile holds a stream of its own (:mod:`tritonkit.engines.watch`).
+    something to say meanwhile holds a stream of its own (:mod:`tritonkit.engines.build_progress`).
     """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

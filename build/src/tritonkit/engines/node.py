@@ -56,8 +56,8 @@ class Node:
 
 def read(image: str | None = None) -> Node:
     """This machine; ``image`` overrides what the Triton image says about itself."""
-    said = image or os.environ.get("NVIDIA_TRITON_SERVER_VERSION") or None
-    return Node(gpus(), tensorrt_version(), said, cpu_features())
+    tag = image or os.environ.get("NVIDIA_TRITON_SERVER_VERSION") or None
+    return Node(gpus(), tensorrt_version(), tag, cpu_features())
 
 
 def gpus() -> tuple[NodeGpu, ...]:
@@ -66,18 +66,18 @@ def gpus() -> tuple[NodeGpu, ...]:
     if program is None:
         return ()
     try:
-        done = subprocess.run([program, *_QUERY], capture_output=True, text=True, timeout=30, check=True)
+        completed = subprocess.run([program, *_QUERY], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return ()
-    return tuple(found for line in done.stdout.splitlines() if (found := parse_gpu(line)))
+    return tuple(gpu for line in completed.stdout.splitlines() if (gpu := parse_gpu(line)))
 
 
 def parse_gpu(line: str) -> NodeGpu | None:
     """One line of the query: ``NVIDIA A10G, 8.6, 23028, GPU-5f…, 580.95.05`` (memory in MiB)."""
-    found = re.fullmatch(r"\s*(.+?),\s*(\d+)\.(\d+),\s*(\d+),\s*([^\s,]*)(?:,\s*(\S+))?\s*", line)
-    if not found:
+    match = re.fullmatch(r"\s*(.+?),\s*(\d+)\.(\d+),\s*(\d+),\s*([^\s,]*)(?:,\s*(\S+))?\s*", line)
+    if not match:
         return None
-    return NodeGpu(found[1], (int(found[2]), int(found[3])), int(found[4]) * 2**20, found[5], found[6] or "")
+    return NodeGpu(match[1], (int(match[2]), int(match[3])), int(match[4]) * 2**20, match[5], match[6] or "")
 
 
 def tensorrt_version(directories: Iterable[Path] | None = None) -> str | None:
@@ -100,7 +100,7 @@ def _libraries(place: Path) -> list[str]:
         names = sorted(path.name for path in place.iterdir())
     except OSError:
         return []
-    return [found[1] for name in names if (found := _LIBRARY.fullmatch(name))]
+    return [match[1] for name in names if (match := _LIBRARY.fullmatch(name))]
 
 
 def _package() -> str | None:
@@ -118,5 +118,5 @@ def cpu_features(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return frozenset()
-    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    return frozenset(found[1].split()) if found else frozenset()
+    match = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return frozenset(match[1].split()) if match else frozenset()

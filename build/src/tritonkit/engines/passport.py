@@ -43,7 +43,7 @@ class EnginePassport(BaseModel):
     """What is known about a plan.
 
     Attributes:
-        layers: Compute layers by precision, and ``other`` (:mod:`tritonkit.engines.proof`).
+        layers: Compute layers by precision, and ``other`` (:mod:`tritonkit.engines.layer_precision`).
         builder: Triton's ``tensorrt`` backend loads plans of ``tensorrt`` only.
         tensorrt_version: Of the builder, four numbers.
         compute_capability: Of the GPU it was built for, ``8.6``.
@@ -98,7 +98,7 @@ def read(plan: Path) -> EnginePassport:
     """The passport of a plan.
 
     Raises:
-        InputError: There is none, it is cut short or no passport, or it contradicts itself.
+        InputError: The passport is missing, is cut short, is no passport, or contradicts itself.
     """
     place = path_of(plan)
     try:
@@ -114,9 +114,9 @@ def read(plan: Path) -> EnginePassport:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "passport"
-        said = first["msg"].removeprefix("Value error, ")
+        message = first["msg"].removeprefix("Value error, ")
         raise InputError(
-            f"{place}: {where}: {said}", "it was edited, or written by another version: build the engine again"
+            f"{place}: {where}: {message}", "it was edited, or written by another version: build the engine again"
         ) from error
 
 

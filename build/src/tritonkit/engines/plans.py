@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tritonkit import __version__, atomic, external_data
-from tritonkit.engines import builder, node, passport, proof
+from tritonkit.engines import builder, layer_precision, node
+from tritonkit.engines import passport as passports
+from tritonkit.engines.build_progress import watch
 from tritonkit.engines.jobs import Job
-from tritonkit.engines.watch import watch
 from tritonkit.errors import InputError, MissingError, OutputError
 from tritonkit.gpus import FP8_SINCE, Gpu, by_product
 from tritonkit.repository import ownership
@@ -33,7 +34,7 @@ class Built:
     """
 
     path: Path
-    passport: passport.EnginePassport
+    passport: passports.EnginePassport
     seconds: float
     notes: tuple[str, ...]
 
@@ -52,7 +53,7 @@ def build(
 
     Args:
         jobs: What to build.
-        gpus: What it is wanted for; those with this machine's compute capability are built.
+        gpus: The GPUs to build for; those with this machine's compute capability are built.
         output: Gets ``model_sm86.plan`` and its passport, in a folder for each precision if there are several.
         options: See :class:`tritonkit.engines.builder.Options`.
 
@@ -60,13 +61,13 @@ def build(
         What was written, and the GPUs whose engines have to be built on another machine.
 
     Raises:
-        InputError: A GPU cannot do what is asked of it.
+        InputError: A GPU lacks a precision or compatibility that is needed.
         OutputError: Another's file lies where a plan goes.
-        MissingError: TensorRT or a GPU is missing here, or the GPU here is none of those.
+        MissingError: TensorRT or a GPU is missing here, or the GPU here is none of ``gpus``.
         CheckFailed: A graph is not of the precision that it claims.
         Refused: TensorRT refuses a graph.
     """
-    _check_asked(jobs, gpus, options)
+    _check_jobs(jobs, gpus, options)
     toolkit = builder.load("tensorrt")
     here = _gpu_here(gpus)
     known = by_product(here.name)
@@ -79,15 +80,15 @@ def build(
         for job, place in zip(jobs, places, strict=True):
             shown.next(f"{job.model} {job.precision} for {name}")
             network = builder.Network(toolkit, job.graph, options.plugins)
-            proof.prove(network.counts, job.precision, str(job.graph))
+            layer_precision.prove(network.counts, job.precision, str(job.graph))
             network.check_profiles(job.profiles)
             plan = network.build(job.profiles, options, here.capability, shown)
-            said = describe(job, network, plan, options, here.capability, name)
-            written.append(Built(write(place, plan, said), said, plan.seconds, plan.notes))
+            passport = describe(job, network, plan, options, here.capability, name)
+            written.append(Built(write(place, plan, passport), passport, plan.seconds, plan.notes))
     return written, [gpu for gpu in gpus if gpu.compute_capability != here.capability]
 
 
-def _check_asked(jobs: Sequence[Job], gpus: Sequence[Gpu], options: builder.Options) -> None:
+def _check_jobs(jobs: Sequence[Job], gpus: Sequence[Gpu], options: builder.Options) -> None:
     for gpu in gpus:
         for job in jobs:
             if why := lacks(job.precision, gpu):
@@ -99,19 +100,19 @@ def _check_asked(jobs: Sequence[Job], gpus: Sequence[Gpu], options: builder.Opti
 
 
 def _gpu_here(gpus: Sequence[Gpu]) -> node.NodeGpu:
-    found = node.gpus()
-    if not found:
+    devices = node.gpus()
+    if not devices:
         raise MissingError(
             "there is no GPU here that nvidia-smi shows, and TensorRT builds only for the GPU of its machine",
             "run this on a node with the GPU, in the image of build/Dockerfile; --preflight checks the graph here",
         )
-    wanted = {gpu.compute_capability for gpu in gpus}
-    for gpu in found:
-        if gpu.capability in wanted:
-            if len({other.capability for other in found}) > 1:
+    capabilities = {gpu.compute_capability for gpu in gpus}
+    for gpu in devices:
+        if gpu.capability in capabilities:
+            if len({other.capability for other in devices}) > 1:
                 os.environ["CUDA_VISIBLE_DEVICES"] = gpu.uuid  # TensorRT takes the first GPU that CUDA shows it
             return gpu
-    have = f"{found[0].name} (compute capability {found[0].compute})"
+    have = f"{devices[0].name} (compute capability {devices[0].compute})"
     raise MissingError(
         f"the GPU here is {have}; a plan for {', '.join(f'{gpu.family} ({gpu.compute})' for gpu in gpus)} cannot be "
         "built on it: TensorRT builds only for the GPU of its machine",
@@ -126,9 +127,9 @@ def describe(
     options: builder.Options,
     capability: builder.Capability,
     gpu: str | None,
-) -> passport.EnginePassport:
+) -> passports.EnginePassport:
     """The passport of a plan that was just built."""
-    return passport.EnginePassport(
+    return passports.EnginePassport(
         model=job.model,
         plan_sha256=hashlib.sha256(plan.data).hexdigest(),
         plan_bytes=len(plan.data),
@@ -144,7 +145,7 @@ def describe(
         weight_stripped=options.weight_stripped,
         plugins=tuple(library.name for library in options.plugins),
         profiles=tuple(
-            {name: passport.ShapeRange(**asdict(shapes)) for name, shapes in profile.items()}
+            {name: passports.ShapeRange(**asdict(shapes)) for name, shapes in profile.items()}
             for profile in job.profiles
         ),
         memory_bytes=plan.memory_bytes,
@@ -153,19 +154,19 @@ def describe(
     )
 
 
-def write(directory: Path, plan: builder.Plan, said: passport.EnginePassport) -> Path:
+def write(directory: Path, plan: builder.Plan, passport: passports.EnginePassport) -> Path:
     """Write ``model_sm86.plan`` and its passport; each whole or not at all, and a plan never beside another's passport.
 
     Raises:
         OutputError: The directory cannot be written, or another's file lies there.
         MissingError: The disk is full.
     """
-    path = directory / _name(said.capability)
+    path = directory / _name(passport.capability)
     _check_place(path)
     with atomic.explained(path):
-        passport.path_of(path).unlink(missing_ok=True)
+        passports.path_of(path).unlink(missing_ok=True)
     atomic.write(path, plan.data)
-    passport.write(path, said)
+    passports.write(path, passport)
     return path
 
 
@@ -174,8 +175,8 @@ def _name(capability: builder.Capability) -> str:
 
 
 def _check_place(path: Path) -> None:
-    """Refuse a path whose plan, or what lies where its passport goes, tritonkit did not write."""
-    beside = passport.path_of(path)
+    """Refuse a path if tritonkit did not write the plan there, or the file where its passport goes."""
+    beside = passports.path_of(path)
     if not (os.path.lexists(path) or os.path.lexists(beside)) or ownership.is_engine_as_built(path):
         return
     raise OutputError(

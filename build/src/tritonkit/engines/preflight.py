@@ -1,4 +1,4 @@
-"""Preflight: what would fail on each GPU, found without one.
+"""Preflight: finds out, without a GPU, what would fail on each GPU.
 
 TensorRT-RTX compiles ahead of time for a compute capability. Its plans are not what Triton loads, so they prove that a
 graph can be built there, not how fast or how accurate the engine is. Where it does not build for a GPU, what needs no
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tritonkit.engines import builder, plans, proof
+from tritonkit.engines import builder, layer_precision, plans
+from tritonkit.engines.build_progress import Watch, watch
 from tritonkit.engines.builder import Capability, Network, Options, Toolkit
 from tritonkit.engines.jobs import Job
 from tritonkit.engines.messages import Reason, Refused
-from tritonkit.engines.watch import Watch, watch
 from tritonkit.errors import CheckFailed
 from tritonkit.gpus import Gpu
 
@@ -25,7 +25,7 @@ Status = Literal["ok", "refused", "unsupported", "limit", "unchecked"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """One precision on one GPU.
+    """The result for one precision on one GPU.
 
     Attributes:
         precision: Of the graph.
@@ -45,7 +45,7 @@ class Verdict:
     compute_capability: str
     status: Status
     reasons: tuple[Reason, ...] = ()
-    layers: proof.Counts | None = None
+    layers: layer_precision.Counts | None = None
     seconds: float | None = None
     plan_bytes: int | None = None
     notes: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ def run(
 
     Args:
         jobs: What to try.
-        gpus: For what; those of one compute capability share a build.
+        gpus: The GPUs to try; those of one compute capability share a build.
         options: See :class:`tritonkit.engines.builder.Options`.
         output: Gets the TensorRT-RTX plans and their passports, if given.
 
@@ -91,11 +91,11 @@ def _to_build(toolkit: Toolkit, job: Job, gpus: Sequence[Gpu]) -> list[Capabilit
 def _job(
     toolkit: Toolkit, job: Job, gpus: Sequence[Gpu], options: Options, output: Path | None, shown: Watch
 ) -> list[Verdict]:
-    counts: proof.Counts | None = None
+    counts: layer_precision.Counts | None = None
     try:
         network = Network(toolkit, job.graph, options.plugins)
         counts = network.counts
-        proof.prove(counts, job.precision, job.graph.name)
+        layer_precision.prove(counts, job.precision, job.graph.name)
         network.check_profiles(job.profiles)
     except Refused as error:
         return [_verdict(job, gpu, "refused", error.reasons, counts) for gpu in gpus]
@@ -125,7 +125,9 @@ def _judge(toolkit: Toolkit, job: Job, gpu: Gpu, network: Network, built: builde
     if why := plans.lacks(job.precision, gpu):
         return _verdict(job, gpu, "unsupported", [Reason(why, "int8 and fp16 run there")], counts)
     if built is None:
-        proved = f"the graph parses, {proof.describe(counts)} layers compute as claimed, and its profiles hold"
+        proved = (
+            f"the graph parses, {layer_precision.describe(counts)} layers compute as claimed, and its profiles hold"
+        )
         reason = Reason(
             f"{toolkit.name} {toolkit.version} does not build for compute capability {gpu.compute}; proved: {proved}",
             "build the engine on a node with this GPU",
@@ -141,13 +143,13 @@ def _judge(toolkit: Toolkit, job: Job, gpu: Gpu, network: Network, built: builde
 
 
 def _verdict(
-    job: Job, gpu: Gpu, status: Status, reasons: Sequence[Reason], layers: proof.Counts | None = None
+    job: Job, gpu: Gpu, status: Status, reasons: Sequence[Reason], layers: layer_precision.Counts | None = None
 ) -> Verdict:
     return Verdict(job.precision, gpu.family, gpu.compute, status, tuple(reasons), layers)
 
 
 def failed(verdicts: Sequence[Verdict], named: bool) -> bool:
-    """Whether what was asked for fails: a graph that is refused, or a GPU that lacks a precision asked for by name.
+    """Whether the preflight fails: a graph is refused, or a GPU lacks a precision that the user named.
 
     Args:
         verdicts: From :func:`run`.

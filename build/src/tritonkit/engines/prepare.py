@@ -18,7 +18,8 @@ from typing import Literal
 from google.protobuf import text_format
 
 from tritonkit import external_data, gpus, progress
-from tritonkit.engines import builder, check, jobs, node, passport, plans
+from tritonkit.engines import builder, check, jobs, node, plans
+from tritonkit.engines import passport as passports
 from tritonkit.engines.cache import Absent, Cache, Key, why_read_only
 from tritonkit.engines.jobs import Job
 from tritonkit.errors import CheckFailed, InputError, OutputError, TritonkitError
@@ -32,7 +33,7 @@ _POLL_S = 1.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was done for one model.
+    """The result of preparing one model.
 
     Attributes:
         model: Its name.
@@ -48,7 +49,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _PlanRequest:
     """A plan that the node needs, and the file that Triton will look for."""
 
     job: Job
@@ -80,35 +81,35 @@ def run(
         InputError: The repository is missing, or a model in it is broken.
         OutputError: The repository cannot be written.
         MissingError: TensorRT is not installed here.
-        CheckFailed: With ``wait_s``: the time is over and plans are missing. Or the GPUs here are of several kinds.
+        CheckFailed: ``wait_s`` is over and plans are missing, or the GPUs here are of several kinds.
     """
     if not repository.is_dir():
         raise InputError(f"there is no repository {repository}", "name it with --repository")
     outcomes: list[Outcome] = []
 
-    def told(outcome: Outcome) -> None:
+    def report(outcome: Outcome) -> None:
         outcomes.append(outcome)
         tell(outcome)
 
     here = node.read()
-    wanted = []
+    requests = []
     for directory in sorted(path for path in repository.iterdir() if path.is_dir() and not path.name.startswith(".")):
         start = time.monotonic()
-        found = _wanted(directory, here, options)
-        if isinstance(found, _Wanted):
-            wanted.append(found)
+        request = _request_for(directory, here, options)
+        if isinstance(request, _PlanRequest):
+            requests.append(request)
         else:
-            state, text = found
-            told(Outcome(directory.name, state, text, time.monotonic() - start))
+            state, text = request
+            report(Outcome(directory.name, state, text, time.monotonic() - start))
     if wait_s is None:
-        for one in wanted:
-            told(_get(one, cache, options, here.gpus[0]))
+        for request in requests:
+            report(_get(request, cache, options, here.gpus[0]))
     else:
-        _collect(wanted, cache, wait_s, told)
+        _collect(requests, cache, wait_s, report)
     return sorted(outcomes, key=lambda outcome: outcome.model)
 
 
-def _wanted(directory: Path, here: node.Node, options: builder.Options) -> _Wanted | tuple[State, str]:
+def _request_for(directory: Path, here: node.Node, options: builder.Options) -> _PlanRequest | tuple[State, str]:
     """The plan that a model lacks here; or why nothing is to be done."""
     if not any(directory.glob(f"*/{jobs.GRAPH}")):
         return "nothing", f"no {jobs.GRAPH}: nothing to build"
@@ -131,7 +132,7 @@ def _wanted(directory: Path, here: node.Node, options: builder.Options) -> _Want
             "copy the repository to a volume that can be written (an emptyDir) before this runs: the chart's "
             "models.fetch does so; or mount the claim without readOnly",
         )
-    return _Wanted(job, version / name, Key.of(job, builder.load("tensorrt").version, gpu.capability, options))
+    return _PlanRequest(job, version / name, Key.of(job, builder.load("tensorrt").version, gpu.capability, options))
 
 
 def _one_kind(gpus: Sequence[node.NodeGpu]) -> node.NodeGpu:
@@ -147,71 +148,75 @@ def _file_name(directory: Path, gpu: node.NodeGpu) -> str | None:
     """What Triton loads on this GPU; None where the configuration names plans, and none for this GPU."""
     path = directory / CONFIG
     try:
-        said = config.parse(path.read_text(encoding="utf-8"))
+        configuration = config.parse(path.read_text(encoding="utf-8"))
     except (OSError, text_format.ParseError) as error:
         raise InputError(f"{path} is no model configuration: {error}", "`tritonkit lint` says more") from error
-    if said.cc_model_filenames:
-        return str(said.cc_model_filenames[gpu.compute]) if gpu.compute in said.cc_model_filenames else None
-    return said.default_model_filename or "model.plan"
+    if configuration.cc_model_filenames:
+        return (
+            str(configuration.cc_model_filenames[gpu.compute])
+            if gpu.compute in configuration.cc_model_filenames
+            else None
+        )
+    return configuration.default_model_filename or "model.plan"
 
 
 def _fits(plan: Path, job: Job, here: node.Node) -> bool:
     if not plan.is_file() or check.check_plan(plan, here):
         return False
-    said = passport.read(plan)
-    return said.graph_sha256 == external_data.graph_sha256(job.graph) and said.precision == job.precision
+    passport = passports.read(plan)
+    return passport.graph_sha256 == external_data.graph_sha256(job.graph) and passport.precision == job.precision
 
 
-def _get(wanted: _Wanted, cache: Cache, options: builder.Options, here: node.NodeGpu) -> Outcome:
+def _get(request: _PlanRequest, cache: Cache, options: builder.Options, here: node.NodeGpu) -> Outcome:
     start = time.monotonic()
     try:
-        state, text = _from_cache_or_built(wanted, cache, options, here)
+        state, text = _from_cache_or_built(request, cache, options, here)
     except (TritonkitError, OSError) as error:
         state, text = "failed", f"no plan: {error}"
-    return Outcome(wanted.job.model, state, text, time.monotonic() - start)
+    return Outcome(request.job.model, state, text, time.monotonic() - start)
 
 
 def _from_cache_or_built(
-    wanted: _Wanted, cache: Cache, options: builder.Options, here: node.NodeGpu
+    request: _PlanRequest, cache: Cache, options: builder.Options, here: node.NodeGpu
 ) -> tuple[State, str]:
-    found, damage = _take(wanted, cache)
-    if found:
-        return "cached", found
+    placement, damage = _take(request, cache)
+    if placement:
+        return "cached", placement
     if why := why_read_only(cache.directory):
-        built = _build(wanted, here, options, wanted.target.parent)
-        if built.path != wanted.target:
-            built.path.replace(wanted.target)
-            passport.path_of(built.path).replace(passport.path_of(wanted.target))
+        built = _build(request, here, options, request.target.parent)
+        if built.path != request.target:
+            built.path.replace(request.target)
+            passports.path_of(built.path).replace(passports.path_of(request.target))
         return (
             "built",
             f"built in {built.seconds:.1f} s, for this pod alone: {cache.directory} cannot be written ({why})",
         )
     with ExitStack() as held:
-        with progress.task(wanted.job.model) as say:
-            why = held.enter_context(cache.alone(wanted.key, _waiting(say)))
-        found, again = _take(wanted, cache)
-        if found:
-            return "cached", f"{found}; another process built it meanwhile"
+        with progress.task(request.job.model) as say:
+            why = held.enter_context(cache.alone(request.key, _waiting(say)))
+        placement, again = _take(request, cache)
+        if placement:
+            return "cached", f"{placement}; another process built it meanwhile"
         notes = [
             *([f"replaces a damaged entry: {again or damage}"] if again or damage else []),
             *([why] if why else []),
         ]
-        stage = cache.stage(wanted.key)
+        stage = cache.stage(request.key)
         try:
-            built = _build(wanted, here, options, stage)
-            cache.keep(wanted.key, built.path)
+            built = _build(request, here, options, stage)
+            cache.keep(request.key, built.path)
         finally:
             _remove(stage)
-    found, damage = _take(wanted, cache)
-    if not found:
+    placement, damage = _take(request, cache)
+    if not placement:
         raise OSError(f"the plan was built and cannot be read back from {cache.directory}: {damage or 'it is gone'}")
-    return "built", "; ".join([f"built in {built.seconds:.1f} s, then {found}", *notes, *built.notes])
+    return "built", "; ".join([f"built in {built.seconds:.1f} s, then {placement}", *notes, *built.notes])
 
 
-def _build(wanted: _Wanted, here: node.NodeGpu, options: builder.Options, output: Path) -> plans.Built:
+def _build(request: _PlanRequest, here: node.NodeGpu, options: builder.Options, output: Path) -> plans.Built:
     """Build into ``output``, under the name that Triton looks for."""
     target = gpus.by_product(here.name) or gpus.uncatalogued(here.name, here.capability)
-    (built,), _ = plans.build([wanted.job], [target], output, options)
+    (built,), _ = plans.build([request.job], [target], output, options)
     return built
 
 
@@ -222,15 +227,15 @@ def _remove(stage: Path) -> None:
         stage.rmdir()
 
 
-def _take(wanted: _Wanted, cache: Cache) -> tuple[str, str]:
-    """What was done, or empty and what is damaged."""
-    version = wanted.target.parent
+def _take(request: _PlanRequest, cache: Cache) -> tuple[str, str]:
+    """A sentence on how the plan was placed, or empty, and what is damaged in the cache."""
+    version = request.target.parent
     with _one_at_a_time(version):
         try:
-            how = cache.take(wanted.key, wanted.target)
+            how = cache.take(request.key, request.target)
         except Absent as error:
             return "", str(error)
-    return f"{how} from {cache.directory / wanted.key.name} to {version.name}/{wanted.target.name}", ""
+    return f"{how} from {cache.directory / request.key.name} to {version.name}/{request.target.name}", ""
 
 
 @contextmanager
@@ -247,38 +252,41 @@ def _one_at_a_time(directory: Path) -> Iterator[None]:
 
 def _waiting(say: Callable[[str], None]) -> Callable[[float], None]:
     """Says now and then that another process is building."""
-    said: list[float] = []
+    times: list[float] = []
 
     def tell(seconds: float) -> None:
-        if not said or seconds - said[-1] >= _SAY_EVERY_S:
-            said.append(seconds)
+        if not times or seconds - times[-1] >= _SAY_EVERY_S:
+            times.append(seconds)
             say("wait for another process, which builds this plan")
 
     return tell
 
 
-def _collect(wanted: Sequence[_Wanted], cache: Cache, wait_s: float, told: Callable[[Outcome], None]) -> None:
+def _collect(requests: Sequence[_PlanRequest], cache: Cache, wait_s: float, report: Callable[[Outcome], None]) -> None:
     start = time.monotonic()
-    missing, damaged, said_at = list(wanted), dict[str, str](), -_SAY_EVERY_S
+    missing, damaged, printed_at = list(requests), dict[str, str](), -_SAY_EVERY_S
     with progress.task("engines") as say:
         while True:
-            for one in list(missing):
-                found, damage = _take(one, cache)
-                if found:
-                    missing.remove(one)
-                    told(Outcome(one.job.model, "cached", found, time.monotonic() - start))
-                damaged[one.job.model] = damage
+            for request in list(missing):
+                placement, damage = _take(request, cache)
+                if placement:
+                    missing.remove(request)
+                    report(Outcome(request.job.model, "cached", placement, time.monotonic() - start))
+                damaged[request.job.model] = damage
             waited = time.monotonic() - start
             if not missing or waited >= wait_s:
                 break
-            if waited - said_at >= _SAY_EVERY_S:
-                said_at = waited
-                names = ", ".join(one.job.model for one in missing)
+            if waited - printed_at >= _SAY_EVERY_S:
+                printed_at = waited
+                names = ", ".join(request.job.model for request in missing)
                 say(f"wait for the engine Job, at most {wait_s:.0f} s: {names}")
             time.sleep(min(_POLL_S, wait_s - waited))
     if missing:
-        lines = [f"  {one.key.name}" + (f" (damaged: {damaged[one.job.model]})" if damaged[one.job.model] else "")
-                 for one in missing]  # fmt: skip
+        lines = [
+            f"  {request.key.name}"
+            + (f" (damaged: {damaged[request.job.model]})" if damaged[request.job.model] else "")
+            for request in missing
+        ]
         raise CheckFailed(
             f"not in {cache.directory} after {wait_s:.0f} s:\n" + "\n".join(lines),
             "read the log of the engine Job (kubectl get jobs): it must run on this kind of GPU, with this image and "

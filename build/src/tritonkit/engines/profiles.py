@@ -43,7 +43,7 @@ Dims = Mapping[str, Sequence[int | str]]
 
 def from_recipe(recipe: Recipe) -> list[Profile]:
     """The profiles of a recipe's graphs, in the order that ``instance_group.profile`` counts them."""
-    ranges = {name: Bounds(said.min, said.opt, said.max) for name, said in recipe.shapes.items()}
+    ranges = {name: Bounds(bounds.min, bounds.opt, bounds.max) for name, bounds in recipe.shapes.items()}
     return _profiles({name: spec.dims for name, spec in recipe.inputs.items()}, ranges, recipe.max_batch_size)
 
 
@@ -60,14 +60,14 @@ def from_graph(signature: Signature, ranges: Mapping[str, Bounds], max_batch_siz
     """
     dims = {name: _named(name, tensor.dims) for name, tensor in signature.inputs.items()}
     ranges = dict(ranges)
-    for name, said in dims.items() if max_batch_size else ():
-        if not said or isinstance(said[0], int):
+    for name, sizes in dims.items() if max_batch_size else ():
+        if not sizes or isinstance(sizes[0], int):
             raise InputError(
                 f"--max-batch-size {max_batch_size}: the first dimension of input {name!r} is not dynamic",
                 "export the graph with a dynamic batch dimension, or leave --max-batch-size out",
             )
-        ranges[said[0]] = Bounds(1, max_batch_size, max_batch_size)
-    dynamic = {dim for said in dims.values() for dim in said if isinstance(dim, str)}
+        ranges[sizes[0]] = Bounds(1, max_batch_size, max_batch_size)
+    dynamic = {dim for sizes in dims.values() for dim in sizes if isinstance(dim, str)}
     if unknown := sorted(set(ranges) - dynamic):
         raise InputError(
             f"--shapes {unknown[0]}: the graph has no such dynamic dimension",
@@ -78,7 +78,7 @@ def from_graph(signature: Signature, ranges: Mapping[str, Bounds], max_batch_siz
             f"the graph's dimension {missing[0]!r} has no range",
             f"--shapes {missing[0]}=1:16:128 bounds it; --max-batch-size 16 bounds the batch",
         )
-    dims = {name: said[1:] for name, said in dims.items()} if max_batch_size else dims
+    dims = {name: sizes[1:] for name, sizes in dims.items()} if max_batch_size else dims
     return _profiles(dims, ranges, max_batch_size)
 
 
@@ -92,17 +92,17 @@ def parse_ranges(texts: Sequence[str]) -> dict[str, Bounds]:
     """``name=min:opt:max``, several times or joined by commas.
 
     Raises:
-        InputError: One of them is written differently, or its bounds are out of order.
+        InputError: A range is written differently, or its bounds are out of order.
     """
     ranges = {}
     for text in (part.strip() for joined in texts for part in joined.split(",")):
-        found = re.fullmatch(r"([^=\s]+)=(\d+):(\d+):(\d+)", text)
-        if not found:
+        match = re.fullmatch(r"([^=\s]+)=(\d+):(\d+):(\d+)", text)
+        if not match:
             raise InputError(f"--shapes {text!r} is not NAME=MIN:OPT:MAX", "for example --shapes sequence=2:64:256")
-        low, best, high = (int(number) for number in found.groups()[1:])
+        low, best, high = (int(number) for number in match.groups()[1:])
         if not 1 <= low <= best <= high:
             raise InputError(f"--shapes {text}: 1 <= min <= opt <= max must hold", "put the bounds in order")
-        ranges[found[1]] = Bounds(low, best, high)
+        ranges[match[1]] = Bounds(low, best, high)
     return ranges
 
 
@@ -118,11 +118,11 @@ def _profiles(dims: Dims, ranges: Mapping[str, Bounds], max_batch_size: int) -> 
 
 def _profile(dims: Dims, ranges: Mapping[str, Bounds], batch: Bounds | None) -> Profile:
     profile = {}
-    for name, said in dims.items():
-        bounds = [Bounds(dim, dim, dim) if isinstance(dim, int) else ranges[dim] for dim in said]
+    for name, sizes in dims.items():
+        bounds = [Bounds(dim, dim, dim) if isinstance(dim, int) else ranges[dim] for dim in sizes]
         bounds = [batch, *bounds] if batch else bounds
-        shape = (tuple(each.min for each in bounds), tuple(each.opt for each in bounds))
-        profile[name] = Shapes(*shape, tuple(each.max for each in bounds))
+        shape = (tuple(bound.min for bound in bounds), tuple(bound.opt for bound in bounds))
+        profile[name] = Shapes(*shape, tuple(bound.max for bound in bounds))
     return profile
 
 

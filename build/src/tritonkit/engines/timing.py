@@ -68,7 +68,7 @@ def _read(cache: Cache) -> bytes:
 
 def keep(config: Any, cache: Cache) -> None:
     """Write the cache of a finished build."""
-    made = config.get_timing_cache()
-    if made is not None:
-        data = bytes(made.serialize())
+    timing_cache = config.get_timing_cache()
+    if timing_cache is not None:
+        data = bytes(timing_cache.serialize())
         atomic.write(cache.path, hashlib.sha256(data).digest() + data)

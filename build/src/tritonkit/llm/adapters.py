@@ -51,36 +51,36 @@ def read(name: str, path: Path, base: Weights) -> Adapter:
         base: The weights of the model that it is for.
 
     Raises:
-        SourceError: It is not there or not whole, vLLM has no such adapters, or it is for another model.
+        SourceError: The directory is missing or incomplete, vLLM serves no such adapter, or it is for another model.
     """
     if not path.is_dir():
         raise SourceError(f"there is no directory {path}", "name the directory that PEFT's save_pretrained wrote")
-    said = read_json(path / CONFIG)
-    if not said:
+    config = read_json(path / CONFIG)
+    if not config:
         raise SourceError(f"{path} has no {CONFIG}", "name the directory that PEFT's save_pretrained wrote")
     if not (path / WEIGHTS).is_file():
         raise SourceError(f"{path} has no {WEIGHTS}", "save the adapter with safe_serialization=True")
-    if refused := list(_refused(said)):
+    if refused := list(_refused(config)):
         raise SourceError(f"{path / CONFIG}: {'; '.join(refused)}", "train the adapter without that, or merge it")
-    rank = said.get("r")
+    rank = config.get("r")
     if not isinstance(rank, int) or rank < 1:
         raise SourceError(f"{path / CONFIG} has no rank (r)", "save the adapter again with PEFT")
-    if missing := [key for key in ("lora_alpha", "target_modules") if said.get(key) in (None, [])]:
+    if missing := [key for key in ("lora_alpha", "target_modules") if config.get(key) in (None, [])]:
         raise SourceError(
             f"{path / CONFIG} has no {' and no '.join(missing)}, which vLLM needs", "save the adapter again with PEFT"
         )
     _check_base(path, weights.read_file(path / WEIGHTS), base)
-    return Adapter(name, path, rank, str(said.get("base_model_name_or_path") or ""))
+    return Adapter(name, path, rank, str(config.get("base_model_name_or_path") or ""))
 
 
-def _refused(said: Mapping[str, object]) -> Iterator[str]:
-    if said.get("peft_type", "LORA") != "LORA":
-        yield f"its peft_type is {said['peft_type']}, and only LORA is served"
-    if said.get("use_dora"):
+def _refused(config: Mapping[str, object]) -> Iterator[str]:
+    if config.get("peft_type", "LORA") != "LORA":
+        yield f"its peft_type is {config['peft_type']}, and only LORA is served"
+    if config.get("use_dora"):
         yield "use_dora is set, which vLLM does not have"
-    if said.get("bias", "none") != "none":
-        yield f"bias is {said['bias']!r}, where vLLM takes none"
-    if said.get("modules_to_save"):
+    if config.get("bias", "none") != "none":
+        yield f"bias is {config['bias']!r}, where vLLM takes none"
+    if config.get("modules_to_save"):
         yield "modules_to_save is set, which vLLM does not have"
 
 

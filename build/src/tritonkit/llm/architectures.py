@@ -19,7 +19,7 @@ class Support:
 
     Attributes:
         releases: The releases in the list that have it.
-        missing: Those that have it not.
+        missing: The releases that lack it.
         generates: Whether it answers with text; one that only embeds or classifies does not.
     """
 
@@ -50,5 +50,5 @@ def nearest(architecture: str) -> str:
 @cache
 def _registry() -> dict[str, dict[str, list[str]]]:
     data: dict[str, Any] = json.loads(Path(__file__).with_name("vllm_architectures.json").read_text(encoding="utf-8"))
-    found: dict[str, dict[str, list[str]]] = data["releases"]
-    return found
+    registry: dict[str, dict[str, list[str]]] = data["releases"]
+    return registry

@@ -27,7 +27,7 @@ _METHODS = {"fp8": "fp8", "fbgemm_fp8": "fp8", "awq": "awq", "gptq": "gptq"}
 
 @dataclass(frozen=True)
 class Problem:
-    """A value of the recipe that cannot be: the keys of its place, what is wrong, and the fix."""
+    """A value of the recipe that the engine refuses: the keys of its place, what is wrong, and the fix."""
 
     keys: tuple[str, ...]
     message: str
@@ -92,36 +92,36 @@ def check(recipe: LanguageRecipe) -> Checked:
         RecipeError: Values that do not fit, all of them, each with its line.
         SourceError: The directory, its weights or an adapter is missing or broken.
     """
-    found = directory.read(recipe.directory / recipe.source.hf)
-    if unknown := list(_architecture(recipe, found)):
+    checkpoint = directory.read(recipe.directory / recipe.source.hf)
+    if unknown := list(_architecture(recipe, checkpoint)):
         raise _as_error(recipe, unknown)
-    problems = list(_shape(recipe, found))
-    if not found.has_tokenizer:
+    problems = list(_shape(recipe, checkpoint))
+    if not checkpoint.has_tokenizer:
         raise SourceError(
-            f"{found.path} has no tokenizer (tokenizer.json or tokenizer.model)",
+            f"{checkpoint.path} has no tokenizer (tokenizer.json or tokenizer.model)",
             "copy the tokenizer's files beside config.json, or  tokenizer.save_pretrained(DIRECTORY)",
         )
-    problems += _quantization(recipe, found)
-    problems += _gpus(recipe, found)
-    read = weights.read(found) if not problems else None
+    problems += _quantization(recipe, checkpoint)
+    problems += _gpus(recipe, checkpoint)
+    read = weights.read(checkpoint) if not problems else None
     loaded: list[Adapter] = []
     for name, place in recipe.adapters.items() if read else ():
         loaded.append(adapters.read(name, recipe.directory / place, cast("Weights", read)))
     problems += _ranks(recipe, loaded)
     if problems or read is None:
         raise _as_error(recipe, problems)
-    dtype = recipe.dtype or dtype_of(found, recipe.gpus)
+    dtype = recipe.dtype or dtype_of(checkpoint, recipe.gpus)
     kept = "fp8" if recipe.kv_cache_dtype == "fp8" else dtype
-    cache = kv_cache.of(found, kept, recipe.tensor_parallel_size)
-    notes = (*_notes(recipe, found, dtype), *_adapter_notes(found, loaded))
-    return Checked(recipe, found, read, tuple(loaded), dtype, cache, notes)
+    cache = kv_cache.of(checkpoint, kept, recipe.tensor_parallel_size)
+    notes = (*_notes(recipe, checkpoint, dtype), *_adapter_notes(checkpoint, loaded))
+    return Checked(recipe, checkpoint, read, tuple(loaded), dtype, cache, notes)
 
 
-def dtype_of(found: Directory, names: Sequence[str] = ()) -> Dtype:
-    """What a checkpoint is computed in by itself: its own type, but 16 bits for fp32, and fp16 on GPUs without bf16."""
+def dtype_of(checkpoint: Directory, names: Sequence[str] = ()) -> Dtype:
+    """The dtype that a checkpoint is computed in by default: its own, but 16 bits for fp32, and fp16 without bf16."""
     if any(gpu.compute_capability < BF16_SINCE for gpu in gpus.get_all(names)):
         return "fp16"
-    word = _WORDS.get(found.dtype, "bf16")
+    word = _WORDS.get(checkpoint.dtype, "bf16")
     return "bf16" if word == "fp32" else cast("Dtype", word)
 
 
@@ -133,9 +133,9 @@ def _as_error(recipe: LanguageRecipe, problems: list[Problem]) -> RecipeError:
     return RecipeError("\n".join(lines), "; ".join(dict.fromkeys(problem.fix for problem in problems)))
 
 
-def _architecture(recipe: LanguageRecipe, found: Directory) -> Iterator[Problem]:
-    name = found.architecture
-    place = found.path / directory.CONFIG
+def _architecture(recipe: LanguageRecipe, checkpoint: Directory) -> Iterator[Problem]:
+    name = checkpoint.architecture
+    place = checkpoint.path / directory.CONFIG
     if not name:
         yield Problem(("source",), f"{place} names no architecture", "add  architectures: [...]  to config.json")
         return
@@ -152,52 +152,52 @@ def _architecture(recipe: LanguageRecipe, found: Directory) -> Iterator[Problem]
         )
 
 
-def _shape(recipe: LanguageRecipe, found: Directory) -> Iterator[Problem]:
-    limit, field = found.longest
-    wanted = recipe.max_model_len
-    if wanted is not None and limit is not None and wanted > limit:
+def _shape(recipe: LanguageRecipe, checkpoint: Directory) -> Iterator[Problem]:
+    limit, field = checkpoint.longest
+    max_model_len = recipe.max_model_len
+    if max_model_len is not None and limit is not None and max_model_len > limit:
         yield Problem(
-            ("max_model_len",), f"{wanted} is above {limit}, the longest context of the model ({field})",
+            ("max_model_len",), f"{max_model_len} is above {limit}, the longest context of the model ({field})",
             f"max_model_len: {limit}, or less",
         )  # fmt: skip
-    if recipe.generation.max_tokens and (longest := wanted or limit) and recipe.generation.max_tokens >= longest:
+    if recipe.generation.max_tokens and (longest := max_model_len or limit) and recipe.generation.max_tokens >= longest:
         yield Problem(
             ("generation", "max_tokens"),
             f"{recipe.generation.max_tokens} leaves no room for a prompt in a context of {longest}",
             f"generation.max_tokens below {longest}",
         )
     size = recipe.tensor_parallel_size
-    if found.heads % size:
-        fitting = [count for count in range(1, found.heads + 1) if found.heads % count == 0 and count <= 64]
+    if checkpoint.heads % size:
+        fitting = [count for count in range(1, checkpoint.heads + 1) if checkpoint.heads % count == 0 and count <= 64]
         yield Problem(
-            ("tensor_parallel_size",), f"{size} does not divide the model's {found.heads} attention heads",
+            ("tensor_parallel_size",), f"{size} does not divide the model's {checkpoint.heads} attention heads",
             f"tensor_parallel_size one of {', '.join(map(str, fitting))}",
         )  # fmt: skip
-    elif size > 1 and found.kv_heads > size and found.kv_heads % size:
+    elif size > 1 and checkpoint.kv_heads > size and checkpoint.kv_heads % size:
         yield Problem(
-            ("tensor_parallel_size",), f"{size} does not divide the model's {found.kv_heads} KV heads",
-            f"tensor_parallel_size that divides {found.kv_heads}",
+            ("tensor_parallel_size",), f"{size} does not divide the model's {checkpoint.kv_heads} KV heads",
+            f"tensor_parallel_size that divides {checkpoint.kv_heads}",
         )  # fmt: skip
 
 
-def _quantization(recipe: LanguageRecipe, found: Directory) -> Iterator[Problem]:
-    wanted, there = recipe.quantization, found.quantization
-    if wanted is None:
+def _quantization(recipe: LanguageRecipe, checkpoint: Directory) -> Iterator[Problem]:
+    method, present = recipe.quantization, checkpoint.quantization
+    if method is None:
         return
-    if there and _METHODS.get(there, there) != wanted:
+    if present and _METHODS.get(present, present) != method:
         yield Problem(
-            ("quantization",), f"{wanted}, and the weights are quantized by {there} (quant_method in config.json)",
+            ("quantization",), f"{method}, and the weights are quantized by {present} (quant_method in config.json)",
             "leave quantization out: the engine reads it there",
         )  # fmt: skip
-    elif not there and (wanted in {"awq", "gptq"} or (wanted == "fp8" and recipe.engine == "tensorrt_llm")):
+    elif not present and (method in {"awq", "gptq"} or (method == "fp8" and recipe.engine == "tensorrt_llm")):
         yield Problem(
-            ("quantization",), f"{wanted}, and {found.path / directory.CONFIG} has no quantization_config",
-            f"leave quantization out, or name a directory whose weights were quantized by {wanted}",
+            ("quantization",), f"{method}, and {checkpoint.path / directory.CONFIG} has no quantization_config",
+            f"leave quantization out, or name a directory whose weights were quantized by {method}",
         )  # fmt: skip
 
 
-def _gpus(recipe: LanguageRecipe, found: Directory) -> Iterator[Problem]:
-    method = recipe.quantization or _METHODS.get(found.quantization, found.quantization)
+def _gpus(recipe: LanguageRecipe, checkpoint: Directory) -> Iterator[Problem]:
+    method = recipe.quantization or _METHODS.get(checkpoint.quantization, checkpoint.quantization)
     for gpu in gpus.get_all(recipe.gpus):
         old = f"{gpu.family} has compute capability {gpu.compute}"
         if gpu.compute_capability < gpus.FP8_SINCE:
@@ -228,34 +228,35 @@ def _fitting_rank(loaded: tuple[Adapter, ...] | list[Adapter]) -> int:
     return next((rank for rank in LORA_RANKS if rank >= largest), LORA_RANKS[-1])
 
 
-def _notes(recipe: LanguageRecipe, found: Directory, dtype: Dtype) -> Iterator[str]:
-    support = architectures.find(found.architecture)
+def _notes(recipe: LanguageRecipe, checkpoint: Directory, dtype: Dtype) -> Iterator[str]:
+    support = architectures.find(checkpoint.architecture)
     if recipe.engine == "vllm" and recipe.model_impl == "auto":
         if support.missing:
             yield (
-                f"vLLM {', '.join(support.missing)} does not have {found.architecture}, "
+                f"vLLM {', '.join(support.missing)} does not have {checkpoint.architecture}, "
                 f"{', '.join(support.releases)} has"
             )
         if not support.generates:
-            yield f"{found.architecture} embeds or classifies: it answers no prompt with text"
+            yield f"{checkpoint.architecture} embeds or classifies: it answers no prompt with text"
     if recipe.engine == "tensorrt_llm":
-        yield f"whether TensorRT-LLM has {found.architecture} is not checked"
-    if not found.has_chat_template:
+        yield f"whether TensorRT-LLM has {checkpoint.architecture} is not checked"
+    if not checkpoint.has_chat_template:
         yield "there is no chat template: messages cannot be put into a prompt, plain prompts can"
-    if recipe.dtype is None and _WORDS.get(found.dtype) == "fp32":
+    if recipe.dtype is None and _WORDS.get(checkpoint.dtype) == "fp32":
         yield f"the checkpoint is fp32, and is computed in {dtype}; dtype: fp32 keeps it"
-    if recipe.dtype is None and _WORDS.get(found.dtype) == "bf16" and dtype == "fp16":
+    if recipe.dtype is None and _WORDS.get(checkpoint.dtype) == "bf16" and dtype == "fp16":
         yield "the checkpoint is bf16, and is computed in fp16, as not every GPU of the recipe has bf16"
-    if recipe.quantization == "fp8" and not found.quantization:
+    if recipe.quantization == "fp8" and not checkpoint.quantization:
         yield "the weights are quantized to fp8 while they are loaded; nothing has measured what that costs"
-    if recipe.tensor_parallel_size > found.kv_heads and not found.number("kv_lora_rank"):
+    if recipe.tensor_parallel_size > checkpoint.kv_heads and not checkpoint.number("kv_lora_rank"):
         yield (
-            f"{found.kv_heads} KV heads on {recipe.tensor_parallel_size} GPUs: each keeps a whole one, and more GPUs "
-            "add no room"
+            f"{checkpoint.kv_heads} KV heads on {recipe.tensor_parallel_size} GPUs: each keeps a whole one, and more "
+            "GPUs add no room"
         )
 
 
-def _adapter_notes(found: Directory, loaded: list[Adapter]) -> Iterator[str]:
+def _adapter_notes(checkpoint: Directory, loaded: list[Adapter]) -> Iterator[str]:
+    name = checkpoint.path.resolve().name.lower()
     for adapter in loaded:
-        if adapter.base and adapter.base.rstrip("/").rpartition("/")[2].lower() != found.path.resolve().name.lower():
+        if adapter.base and adapter.base.rstrip("/").rpartition("/")[2].lower() != name:
             yield f"the adapter {adapter.name} says that it is for {adapter.base}; its matrices fit this model's"

@@ -69,7 +69,7 @@ class Directory:
         """As :meth:`number`.
 
         Raises:
-            SourceError: None of them is there.
+            SourceError: The model has none of these fields.
         """
         value = self.number(*names)
         if value is None:
@@ -108,10 +108,10 @@ class Directory:
     @cached_property
     def longest(self) -> tuple[int | None, str]:
         """The longest context that the engine takes, and the field that says so; None where nothing limits it."""
-        found = [(value, name) for name in _LENGTHS if isinstance(value := self.text.get(name), int)]
-        if not found:
+        limits = [(value, name) for name in _LENGTHS if isinstance(value := self.text.get(name), int)]
+        if not limits:
             return None, ""
-        limit, field = min(found)
+        limit, field = min(limits)
         if own := self.text.get("model_max_length"):
             limit, field = int(own), "model_max_length"
         length = min(float(limit), self._tokenizer_limit)
@@ -158,22 +158,22 @@ class Directory:
     @cached_property
     def quantization(self) -> str:
         """The method by which the weights are quantized, as ``config.json`` names it; empty where they are not."""
-        said = self.config.get("quantization_config") or self.text.get("quantization_config") or {}
-        return str(said.get("quant_method") or "").lower() if isinstance(said, dict) else ""
+        section = self.config.get("quantization_config") or self.text.get("quantization_config") or {}
+        return str(section.get("quant_method") or "").lower() if isinstance(section, dict) else ""
 
     @property
     def dtype(self) -> str:
         """The type that the configuration names, as ``bfloat16``; empty where it names none."""
-        said = self.text.get("dtype") or self.text.get("torch_dtype")
-        said = said or self.config.get("dtype") or self.config.get("torch_dtype")
-        return str(said or "").removeprefix("torch.")
+        dtype = self.text.get("dtype") or self.text.get("torch_dtype")
+        dtype = dtype or self.config.get("dtype") or self.config.get("torch_dtype")
+        return str(dtype or "").removeprefix("torch.")
 
 
 def read(path: Path) -> Directory:
     """Look at a directory.
 
     Raises:
-        SourceError: It is no directory, or its ``config.json`` is missing or no JSON object.
+        SourceError: ``path`` is not a directory, or its ``config.json`` is missing or not a JSON object.
     """
     if not path.is_dir():
         raise SourceError(f"{path} is not a directory", "name a Hugging Face model directory")
@@ -187,7 +187,7 @@ def read_any(path: Path) -> Directory:
     """Look at a directory, or at a ``config.json`` alone, under whatever name.
 
     Raises:
-        SourceError: It is neither, or the file is no JSON object.
+        SourceError: ``path`` is neither, or the file is not a JSON object.
     """
     file = path if path.is_file() else path / CONFIG
     if not file.is_file():
@@ -201,7 +201,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object in a file; empty where there is no file.
 
     Raises:
-        SourceError: It cannot be read, or is no JSON object.
+        SourceError: The file cannot be read, or is not a JSON object.
     """
     if not path.is_file():
         return {}
@@ -215,7 +215,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def is_language_model(path: Path) -> bool:
-    """Whether a directory has a model that generates text, by the name of its architecture."""
+    """Whether a directory has a model that generates text, judged by the name of its architecture."""
     if not (path / CONFIG).is_file() or (path / "modules.json").is_file():
         return False
     names = read_json(path / CONFIG).get("architectures") or [""]

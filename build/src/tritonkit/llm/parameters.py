@@ -112,7 +112,7 @@ def check(directory: Directory) -> None:
     """Hold the fields that everything else is computed from against each other.
 
     Raises:
-        SourceError: One is missing, is no positive number, or contradicts another.
+        SourceError: A field is missing, is no positive number, or contradicts another.
     """
     sizes = {
         "num_hidden_layers": directory.layers, "hidden_size": directory.hidden,

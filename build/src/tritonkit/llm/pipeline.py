@@ -1,6 +1,6 @@
 """Lays out language models: what the engine reads, the weights as links, and a passport.
 
-Weights are hashed while a person is told how far it is, linked where the filesystem allows it and copied once where it
+Weights are hashed, with progress on the terminal, then linked where the filesystem allows it and copied once where it
 does not: a copy that lies in the repository already is linked from there.
 """
 
@@ -54,7 +54,7 @@ def check(recipes: Sequence[LanguageRecipe], taken: Mapping[str, Path | None] | 
         taken: Names of other models that are built beside them, with their recipes.
 
     Raises:
-        TritonkitError: One of them does not fit, or two have the same name.
+        TritonkitError: A recipe does not fit its directory, or two have the same name.
     """
     owner = dict(taken or {})
     for recipe in recipes:
@@ -114,21 +114,21 @@ def _model(checked: Checked, repository: Path, mounted: str) -> layout.Model:
     places = {adapter.name: str(home / ADAPTERS / adapter.name) for adapter in checked.adapters}
     files: dict[str, bytes] = {}
     if recipe.engine == "vllm":
-        said = vllm.config(checked)
+        model_config = vllm.config(checked)
         files[f"{version}/{vllm.ARGUMENTS}"] = _json(vllm.arguments(checked, str(home / WEIGHTS)))
         if places:
             files[f"{version}/{vllm.ADAPTERS}"] = _json(places)
     else:
-        said = tensorrt_llm.config(checked)
+        model_config = tensorrt_llm.config(checked)
         files[f"{version}/{tensorrt_llm.ARGUMENTS}"] = tensorrt_llm.arguments(checked, str(home / WEIGHTS)).encode()
         files[f"{version}/model.py"] = tensorrt_llm.MODEL.read_bytes()
         if places:
-            said.parameters[tensorrt_llm.ADAPTERS].string_value = json.dumps(places)
+            model_config.parameters[tensorrt_llm.ADAPTERS].string_value = json.dumps(places)
     for key, value in chat.parameters(checked.directory).items():
-        said.parameters[key].string_value = value
+        model_config.parameters[key].string_value = value
     if recipe.served:
-        said.version_policy.CopyFrom(pb.ModelVersionPolicy(specific={"versions": list(recipe.served)}))
-    text = config.seal(text_format.MessageToString(said), recipe.path.name)
+        model_config.version_policy.CopyFrom(pb.ModelVersionPolicy(specific={"versions": list(recipe.served)}))
+    text = config.seal(text_format.MessageToString(model_config), recipe.path.name)
     passport = {
         "tritonkit": __version__,
         "model": recipe.name,

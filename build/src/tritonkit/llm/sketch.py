@@ -18,12 +18,12 @@ def recipe(model: Path, place: Path) -> tuple[str, str]:
     Raises:
         SourceError: The directory has no ``config.json`` that can be read.
     """
-    found = directory.read(model)
+    checkpoint = directory.read(model)
     name = initialise.model_name(model.resolve().name)
-    longest, field = found.longest
+    longest, field = checkpoint.longest
     lines = [
         "# Build it with: tritonkit build THIS_FILE; docs/llm.md has every key.",
-        f"engine: vllm   # or tensorrt_llm; the architecture is {found.architecture}",
+        f"engine: vllm   # or tensorrt_llm; the architecture is {checkpoint.architecture}",
         f"name: {name}",
         f"source: {{hf: {initialise.relative(model, place)}}}",
         f"# max_model_len: {longest}   # the longest context; this is the model's own ({field})"
@@ -34,8 +34,9 @@ def recipe(model: Path, place: Path) -> tuple[str, str]:
         "# kv_cache_dtype: fp8     # halves the KV cache, from compute capability 8.9 on",
         "# slo: {ttft: {p99_ms: 500}, itl: {p99_ms: 50}}",
     ]
-    if found.quantization:
-        lines.insert(1, f"# The weights are quantized ({found.quantization}); the engine reads that in config.json.")
-    if not found.has_chat_template:
+    if checkpoint.quantization:
+        method = checkpoint.quantization
+        lines.insert(1, f"# The weights are quantized ({method}); the engine reads that in config.json.")
+    if not checkpoint.has_chat_template:
         lines.insert(1, "# The directory has no chat template: plain prompts work, messages do not.")
     return name, "\n".join(lines) + "\n"

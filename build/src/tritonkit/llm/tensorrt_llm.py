@@ -67,7 +67,7 @@ _OUTPUTS = {
 
 
 def arguments(checked: Checked, weights: str) -> str:
-    """The text of ``model.yaml``: keyword arguments of ``tensorrt_llm.LLM``, and what Triton is told of the model.
+    """The text of ``model.yaml``: keyword arguments of ``tensorrt_llm.LLM``, and Triton's settings of the model.
 
     Args:
         checked: The recipe and its directory.
@@ -77,7 +77,7 @@ def arguments(checked: Checked, weights: str) -> str:
     cache: dict[str, Any] = {"free_gpu_memory_fraction": recipe.gpu_memory_utilization}
     if recipe.kv_cache_dtype != "auto":
         cache["dtype"] = recipe.kv_cache_dtype
-    said: dict[str, Any] = {
+    llm_arguments: dict[str, Any] = {
         "model": weights,
         "backend": "pytorch",
         "dtype": DTYPES[checked.dtype],
@@ -86,23 +86,23 @@ def arguments(checked: Checked, weights: str) -> str:
         "kv_cache_config": cache,
     }
     if recipe.max_num_seqs is not None:
-        said["max_batch_size"] = recipe.max_num_seqs
+        llm_arguments["max_batch_size"] = recipe.max_num_seqs
     if checked.adapters:
-        said["enable_lora"] = True
-        said["lora_config"] = {"max_lora_rank": checked.max_lora_rank, "max_loras": len(checked.adapters)}
+        llm_arguments["enable_lora"] = True
+        llm_arguments["lora_config"] = {"max_lora_rank": checked.max_lora_rank, "max_loras": len(checked.adapters)}
     # max_batch_size 0 is all that the template has; decoupled, as it cannot stream otherwise.
-    said["triton_config"] = {"max_batch_size": 0, "decoupled": True}
-    return yaml.safe_dump(said, sort_keys=False)
+    llm_arguments["triton_config"] = {"max_batch_size": 0, "decoupled": True}
+    return yaml.safe_dump(llm_arguments, sort_keys=False)
 
 
 def config(checked: Checked) -> pb.ModelConfig:
     """The configuration. Batch size and decoupling are in ``model.yaml``, as the template overwrites them."""
-    said = pb.ModelConfig(name=checked.recipe.name, backend="python")
-    said.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_CPU)
+    model_config = pb.ModelConfig(name=checked.recipe.name, backend="python")
+    model_config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_CPU)
     inputs = _INPUTS | (_LORA_INPUTS if checked.adapters else {})
     for name, (dtype, size) in inputs.items():
         kind = pb.DataType.Value(f"TYPE_{dtype}")
-        said.input.add(name=name, data_type=kind, dims=[size], optional=name != "text_input")
+        model_config.input.add(name=name, data_type=kind, dims=[size], optional=name != "text_input")
     for name, (dtype, size) in _OUTPUTS.items():
-        said.output.add(name=name, data_type=pb.DataType.Value(f"TYPE_{dtype}"), dims=[size])
-    return said
+        model_config.output.add(name=name, data_type=pb.DataType.Value(f"TYPE_{dtype}"), dims=[size])
+    return model_config

@@ -26,7 +26,7 @@ def arguments(checked: Checked, weights: str) -> dict[str, Any]:
         weights: Where the server finds the weights, as an absolute path.
     """
     recipe = checked.recipe
-    said: dict[str, Any] = {
+    engine_arguments: dict[str, Any] = {
         "model": weights,
         "served_model_name": recipe.name,
         "gpu_memory_utilization": recipe.gpu_memory_utilization,
@@ -36,31 +36,33 @@ def arguments(checked: Checked, weights: str) -> dict[str, Any]:
         "disable_log_stats": False,  # else there are no metrics, whatever the configuration says
     }
     if recipe.kv_cache_dtype != "auto":
-        said["kv_cache_dtype"] = recipe.kv_cache_dtype
+        engine_arguments["kv_cache_dtype"] = recipe.kv_cache_dtype
     if recipe.quantization == "fp8" and not checked.directory.quantization:
-        said["quantization"] = "fp8"
+        engine_arguments["quantization"] = "fp8"
     if recipe.max_num_seqs is not None:
-        said["max_num_seqs"] = recipe.max_num_seqs
+        engine_arguments["max_num_seqs"] = recipe.max_num_seqs
     if recipe.model_impl != "auto":
-        said["model_impl"] = recipe.model_impl
+        engine_arguments["model_impl"] = recipe.model_impl
     if checked.adapters:
-        said |= {"enable_lora": True, "max_lora_rank": checked.max_lora_rank}
+        engine_arguments |= {"enable_lora": True, "max_lora_rank": checked.max_lora_rank}
     if defaults := recipe.generation.model_dump(exclude_none=True):
-        said["override_generation_config"] = {_GENERATION.get(key, key): value for key, value in defaults.items()}
-    return said
+        engine_arguments["override_generation_config"] = {
+            _GENERATION.get(key, key): value for key, value in defaults.items()
+        }
+    return engine_arguments
 
 
 def config(checked: Checked) -> pb.ModelConfig:
-    """The configuration: one instance that takes what devices the engine needs, answers in streams, reports metrics.
+    """The configuration: one instance on as many devices as the engine needs, which streams and reports metrics.
 
     ``KIND_GPU`` would give the engine one GPU, and the backend refuses it with several. Health is checked at each
     request; Triton takes an unhealthy model down only with ``--model-control-mode=explicit``.
     """
-    said = pb.ModelConfig(name=checked.recipe.name, backend="vllm")
-    said.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_MODEL)
-    said.model_transaction_policy.decoupled = True
+    model_config = pb.ModelConfig(name=checked.recipe.name, backend="vllm")
+    model_config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_MODEL)
+    model_config.model_transaction_policy.decoupled = True
     for key in ("REPORT_CUSTOM_METRICS", "ENABLE_VLLM_HEALTH_CHECK"):
-        said.parameters[key].string_value = "true"
+        model_config.parameters[key].string_value = "true"
     if checked.recipe.tool_call_parser is not None:  # tritonkit's embedded server reads it; NVIDIA's backend does not
-        said.parameters["tool_call_parser"].string_value = checked.recipe.tool_call_parser
-    return said
+        model_config.parameters["tool_call_parser"].string_value = checked.recipe.tool_call_parser
+    return model_config

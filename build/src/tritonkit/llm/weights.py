@@ -66,7 +66,7 @@ def read(directory: Directory) -> Weights:
     """Read every header, and check that each file is as long as its header says and no tensor is missing.
 
     Raises:
-        SourceError: There are no such files, or something of them is missing or cut off.
+        SourceError: There are no weights, or a file or tensor is missing or cut off.
     """
     files = _files(directory.path)
     placed: dict[str, Path] = {}
@@ -97,16 +97,16 @@ def _files(directory: Path) -> list[Path]:
                 "download them into it",
             )
         return [directory / name for name in names]
-    found = sorted(directory.glob("*.safetensors"))
-    if not found:
+    paths = sorted(directory.glob("*.safetensors"))
+    if not paths:
         others = sorted(path.name for path in directory.glob("*") if path.suffix in {".bin", ".pt", ".pth", ".gguf"})
         raise SourceError(
             f"{directory} has no weights (*.safetensors)" + (f", only {others[0]}" if others else ""),
             "save them so:  model.save_pretrained(DIRECTORY)" if others else "copy the weights beside config.json",
         )
-    models = [path for path in found if path.name.startswith("model")]
-    _check_shards(directory, models or found)
-    return models or found
+    models = [path for path in paths if path.name.startswith("model")]
+    _check_shards(directory, models or paths)
+    return models or paths
 
 
 def _check_shards(directory: Path, files: list[Path]) -> None:
@@ -115,8 +115,8 @@ def _check_shards(directory: Path, files: list[Path]) -> None:
     for path in files:
         if match := _SHARD.fullmatch(path.name):
             first, number, last, end = match.groups()
-            wanted = [f"{first}{count:0{len(number)}}-of-{last}{end}" for count in range(1, int(last) + 1)]
-            if absent := [name for name in wanted if name not in names]:
+            expected = [f"{first}{count:0{len(number)}}-of-{last}{end}" for count in range(1, int(last) + 1)]
+            if absent := [name for name in expected if name not in names]:
                 raise SourceError(f"{directory} lacks {absent[0]}, one of {int(last)} files of weights", _AGAIN)
 
 
@@ -124,7 +124,7 @@ def read_file(path: Path) -> dict[str, Tensor]:
     """The tensors of one file by their names.
 
     Raises:
-        SourceError: It is no safetensors file, or not whole.
+        SourceError: The file is not a safetensors file, or is cut off.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -136,13 +136,13 @@ def read_file(path: Path) -> dict[str, Tensor]:
     if len(text) < length:
         raise SourceError(f"{path} is cut off in its header: it has {size:,} bytes of {length + 8:,}", _AGAIN)
     try:
-        said: dict[str, Any] = json.loads(text)
+        header: dict[str, Any] = json.loads(text)
         tensors = {
             name: (Tensor(entry["dtype"], tuple(entry["shape"]), entry["data_offsets"][1] - entry["data_offsets"][0]))
-            for name, entry in said.items()
+            for name, entry in header.items()
             if name != "__metadata__"
         }
-        end = max((entry["data_offsets"][1] for name, entry in said.items() if name != "__metadata__"), default=0)
+        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise SourceError(f"{path} has a header that is not safetensors' ({type(error).__name__})", _AGAIN) from error
     if size != 8 + length + end:

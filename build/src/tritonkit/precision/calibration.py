@@ -1,6 +1,6 @@
 """What activations look like on real samples: ranges, histograms, and per-channel figures, for int8 and fp8.
 
-Ranges are found once for all methods; a method only reads them differently.
+Samples run once; every calibration method reads its ranges from the same histograms.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Array = NDArray[Any]
 Method = Literal["minmax", "percentile", "entropy"]
 METHODS: tuple[Method, ...] = ("minmax", "percentile", "entropy")
 BINS = 2048  # as TensorRT's entropy calibrator counts (NVIDIA, "8-bit inference with TensorRT", GTC 2017)
-LOOKED_AT = 1 << 16  # values of one tensor and batch that enter its histogram; a shape tells as much as all of them
+LOOKED_AT = 1 << 16  # values of a tensor that enter its histogram, per batch; so many give its shape
 PERCENTILE = 99.99
 BATCH = 8
 
@@ -59,32 +59,36 @@ def observe(
     facts: Mapping[str, object],
     model: onnx.ModelProto,
     channel_axes: Mapping[str, int],
-    found: Sequence[samples.Sample],
+    dataset: Sequence[samples.Sample],
     *,
     batched: bool,
 ) -> Statistics:
-    """As :func:`collect`, from the store where the same was observed before.
+    """As :func:`collect`, but read from the store if the same was observed before.
 
     Args:
         facts: What the observations depend on: graph, rewriting, samples.
-        model, channel_axes, found, batched: See :func:`collect`.
+        model, channel_axes, dataset, batched: See :func:`collect`.
     """
-    said = {
+    key = {
         "what": "calibration",
         "facts": dict(facts),
         "axes": dict(channel_axes),
-        "samples": len(found),
+        "samples": len(dataset),
         "tools": store.tool_versions(),
         "code": store.code_hash(*(Path(__file__).with_name(f"{name}.py") for name in _CODE)),
     }
 
     def write(stage: Path) -> dict[str, int]:
-        seen = collect(model, channel_axes, found, batched=batched)
-        arrays = {f"{field}/{name}": np.asarray(getattr(one, field)) for name, one in seen.items() for field in _FIELDS}
+        seen = collect(model, channel_axes, dataset, batched=batched)
+        arrays = {
+            f"{field}/{name}": np.asarray(getattr(activation, field))
+            for name, activation in seen.items()
+            for field in _FIELDS
+        }
         np.savez(stage / _FILE, **arrays)  # type: ignore[arg-type]
         return {"tensors": len(seen)}
 
-    with np.load(store.derive(said, write)[0].path / _FILE) as kept:
+    with np.load(store.derive(key, write)[0].path / _FILE) as kept:
         return {
             name: Observed(
                 float(kept[f"low/{name}"]), float(kept[f"high/{name}"]), kept[f"absmax/{name}"], kept[f"total/{name}"],
@@ -96,28 +100,28 @@ def observe(
 
 _FILE = "observed.npz"
 _FIELDS = ("low", "high", "absmax", "total", "count", "histogram")
-_CODE = ("calibration", "cpu", "onnxgraph", "refine")  # what decides which numbers are seen
+_CODE = ("calibration", "cpu", "onnxgraph", "refine")  # the modules that the observed numbers depend on
 
 
 def collect(
-    model: onnx.ModelProto, channel_axes: Mapping[str, int], found: Sequence[samples.Sample], *, batched: bool = True
+    model: onnx.ModelProto, channel_axes: Mapping[str, int], dataset: Sequence[samples.Sample], *, batched: bool = True
 ) -> dict[str, Observed]:
     """Run samples and watch tensors.
 
     Args:
         model: A graph whose outputs are the tensors to watch.
         channel_axes: Every tensor's channel axis.
-        found: Calibration samples.
+        dataset: Calibration samples.
         batched: Whether the graph takes a batch dimension that the samples lack.
 
     Raises:
         SourceError: There are no samples, all are the same, or an activation is not finite.
     """
-    check_samples(found)
+    check_samples(dataset)
     session = Session(model)
     seen = {name: Observed() for name in channel_axes}
     groups = [
-        samples.batch(group, len(group)) if batched else group[0] for group in grouped(found, BATCH if batched else 1)
+        samples.batch(group, len(group)) if batched else group[0] for group in grouped(dataset, BATCH if batched else 1)
     ]
     random = np.random.default_rng(0)
     # A histogram needs the whole range, which is known at the end: until then its values lie on disk.
@@ -131,10 +135,10 @@ def collect(
             np.savez(file, **drawn)  # type: ignore[arg-type]
         for file in files:
             with np.load(file) as kept:
-                for name, one in seen.items():
-                    width = max(one.high - one.low, 1e-12)
+                for name, activation in seen.items():
+                    width = max(activation.high - activation.low, 1e-12)
                     values = kept[name].astype(np.float64)
-                    one.histogram += np.histogram(values, BINS, (one.low, one.low + width))[0]
+                    activation.histogram += np.histogram(values, BINS, (activation.low, activation.low + width))[0]
     return seen
 
 
@@ -143,83 +147,85 @@ def _drawn(flat: Array, random: np.random.Generator) -> Array:
     return flat[random.integers(0, flat.size, LOOKED_AT)] if flat.size > LOOKED_AT else flat
 
 
-def check_samples(found: Sequence[samples.Sample]) -> None:
-    """Refuse what cannot tell a range.
+def check_samples(dataset: Sequence[samples.Sample]) -> None:
+    """Refuse samples that cannot give a range.
 
     Raises:
-        SourceError: No samples, or the same one again and again.
+        SourceError: There are no samples, or all are equal.
     """
-    if not found:
+    if not dataset:
         raise SourceError(
             "there is no sample to calibrate on", "name `samples` in the recipe: a function that yields real inputs"
         )
-    first = found[0]
-    if len(found) > 1 and all(all(np.array_equal(sample[name], first[name]) for name in first) for sample in found[1:]):
+    first = dataset[0]
+    if len(dataset) > 1 and all(
+        all(np.array_equal(sample[name], first[name]) for name in first) for sample in dataset[1:]
+    ):
         raise SourceError(
-            f"all {len(found)} calibration samples are the same",
+            f"all {len(dataset)} calibration samples are the same",
             "let `samples` yield inputs that differ, as production's do",
         )
 
 
-def grouped(found: Sequence[samples.Sample], size: int = BATCH) -> list[list[samples.Sample]]:
+def grouped(dataset: Sequence[samples.Sample], size: int = BATCH) -> list[list[samples.Sample]]:
     """Samples of equal shapes together, at most ``size`` in a group."""
     groups: dict[tuple[tuple[int, ...], ...], list[samples.Sample]] = {}
-    for sample in found:
+    for sample in dataset:
         groups.setdefault(tuple(array.shape for array in sample.values()), []).append(sample)
     return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
 
 
-def _extend(one: Observed, name: str, index: int, array: Array, axis: int) -> None:
+def _extend(activation: Observed, name: str, index: int, array: Array, axis: int) -> None:
     if not np.isfinite(array).all():
         raise SourceError(
             f"the activation {name!r} has NaN or infinite values on calibration batch {index}",
             "remove the sample that causes them, or keep this model at fp32",
         )
-    one.low, one.high = min(one.low, float(array.min())), max(one.high, float(array.max()))
+    activation.low, activation.high = min(activation.low, float(array.min())), max(activation.high, float(array.max()))
     channels = np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
     absmax, total = np.abs(channels).max(axis=0), channels.sum(axis=0, dtype=np.float64)
-    one.absmax = np.maximum(one.absmax, absmax) if one.absmax.size else absmax
-    one.total = one.total + total if one.total.size else total
-    one.count += len(channels)
+    activation.absmax = np.maximum(activation.absmax, absmax) if activation.absmax.size else absmax
+    activation.total = activation.total + total if activation.total.size else total
+    activation.count += len(channels)
 
 
-def limits(one: Observed, method: Method, levels: int = 256) -> tuple[float, float]:
-    """The range of one activation that a quantizer should resolve, by a method; always holds zero."""
-    low, high = one.low, one.high
+def limits(activation: Observed, method: Method, levels: int = 256) -> tuple[float, float]:
+    """The range of an activation that a quantizer should resolve, by a method; it always contains zero."""
+    low, high = activation.low, activation.high
     if method == "percentile":
-        low, high = _percentile(one)
+        low, high = _percentile(activation)
     elif method == "entropy":
-        low, high = _entropy(one, levels)
+        low, high = _entropy(activation, levels)
     return min(low, 0.0), max(high, 0.0)
 
 
-def _edges(one: Observed) -> Array:
-    return np.linspace(one.low, one.low + max(one.high - one.low, 1e-12), BINS + 1)
+def _edges(activation: Observed) -> Array:
+    return np.linspace(activation.low, activation.low + max(activation.high - activation.low, 1e-12), BINS + 1)
 
 
-def _percentile(one: Observed) -> tuple[float, float]:
-    share = np.cumsum(one.histogram) / max(one.histogram.sum(), 1)
-    edges = _edges(one)
+def _percentile(activation: Observed) -> tuple[float, float]:
+    share = np.cumsum(activation.histogram) / max(activation.histogram.sum(), 1)
+    edges = _edges(activation)
     tail = (100 - PERCENTILE) / 100
     low = edges[int(np.searchsorted(share, tail, side="right"))]
     high = edges[min(int(np.searchsorted(share, 1 - tail)) + 1, BINS)]
     return float(low), float(high)
 
 
-def _entropy(one: Observed, levels: int) -> tuple[float, float]:
+def _entropy(activation: Observed, levels: int) -> tuple[float, float]:
     """The magnitude whose clipped and quantized histogram is nearest to the whole one (Kullback-Leibler divergence)."""
-    edges = _edges(one)
+    edges = _edges(activation)
     centres = np.abs((edges[:-1] + edges[1:]) / 2)
-    top = max(abs(one.low), abs(one.high), 1e-12)
-    counts, _ = np.histogram(centres, BINS, (0, top), weights=one.histogram)
-    signed = one.low < 0
+    top = max(abs(activation.low), abs(activation.high), 1e-12)
+    counts, _ = np.histogram(centres, BINS, (0, top), weights=activation.histogram)
+    signed = activation.low < 0
     steps = levels // 2 if signed else levels
     best, bound = np.inf, top
     for stop in range(steps, BINS + 1, 16):
         divergence = _divergence(counts, stop, steps)
         if divergence < best:
             best, bound = divergence, top * stop / BINS
-    return (max(-bound, one.low), min(bound, one.high)) if signed else (0.0, bound)
+    return (max(-bound, activation.low), min(bound, activation.high)) if signed else (0.0, bound)
 
 
 def _divergence(counts: Array, stop: int, steps: int) -> float:

@@ -1,4 +1,4 @@
-"""What onnxruntime's CPU kernels want written differently; the same numbers, sooner."""
+"""Rewrites a graph for onnxruntime's CPU kernels: the same numbers, sooner."""
 
 from __future__ import annotations
 

@@ -43,15 +43,15 @@ class Danger:
     reason: str
 
 
-def dangers(graph: OnnxGraph, found: Sequence[samples.Sample], batched: bool) -> list[Danger]:
+def dangers(graph: OnnxGraph, dataset: Sequence[samples.Sample], batched: bool) -> list[Danger]:
     """Run samples in fp32 and with everything rounded to fp16, and compare node by node.
 
     Args:
         graph: The fp32 graph; not changed.
-        found: Real samples.
+        dataset: Real samples.
         batched: Whether the graph takes a batch dimension that the samples lack.
     """
-    floats = _float_tensors(graph, found[0], batched)
+    floats = _float_tensors(graph, dataset[0], batched)
     if not floats:
         return []
     exact = Session(graph.with_outputs(floats), optimize=False)
@@ -65,7 +65,7 @@ def dangers(graph: OnnxGraph, found: Sequence[samples.Sample], batched: bool) ->
         )
         if far:
             reasons[node.name] = Danger(node.name, node.op_type, f"reads the constant {far}, {TOO_LARGE}")
-    for sample in found[:LOOKED_AT]:
+    for sample in dataset[:LOOKED_AT]:
         inputs = samples.batch([sample], 1) if batched else sample
         true, near = exact.run(inputs), rounded.run(inputs)
         for name in floats:
@@ -95,17 +95,17 @@ def clip_masks(graph: OnnxGraph) -> list[str]:
     Returns:
         Their names.
     """
-    found = []
+    masks = []
     for name, array in graph.constants.items():
         readers = graph.consumers[name]
         if not _beyond(array).any() or not readers or any(reader.op_type not in _MASKED for reader in readers):
             continue
         if (array[_beyond(array)] < 0).all():
-            found.append(name)
-    for name in found:
+            masks.append(name)
+    for name in masks:
         array = graph.constants[name]
         graph.set_constant(name, np.where(np.isfinite(array), array.clip(-LARGEST / 2, None), array))
-    return found
+    return masks
 
 
 def _beyond(array: Array) -> Array:
@@ -192,7 +192,7 @@ def _rejoin(model: onnx.ModelProto) -> None:
 
 
 def _to(cast: onnx.NodeProto) -> int:
-    return next(int(item.i) for item in cast.attribute if item.name == "to")
+    return next(int(attribute.i) for attribute in cast.attribute if attribute.name == "to")
 
 
 def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -242,22 +242,22 @@ def _float_tensors(graph: OnnxGraph, sample: samples.Sample, batched: bool) -> l
 def _rounded(graph: OnnxGraph, floats: Sequence[str]) -> onnx.ModelProto:
     """The graph in fp32 arithmetic, with every weight and activation on fp16's grid."""
     model = graph.with_outputs(f"{name}__rounded" for name in floats)
-    wanted = set(floats)
+    activations = set(floats)
     nodes = []
     for node in model.graph.node:
         for index, name in enumerate(node.input):
-            if name in wanted:
+            if name in activations:
                 node.input[index] = f"{name}__rounded"
         nodes.append(node)
         for name in node.output:
-            if name in wanted:
+            if name in activations:
                 nodes += [
                     helper.make_node("Cast", [name], [f"{name}__half"], to=TensorProto.FLOAT16),
                     helper.make_node("Cast", [f"{name}__half"], [f"{name}__rounded"], to=TensorProto.FLOAT),
                 ]
-    made = [*nodes]
+    replacement = [*nodes]
     del model.graph.node[:]
-    model.graph.node.extend(made)
+    model.graph.node.extend(replacement)
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
             array = onnx.numpy_helper.to_array(tensor)

@@ -1,6 +1,6 @@
-"""Decides which variant is served: accurate enough on samples that made none of them, and faster than the next simpler.
+"""Decides which variant is served: one that is accurate on samples not used to make it, and faster than simpler ones.
 
-What it found is kept in the store for this processor, so that an unchanged build measures nothing again.
+Its measurements are kept in the store for this processor, so that an unchanged build measures nothing again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Verdict = Literal["base", "accepted", "refused", "unproven", "not built"]
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of one variant.
+    """The measurements of one variant, and the verdict.
 
     Attributes:
         precision: Which one.
@@ -68,10 +68,10 @@ class Decision:
     """Which variant ships.
 
     Attributes:
-        precision: The one that does.
+        precision: The variant that ships.
         rows: Every variant that was looked at, simplest first.
-        forced: It was asked for by name, whatever the gate says.
-        tuned: It served most under load, and the recipe's ``batching`` names it; the gate found it accurate.
+        forced: Whether the recipe names it, whatever the gate says.
+        tuned: Whether the recipe's ``batching`` names it, as it served most under load; it passed the accuracy check.
         judged_on: Samples that accuracy was measured on.
     """
 
@@ -95,21 +95,21 @@ def decide(
     recipe: Recipe,
     base: store.Artifact,
     target: Target,
-    made: Mapping[Precision, store.Artifact],
+    artifacts: Mapping[Precision, store.Artifact],
     absent: Mapping[Precision, str],
 ) -> Decision:
-    """Measure the variants of one recipe, or find what was measured before.
+    """Measure the variants of a recipe, or read from the store what was measured before.
 
     Args:
         recipe: Its accuracy bounds, batching and samples.
         base: The export, whose outputs are the truth.
         target: Where it will run.
-        made: Variants, fp32 among them, in order of ``PRECISIONS``.
+        artifacts: Variants, fp32 among them, in order of ``PRECISIONS``.
         absent: Precisions that were asked for and not built, with the reason.
     """
     on_gpu = target == "cuda" and Session.has_cuda()
     facts = {
-        "what": "gate", "graphs": {name: artifact.about["graph_sha256"] for name, artifact in made.items()},
+        "what": "gate", "graphs": {name: artifact.about["graph_sha256"] for name, artifact in artifacts.items()},
         "base": base.identity, "target": target, "bounds": metrics.bounds(recipe),
         "metrics": metrics.code(recipe), "devices": [gpu.name for gpu in node.gpus()] if on_gpu else [],
         "absent": dict(absent), "threads": recipe.serving(target).threads, "batch": recipe.max_batch_size,
@@ -122,7 +122,7 @@ def decide(
 
     def derive(on_gpu: bool, unmeasured: str, more: Mapping[str, Any]) -> store.Artifact:
         def measure(_: Path) -> dict[str, Any]:
-            decision = _measure(recipe, base, target, made, absent, on_gpu=on_gpu, unmeasured=unmeasured)
+            decision = _measure(recipe, base, target, artifacts, absent, on_gpu=on_gpu, unmeasured=unmeasured)
             return dict(_finite(asdict(decision)))
 
         return store.derive({**facts, **more}, measure)[0]
@@ -135,13 +135,13 @@ def decide(
         # A GPU that is full, or a driver that is too old, is no reason not to build; the next build tries again.
         unmeasured = f"its speed was not measured: {error.message}"
         kept = derive(False, unmeasured, {"devices": [], "unmeasured": unmeasured})
-    said = kept.about
-    rows = [Row(**row) for row in said["rows"]]
-    return Decision(said["precision"], rows, said["forced"], said["judged_on"])
+    about = kept.about
+    rows = [Row(**row) for row in about["rows"]]
+    return Decision(about["precision"], rows, about["forced"], about["judged_on"])
 
 
 def _served(recipe: Recipe) -> str:
-    """What a GPU prepares, as text: the configuration without what one session alone does not show."""
+    """The CUDA configuration as text, without the fields that a single session does not depend on."""
     described = config.build(recipe, "cuda")
     described.ClearField("instance_group")
     described.ClearField("dynamic_batching")
@@ -155,7 +155,7 @@ def tuned(recipe: Recipe, decision: Decision, precision: Precision) -> Decision:
     keeps what the gate chose.
 
     Raises:
-        CheckFailed: It is not accurate enough.
+        CheckFailed: The named variant is not accurate enough.
     """
     row = next((row for row in decision.rows if row.precision == precision), None)
     if row is None or row.verdict == "not built" or precision == decision.precision:
@@ -169,7 +169,7 @@ def tuned(recipe: Recipe, decision: Decision, precision: Precision) -> Decision:
 
 
 def _finite(data: Any) -> Any:
-    """Plain data as JSON can hold it: a number that is none, or infinite, is None. Its row's words have it."""
+    """Plain data as JSON can hold it: NaN and infinity become None; the row's ``why`` still states them."""
     if isinstance(data, dict):
         return {key: _finite(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
@@ -183,8 +183,8 @@ def machine() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.machine()
-    said = dict(line.split(":", 1) for line in lines if ":" in line)
-    facts = {key.strip(): value.strip() for key, value in said.items()}
+    entries = dict(line.split(":", 1) for line in lines if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in entries.items()}
     return f"{facts.get('model name', platform.machine())}, {sum(line.startswith('processor') for line in lines)} cores"
 
 
@@ -192,7 +192,7 @@ def _measure(
     recipe: Recipe,
     base: store.Artifact,
     target: Target,
-    made: Mapping[Precision, store.Artifact],
+    artifacts: Mapping[Precision, store.Artifact],
     absent: Mapping[Precision, str],
     *,
     on_gpu: bool,
@@ -202,13 +202,13 @@ def _measure(
         judged = variants.judged(recipe)
         prepared: dict[str, SizedSession] = {}
         if on_gpu:
-            for name, artifact in made.items():
+            for name, artifact in artifacts.items():
                 step(f"prepare {name} as it is served")
                 prepared[name] = SizedSession(artifact.graph, recipe)
         step(f"compare outputs on {len(judged)} samples")
-        accuracy = _accuracies(recipe, base, target, made, judged, prepared)
-        times = _times(recipe, target, made, judged, step, prepared)
-    rows = [_row(name, artifact, accuracy[name], times.get(name)) for name, artifact in made.items()]
+        accuracy = _accuracies(recipe, base, target, artifacts, judged, prepared)
+        times = _times(recipe, target, artifacts, judged, step, prepared)
+    rows = [_row(name, artifact, accuracy[name], times.get(name)) for name, artifact in artifacts.items()]
     rows = judge(recipe, rows, times, unmeasured)
     memory = {name: session.memory for name, session in prepared.items() if session.memory}
     rows = [replace(row, memory=memory[row.precision].as_json()) if row.precision in memory else row for row in rows]
@@ -264,7 +264,7 @@ def _accuracies(
     recipe: Recipe,
     base: store.Artifact,
     target: Target,
-    made: Mapping[Precision, store.Artifact],
+    artifacts: Mapping[Precision, store.Artifact],
     judged: Sequence[samples.Sample],
     prepared: Mapping[str, SizedSession],
 ) -> dict[str, dict[str, float]]:
@@ -276,14 +276,14 @@ def _accuracies(
     truth = search.evaluate(Session(base.graph), recipe, judged)
     if prepared:  # only what is served is answered there
         truth = [{name: outputs[name] for name in recipe.outputs} for outputs in truth]
-    found = {}
-    for name, artifact in made.items():
+    accuracies = {}
+    for name, artifact in artifacts.items():
         session: speed.Runnable = prepared[name] if name in prepared else variants.session(artifact.graph, target, name)
         outputs = search.evaluate(session, recipe, judged)
-        found[str(name)] = metrics.measure(recipe, truth, outputs)
+        accuracies[str(name)] = metrics.measure(recipe, truth, outputs)
         if prepared:
-            found[str(name)]["largest_error"] = _largest_error(truth, outputs)
-    return found
+            accuracies[str(name)]["largest_error"] = _largest_error(truth, outputs)
+    return accuracies
 
 
 def _largest_error(truth: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> float:
@@ -297,7 +297,7 @@ def _largest_error(truth: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping
 def _times(
     recipe: Recipe,
     target: Target,
-    made: Mapping[Precision, store.Artifact],
+    artifacts: Mapping[Precision, store.Artifact],
     judged: Sequence[samples.Sample],
     step: Callable[[str], None],
     prepared: Mapping[str, SizedSession],
@@ -309,7 +309,7 @@ def _times(
     threads = recipe.serving(target).threads
     sessions = {
         str(name): Session(artifact.graph, threads, without=fp16.CRASHES if name == "fp16" else ())
-        for name, artifact in made.items()
+        for name, artifact in artifacts.items()
     }
     return speed.measure(recipe, sessions, judged, step)
 

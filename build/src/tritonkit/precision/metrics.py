@@ -1,6 +1,6 @@
 """How far a variant's outputs are from fp32's, as the numbers that a recipe may bound.
 
-Each metric takes what both computed for the same samples. A model with several outputs gets its worst one.
+Each metric compares both outputs for the same samples. A model with several outputs gets the worst of their values.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def bounds(recipe: Recipe) -> dict[str, float]:
     """What the recipe demands, or the default.
 
     Raises:
-        RecipeError: A metric is not known and is no ``module:function`` either.
+        RecipeError: A metric is not known and is not a ``module:function``.
     """
     for name in recipe.accuracy:
         if name not in BUILT_IN and ":" not in name:
@@ -109,36 +109,36 @@ def code(recipe: Recipe) -> dict[str, str]:
     """The hashes of the files that the recipe's own metrics are in: their results follow from them.
 
     Raises:
-        SourceError: One of them does not import.
+        SourceError: A metric's module does not import.
     """
-    found = {}
+    hashes = {}
     for name in recipe.accuracy:
         if ":" in name:
             sources.resolve(name, recipe.directory, f"{recipe.path}: accuracy")
-            found[name] = sha256(sources.file_of(name, recipe.directory))
-    return found
+            hashes[name] = sha256(sources.file_of(name, recipe.directory))
+    return hashes
 
 
 def measure(recipe: Recipe, reference: Outputs, got: Outputs) -> dict[str, float]:
     """Every metric that the recipe bounds, and the signal to noise ratio.
 
     Raises:
-        SourceError: A metric of the recipe's own fails, or is not a number.
+        SourceError: A metric of the recipe's own fails, or returns something other than a number.
     """
     names = [*bounds(recipe), *({"sqnr_db"} - bounds(recipe).keys())]
-    return {name: _one(recipe, name, reference, got) for name in names}
+    return {name: _compute(recipe, name, reference, got) for name in names}
 
 
 def failures(recipe: Recipe, measured: Mapping[str, float]) -> list[str]:
     """Which bounds do not hold, in words; what could not be computed does not hold either."""
-    found = []
+    violations = []
     for name, bound in bounds(recipe).items():
         value = measured[name]
         if name in ERRORS and not value <= bound:
-            found.append(f"{name} {_shown(value, bound)} is above {bound:g}")
+            violations.append(f"{name} {_shown(value, bound)} is above {bound:g}")
         elif name not in ERRORS and not value >= bound:
-            found.append(f"{name} {_shown(value, bound)} is below {bound:g}")
-    return found
+            violations.append(f"{name} {_shown(value, bound)} is below {bound:g}")
+    return violations
 
 
 def _shown(value: float, bound: float) -> str:
@@ -151,7 +151,7 @@ def sqnr(reference: Outputs, got: Outputs) -> float:
     return min(_apply(sqnr_db, *_joined(name, reference, got)) for name in _numbers(reference))
 
 
-def _one(recipe: Recipe, name: str, reference: Outputs, got: Outputs) -> float:
+def _compute(recipe: Recipe, name: str, reference: Outputs, got: Outputs) -> float:
     if name in BUILT_IN:
         metric = BUILT_IN[name]
         pairs = [_joined(output, reference, got) for output in _numbers(reference)]
@@ -178,17 +178,17 @@ def _one(recipe: Recipe, name: str, reference: Outputs, got: Outputs) -> float:
 
 def _numbers(reference: Outputs) -> list[str]:
     """The outputs that can be compared as numbers: all but strings."""
-    found = [name for name, array in reference[0].items() if array.dtype.kind != "O"]
-    if not found:
+    names = [name for name, array in reference[0].items() if array.dtype.kind != "O"]
+    if not names:
         raise RecipeError(
             "every output is a string, which no built-in metric compares",
             "bound a metric of your own in the recipe's `accuracy`: module:function",
         )
-    return found
+    return names
 
 
 def _apply(metric: Metric, reference: Array, got: Array) -> float:
-    """A metric on one output; infinities that both have are no difference, what only one has is the worst one."""
+    """A metric on one output; infinities on both sides count as equal, infinities on one side as the worst value."""
     if not np.array_equal(np.isfinite(reference), np.isfinite(got)):
         return np.inf if metric.__name__ in ERRORS else -np.inf
     both = np.isfinite(reference)

@@ -101,12 +101,12 @@ class OnnxGraph:
     def set_constant(self, name: str, array: Array) -> str:
         """Add or replace an initializer."""
         self.constants[name] = array
-        made = numpy_helper.from_array(np.asarray(array, order="C"), name)
+        tensor = numpy_helper.from_array(np.asarray(array, order="C"), name)
         if name in self._stored:
-            self._stored[name].CopyFrom(made)
+            self._stored[name].CopyFrom(tensor)
         else:
             self._stored[name] = self.model.graph.initializer.add()
-            self._stored[name].CopyFrom(made)
+            self._stored[name].CopyFrom(tensor)
         return name
 
     def replace_nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
@@ -136,14 +136,14 @@ def load(path: Path) -> OnnxGraph:
         GraphError: The graph has an older opset and cannot be brought to this one.
     """
     model = external_data.load(path)
-    said = max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
-    if said < NEEDED_OPSET:
+    opset = max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
+    if opset < NEEDED_OPSET:
         try:
             model = _converted(model)
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise GraphError(
-                f"{path} has opset {said}, variants need {NEEDED_OPSET}, and onnx cannot convert it: {reason}",
+                f"{path} has opset {opset}, variants need {NEEDED_OPSET}, and onnx cannot convert it: {reason}",
                 f"export it again with opset {OPSET}",
             ) from error
         model.ir_version = max(model.ir_version, IR_VERSION)
@@ -178,34 +178,34 @@ def _constant(node: onnx.NodeProto) -> Array | None:
     """What a `Constant` node of numbers holds; None for any other node."""
     if node.op_type != "Constant" or not node.attribute:
         return None
-    said = node.attribute[0]
-    if said.name == "value":
-        return numpy_helper.to_array(said.t)
+    attribute = node.attribute[0]
+    if attribute.name == "value":
+        return numpy_helper.to_array(attribute.t)
     kind = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
-    return np.asarray(helper.get_attribute_value(said), kind[said.name]) if said.name in kind else None
+    return np.asarray(helper.get_attribute_value(attribute), kind[attribute.name]) if attribute.name in kind else None
 
 
 def reads(node: onnx.NodeProto) -> list[str]:
     """The tensors that a node reads, those that only its branches and loop bodies read included."""
-    found = [name for name in node.input if name]
+    names = [name for name in node.input if name]
     for attribute in node.attribute:
         for body in (attribute.g, *attribute.graphs):
             inside = {value.name for value in body.input} | {tensor.name for tensor in body.initializer}
             inside.update(name for inner in body.node for name in inner.output)
-            found += [name for inner in body.node for name in reads(inner) if name not in inside]
-            found += [value.name for value in body.output if value.name not in inside]
-    return found
+            names += [name for inner in body.node for name in reads(inner) if name not in inside]
+            names += [value.name for value in body.output if value.name not in inside]
+    return names
 
 
 def sort(model: onnx.ModelProto) -> None:
     """Put nodes into an order in which they can run, changing no more than that needs."""
-    made = {value.name for value in model.graph.input} | {tensor.name for tensor in model.graph.initializer}
+    available = {value.name for value in model.graph.input} | {tensor.name for tensor in model.graph.initializer}
     waiting, ordered = list(model.graph.node), []
     while waiting:
         left = []
         for node in waiting:
-            if made.issuperset(reads(node)):
-                made.update(node.output)
+            if available.issuperset(reads(node)):
+                available.update(node.output)
                 ordered.append(node)
             else:
                 left.append(node)

@@ -94,12 +94,12 @@ def plan(graph: OnnxGraph, chosen: Set[str], scheme: Scheme) -> Plan:
 
 def candidates(graph: OnnxGraph, eligible: Set[str], scheme: Scheme) -> list[str]:
     """Every activation that :func:`plan` may name for any part of the eligible nodes."""
-    found = dict.fromkeys(plan(graph, eligible, scheme).tensors)
+    tensors = dict.fromkeys(plan(graph, eligible, scheme).tensors)
     if not scheme.outputs:  # which side of an addition skips depends on which convolutions are chosen
         for add in graph.nodes:
             if add.op_type == "Add" and _skips(graph, add, eligible):
-                found.update(dict.fromkeys(name for name in add.input if name not in graph.constants))
-    return list(found)
+                tensors.update(dict.fromkeys(name for name in add.input if name not in graph.constants))
+    return list(tensors)
 
 
 def tail(graph: OnnxGraph, node: onnx.NodeProto) -> str:
@@ -143,23 +143,23 @@ class _Inserter:
         for name in self.plan.tensors:
             self._pair(name)
         absorbed = self._absorbed() if self.scheme.outputs else set()
-        made: list[onnx.NodeProto] = []
+        nodes: list[onnx.NodeProto] = []
         for name in self.graph.inputs:
-            made += self.pairs.get(name, [])
+            nodes += self.pairs.get(name, [])
         for node in self.graph.nodes:
             if node.output[0] in absorbed:
                 self.pairs[node.output[0]][0].input[0] = node.input[0]
-                made += self.pairs[node.output[0]]
+                nodes += self.pairs[node.output[0]]
                 continue
             if node.name in self.chosen:
-                made += self._weights(node)
+                nodes += self._weights(node)
             for index, name in enumerate(node.input):
                 if (name, node.name) in self.plan.reads:
                     node.input[index] = f"{name}_dequantized"
-            made.append(node)
+            nodes.append(node)
             for output in node.output:
-                made += self.pairs.get(output, [])
-        self.graph.replace_nodes(made)
+                nodes += self.pairs.get(output, [])
+        self.graph.replace_nodes(nodes)
 
     def _pair(self, name: str) -> None:
         """Q and DQ of one activation. An output of the graph keeps its unquantized tensor under its own name."""
@@ -177,7 +177,7 @@ class _Inserter:
 
     def _absorbed(self) -> set[str]:
         """Outputs of bounds that the quantizer behind them has anyway; onnxruntime fuses only what has none."""
-        found = set()
+        outputs = set()
         for name in self.pairs:
             node = self.graph.producer.get(name)
             if node is None or node.op_type not in _BOUNDED or len(self.graph.consumers[node.input[0]]) > 1:
@@ -190,8 +190,8 @@ class _Inserter:
             scale, zero = parameters(*self.ranges[name], self.scheme.activations)
             low, high = _bounds(self.graph, node)
             if low >= -int(zero) * scale - 1e-6 and low <= 0 and (255 - int(zero)) * scale <= high * (1 + 1e-6):
-                found.add(name)
-        return found
+                outputs.add(name)
+        return outputs
 
     def _weights(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         """A node's weight, stored in 8 bits; its bias too where the kernel wants that."""
@@ -204,11 +204,11 @@ class _Inserter:
             bias = None  # not one number a channel: it stays float
         if bias is not None:  # a channel without weights still has its bias, which must fit 32 bits at this scale
             scale = np.maximum(scale, np.abs(bias) / (input_scale * 2.0**30)).astype(np.float32)
-        made = [self._stored(node, 1, to_number(weight, scale, axis, self.scheme.weights), scale, axis)]
+        nodes = [self._stored(node, 1, to_number(weight, scale, axis, self.scheme.weights), scale, axis)]
         if bias is not None:
             bias_scale = (scale * input_scale).astype(np.float32)
-            made.append(self._stored(node, 2, np.rint(bias / bias_scale).astype(np.int32), bias_scale, 0))
-        return made
+            nodes.append(self._stored(node, 2, np.rint(bias / bias_scale).astype(np.int32), bias_scale, 0))
+        return nodes
 
     def _stored(self, node: onnx.NodeProto, index: int, quantized: Array, scale: Array, axis: int) -> onnx.NodeProto:
         """An operand as quantized constant and its DequantizeLinear, for this node alone."""
@@ -219,18 +219,18 @@ class _Inserter:
             self.graph.set_constant(f"{name}_zero_point", np.zeros(scale.shape, quantized.dtype)),
         ]
         node.input[index] = f"{name}_dequantized"
-        made = helper.make_node("DequantizeLinear", constants, [node.input[index]], f"{name}_dq")
+        dequantizer = helper.make_node("DequantizeLinear", constants, [node.input[index]], f"{name}_dq")
         if scale.ndim:
-            made.attribute.append(helper.make_attribute("axis", axis))
-        return made
+            dequantizer.attribute.append(helper.make_attribute("axis", axis))
+        return dequantizer
 
 
 def _bounds(graph: OnnxGraph, node: onnx.NodeProto) -> tuple[float, float]:
     """What a Clip or Relu bounds to."""
     if node.op_type == "Relu":
         return 0.0, np.inf
-    given = [graph.constants.get(name) for name in [*node.input[1:], "", ""][:2]]
-    low, high = (float(value) if value is not None and value.size else None for value in given)
+    bounds = [graph.constants.get(name) for name in [*node.input[1:], "", ""][:2]]
+    low, high = (float(value) if value is not None and value.size else None for value in bounds)
     return -np.inf if low is None else low, np.inf if high is None else high
 
 
@@ -249,7 +249,7 @@ def channel_axis(node: onnx.NodeProto, weight: Array) -> int:
         return 0
     if node.op_type == "ConvTranspose":
         return 1
-    if node.op_type == "Gemm" and any(item.name == "transB" and item.i for item in node.attribute):
+    if node.op_type == "Gemm" and any(attribute.name == "transB" and attribute.i for attribute in node.attribute):
         return 0
     return weight.ndim - 1
 

@@ -51,11 +51,11 @@ def smooth(graph: OnnxGraph, chosen: Set[str], among: Set[str], seen: Statistics
             node.input[0] = f"{name}_smoothed"
         inverse = graph.set_constant(f"{name}_smoothing", (1 / factors).astype(weights[0].dtype))
         muls[name] = helper.make_node("Mul", [name, inverse], [f"{name}_smoothed"], f"{name}_smooth")
-    made = [muls[name] for name in graph.inputs if name in muls]
+    nodes = [muls[name] for name in graph.inputs if name in muls]
     for node in graph.nodes:
-        made.append(node)
-        made += [muls[output] for output in node.output if output in muls]
-    graph.replace_nodes(made)
+        nodes.append(node)
+        nodes += [muls[output] for output in node.output if output in muls]
+    graph.replace_nodes(nodes)
     return [f"{name}_smoothed" for name in muls]
 
 
@@ -94,7 +94,9 @@ def _along(scale: Array, axis: int, rank: int) -> Array:
 
 def _mean_output(node: onnx.NodeProto, weight: Array, mean: Array) -> Array | None:
     """The mean output of a node for a mean input, a number a channel; None where that is not a sum over channels."""
-    attributes: Mapping[str, object] = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    attributes: Mapping[str, object] = {
+        attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute
+    }
     if node.op_type == "Conv" and len(mean) == weight.shape[1] * int(attributes.get("group", 1)):  # type: ignore[call-overload]
         groups = int(attributes.get("group", 1))  # type: ignore[call-overload]
         per_input = weight.sum(axis=tuple(range(2, weight.ndim)))  # (outputs, inputs of a group)

@@ -46,7 +46,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The best graph, and how it was found.
 
     Attributes:
@@ -65,7 +65,7 @@ class Found:
 
 
 class Search:
-    """Quantizes one graph in many ways; what it observed once it keeps.
+    """Quantizes one graph in many ways; it keeps what it observed.
 
     Args:
         recipe: For its batching and its calibration method, if it names one.
@@ -94,7 +94,7 @@ class Search:
         self._observed: dict[float | None, Statistics] = {}
         self.all = eligible(graph, scheme)
 
-    def best(self) -> Found:
+    def best(self) -> SearchResult:
         """Try choices one after another, each from the best so far, with every node in 8 bits that can be."""
         tried: list[tuple[Choice, float]] = []
 
@@ -114,8 +114,8 @@ class Search:
                 attempt(replace(_winner(tried), method=method))
         attempt(replace(_winner(tried), corrected=True))
         choice = _winner(tried)
-        said = [{**asdict(other), "sqnr_db": round(score, 2)} for other, score in tried]
-        return Found(self.make(self.all, choice), choice, said, sorted(self.all), [])
+        scores = [{**asdict(other), "sqnr_db": round(score, 2)} for other, score in tried]
+        return SearchResult(self.make(self.all, choice), choice, scores, sorted(self.all), [])
 
     def make(self, nodes: Set[str], choice: Choice) -> onnx.ModelProto:
         """The graph with these nodes quantized in this way."""
@@ -125,9 +125,9 @@ class Search:
             refine.smooth(graph, nodes, self.all, self._observed[None], choice.alpha)
         if choice.corrected:
             refine.correct_biases(graph, nodes, seen, self.scheme)
-        wanted = qdq.plan(graph, nodes, self.scheme).tensors
+        tensors = qdq.plan(graph, nodes, self.scheme).tensors
         levels = 128 if self.scheme.activations == "int8" else 256
-        ranges = {name: calibration.limits(seen[name], choice.method, levels) for name in wanted}
+        ranges = {name: calibration.limits(seen[name], choice.method, levels) for name in tensors}
         qdq.insert(graph, nodes, ranges, self.scheme)
         return graph.model
 
@@ -145,11 +145,11 @@ class Search:
             graph = self.graph.copy()
             if alpha is not None:
                 refine.smooth(graph, self.all, self.all, self.observe(None), alpha)
-            wanted = qdq.candidates(graph, self.all, self.scheme)
-            axes = {name: channel_axis(graph, name) for name in wanted}
+            tensors = qdq.candidates(graph, self.all, self.scheme)
+            axes = {name: channel_axis(graph, name) for name in tensors}
             facts = {**self.facts, "alpha": alpha, "scheme": asdict(self.scheme)}
             self._observed[alpha] = calibration.observe(
-                facts, graph.with_outputs(wanted), axes, self.calibrating, batched=self.recipe.max_batch_size > 0
+                facts, graph.with_outputs(tensors), axes, self.calibrating, batched=self.recipe.max_batch_size > 0
             )
         return self._observed[alpha]
 
@@ -178,12 +178,12 @@ class Search:
 
 
 def eligible(graph: OnnxGraph, scheme: Scheme) -> set[str]:
-    """Compute nodes that can be in 8 bits: with constant weights, and for tensor cores with channels enough.
+    """Compute nodes that can be in 8 bits: with constant weights, and with enough channels for tensor cores.
 
     Raises:
-        CheckFailed: There is none.
+        CheckFailed: The graph has no such node.
     """
-    found = set()
+    names = set()
     for node in graph.compute_nodes():
         weight = graph.weight(node)
         if weight is None or weight.dtype != np.float32 or node.input[0] in graph.constants:
@@ -191,8 +191,8 @@ def eligible(graph: OnnxGraph, scheme: Scheme) -> set[str]:
         if weight.ndim < 2 or (node.op_type == "MatMul" and weight.ndim > 2):
             continue  # stacks of matrices: onnxruntime has no kernel for a scale a channel there
         if node.op_type != "ConvTranspose" and not _unfit_for_tensor_cores(node, weight, scheme):
-            found.add(node.name)
-    if not found:
+            names.add(node.name)
+    if not names:
         recurrent = sorted({node.op_type for node in graph.nodes if node.op_type in operators.RECURRENT})
         beside = f"; {works.no_8_bits(recurrent[0], scheme)}" if recurrent else ""
         if inside := sorted({node.op_type for node in graph.nodes if node.op_type in onnxgraph.CONTROL}):
@@ -201,14 +201,14 @@ def eligible(graph: OnnxGraph, scheme: Scheme) -> set[str]:
             f"the graph has no convolution or matrix product with constant weights that 8 bits could speed up{beside}",
             "leave int8 and fp8 out of the recipe's `precisions`",
         )
-    return found
+    return names
 
 
 def _unfit_for_tensor_cores(node: onnx.NodeProto, weight: onnxgraph.Array, scheme: Scheme) -> bool:
     """Narrow convolutions, and for fp8 those of one channel a group, which tensor cores do not run."""
     if node.op_type != "Conv" or scheme.outputs:
         return False
-    groups = next((int(item.i) for item in node.attribute if item.name == "group"), 1)
+    groups = next((int(attribute.i) for attribute in node.attribute if attribute.name == "group"), 1)
     return max(weight.shape[1], groups) < MIN_CHANNELS or (scheme.activations == "fp8" and weight.shape[1] == 1)
 
 
@@ -219,13 +219,13 @@ def channel_axis(graph: OnnxGraph, name: str) -> int:
     return -1 if not readers or any(graph.weight(reader) is not None for reader in products) else 1
 
 
-def evaluate(session: speed.Runnable, recipe: Recipe, found: Sequence[samples.Sample]) -> list[dict[str, Any]]:
+def evaluate(session: speed.Runnable, recipe: Recipe, dataset: Sequence[samples.Sample]) -> list[dict[str, Any]]:
     """The outputs of every sample, without batch dimension, in the samples' order."""
     if not recipe.max_batch_size:
-        return [dict(session.run(sample)) for sample in found]
-    order = {id(sample): index for index, sample in enumerate(found)}
-    results: list[dict[str, Any]] = [{} for _ in found]
-    for group in calibration.grouped(found):
+        return [dict(session.run(sample)) for sample in dataset]
+    order = {id(sample): index for index, sample in enumerate(dataset)}
+    results: list[dict[str, Any]] = [{} for _ in dataset]
+    for group in calibration.grouped(dataset):
         outputs = session.run(samples.batch(group, len(group)))
         for row, sample in enumerate(group):
             results[order[id(sample)]] = {name: array[row] for name, array in outputs.items()}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tritonkit.precision import metrics
-from tritonkit.precision.search import Choice, Found, Search
+from tritonkit.precision.search import Choice, Search, SearchResult
 
 RANKED_BY = 8  # selection samples that single nodes are compared by
 LEAST_SHARE = 0.25  # below this share of the work, 8 bits are not worth their casts: the gate may refuse the best then
@@ -47,13 +47,13 @@ def rank(searching: Search, choice: Choice) -> list[Node]:
         ops = {node.name: node.op_type for node in searching.graph.nodes}
         work = searching.work.operations
         total = searching.total_work()
-        found = []
+        nodes = []
         for index, name in enumerate(sorted(searching.all)):
             searching.step(f"node {index + 1} of {len(searching.all)}")
-            found.append(Node(name, ops[name], searching.score({name}, choice), work[name] / total))
+            nodes.append(Node(name, ops[name], searching.score({name}, choice), work[name] / total))
     finally:
         searching.widen(full)
-    return sorted(found, key=lambda node: -node.sqnr_db)
+    return sorted(nodes, key=lambda node: -node.sqnr_db)
 
 
 def curve(searching: Search, choice: Choice, ranked: Sequence[Node]) -> list[Point]:
@@ -71,25 +71,25 @@ def curve(searching: Search, choice: Choice, ranked: Sequence[Node]) -> list[Poi
     return points
 
 
-def within_bounds(searching: Search) -> Found:
+def within_bounds(searching: Search) -> SearchResult:
     """The best graph that keeps the recipe's bounds on the selection samples, with as many nodes in 8 bits as can be.
 
     Where even few nodes are too many, the graph with all of them: the gate then refuses it with its numbers.
     """
-    found = searching.best()
-    if _holds(searching, searching.outputs(found.model)):
-        return found
+    result = searching.best()
+    if _holds(searching, searching.outputs(result.model)):
+        return result
     searching.step("the bounds do not hold: rank the nodes")
-    ranked = rank(searching, found.choice)
+    ranked = rank(searching, result.choice)
     for share in (share for share in reversed(SHARES[:-1]) if share >= LEAST_SHARE):
         chosen = {node.name for node in ranked[: _count(ranked, share)]}
         if not chosen:
             break
         searching.step(f"{len(chosen)} of {len(ranked)} nodes")
-        model = searching.make(chosen, found.choice)
+        model = searching.make(chosen, result.choice)
         if _holds(searching, searching.outputs(model)):
-            return replace(found, model=model, quantized=sorted(chosen), kept=sorted(searching.all - chosen))
-    return found
+            return replace(result, model=model, quantized=sorted(chosen), kept=sorted(searching.all - chosen))
+    return result
 
 
 def _holds(searching: Search, got: metrics.Outputs) -> bool:

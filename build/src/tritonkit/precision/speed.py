@@ -28,7 +28,7 @@ class Runnable(Protocol):
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times faster one is than another: the median of the rounds' ratios, and their middle half."""
+    """How many times faster one session is than another: the median of the rounds' ratios, and their middle half."""
 
     median: float
     low: float
@@ -69,7 +69,7 @@ class Timing:
 def measure(
     recipe: Recipe,
     sessions: Mapping[str, Runnable],
-    found: Sequence[samples.Sample],
+    dataset: Sequence[samples.Sample],
     step: Callable[[str], None] = lambda _: None,
     largest: int = BATCH,
 ) -> dict[str, Timing]:
@@ -78,11 +78,11 @@ def measure(
     Args:
         recipe: Says the sizes, and whether there are batches.
         sessions: By precision, each with the threads that it will be served with.
-        found: Samples to run.
+        dataset: Samples to run.
         step: Called as each round begins.
         largest: Samples in a batch, where the recipe allows as many.
     """
-    fitted = [samples.resized(sample, recipe, recipe.sizes("opt")) for sample in found[:largest]]
+    fitted = [samples.resized(sample, recipe, recipe.sizes("opt")) for sample in dataset[:largest]]
     size = min(largest, recipe.max_batch_size)
     inputs = {1: samples.batch(fitted, 1), size: samples.batch(fitted, size)} if size else {0: fitted[0]}
     times: dict[str, dict[int, list[float]]] = {name: {count: [] for count in inputs} for name in sessions}
@@ -94,8 +94,11 @@ def measure(
         for count, batch in inputs.items():
             for name, session in sessions.items():
                 times[name][count].append(_milliseconds(session, batch))
-    one, many = min(inputs), max(inputs)
-    return {name: Timing(max(many, 1), tuple(of[one]), tuple(of[many])) for name, of in times.items()}
+    single, batched = min(inputs), max(inputs)
+    return {
+        name: Timing(max(batched, 1), tuple(by_count[single]), tuple(by_count[batched]))
+        for name, by_count in times.items()
+    }
 
 
 def _milliseconds(session: Runnable, batch: samples.Sample) -> float:

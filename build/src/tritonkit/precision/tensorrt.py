@@ -1,4 +1,4 @@
-"""What TensorRT's parser wants written differently; the same numbers."""
+"""Rewrites a graph for TensorRT's parser: the same numbers."""
 
 from __future__ import annotations
 

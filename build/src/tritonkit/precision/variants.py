@@ -1,4 +1,4 @@
-"""One precision for one target, as an artifact in the store: made once from an export, found again after that."""
+"""Makes a variant: one precision for one target, kept in the store as an artifact of the export it was made from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx
 
-from tritonkit import exporting, external_data, gpus, progress, samples, store
+from tritonkit import cached_export, external_data, gpus, progress, samples, store
 from tritonkit import recipe as recipes
 from tritonkit.engines import node
 from tritonkit.errors import GraphError, InputError, SourceError
@@ -21,7 +21,7 @@ from tritonkit.graph import Session
 from tritonkit.precision import bf16, calibration, cpu, fp16, metrics, onnxgraph, qdq, search, sensitivity, tensorrt
 from tritonkit.recipe import PRECISIONS, Precision, Recipe, Target
 
-EVALUATED = 256  # samples at most that the gate judges on
+EVALUATED = 256  # the gate judges on at most this many samples
 SELECTED = 32  # samples that searches compare by
 LEAST = 8  # fewer samples in all cannot be split in three
 # Why a target has no use for a precision.
@@ -56,35 +56,37 @@ def split(recipe: Recipe) -> Split:
     """The recipe's samples: the first calibrate, the next choose, the rest judge.
 
     Raises:
-        SourceError: It has no samples of its own, too few, or only equal ones.
+        SourceError: The recipe has no samples of its own, too few, or only equal ones.
     """
     if recipe.samples is None:
         raise SourceError(
             f"{recipe.path}: int8 and fp8 are calibrated on real inputs, and the recipe names no `samples`",
             "name a function that yields them, or leave int8 and fp8 out of `precisions`",
         )
-    found = samples.load(recipe, recipe.calibration.samples + SELECTED + EVALUATED)
-    calibration.check_samples(found)
-    if len(found) < LEAST:
+    dataset = samples.load(recipe, recipe.calibration.samples + SELECTED + EVALUATED)
+    calibration.check_samples(dataset)
+    if len(dataset) < LEAST:
         raise SourceError(
-            f"{recipe.path}: samples yields {len(found)} inputs; calibration, choice and judgement need {LEAST}",
+            f"{recipe.path}: samples yields {len(dataset)} inputs; calibration, choice and judgement need {LEAST}",
             "yield more, some hundred if you can",
         )
-    selecting = min(SELECTED, max(1, len(found) // 8))
-    judging = min(EVALUATED, (len(found) - selecting) // 2)
-    calibrating = min(recipe.calibration.samples, len(found) - selecting - judging)
+    selecting = min(SELECTED, max(1, len(dataset) // 8))
+    judging = min(EVALUATED, (len(dataset) - selecting) // 2)
+    calibrating = min(recipe.calibration.samples, len(dataset) - selecting - judging)
     return Split(
-        found[:calibrating], found[calibrating : calibrating + selecting], found[calibrating + selecting :][:EVALUATED]
+        dataset[:calibrating],
+        dataset[calibrating : calibrating + selecting],
+        dataset[calibrating + selecting :][:EVALUATED],
     )
 
 
 def unsuitable(recipe: Recipe, target: Target, precision: Precision) -> str:
     """Why a target, or the recipe's GPUs there, have no variant of this precision; empty if they have."""
     if target == "tensorrt" and precision == "fp8" and recipe.gpus:
-        wanted = gpus.get_all(recipe.gpus)
-        if all(gpu.compute_capability < gpus.FP8_SINCE for gpu in wanted):
-            said = ", ".join(f"{gpu.family} has {gpu.compute}" for gpu in wanted)
-            return f"fp8 needs compute capability {'.'.join(map(str, gpus.FP8_SINCE))} or newer; {said}"
+        devices = gpus.get_all(recipe.gpus)
+        if all(gpu.compute_capability < gpus.FP8_SINCE for gpu in devices):
+            capabilities = ", ".join(f"{gpu.family} has {gpu.compute}" for gpu in devices)
+            return f"fp8 needs compute capability {'.'.join(map(str, gpus.FP8_SINCE))} or newer; {capabilities}"
     if target == "cuda" and precision == "bf16":
         since = ".".join(map(str, bf16.SINCE))
         present = node.gpus() if Session.has_cuda() else ()
@@ -105,7 +107,7 @@ def make(recipe: Recipe, base: store.Artifact, target: Target, precision: Precis
         precision: What to make.
 
     Returns:
-        The artifact, its ``about`` saying how it was made, and whether that was now.
+        The artifact, whose ``about`` says how it was made, and whether it was made now.
 
     Raises:
         InputError: The target has no such variant.
@@ -115,10 +117,10 @@ def make(recipe: Recipe, base: store.Artifact, target: Target, precision: Precis
         raise InputError(f"{recipe.path}: {precision} for the target {target}: {reason}", "choose another precision")
     if precision == "fp32" and target == "cuda":
         return base, False
-    said = recipes.as_json(recipe)
+    settings = recipes.as_json(recipe)
     facts = {
         "base": base.identity, "graph": base.about["graph_sha256"], "target": target,
-        "precision": precision, "calibration": said["calibration"], "accuracy": said["accuracy"],
+        "precision": precision, "calibration": settings["calibration"], "accuracy": settings["accuracy"],
         "metrics": metrics.code(recipe),
         "tools": store.tool_versions(), "code": store.code_hash(*sorted(Path(__file__).parent.glob("*.py"))),
     }  # fmt: skip
@@ -127,7 +129,7 @@ def make(recipe: Recipe, base: store.Artifact, target: Target, precision: Precis
 
 def graphs(recipe: Recipe, target: Target, precisions: Sequence[Precision] = PRECISIONS) -> dict[str, Path]:
     """The ONNX file of each precision, made if need be; for what is built from graphs, such as engines."""
-    base = exporting.exported(recipe)[0]
+    base = cached_export.exported(recipe)[0]
     return {precision: make(recipe, base, target, precision)[0].graph for precision in precisions}
 
 
@@ -204,16 +206,16 @@ def _halved(
     recipe: Recipe,
     graph: onnxgraph.OnnxGraph,
     target: Target,
-    found: Sequence[samples.Sample],
+    dataset: Sequence[samples.Sample],
     step: Callable[[str], None],
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     step("find the nodes that fp16 endangers")
     clipped = fp16.clip_masks(graph)
-    kept = fp16.dangers(graph, found, batched=recipe.max_batch_size > 0)
+    kept = fp16.dangers(graph, dataset, batched=recipe.max_batch_size > 0)
     while True:
         step("cast")
         model = fp16.convert(graph.copy().model, [danger.node for danger in kept])
-        operator = _without_kernel(recipe, model, found[0]) if target == "cpu" else ""
+        operator = _without_kernel(recipe, model, dataset[0]) if target == "cpu" else ""
         more = [node for node in graph.nodes if node.op_type == operator and not any(d.node == node.name for d in kept)]
         if not more:
             return model, {"kept_fp32": [asdict(danger) for danger in kept], "clipped_masks": clipped}
@@ -248,40 +250,40 @@ def searching(
     graph = _prepared(target, base.graph)
     facts = {"base": base.identity, "target": target}
     scheme = _SCHEMES[target, precision]
-    made = search.Search(recipe, graph, scheme, facts, parts.calibration, parts.selection, step)
+    quantizer = search.Search(recipe, graph, scheme, facts, parts.calibration, parts.selection, step)
     if target == "tensorrt":
         fp16.clip_masks(graph)
-    return made
+    return quantizer
 
 
 def _quantized(
     recipe: Recipe, base: store.Artifact, target: Target, precision: Precision, step: Callable[[str], None]
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    found_by = searching(recipe, base, target, precision, step)
-    found = sensitivity.within_bounds(found_by)
+    quantizer = searching(recipe, base, target, precision, step)
+    result = sensitivity.within_bounds(quantizer)
     about: dict[str, Any] = {
-        "choice": asdict(found.choice),
-        "tried": found.tried,
-        "quantized_nodes": len(found.quantized),
-        "kept_nodes": found.kept,
-        "work_share": round(found_by.share(set(found.quantized)), 4),
-        "not_quantized": found_by.work.missing(set(found.quantized)),
-        "calibrated_on": len(found_by.calibrating),
+        "choice": asdict(result.choice),
+        "tried": result.tried,
+        "quantized_nodes": len(result.quantized),
+        "kept_nodes": result.kept,
+        "work_share": round(quantizer.share(set(result.quantized)), 4),
+        "not_quantized": quantizer.work.missing(set(result.quantized)),
+        "calibrated_on": len(quantizer.calibrating),
     }
     if target == "cpu":
-        return found.model, about | {"cpu_features": CPU_FEATURES}
+        return result.model, about | {"cpu_features": CPU_FEATURES}
     step("cast what is left to fp16")
-    kept = fp16.dangers(found_by.graph, found_by.selecting, batched=recipe.max_batch_size > 0)
+    kept = fp16.dangers(quantizer.graph, quantizer.selecting, batched=recipe.max_batch_size > 0)
     about["kept_fp32"] = [asdict(danger) for danger in kept]
-    return fp16.convert(found.model, [danger.node for danger in kept]), about
+    return fp16.convert(result.model, [danger.node for danger in kept]), about
 
 
 def judged(recipe: Recipe) -> list[samples.Sample]:
     """Samples to judge on: those that nothing was calibrated or chosen by, where the recipe has enough."""
     if recipe.samples is None:
         return samples.load(recipe, SELECTED)
-    found = samples.load(recipe, LEAST)
-    return found if len(found) < LEAST else split(recipe).evaluation
+    dataset = samples.load(recipe, LEAST)
+    return dataset if len(dataset) < LEAST else split(recipe).evaluation
 
 
 def _link(source: Path, target: Path) -> None:

@@ -63,9 +63,9 @@ def measure(graph: OnnxGraph, sample: samples.Sample, *, batched: bool) -> Work:
     """
     nodes = [node for node in graph.nodes if node.op_type in {*COMPUTE, *operators.RECURRENT, "Einsum"}]
     inputs = samples.batch([sample], 1) if batched else sample
-    wanted = dict.fromkeys(name for node in nodes for name in (*node.input[:3], node.output[0]) if name)
+    tensors = dict.fromkeys(name for node in nodes for name in (*node.input[:3], node.output[0]) if name)
     seen = Session(
-        graph.with_outputs(name for name in wanted if name not in graph.inputs and name not in graph.constants)
+        graph.with_outputs(name for name in tensors if name not in graph.inputs and name not in graph.constants)
     )
     arrays = {**graph.constants, **inputs, **(seen.run(inputs) if seen.output_names else {})}
     shapes = {name: array.shape for name, array in arrays.items()}

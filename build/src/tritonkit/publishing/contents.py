@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tritonkit.errors import CheckFailed, OutputError
 from tritonkit.publishing.manifest import File
-from tritonkit.publishing.meter import Meter
+from tritonkit.publishing.transfer_progress import Meter
 
 PLACEHOLDER = ".empty"
 PLACEHOLDER_TEXT = b"An object store has no empty folders; this file keeps one.\n"
@@ -72,7 +72,7 @@ def read(repository: Path) -> Contents:
     """Look at every file.
 
     Raises:
-        OutputError: There is no model in it, or something in it cannot be read.
+        OutputError: The repository has no model, or something in it cannot be read.
     """
     sources: list[Source] = []
     skipped = []
@@ -99,10 +99,10 @@ def _foreign(sources: Sequence[Source], repository: Path) -> Iterator[str]:
 
 def _entries(directory: Path) -> list[Path]:
     try:
-        found = sorted(directory.iterdir())
+        paths = sorted(directory.iterdir())
     except OSError as error:
         raise OutputError(f"{directory} cannot be listed: {error.strerror}", "correct its permissions") from error
-    return [entry for entry in found if not entry.name.startswith(".") and entry.name != "__pycache__"]
+    return [entry for entry in paths if not entry.name.startswith(".") and entry.name != "__pycache__"]
 
 
 def _below(directory: Path, name: str, above: tuple[tuple[int, int], ...]) -> Iterator[Source]:
@@ -139,7 +139,7 @@ def check_unchanged(source: Source) -> None:
     """Refuse a file that was written since it was read.
 
     Raises:
-        CheckFailed: It was, or is gone.
+        CheckFailed: The file was written since, or is gone.
     """
     if source.origin is None:
         return
@@ -162,24 +162,24 @@ def digest(contents: Contents, pool: ThreadPoolExecutor, meter: Meter) -> tuple[
         OutputError: A file cannot be read.
     """
 
-    def one(source: Source) -> File:
+    def hash_source(source: Source) -> File:
         file = File(source.path, source.size, _sha256(source, meter))
         check_unchanged(source)
         return file
 
-    return tuple(pool.map(one, contents.sources))
+    return tuple(pool.map(hash_source, contents.sources))
 
 
 def _sha256(source: Source, meter: Meter) -> str:
     if source.origin is None:
         return hashlib.sha256(PLACEHOLDER_TEXT).hexdigest()
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     try:
         with source.origin.open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):
-                found.update(chunk)
+                sha256.update(chunk)
                 meter.add(len(chunk))
     except OSError as error:
         raise OutputError(f"{source.origin} cannot be read: {error.strerror}", "correct its permissions") from error
     meter.add(files=1)
-    return found.hexdigest()
+    return sha256.hexdigest()

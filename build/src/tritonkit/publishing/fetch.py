@@ -21,13 +21,13 @@ from typing import IO
 
 from tritonkit import atomic
 from tritonkit.errors import CheckFailed, MissingError, OutputError
-from tritonkit.publishing import refusals
+from tritonkit.publishing import errors
 from tritonkit.publishing.contents import CHUNK_BYTES
-from tritonkit.publishing.keeping import check_whole
+from tritonkit.publishing.destination import THREADS, Destination
+from tritonkit.publishing.locations import Place, split_version
 from tritonkit.publishing.manifest import File, Manifest, is_version
-from tritonkit.publishing.meter import Meter, human
-from tritonkit.publishing.places import Place, split_version
-from tritonkit.publishing.shelf import THREADS, Shelf
+from tritonkit.publishing.transfer_progress import Meter, human
+from tritonkit.publishing.version_history import check_whole
 
 RECORD = ".tritonkit-fetched.json"
 _LOCK = ".tritonkit-fetch.lock"
@@ -51,47 +51,48 @@ def fetch(place: Place, directory: Path, say: Callable[[str], None] = lambda _te
         place: ``DESTINATION/versions/VERSION``, or a destination, which means its current version.
         directory: Made if it does not exist; may be a mount point. Models of an earlier fetch that the version does not
             have are removed, anything else that is in it is refused.
-        say: Is told how far it is.
+        say: Called with how far it is.
 
     Raises:
         CheckFailed: The version is not whole, or a file is not what was published.
         OutputError: Nothing is published there, or the folder cannot be used.
         MissingError: A package, credentials, the network or space is missing.
     """
-    destination, version = split_version(place)
-    shelf = Shelf(destination)
-    with refusals.explained(destination):
+    store, version = split_version(place)
+    destination = Destination(store)
+    with errors.explained(store):
         say("find the version")
-        manifest = _manifest(shelf, version)
-        check_whole(shelf, manifest)
+        manifest = _manifest(destination, version)
+        check_whole(destination, manifest)
     with atomic.explained(directory):
         directory.mkdir(parents=True, exist_ok=True)
         with _alone(directory, say):
-            return _Visit(shelf, manifest, directory, say).run()
+            return _Visit(destination, manifest, directory, say).run()
 
 
-def _manifest(shelf: Shelf, version: str) -> Manifest:
+def _manifest(destination: Destination, version: str) -> Manifest:
     if not version:
-        pointer = shelf.pointer()
+        pointer = destination.pointer()
         if pointer is None:
-            shelf.check()
+            destination.check()
             raise OutputError(
-                f"nothing is published at {shelf.place}",
+                f"nothing is published at {destination.place}",
                 "`tritonkit publish` does that; the chart serves what else lies there with checkPassports=false",
             )
         version = pointer.version
-    found = shelf.manifest(version)
-    if found is None:
-        shelf.check()
-        if shelf.files(version):
+    manifest = destination.manifest(version)
+    if manifest is None:
+        destination.check()
+        if destination.files(version):
             raise CheckFailed(
-                f"version {version} at {shelf.place} is not whole: its upload did not end",
+                f"version {version} at {destination.place} is not whole: its upload did not end",
                 "publish that repository again, which completes it",
             )
         raise OutputError(
-            f"there is no version {version} at {shelf.place}", f"`tritonkit versions {shelf.place}` lists them"
+            f"there is no version {version} at {destination.place}",
+            f"`tritonkit versions {destination.place}` lists them",
         )
-    return found
+    return manifest
 
 
 @contextmanager
@@ -109,45 +110,47 @@ def _alone(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 class _Stopped(Exception):
-    """Somebody ended the fetch; what has come of this file stays."""
+    """The fetch was interrupted; the part of the file that was downloaded stays."""
 
 
 class _Visit:
     """One fetch of one version into one folder."""
 
-    def __init__(self, shelf: Shelf, manifest: Manifest, directory: Path, say: Callable[[str], None]) -> None:
-        self.shelf, self.manifest, self.directory, self.say = shelf, manifest, directory, say
+    def __init__(
+        self, destination: Destination, manifest: Manifest, directory: Path, say: Callable[[str], None]
+    ) -> None:
+        self.destination, self.manifest, self.directory, self.say = destination, manifest, directory, say
         self.stage = directory / _STAGE / manifest.version
         self.stopped = threading.Event()
         self.recorded_version, self.recorded_models, self.recorded_files = self._record()
 
     def _record(self) -> tuple[str, set[str], set[str] | None]:
-        """Version, models and files of the last fetch into this folder; None: it did not note its files."""
+        """Version, models and files of the last fetch into this folder; None for files that it did not record."""
         try:
-            said = json.loads((self.directory / RECORD).read_text(encoding="utf-8"))
-            files = set(map(str, said["files"])) if "files" in said else None
-            return str(said["version"]), set(said["models"]), files
+            record = json.loads((self.directory / RECORD).read_text(encoding="utf-8"))
+            files = set(map(str, record["files"])) if "files" in record else None
+            return str(record["version"]), set(record["models"]), files
         except (OSError, ValueError, KeyError, TypeError):
             return "", set(), None
 
     def run(self) -> Fetched:
-        """Do it."""
+        """Bring the version into the folder."""
         self._check_strangers()
         self._check_foreign()
         meter = Meter(self.say, "check", len(self.manifest.files), self.manifest.size)
         with ThreadPoolExecutor(THREADS) as pool:
-            there = pool.map(lambda one: self._is_there(one, meter), self.manifest.files)
-            wanted = [file for file, placed in zip(self.manifest.files, there, strict=True) if not placed]
-            models = {_model(file) for file in wanted}
+            there = pool.map(lambda file: self._is_there(file, meter), self.manifest.files)
+            missing = [file for file, placed in zip(self.manifest.files, there, strict=True) if not placed]
+            models = {_model(file) for file in missing}
             if self.recorded_version != self.manifest.version:
                 models = set(self.manifest.models)
-            self._check_space(wanted)
+            self._check_space(missing)
             self._clear_stage()
-            meter = Meter(self.say, "download", len(wanted), sum(file.size for file in wanted))
-            with refusals.explained(self.shelf.place):
-                brought = self._bring_all(pool, wanted, meter)
-        self._place(models, set(wanted))
-        sizes = [file.size for file, downloaded in zip(wanted, brought, strict=True) if downloaded]
+            meter = Meter(self.say, "download", len(missing), sum(file.size for file in missing))
+            with errors.explained(self.destination.place):
+                brought = self._bring_all(pool, missing, meter)
+        self._place(models, set(missing))
+        sizes = [file.size for file, downloaded in zip(missing, brought, strict=True) if downloaded]
         return Fetched(self.manifest, len(sizes), sum(sizes))
 
     def _check_strangers(self) -> None:
@@ -174,7 +177,7 @@ class _Visit:
             return
         ours = self.recorded_files | {file.path for file in self.manifest.files}
         for stage in (self.directory / _STAGE).glob("*"):  # a fetch killed between two models left some of that version
-            begun = self.shelf.manifest(stage.name) if is_version(stage.name) else None
+            begun = self.destination.manifest(stage.name) if is_version(stage.name) else None
             ours |= {file.path for file in begun.files} if begun else set()
         foreign = [
             path
@@ -192,13 +195,13 @@ class _Visit:
             )
 
     def _is_there(self, file: File, meter: Meter) -> bool:
-        found = _same(self.directory / file.path, file)
+        there = _same(self.directory / file.path, file)
         meter.add(file.size, files=1)
-        return found
+        return there
 
-    def _check_space(self, wanted: list[File]) -> None:
+    def _check_space(self, missing: list[File]) -> None:
         staged = sum(path.stat().st_size for path in self.stage.rglob("*") if path.is_file())
-        needed = sum(file.size for file in wanted) - staged
+        needed = sum(file.size for file in missing) - staged
         free = shutil.disk_usage(self.directory).free
         if needed > free:
             raise MissingError(
@@ -212,9 +215,9 @@ class _Visit:
             if path != self.stage:
                 shutil.rmtree(path)
 
-    def _bring_all(self, pool: ThreadPoolExecutor, wanted: list[File], meter: Meter) -> list[bool]:
+    def _bring_all(self, pool: ThreadPoolExecutor, missing: list[File], meter: Meter) -> list[bool]:
         try:
-            return list(pool.map(lambda one: self._bring(one, meter), wanted))
+            return list(pool.map(lambda file: self._bring(file, meter), missing))
         except KeyboardInterrupt:
             self.stopped.set()  # large files under way end at their next piece
             raise
@@ -234,7 +237,7 @@ class _Visit:
             if not _same(part, file):
                 part.unlink()
                 raise CheckFailed(
-                    f"{self.shelf.file(self.manifest.version, file.path)} is not what was published: "
+                    f"{self.destination.file(self.manifest.version, file.path)} is not what was published: "
                     f"its SHA-256 is not {file.sha256[:12]}…",
                     "publish that repository again, which replaces the file",
                 )
@@ -243,27 +246,27 @@ class _Visit:
         return not staged
 
     def _download(self, file: File, part: Path, meter: Meter) -> str:
-        """Go on where an earlier attempt stopped; the SHA-256 of the whole."""
-        found = hashlib.sha256()
+        """Go on where an earlier attempt stopped; returns the SHA-256 of the whole file."""
+        sha256 = hashlib.sha256()
         with part.open("a+b", buffering=0) as out:
             out.seek(0)
             while chunk := out.read(CHUNK_BYTES):
-                found.update(chunk)
-            for chunk in self.shelf.chunks(self.manifest.version, file.path, out.tell()):
+                sha256.update(chunk)
+            for chunk in self.destination.chunks(self.manifest.version, file.path, out.tell()):
                 if self.stopped.is_set():
                     raise _Stopped
                 with atomic.explained(part):  # of this machine, not of the store
                     _write(out, chunk)
-                found.update(chunk)
+                sha256.update(chunk)
                 meter.add(len(chunk))
-        return found.hexdigest()
+        return sha256.hexdigest()
 
-    def _place(self, models: set[str], wanted: set[File]) -> None:
-        """Every model that has changed in one step, then the record, then the models that are no longer there."""
+    def _place(self, models: set[str], missing: set[File]) -> None:
+        """Put every changed model into place by one rename, write the record, and remove models that are gone."""
         self.say("into place")
         self._drop_strangers_in_stage()
         for file in self.manifest.files:
-            if _model(file) in models and file not in wanted:
+            if _model(file) in models and file not in missing:
                 _link(self.directory / file.path, self.stage / file.path)
         for model in sorted(models):
             atomic.put(self.stage / model, self.directory / model)
@@ -277,7 +280,7 @@ class _Visit:
         shutil.rmtree(self.directory / _STAGE, ignore_errors=True)
 
     def _drop_strangers_in_stage(self) -> None:
-        """A fetch killed between two models left there what it had taken out of the folder, engines of then too."""
+        """Remove what a fetch that was killed between two models had taken out of the folder, its engines included."""
         ours = {self.stage / file.path for file in self.manifest.files}
         for path in self.stage.rglob("*"):
             if path not in ours and not path.is_dir():
@@ -297,7 +300,7 @@ def _model(file: File) -> str:
 
 
 def _write(out: IO[bytes], data: bytes) -> None:
-    """All of it: an unbuffered file may take less."""
+    """Write all the data: one call of an unbuffered file may take less."""
     left = memoryview(data)
     while left:
         left = left[out.write(left) :]
@@ -318,10 +321,10 @@ def _same(path: Path, file: File) -> bool:
     try:
         if path.stat().st_size != file.size:
             return False
-        found = hashlib.sha256()
+        sha256 = hashlib.sha256()
         with path.open("rb") as opened:
             while chunk := opened.read(CHUNK_BYTES):
-                found.update(chunk)
+                sha256.update(chunk)
     except OSError:
         return False
-    return found.hexdigest() == file.sha256
+    return sha256.hexdigest() == file.sha256

@@ -1,6 +1,7 @@
 """What a version is: its files with sizes and SHA-256, and the hash of that list, which is the version's name.
 
-It neither reads a repository (:mod:`tritonkit.publishing.contents`) nor a store (:mod:`tritonkit.publishing.shelf`).
+It neither reads a repository (:mod:`tritonkit.publishing.contents`) nor a store
+(:mod:`tritonkit.publishing.destination`).
 """
 
 from __future__ import annotations
@@ -84,16 +85,18 @@ def parse(data: bytes, where: str) -> Manifest:
     """A stored manifest.
 
     Raises:
-        CheckFailed: It is none, or does not say what its version's name was made of.
+        CheckFailed: ``data`` is no manifest, or its files are not those that its version is named after.
     """
     try:
-        said = TypeAdapter(Manifest).validate_json(data)
+        manifest = TypeAdapter(Manifest).validate_json(data)
     except ValidationError as error:
         raise CheckFailed(f"{where} is no manifest: {error.errors()[0]['msg']}", "publish that version again") from None
-    if said.version != version_of(said.files):
-        raise CheckFailed(f"{where} was altered: its files do not make {said.version}", "publish that version again")
-    for file in said.files:
+    if manifest.version != version_of(manifest.files):
+        raise CheckFailed(
+            f"{where} was altered: its files do not make {manifest.version}", "publish that version again"
+        )
+    for file in manifest.files:
         path = PurePosixPath(file.path)
         if path.is_absolute() or ".." in path.parts or len(path.parts) < 2:
             raise CheckFailed(f"{where} names a file outside of any model: {file.path}", "publish that version again")
-    return said
+    return manifest

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tritonkit.errors import CheckFailed, OutputError
-from tritonkit.publishing import contents, refusals
+from tritonkit.publishing import contents, errors
 from tritonkit.publishing.contents import Contents, Source
-from tritonkit.publishing.keeping import switch
+from tritonkit.publishing.destination import THREADS, Destination, now
+from tritonkit.publishing.locations import TRITON_NAME, Place
 from tritonkit.publishing.manifest import File, Manifest, version_of
-from tritonkit.publishing.meter import Meter
-from tritonkit.publishing.places import TRITON_NAME, Place
-from tritonkit.publishing.shelf import THREADS, Shelf, now
+from tritonkit.publishing.transfer_progress import Meter
+from tritonkit.publishing.version_history import switch
 from tritonkit.repository import lint
 
 Say = Callable[[str], None]
@@ -54,7 +54,7 @@ def publish(repository: Path, place: Place, say: Say = lambda _text: None, *, dr
     Args:
         repository: A model repository.
         place: The destination; a folder is made, a bucket is not.
-        say: Is told how far it is.
+        say: Called with how far it is.
         dry_run: Only find out what would be done.
 
     Raises:
@@ -65,22 +65,24 @@ def publish(repository: Path, place: Place, say: Say = lambda _text: None, *, dr
     say("lint")
     _lint(repository)
     _check_apart(repository, place)
-    found = contents.read(repository)
-    _check_names(found, place)
-    shelf = Shelf(place)
-    with refusals.explained(place), ThreadPoolExecutor(THREADS) as pool:
-        shelf.check(make=True)
-        files = contents.digest(found, pool, Meter(say, "hash", len(found.sources), found.size))
+    content = contents.read(repository)
+    _check_names(content, place)
+    destination = Destination(place)
+    with errors.explained(place), ThreadPoolExecutor(THREADS) as pool:
+        destination.check(make=True)
+        files = contents.digest(content, pool, Meter(say, "hash", len(content.sources), content.size))
         manifest = Manifest(version_of(files), now(), files, *facts(repository))
-        transfer = _Transfer(shelf, manifest, found, pool)
+        transfer = _Transfer(destination, manifest, content, pool)
         return transfer.plan() if dry_run else transfer.run(say)
 
 
 def _lint(repository: Path) -> None:
-    found = lint.check(repository)
-    errors = [one for one in found.findings if one.severity == "error" and not one.model.startswith(".")]
+    report = lint.check(repository)
+    errors = [
+        finding for finding in report.findings if finding.severity == "error" and not finding.model.startswith(".")
+    ]
     if errors:
-        shown = [f"  {one.model}: {one.message} ({one.rule})" for one in errors[:5]]
+        shown = [f"  {finding.model}: {finding.message} ({finding.rule})" for finding in errors[:5]]
         more = [f"  and {len(errors) - 5} more"] if len(errors) > 5 else []
         raise CheckFailed(
             "\n".join([f"lint finds errors in {repository}; nothing was published:", *shown, *more]),
@@ -95,9 +97,9 @@ def facts(repository: Path) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]
         Names of its ensembles, whose requests Triton counts once more for every step, and of each model what it needs
         that NVIDIA's image lacks.
     """
-    found = lint.contents.read(repository, lint.Options())
-    names = tuple(name for name, model in found.models.items() if model.ensemble and not name.startswith("."))
-    return names, lint.needs.of_image(found)
+    models = lint.contents.read(repository, lint.Options())
+    names = tuple(name for name, model in models.models.items() if model.ensemble and not name.startswith("."))
+    return names, lint.needs.of_image(models)
 
 
 def _check_apart(repository: Path, place: Place) -> None:
@@ -108,11 +110,11 @@ def _check_apart(repository: Path, place: Place) -> None:
         raise OutputError(f"{place.root} and the repository lie in each other", "name a folder apart from it")
 
 
-def _check_names(found: Contents, place: Place) -> None:
+def _check_names(content: Contents, place: Place) -> None:
     """Triton's pattern for S3 at another endpoint knows few characters."""
     if not place.endpoint or place.scheme != "s3":
         return
-    for source in found.sources:
+    for source in content.sources:
         strange = [part for part in source.path.split("/") if not TRITON_NAME.fullmatch(part)]
         if strange:
             raise OutputError(
@@ -122,31 +124,33 @@ def _check_names(found: Contents, place: Place) -> None:
 
 
 class _Transfer:
-    """Brings one version to a shelf."""
+    """Brings one version to a destination."""
 
-    def __init__(self, shelf: Shelf, manifest: Manifest, found: Contents, pool: ThreadPoolExecutor) -> None:
-        self.shelf, self.manifest, self.found, self.pool = shelf, manifest, found, pool
+    def __init__(
+        self, destination: Destination, manifest: Manifest, content: Contents, pool: ThreadPoolExecutor
+    ) -> None:
+        self.destination, self.manifest, self.content, self.pool = destination, manifest, content, pool
         self.version = manifest.version
-        self.pointer = shelf.pointer()
-        self.stored = shelf.files(self.version)
-        published = shelf.manifests()
-        self.known = next((one for one in published if one.version == self.version), None)
+        self.pointer = destination.pointer()
+        self.stored = destination.files(self.version)
+        published = destination.manifests()
+        self.known = next((entry for entry in published if entry.version == self.version), None)
         # Content to a file that has it, in the newest of the other versions.
         self.elsewhere = {
-            (file.sha256, file.size): (one.version, file.path)
-            for one in reversed(published) if one.version != self.version for file in one.files
+            (file.sha256, file.size): (entry.version, file.path)
+            for entry in reversed(published) if entry.version != self.version for file in entry.files
         }  # fmt: skip
         strange = sorted(self.stored.keys() - {file.path for file in manifest.files})
         if strange:
             raise OutputError(
-                f"{shelf.file(self.version, strange[0])} is not part of that version, and Triton would read it",
+                f"{destination.file(self.version, strange[0])} is not part of that version, and Triton would read it",
                 "remove it",
             )
 
     def plan(self) -> Published:
         """What :meth:`run` would do, by names and sizes."""
-        said = {file.path: self._intended(file) for file in self.manifest.files}
-        return self._told(said, ())
+        outcomes = {file.path: self._intended(file) for file in self.manifest.files}
+        return self._report(outcomes, ())
 
     def _intended(self, file: File) -> str:
         if file.path in self.stored and self.stored[file.path].size == file.size:
@@ -154,20 +158,20 @@ class _Transfer:
         return "copied" if (file.sha256, file.size) in self.elsewhere else "uploaded"
 
     def run(self, say: Say) -> Published:
-        """Do it."""
+        """Publish the version."""
         meter = Meter(say, "upload", len(self.manifest.files), self.manifest.size)
-        said = self._bring_all(meter)
-        for source in self.found.sources:
+        outcomes = self._bring_all(meter)
+        for source in self.content.sources:
             contents.check_unchanged(source)
         say("switch")
-        self.shelf.settle(self.version)
+        self.destination.settle(self.version)
         if self.known is None:
-            self.shelf.put_manifest(self.manifest)
-        notes = switch(self.shelf, self.known or self.manifest, self.pointer)
-        return self._told(said, notes)
+            self.destination.put_manifest(self.manifest)
+        notes = switch(self.destination, self.known or self.manifest, self.pointer)
+        return self._report(outcomes, notes)
 
     def _bring_all(self, meter: Meter) -> dict[str, str]:
-        pairs = zip(self.found.sources, self.manifest.files, strict=True)
+        pairs = zip(self.content.sources, self.manifest.files, strict=True)
         tasks = {file.path: self.pool.submit(self._bring, source, file, meter) for source, file in pairs}
         try:
             wait(tasks.values(), return_when=FIRST_EXCEPTION)
@@ -180,38 +184,38 @@ class _Transfer:
         return {path: task.result() for path, task in tasks.items()}
 
     def _bring(self, source: Source, file: File, meter: Meter) -> str:
-        done = self._bring_cheaply(file)
-        if not done:
+        outcome = self._bring_cheaply(file)
+        if not outcome:
             contents.check_unchanged(source)
-            self.shelf.upload(self.version, file.path, source.origin or contents.PLACEHOLDER_TEXT)
-            if not self.shelf.holds(self.version, file):
+            self.destination.upload(self.version, file.path, source.origin or contents.PLACEHOLDER_TEXT)
+            if not self.destination.holds(self.version, file):
                 contents.check_unchanged(source)
                 raise CheckFailed(
-                    f"{self.shelf.file(self.version, file.path)} is not what was sent: its SHA-256 differs; "
+                    f"{self.destination.file(self.version, file.path)} is not what was sent: its SHA-256 differs; "
                     "nothing was switched",
                     "publish again; if it persists, something between here and the store changes data",
                 )
-            done = "uploaded"
+            outcome = "uploaded"
         meter.add(file.size, files=1)
-        return done
+        return outcome
 
     def _bring_cheaply(self, file: File) -> str:
-        """Without sending it: it is there, or another version has it. Empty if it has to be sent."""
+        """Bring a file without sending it, as it is there or another version has it; empty if it has to be sent."""
         stored = self.stored.get(file.path)
-        if stored and stored.size == file.size and self.shelf.holds(self.version, file):
+        if stored and stored.size == file.size and self.destination.holds(self.version, file):
             return "present"
         origin = self.elsewhere.get((file.sha256, file.size))
         if origin is None:
             return ""
         try:
-            self.shelf.copy(self.version, file, origin)
-            return "copied" if self.shelf.holds(self.version, file) else ""
+            self.destination.copy(self.version, file, origin)
+            return "copied" if self.destination.holds(self.version, file) else ""
         except FileNotFoundError:  # pruned meanwhile
             return ""
 
-    def _told(self, said: dict[str, str], notes: tuple[str, ...]) -> Published:
+    def _report(self, outcomes: dict[str, str], notes: tuple[str, ...]) -> Published:
         by_kind = {
-            kind: tuple(path for path, done in said.items() if done == kind)
+            kind: tuple(path for path, outcome in outcomes.items() if outcome == kind)
             for kind in ("uploaded", "copied", "present")
         }
         sizes = {file.path: file.size for file in self.manifest.files}
@@ -219,6 +223,6 @@ class _Transfer:
         named = replace(self.known, needs=self.manifest.needs) if self.known else self.manifest  # older ones lack it
         return Published(
             named, previous, **by_kind,
-            uploaded_bytes=sum(sizes[path] for path in by_kind["uploaded"]), skipped=self.found.skipped,
-            notes=(*self.found.notes, *notes),
+            uploaded_bytes=sum(sizes[path] for path in by_kind["uploaded"]), skipped=self.content.skipped,
+            notes=(*self.content.notes, *notes),
         )  # fmt: skip

@@ -77,9 +77,9 @@ class ForestRecipe(Recipe):
     @model_validator(mode="before")
     @classmethod
     def _nothing_of_graphs(cls, data: Any) -> Any:
-        given = next((key for key in _OF_GRAPHS if isinstance(data, dict) and key in data), None)
-        if given:
-            raise ValueError(f"a forest has no {given}: {_OF_GRAPHS[given]}; remove it")
+        section = next((key for key in _OF_GRAPHS if isinstance(data, dict) and key in data), None)
+        if section:
+            raise ValueError(f"a forest has no {section}: {_OF_GRAPHS[section]}; remove it")
         return data
 
     @model_validator(mode="after")

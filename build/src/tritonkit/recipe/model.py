@@ -138,24 +138,26 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _batching_fits(self) -> Recipe:
-        said = self.batching
-        if said.max_batch_size is not None and said.max_batch_size > self.max_batch_size:
+        batching = self.batching
+        if batching.max_batch_size is not None and batching.max_batch_size > self.max_batch_size:
             raise ValueError(
-                f"batching.max_batch_size {said.max_batch_size} is above max_batch_size {self.max_batch_size}, "
+                f"batching.max_batch_size {batching.max_batch_size} is above max_batch_size {self.max_batch_size}, "
                 "up to which the graph is checked"
             )
-        if (said.preferred_batch_size or 0) > max(self.largest_batch, 1):
+        if (batching.preferred_batch_size or 0) > max(self.largest_batch, 1):
             raise ValueError(
-                f"batching.preferred_batch_size {said.preferred_batch_size} is above the largest batch, "
+                f"batching.preferred_batch_size {batching.preferred_batch_size} is above the largest batch, "
                 f"{self.largest_batch}"
             )
-        if said.batch_sizes and 0 < self.largest_batch < said.batch_sizes[-1]:
+        if batching.batch_sizes and 0 < self.largest_batch < batching.batch_sizes[-1]:
             raise ValueError(
-                f"batching.batch_sizes goes up to {said.batch_sizes[-1]}, max_batch_size is {self.largest_batch}: "
+                f"batching.batch_sizes goes up to {batching.batch_sizes[-1]}, max_batch_size is {self.largest_batch}: "
                 "leave out what is above"
             )
-        if said.precision not in {None, "fp32", *self.precisions}:
-            raise ValueError(f"batching.precision {said.precision} is not one of precisions {list(self.precisions)}")
+        if batching.precision not in {None, "fp32", *self.precisions}:
+            raise ValueError(
+                f"batching.precision {batching.precision} is not one of precisions {list(self.precisions)}"
+            )
         return self
 
     @property

@@ -120,7 +120,7 @@ def check_engine(path: Path, node: yaml.Node | None, data: Mapping[str, object])
     """Refuse an ``engine`` that nobody has, before the rest is held against a recipe that it is not.
 
     Raises:
-        RecipeError: With the line.
+        RecipeError: There is no such engine; the message has the line.
     """
     engine = data.get("engine", _ENGINES[0])
     if engine not in _ENGINES:
@@ -175,30 +175,30 @@ def in_words(item: Mapping[str, Any], keys: tuple[int | str, ...], kind: type[Ba
     """
     if item["type"] == "missing" and keys == item["loc"]:
         return f"required, and not there{_example(keys, kind, '; for example  ' + str(keys[-1]) + ': ')}"
-    given = _shown(item["input"])
+    shown = _shown(item["input"])
     if item["type"] in _BOUNDS and keys == item["loc"]:
-        return f"must be {_BOUNDS[item['type']]} {next(iter(item['ctx'].values())):g}, got {given}"
+        return f"must be {_BOUNDS[item['type']]} {next(iter(item['ctx'].values())):g}, got {shown}"
     if "dims" in keys and keys[-1] != "dims":
-        return f"{given} is no dimension: {_DIM}"
+        return f"{shown} is no dimension: {_DIM}"
     if item["type"] in {"tuple_type", "list_type"}:
-        return f"a list belongs here, got {given}; write  {keys[-1]}: [{given}]"
+        return f"a list belongs here, got {shown}; write  {keys[-1]}: [{shown}]"
     if item["type"] == "too_short" and (keys[-1] not in {"inputs", "outputs"}):
-        return f"at least {item['ctx']['min_length']} must be named, got {given}"
+        return f"at least {item['ctx']['min_length']} must be named, got {shown}"
     if item["type"] == "literal_error":
         known = str(item["ctx"]["expected"])
         words = known.replace("'", "").replace(" or ", ", ").split(", ")
         near = difflib.get_close_matches(str(item["input"]), words, n=1)
-        return f"{given} is none of {known}" + (f"; did you mean {near[0]!r}?" if near else "")
+        return f"{shown} is none of {known}" + (f"; did you mean {near[0]!r}?" if near else "")
     if item["type"] == "string_pattern_mismatch" and (example := _example(keys, kind)):
-        return f"{given} is not {example}"
+        return f"{shown} is not {example}"
     if item["type"] == "string_pattern_mismatch":
         pattern = str(item["ctx"]["pattern"])
-        return f"{given} is no name: {_NAME if pattern == NAME_PATTERN else f'it is to match {pattern}'}"
+        return f"{shown} is no name: {_NAME if pattern == NAME_PATTERN else f'it is to match {pattern}'}"
     if example := _example(keys, kind):
-        wrong = "there is nothing here" if item["input"] is None else f"{given} does not belong here"
+        wrong = "there is nothing here" if item["input"] is None else f"{shown} does not belong here"
         return f"{wrong}; write  {keys[-1]}: {example}"
     expected = _KINDS.get(str(item["type"]).partition("_")[0])
-    return f"{expected} belongs here, got {given}" if expected else str(item["msg"])
+    return f"{expected} belongs here, got {shown}" if expected else str(item["msg"])
 
 
 def _example(keys: Sequence[int | str], kind: type[BaseModel], before: str = "") -> str:

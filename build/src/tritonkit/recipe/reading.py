@@ -24,8 +24,8 @@ def load(path: Path) -> Recipe:
     """Read the recipe of a model that ONNX Runtime, TensorRT or FIL runs.
 
     Raises:
-        RecipeError: The file is missing or is no YAML mapping, or a value is not allowed; the message
-            has the line and, for an unknown key, the nearest known one. Or it is a language model's.
+        RecipeError: The file is missing or is not a YAML mapping, a value is not allowed, or it is a language
+            model's recipe. The message has the line and, for an unknown key, the nearest known one.
     """
     recipe = load_any(path)
     if isinstance(recipe, LanguageRecipe):
@@ -41,7 +41,7 @@ def load_graph(path: Path) -> Recipe:
     """Read the recipe of a model that has an ONNX graph.
 
     Raises:
-        RecipeError: As :func:`load`, or it is a forest's.
+        RecipeError: As :func:`load`, or it is a forest's recipe.
     """
     recipe = load(path)
     if isinstance(recipe, ForestRecipe):

@@ -57,8 +57,8 @@ def python_model(
 
     Args:
         configuration: Its configuration.
-        recipe: That it is made of.
-        passport: What its passport says beside its name and whose it is.
+        recipe: The recipe that it is made of.
+        passport: What its passport says beside its name.
         files: What goes into its version's folder: name to content.
     """
     about = {"model": configuration.name, **passport}
@@ -73,7 +73,7 @@ def ensemble(configuration: pb.ModelConfig, recipe: Recipe) -> Model:
 
 
 def as_json(data: Mapping[str, Any]) -> str:
-    """As passports and settings are written."""
+    """The JSON text of a passport, or of settings."""
     return json.dumps(data, indent=2) + "\n"
 
 

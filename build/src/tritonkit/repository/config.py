@@ -106,7 +106,7 @@ def build(recipe: Recipe, target: Target, *, sized: bool = True) -> pb.ModelConf
 
 
 def set_batching(config: pb.ModelConfig, recipe: Recipe, target: Target) -> None:
-    """Give a configuration what the recipe's ``batching`` says, instead of what it had of that."""
+    """Replace the batching in a configuration by what the recipe's ``batching`` says."""
     serving = recipe.serving(target)
     config.max_batch_size = serving.max_batch_size
     del config.instance_group[:]
@@ -176,8 +176,8 @@ def seal(body: str, recipe_name: str) -> str:
 
 def is_ours(text: str) -> bool:
     """Whether tritonkit wrote this text and nobody has changed it since."""
-    found = _HEADER_PATTERN.match(text)
-    return found is not None and hashlib.sha256(text[found.end() :].encode()).hexdigest() == found[1]
+    match = _HEADER_PATTERN.match(text)
+    return match is not None and hashlib.sha256(text[match.end() :].encode()).hexdigest() == match[1]
 
 
 def _add_batching(config: pb.ModelConfig, serving: Serving) -> None:

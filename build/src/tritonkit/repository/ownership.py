@@ -25,8 +25,8 @@ class Survey:
     """What a build finds in a model's directory.
 
     Attributes:
-        kept: Paths of what goes along as it is: other versions, and what tritonkit did not write.
-        foreign: Those of them that tritonkit did not write.
+        kept: Paths that stay unchanged: other versions, and what tritonkit did not write.
+        foreign: The paths among ``kept`` that tritonkit did not write.
         in_the_way: Paths at which the build has to write, and which hold what it did not write.
     """
 
@@ -67,13 +67,13 @@ def passports(directory: Path) -> dict[int, dict[str, Any]]:
 
     The version that was built last has its own beside ``config.pbtxt``, the others in their folders.
     """
-    found = {
+    by_version = {
         int(path.parent.name): passport
         for path in directory.glob(f"*/{PASSPORT}")
         if is_version(path.parent.name) and (passport := read_passport(path))
     }
     latest = read_passport(directory / PASSPORT)
-    return found | ({version_of(latest): latest} if latest else {})
+    return by_version | ({version_of(latest): latest} if latest else {})
 
 
 def is_version(name: str) -> bool:

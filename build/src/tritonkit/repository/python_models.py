@@ -58,14 +58,14 @@ def models(recipe: Recipe, target: Target = "cpu") -> list[Model]:
     if python.after:
         _check_parameters(recipe, python, python.after.function, recipe.outputs, "the model's outputs")
     largest = recipe.serving(target).max_batch_size
-    made = []
+    steps = []
     if python.before:
         ends: tuple[Specs, Specs] = (python.before.inputs, recipe.inputs)
-        made.append(_step(recipe, python, "before", python.before.function, ends, code, largest))
+        steps.append(_step(recipe, python, "before", python.before.function, ends, code, largest))
     if python.after:
         ends = (_used(recipe, python), python.after.outputs)
-        made.append(_step(recipe, python, "after", python.after.function, ends, code, largest))
-    return [*made, _ensemble(recipe, python, largest)]
+        steps.append(_step(recipe, python, "after", python.after.function, ends, code, largest))
+    return [*steps, _ensemble(recipe, python, largest)]
 
 
 def check(recipe: Recipe, graph: Path) -> None:
@@ -131,8 +131,8 @@ def _returned(recipe: Recipe, python: Python, name: str, values: Mapping[str, An
     result = _called(recipe, python, name, values)
     where = f"{recipe.path}: python: {name} ({python.file})"
     if not isinstance(result, dict) or set(result) != set(specs):
-        given = sorted(result) if isinstance(result, dict) else type(result).__name__
-        raise SourceError(f"{where} must return a dict of {sorted(specs)}, got {given}", "return these, by name")
+        keys = sorted(result) if isinstance(result, dict) else type(result).__name__
+        raise SourceError(f"{where} must return a dict of {sorted(specs)}, got {keys}", "return these, by name")
     checked = {}
     for key, spec in specs.items():
         array = np.asarray(result[key], dtype=object if spec.dtype == "string" else None)
@@ -205,10 +205,10 @@ def _check_imports(recipe: Recipe, python: Python, path: Path, code: bytes) -> N
 def _step(
     recipe: Recipe, python: Python, end: str, function: str, ends: tuple[Specs, Specs], code: bytes, largest: int
 ) -> Model:
-    taken, given = ends
-    configuration = companions.python_config(f"{python.name}_{end}", taken, given, largest)
+    inputs, outputs = ends
+    configuration = companions.python_config(f"{python.name}_{end}", inputs, outputs, largest)
     file = Path(python.file).name
-    settings = {"file": file, "function": function, "inputs": {key: not spec.dims for key, spec in taken.items()}}
+    settings = {"file": file, "function": function, "inputs": {key: not spec.dims for key, spec in inputs.items()}}
     files = {
         "model.py": Path(__file__).with_name("python_model.py").read_bytes(),
         file: code,
@@ -222,13 +222,13 @@ def _step(
 
 def _ensemble(recipe: Recipe, python: Python, largest: int) -> Model:
     """Tensors between steps are called ``STEP.TENSOR``, so that no name is both an input and between."""
-    taken: Specs = python.before.inputs if python.before else recipe.inputs
-    given: Specs = python.after.outputs if python.after else recipe.outputs
-    configuration = companions.ensemble_config(python.name, taken, given, largest)
+    inputs: Specs = python.before.inputs if python.before else recipe.inputs
+    outputs: Specs = python.after.outputs if python.after else recipe.outputs
+    configuration = companions.ensemble_config(python.name, inputs, outputs, largest)
     step = configuration.ensemble_scheduling.step
     if python.before:
         first = step.add(model_name=f"{python.name}_before", model_version=-1)
-        first.input_map.update({name: name for name in taken})
+        first.input_map.update({name: name for name in inputs})
         first.output_map.update({name: f"{recipe.name}.{name}" for name in recipe.inputs})
     model = step.add(model_name=recipe.name, model_version=-1)
     model.input_map.update({name: f"{recipe.name}.{name}" if python.before else name for name in recipe.inputs})
@@ -237,7 +237,7 @@ def _ensemble(recipe: Recipe, python: Python, largest: int) -> Model:
         model.output_map.update(used)
         last = step.add(model_name=f"{python.name}_after", model_version=-1)
         last.input_map.update(used)
-        last.output_map.update({name: name for name in given})
+        last.output_map.update({name: name for name in outputs})
     else:
         model.output_map.update({name: name for name in recipe.outputs})
     return companions.ensemble(configuration, recipe)

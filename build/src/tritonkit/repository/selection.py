@@ -1,4 +1,4 @@
-"""A folder of links to some of a repository's models: what serves these alone, while the repository stays as it is."""
+"""A folder of links to some of a repository's models: it serves these alone, and the repository does not change."""
 
 from __future__ import annotations
 

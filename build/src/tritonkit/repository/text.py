@@ -52,11 +52,11 @@ def models(recipe: Recipe, target: Target = "cpu") -> list[Model]:
     """The tokenizer's directory and the ensemble's; none for a recipe without a ``text`` section.
 
     Args:
-        recipe: Whose they are.
+        recipe: The recipe that they belong to.
         target: Where the model runs: a GPU that pads requests itself gets them as long as they are.
 
     Raises:
-        RecipeError: The section does not fit the model, or its tokenizer is none.
+        RecipeError: The section does not fit the model, or its tokenizer cannot be read as one.
         SourceError: The function that names the tokenizer cannot be called.
         MissingError: The package ``tokenizers`` is not installed.
     """
@@ -119,9 +119,9 @@ def _lengths(recipe: Recipe) -> _Lengths:
     dims = {spec.dims for spec in recipe.inputs.values()}
     dim = next(iter(dims))
     if len(dims) > 1 or len(dim) != 1:
-        said = ", ".join(f"{name}: {list(spec.dims)}" for name, spec in recipe.inputs.items())
+        inputs = ", ".join(f"{name}: {list(spec.dims)}" for name, spec in recipe.inputs.items())
         raise RecipeError(
-            f"{recipe.path}: text: every input must have one dimension, and all the same, got {said}",
+            f"{recipe.path}: text: every input must have one dimension, and all the same, got {inputs}",
             "give each  dims: [sequence]",
         )
     if isinstance(dim[0], int):
@@ -196,19 +196,19 @@ def _pad_id(recipe: Recipe, tokenizer: Tokenizer) -> int:
     """
     if tokenizer.padding:
         return int(tokenizer.padding["pad_id"])
-    known = (tokenizer.token_to_id(token) for token in _PAD_TOKENS)
-    found = next((number for number in known if number is not None), None)
-    if found is None and MASK not in recipe.inputs:
+    ids = (tokenizer.token_to_id(token) for token in _PAD_TOKENS)
+    pad_id = next((number for number in ids if number is not None), None)
+    if pad_id is None and MASK not in recipe.inputs:
         raise RecipeError(
             f"{recipe.path}: text: the vocabulary has no padding token ({' or '.join(_PAD_TOKENS)}) and the model "
             f"has no input {MASK!r}, so it could not tell padding from text",
             f"give the model an input {MASK}, or set `padding` in the tokenizer",
         )
-    return found or 0
+    return pad_id or 0
 
 
 def _tokenizer(recipe: Recipe, text: Text, data: bytes, settings: dict[str, Any], largest: int) -> Model:
-    configuration = companions.python_config(tokenizer_name(recipe), _taken(text), recipe.inputs, largest)
+    configuration = companions.python_config(tokenizer_name(recipe), _text_specs(text), recipe.inputs, largest)
     files = {
         "model.py": Path(__file__).with_name("tokenizer_model.py").read_bytes(),
         TOKENIZER: data,
@@ -220,7 +220,7 @@ def _tokenizer(recipe: Recipe, text: Text, data: bytes, settings: dict[str, Any]
 
 
 def _ensemble(recipe: Recipe, text: Text, largest: int) -> Model:
-    configuration = companions.ensemble_config(text.name, _taken(text), recipe.outputs, largest)
+    configuration = companions.ensemble_config(text.name, _text_specs(text), recipe.outputs, largest)
     first = configuration.ensemble_scheduling.step.add(model_name=tokenizer_name(recipe), model_version=-1)
     first.input_map[text.input] = text.input
     second = configuration.ensemble_scheduling.step.add(model_name=recipe.name, model_version=-1)
@@ -232,6 +232,6 @@ def _ensemble(recipe: Recipe, text: Text, largest: int) -> Model:
     return companions.ensemble(configuration, recipe)
 
 
-def _taken(text: Text) -> companions.Specs:
+def _text_specs(text: Text) -> companions.Specs:
     """What callers send: one text a row."""
     return {text.input: TensorSpec(dtype="string", dims=())}

@@ -41,7 +41,7 @@ def look(repository: Path, recipe: Recipe) -> Versions:
     return Versions(recipe.number, present, recipe.served or present[-1:], bool(recipe.served))
 
 
-def leading(wanted: Sequence[Recipe]) -> dict[str, Recipe]:
+def leading(recipes: Sequence[Recipe]) -> dict[str, Recipe]:
     """The recipe that says how each model is served: the one with ``traffic``, else the one with the highest version.
 
     Raises:
@@ -49,7 +49,7 @@ def leading(wanted: Sequence[Recipe]) -> dict[str, Recipe]:
     """
     leaders: dict[str, Recipe] = {}
     seen: dict[tuple[str, int], Recipe] = {}
-    for recipe in wanted:
+    for recipe in recipes:
         other = seen.setdefault((recipe.name, recipe.number), recipe)
         if other is not recipe:
             raise RecipeError(
@@ -90,9 +90,9 @@ def check(repository: Path, recipe: Recipe, target: Target, beside: Sequence[Rec
     present = _present(directory)
     for version in set(recipe.served) - {recipe.number, *(other.number for other in beside)}:
         if version not in present:
-            there = f"version {', '.join(map(str, present))}" if present else "none of this model"
+            listing = f"version {', '.join(map(str, present))}" if present else "none of this model"
             raise RecipeError(
-                f"{recipe.path}: traffic names version {version}, and {repository} has {there}",
+                f"{recipe.path}: traffic names version {version}, and {repository} has {listing}",
                 f"build its recipe (version: {version}) first, or with this one: tritonkit build RECIPE RECIPE",
             )
         _check_target(directory, recipe, version, target)
@@ -116,7 +116,7 @@ def check_labels(repository: Path, recipe: Recipe, leader: layout.Model, others:
     """Refuse labels that differ from those of the versions beside it: Triton has one file for all.
 
     Raises:
-        RecipeError: They do.
+        RecipeError: The labels differ.
     """
     directory = repository / leader.name
     last = ownership.version_of(ownership.read_passport(directory / layout.PASSPORT))

@@ -36,12 +36,12 @@ class EngineEnvironment:
         return self.path / "bin/python3"
 
     def variables(self) -> dict[str, str]:
-        """What the server's backend has to know of it, as environment variables."""
+        """The environment variables by which the server's backend finds the engine."""
         return {"TRITONKIT_VLLM_PYTHON": str(self.python), "TRITONKIT_VLLM_DEVICE": self.device}
 
 
 def find(device: Device | None = None, interpreter: Interpreter | None = None) -> EngineEnvironment | None:
-    """The environment of vLLM, if it is installed; whoever knows the server's interpreter saves looking for it."""
+    """The environment of vLLM, or None if it is not installed; a given ``interpreter`` saves the search for one."""
     device = device or runtime.detect_device()
     environment = EngineEnvironment(_home(device, interpreter or runtime.find_interpreter()), device)
     return environment if (environment.path / "complete").is_file() else None

@@ -39,13 +39,13 @@ class State:
 
 def states(directory: Path) -> list[State]:
     """What the instances of a running server have written into its folder."""
-    found = []
+    instances = []
     for path in sorted(directory.glob(STATES)):
         try:
-            found.append(State(**json.loads(path.read_text(encoding="utf-8"))))
+            instances.append(State(**json.loads(path.read_text(encoding="utf-8"))))
         except (OSError, ValueError, TypeError):
             continue  # it has just been unloaded
-    return found
+    return instances
 
 
 def models_of(repository: Path, models: Collection[str] = ()) -> list[str]:
@@ -73,7 +73,7 @@ def check(repository: Path, models: Collection[str], of_vllm: Collection[str], d
         device: What the server is for.
 
     Raises:
-        MissingError: There is one; the fix names the command that brings the engine, or the image that has it.
+        MissingError: An engine is missing; the fix names the command that installs it, or the image that has it.
     """
     for path in sorted(repository.glob(f"*/{ownership.PASSPORT}")):
         if models and path.parent.name not in models:

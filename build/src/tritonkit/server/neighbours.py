@@ -77,7 +77,7 @@ def record(
     work: Path, repository: Path, url: str, arguments: Sequence[str], *, watch: bool,
     packages: Collection[str] = (), models: Collection[str] = (),
 ) -> None:  # fmt: skip
-    """Say in a server's folder what it runs on."""
+    """Write into a server's folder which repository, address and control mode it has."""
     mode = "watch" if watch else control(arguments) or "none"
     about = {
         "repository": str(repository.resolve()), "url": url, "control": mode,

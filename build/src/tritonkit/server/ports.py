@@ -21,7 +21,7 @@ def free_ports(count: int) -> list[int]:
         count: How many.
 
     Raises:
-        OSError: There are none.
+        OSError: Fewer than ``count`` are free.
     """
     first, last = _ephemeral()
     candidates = [port for port in range(LOWEST, 65_536) if not first <= port <= last] or range(LOWEST, 65_536)

@@ -124,7 +124,7 @@ class TritonServer:
         self.models = tuple(models)
         self.unbounded: list[str] = []
         self.bounded: list[str] = []
-        self._wanted_ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
+        self._requested_ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self.ports: dict[str, int] = {}
         self.log = log
         self._keeps_log = log is not None
@@ -166,7 +166,7 @@ class TritonServer:
         Args:
             report: Called with what the start of a language model is doing, each time that changes.
         """
-        self.ports = _choose_ports(self._wanted_ports)
+        self.ports = _choose_ports(self._requested_ports)
         for directory in (Path(tempfile.gettempdir()), SHARED_MEMORY):
             atomic.sweep(directory, neighbours.WORK)
         self._work = Path(tempfile.mkdtemp(prefix=f"{neighbours.WORK}{os.getpid()}-"))
@@ -240,9 +240,9 @@ class TritonServer:
 
     def problems(self) -> list[str]:
         """What Triton's log says of errors and warnings, without its standard complaints about missing GPUs."""
-        found = [match for line in self._log_lines() if (match := _PROBLEM.match(line))]
-        harmless = (any(word in match[2] for word in _HARMLESS) and _FAILED not in match[2] for match in found)
-        return [match[2].strip('"') for match, skipped in zip(found, harmless, strict=True) if not skipped]
+        matches = [match for line in self._log_lines() if (match := _PROBLEM.match(line))]
+        harmless = (any(word in match[2] for word in _HARMLESS) and _FAILED not in match[2] for match in matches)
+        return [match[2].strip('"') for match, skipped in zip(matches, harmless, strict=True) if not skipped]
 
     def _log_lines(self) -> list[str]:
         """What is in Triton's log, with the repository under the name that it was given."""
@@ -368,10 +368,10 @@ def _answers(port: int, path: str) -> bool:
         connection.close()
 
 
-def _choose_ports(wanted: dict[str, int]) -> dict[str, int]:
-    """The wanted ports if they are free, and free ones where 0 is wanted."""
+def _choose_ports(ports: dict[str, int]) -> dict[str, int]:
+    """The given ports if they are free, and a free one for each 0."""
     named: dict[int, str] = {}
-    for name, port in wanted.items():
+    for name, port in ports.items():
         if not 0 <= port < 65_536:
             raise InputError(f"--{name}-port {port} is no port", "1 to 65535, or 0 for a free one")
         if port and port in named:
@@ -380,8 +380,8 @@ def _choose_ports(wanted: dict[str, int]) -> dict[str, int]:
             )
         named[port] = name
     sockets = []
-    unused = iter(free_ports(sum(not port for port in wanted.values())))
-    chosen = {name: port or next(unused) for name, port in wanted.items()}
+    unused = iter(free_ports(sum(not port for port in ports.values())))
+    chosen = {name: port or next(unused) for name, port in ports.items()}
     try:
         for name, port in chosen.items():
             probe = socket.socket()

@@ -86,7 +86,7 @@ class Runtime:
             repository: Whose models import them.
 
         Raises:
-            MissingError: They are not installed for it.
+            MissingError: The packages are not installed for this server.
         """
         equipped = replace(self, packages=tuple(sorted(set(packages))))
         if not equipped.python_environment.is_dir():
@@ -129,7 +129,7 @@ def find(device: Device | None = None) -> Runtime:
     """The installed server.
 
     Raises:
-        MissingError: It is not installed, or this machine cannot run it.
+        MissingError: The server is not installed, or this machine cannot run it.
     """
     _check_machine()
     device = device or detect_device()
@@ -236,10 +236,10 @@ def find_interpreter() -> Interpreter:
     candidates = [sys.executable, *filter(None, (shutil.which(f"python{version}") for version in PYTHONS))]
     reasons = []
     for candidate in candidates:
-        found = _inspect(candidate)
-        if isinstance(found, Interpreter):
-            return found
-        reasons.append(found)
+        result = _inspect(candidate)
+        if isinstance(result, Interpreter):
+            return result
+        reasons.append(result)
     raise MissingError(
         "no Python on this machine can run inside the server:\n" + "\n".join(f"  - {reason}" for reason in reasons),
         f"install Python {' or '.join(PYTHONS)} with its shared library: the package libpython3.11 on Debian and "
@@ -253,8 +253,8 @@ def _inspect(executable: str) -> Interpreter | str:
         "s.get_config_var('LIBDIR'),s.get_config_var('INSTSONAME'),sys.base_prefix,s.get_config_var('MULTIARCH')]))"
     )
     try:
-        said = subprocess.run([executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
-        version, directory, name, prefix, multiarch = json.loads(said.stdout)
+        completed = subprocess.run([executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
+        version, directory, name, prefix, multiarch = json.loads(completed.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         return f"{executable} does not run: {error}"
     if version not in PYTHONS:
@@ -267,7 +267,7 @@ def _inspect(executable: str) -> Interpreter | str:
 
 
 def make_environment(path: Path, interpreter: Interpreter) -> Path:
-    """The least that Python takes for a virtual environment; returns its (still absent) site-packages."""
+    """Lay out the least that Python takes for a virtual environment; returns its site-packages, still absent."""
     (path / "bin").mkdir(parents=True)
     (path / "bin/python3").symlink_to(interpreter.executable)
     home = Path(interpreter.executable).parent

@@ -37,7 +37,7 @@ class Event:
 
     Attributes:
         model: Its name.
-        ended: Of its processes so many have ended; it is not ready from now on. 0 where it was loaded again, or not.
+        ended: How many of its processes have ended, which makes it not ready; 0 for an attempt to load it again.
         restarts: How often it was loaded again since the server's start.
         pause_s: Seconds until it is loaded again; None where it is ready.
         reason: Why it could not be loaded, or unloaded, in Triton's words.
@@ -86,7 +86,7 @@ class Supervisor:
         self._note()
 
     def look(self) -> Iterator[Event]:
-        """Unload what lost a process, and load what waits long enough; each as it happens.
+        """Unload models that lost a process, and load those whose pause is over; yields each event as it happens.
 
         Raises:
             OSError: The server cannot be reached.
@@ -115,7 +115,7 @@ class Supervisor:
         return ended
 
     def _note(self) -> dict[int, psutil.Process]:
-        """Note which instance each process runs, as one that has ended does not say it; all by their numbers."""
+        """Note the instance of each process, which an ended one no longer tells; returns the processes by their ids."""
         processes = {process.pid: process for process in _children(self.pid)}
         for pid in set(processes) - set(self._instances) - set(self._leftovers):
             if instance := _instance(processes[pid]):
@@ -123,7 +123,7 @@ class Supervisor:
         return processes
 
     def _end_leftovers(self) -> None:
-        """End the other processes of what was unloaded: Triton keeps them while it waits for answers that were lost."""
+        """End the other processes of unloaded models, which Triton keeps while it waits for answers that were lost."""
         for pid, due_s in list(self._leftovers.items()):
             process = next((child for child in _children(self.pid) if child.pid == pid), None)
             if process is None or time.monotonic() >= due_s:

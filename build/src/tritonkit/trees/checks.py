@@ -63,8 +63,8 @@ class Checked:
         recipe: The recipe.
         file: The forest's file, as it was found.
         model_type: The format that is served.
-        content: The file's bytes, where it lies nowhere that stays.
-        settings: What the backend is told.
+        content: The served file's bytes, where it lies in no lasting file; else None.
+        settings: The parameters that the backend gets.
         prediction: What it answers with.
         shape: The forest's size.
         parity: How it compares with its library.
@@ -108,7 +108,7 @@ def check(recipe: ForestRecipe) -> Checked:
     """Hold a recipe against its forest, and the forest against its library.
 
     Raises:
-        RecipeError: The recipe says something that the forest is not.
+        RecipeError: The recipe contradicts the forest.
         SourceError: The forest cannot be read, or its library does not read it.
         CheckFailed: The backend's answers are not the library's.
         MissingError: A library is not installed.
@@ -117,13 +117,13 @@ def check(recipe: ForestRecipe) -> Checked:
         plain = forest.load(file)
         shape = forest.shape_of(plain)
         prediction = _prediction(recipe, shape)
-        made = not isinstance(recipe.source, ForestSource)
+        temporary = not isinstance(recipe.source, ForestSource)
         served = file
-        if recipe.convert or (made and file.model_type == CHECKPOINT):
+        if recipe.convert or (temporary and file.model_type == CHECKPOINT):
             served = ForestFile(Path(folder, "checkpoint.tl"), CHECKPOINT, "")
             plain.fit_thresholds_to_fp32()
             plain.serialize(served.path)
-        content = served.path.read_bytes() if made or served is not file else None
+        content = served.path.read_bytes() if temporary or served is not file else None
         return _judged(recipe, file, served, content, prediction, shape, plain, reference)
 
 
@@ -174,14 +174,14 @@ def opened(recipe: ForestRecipe) -> Iterator[tuple[ForestFile, Reference | None]
 
 def _prediction(recipe: ForestRecipe, shape: Shape) -> Prediction:
     kind = _WORDS.get(shape.task, f"a {shape.task}")
-    asked = recipe.prediction or ("classes" if recipe.threshold is not None else None)
-    if not shape.classifies and asked in {"probabilities", "classes"}:
+    prediction = recipe.prediction or ("classes" if recipe.threshold is not None else None)
+    if not shape.classifies and prediction in {"probabilities", "classes"}:
         key = "prediction" if recipe.prediction else "threshold"
         raise RecipeError(
-            f"{recipe.path}:{line_in(recipe.path, key)}: {key}: the forest is {kind}, which has no {asked}",
+            f"{recipe.path}:{line_in(recipe.path, key)}: {key}: the forest is {kind}, which has no {prediction}",
             "say  prediction: values, or remove the line",
         )
-    if shape.classifies and asked == "values":
+    if shape.classifies and prediction == "values":
         raise RecipeError(
             f"{recipe.path}:{line_in(recipe.path, 'prediction')}: prediction: the forest is {kind}, without values",
             "say  prediction: probabilities, or classes",
@@ -192,7 +192,7 @@ def _prediction(recipe: ForestRecipe, shape: Shape) -> Prediction:
             f"{shape.classes} classes, and a threshold decides over one score",
             "remove it: the class of the largest score is taken",
         )
-    return asked or ("probabilities" if shape.classifies else "values")
+    return prediction or ("probabilities" if shape.classifies else "values")
 
 
 def _check_columns(recipe: ForestRecipe, loaded: Forest, shape: Shape) -> None:
@@ -265,8 +265,8 @@ def _largest(scores: NDArray[Any]) -> float:
 def _real_rows(recipe: ForestRecipe) -> Rows:
     if recipe.samples is None:
         return np.zeros((0, recipe.features), np.float32)
-    found = samples.load(recipe, REAL_ROWS)
-    return np.stack([sample[FOREST_INPUT] for sample in found]).astype(np.float32)
+    loaded_samples = samples.load(recipe, REAL_ROWS)
+    return np.stack([sample[FOREST_INPUT] for sample in loaded_samples]).astype(np.float32)
 
 
 def _notes(shape: Shape, parity: Parity) -> Iterator[str]:

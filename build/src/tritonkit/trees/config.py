@@ -19,13 +19,13 @@ def build(checked: Checked, target: Target) -> pb.ModelConfig:
         target: ``cpu``, or where a GPU runs it.
     """
     recipe, settings = checked.recipe, checked.settings
-    said = config.build(recipe, target)
-    said.backend = BACKEND
-    said.ClearField("optimization")
-    said.ClearField("default_model_filename")
-    for name in set(said.parameters) - {config.TRAFFIC}:
-        said.parameters.pop(name)
-    set_batching(said, recipe, target)
+    model_config = config.build(recipe, target)
+    model_config.backend = BACKEND
+    model_config.ClearField("optimization")
+    model_config.ClearField("default_model_filename")
+    for name in set(model_config.parameters) - {config.TRAFFIC}:
+        model_config.parameters.pop(name)
+    set_batching(model_config, recipe, target)
     parameters = {
         "model_type": settings.model_type,
         "is_classifier": _word(settings.is_classifier),
@@ -35,16 +35,16 @@ def build(checked: Checked, target: Target) -> pb.ModelConfig:
         parameters["threshold"] = f"{settings.threshold:g}"  # the backend does not load a classifier without one
     parameters |= {key: str(value) for key, value in recipe.fil.model_dump(exclude_none=True).items()}
     for name, value in parameters.items():
-        said.parameters[name].string_value = value
-    return said
+        model_config.parameters[name].string_value = value
+    return model_config
 
 
-def set_batching(said: pb.ModelConfig, recipe: ForestRecipe, target: Target) -> None:
-    """Give a configuration what the recipe's ``batching`` says, instead of what it had of that."""
-    config.set_batching(said, recipe, target)
-    said.parameters.pop("intra_op_thread_count", None)
+def set_batching(model_config: pb.ModelConfig, recipe: ForestRecipe, target: Target) -> None:
+    """Set a configuration's batching to what the recipe's ``batching`` says."""
+    config.set_batching(model_config, recipe, target)
+    model_config.parameters.pop("intra_op_thread_count", None)
     if target == "cpu":
-        said.parameters["cpu_nthread"].string_value = str(recipe.serving(target).threads)
+        model_config.parameters["cpu_nthread"].string_value = str(recipe.serving(target).threads)
 
 
 def _word(value: bool) -> str:

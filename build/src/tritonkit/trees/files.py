@@ -51,7 +51,7 @@ def read(path: Path) -> ForestFile:
     """Tell a file's format.
 
     Raises:
-        SourceError: It cannot be read, or is of a format that the backend does not read; the fix says how to get one.
+        SourceError: The file cannot be read, or has a format that the backend does not read; the fix names another.
     """
     try:
         with path.open("rb") as file:
@@ -66,10 +66,10 @@ def read(path: Path) -> ForestFile:
     if head.lstrip()[:1] == b"{":
         return ForestFile(path, "xgboost_json", _version_of_json(path))
     if head.lstrip()[:4] == b"tree":
-        found = re.search(rb"^version=(\S+)", head, re.MULTILINE)
+        match = re.search(rb"^version=(\S+)", head, re.MULTILINE)
         if not _holds(path, b"\nend of trees"):  # treelite takes what is there
             raise SourceError(f"{path} is cut: LightGBM ends its trees with the line 'end of trees'", "copy it again")
-        return ForestFile(path, "lightgbm", found[1].decode() if found else "")
+        return ForestFile(path, "lightgbm", match[1].decode() if match else "")
     major, minor, patch = struct.unpack_from("<3i", head) if len(head) >= 12 else (0, 0, 0)
     if 1 <= major <= 9 and 0 <= minor < 100 and 0 <= patch < 100:
         return ForestFile(path, "treelite_checkpoint", f"{major}.{minor}.{patch}")

@@ -46,7 +46,7 @@ def of_file(file: ForestFile) -> Reference | None:
 
     Raises:
         MissingError: The library is not installed.
-        SourceError: It does not read the file.
+        SourceError: The library does not read the file.
     """
     if file.library == "treelite":
         return None
@@ -65,7 +65,7 @@ def of_model(model: Any, where: str) -> Reference:
     """A fitted model's own predictions.
 
     Raises:
-        SourceError: It is no forest of a library that is known.
+        SourceError: ``model`` is not a forest of a known library.
     """
     if not is_model(model):
         raise SourceError(
@@ -110,10 +110,10 @@ def booster_of(model: Any) -> Any:
 
 
 def save(model: Any, place: Path, where: str) -> Path:
-    """Write a fitted model as the backend reads it; the file.
+    """Write a fitted model as the backend reads it; returns the file.
 
     Raises:
-        SourceError: treelite does not take it.
+        SourceError: treelite does not take the model.
         MissingError: treelite is not installed.
     """
     booster = booster_of(model)

@@ -19,7 +19,7 @@ def of_file(path: Path, directory: Path) -> tuple[str, str]:
         directory: The folder that the recipe will lie in.
 
     Raises:
-        SourceError: It is no forest that the backend serves.
+        SourceError: The file is not a forest that the backend serves.
         MissingError: treelite is not installed.
     """
     file = files.read(path)

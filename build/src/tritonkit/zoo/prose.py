@@ -31,20 +31,20 @@ def tokenize(texts: Sequence[str]) -> dict[str, NDArray[np.int64]]:
         ``input_ids`` and ``attention_mask``, int64 (texts, tokens).
     """
     encoded = [_tokenizer().encode(text) for text in texts]
-    longest = max(len(item.ids) for item in encoded)
+    longest = max(len(encoding.ids) for encoding in encoded)
     ids = np.zeros((len(texts), -(-longest // BUCKET) * BUCKET), dtype=np.int64)
     mask = np.zeros_like(ids)
-    for row, item in enumerate(encoded):
-        ids[row, : len(item.ids)] = item.ids
-        mask[row, : len(item.ids)] = 1
+    for row, encoding in enumerate(encoded):
+        ids[row, : len(encoding.ids)] = encoding.ids
+        mask[row, : len(encoding.ids)] = 1
     return {"input_ids": ids, "attention_mask": mask}
 
 
 def paragraphs() -> list[str]:
     """English prose of 20 words or more, without repetitions."""
     topics: dict[str, str] = pydoc_data.topics.topics
-    found = (" ".join(part.split()) for text in topics.values() for part in text.split("\n\n"))
-    return [text for text in dict.fromkeys(found) if len(text.split()) >= 20]
+    texts = (" ".join(part.split()) for text in topics.values() for part in text.split("\n\n"))
+    return [text for text in dict.fromkeys(texts) if len(text.split()) >= 20]
 
 
 def samples() -> Iterator[dict[str, NDArray[np.int64]]]:

@@ -54,10 +54,10 @@ def _convert_apart(weights: Path, target: Path) -> None:
     """Run :func:`convert` in another process, without a network, and show what it says only if it fails."""
     quiet = {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
     command = [sys.executable, "-m", __name__, str(weights), str(target)]
-    done = subprocess.run(command, env=os.environ | quiet, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = "\n".join(f"  {line}" for line in done.stderr.splitlines()[-_TAIL:])
-        if "ModuleNotFoundError" in done.stderr or "ImportError" in done.stderr:
+    completed = subprocess.run(command, env=os.environ | quiet, capture_output=True, text=True, check=False)
+    if completed.returncode:
+        lines = "\n".join(f"  {line}" for line in completed.stderr.splitlines()[-_TAIL:])
+        if "ModuleNotFoundError" in completed.stderr or "ImportError" in completed.stderr:
             raise MissingError(
                 f"{NAME} cannot be unpacked without {', '.join(MODULES)}:\n{lines}",
                 "make setup, or pip install 'tritonkit[hf,torch,zoo]'",

@@ -39,11 +39,11 @@ def instance(session):
     return infer
 
 
-def tensors(found):
+def tensors(arguments):
     """PyTriton's description of a graph's tensors, without the batch dimension."""
     return [
         Tensor(name=t.name, dtype=DTYPES[t.type], shape=[-1 if isinstance(dim, str) else dim for dim in t.shape[1:]])
-        for t in found
+        for t in arguments
     ]
 
 

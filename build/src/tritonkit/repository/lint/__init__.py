@@ -34,30 +34,34 @@ def check(repository: Path, options: Options | None = None) -> Report:
     if (repository / contents.CONFIG).is_file():
         raise OutputError(f"{repository} is a model's folder, not a repository", f"name {repository.absolute().parent}")
     try:
-        found = contents.read(repository, options)
+        content = contents.read(repository, options)
     except OSError as error:
         raise OutputError(
             f"{repository} cannot be listed: {error.strerror}", "give yourself the right to read it"
         ) from error
-    context = Context(found, options)
-    findings = [finding for model in found.models.values() for finding in _check_model(model, context)]
-    return Report(repository, len(found.models), tuple(findings))
+    context = Context(content, options)
+    findings = [finding for model in content.models.values() for finding in _check_model(model, context)]
+    return Report(repository, len(content.models), tuple(findings))
 
 
 def _check_model(model: Model, context: Context) -> list[Finding]:
     rules = [
-        one for one in registry.in_order() if (one.always or model.usable) and (not model.stray or one.id == STRAY)
+        rule for rule in registry.in_order() if (rule.always or model.usable) and (not model.stray or rule.id == STRAY)
     ]
-    found = [_finding(RULES[rule], model, problem) for one in rules for rule, problem in _problems(one, model, context)]
-    kept = [finding for finding in found if not _is_ignored(finding, model)]
-    kept += [_finding(RULES[UNUSED_IGNORE], model, problem) for problem in _unused(model, found)]
+    findings = [
+        _finding(RULES[rule_id], model, problem)
+        for rule in rules
+        for rule_id, problem in _problems(rule, model, context)
+    ]
+    kept = [finding for finding in findings if not _is_ignored(finding, model)]
+    kept += [_finding(RULES[UNUSED_IGNORE], model, problem) for problem in _unused(model, findings)]
     return sorted(kept, key=lambda finding: (SEVERITIES.index(finding.severity), finding.line or 0, finding.rule))
 
 
-def _problems(one: Rule, model: Model, context: Context) -> Iterator[tuple[str, Problem]]:
+def _problems(rule: Rule, model: Model, context: Context) -> Iterator[tuple[str, Problem]]:
     """What one rule finds, each with the rule's id; a file that it may not read is a problem of its own."""
     try:
-        yield from ((one.id, problem) for problem in one.check(model, context))
+        yield from ((rule.id, problem) for problem in rule.check(model, context))
     except OSError as error:
         path = Path(str(error.filename or model.directory))
         yield (
@@ -66,11 +70,11 @@ def _problems(one: Rule, model: Model, context: Context) -> Iterator[tuple[str, 
         )
 
 
-def _finding(one: Rule, model: Model, problem: Problem) -> Finding:
+def _finding(rule: Rule, model: Model, problem: Problem) -> Finding:
     path = problem.path or (model.config_path if model.text is not None or model.config_problem else model.directory)
-    severity = problem.severity or one.severity
+    severity = problem.severity or rule.severity
     line = problem.line if path == model.config_path or problem.path else None
-    return Finding(one.id, one.slug, severity, model.name, path, line, problem.message, problem.fix)
+    return Finding(rule.id, rule.slug, severity, model.name, path, line, problem.message, problem.fix)
 
 
 def _is_ignored(finding: Finding, model: Model) -> bool:
@@ -81,11 +85,11 @@ def _ids(comment: pbtxt.Ignore) -> set[str]:
     return {word.upper() for word in comment.ids}
 
 
-def _unused(model: Model, found: list[Finding]) -> Iterator[Problem]:
+def _unused(model: Model, findings: list[Finding]) -> Iterator[Problem]:
     """Problems with the comments themselves."""
-    hit = {finding.rule for finding in found}
+    hit = {finding.rule for finding in findings}
     for comment in model.ignores:
-        if not comment.ids and not found:
+        if not comment.ids and not findings:
             yield Problem("the comment switches all rules off, and there is nothing to find", "remove it", comment.line)
         for word in comment.ids:
             if word.upper() not in RULES:

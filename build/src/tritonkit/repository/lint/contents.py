@@ -31,7 +31,7 @@ class Json:
     """A JSON file: what it says, or why it says nothing."""
 
     path: Path
-    said: dict[str, Any]
+    data: dict[str, Any]
     problem: str = ""
 
 
@@ -158,22 +158,22 @@ class Model:
     @cached_property
     def plans(self) -> dict[Path, Json]:
         """Every TensorRT plan in a loaded version, with its passport."""
-        found = {}
+        plans = {}
         for number in self.loaded:
             for path in sorted(entries(self.version(number))):
                 if path.suffix in {".plan", ".engine"} and is_file(path):
-                    found[path] = read_json(path.with_name(path.name + ".json"))
-        return found
+                    plans[path] = read_json(path.with_name(path.name + ".json"))
+        return plans
 
     @cached_property
     def signature(self) -> Signature | None:
         """What Triton serves once it has completed the configuration; None where only the backend knows."""
         config = self.config
-        said = _declared(config)
+        declared = _declared(config)
         if config.input and config.output:
-            return said
+            return declared
         if self.served.backend in backends.ONNX and self.graphs:
-            return _completed(said, self.graphs[-1])
+            return _completed(declared, self.graphs[-1])
         return None
 
 
@@ -234,10 +234,10 @@ def read_json(path: Path) -> Json:
     if not is_file(path):
         return Json(path, {})
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         return Json(path, {}, f"is not JSON ({str(error)[:80]})")
-    return Json(path, said) if isinstance(said, dict) else Json(path, {}, "is no JSON object")
+    return Json(path, data) if isinstance(data, dict) else Json(path, {}, "is no JSON object")
 
 
 def entries(directory: Path) -> list[Path]:
@@ -286,10 +286,10 @@ def _tensor(entry: Any) -> graphs.Tensor:
     return graphs.Tensor(entry.name, dtype, tuple(entry.dims), dtype)
 
 
-def _completed(said: Signature, graph: graphs.Graph) -> Signature:
+def _completed(declared: Signature, graph: graphs.Graph) -> Signature:
     """As an onnxruntime backend completes it: batches of 4 where every first dimension is free."""
     tensors = [*graph.inputs.values(), *graph.outputs.values()]
-    size = said.max_batch_size
+    size = declared.max_batch_size
     if size == 0 and all(tensor.dims and tensor.dims[0] == -1 for tensor in tensors):
         size = AUTO_MAX_BATCH_SIZE
     skipped = 1 if size else 0
@@ -301,5 +301,8 @@ def _completed(said: Signature, graph: graphs.Graph) -> Signature:
         }
 
     return Signature(
-        said.inputs or described(graph.inputs), said.outputs or described(graph.outputs), size, said.optional
+        declared.inputs or described(graph.inputs),
+        declared.outputs or described(graph.outputs),
+        size,
+        declared.optional,
     )

@@ -82,8 +82,8 @@ class Options:
 
     def flag(self, name: str) -> list[str]:
         """The values of a server flag, given without its dashes."""
-        found = (_FLAG.fullmatch(word) for word in self.server or ())
-        return [match["value"] or "true" for match in found if match and match["name"] == name]
+        matches = (_FLAG.fullmatch(word) for word in self.server or ())
+        return [match["value"] or "true" for match in matches if match and match["name"] == name]
 
 
 @dataclass(frozen=True)
@@ -97,15 +97,15 @@ class Report:
     @property
     def counts(self) -> dict[str, int]:
         """How many findings of each severity."""
-        found = Counter(finding.severity for finding in self.findings)
-        return {severity: found[severity] for severity in SEVERITIES}
+        counter = Counter(finding.severity for finding in self.findings)
+        return {severity: counter[severity] for severity in SEVERITIES}
 
 
 def parse_image(text: str) -> tuple[int, int]:
     """Year and month of an NGC tag: ``26.08``, ``26.08-py3`` or ``nvcr.io/nvidia/tritonserver:26.08-py3``.
 
     Raises:
-        InputError: It is none of these.
+        InputError: The text has none of these forms.
     """
     match = re.fullmatch(r"(?:.*:)?(\d{2})\.(\d{2})(?:-[\w.-]+)?", text.strip())
     if match is None or not 1 <= int(match[2]) <= 12:

@@ -45,7 +45,7 @@ def parameters(model: Model) -> dict[str, str]:
 
 
 def model_type(model: Model) -> str:
-    """What the configuration says that the file is."""
+    """The file's format, as the configuration names it."""
     return parameters(model).get("model_type", DEFAULT_TYPE)
 
 

@@ -195,9 +195,9 @@ def _externals(path: Path, tensors: list[onnx.TensorProto]) -> tuple[External, .
     for tensor in tensors:
         if tensor.data_location != _P.EXTERNAL:
             continue
-        said = {entry.key: entry.value for entry in tensor.external_data}
-        end = _integer(said.get("offset")) + _integer(said.get("length"))
-        sizes[said.get("location", "")] = max(sizes.get(said.get("location", ""), 0), end)
+        external = {entry.key: entry.value for entry in tensor.external_data}
+        end = _integer(external.get("offset")) + _integer(external.get("length"))
+        sizes[external.get("location", "")] = max(sizes.get(external.get("location", ""), 0), end)
     return tuple(External(Path(os.path.normpath(path.parent / name)), size) for name, size in sizes.items())
 
 

@@ -79,7 +79,7 @@ def packages(model: Model) -> dict[str, str]:
 
     A recipe's ``python`` section lists them; its file is imported by name, so that reading ``model.py`` shows nothing.
     """
-    listed = model.passport.said.get("packages")
+    listed = model.passport.data.get("packages")
     own = _OWN_ENVIRONMENT in model.config.parameters
     if not isinstance(listed, list) or model.served.backend != backends.PYTHON or own:
         return {}

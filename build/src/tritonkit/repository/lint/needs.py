@@ -65,7 +65,7 @@ def beyond_nvidias_image(model: Model) -> tuple[str, ...]:
 
 
 def of_image(repository: Repository) -> dict[str, tuple[str, ...]]:
-    """What each model of a repository needs so; models that need nothing are left out.
+    """What each model of a repository needs that NVIDIA's image lacks; models that need nothing are left out.
 
     An ensemble needs what its steps need: Triton loads them with it.
     """

@@ -70,9 +70,9 @@ class Node:
     def line_of(self, *steps: Step) -> int | None:
         """The line of a field, or of the nearest one around it that the text has."""
         for end in range(len(steps), 0, -1):
-            found = self.find(*steps[:end])
-            if found is not None:
-                return found.line
+            node = self.find(*steps[:end])
+            if node is not None:
+                return node.line
         return None
 
 
@@ -97,19 +97,19 @@ def outline(text: str) -> Node:
 
 def ignores(text: str) -> list[Ignore]:
     """The comments ``# tritonkit: ignore TK012, TK013``."""
-    found = []
+    comments = []
     for kind, word, line in _all_tokens(text):
         match = _IGNORE.match(word) if kind == "comment" else None
         if match:
-            found.append(Ignore(line, tuple(re.findall(r"[\w-]+", match["ids"].split("#")[0]))))
-    return found
+            comments.append(Ignore(line, tuple(re.findall(r"[\w-]+", match["ids"].split("#")[0]))))
+    return comments
 
 
 def _all_tokens(text: str) -> Iterator[tuple[str, str, int]]:
-    line, at = 1, 0
+    line, position = 1, 0
     for match in _TOKEN.finditer(text):
-        line += text.count("\n", at, match.start())
-        at = match.start()
+        line += text.count("\n", position, match.start())
+        position = match.start()
         yield str(match.lastgroup), match[0], line
 
 
@@ -176,27 +176,27 @@ def _read_value(tokens: _Tokens) -> Node:
 
 def _mistake(text: str, error: text_format.ParseError) -> Mistake:
     line = int(error.GetLine() or 1)
-    said = str(error)
-    if match := re.search(r'Message type "(inference\.([\w.]+))" has no field named "([^"]+)"', said):
+    message = str(error)
+    if match := re.search(r'Message type "(inference\.([\w.]+))" has no field named "([^"]+)"', message):
         known = [entry.name for entry in _POOL.FindMessageTypeByName(match[1]).fields]
         return Mistake(line, f"{_describe(match[2])} has no field {match[3]!r}", _near(match[3], known))
-    if match := re.search(r'Enum type "(inference\.([\w.]+))" has no value named (\w+)', said):
+    if match := re.search(r'Enum type "(inference\.([\w.]+))" has no value named (\w+)', message):
         known = [value.name for value in _POOL.FindEnumTypeByName(match[1]).values]
         return Mistake(line, f"{match[3]!r} is no {match[2]}", _near(match[3], known))
     if match := re.search(
-        r'Field "(\w+)" is specified along with field "(\w+)", another member of oneof "(\w+)"', said
+        r'Field "(\w+)" is specified along with field "(\w+)", another member of oneof "(\w+)"', message
     ):
         return Mistake(line, f"{match[2]} and {match[1]} exclude each other", two_schedulers="scheduling" in match[3])
-    if match := re.search(r'should not have multiple "(\w+)" fields', said):
+    if match := re.search(r'should not have multiple "(\w+)" fields', message):
         return Mistake(line, f"{match[1]} is given twice")
     if "\ufeff" in text[:1]:
         return Mistake(line, "it begins with a byte order mark")
-    return Mistake(line, f"it is not in protobuf's text format: {_short(said)}")
+    return Mistake(line, f"it is not in protobuf's text format: {_short(message)}")
 
 
-def _short(said: str) -> str:
+def _short(message: str) -> str:
     """The last part of protobuf's sentence; the parts before quote the whole line."""
-    last = re.sub(r"^\d+:\d+ : ", "", said.rsplit("': ", 1)[-1])
+    last = re.sub(r"^\d+:\d+ : ", "", message.rsplit("': ", 1)[-1])
     return last.rstrip(".")[:120].encode("unicode_escape").decode()
 
 

@@ -1,4 +1,4 @@
-"""The rules by their ids: who they are, who enforces them, how to find one.
+"""The rules by their ids: what each finds, who enforces it, how to find one by its name.
 
 A rule is a function from a model to its problems; its docstring is what ``--explain`` prints.
 """
@@ -103,18 +103,18 @@ def find(name: str) -> Rule:
     """The rule of an id or slug, in any case.
 
     Raises:
-        InputError: There is none; the fix names the nearest.
+        InputError: No rule has this id or slug; the fix names the nearest.
     """
-    by_slug = {found.slug: found for found in RULES.values()}
-    wanted = name.strip()
-    found = RULES.get(wanted.upper()) or by_slug.get(wanted.lower())
-    if found is None:
-        hint = nearest(wanted)
+    by_slug = {rule.slug: rule for rule in RULES.values()}
+    word = name.strip()
+    rule = RULES.get(word.upper()) or by_slug.get(word.lower())
+    if rule is None:
+        hint = nearest(word)
         raise InputError(
             f"there is no rule {name!r}",
             f"{f'did you mean {hint}? ' if hint else ''}`tritonkit lint --rules` lists them",
         )
-    return found
+    return rule
 
 
 def nearest(name: str) -> str:

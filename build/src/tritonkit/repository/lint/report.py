@@ -61,9 +61,9 @@ def _summary(report: Report) -> Text:
         return Text(f"there are no models in {report.repository}")
     if not report.findings:
         return Text.assemble(("clean", "bold green"), f": nothing to say about {models}")
-    said = [_count(number, severity) for severity, number in report.counts.items() if number]
+    counts = [_count(number, severity) for severity, number in report.counts.items() if number]
     word = Text() if report.counts["error"] or report.counts["warning"] else Text("clean, ", style="bold green")
-    return Text.assemble(word, f"{', '.join(said)} in {models}; `tritonkit lint --explain ID` says more")
+    return Text.assemble(word, f"{', '.join(counts)} in {models}; `tritonkit lint --explain ID` says more")
 
 
 def _count(number: int, word: str) -> str:

@@ -80,14 +80,14 @@ def kind_differs_from_target(model: Model, _: Context) -> Iterator[Problem]:
     """The passport says what the model was built and measured for. A graph quantized for a CPU is slow on a GPU and the
     other way round, and no number in the passport holds there.
     """
-    target = str(model.passport.said.get("target", ""))
-    wanted = {"cpu": _GROUP.KIND_CPU, "cuda": _GROUP.KIND_GPU, "tensorrt": _GROUP.KIND_GPU}.get(target)
+    target = str(model.passport.data.get("target", ""))
+    target_kind = {"cpu": _GROUP.KIND_CPU, "cuda": _GROUP.KIND_GPU, "tensorrt": _GROUP.KIND_GPU}.get(target)
     for index, group in enumerate(model.config.instance_group):
-        if wanted is not None and group.kind in {_GROUP.KIND_CPU, _GROUP.KIND_GPU} and group.kind != wanted:
+        if target_kind is not None and group.kind in {_GROUP.KIND_CPU, _GROUP.KIND_GPU} and group.kind != target_kind:
             yield Problem(
                 f"instance group {index} is {_GROUP.Kind.Name(group.kind)}, the passport says that the model was built "
                 f"for {target}",
-                f"build it for the other target, or say kind: {_GROUP.Kind.Name(wanted)}",
+                f"build it for the other target, or say kind: {_GROUP.Kind.Name(target_kind)}",
                 model.line(("instance_group", index), "kind"),
             )
 

@@ -19,8 +19,10 @@ def cpu_model_on_gpu(model: Model, context: Context) -> Iterator[Problem]:
     multiplies, and its batching was measured there. Checked with `--gpu`. Python models and ensembles are not judged.
     """
     if context.options.on_gpu and needs.device(model) == "cpu":
-        said = model.passport.said
-        built = f", and was built for the target cpu in {said['precision']}" if said.get("target") == "cpu" else ""
+        passport = model.passport.data
+        built = (
+            f", and was built for the target cpu in {passport['precision']}" if passport.get("target") == "cpu" else ""
+        )
         yield Problem(
             f"all its instances are KIND_CPU{built}: the nodes' GPU does nothing for it",
             "build it for the GPU (tritonkit build RECIPE --target cuda, or tensorrt), or say kind: KIND_GPU",

@@ -37,7 +37,7 @@ def _passports(model: Model) -> Iterator[tuple[Path, Json]]:
     """Plans that have a passport of kind engine that can be read."""
     if model.served.backend == backends.TENSORRT:
         for path, passport in model.plans.items():
-            if passport.said:
+            if passport.data:
                 yield path, passport
 
 
@@ -88,7 +88,7 @@ def plan_without_passport(model: Model, _: Context) -> Iterator[Problem]:
     """
     for path in dict.fromkeys(path for _, path in _files(model)):
         passport = model.plans.get(path)
-        if passport is not None and not passport.said and not passport.problem:
+        if passport is not None and not passport.data and not passport.problem:
             yield Problem("the plan has no passport", "build it with `tritonkit engine`, which writes one", path=path)
 
 
@@ -98,10 +98,10 @@ def plan_differs(model: Model, _: Context) -> Iterator[Problem]:
     that the passport says was measured on it, so that is a warning.
     """
     for path, passport in _passports(model):
-        size, wanted = path.stat().st_size, passport.said.get("plan_bytes")
-        if isinstance(wanted, int) and size < wanted:
-            yield Problem(f"the plan has {size:,} bytes, its passport says {wanted:,}", "copy it again", path=path)
-        elif (digest := passport.said.get("plan_sha256")) and sha256(path) != digest:
+        size, plan_bytes = path.stat().st_size, passport.data.get("plan_bytes")
+        if isinstance(plan_bytes, int) and size < plan_bytes:
+            yield Problem(f"the plan has {size:,} bytes, its passport says {plan_bytes:,}", "copy it again", path=path)
+        elif (digest := passport.data.get("plan_sha256")) and sha256(path) != digest:
             yield Problem(
                 "the plan has another SHA-256 than its passport says", "copy both again", path=path, severity="warning"
             )
@@ -145,7 +145,7 @@ def plan_for_another_gpu(model: Model, _: Context) -> Iterator[Problem]:
 
 def _built_for(passport: Json | None) -> str:
     """The compute capability in a passport; empty where it says none."""
-    return str(passport.said.get("compute_capability", "")) if passport else ""
+    return str(passport.data.get("compute_capability", "")) if passport else ""
 
 
 def _runs_on(passport: Json, capability: str) -> bool:
@@ -153,7 +153,7 @@ def _runs_on(passport: Json, capability: str) -> bool:
     if _built_for(passport) == capability:
         return True
     major = capability.partition(".")[0]
-    return passport.said.get("hardware_compatibility") == "ampere_plus" and major.isdigit() and int(major) >= _AMPERE
+    return passport.data.get("hardware_compatibility") == "ampere_plus" and major.isdigit() and int(major) >= _AMPERE
 
 
 @rule("TK096", "plan-of-tensorrt-rtx", "error", "a plan that TensorRT-RTX built", enforced_by=TENSORRT)
@@ -162,14 +162,14 @@ def plan_of_tensorrt_rtx(model: Model, _: Context) -> Iterator[Problem]:
     on machines without a GPU.
     """
     for path, passport in _passports(model):
-        if passport.said.get("builder") == "tensorrt_rtx":
+        if passport.data.get("builder") == "tensorrt_rtx":
             yield Problem("the plan was built by TensorRT-RTX", "build it with TensorRT on the GPU", path=path)
 
 
 def _profiles(passport: Json) -> list[Profile]:
-    """The optimization profiles of a passport, as far as they are what they should be."""
-    found = passport.said.get("profiles")
-    return [profile for profile in found if _is_profile(profile)] if isinstance(found, list) else []
+    """The optimization profiles of a passport, without malformed ones."""
+    profiles = passport.data.get("profiles")
+    return [profile for profile in profiles if _is_profile(profile)] if isinstance(profiles, list) else []
 
 
 def _is_profile(profile: Any) -> bool:

@@ -24,9 +24,9 @@ def _steps(model: Model) -> Iterator[tuple[tuple[Step, ...], Any]]:
 def _resolved(model: Model, context: Context) -> Iterator[tuple[tuple[Step, ...], Any, Model]]:
     """The steps whose model is in the repository and has a configuration that can be used."""
     for place, step in _steps(model):
-        found = context.repository.models.get(step.model_name)
-        if found is not None and found.usable:
-            yield place, step, found
+        step_model = context.repository.models.get(step.model_name)
+        if step_model is not None and step_model.usable:
+            yield place, step, step_model
 
 
 @rule(
@@ -65,12 +65,12 @@ def ensemble_settings(model: Model, _: Context) -> Iterator[Problem]:
     config = model.config
     if not config.HasField("ensemble_scheduling"):
         return
-    for field, said in (
+    for field, present in (
         ("instance_group", len(config.instance_group) > 0),
         ("optimization", config.HasField("optimization")),
         ("model_warmup", len(config.model_warmup) > 0),
     ):
-        if said:
+        if present:
             yield Problem(f"an ensemble has no {field}", "move it to the ensemble's models", model.line(field))
     if not config.ensemble_scheduling.step:
         yield Problem("the ensemble has no step", "add one for each model", model.line("ensemble_scheduling"))
@@ -101,11 +101,11 @@ def ensemble_model_missing(model: Model, context: Context) -> Iterator[Problem]:
                 f"the step's model {step.model_name!r} is not in the repository", "add it, or correct model_name",
                 model.line(*place, "model_name"), severity="warning" if elsewhere else None,
             )  # fmt: skip
-    for place, step, found in _resolved(model, context):
-        if step.model_version != -1 and step.model_version not in found.loaded:
-            there = ", ".join(map(str, found.loaded)) or "none"
+    for place, step, step_model in _resolved(model, context):
+        if step.model_version != -1 and step.model_version not in step_model.loaded:
+            loaded = ", ".join(map(str, step_model.loaded)) or "none"
             yield Problem(
-                f"the step needs version {step.model_version} of {step.model_name!r}; loaded is {there}",
+                f"the step needs version {step.model_version} of {step.model_name!r}; loaded is {loaded}",
                 "say model_version: -1 for the newest", model.line(*place, "model_version"),
             )  # fmt: skip
 
@@ -119,8 +119,8 @@ def ensemble_cycle(model: Model, context: Context) -> Iterator[Problem]:
     left = [(model.name, [model.name])]
     while left:
         name, path = left.pop()
-        found = context.repository.models.get(name)
-        for _, step in _steps(found) if found is not None else ():
+        ensemble = context.repository.models.get(name)
+        for _, step in _steps(ensemble) if ensemble is not None else ():
             if step.model_name == model.name:
                 chain = " → ".join([*path, model.name])
                 yield Problem(
@@ -146,17 +146,17 @@ def ensemble_unconnected(model: Model, _: Context) -> Iterator[Problem]:
     """
     if not model.config.HasField("ensemble_scheduling"):
         return
-    made, used, twice = _flow(model)
-    for name, line in twice.items():
+    produced, consumed, duplicates = _flow(model)
+    for name, line in duplicates.items():
         yield Problem(f"the tensor {name!r} is made by two steps", "give one of them another name", line)
     ends = {entry.name for entry in (*model.config.input, *model.config.output)}
-    yield from _loose_ends(model, {*made, *used})
-    for name, line in made.items():
-        if name not in used and name not in ends:
+    yield from _loose_ends(model, {*produced, *consumed})
+    for name, line in produced.items():
+        if name not in consumed and name not in ends:
             yield Problem(f"the tensor {name!r} is made and nobody uses it", "leave it out of output_map", line)
     ready = _ready(model)
-    for name, line in used.items():
-        if name not in ready and name not in made:
+    for name, line in consumed.items():
+        if name not in ready and name not in produced:
             yield Problem(f"the tensor {name!r} goes into a step and nothing makes it", "map it from a step", line)
         elif name not in ready:
             yield Problem(f"the tensor {name!r} can never be made", "see what its step waits for", line)
@@ -172,16 +172,16 @@ def _loose_ends(model: Model, mapped: set[str]) -> Iterator[Problem]:
 
 def _flow(model: Model) -> tuple[dict[str, int | None], dict[str, int | None], dict[str, int | None]]:
     """Tensors that steps make, that steps use, and that two steps make, with the line of each."""
-    made: dict[str, int | None] = {}
-    used: dict[str, int | None] = {}
-    twice: dict[str, int | None] = {}
+    produced: dict[str, int | None] = {}
+    consumed: dict[str, int | None] = {}
+    duplicates: dict[str, int | None] = {}
     for place, step in _steps(model):
         for key, name in step.output_map.items():
             line = model.line(*place, ("output_map", key), "value")
-            (twice if name in made else made)[name] = line
+            (duplicates if name in produced else produced)[name] = line
         for key, name in step.input_map.items():
-            used.setdefault(name, model.line(*place, ("input_map", key), "value"))
-    return made, used, twice
+            consumed.setdefault(name, model.line(*place, ("input_map", key), "value"))
+    return produced, consumed, duplicates
 
 
 def _ready(model: Model) -> set[str]:
@@ -208,8 +208,8 @@ def ensemble_map(model: Model, context: Context) -> Iterator[Problem]:
     """The keys of input_map and output_map are the model's own names, the values are the ensemble's. Every input of the
     model that is not optional must be mapped; outputs may be left out.
     """
-    for place, step, found in _resolved(model, context):
-        signature = found.signature
+    for place, step, step_model in _resolved(model, context):
+        signature = step_model.signature
         if signature is None:
             continue
         for field, known in (("input_map", signature.inputs), ("output_map", signature.outputs)):
@@ -242,19 +242,19 @@ def ensemble_tensor(model: Model, context: Context) -> Iterator[Problem]:
     """
     if not model.config.HasField("ensemble_scheduling"):
         return
-    known: dict[str, tuple[graphs.Tensor, bool, str]] = {}
+    first_ends: dict[str, tuple[graphs.Tensor, bool, str]] = {}
     for tensor in _ends(model):
-        known.setdefault(tensor.name, (tensor, model.config.max_batch_size > 0, "the ensemble"))
-    for place, step, found in _resolved(model, context):
-        signature = found.signature
+        first_ends.setdefault(tensor.name, (tensor, model.config.max_batch_size > 0, "the ensemble"))
+    for place, step, step_model in _resolved(model, context):
+        signature = step_model.signature
         if signature is None:
             continue
         batched = signature.max_batch_size > 0
         for field, tensors in (("input_map", signature.inputs), ("output_map", signature.outputs)):
             for key, name in getattr(step, field).items():
                 if key in tensors:
-                    mine = (tensors[key], batched, repr(step.model_name))
-                    why = _differ(known.setdefault(name, mine), mine)
+                    end = (tensors[key], batched, repr(step.model_name))
+                    why = _differ(first_ends.setdefault(name, end), end)
                     if why:
                         line = model.line(*place, (field, key), "value")
                         yield Problem(
@@ -273,14 +273,14 @@ def _ends(model: Model) -> Iterator[graphs.Tensor]:
 
 
 def _differ(a: tuple[graphs.Tensor, bool, str], b: tuple[graphs.Tensor, bool, str]) -> str:
-    (one, one_batched, one_model), (two, two_batched, two_model) = a, b
-    if one.dtype and two.dtype and one.dtype != two.dtype:
-        return f"is {one.dtype} for {one_model} and {two.dtype} for {two_model}"
-    if not one.dims or not two.dims or _agree(one.dims, two.dims):
+    (left, left_batched, left_model), (right, right_batched, right_model) = a, b
+    if left.dtype and right.dtype and left.dtype != right.dtype:
+        return f"is {left.dtype} for {left_model} and {right.dtype} for {right_model}"
+    if not left.dims or not right.dims or _agree(left.dims, right.dims):
         return ""
-    if _agree((-1, *one.dims) if one_batched else one.dims, (-1, *two.dims) if two_batched else two.dims):
+    if _agree((-1, *left.dims) if left_batched else left.dims, (-1, *right.dims) if right_batched else right.dims):
         return ""
-    return f"has dims {list(one.dims)} for {one_model} and {list(two.dims)} for {two_model}"
+    return f"has dims {list(left.dims)} for {left_model} and {list(right.dims)} for {right_model}"
 
 
 def _agree(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
@@ -297,12 +297,12 @@ def _agree(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
 )
 def ensemble_batch_size(model: Model, context: Context) -> Iterator[Problem]:
     """A batch goes through the ensemble whole. A model with max_batch_size 0 may be a step if the shapes fit."""
-    wanted = model.config.max_batch_size
-    for _, step, found in _resolved(model, context):
-        size = found.signature.max_batch_size if found.signature else found.config.max_batch_size
-        if 0 < size < wanted:
+    largest = model.config.max_batch_size
+    for _, step, step_model in _resolved(model, context):
+        size = step_model.signature.max_batch_size if step_model.signature else step_model.config.max_batch_size
+        if 0 < size < largest:
             yield Problem(
-                f"the ensemble takes batches of {wanted}, its step {step.model_name!r} of {size}",
+                f"the ensemble takes batches of {largest}, its step {step.model_name!r} of {size}",
                 f"set max_batch_size: {size}, or raise the step's", model.line("max_batch_size"),
             )  # fmt: skip
 
@@ -326,7 +326,7 @@ def ensemble_decoupled_join(model: Model, context: Context) -> Iterator[Problem]
         waiting = [entry for entry in waiting if not set(entry[1].input_map.values()) <= set(stream)]
         if not runnable:
             return
-        for place, step, found in runnable:
+        for place, step, step_model in runnable:
             sources = {stream[name] for name in step.input_map.values()}
             if len(sources) > 1:
                 names = " and ".join("a decoupled stream" if source else "one before it" for source in sorted(sources))
@@ -334,6 +334,6 @@ def ensemble_decoupled_join(model: Model, context: Context) -> Iterator[Problem]
                     f"the step {step.model_name!r} joins tensors of {names}",
                     "let the decoupled model pass the other tensors through", model.line(*place),
                 )  # fmt: skip
-            decoupled = found.config.model_transaction_policy.decoupled
-            mine = str(place) if decoupled else next(iter(sources), "")
-            stream |= dict.fromkeys(step.output_map.values(), mine)
+            decoupled = step_model.config.model_transaction_policy.decoupled
+            stream_name = str(place) if decoupled else next(iter(sources), "")
+            stream |= dict.fromkeys(step.output_map.values(), stream_name)

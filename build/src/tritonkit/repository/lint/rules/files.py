@@ -36,9 +36,9 @@ def model_file_missing(model: Model, _: Context) -> Iterator[Problem]:
         folder = model.version(number)
         names = _PYTORCH_FILES if served.filename == "model.pt" else (served.filename,)
         if not any(_serves(folder / name, served.backend) for name in names):
-            there = _listing(folder)
+            listing = _listing(folder)
             yield Problem(
-                f"version {number} has no {served.filename}; {there}",
+                f"version {number} has no {served.filename}; {listing}",
                 f"put {served.filename} there, or say default_model_filename",
                 model.line("default_model_filename"), path=folder,
             )  # fmt: skip
@@ -65,9 +65,9 @@ def model_file_unusable(model: Model, _: Context) -> Iterator[Problem]:
     """After a clone without `git lfs pull`, a model file is 130 bytes of text that name the real one. Interrupted
     copies leave empty or cut files. For ONNX the whole file is read; of others only the beginning.
     """
-    for path, found in model.read_graphs.items():
-        if isinstance(found, str):
-            yield _unusable(path, found)
+    for path, graph in model.read_graphs.items():
+        if isinstance(graph, str):
+            yield _unusable(path, graph)
     for number in model.loaded:
         path = model.version(number) / model.served.filename
         if model.served.backend not in backends.ONNX and model.served.filename and is_file(path):

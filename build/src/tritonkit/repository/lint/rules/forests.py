@@ -35,8 +35,8 @@ def _serves(model: Model) -> bool:
 
 
 def _classifies(model: Model) -> bool:
-    said = parameters(model)
-    return said.get("output_class", said.get("is_classifier")) == "true"
+    values = parameters(model)
+    return values.get("output_class", values.get("is_classifier")) == "true"
 
 
 def _line(model: Model, name: str) -> int | None:
@@ -51,20 +51,22 @@ def forest_parameter(model: Model, _: Context) -> Iterator[Problem]:
     """
     if not _serves(model):
         return
-    said = parameters(model)
+    values = parameters(model)
     choices = {name: {"true", "false"} for name in _BOOLEANS} | {"model_type": set(FILES), "layout": _LAYOUTS}
     for name, known in choices.items():
-        if name in said and said[name] not in known:
+        if name in values and values[name] not in known:
             yield Problem(
-                f"parameter {name} is {said[name]!r}", f"one of {', '.join(sorted(known))}", _line(model, name)
+                f"parameter {name} is {values[name]!r}", f"one of {', '.join(sorted(known))}", _line(model, name)
             )
-    if not {"is_classifier", "output_class"} & set(said):
+    if not {"is_classifier", "output_class"} & set(values):
         yield Problem(
             "the parameter is_classifier is missing, which the backend must have",
             'add parameters { key: "is_classifier" value { string_value: "true" } }, or "false" for a regression',
         )
-    if _classifies(model) and not _is_number(said.get("threshold", "0.5")):
-        yield Problem(f"parameter threshold is {said['threshold']!r}, no number", "say 0.5", _line(model, "threshold"))
+    if _classifies(model) and not _is_number(values.get("threshold", "0.5")):
+        yield Problem(
+            f"parameter threshold is {values['threshold']!r}, no number", "say 0.5", _line(model, "threshold")
+        )
 
 
 def _is_number(text: str) -> bool:
@@ -83,10 +85,10 @@ def forest_file(model: Model, _: Context) -> Iterator[Problem]:
     """
     for read in forests.read(model):
         kind = forests.model_type(model)
-        there = {path.name for path in entries(read.path.parent)}
+        file_names = {path.name for path in entries(read.path.parent)}
         if read.file is None and not read.problem:
-            near = next((name for name in there if name in FILES.values()), "")
-            pickled = next((name for name in there if name.endswith((".pkl", ".pickle", ".joblib"))), "")
+            near = next((name for name in file_names if name in FILES.values()), "")
+            pickled = next((name for name in file_names if name.endswith((".pkl", ".pickle", ".joblib"))), "")
             fix = f"copy it there under that name, or say the model_type of {near}" if near else "copy it there"
             yield Problem(
                 f"{read.path.parent.name}/{read.path.name} is not there, where model_type is {kind}",
@@ -179,18 +181,18 @@ def forest_threshold(model: Model, _: Context) -> Iterator[Problem]:
     several scores the largest wins; with probabilities nothing is decided. By its source the backend needs one of every
     classifier all the same, though its documentation has a default of 0.5; so 0.5 is no sign that anybody meant it.
     """
-    said = parameters(model)
-    if _serves(model) and _classifies(model) and "threshold" not in said:
+    values = parameters(model)
+    if _serves(model) and _classifies(model) and "threshold" not in values:
         yield Problem(
             "a classifier has no parameter threshold; the documentation has a default of 0.5, the source has none",
             'add parameters { key: "threshold" value { string_value: "0.5" } }',
         )
-    threshold = said.get("threshold", "0.5")
+    threshold = values.get("threshold", "0.5")
     if not _is_number(threshold) or float(threshold) == 0.5:
         return
     for read in forests.read(model):
         why = f"gives {read.shape.classes} scores" if read.shape and read.shape.classes > 1 else ""
-        why = why or ("answers with probabilities" if said.get("predict_proba") == "true" else "")
+        why = why or ("answers with probabilities" if values.get("predict_proba") == "true" else "")
         why = why or ("" if _classifies(model) else "is no classifier")
         if why:
             yield Problem(
@@ -251,15 +253,15 @@ def forest_parameter_release(model: Model, context: Context) -> Iterator[Problem
     pass over the others.
     """
     image = image_of(model, context)
-    said = parameters(model)
+    values = parameters(model)
     if not _serves(model):
         return
-    if image and image < images.FIL_RENAMED and "output_class" not in said and "is_classifier" in said:
+    if image and image < images.FIL_RENAMED and "output_class" not in values and "is_classifier" in values:
         yield Problem(
             f"image {images.name(image)} reads output_class, and not is_classifier",
             "say output_class too: images from 25.09 on read both", _line(model, "is_classifier"),
         )  # fmt: skip
-    for name in said if image is None or image >= images.FIL_RENAMED else ():
+    for name in values if image is None or image >= images.FIL_RENAMED else ():
         if name in _OLD:
             new = _OLD[name]
             yield Problem(

@@ -99,10 +99,10 @@ def _fed_by_triton(model: Model) -> set[str]:
 def dtype_differs(model: Model, _: Context) -> Iterator[Problem]:
     """Triton converts no data. A graph whose tensor is int64 needs TYPE_INT64, whatever the numbers are."""
     for graph, kind, index, entry, tensor in _pairs(model):
-        said = _name(entry.data_type)
-        if entry.data_type and tensor.dtype and said != tensor.dtype:
+        dtype = _name(entry.data_type)
+        if entry.data_type and tensor.dtype and dtype != tensor.dtype:
             yield Problem(
-                f"{kind} {entry.name!r} is {said}, {_where(model, graph)} has {tensor.dtype}",
+                f"{kind} {entry.name!r} is {dtype}, {_where(model, graph)} has {tensor.dtype}",
                 f"say data_type: {tensor.dtype}", model.line((kind, index), "data_type"),
             )  # fmt: skip
 
@@ -129,22 +129,22 @@ def dims_differ(model: Model, _: Context) -> Iterator[Problem]:
     """
     ragged = _flattened(model)
     for graph, kind, index, entry, tensor in _pairs(model):
-        said = list(entry.reshape.shape) if entry.HasField("reshape") else list(entry.dims)
-        if tensor.dims is None or not said or entry.name in ragged or _fixed_batch(model, tensor):
+        config_dims = list(entry.reshape.shape) if entry.HasField("reshape") else list(entry.dims)
+        if tensor.dims is None or not config_dims or entry.name in ragged or _fixed_batch(model, tensor):
             continue
-        dims = tensor.certain if kind == "output" and tensor.certain else tensor.dims
-        expected = list(dims[1:] if model.config.max_batch_size > 0 else dims)
+        graph_dims = tensor.certain if kind == "output" and tensor.certain else tensor.dims
+        expected = list(graph_dims[1:] if model.config.max_batch_size > 0 else graph_dims)
         if not tensor.dims:
-            fits = all(dim == 1 for dim in said)  # a scalar: any number of ones
+            fits = all(dim == 1 for dim in config_dims)  # a scalar: any number of ones
             expected = [1]
         else:
-            fits = len(said) == len(expected) and all(
-                actual in {-1, dim} for dim, actual in zip(said, expected, strict=True)
+            fits = len(config_dims) == len(expected) and all(
+                actual in {-1, dim} for dim, actual in zip(config_dims, expected, strict=True)
             )
         if not fits:
             batch = " after the batch dimension" if model.config.max_batch_size > 0 and tensor.dims else ""
             yield Problem(
-                f"{kind} {entry.name!r} has dims {said}, {_where(model, graph)} has {expected}{batch}",
+                f"{kind} {entry.name!r} has dims {config_dims}, {_where(model, graph)} has {expected}{batch}",
                 f"say dims: {expected}", model.line((kind, index), "dims"),
             )  # fmt: skip
 
@@ -197,14 +197,22 @@ def output_dims_fixed(model: Model, _: Context) -> Iterator[Problem]:
         return
     scattered = {name for entry in model.config.batch_output for name in entry.target_name}
     for graph, kind, index, entry, tensor in _pairs(model):
-        said = list(entry.reshape.shape) if entry.HasField("reshape") else list(entry.dims)
+        config_dims = list(entry.reshape.shape) if entry.HasField("reshape") else list(entry.dims)
         expected = list((tensor.dims or ())[1 if model.config.max_batch_size > 0 else 0 :])
-        if kind != "output" or entry.name in scattered or len(said) != len(expected) or _fixed_batch(model, tensor):
+        if (
+            kind != "output"
+            or entry.name in scattered
+            or len(config_dims) != len(expected)
+            or _fixed_batch(model, tensor)
+        ):
             continue
-        inferred = list((tensor.inferred or tensor.dims or ())[-len(said) :])
-        if any(actual == -1 != dim for dim, actual in zip(said, expected, strict=True)) and said != inferred:
+        inferred = list((tensor.inferred or tensor.dims or ())[-len(config_dims) :])
+        if (
+            any(actual == -1 != dim for dim, actual in zip(config_dims, expected, strict=True))
+            and config_dims != inferred
+        ):
             yield Problem(
-                f"output {entry.name!r} has dims {said}, {_where(model, graph)} has {expected}",
+                f"output {entry.name!r} has dims {config_dims}, {_where(model, graph)} has {expected}",
                 f"say dims: {expected}", model.line((kind, index), "dims"),
             )  # fmt: skip
 
@@ -252,9 +260,9 @@ def opset_too_new(model: Model, context: Context) -> Iterator[Problem]:
     else:
         return
     for graph in model.graphs:
-        found = (graph.ir, graph.opset)
-        over = limits.most is not None and _above(found, limits.most)
-        if over or (limits.sure is not None and _above(found, limits.sure)):
+        versions = (graph.ir, graph.opset)
+        over = limits.most is not None and _above(versions, limits.most)
+        if over or (limits.sure is not None and _above(versions, limits.sure)):
             ir, opset = (limits.most if over else limits.sure) or (0, 0)
             yield Problem(
                 f"the graph has opset {graph.opset} and IR version {graph.ir}; {where} has onnxruntime "
@@ -271,8 +279,8 @@ def _older(graph: graphs.Graph, opset: int, ir: int) -> str:
     return f"set model.ir_version = {ir} with the package onnx and save it: the opset fits"
 
 
-def _above(found: tuple[int, int], limit: tuple[int, int]) -> bool:
-    return found[0] > limit[0] or found[1] > limit[1]
+def _above(versions: tuple[int, int], limit: tuple[int, int]) -> bool:
+    return versions[0] > limit[0] or versions[1] > limit[1]
 
 
 @rule(

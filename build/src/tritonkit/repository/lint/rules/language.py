@@ -58,12 +58,12 @@ def vllm_arguments(model: Model, _: Context) -> Iterator[Problem]:
     where it is no JSON object, the model does not load; without `model` vLLM takes a small one of its own default from
     the hub.
     """
-    for path, said in _arguments(model):
+    for path, arguments in _arguments(model):
         if not is_file(path):
             yield Problem(f"there is no {_ARGUMENTS} in {path.parent.name}/", 'write one: {"model": "…"}', path=path)
-        elif said.problem:
-            yield Problem(f"{_ARGUMENTS} {said.problem}", "write a JSON object of engine arguments", path=path)
-        elif "model" not in said.said:
+        elif arguments.problem:
+            yield Problem(f"{_ARGUMENTS} {arguments.problem}", "write a JSON object of engine arguments", path=path)
+        elif "model" not in arguments.data:
             yield Problem(
                 f"{_ARGUMENTS} names no model, and vLLM takes its default from the hub", 'add "model": "…"', path=path,
                 severity="warning",
@@ -78,8 +78,8 @@ def vllm_argument_unknown(model: Model, _: Context) -> Iterator[Problem]:
     """
     known = _known_arguments()
     names = {name for release in known.values() for name in release}
-    for path, said in _arguments(model):
-        for name in said.said:
+    for path, arguments in _arguments(model):
+        for name in arguments.data:
             if name not in names:
                 near = next(iter(difflib.get_close_matches(name, names, n=1, cutoff=0.8)), "")
                 yield Problem(
@@ -101,8 +101,10 @@ def vllm_device(model: Model, _: Context) -> Iterator[Problem]:
     """An instance of KIND_GPU gets one GPU, and the backend refuses it where `tensor_parallel_size` times
     `pipeline_parallel_size` is above 1. KIND_MODEL leaves the devices to vLLM.
     """
-    for _path, said in _arguments(model):
-        count = _number(said.said.get("tensor_parallel_size", 1)) * _number(said.said.get("pipeline_parallel_size", 1))
+    for _path, arguments in _arguments(model):
+        count = _number(arguments.data.get("tensor_parallel_size", 1)) * _number(
+            arguments.data.get("pipeline_parallel_size", 1)
+        )
         for index, group in enumerate(model.config.instance_group):
             if count > 1 and group.kind == _GROUP.KIND_GPU:
                 yield Problem(
@@ -118,16 +120,16 @@ def vllm_adapters(model: Model, _: Context) -> Iterator[Problem]:
     """With `enable_lora` the backend reads `multi_lora.json` beside `model.json`, an object of adapter name to path,
     and does not load the model without it. Without `enable_lora` it never reads the file.
     """
-    for path, said in _arguments(model):
+    for path, arguments in _arguments(model):
         place = path.with_name(_ADAPTERS)
-        enabled = str(said.said.get("enable_lora", "")).lower() == "true"
+        enabled = str(arguments.data.get("enable_lora", "")).lower() == "true"
         adapters = read_json(place)
         if enabled and not is_file(place):
             yield Problem(f"enable_lora is set, and there is no {_ADAPTERS}", "write name → path into it", path=path)
-        elif enabled and (adapters.problem or not all(isinstance(value, str) for value in adapters.said.values())):
+        elif enabled and (adapters.problem or not all(isinstance(value, str) for value in adapters.data.values())):
             why = adapters.problem or "has values that are no paths"
             yield Problem(f"{_ADAPTERS} {why}", "write one JSON object of adapter name to path", path=place)
-        elif not enabled and is_file(place) and not said.problem:
+        elif not enabled and is_file(place) and not arguments.problem:
             yield Problem(
                 f"{_ADAPTERS} is not read without enable_lora", 'add "enable_lora": true to model.json', path=place,
                 severity="warning",
@@ -165,17 +167,17 @@ def vllm_metrics(model: Model, _: Context) -> Iterator[Problem]:
     """Times to the first token and between tokens are exported only with the parameter REPORT_CUSTOM_METRICS, and with
     `disable_log_stats` not set in model.json.
     """
-    wanted = (
+    exported = (
         "REPORT_CUSTOM_METRICS" in model.config.parameters
         and model.config.parameters["REPORT_CUSTOM_METRICS"].string_value.lower() == "true"
     )
-    for path, said in _arguments(model):
-        if not wanted:
+    for path, arguments in _arguments(model):
+        if not exported:
             yield Problem(
                 "vLLM's metrics are not exported",
                 'add parameters { key: "REPORT_CUSTOM_METRICS" value { string_value: "true" } }',
             )
-        elif said.said.get("disable_log_stats"):
+        elif arguments.data.get("disable_log_stats"):
             yield Problem(
                 "disable_log_stats switches off what REPORT_CUSTOM_METRICS asks for", "remove disable_log_stats",
                 path=path, severity="warning",
@@ -234,20 +236,21 @@ def llmapi_arguments(model: Model, _: Context) -> Iterator[Problem]:
     """The template reads `model.yaml` in the version's folder: keyword arguments of `tensorrt_llm.LLM`, and under
     `triton_config` max_batch_size (0) and decoupled, which it must find and which config.pbtxt may not contradict.
     """
-    for path, said in _llmapi(model):
-        if said is None:
+    for path, arguments in _llmapi(model):
+        if arguments is None:
             yield Problem(
                 f"there is no {needs.LLMAPI_ARGUMENTS} in {path.parent.name}/",
                 "write one with model and triton_config",
                 path=path,
             )
-        elif not isinstance(said, dict):
+        elif not isinstance(arguments, dict):
             yield Problem(
                 f"{needs.LLMAPI_ARGUMENTS} is no YAML mapping", "write keyword arguments of tensorrt_llm.LLM", path=path
             )
-        elif not isinstance(triton := said.get("triton_config"), dict) or not {"decoupled", "max_batch_size"} <= set(
-            triton
-        ):
+        elif not isinstance(triton := arguments.get("triton_config"), dict) or not {
+            "decoupled",
+            "max_batch_size",
+        } <= set(triton):
             yield Problem(
                 f"{needs.LLMAPI_ARGUMENTS} has no triton_config with max_batch_size and decoupled",
                 "add  triton_config: {max_batch_size: 0, decoupled: true}", path=path,
@@ -294,10 +297,10 @@ def engine_not_in_image(model: Model, context: Context) -> Iterator[Problem]:
     `-trtllm-python-py3`. Checked where `--image` names NVIDIA's image with another variant.
     """
     options = context.options
-    wanted = needs.variant(model)
-    if not wanted or options.image is None or options.origin == "other" or options.variant in {"", wanted}:
+    variant = needs.variant(model)
+    if not variant or options.image is None or options.origin == "other" or options.variant in {"", variant}:
         return
     yield Problem(
-        f"the image's variant {options.variant} has no such engine", f"serve it with the variant {wanted}",
+        f"the image's variant {options.variant} has no such engine", f"serve it with the variant {variant}",
         model.line("backend"),
     )  # fmt: skip

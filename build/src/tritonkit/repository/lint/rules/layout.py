@@ -106,11 +106,11 @@ def two_schedulers(model: Model, _: Context) -> Iterator[Problem]:
 )
 def name_differs(model: Model, _: Context) -> Iterator[Problem]:
     """The folder's name is the model's name. `name` in config.pbtxt may be left out, but must not say another."""
-    said = model.config.name
-    if said and said != model.name:
+    name = model.config.name
+    if name and name != model.name:
         yield Problem(
-            f"the configuration calls the model {said!r}, its folder {model.name!r}",
-            f"remove `name`, or rename the folder to {said}",
+            f"the configuration calls the model {name!r}, its folder {model.name!r}",
+            f"remove `name`, or rename the folder to {name}",
             model.line("name"),
         )
 
@@ -157,15 +157,15 @@ def version_policy_unmet(model: Model, _: Context) -> Iterator[Problem]:
     if not model.versions or not model.config.HasField("version_policy"):
         return
     line = model.line("version_policy")
-    there = ", ".join(map(str, model.versions))
+    versions = ", ".join(map(str, model.versions))
     missing = [version for version in policy.specific.versions if version not in model.versions]
     if not model.loaded:
-        yield Problem(f"version_policy leaves no version to load; there are {there}", "name one of these", line)
+        yield Problem(f"version_policy leaves no version to load; there are {versions}", "name one of these", line)
     elif missing:
         names = ", ".join(map(str, missing))
         yield Problem(
-            f"version_policy names {names}, there are {there}", "add the folders, or drop them from the policy", line,
-            severity="warning",
+            f"version_policy names {names}, there are {versions}",
+            "add the folders, or drop them from the policy", line, severity="warning",
         )  # fmt: skip
 
 

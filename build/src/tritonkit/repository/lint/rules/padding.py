@@ -53,10 +53,10 @@ def _padded_inputs(model: Model) -> set[str] | None:
 
 
 def _entries(model: Model, kind: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """Name, axis and entry of each tensor that `padding` names, as far as it is of its form."""
+    """Name, axis and entry of each tensor that `padding` names, without malformed ones."""
     dimensions = _read(model)
-    for said in dimensions.values() if isinstance(dimensions, dict) else ():
-        tensors = said.get(kind) if isinstance(said, dict) else None
+    for dimension in dimensions.values() if isinstance(dimensions, dict) else ():
+        tensors = dimension.get(kind) if isinstance(dimension, dict) else None
         for name, entry in tensors.items() if isinstance(tensors, dict) else ():
             if isinstance(entry, dict):
                 yield name, entry.get("axis"), entry
@@ -99,8 +99,8 @@ def _mistakes(model: Model, dimensions: dict[str, Any]) -> Mistakes:
     if dimensions and model.signature is not None and model.signature.max_batch_size == 0:
         yield "is given and max_batch_size is 0: there are no batches to pad for", "set max_batch_size, or remove it"
     correct = True
-    for name, said in dimensions.items():
-        for mistake in _dimension(name, said, model.signature):
+    for name, dimension in dimensions.items():
+        for mistake in _dimension(name, dimension, model.signature):
             correct = False
             yield mistake
     if correct:
@@ -108,7 +108,7 @@ def _mistakes(model: Model, dimensions: dict[str, Any]) -> Mistakes:
         yield from _short(model, dimensions)
     batches = batch_sizes(parameter(model, BATCH_SIZES) or "")
     if correct and batches:
-        count = len(batches) * math.prod(len(said["sizes"]) for said in dimensions.values())
+        count = len(batches) * math.prod(len(dimension["sizes"]) for dimension in dimensions.values())
         if count > _MOST_SIZES:
             yield f"and batch_sizes make {count} sizes to prepare, {_MOST_SIZES} at most", "name fewer"
 
@@ -116,18 +116,18 @@ def _mistakes(model: Model, dimensions: dict[str, Any]) -> Mistakes:
 def _fills(dimensions: dict[str, Any]) -> Mistakes:
     """Inputs that several dimensions fill with different values."""
     fills: dict[str, Any] = {}
-    for said in dimensions.values():
-        for name, entry in said["inputs"].items():
+    for dimension in dimensions.values():
+        for name, entry in dimension["inputs"].items():
             if fills.setdefault(name, entry["value"]) != entry["value"]:
                 yield f"fills input {name!r} with {fills[name]!r} and with {entry['value']!r}", "give one value"
 
 
 def _short(model: Model, dimensions: dict[str, Any]) -> Mistakes:
     """Warm-ups that are longer than the largest length: the backend refuses such a request."""
-    for name, said in dimensions.items():
-        largest = said["sizes"][-1]
+    for name, dimension in dimensions.items():
+        largest = dimension["sizes"][-1]
         for warmup in model.config.model_warmup:
-            for tensor, entry in said["inputs"].items():
+            for tensor, entry in dimension["inputs"].items():
                 dims = warmup.inputs[tensor].dims if tensor in warmup.inputs else ()
                 if entry["axis"] < len(dims) and dims[entry["axis"]] > largest:
                     length = dims[entry["axis"]]
@@ -148,16 +148,16 @@ def _infinite(model: Model) -> Iterator[tuple[str, float, str]]:
             yield name, value, tensor.dtype
 
 
-def _dimension(name: str, said: Any, signature: Signature | None) -> Mistakes:
+def _dimension(name: str, dimension: Any, signature: Signature | None) -> Mistakes:
     """What is wrong with one padded dimension."""
-    if not isinstance(said, dict) or not said.get("inputs"):
+    if not isinstance(dimension, dict) or not dimension.get("inputs"):
         yield f"has no inputs in {name!r}", f"write it as {_FORM}"
         return
-    sizes = said.get("sizes")
+    sizes = dimension.get("sizes")
     if not isinstance(sizes, list) or not increasing(sizes):
         yield f"has sizes {sizes!r} in {name!r}", "give increasing lengths such as [32, 64, 128]"
     for kind in ("inputs", "outputs"):
-        tensors = said.get(kind, {})
+        tensors = dimension.get(kind, {})
         if not isinstance(tensors, dict):
             yield f"has {kind} in {name!r} that are no mapping from a tensor to its axis", f"write it as {_FORM}"
             continue
@@ -199,8 +199,8 @@ def _unfit(value: Any, dtype: str) -> str:
         return "it is no number"
     if dtype in _INTEGERS:
         bounds = np.iinfo(_INTEGERS[dtype])
-        held = math.isfinite(value) and value == int(value) and bounds.min <= value <= bounds.max
-        return "" if held else f"{dtype} does not hold it"
+        fits = math.isfinite(value) and value == int(value) and bounds.min <= value <= bounds.max
+        return "" if fits else f"{dtype} does not hold it"
     return ""
 
 
@@ -263,8 +263,8 @@ def sizes_unused(model: Model, _: Context) -> Iterator[Problem]:
     or where a tensor holds strings, the backend runs batches as they come and says so in the log.
     """
     sizes = batch_sizes(parameter(model, BATCH_SIZES) or "")
-    given = next((name for name in (PADDING, BATCH_SIZES) if parameter(model, name) is not None), None)
-    if model.signature is None or given is None or (given == BATCH_SIZES and not sizes):
+    parameter_name = next((name for name in (PADDING, BATCH_SIZES) if parameter(model, name) is not None), None)
+    if model.signature is None or parameter_name is None or (parameter_name == BATCH_SIZES and not sizes):
         return
     for kind, tensors in (("input", model.signature.inputs), ("output", model.signature.outputs)):
         named = {(name, axis) for name, axis, _ in _entries(model, f"{kind}s")}
@@ -273,7 +273,7 @@ def sizes_unused(model: Model, _: Context) -> Iterator[Problem]:
             if free or tensor.dtype == "TYPE_STRING":
                 why = f"axis {free[0]} of {kind} {name!r} varies" if free else f"{kind} {name!r} holds strings"
                 yield Problem(
-                    f"parameter {given} does nothing: {why}", "name that axis in padding, or remove the parameters",
-                    parameter_line(model, given),
+                    f"parameter {parameter_name} does nothing: {why}",
+                    "name that axis in padding, or remove the parameters", parameter_line(model, parameter_name),
                 )  # fmt: skip
                 return

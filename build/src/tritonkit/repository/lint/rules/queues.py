@@ -26,7 +26,7 @@ def queue_beyond_slo(model: Model, context: Context) -> Iterator[Problem]:
     answered too late, and so is everybody else until the load ends. The build's own limits are in the passport under
     `queue`; the recipe's `batching` had others by name, or the configuration was edited.
     """
-    limits = _limits(model.passport.said.get("queue"))
+    limits = _limits(model.passport.data.get("queue"))
     fixed = context.options.image is not None and context.options.image >= images.BATCHER_FIXED
     if limits is None or model.config.HasField("sequence_batching"):
         return
@@ -51,10 +51,10 @@ def queue_beyond_slo(model: Model, context: Context) -> Iterator[Problem]:
     )
 
 
-def _limits(said: object) -> QueueLimits | None:
+def _limits(queue: object) -> QueueLimits | None:
     """What the passport says of the queue; None where it says nothing, or is another version's or damaged."""
     try:
-        found = TypeAdapter(QueueLimits).validate_python(said)
+        limits = TypeAdapter(QueueLimits).validate_python(queue)
     except ValidationError:
         return None
-    return found if found.requests_per_s > 0 else None
+    return limits if limits.requests_per_s > 0 else None

@@ -23,7 +23,7 @@ def image_of(model: Model, context: Context) -> images.Image | None:
     if context.options.image is not None:
         return context.options.image
     try:
-        return parse_image(str(model.passport.said["image"]))
+        return parse_image(str(model.passport.data["image"]))
     except (KeyError, InputError):
         return None
 
@@ -49,9 +49,9 @@ def field_too_new(model: Model, context: Context) -> Iterator[Problem]:
     """
     image = image_of(model, context)
     for field, since, line in _newer(model.outline, pb.ModelConfig.DESCRIPTOR, image or EMBEDDED):
-        here = f"image {images.name(image)} is older" if image else f"`tritonkit serve` has {images.name(EMBEDDED)}"
+        reason = f"image {images.name(image)} is older" if image else f"`tritonkit serve` has {images.name(EMBEDDED)}"
         yield Problem(
-            f"the field {field} is there from Triton {images.name(since)} on; {here}",
+            f"the field {field} is there from Triton {images.name(since)} on; {reason}",
             f"remove it, or use an image from {images.name(since)} on", line, severity=None if image else "info",
         )  # fmt: skip
 

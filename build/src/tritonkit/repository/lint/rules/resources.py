@@ -32,8 +32,8 @@ def gpu_bytes(model: Model) -> int:
         return 0
     count = instances(model)
     if model.served.backend == backends.TRITONKIT_ONNXRUNTIME:
-        known = ownership.passports(model.directory)
-        measured = [cuda.instance_bytes(known.get(version, model.passport.said)) for version in model.loaded]
+        passports = ownership.passports(model.directory)
+        measured = [cuda.instance_bytes(passports.get(version, model.passport.data)) for version in model.loaded]
         return count * (sum(measured) if all(measured) else sum(graph.weight_bytes for graph in model.graphs))
     if model.served.backend == backends.ONNXRUNTIME:
         shared = model.config.parameters["share_session_between_instances"].string_value.lower() if (
@@ -42,7 +42,7 @@ def gpu_bytes(model: Model) -> int:
     if model.served.backend == backends.TENSORRT:
         largest: dict[Path, int] = {}  # of each version, as a node opens one plan of it
         for path, passport in model.plans.items():
-            size = path.stat().st_size + count * _whole(passport.said.get("memory_bytes"))
+            size = path.stat().st_size + count * _whole(passport.data.get("memory_bytes"))
             largest[path.parent] = max(size, largest.get(path.parent, 0))
         return sum(largest.values())
     return 0
@@ -66,19 +66,19 @@ def gpu_memory(model: Model, context: Context) -> Iterator[Problem]:
     the model was built on a GPU. If no model is too large alone but all together are, the largest gets a warning.
     """
     gpu = context.options.gpu
-    if gpu is None or not (mine := gpu_bytes(model)):
+    if gpu is None or not (model_bytes := gpu_bytes(model)):
         return
     memory = gpu.memory_gib * _GIB
     line = model.line("instance_group")
-    if mine > memory:
+    if model_bytes > memory:
         yield Problem(
-            f"{instances(model)} instances need at least {mine / _GIB:.1f} GiB, {gpu.key} has {gpu.memory_gib}",
+            f"{instances(model)} instances need at least {model_bytes / _GIB:.1f} GiB, {gpu.key} has {gpu.memory_gib}",
             "use fewer instances, or a larger GPU", line,
         )  # fmt: skip
         return
-    all_of_them = {other.name: gpu_bytes(other) for other in context.repository.models.values() if other.usable}
-    total = sum(all_of_them.values())
-    if total > memory and max(all_of_them, key=lambda name: all_of_them[name]) == model.name:
+    bytes_by_model = {other.name: gpu_bytes(other) for other in context.repository.models.values() if other.usable}
+    total = sum(bytes_by_model.values())
+    if total > memory and max(bytes_by_model, key=lambda name: bytes_by_model[name]) == model.name:
         yield Problem(
             f"all models together need at least {total / _GIB:.1f} GiB, {gpu.key} has {gpu.memory_gib}",
             "use fewer instances, or spread the models over GPUs", line, severity="warning",

@@ -33,18 +33,18 @@ def enum_number(model: Model, _: Context) -> Iterator[Problem]:
 
 def _strange(message: Any, path: tuple[str, ...], place: tuple[Any, ...]) -> Iterator[tuple[Any, Any, int, Any]]:
     for field, value in message.ListFields():
-        here = (*path, field.name)
+        field_path = (*path, field.name)
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
             if field.message_type.fields_by_name["value"].message_type is not None:
                 for key in value:
-                    yield from _strange(value[key], here, (*place, (field.name, str(key)), "value"))
+                    yield from _strange(value[key], field_path, (*place, (field.name, str(key)), "value"))
             continue
         for index, entry in enumerate(value if field.is_repeated else [value]):
-            at = (*place, (field.name, index))
+            entry_place = (*place, (field.name, index))
             if field.message_type is not None:
-                yield from _strange(entry, here, at)
+                yield from _strange(entry, field_path, entry_place)
             elif field.type == FieldDescriptor.TYPE_ENUM and entry not in field.enum_type.values_by_number:
-                yield here, field, entry, at
+                yield field_path, field, entry, entry_place
 
 
 @rule(

@@ -62,8 +62,8 @@ def _tensors(model: Model) -> Iterator[_Tensor]:
     batching = model.config.sequence_batching
     for index, entry in enumerate(batching.control_input):
         for control in entry.control[:1]:
-            given = [kind for field, kind in _CONTROL_TYPES.items() if getattr(control, field)]
-            dtype = given[0] if given else _type_name(control.data_type)
+            control_types = [kind for field, kind in _CONTROL_TYPES.items() if getattr(control, field)]
+            dtype = control_types[0] if control_types else _type_name(control.data_type)
             yield _Tensor("the control", entry.name, dtype, (1,), False, True, (("control_input", index),))
     for index, state in enumerate(batching.state):
         dims, dtype, place = tuple(state.dims), _type_name(state.data_type), (("state", index),)
@@ -84,7 +84,7 @@ def _differences(model: Model, tensor: _Tensor, own: graphs.Tensor, where: str) 
     batched = model.config.max_batch_size > 0
     rest = own.dims[1:] if batched else own.dims
     fits = len(rest) == len(tensor.dims) and all(
-        actual == said or (actual == -1 and not tensor.exact) for said, actual in zip(tensor.dims, rest, strict=True)
+        actual == dim or (actual == -1 and not tensor.exact) for dim, actual in zip(tensor.dims, rest, strict=True)
     )
     if not fits:
         after = " after the batch dimension" if batched else ""

@@ -48,16 +48,16 @@ def sequence_control(model: Model, _: Context) -> Iterator[Problem]:
 
 
 def _mistakes(control: Any, kind: str) -> Iterator[tuple[str, str]]:
-    said = [name for name in _PAIRS if getattr(control, name)]
+    pairs = [name for name in _PAIRS if getattr(control, name)]
     if control.kind == _CONTROL.CONTROL_SEQUENCE_CORRID:
-        if said:
-            yield f"{kind} has {said[0]}", "remove it; the value is the sequence's own"
+        if pairs:
+            yield f"{kind} has {pairs[0]}", "remove it; the value is the sequence's own"
         if control.data_type not in _CORRELATION:
             yield f"{kind} has no integer or string data_type", "say data_type: TYPE_UINT64"
-    elif len(said) != 1:
-        yield f"{kind} has {' and '.join(said) or 'no values'}", f"give one of {', '.join(_PAIRS)}"
-    elif len(getattr(control, said[0])) != 2:
-        yield f"{kind} has {len(getattr(control, said[0]))} values in {said[0]}", "give the false and the true value"
+    elif len(pairs) != 1:
+        yield f"{kind} has {' and '.join(pairs) or 'no values'}", f"give one of {', '.join(_PAIRS)}"
+    elif len(getattr(control, pairs[0])) != 2:
+        yield f"{kind} has {len(getattr(control, pairs[0]))} values in {pairs[0]}", "give the false and the true value"
 
 
 @rule(
@@ -85,8 +85,8 @@ def initial_state_missing(model: Model, _: Context) -> Iterator[Problem]:
     """`data_file` of an initial state is looked for in the folder `initial_state` of the model."""
     for index, state in enumerate(model.config.sequence_batching.state):
         for number, initial in enumerate(state.initial_state):
-            given = initial.WhichOneof("state_data") == "data_file"
-            if given and not is_file(model.directory / "initial_state" / initial.data_file):
+            from_file = initial.WhichOneof("state_data") == "data_file"
+            if from_file and not is_file(model.directory / "initial_state" / initial.data_file):
                 yield Problem(
                     f"the state {state.input_name!r} begins with initial_state/{initial.data_file}, which is not there",
                     "put the file there, or use zero_data: true",
@@ -108,14 +108,14 @@ def initial_state(model: Model, _: Context) -> Iterator[Problem]:
     them.
     """
     states = model.config.sequence_batching.state
-    begun = Counter(state.input_name for state in states if state.initial_state)
+    initial_states = Counter(state.input_name for state in states if state.initial_state)
     for index, state in enumerate(states):
         place: tuple[Step, ...] = ("sequence_batching", ("state", index))
         if len(state.initial_state) > 1:
             line = model.line(*place, ("initial_state", 1))
             yield Problem(f"the state {state.input_name!r} has several initial states", "keep one", line)
-        if state.initial_state and begun[state.input_name] > 1:
-            begun[state.input_name] = 0
+        if state.initial_state and initial_states[state.input_name] > 1:
+            initial_states[state.input_name] = 0
             yield Problem(
                 f"two states with an initial state have the input_name {state.input_name!r}", "give each its own",
                 model.line(*place, "input_name"),
@@ -127,15 +127,15 @@ def initial_state(model: Model, _: Context) -> Iterator[Problem]:
 
 
 def _misfits(model: Model, state: Any, initial: Any) -> Iterator[tuple[str, str]]:
-    dims, wanted = list(initial.dims), list(state.dims)
+    dims, state_dims = list(initial.dims), list(state.dims)
     if initial.data_type != state.data_type:
         yield "is of another data_type than the state", "say the same data_type in both"
     if not initial.name:
         yield "has no name", "give it one"
     if -1 in dims:
         yield "has -1 in its dims", "say the size that a sequence begins with"
-    elif len(dims) != len(wanted) or any(w not in {-1, dim} for dim, w in zip(dims, wanted, strict=True)):
-        yield f"has dims {dims}, the state has {wanted}", "give dims that fit the state's"
+    elif len(dims) != len(state_dims) or any(size not in {-1, dim} for dim, size in zip(dims, state_dims, strict=True)):
+        yield f"has dims {dims}, the state has {state_dims}", "give dims that fit the state's"
     if initial.WhichOneof("state_data") is None:
         yield "says no values", "say zero_data: true, or data_file"
     elif initial.WhichOneof("state_data") == "data_file" and initial.data_type in WIDTHS and -1 not in dims:

@@ -42,8 +42,8 @@ def tensor_incomplete(model: Model, _: Context) -> Iterator[Problem]:
     if model.served.backend not in declaring and not _plain(model):
         return
     for kind, index, entry in declared(model):
-        missing = [name for name, said in (
-            ("name", entry.name), ("data_type", entry.data_type), ("dims", entry.dims)) if not said]  # fmt: skip
+        missing = [name for name, value in (
+            ("name", entry.name), ("data_type", entry.data_type), ("dims", entry.dims)) if not value]  # fmt: skip
         if missing:
             yield Problem(
                 f"{kind} {entry.name or index!r} has no {' and no '.join(missing)}", f"say {', '.join(missing)}",

@@ -82,21 +82,22 @@ def warmup_tensor(model: Model, _: Context) -> Iterator[Problem]:
             yield from _compare(model, index, tensor, signature.inputs[name])
 
 
-def _compare(model: Model, index: int, tensor: Any, wanted: graphs.Tensor) -> Iterator[Problem]:
-    place = (("model_warmup", index), ("inputs", wanted.name), "value")
-    said = pb.DataType.Name(tensor.data_type) if tensor.data_type in pb.DataType.values() else str(tensor.data_type)
-    if wanted.dtype and said != wanted.dtype:
+def _compare(model: Model, index: int, tensor: Any, expected: graphs.Tensor) -> Iterator[Problem]:
+    place = (("model_warmup", index), ("inputs", expected.name), "value")
+    dtype = pb.DataType.Name(tensor.data_type) if tensor.data_type in pb.DataType.values() else str(tensor.data_type)
+    if expected.dtype and dtype != expected.dtype:
         yield Problem(
-            f"warm-up input {wanted.name!r} is {said}, the model's is {wanted.dtype}", f"say data_type: {wanted.dtype}",
-            model.line(*place, "data_type"),
+            f"warm-up input {expected.name!r} is {dtype}, the model's is {expected.dtype}",
+            f"say data_type: {expected.dtype}", model.line(*place, "data_type"),
         )  # fmt: skip
     dims = list(tensor.dims)
-    fits = wanted.dims is None or (
-        len(dims) == len(wanted.dims) and all(w in {-1, dim} for dim, w in zip(dims, wanted.dims, strict=True))
+    fits = expected.dims is None or (
+        len(dims) == len(expected.dims)
+        and all(size in {-1, dim} for dim, size in zip(dims, expected.dims, strict=True))
     )
     if not fits:
         yield Problem(
-            f"warm-up input {wanted.name!r} has dims {dims}, the model's are {list(wanted.dims or ())}",
+            f"warm-up input {expected.name!r} has dims {dims}, the model's are {list(expected.dims or ())}",
             "give dims that fit, without the batch dimension", model.line(*place, "dims"),
         )  # fmt: skip
 
@@ -124,24 +125,24 @@ def warmup_file(model: Model, _: Context) -> Iterator[Problem]:
             yield from _compare_size(path, prod(tensor.dims) * WIDTHS[tensor.data_type], line)
 
 
-def _compare_size(path: Path, wanted: int, line: int | None) -> Iterator[Problem]:
+def _compare_size(path: Path, expected: int, line: int | None) -> Iterator[Problem]:
     size = path.stat().st_size
-    if size != wanted:
+    if size != expected:
         yield Problem(
-            f"warmup/{path.name} has {size:,} bytes, dims and data_type make {wanted:,}",
+            f"warmup/{path.name} has {size:,} bytes, dims and data_type make {expected:,}",
             "write it again, or correct dims",
-            line, severity="warning" if size > wanted else None,
+            line, severity="warning" if size > expected else None,
         )  # fmt: skip
 
 
 def _holds_strings(path: Path, count: int) -> bool:
     data = path.read_bytes()
-    at = 0
+    offset = 0
     for _ in range(count):
-        if at + _LENGTH_BYTES > len(data):
+        if offset + _LENGTH_BYTES > len(data):
             return False
-        at += _LENGTH_BYTES + int.from_bytes(data[at : at + _LENGTH_BYTES], "little")
-    return at == len(data)
+        offset += _LENGTH_BYTES + int.from_bytes(data[offset : offset + _LENGTH_BYTES], "little")
+    return offset == len(data)
 
 
 @rule("TK073", "warmup-batch", "error", "a warm-up batch above max_batch_size", enforced_by=_BACKEND, source=_DOCS)

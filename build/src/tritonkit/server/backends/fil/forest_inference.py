@@ -69,7 +69,7 @@ def read_settings(parameters: Mapping[str, str]) -> Settings:
     """The settings of a configuration's parameters, name to text.
 
     Raises:
-        ForestError: One is missing, or is not what the backend reads.
+        ForestError: A parameter is missing, or has a value that the backend does not read.
     """
     model_type = parameters.get("model_type", DEFAULT_TYPE)
     if model_type not in FILES:

@@ -34,10 +34,10 @@ class TritonPythonModel:
     def initialize(self, args):
         """Open the forest that this instance serves."""
         config = json.loads(args["model_config"])
-        said = {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
+        parameters = {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
         folder = Path(args["model_repository"], args["model_version"])
         try:
-            settings = read_settings(said)
+            settings = read_settings(parameters)
             path = folder / (config.get("default_model_filename") or FILES[settings.model_type])
             self.forest = Forest(path, settings)
             self.dims = self._tensor_dims(config)

@@ -64,18 +64,18 @@ class TritonPythonModel:
     def auto_complete_config(auto_complete_model_config):
         """Fill in the inputs, outputs and batching that a configuration leaves out, from the graph."""
         config = auto_complete_model_config
-        said = config.as_dict()
-        if said["input"] and said["output"]:
+        fields = config.as_dict()
+        if fields["input"] and fields["output"]:
             return config
-        session = open_session(_graph_of_this_stub(said), ort.SessionOptions(), ["CPUExecutionProvider"])
+        session = open_session(_graph_of_this_stub(fields), ort.SessionOptions(), ["CPUExecutionProvider"])
         tensors = [*session.get_inputs(), *session.get_outputs()]
-        size = said["max_batch_size"]
-        if size == 0 and not said["input"] and all(t.shape and not isinstance(t.shape[0], int) for t in tensors):
+        size = fields["max_batch_size"]
+        if size == 0 and not fields["input"] and all(t.shape and not isinstance(t.shape[0], int) for t in tensors):
             size = AUTO_MAX_BATCH_SIZE
             config.set_max_batch_size(size)
-            if "sequence_batching" not in said and "ensemble_scheduling" not in said:
+            if "sequence_batching" not in fields and "ensemble_scheduling" not in fields:
                 config.set_dynamic_batching()
-        sequences = Sequences(said.get("sequence_batching", {}))
+        sequences = Sequences(fields.get("sequence_batching", {}))
         of_batcher = {entry["name"] for entry in (*sequences.inputs, *sequences.outputs)}
         for tensor in session.get_inputs():
             if tensor.name not in of_batcher:
@@ -104,7 +104,7 @@ class TritonPythonModel:
         self.output_names = self.execution.output_names
         self.on_gpu = device is not None
         # What an output without dimensions is called on the wire: a configuration has no empty shape.
-        self.number_shapes = {said["name"]: [int(dim) for dim in said["dims"]] for said in config["output"]}
+        self.number_shapes = {output["name"]: [int(dim) for dim in output["dims"]] for output in config["output"]}
         self.guard = StallGuard()
 
     def _open_direct(self, config, session, reason):
@@ -218,13 +218,13 @@ def session_options(config):
     """Session options from ``config.pbtxt``, under the C++ backend's names."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    said = {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
-    options.intra_op_num_threads = _integer(said, "intra_op_thread_count")
-    options.inter_op_num_threads = _integer(said, "inter_op_thread_count")
-    if _integer(said, "execution_mode") == 1:
+    parameters = {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
+    options.intra_op_num_threads = _integer(parameters, "intra_op_thread_count")
+    options.inter_op_num_threads = _integer(parameters, "inter_op_thread_count")
+    if _integer(parameters, "execution_mode") == 1:
         options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
-    options.enable_cpu_mem_arena = _boolean(said, "enable_mem_arena")
-    options.enable_mem_pattern = _boolean(said, "enable_mem_pattern")
+    options.enable_cpu_mem_arena = _boolean(parameters, "enable_mem_arena")
+    options.enable_mem_pattern = _boolean(parameters, "enable_mem_pattern")
     level = config.get("optimization", {}).get("graph", {}).get("level", 0)
     if level:
         if level not in GRAPH_LEVELS:
@@ -274,31 +274,31 @@ def open_session(graph, options, execution_providers):
     """An onnxruntime session; a GPU that cannot be used is an error, never a silent fall back to the CPU."""
     session = ort.InferenceSession(str(graph), options, providers=execution_providers)
     first = execution_providers[0]
-    wanted = first if isinstance(first, str) else first[0]
-    if wanted not in session.get_providers():
-        raise pb_utils.TritonModelException(f"{wanted} did not start; its reason is in the server's log")
+    provider = first if isinstance(first, str) else first[0]
+    if provider not in session.get_providers():
+        raise pb_utils.TritonModelException(f"{provider} did not start; its reason is in the server's log")
     return session
 
 
-def _integer(said, name, default=0):
+def _integer(parameters, name, default=0):
     try:
-        return int(said.get(name, default))
+        return int(parameters.get(name, default))
     except ValueError:
-        raise pb_utils.TritonModelException(f"parameter {name} is {said[name]!r}, not a whole number") from None
+        raise pb_utils.TritonModelException(f"parameter {name} is {parameters[name]!r}, not a whole number") from None
 
 
-def _boolean(said, name):
+def _boolean(parameters, name):
     """A parameter that is on unless it says otherwise, in the C++ backend's words."""
-    value = said.get(name, "1").lower()
+    value = parameters.get(name, "1").lower()
     if value not in BOOLEANS:
-        raise pb_utils.TritonModelException(f"parameter {name} is {said[name]!r}, neither 1 nor 0")
+        raise pb_utils.TritonModelException(f"parameter {name} is {parameters[name]!r}, neither 1 nor 0")
     return BOOLEANS[value]
 
 
-def _graph_of_this_stub(said):
+def _graph_of_this_stub(config):
     """Where the graph is: auto-completion is not told, but the stub's first argument is a file in its folder."""
     first_argument = Path("/proc/self/cmdline").read_bytes().split(b"\0")[1].decode("utf-8", "surrogateescape")
-    return Path(first_argument).with_name(graph_file(said))
+    return Path(first_argument).with_name(graph_file(config))
 
 
 def _described(tensor, batched):
@@ -318,24 +318,24 @@ def _check_signature(config, session):
     given = {"input": [*config["input"], *sequences.inputs], "output": [*config["output"], *sequences.outputs]}
     for key, tensors in (("input", session.get_inputs()), ("output", session.get_outputs())):
         known = {tensor.name: tensor for tensor in tensors}
-        for said in given[key]:
-            tensor = known.get(said["name"])
+        for entry in given[key]:
+            tensor = known.get(entry["name"])
             if tensor is None:
                 raise pb_utils.TritonModelException(
-                    f"the graph has no {key} {said['name']!r}; it has: {', '.join(known)}"
+                    f"the graph has no {key} {entry['name']!r}; it has: {', '.join(known)}"
                 )
-            if TRITON_TYPES.get(tensor.type) != said["data_type"]:
+            if TRITON_TYPES.get(tensor.type) != entry["data_type"]:
                 raise pb_utils.TritonModelException(
-                    f"{key} {said['name']!r} is {said['data_type']} in the configuration, {tensor.type} in the graph"
+                    f"{key} {entry['name']!r} is {entry['data_type']} in the configuration, {tensor.type} in the graph"
                 )
-            _check_dims(key, said, tensor.shape, config["max_batch_size"])
+            _check_dims(key, entry, tensor.shape, config["max_batch_size"])
     for control in sequences.controls:  # the C++ backend takes no other shape
         shape = next(tensor.shape for tensor in session.get_inputs() if tensor.name == control["name"])
         if shape[int(config["max_batch_size"] > 0) :] != [1]:
             raise pb_utils.TritonModelException(
                 f"control input {control['name']!r} has shape {shape} in the graph; its last dimension must be 1"
             )
-    missing = {tensor.name for tensor in session.get_inputs()} - {said["name"] for said in given["input"]}
+    missing = {tensor.name for tensor in session.get_inputs()} - {entry["name"] for entry in given["input"]}
     if missing:
         raise pb_utils.TritonModelException(f"the graph's input {min(missing)!r} is not in the configuration")
 
@@ -350,12 +350,12 @@ def _check_sized(config, session):
             )
 
 
-def _check_dims(key, said, shape, max_batch_size):
-    dims = said["reshape"]["shape"] if "reshape" in said else said["dims"]
+def _check_dims(key, entry, shape, max_batch_size):
+    dims = entry["reshape"]["shape"] if "reshape" in entry else entry["dims"]
     full = [-1, *dims] if max_batch_size > 0 else list(dims)
     if max_batch_size == 0 and not shape and all(int(dim) == 1 for dim in dims):
         return  # a number by itself, which a configuration can only call [1]
-    where = f"{key} {said['name']!r} has dims {dims} in the configuration, {shape} in the graph"
+    where = f"{key} {entry['name']!r} has dims {dims} in the configuration, {shape} in the graph"
     if max_batch_size > 0 and shape and isinstance(shape[0], int):
         raise pb_utils.TritonModelException(f"{where}: max_batch_size > 0 needs a dynamic first dimension")
     fits = len(full) == len(shape) and all(

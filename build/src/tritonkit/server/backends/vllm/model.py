@@ -103,8 +103,8 @@ class TritonPythonModel:
         self.ending = threading.Event()
         threading.Thread(target=self._watch_callers, daemon=True).start()
         labels = {"model": self.name, "version": args["model_version"]}
-        wanted = parameter(config, "REPORT_CUSTOM_METRICS").lower() == "true" and settings.log_stats
-        reporter = Reporter(self.engine, labels, of_engine=wanted)
+        custom_metrics = parameter(config, "REPORT_CUSTOM_METRICS").lower() == "true" and settings.log_stats
+        reporter = Reporter(self.engine, labels, of_engine=custom_metrics)
         self.tasks = [asyncio.run_coroutine_threadsafe(reporter.report(), self.loop)]
         self.tasks.append(asyncio.run_coroutine_threadsafe(self.engine.keep(self._restarted), self.loop))
         self.status.ready(self.engine.port)
@@ -168,7 +168,7 @@ class TritonPythonModel:
             self.status.phase("vLLM ended and is started again")
 
     def _watch_callers(self):
-        """Cancel what nobody waits for any more."""
+        """Cancel requests whose callers have gone."""
         while not self.ending.wait(LOOK_EVERY_S):
             for waiting in list(self.calls.open):
                 if waiting.task is not None and waiting.cancelled():
@@ -195,15 +195,15 @@ class Status:
         self._path = Path(directory, f"{name.replace('/', '_')}.json") if directory else None
 
     def phase(self, phase):
-        """It is doing this."""
+        """Write what the start is doing."""
         self._write(phase=phase)
 
     def ready(self, port):
-        """It answers there."""
+        """Write that the model answers at this port."""
         self._write(url=f"http://127.0.0.1:{port}/v1")
 
     def gone(self):
-        """It is unloaded, or could not be loaded."""
+        """Remove the file of a model that is unloaded, or could not be loaded."""
         if self._path:
             self._path.unlink(missing_ok=True)
 

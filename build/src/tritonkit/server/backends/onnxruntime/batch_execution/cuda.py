@@ -378,7 +378,7 @@ def _is_memory(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """What onnxruntime says, without the place in its source that it says it at."""
+    """The message of onnxruntime, without the place in its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:300]
 

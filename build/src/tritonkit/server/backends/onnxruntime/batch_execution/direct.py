@@ -1,4 +1,4 @@
-"""Runs batches as they come: what nobody asked sizes for, and what cannot be padded."""
+"""Runs batches as they come: of models without prepared sizes, and of those that cannot be padded."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def check_driver(version: int) -> None:
         version: What ``cudaDriverGetVersion`` says: 1000 x major + 10 x minor; 0 without a driver.
 
     Raises:
-        RuntimeError: It is too old, or there is none.
+        RuntimeError: The driver is too old, or missing.
     """
     if version == 0:
         raise RuntimeError("no NVIDIA driver is loaded; a model on a GPU needs one, 580 or newer")
@@ -69,7 +69,7 @@ class Device:
         """Memory on the device, zeros; its address.
 
         Raises:
-            MemoryError: There is not enough.
+            MemoryError: The device has too little free memory.
         """
         try:
             address = int(_call(runtime.cudaMalloc, nbytes))

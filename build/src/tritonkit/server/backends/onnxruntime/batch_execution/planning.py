@@ -49,7 +49,7 @@ class Planner:
         """The prepared lengths that hold a request's own.
 
         Raises:
-            ValueError: One is longer than every prepared one.
+            ValueError: A length is above the largest prepared length.
         """
         return tuple(self._fit(index, length) for index, length in enumerate(lengths))
 

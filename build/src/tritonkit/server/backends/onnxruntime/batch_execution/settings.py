@@ -72,7 +72,7 @@ class Sizes:
 
 
 def read_sizes(config: Mapping[str, Any], *, on_gpu: bool) -> Sizes | str:
-    """The sizes that a configuration asks for, or why its batches run as they come; empty where nobody asked.
+    """The sizes that a configuration asks for, or why its batches run as they come; empty if it says nothing.
 
     Args:
         config: The model's configuration, as Triton gives it to a backend.

@@ -133,7 +133,7 @@ class SizedExecution:
         try:
             begun = self._begin_all(groups)
         except Exception:
-            # Rows of an earlier batch may be what it failed on: one of 30 tokens is none of 8.
+            # It may have failed on rows of an earlier batch: an index that is valid among 30 tokens is not among 8.
             self.runner.clear()
             try:
                 begun = self._begin_all(groups)
@@ -149,7 +149,7 @@ class SizedExecution:
     def _begin_all(
         self, groups: Sequence[Group]
     ) -> list[tuple[Group, Mapping[str, np.ndarray], Mapping[int, Mapping[str, Array]]]]:
-        """Run all groups, to the end; for each what :meth:`_begin` gives."""
+        """Run all groups to the end; returns each with what :meth:`_begin` returns for it."""
         used = dict.fromkeys((*self.sizes.dims, *self.output_names), 0)
         begun = [(group, *self._begin(group, used)) for group in groups]
         self.runner.wait()
@@ -158,7 +158,7 @@ class SizedExecution:
     def _begin(
         self, group: Group, used: dict[str, int]
     ) -> tuple[Mapping[str, np.ndarray], Mapping[int, Mapping[str, Array]]]:
-        """Begin all pieces of one group: where its outputs will be on the host, and by request on the device."""
+        """Begin all pieces of one group; returns its outputs' places: on the host, and by request on the device."""
         pieces = self._planner.pieces(group.rows, group.lengths)
         sent = {
             name: self._place(name, (group.rows, *self.sizes.shape(name, group.lengths)), dtype, used)

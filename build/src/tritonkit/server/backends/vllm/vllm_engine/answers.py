@@ -116,8 +116,8 @@ class Answer:
                 sums = [sequence.cumulative_logprob for sequence in sequences]
                 outputs["cumulative_logprob"] = np.array(sums, np.float32)
             if "return_logprobs" in self._flags:
-                asked = "logprobs" in self._body
-                parts = (json.dumps(sequence.logprobs) if asked else "null" for sequence in sequences)
+                has_logprobs = "logprobs" in self._body
+                parts = (json.dumps(sequence.logprobs) if has_logprobs else "null" for sequence in sequences)
                 outputs["logprobs"] = _strings(parts)
             if "return_num_input_tokens" in self._flags:
                 outputs["num_input_tokens"] = np.array([self._prompt_tokens], np.uint32)

@@ -76,7 +76,7 @@ def read_settings(version_directory: str | Path, name: str, kind: str, *, on_cpu
         on_cpu: Whether vLLM runs on the CPU.
 
     Raises:
-        SettingsError: A file is missing, is no JSON object, or contradicts the instance.
+        SettingsError: A file is missing, is not a JSON object, or contradicts the instance.
     """
     directory = Path(version_directory)
     arguments = _booleans(_read_object(directory / ENGINE_ARGUMENTS))
@@ -146,7 +146,7 @@ def check_memory(settings: Settings, available_bytes: int) -> None:
     """Refuse what does not fit this machine's memory, which the kernel would otherwise end without a word.
 
     Raises:
-        SettingsError: It does not fit.
+        SettingsError: The weights and the KV cache do not fit.
     """
     weights, cache = weights_bytes(settings.arguments), settings.arguments.get("kv_cache_memory_bytes")
     if os.environ.get(KV_CACHE_VARIABLE):

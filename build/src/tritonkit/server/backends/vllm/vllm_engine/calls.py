@@ -37,7 +37,7 @@ class Call:
             return not self.closed and self.sender.is_cancelled()
 
     def due(self):
-        """Whether something is to be sent and nobody was told yet."""
+        """Whether the sender has to be notified that there is something to send."""
         due, self._waiting = not self._waiting, True
         return due
 
@@ -86,7 +86,7 @@ class Calls:
         self._sender.start()
 
     def begin(self, request):
-        """Take one request up; what is wrong with it is its own answer."""
+        """Take one request up; an error in it becomes its answer."""
         call = Call(request)
         self.open.add(call)
         try:

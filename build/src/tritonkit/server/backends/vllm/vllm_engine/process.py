@@ -100,19 +100,19 @@ class EngineProcess:
         return self._process.pid if self._process else None
 
     def check(self) -> None:
-        """Raises Unavailable where there is nobody to answer."""
+        """Raise Unavailable if the server does not answer now."""
         if not self.ready:
             raise Unavailable(self.unavailable())
 
     def unavailable(self) -> str:
-        """What a caller is told who cannot be answered."""
+        """The message for a caller who cannot be answered."""
         if self._ready:  # it has ended just now, and nobody has looked yet, or it is about to
             status = self._status()
             self._why = f"its vLLM process {'lost its engine' if status is None else _ending(status)}"
         return f"{self.settings.name} is restarting: {self._why}; send the request again in a minute"
 
     async def lost(self) -> str:
-        """What a caller is told whose connection was lost: a moment later it is known what became of the process."""
+        """The message for a caller whose connection was lost; waits a moment, as the process may be about to end."""
         deadline = time.monotonic() + SETTLE_S
         while self._status() is None and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
@@ -122,7 +122,7 @@ class EngineProcess:
         """Start it and wait until it answers.
 
         Raises:
-            StartFailed: It ended, with its own reason.
+            StartFailed: The server ended; the message is its own reason.
         """
         for attempt in range(PORT_ATTEMPTS):
             self.port = self.port or free_port()
@@ -246,7 +246,7 @@ class EngineProcess:
             await asyncio.sleep(LOOK_EVERY_S)
 
     def _follow(self, output: IO[bytes] | None) -> None:
-        """Hand the server's log on to Triton's, keep its end, and say how far a start is."""
+        """Copy the server's log into Triton's, keep its last lines, and report the phases of a start."""
         phases = dict(PHASES)
         for raw in output or ():
             line = raw.decode("utf-8", "replace").rstrip("\n")

@@ -98,7 +98,7 @@ def completion_request(parameters: str, longest: int) -> tuple[dict[str, Any], s
         The body, and the name of the adapter or None.
 
     Raises:
-        ParameterError: It is no JSON object, a key is unknown, or a value is of another type.
+        ParameterError: ``parameters`` is not a JSON object, a key is unknown, or a value has the wrong type.
     """
     try:
         given = json.loads(parameters) if parameters else {}

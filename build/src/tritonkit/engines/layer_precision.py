@@ -1,4 +1,4 @@
-"""Proves a precision: counts the layers that compute, by the type of the numbers that they are really fed.
+"""Proves a precision: counts compute layers by the type of the numbers that they really read.
 
 A quantized convolution keeps type FLOAT in the parsed network, between a DEQUANTIZE and a QUANTIZE layer, and is
 fused with both when the engine is built. So the layer's own type says nothing; what feeds it does.
@@ -63,7 +63,7 @@ def prove(counts: Counts, precision: str, where: str) -> None:
     """Hold the counts against the precision that was asked for.
 
     Raises:
-        CheckFailed: It is fp16, int8 or fp8, and no layer computes in it.
+        CheckFailed: The precision is fp16, int8 or fp8, and no layer computes in it.
     """
     if precision == "fp32" or counts.get(precision):
         return

@@ -1,4 +1,4 @@
-"""Every operation of a client as a `Flow`: its calls, what it remembers, when it asks again. No I/O.
+"""Every operation of a client as a generator of calls, with the cache of what the models are. No I/O.
 
 A client of any kind drives these generators through the `_engine`.
 """
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from ._calls import BINARY, Call, Flow, InferRequest, Outputs, Parameter, Shared, Wire, no_parameters
-from ._classes import classified, wanted_outputs
+from ._calls import BINARY, Call, InferRequest, Operation, Outputs, Parameter, SharedOperation, Wire, no_parameters
+from ._classes import classified, requested_outputs
 from ._cuda import on_host
 from ._errors import (
     InvalidInput,
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Asked:
-    """What a caller asks of a model, as it was given."""
+class Inference:
+    """One inference as the caller describes it: neither checked nor encoded."""
 
     model: str
     values: Mapping[str, npt.ArrayLike]
@@ -47,12 +47,12 @@ class Asked:
     outputs: Outputs | None = None
     request_id: str | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=no_parameters)
-    # Both of a sequence: its one server, and that a request of it may not be repeated.
+    # For a sequence: its one server, and that none of its requests may be repeated.
     server: Server | None = None
     idempotent: bool = True
 
 
-class Flows:
+class Operations:
     """The operations over one wire, with the cache of what the models are.
 
     Safe to share between threads: the cache is written by whole values.
@@ -83,44 +83,44 @@ class Flows:
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
 
-    def live(self) -> Flow[bool]:
+    def live(self) -> Operation[bool]:
         """Whether the server runs."""
-        answer: bool = yield self.wire.live(Origin(self._endpoint))
-        return answer
+        live: bool = yield self.wire.live(Origin(self._endpoint))
+        return live
 
-    def ready(self) -> Flow[bool]:
+    def ready(self) -> Operation[bool]:
         """Whether the server and its models are ready."""
         try:
-            answer: bool = yield self.wire.ready(Origin(self._endpoint))
-        except ModelNotReady:  # Triton says "no" then, other servers that
+            ready: bool = yield self.wire.ready(Origin(self._endpoint))
+        except ModelNotReady:  # other servers than Triton answer with this error instead of a "no"
             return False
-        return answer
+        return ready
 
-    def model_ready(self, model: str, version: str) -> Flow[bool]:
+    def model_ready(self, model: str, version: str) -> Operation[bool]:
         """Whether one model is ready."""
         try:
-            answer: bool = yield self.wire.model_ready(version, self.origin(model, version))
-        except (ModelNotFound, ModelNotReady):  # Triton says "not ready" then, other servers that
+            ready: bool = yield self.wire.model_ready(version, self.origin(model, version))
+        except (ModelNotFound, ModelNotReady):  # other servers than Triton answer with an error instead of a "no"
             return False
-        return answer
+        return ready
 
-    def metadata(self, model: str, version: str) -> Flow[ModelMetadata]:
-        """What a model is: as declared, else from the cache where it is there."""
+    def metadata(self, model: str, version: str) -> Operation[ModelMetadata]:
+        """What a model is: as declared, else from the cache, else from the server."""
         origin = self.origin(model, version)
         cached = self._known(model, version)
         return cached if cached is not None else (yield from self._learn(version, origin))
 
-    def config(self, model: str, version: str) -> Flow[dict[str, Any]]:
+    def config(self, model: str, version: str) -> Operation[dict[str, Any]]:
         """A model's configuration, as the server completed it."""
         origin = self.origin(model, version)
         try:
-            answer: dict[str, Any] = yield self.wire.config(version, origin)
+            config: dict[str, Any] = yield self.wire.config(version, origin)
         except ModelNotFound as error:
             yield from self._name_models(error, origin)
             raise
-        return answer
+        return config
 
-    def statistics(self, model: str, version: str) -> Flow[tuple[ModelStatistics, ...]]:
+    def statistics(self, model: str, version: str) -> Operation[tuple[ModelStatistics, ...]]:
         """What the server counted for a model."""
         origin = self.origin(model, version)
         try:
@@ -132,12 +132,12 @@ class Flows:
             raise
         return entries
 
-    def repository(self) -> Flow[tuple[RepositoryEntry, ...]]:
+    def repository(self) -> Operation[tuple[RepositoryEntry, ...]]:
         """What the server's repositories hold."""
-        answer: tuple[RepositoryEntry, ...] = yield self.wire.repository(Origin(self._endpoint))
-        return answer
+        entries: tuple[RepositoryEntry, ...] = yield self.wire.repository(Origin(self._endpoint))
+        return entries
 
-    def load(self, model: str, config: Mapping[str, Any] | None) -> Flow[None]:
+    def load(self, model: str, config: Mapping[str, Any] | None) -> Operation[None]:
         """Load or reload a model, and forget what it was."""
         origin = self.origin(model, "")
         try:
@@ -145,7 +145,7 @@ class Flows:
         finally:
             self._forget(model)
 
-    def unload(self, model: str, dependents: bool) -> Flow[None]:
+    def unload(self, model: str, dependents: bool) -> Operation[None]:
         """Unload a model, and forget what it was."""
         origin = self.origin(model, "")
         try:
@@ -153,45 +153,45 @@ class Flows:
         finally:
             self._forget(model)
 
-    def infer(self, asked: Asked) -> Flow[dict[str, Array]]:
-        """One inference; cached metadata that is in the way is fetched anew and, if it changed, used."""
-        origin = self.origin(asked.model, asked.version, self.request_id(asked))
-        metadata = self._known(asked.model, asked.version)
-        fresh = metadata is None or asked.model in self._declared
+    def infer(self, inference: Inference) -> Operation[dict[str, Array]]:
+        """One inference; cached metadata that contradicts it is fetched anew and, if it changed, used."""
+        origin = self.origin(inference.model, inference.version, self.request_id(inference))
+        metadata = self._known(inference.model, inference.version)
+        fresh = metadata is None or inference.model in self._declared
         if metadata is None:
-            metadata = yield from self._learn(asked.version, origin)
+            metadata = yield from self._learn(inference.version, origin)
         elif self._plain is None:
             yield from self._learn_extensions(origin)
         while True:
             try:
-                request = self.request(metadata, asked, origin)
-                if self._arena is not None and asked.idempotent and not isinstance(asked.outputs, Mapping):
+                request = self.encode_request(metadata, inference, origin)
+                if self._arena is not None and inference.idempotent and not isinstance(inference.outputs, Mapping):
                     return (yield from self._arena.infer(self.wire, metadata, request, origin))
-                answer: dict[str, Array] = yield self._call(self.carried(request), asked, origin)
-                return classified(answer, request.outputs, origin)
+                outputs: dict[str, Array] = yield self._call(self.copy_to_host(request), inference, origin)
+                return classified(outputs, request.outputs, origin)
             except ModelNotFound as error:
                 yield from self._name_models(error, origin)
                 raise
             except InvalidInput:
-                # The model may have been reloaded since; the caller is wrong only if it was not.
+                # The model may have been reloaded since; only if it was not, the input is wrong.
                 if fresh:
                     raise
                 known, fresh = metadata, True
-                metadata = yield from self._fetch(asked.version, origin)
-                if metadata == known or not asked.idempotent:
+                metadata = yield from self._fetch(inference.version, origin)
+                if metadata == known or not inference.idempotent:
                     raise
 
-    def request_id(self, asked: Asked) -> str:
-        """The caller's, or the next one of this client's own."""
-        return f"{self._prefix}-{next(self._numbers)}" if asked.request_id is None else asked.request_id
+    def request_id(self, inference: Inference) -> str:
+        """The caller's request id, or the next of this client's own."""
+        return f"{self._prefix}-{next(self._numbers)}" if inference.request_id is None else inference.request_id
 
-    def request(self, metadata: ModelMetadata, asked: Asked, origin: Origin) -> InferRequest:
-        """What is asked, checked and encoded.
+    def encode_request(self, metadata: ModelMetadata, inference: Inference, origin: Origin) -> InferRequest:
+        """Check and encode an inference.
 
         Raises:
             InvalidInput: It does not fit the model, or this client.
         """
-        inputs = encode_inputs(metadata, asked.values, origin)
+        inputs = encode_inputs(metadata, inference.values, origin)
         for tensor in inputs:
             if tensor.device is not None and not self._takes_device_arrays:
                 raise InvalidInput(
@@ -202,25 +202,27 @@ class Flows:
                 )
         return InferRequest(
             model=origin.model,
-            version=asked.version,
+            version=inference.version,
             request_id=origin.request_id,
             inputs=inputs,
             outputs=()
-            if asked.outputs is None
-            else wanted_outputs(metadata, asked.outputs, check_outputs(metadata, asked.outputs, origin), origin),
-            parameters=asked.parameters,
+            if inference.outputs is None
+            else requested_outputs(
+                metadata, inference.outputs, check_outputs(metadata, inference.outputs, origin), origin
+            ),
+            parameters=inference.parameters,
             plain=bool(self._plain),
         )
 
-    def carried(self, request: InferRequest) -> InferRequest:
-        """The request where it does not go through shared memory."""
+    def copy_to_host(self, request: InferRequest) -> InferRequest:
+        """A request that does not go through shared memory: its arrays on a GPU are copied to the host."""
         return on_host(request) if self._takes_device_arrays else request
 
     def origin(self, model: str, version: str, request_id: str = "") -> Origin:
-        """The call that an error will name; checks the names on the way.
+        """The origin that an error will name.
 
         Raises:
-            InvalidInput: They cannot be a model's.
+            InvalidInput: The name or the version cannot be a model's.
         """
         origin = Origin(self._endpoint, model, request_id, version)
         if not model or not isinstance(model, str):
@@ -235,25 +237,25 @@ class Flows:
     def _known(self, model: str, version: str) -> ModelMetadata | None:
         return self._declared.get(model) or self._metadata.get((model, version))
 
-    def _call(self, request: InferRequest, asked: Asked, origin: Origin) -> Call[dict[str, Array]]:
+    def _call(self, request: InferRequest, inference: Inference, origin: Origin) -> Call[dict[str, Array]]:
         call = self.wire.infer(request, origin)
-        if not asked.idempotent:
+        if not inference.idempotent:
             call.idempotent = False
-            call.server = asked.server
+            call.server = inference.server
         return call
 
-    def _learn(self, version: str, origin: Origin) -> Flow[ModelMetadata]:
-        """What a model is that is not known yet; of many who ask at once, one sends the question."""
+    def _learn(self, version: str, origin: Origin) -> Operation[ModelMetadata]:
+        """What a model is that is not known yet; of many callers at once, only one sends the calls."""
         key = (origin.model, version)
 
-        def fetch() -> Flow[ModelMetadata]:
-            known = self._metadata.get(key)  # by one who asked just before
+        def fetch() -> Operation[ModelMetadata]:
+            known = self._metadata.get(key)  # another caller may have fetched it just before
             return known if known is not None else (yield from self._fetch(version, origin))
 
-        metadata: ModelMetadata = yield Shared(key, fetch, origin)
+        metadata: ModelMetadata = yield SharedOperation(key, fetch, origin)
         return metadata
 
-    def _fetch(self, version: str, origin: Origin) -> Flow[ModelMetadata]:
+    def _fetch(self, version: str, origin: Origin) -> Operation[ModelMetadata]:
         try:
             described: ModelMetadata = yield self.wire.metadata(version, origin)
         except ModelNotFound as error:
@@ -276,8 +278,8 @@ class Flows:
         self._metadata[origin.model, version] = metadata
         return metadata
 
-    def _name_models(self, error: ModelNotFound, origin: Origin) -> Flow[None]:
-        """Add to an error which model was probably meant, by the server's index; one call, and nothing if it fails."""
+    def _name_models(self, error: ModelNotFound, origin: Origin) -> Operation[None]:
+        """Add to an error which model was probably meant, by the server's index; if that call fails, add nothing."""
         try:
             entries: tuple[RepositoryEntry, ...] = yield replace(
                 self.wire.repository(Origin(self._endpoint)), idempotent=False
@@ -286,13 +288,13 @@ class Flows:
             return
         error.fix = fix_for_missing(origin.model, origin.version, entries) or error.fix
 
-    def _learn_extensions(self, origin: Origin) -> Flow[None]:
+    def _learn_extensions(self, origin: Origin) -> Operation[None]:
         """Find out whether tensors may travel in binary over HTTP; JSON is what every server takes."""
         if self.wire.always_binary:
             return
         try:
             extensions: tuple[str, ...] = yield self.wire.extensions(origin)
-        except (InvalidInput, ModelNotFound, ServerError, Unauthenticated):  # a server that does not tell
+        except (InvalidInput, ModelNotFound, ServerError, Unauthenticated):  # the server does not list them
             extensions = ()
         self._plain = BINARY not in extensions
 

@@ -1,4 +1,4 @@
-"""Turns what a store or its library says no with into an error that tells what, where, and what to do.
+"""Turns a refusal of a store or its library into an error that says what, where, and what to do.
 
 Libraries are known by the names of their exceptions, so that none has to be installed.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tritonkit.errors import MissingError, OutputError, TritonkitError
-from tritonkit.publishing.places import Place
+from tritonkit.publishing.locations import Place
 
 # botocore, google-auth, azure-core and azure-identity, aiohttp, in that order.
 _NO_CREDENTIALS = {
@@ -46,21 +46,21 @@ _CAUSES = (
      "correct the secret key: it is not that of the access key"),
     (("InvalidAccessKeyId", "Key Id you provided does not exist"), "correct the access key: nobody has it"),
 )  # fmt: skip
-_UNTOLD = "Forbidden"  # all that an answer without a body says, as to HEAD
+_UNEXPLAINED = "Forbidden"  # all that an answer without a body says, as to HEAD
 
 
 @contextmanager
 def explained(place: Place) -> Iterator[None]:
-    """Translate the store's refusals while the block runs; what is no refusal passes through."""
+    """Translate the store's refusals while the block runs; other exceptions pass through."""
     try:
         yield
     except TritonkitError:
         raise
     except Exception as error:
-        told = _translated(error, place)
-        if told is None:
+        translated = _translated(error, place)
+        if translated is None:
             raise
-        raise told from error
+        raise translated from error
 
 
 def missing_bucket(place: Place) -> OutputError:
@@ -74,46 +74,48 @@ def missing_bucket(place: Place) -> OutputError:
 
 def _translated(error: Exception, place: Place) -> TritonkitError | None:
     chain = _chain(error)
-    names = {type(one).__name__ for one in chain}
+    names = {type(link).__name__ for link in chain}
     where = f"{place}{f' at {place.endpoint}' if place.endpoint else ''}"
-    said = _sentence(error)
+    sentence = _sentence(error)
     words = " ".join(str(link) for link in chain)
     for signs, fix in _CAUSES:
         if any(sign in words for sign in signs):
-            return OutputError(f"{where} refuses access: {said}", fix)
+            return OutputError(f"{where} refuses access: {sentence}", fix)
     if names & _NO_CREDENTIALS:
-        return MissingError(f"no credentials for {where}: {said}", _LOGIN[place.scheme])
-    numbers = {one.errno for one in chain if isinstance(one, OSError)}
+        return MissingError(f"no credentials for {where}: {sentence}", _LOGIN[place.scheme])
+    numbers = {link.errno for link in chain if isinstance(link, OSError)}
     if numbers & {errno.ENOSPC, errno.EDQUOT}:
         return MissingError(f"no space left at {where}", "free some space, or choose another place")
     if numbers & {errno.EROFS, errno.EACCES, errno.EPERM} or names & _REFUSED or _is_refusal(chain):
-        reason_untold = (
-            "; if it has these, look at the key itself and at this machine's clock" if said == _UNTOLD else ""
+        hint = (
+            "; if it has these, look at the key itself and at this machine's clock" if sentence == _UNEXPLAINED else ""
         )
-        return OutputError(f"{where} refuses access: {said}", _RIGHTS[place.scheme] + reason_untold)
+        return OutputError(f"{where} refuses access: {sentence}", _RIGHTS[place.scheme] + hint)
     if names & _UNREACHABLE:
-        return MissingError(f"{where} cannot be reached: {said}", "check the endpoint, the network and the proxy")
+        return MissingError(f"{where} cannot be reached: {sentence}", "check the endpoint, the network and the proxy")
     if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _LIBRARIES:
-        return OutputError(f"{where}: {said}", "correct that, and run the same command again: it goes on where it was")
+        return OutputError(
+            f"{where}: {sentence}", "correct that, and run the same command again: it goes on where it was"
+        )
     return None
 
 
 def _is_refusal(chain: list[BaseException]) -> bool:
     """Also a status of 401 or 403 in the exceptions of gcsfs, azure-core and aiohttp."""
     return any(
-        isinstance(one, PermissionError)
-        or {getattr(one, name, None) for name in ("code", "status", "status_code")} & {401, 403}
-        for one in chain
+        isinstance(link, PermissionError)
+        or {getattr(link, name, None) for name in ("code", "status", "status_code")} & {401, 403}
+        for link in chain
     )
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
+    chain: list[BaseException] = []
     link: BaseException | None = error
-    while link is not None and link not in found:
-        found.append(link)
+    while link is not None and link not in chain:
+        chain.append(link)
         link = link.__cause__ or link.__context__
-    return found
+    return chain
 
 
 def _sentence(error: Exception) -> str:

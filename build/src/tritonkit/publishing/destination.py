@@ -7,7 +7,7 @@
     DESTINATION/current.json                which version is current, and which was before
 
 It reads and writes these; the order in which that is safe is :mod:`tritonkit.publishing.publish`'s and
-:mod:`tritonkit.publishing.keeping`'s.
+:mod:`tritonkit.publishing.version_history`'s.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from tritonkit import atomic
 from tritonkit.errors import CheckFailed, OutputError
-from tritonkit.publishing import manifest, refusals
+from tritonkit.publishing import errors, manifest
 from tritonkit.publishing.contents import CHUNK_BYTES
+from tritonkit.publishing.locations import VERSIONS, Place, connect
 from tritonkit.publishing.manifest import File, Manifest
-from tritonkit.publishing.places import VERSIONS, Place, connect
 
 MANIFESTS = "manifests"
 POINTER = "current.json"
@@ -67,7 +67,7 @@ class Stored:
     written: datetime
 
 
-class Shelf:
+class Destination:
     """A destination.
 
     Args:
@@ -85,16 +85,16 @@ class Shelf:
         """Refuse a destination that is not there, or that holds what is not ours.
 
         Args:
-            make: Whether a folder that is not there is no mistake: it will be made.
+            make: Whether the folder may be missing, as it will be made.
 
         Raises:
-            OutputError: It is so.
+            OutputError: The destination is missing, or holds something else.
         """
         if self.place.scheme == "file":
             if Path(self.place.root).exists() and not Path(self.place.root).is_dir():
                 raise OutputError(f"{self.place.root} is not a folder", "name a folder")
             if not make and not Path(self.place.root).is_dir():
-                raise refusals.missing_bucket(self.place)
+                raise errors.missing_bucket(self.place)
         names = {entry["name"].rstrip("/").rpartition("/")[2] for entry in self._list(self.place.root)}
         if not names and self.place.scheme != "file":
             self._check_bucket()
@@ -110,7 +110,7 @@ class Shelf:
         try:
             self.fs.info(self.place.bucket)
         except FileNotFoundError:
-            raise refusals.missing_bucket(self.place) from None
+            raise errors.missing_bucket(self.place) from None
 
     def _list(self, path: str) -> list[dict[str, Any]]:
         try:
@@ -124,10 +124,10 @@ class Shelf:
         data = self._read(path)
         if data is None:
             return None
-        found = manifest.parse(data, path)
-        if found.version != version:
-            raise CheckFailed(f"{path} is the manifest of {found.version}", "publish that version again")
-        return found
+        parsed = manifest.parse(data, path)
+        if parsed.version != version:
+            raise CheckFailed(f"{path} is the manifest of {parsed.version}", "publish that version again")
+        return parsed
 
     def manifests(self) -> list[Manifest]:
         """Those of all published versions, the newest first."""
@@ -135,7 +135,7 @@ class Shelf:
         versions = [name.removesuffix(".json") for name in names if name.endswith(".json")]
         with ThreadPoolExecutor(THREADS) as pool:
             read = pool.map(self.manifest, filter(manifest.is_version, versions))
-            return sorted(filter(None, read), key=lambda one: one.published, reverse=True)
+            return sorted(filter(None, read), key=lambda entry: entry.published, reverse=True)
 
     def pointer(self) -> Pointer | None:
         """Which version is current; None if none was ever published."""
@@ -151,11 +151,11 @@ class Shelf:
             ) from None
 
     def put_manifest(self, written: Manifest) -> None:
-        """Publish a version, whose files are all there."""
+        """Write the manifest of a version whose files are all there, which publishes it."""
         self._write(self._manifest_path(written.version), written.as_json())
 
     def drop_manifest(self, version: str) -> None:
-        """Make a version unpublished."""
+        """Remove a version's manifest, which makes it unpublished."""
         with suppress(FileNotFoundError):  # another pruner was here
             self.fs.rm_file(self._manifest_path(version))
 
@@ -173,12 +173,12 @@ class Shelf:
         """What a version's folder holds: path in the repository to what is stored."""
         root = self.place.path(VERSIONS, version)
         try:
-            found = self.fs.find(root, detail=True)
+            infos = self.fs.find(root, detail=True)
         except FileNotFoundError:
             return {}
         return {
             name.removeprefix(root).lstrip("/"): Stored(int(info["size"]), _written(info))
-            for name, info in found.items()
+            for name, info in infos.items()
             if name.startswith(f"{root}/")
             and not name.endswith("/")  # a folder made in a web console is a name with a slash
         }
@@ -207,13 +207,15 @@ class Shelf:
         bucket, _, prefix = self.place.path(VERSIONS, "").partition("/")
         page: dict[str, str] = {}
         while True:
-            said = self.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix, **page)
-            for one in said.get("Uploads", []):
-                if one["Initiated"] < before:
-                    self.fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=one["Key"], UploadId=one["UploadId"])
-            if not said.get("IsTruncated"):
+            response = self.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix, **page)
+            for upload in response.get("Uploads", []):
+                if upload["Initiated"] < before:
+                    self.fs.call_s3(
+                        "abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
+            if not response.get("IsTruncated"):
                 return
-            page = {"KeyMarker": said["NextKeyMarker"], "UploadIdMarker": said["NextUploadIdMarker"]}
+            page = {"KeyMarker": response["NextKeyMarker"], "UploadIdMarker": response["NextUploadIdMarker"]}
 
     def file(self, version: str, path: str) -> str:
         """A file of a version, as fsspec names it."""
@@ -223,7 +225,7 @@ class Shelf:
         """A stored file's bytes from ``offset`` on, in pieces.
 
         Raises:
-            FileNotFoundError: It is not there.
+            FileNotFoundError: The file is missing.
         """
         name = self.file(version, path)
         size = int(self.fs.info(name)["size"])
@@ -238,21 +240,21 @@ class Shelf:
         """Whether the store has that content: its own SHA-256 says so where it keeps one, else the bytes read back."""
         if self._kept_sha256(self.file(version, file.path)) == file.sha256:
             return True
-        found = hashlib.sha256()
+        sha256 = hashlib.sha256()
         for chunk in self.chunks(version, file.path):
-            found.update(chunk)
-        return found.hexdigest() == file.sha256
+            sha256.update(chunk)
+        return sha256.hexdigest() == file.sha256
 
     def _kept_sha256(self, name: str) -> str:
-        """S3 keeps the SHA-256 of an object that came in one piece, or was copied, with the wish for one."""
+        """The SHA-256 that S3 keeps of an object that was sent in one piece or copied with that option; or empty."""
         if self.place.scheme != "s3":
             return ""
         bucket, _, key = name.partition("/")
         try:
-            said = self.fs.call_s3("head_object", Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+            response = self.fs.call_s3("head_object", Bucket=bucket, Key=key, ChecksumMode="ENABLED")
         except OSError:  # a store that does not know the header
             return ""
-        encoded = str(said.get("ChecksumSHA256", ""))  # of parts, it ends with their number
+        encoded = str(response.get("ChecksumSHA256", ""))  # of parts, it ends with their number
         return "" if "-" in encoded else base64.b64decode(encoded).hex()
 
     def upload(self, version: str, path: str, origin: Path | bytes) -> None:
@@ -346,11 +348,11 @@ def now() -> str:
 def _written(info: dict[str, Any]) -> datetime:
     """When a stored file was written; this moment where the store does not say."""
     for name in ("LastModified", "updated", "last_modified", "mtime"):
-        said = info.get(name)
-        if isinstance(said, int | float):
-            return datetime.fromtimestamp(said, UTC)
-        if isinstance(said, str) and said:
-            said = datetime.fromisoformat(said)
-        if isinstance(said, datetime):
-            return said if said.tzinfo else said.replace(tzinfo=UTC)
+        written = info.get(name)
+        if isinstance(written, int | float):
+            return datetime.fromtimestamp(written, UTC)
+        if isinstance(written, str) and written:
+            written = datetime.fromisoformat(written)
+        if isinstance(written, datetime):
+            return written if written.tzinfo else written.replace(tzinfo=UTC)
     return datetime.now(UTC)

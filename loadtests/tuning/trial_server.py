@@ -22,7 +22,7 @@ from load.generator import Generator
 from load.plan import Plan
 from load.target import Target
 
-from tritonkit import exporting, pipeline, queue_limits, store, trees
+from tritonkit import cached_export, pipeline, queue_limits, store, trees
 from tritonkit.errors import CheckFailed, TritonkitError
 from tritonkit.precision import variants
 from tritonkit.queue_limits import QueueLimits
@@ -31,24 +31,24 @@ from tritonkit.repository import config, layout
 from tritonkit.server import TritonServer
 from tritonkit_client import Client, TritonkitClientError
 from tuning import space
-from tuning.asking import Asker
 from tuning.cores import Cores
 from tuning.limit import Probe
 from tuning.losses import ServerLost
+from tuning.probing import Asker
 from tuning.space import Settings
 
 PAUSES_S = (0.0, 1.0)  # before another try of a rate that the generator could not keep: time is short
 LOAD_S = 120.0  # for a model to be loaded
 SETTLES_S = 30.0  # for the processes of the model before to end: each instance takes a second, one after another
 # What Triton tells callers of a process that did not run for a second. It goes on, and its late answer becomes the next
-# request's, until the server ends of it (docs/decisions/0033).
+# request's, until that ends the server (docs/decisions/0033).
 UNHEALTHY = "is not healthy"
 ENDS_S = 2.0  # for a server that is dying to be gone, once its callers have noticed
 
 
 @dataclass(frozen=True)
 class Built:
-    """A recipe's build, made to be tuned.
+    """A recipe's build for a search.
 
     Attributes:
         recipe: Without a precision of its own choice.
@@ -58,7 +58,7 @@ class Built:
         accurate: Those that are near enough to fp32, each with the requests a second of a caller who waits for
             each answer, as the gate timed single samples; None where it timed none.
         graphs: SHA-256 of each one's graph.
-        limits: Of the queue, as what is served now has them.
+        limits: The queue's bounds in what is served now.
     """
 
     recipe: Recipe
@@ -77,19 +77,21 @@ def built(recipe: Recipe, target: Target = "cpu") -> Iterator[Built]:
     plain = recipe.model_copy(update=alone)
     with tempfile.TemporaryDirectory(prefix="tritonkit-tune-") as directory:
         repository = Path(directory, "model_repository")
-        said = pipeline.build([plain], repository, target).models[recipe.name]
+        passport = pipeline.build([plain], repository, target).models[recipe.name]
         if isinstance(plain, ForestRecipe):
-            yield Built(plain, repository, target, "fp32", {"fp32": None}, {"fp32": said["key"]})
+            yield Built(plain, repository, target, "fp32", {"fp32": None}, {"fp32": passport["key"]})
             return
-        single_ms = {row["precision"]: row["single_ms"] for row in said["gate"] if row["accurate"]} or {"fp32": None}
+        single_ms = {row["precision"]: row["single_ms"] for row in passport["gate"] if row["accurate"]} or {
+            "fp32": None
+        }
         accurate = {precision: 1000 / time_ms if time_ms else None for precision, time_ms in single_ms.items()}
-        base = exporting.exported(plain)[0]
-        made = {precision: variants.make(plain, base, target, precision)[0] for precision in accurate}
-        for precision, artifact in made.items():
+        base = cached_export.exported(plain)[0]
+        artifacts = {precision: variants.make(plain, base, target, precision)[0] for precision in accurate}
+        for precision, artifact in artifacts.items():
             _place(artifact, precision, repository / recipe.name / str(recipe.number))
-        graphs = {precision: str(artifact.about["graph_sha256"]) for precision, artifact in made.items()}
-        limits = QueueLimits(**said["queue"]) if said["queue"] else None
-        yield Built(plain, repository, target, said["precision"], accurate, graphs, limits)
+        graphs = {precision: str(artifact.about["graph_sha256"]) for precision, artifact in artifacts.items()}
+        limits = QueueLimits(**passport["queue"]) if passport["queue"] else None
+        yield Built(plain, repository, target, passport["precision"], accurate, graphs, limits)
 
 
 def _place(artifact: store.Artifact, precision: Precision, version: Path) -> None:
@@ -103,11 +105,11 @@ def _graph_file(precision: Precision) -> str:
     return f"{precision}.onnx"
 
 
-class Rig:
+class TrialServer:
     """A server and a generator; use it as a context manager.
 
     Args:
-        made: From :func:`built`.
+        build: From :func:`built`.
         slo: What runs are held against.
         plan: How long a run is, and what it sends.
         cores: Who runs where.
@@ -116,15 +118,15 @@ class Rig:
         lost: Each server that ended, and with which settings.
     """
 
-    def __init__(self, made: Built, slo: Slo, plan: Plan, cores: Cores) -> None:
-        self.made = made
+    def __init__(self, build: Built, slo: Slo, plan: Plan, cores: Cores) -> None:
+        self.build = build
         self.slo, self._plan, self._cores = slo, plan, cores
         self.lost: list[str] = []
         self._settings: Settings | None = None
         self._asker: Asker | None = None
         self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> Rig:
+    def __enter__(self) -> TrialServer:
         self._start()
         return self
 
@@ -151,7 +153,7 @@ class Rig:
             CheckFailed: The server does not load it so.
             ServerLost: The server ended; another one runs now.
         """
-        name = self.made.recipe.name
+        name = self.build.recipe.name
         self._settings = settings
         try:
             self._client.unload(name)
@@ -185,17 +187,17 @@ class Rig:
         with contextlib.ExitStack() as stack:
             arguments = ["--model-control-mode=explicit"]
             self._server = stack.enter_context(
-                TritonServer(self.made.repository, cores=self._cores.server, arguments=arguments, exit_timeout_s=1)
+                TritonServer(self.build.repository, cores=self._cores.server, arguments=arguments, exit_timeout_s=1)
             )
             self._client = stack.enter_context(Client(self._server.grpc_url, timeout=LOAD_S, retry=None))
             generator = stack.enter_context(
                 Generator(
-                    self._server.grpc_url, recipes=[self.made.recipe.path], core=self._cores.generator[0],
+                    self._server.grpc_url, recipes=[self.build.recipe.path], core=self._cores.generator[0],
                     processes=len(self._cores.generator),
                 )
             )  # fmt: skip
             if self._asker is None:
-                lenient = self.made.target == "cuda"
+                lenient = self.build.target == "cuda"
                 self._asker = Asker(generator, self.slo, self._plan, lenient=lenient, pauses_s=PAUSES_S)
             self._asker.generator = generator
             self._stack = stack.pop_all()
@@ -207,7 +209,7 @@ class Rig:
             wait_s: How long to look for it.
 
         Raises:
-            ServerLost: It had.
+            ServerLost: the server, or a process of its model, had ended.
         """
         if reason := self._loss(wait_s):
             self._replace(reason)
@@ -238,21 +240,21 @@ class Rig:
             return []
 
     def _configuration(self, settings: Settings) -> dict[str, object]:
-        recipe, target = self.made.recipe, self.made.target
-        said = config.parse((self.made.repository / recipe.name / layout.CONFIG).read_text(encoding="utf-8"))
-        if settings == space.of_recipe(recipe, self.made.chosen, target):
-            wanted = queue_limits.applied(recipe, target, self.made.limits)  # with the batches that its SLO prefers
+        recipe, target = self.build.recipe, self.build.target
+        model_config = config.parse((self.build.repository / recipe.name / layout.CONFIG).read_text(encoding="utf-8"))
+        if settings == space.of_recipe(recipe, self.build.chosen, target):
+            effective = queue_limits.applied(recipe, target, self.build.limits)  # with the batches that its SLO prefers
         else:
-            wanted = recipe.model_copy(update={"batching": settings.batching(recipe, self.made.chosen, target)})
-        if isinstance(wanted, ForestRecipe):
-            trees.set_batching(said, wanted, target)
+            effective = recipe.model_copy(update={"batching": settings.batching(recipe, self.build.chosen, target)})
+        if isinstance(effective, ForestRecipe):
+            trees.set_batching(model_config, effective, target)
         else:
-            config.set_batching(said, wanted, target)
-            said.default_model_filename = _graph_file(settings.precision)
-        if said.HasField("dynamic_batching"):
+            config.set_batching(model_config, effective, target)
+            model_config.default_model_filename = _graph_file(settings.precision)
+        if model_config.HasField("dynamic_batching"):
             # Bounds follow from what is measured here, and make the embedded Triton stall (docs/decisions/0003).
-            said.dynamic_batching.ClearField("default_queue_policy")
-        plain: dict[str, object] = json_format.MessageToDict(said, preserving_proto_field_name=True)
+            model_config.dynamic_batching.ClearField("default_queue_policy")
+        plain: dict[str, object] = json_format.MessageToDict(model_config, preserving_proto_field_name=True)
         return plain
 
     def _settle(self) -> None:

@@ -1,6 +1,6 @@
 """What a destination's name means: which store, which folder in it, and what Triton and the chart call it.
 
-It opens the store through fsspec; what lies there is :mod:`tritonkit.publishing.shelf`'s.
+It opens the store through fsspec; what lies there is :mod:`tritonkit.publishing.destination`'s.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def parse(text: str, endpoint_url: str | None = None) -> Place:
         endpoint_url: URL of an S3-compatible store, or of an emulator.
 
     Raises:
-        OutputError: It names no place.
+        OutputError: ``text`` names no place.
     """
     scheme, separator, rest = text.partition("://")
     if not separator:
@@ -198,8 +198,8 @@ def _first(*names: str) -> str:
 
 
 def _azure_account() -> str:
-    said = re.search(r"AccountName=([^;]+)", _first("AZURE_STORAGE_CONNECTION_STRING"))
-    account = said[1] if said else _first("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME")
+    match = re.search(r"AccountName=([^;]+)", _first("AZURE_STORAGE_CONNECTION_STRING"))
+    account = match[1] if match else _first("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME")
     if not account:
         raise OutputError(
             "az://container/… does not say which storage account",

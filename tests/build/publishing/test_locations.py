@@ -8,7 +8,7 @@ import pytest
 
 from tritonkit import publishing
 from tritonkit.errors import OutputError
-from tritonkit.publishing import places
+from tritonkit.publishing import locations
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_triton_is_given_what_it_reads(
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "account")
     place = publishing.parse(text, endpoint)
     assert (place.root, place.uri("v"), place.values("v")) == (root, uri, {"models": {"uri": uri}})
-    again, version = places.split_version(publishing.parse(uri))
+    again, version = locations.split_version(publishing.parse(uri))
     assert (again, version) == (place, "v")
 
 

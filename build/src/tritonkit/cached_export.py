@@ -19,10 +19,10 @@ SAMPLES_CHECKED = 32
 
 
 def exported(recipe: Recipe) -> tuple[store.Artifact, bool]:
-    """A recipe's export, from the store or made now, and whether that was now."""
+    """A recipe's export, from the store or made now, and whether it was made now."""
     key = store.request_key(recipe)
-    found = store.find(key)
-    return (found, False) if found else (_export(key, recipe), True)
+    artifact = store.find(key)
+    return (artifact, False) if artifact else (_export(key, recipe), True)
 
 
 def _export(key: str, recipe: Recipe) -> store.Artifact:
@@ -37,30 +37,30 @@ def _fill(stage: Path, recipe: Recipe, steps: progress.Steps) -> tuple[dict[str,
     sources.forget()
     with dependencies.recording() as read:
         steps.next("read samples")
-        found = samples.load(recipe, SAMPLES_CHECKED)
+        dataset = samples.load(recipe, SAMPLES_CHECKED)
         if isinstance(recipe.source, OnnxSource):
             reference, half = None, ""
             steps.next("read the graph")
             _copy_graph(recipe, recipe.source, path)
         else:
             steps.next(f"load the module{_as_fp32(recipe)}")
-            reference, half = _export_module(recipe, found, path, steps)
+            reference, half = _export_module(recipe, dataset, path, steps)
         graph.check_against(recipe, path)
         if reference is None:
             graph.declare_outputs(recipe, path)
         steps.next("check the graph on real samples" if reference is None else "check against the module")
         session = graph.Session(path)
         with _explained(half):
-            measured = parity.check(recipe, session, found, reference) + padding.check(recipe, session, found)
+            measured = parity.check(recipe, session, dataset, reference) + padding.check(recipe, session, dataset)
         steps.next("write")
         _write_labels(stage, recipe)
-        _write_warmup(stage / config.WARMUP, recipe, found[0])
+        _write_warmup(stage / config.WARMUP, recipe, dataset[0])
     noted = dependencies.collect(read, _known_files(recipe), _code_roots(recipe), ignored=stage)
     about = {
         "model": recipe.name,
         "seconds": round(time.monotonic() - start, 1),
         "parity": [asdict(measurement) for measurement in measured],
-        "warmup_shapes": {name: list(array.shape) for name, array in found[0].items()},
+        "warmup_shapes": {name: list(array.shape) for name, array in dataset[0].items()},
     }
     return about, noted
 
@@ -94,9 +94,9 @@ def _explained(half: str) -> Iterator[None]:
 
 
 def _export_module(
-    recipe: Recipe, found: Sequence[samples.Sample], path: Path, steps: progress.Steps
+    recipe: Recipe, dataset: Sequence[samples.Sample], path: Path, steps: progress.Steps
 ) -> tuple[parity.Run, str]:
-    """Write the module's graph; a function that runs the module, and the half precision that it computes in if so."""
+    """Write the module's graph; return a function that runs the module, and its half precision, empty if none."""
     try:
         from tritonkit import export
     except ModuleNotFoundError as error:
@@ -106,10 +106,10 @@ def _export_module(
     def run(inputs: samples.Sample) -> samples.Sample:
         return export.reference(adapter, recipe, inputs)
 
-    fitted = [samples.resized(sample, recipe, recipe.sizes("opt")) for sample in found]
+    fitted = [samples.resized(sample, recipe, recipe.sizes("opt")) for sample in dataset]
     run(samples.batch(fitted, 2) if recipe.max_batch_size else fitted[0])
     steps.next("export to ONNX")
-    export.to_onnx(adapter, recipe, found, path)
+    export.to_onnx(adapter, recipe, dataset, path)
     return run, export.half_precision(adapter)  # type: ignore[return-value]
 
 
@@ -175,4 +175,4 @@ def _code_roots(recipe: Recipe) -> list[Path]:
 
 def _references(recipe: Recipe) -> list[str]:
     labels = [output.labels for output in recipe.outputs.values()]
-    return [said for said in (recipe.source, recipe.samples, *labels) if isinstance(said, str)]
+    return [reference for reference in (recipe.source, recipe.samples, *labels) if isinstance(reference, str)]

@@ -16,7 +16,7 @@ from support import Project
 
 from tritonkit import publishing
 from tritonkit.errors import CheckFailed, InputError, OutputError
-from tritonkit.publishing import Place, Shelf, keeping
+from tritonkit.publishing import Destination, Place, version_history
 from tritonkit.publishing.manifest import Manifest
 
 
@@ -33,28 +33,28 @@ def place(repository: Path, tmp_path: Path) -> Place:
 
 def names(place: Place) -> list[str]:
     """The versions, the newest first."""
-    return [one.manifest.version for one in publishing.versions(Shelf(place))]
+    return [version.manifest.version for version in publishing.versions(Destination(place))]
 
 
 def current(place: Place) -> str:
-    """The current one."""
-    return next(one.manifest.version for one in publishing.versions(Shelf(place)) if one.current)
+    """The current version."""
+    return next(version.manifest.version for version in publishing.versions(Destination(place)) if version.current)
 
 
 def test_rolling_back_goes_to_the_one_before_and_twice_comes_back(place: Place) -> None:
     third, second, first = names(place)
-    assert publishing.roll_back(Shelf(place))[0].version == second == current(place)
-    assert publishing.roll_back(Shelf(place))[0].version == third == current(place)
-    assert publishing.roll_back(Shelf(place), first[:6])[0].version == first == current(place)
+    assert publishing.roll_back(Destination(place))[0].version == second == current(place)
+    assert publishing.roll_back(Destination(place))[0].version == third == current(place)
+    assert publishing.roll_back(Destination(place), first[:6])[0].version == first == current(place)
 
 
 def test_rolling_back_to_what_is_not_there_or_not_whole_is_refused(place: Place) -> None:
     third, second, _ = names(place)
     with pytest.raises(InputError, match="there is no version zzz"):
-        publishing.roll_back(Shelf(place), "zzz")
+        publishing.roll_back(Destination(place), "zzz")
     Path(place.root, "versions", second, "double/1/model.py").unlink()
     with pytest.raises(CheckFailed, match="is not whole"):
-        publishing.roll_back(Shelf(place))
+        publishing.roll_back(Destination(place))
     assert current(place) == third
 
 
@@ -62,22 +62,22 @@ def test_nothing_to_roll_back_to(repository: Path, tmp_path: Path) -> None:
     place = publishing.parse(str(tmp_path / "published"))
     (tmp_path / "published").mkdir()
     with pytest.raises(OutputError, match="nothing is published"):
-        publishing.roll_back(Shelf(place))
+        publishing.roll_back(Destination(place))
     publishing.publish(repository, place)
     with pytest.raises(InputError, match="no version was current before"):
-        publishing.roll_back(Shelf(place))
+        publishing.roll_back(Destination(place))
 
 
 def test_pruning_keeps_the_newest_and_the_current_even_if_it_is_the_oldest(place: Place) -> None:
     third, second, first = names(place)
-    publishing.roll_back(Shelf(place), first)
-    assert publishing.prune(Shelf(place), 2) == [second]
+    publishing.roll_back(Destination(place), first)
+    assert publishing.prune(Destination(place), 2) == [second]
     assert names(place) == [third, first]
-    assert publishing.prune(Shelf(place), 1) == [third]
-    assert publishing.prune(Shelf(place), 1) == []
+    assert publishing.prune(Destination(place), 1) == [third]
+    assert publishing.prune(Destination(place), 1) == []
     assert [path.name for path in Path(place.root, "versions").iterdir()] == [first]
     with pytest.raises(InputError):
-        publishing.prune(Shelf(place), 0)
+        publishing.prune(Destination(place), 0)
 
 
 def test_pruning_removes_no_file_that_was_not_published(place: Place) -> None:
@@ -86,12 +86,12 @@ def test_pruning_removes_no_file_that_was_not_published(place: Place) -> None:
     theirs.parent.mkdir()
     theirs.write_text("theirs")
     with pytest.raises(OutputError, match=f"not published with version {first}") as caught:
-        publishing.prune(Shelf(place), 1)
+        publishing.prune(Destination(place), 1)
     assert caught.value.fix
     assert theirs.read_text() == "theirs"
     assert names(place) == [third, second, first]
     theirs.unlink()
-    assert publishing.prune(Shelf(place), 1) == [second, first]
+    assert publishing.prune(Destination(place), 1) == [second, first]
 
 
 def test_a_values_file_of_the_users_own_is_not_replaced(place: Place, project: Project, tmp_path: Path) -> None:
@@ -113,12 +113,12 @@ def test_an_upload_under_way_stays_and_one_given_up_goes(place: Place) -> None:
     half.write_text("half")
     stray = Path(place.root, ".incoming/1-1")
     stray.write_text("half")
-    assert publishing.prune(Shelf(place), 3) == []
+    assert publishing.prune(Destination(place), 3) == []
     assert half.exists()
     two_days_ago = time.time() - 2 * 24 * 3600
     os.utime(half, (two_days_ago, two_days_ago))
     os.utime(stray, (two_days_ago, two_days_ago))
-    assert publishing.prune(Shelf(place), 3) == ["0" * 16]
+    assert publishing.prune(Destination(place), 3) == ["0" * 16]
     assert not half.exists()
     assert not stray.exists()
 
@@ -126,82 +126,82 @@ def test_an_upload_under_way_stays_and_one_given_up_goes(place: Place) -> None:
 def test_a_version_that_becomes_current_while_it_is_pruned_stays(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another publisher switches between the pruner's look at the pointer and its removal."""
     third, _, first = names(place)
-    drop = Shelf.drop_manifest
+    drop = Destination.drop_manifest
 
-    def switched_just_before(shelf: Shelf, version: str) -> None:
+    def switched_just_before(destination: Destination, version: str) -> None:
         if version == first:
-            shelf.switch(first, third)
-        drop(shelf, version)
+            destination.switch(first, third)
+        drop(destination, version)
 
-    monkeypatch.setattr(Shelf, "drop_manifest", switched_just_before)
-    publishing.prune(Shelf(place), 1)
+    monkeypatch.setattr(Destination, "drop_manifest", switched_just_before)
+    publishing.prune(Destination(place), 1)
     assert current(place) == first
     assert Path(place.root, "versions", first, "double/1/model.py").is_file()
 
 
 def test_the_commands_list_prune_and_name_the_version_for_helm(place: Place, project: Project, tmp_path: Path) -> None:
     third, second, first = names(place)
-    code, said, _ = project.run("versions", str(place))
+    code, output, _ = project.run("versions", str(place))
     assert code == 0
-    assert [line.split()[0] for line in said.splitlines()[1:]] == [third, second, first]
-    assert said.splitlines()[1].rstrip().endswith("current")
+    assert [line.split()[0] for line in output.splitlines()[1:]] == [third, second, first]
+    assert output.splitlines()[1].rstrip().endswith("current")
     values = tmp_path / "values.yaml"
-    code, said, _ = project.run("rollback", str(place), "--values", values, "--json")
-    assert json.loads(said)["version"] == second
+    code, output, _ = project.run("rollback", str(place), "--values", values, "--json")
+    assert json.loads(output)["version"] == second
     named = yaml.safe_load(values.read_text())
     assert named["autoscaling"] == {"ensembles": ["whole"]}
     sub_path = named["models"]["pvc"]["subPath"]
     assert sub_path.endswith(f"versions/{second}")
-    code, said, _ = project.run("versions", str(place), "--prune", "1", "--json")
-    assert json.loads(said)["pruned"] == [third, first]
-    assert [one["version"] for one in json.loads(said)["versions"]] == [second]
+    code, output, _ = project.run("versions", str(place), "--prune", "1", "--json")
+    assert json.loads(output)["pruned"] == [third, first]
+    assert [entry["version"] for entry in json.loads(output)["versions"]] == [second]
 
 
 def test_pruning_keeps_what_a_rollback_goes_to_before_newer_versions(place: Place, repository: Path) -> None:
     _, second, first = names(place)
-    publishing.roll_back(Shelf(place), first)
-    publishing.roll_back(Shelf(place), second)
-    publishing.prune(Shelf(place), 2)
-    assert publishing.roll_back(Shelf(place))[0].version == first
+    publishing.roll_back(Destination(place), first)
+    publishing.roll_back(Destination(place), second)
+    publishing.prune(Destination(place), 2)
+    assert publishing.roll_back(Destination(place))[0].version == first
 
 
 def test_what_a_rollback_would_go_to_was_pruned(place: Place) -> None:
-    publishing.prune(Shelf(place), 1)
+    publishing.prune(Destination(place), 1)
     with pytest.raises(InputError, match="which was current before, was pruned"):
-        publishing.roll_back(Shelf(place))
+        publishing.roll_back(Destination(place))
 
 
 def test_two_pruners_at_once_both_succeed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     third, second, first = names(place)
-    remove = keeping._remove
+    remove = version_history._remove
 
-    def after_another(shelf: Shelf, manifest: Manifest) -> bool:
-        remove(shelf, manifest)
-        return remove(shelf, manifest)
+    def after_another(destination: Destination, manifest: Manifest) -> bool:
+        remove(destination, manifest)
+        return remove(destination, manifest)
 
-    monkeypatch.setattr(keeping, "_remove", after_another)
-    assert publishing.prune(Shelf(place), 1) == [second, first]
+    monkeypatch.setattr(version_history, "_remove", after_another)
+    assert publishing.prune(Destination(place), 1) == [second, first]
     assert names(place) == [third]
 
 
-def test_pruning_succeeds_where_uploads_may_not_be_listed_and_looks_at_every_page(
+def test_pruning_reads_every_page_of_uploads_and_needs_no_right_to_list(
     bucket: Bucket, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = publishing.parse("s3://models/prod", bucket.endpoint)
     publishing.publish(repository, place)
-    call, asked = S3FileSystem.call_s3, []
+    call, markers = S3FileSystem.call_s3, []
 
     def answer(fs: S3FileSystem, method: str, *arguments: Any, **words: Any) -> Any:
         if method != "list_multipart_uploads":
             return call(fs, method, *arguments, **words)
-        asked.append(words.get("KeyMarker"))
-        if len(asked) > 1:
+        markers.append(words.get("KeyMarker"))
+        if len(markers) > 1:
             raise PermissionError("Access Denied")
         return {"Uploads": [], "IsTruncated": True, "NextKeyMarker": "k", "NextUploadIdMarker": "u"}
 
     monkeypatch.setattr(S3FileSystem, "call_s3", answer)
-    assert publishing.prune(Shelf(place), 1) == []
-    assert asked == [None, "k"]
+    assert publishing.prune(Destination(place), 1) == []
+    assert markers == [None, "k"]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_grace_that_means_nothing_removes_nothing(
 
 
 @pytest.mark.parametrize("verb", ["publish", "rollback"])
-def test_a_values_file_that_cannot_be_written_is_said_before_anything_changes(
+def test_an_unwritable_values_file_is_refused_before_any_change(
     place: Place, repository: Path, project: Project, tmp_path: Path, verb: str
 ) -> None:
     before = current(place)
@@ -230,8 +230,8 @@ def test_a_values_file_that_cannot_be_written_is_said_before_anything_changes(
     words = [repository, str(place)] if verb == "publish" else [str(place)]
     (tmp_path / "file").touch()
     for values in (tmp_path, tmp_path / "file/values.yaml"):
-        code, said, _ = project.run(verb, *words, "--values", values)
-        assert (code, said) == (2, "")
+        code, output, _ = project.run(verb, *words, "--values", values)
+        assert (code, output) == (2, "")
     assert current(place) == before
     assert len(names(place)) == 3
 

@@ -21,7 +21,7 @@ LEAST_ARRIVALS = 3  # that a run should have: it is longer where the rate is low
 LEAST_LONG = 5
 # Seconds before another try of a run in which the generator could not keep its schedule: somebody used its core.
 PAUSES_S = (0.0, 2.0, 5.0)
-# The same of a lenient one from its second such rate on: where nobody else uses the machine, waiting does not help.
+# The same for a lenient asker, from its second such rate on: where nobody else uses the machine, waiting does not help.
 FEW_PAUSES_S = (0.0, 2.0)
 
 
@@ -40,12 +40,12 @@ class Asker:
         generator: Runs the plans.
         slo: What every run is held against.
         plan: All but the rate: seconds, warm-up, batch sizes, lengths.
-        say: Is told of each run before it begins.
+        say: Called with a line before each run.
         results: Every run that counts, in order.
-        lenient: A rate that the generator cannot keep is one that is not met and not kept, instead of an error: what
-            is found below it is a lower bound.
+        lenient: A rate that the generator cannot keep counts as neither met nor kept, instead of raising Unsent; a
+            capacity below it is a lower bound.
         late_at: Rates that the generator could not keep.
-        pauses_s: Seconds before each further try of such a rate; None: as many as a command has that has no budget.
+        pauses_s: Seconds before each further try of such a rate; None: those of a command without a budget.
     """
 
     generator: Runs
@@ -84,7 +84,7 @@ class Asker:
         if self.lenient:
             self.results.append(result)
             why = f"the generator could not keep its schedule: {'; '.join(result.generator.why)}"
-            return Probe(rate, met=False, served=rate, p50_ms=None, p99_ms=None, said=why, kept=False)
+            return Probe(rate, met=False, served=rate, p50_ms=None, p99_ms=None, why=why, kept=False)
         raise Unsent(
             f"the generator could not keep its schedule at {rate:.0f} requests/s: {'; '.join(result.generator.why)}"
         )
@@ -104,7 +104,7 @@ def probe(rate: float, result: Result) -> Probe:
     """
     model, latency = result.model, result.model.latency
     missed = [words(check) for check in result.verdict.checks if not check.met]
-    found = Probe(
+    answer = Probe(
         rate,
         met=bool(result.verdict.met) and not result.generator.capped,
         served=model.throughput,
@@ -115,31 +115,31 @@ def probe(rate: float, result: Result) -> Probe:
         offered=model.offered,
     )
     # Of few arrivals, one that is still under way at the end is a large part.
-    if found.overloaded and model.requests * (1 - OVERLOADED) >= 1:
+    if answer.overloaded and model.requests * (1 - OVERLOADED) >= 1:
         missed.append(f"{model.throughput:.0f} of {model.offered:.0f} requests/s served")
-        found = replace(found, met=False)
-    return replace(found, said=", ".join(missed))
+        answer = replace(answer, met=False)
+    return replace(answer, why=", ".join(missed))
 
 
 def words(check: Check) -> str:
     """A bound and what was found, as ``p99_ms 61.2, wanted at most 50``."""
-    found = "nothing" if check.found is None else f"{check.found:.3g}"
-    return f"{check.name} {found}, wanted at {'least' if check.name == 'goodput' else 'most'} {check.wanted:g}"
+    value = "nothing" if check.found is None else f"{check.found:.3g}"
+    return f"{check.name} {value}, wanted at {'least' if check.name == 'goodput' else 'most'} {check.wanted:g}"
 
 
 def bounds(slo: Slo) -> str:
     """An SLO as a person says it: ``p99 ≤ 50 ms, errors ≤ 0.1 %``."""
-    said = {
+    latencies = {
         f"{name.removesuffix('_ms')} ≤ {value:g} ms": value
         for name in ("p50_ms", "p95_ms", "p99_ms") if (value := getattr(slo, name)) is not None
     }  # fmt: skip
-    parts = [*said, f"errors ≤ {slo.error_rate * 100:g} %"]
+    parts = [*latencies, f"errors ≤ {slo.error_rate * 100:g} %"]
     return ", ".join([*parts, *([f"goodput ≥ {slo.goodput:.0%}"] if slo.goodput is not None else [])])
 
 
-def point(found: Probe) -> Point:
+def point(answer: Probe) -> Point:
     """As load tests' reports draw it."""
-    return Point(found.rate, found.served, found.p50_ms, found.p99_ms, found.error_rate, found.kept, found.met)
+    return Point(answer.rate, answer.served, answer.p50_ms, answer.p99_ms, answer.error_rate, answer.kept, answer.met)
 
 
 def _strain(check: Check) -> float:
@@ -153,13 +153,13 @@ def seconds(name: str, text: str, *, least: float = 1.0) -> float:
     """A time such as ``10s`` or ``10m``.
 
     Raises:
-        InputError: It is none, or shorter.
+        InputError: the text is not a time, is shorter than ``least`` or longer than a day.
     """
     unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:], 0)
     try:
-        found = float(text[:-1]) * unit if unit else float(text)
+        duration_s = float(text[:-1]) * unit if unit else float(text)
     except ValueError:
-        found = math.nan
-    if not least <= found <= 24 * 3600:
+        duration_s = math.nan
+    if not least <= duration_s <= 24 * 3600:
         raise InputError(f"{name} is {text!r}", f"between {least:g}s and 24h, for example 10s or 10m")
-    return found
+    return duration_s

@@ -14,7 +14,7 @@ from reporting.page import NAMES, NOTHING, Headline, counted
 MOST = 4  # bounds that do not hold and are told one by one
 BOUNDS = {"p50_ms": "median latency", "p95_ms": "p95 latency", "p99_ms": "p99 latency", "error_rate": "failed requests",
           "goodput": "goodput"}  # fmt: skip
-SAID = {
+PHRASES = {
     "p50_ms": "half of the requests took up to {}", "p95_ms": "95 % of the requests took up to {}",
     "p99_ms": "99 % of the requests took up to {}", "error_rate": "{} of the requests failed",
     "goodput": "{} of the requests were answered within the SLO's latency",
@@ -41,7 +41,7 @@ def headline(result: Result) -> Headline:
     title = "The SLO is met, by too few requests to be sure" if few else "The SLO is met"
     held = [f"All {counted(len(verdict.checks), 'bound')} of {counted(len(result.models), 'model')} hold."]
     if alone:
-        held = [sentence(said(check, alone=True)) for check in verdict.checks]
+        held = [sentence(describe_check(check, alone=True)) for check in verdict.checks]
     return Headline("unsure" if few else "good", title, (*held, *note))
 
 
@@ -81,7 +81,7 @@ def _until(result: Result) -> str:
 
 def _some(missed: Sequence[Check], *, alone: bool) -> tuple[str, ...]:
     """The first few bounds that do not hold as sentences, and how many more there are."""
-    first = [sentence(said(check, alone=alone)) for check in missed[:MOST]]
+    first = [sentence(describe_check(check, alone=alone)) for check in missed[:MOST]]
     more = len(missed) - len(first)
     return (*first, f"{counted(more, 'more bound does', 'more bounds do')} not hold.") if more else tuple(first)
 
@@ -97,28 +97,28 @@ def _without_slo(result: Result, note: tuple[str, ...]) -> Headline:
     return Headline("good", f"{counted(requests, 'request')}, none failed", why)
 
 
-def said(check: Check, *, alone: bool) -> str:
+def describe_check(check: Check, *, alone: bool) -> str:
     """One bound as a sentence; with its model's name, unless that is the only one."""
-    found, wanted = pair(check)
+    value, bound = value_and_bound(check)
     whose = "" if alone else f"{check.model}: "
     if check.name == "error_rate" and check.found == 0:
         return f"{whose}no request failed"
     if check.found is None or not math.isfinite(check.found):
-        return f"{whose}nothing was answered, so there is no {BOUNDS.get(check.name, check.name)} ({wanted} wanted)"
-    return f"{whose}{SAID.get(check.name, check.name + ' {}').format(found)}; {wanted} wanted"
+        return f"{whose}nothing was answered, so there is no {BOUNDS.get(check.name, check.name)} ({bound} wanted)"
+    return f"{whose}{PHRASES.get(check.name, check.name + ' {}').format(value)}; {bound} wanted"
 
 
-def pair(check: Check) -> tuple[str, str]:
-    """What was found, and what was wanted; with as many digits as it takes to tell them apart."""
+def value_and_bound(check: Check) -> tuple[str, str]:
+    """The measured value and its bound, with as many digits as it takes to tell them apart."""
     least = "at least" if check.name == "goodput" else "at most"
-    wanted = f"{least} {_valued(check.name, check.wanted, 12)}"
+    bound = f"{least} {_valued(check.name, check.wanted, 12)}"
     if check.found is None or not math.isfinite(check.found):
-        return NOTHING, wanted
+        return NOTHING, bound
     for digits in range(3, 12):
-        found = _valued(check.name, check.found, digits)
-        if found != _valued(check.name, check.wanted, 12) or check.found == check.wanted:
+        value = _valued(check.name, check.found, digits)
+        if value != _valued(check.name, check.wanted, 12) or check.found == check.wanted:
             break
-    return found, wanted
+    return value, bound
 
 
 def _valued(name: str, value: float, digits: int) -> str:

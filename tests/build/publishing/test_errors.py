@@ -39,12 +39,12 @@ def fresh() -> Iterator[None]:
     S3FileSystem.clear_instance_cache()
 
 
-def refused(said: tuple[int, str, str], code: int, *words: str) -> None:
+def refused(result: tuple[int, str, str], code: int, *words: str) -> None:
     """Check the exit code, the words, and that there is a fix and no traceback."""
-    assert said[0] == code, said
+    assert result[0] == code, result
     for word in (*words, "fix: "):
-        assert word in said[2], said[2]
-    assert "Traceback" not in said[2]
+        assert word in result[2], result[2]
+    assert "Traceback" not in result[2]
 
 
 def test_wrong_keys(run: Run, repository: Path, guarded: Bucket, tmp_path: Path) -> None:
@@ -84,10 +84,10 @@ def test_a_403_that_is_not_about_rights_does_not_send_for_rights(
     with ThreadingHTTPServer(("127.0.0.1", 0), Store) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-        said = project.run("publish", repository, "s3://models/prod", "--endpoint-url", endpoint)
+        result = project.run("publish", repository, "s3://models/prod", "--endpoint-url", endpoint)
         server.shutdown()
-    refused(said, 2, "refuses access", fix)
-    assert "s3:PutObject" not in said[2]
+    refused(result, 2, "refuses access", fix)
+    assert "s3:PutObject" not in result[2]
 
 
 def test_no_keys(run: Run, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: None) -> None:
@@ -109,8 +109,8 @@ def test_no_such_bucket(run: Run, repository: Path, tmp_path: Path) -> None:
 
 
 def test_an_endpoint_that_nobody_answers(bucket: Bucket, project: Project, repository: Path) -> None:
-    said = project.run("publish", repository, "s3://models/prod", "--endpoint-url", "http://127.0.0.1:9")
-    refused(said, 3, "s3://models/prod at http://127.0.0.1:9 cannot be reached", "check the endpoint")
+    result = project.run("publish", repository, "s3://models/prod", "--endpoint-url", "http://127.0.0.1:9")
+    refused(result, 3, "s3://models/prod at http://127.0.0.1:9 cannot be reached", "check the endpoint")
 
 
 @pytest.mark.parametrize(

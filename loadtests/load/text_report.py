@@ -7,37 +7,37 @@ from load.result import Check, ModelResult, Percentiles, Result
 
 
 def lines(result: Result) -> list[str]:
-    """What a person wants to know first."""
+    """The lines about each model, the generator, the curve and the SLO, in this order."""
     load = result.load
     how = load.arrivals if load.loop == "open" else _count(load.users or 0, "user")
-    found = [] if not result.partial else ["PARTIAL: the test was ended before its time"]
+    output = [] if not result.partial else ["PARTIAL: the test was ended before its time"]
     for name, model in result.models.items():
-        found += [
+        output += [
             f"{name} over {load.protocol}, {how}, {load.duration_s:g} s after {load.warm_up_s:g} s of warm-up, "
             "which are in no figure",
             *_model(model, scheduled=load.loop == "open"),
         ]
-    found.append(_generator(result))
-    found += [
+    output.append(_generator(result))
+    output += [
         f"  {point.rate:g}/s: {point.throughput:.1f} requests/s   p50 {_ms(point.p50_ms)}   p99 {_ms(point.p99_ms)}"
         for point in result.curve
     ]
-    return found + _verdict(result)
+    return output + _verdict(result)
 
 
 def _model(model: ModelResult, *, scheduled: bool) -> list[str]:
     batch = f"   average batch {model.server.average_batch:.1f}" if model.server else ""
-    found = [
+    output = [
         f"  {model.throughput:.1f} requests/s   {_latency(model.latency)}   {model.requests} requests, "
         f"{model.failed} failed{batch}"
     ]
     if scheduled:
-        found.append(f"  from the actual send to the answer: {_latency(model.service)}")
+        output.append(f"  from the actual send to the answer: {_latency(model.service)}")
     if model.first_response is not None:
-        found.append(f"  to the first response: {_latency(model.first_response)}")
-    found.append(f"  {model.explained}")
-    found += [f"  {count} x {kind}: {model.messages.get(kind, '')}" for kind, count in model.errors.items()]
-    return found
+        output.append(f"  to the first response: {_latency(model.first_response)}")
+    output.append(f"  {model.explained}")
+    output += [f"  {count} x {kind}: {model.messages.get(kind, '')}" for kind, count in model.errors.items()]
+    return output
 
 
 def _generator(result: Result) -> str:
@@ -49,7 +49,7 @@ def _generator(result: Result) -> str:
 
 
 def _verdict(result: Result) -> list[str]:
-    found = [f"INVALID: {why}" for why in result.generator.why]
+    output = [f"INVALID: {why}" for why in result.generator.why]
     checks = result.verdict.checks
     if checks:
         word = "met" if result.verdict.met else "NOT MET"
@@ -57,23 +57,23 @@ def _verdict(result: Result) -> list[str]:
             word += ", in a run that proves nothing"
         elif result.verdict.met and slo.few(result.models):
             word += ", by too few requests to be sure"
-        found.append(f"SLO {word}: " + ", ".join(_check(check, named=len(result.models) > 1) for check in checks))
+        output.append(f"SLO {word}: " + ", ".join(_check(check, named=len(result.models) > 1) for check in checks))
     if result.verdict.note:
-        found.append(result.verdict.note)
-    return found
+        output.append(result.verdict.note)
+    return output
 
 
 def _check(check: Check, *, named: bool) -> str:
     sign = ("<=" if check.name != "goodput" else ">=") if check.met else (">" if check.name != "goodput" else "<")
-    value = "nothing" if check.found is None else _told_apart(check.found, check.wanted)
+    value = "nothing" if check.found is None else _distinguish(check.found, check.wanted)
     return f"{check.model + ' ' if named else ''}{check.name} {value} {sign} {check.wanted:g}"
 
 
-def _told_apart(found: float, wanted: float) -> str:
-    """With three digits, and more where it would read like what was wanted and is not."""
-    digits = range(3 if found < 1000 else 4, 12)
-    said = (f"{found:.{count}g}" for count in digits)
-    return next((text for text in said if found == wanted or float(text) != wanted), f"{found:.12g}")
+def _distinguish(value: float, bound: float) -> str:
+    """The value to three digits, and to more where it would else read like the bound."""
+    digits = range(3 if value < 1000 else 4, 12)
+    texts = (f"{value:.{count}g}" for count in digits)
+    return next((text for text in texts if value == bound or float(text) != bound), f"{value:.12g}")
 
 
 def _latency(latency: Percentiles | None) -> str:

@@ -21,7 +21,7 @@ _EVERY_S = 10.0
 
 
 class Watch:
-    """What is being built, and how far it is. This one shows nothing."""
+    """Shows what is being built and how far it is; this base class shows nothing."""
 
     def next(self, text: str) -> None:
         """Begin the next build."""
@@ -33,19 +33,19 @@ class Watch:
 class _Lines(Watch):
     def __init__(self, stream: TextIO, title: str, total: int) -> None:
         self._stream, self._title, self._total, self._done = stream, title, total, 0
-        self._start = self._said = time.monotonic()
+        self._start = self._last_line = time.monotonic()
 
     def next(self, text: str) -> None:
         self._done += 1
         self._say(text)
 
     def phase(self, text: str, share: float) -> None:
-        if time.monotonic() - self._said >= _EVERY_S:
+        if time.monotonic() - self._last_line >= _EVERY_S:
             self._say(f"{share:.0%}, {text}")
 
     def _say(self, text: str) -> None:
-        self._said = time.monotonic()
-        seconds = self._said - self._start
+        self._last_line = time.monotonic()
+        seconds = self._last_line - self._start
         line = f"[{self._done}/{self._total}] {self._title}: {text} ({seconds:.1f} s)"
         print(line, file=self._stream, flush=True)
 
@@ -60,8 +60,8 @@ class _Bar(Watch):
         self._progress.update(self._task, completed=self._done, description=f"{self._title}: {text}")
 
     def phase(self, text: str, share: float) -> None:
-        said = f"{self._title}: {self._text}, {text.lower()}"
-        self._progress.update(self._task, completed=self._done + share, description=said)
+        description = f"{self._title}: {self._text}, {text.lower()}"
+        self._progress.update(self._task, completed=self._done + share, description=description)
 
 
 @contextmanager
@@ -94,8 +94,8 @@ def monitor(module: Any, shown: Watch, cancelled: threading.Event) -> Any:
 
     Args:
         module: ``tensorrt`` or ``tensorrt_rtx``.
-        shown: Told about the outermost phase's share and the innermost phase's name.
-        cancelled: Looked at after every step, of which a build has hundreds.
+        shown: Shows the outermost phase's share and the innermost phase's name.
+        cancelled: Checked after every step, of which a build has hundreds.
     """
 
     class Monitor(module.IProgressMonitor):  # type: ignore[misc]
