@@ -24,7 +24,7 @@ from reporting import tunepage
 from reporting.tuning_result import TuningResult
 from rich.console import Console
 from rich.table import Table
-from tuning import losses, outcome, tuner, writeback
+from tuning import losses, outcome, tuner
 from tuning.cores import Cores, divide
 from tuning.probing import at_least, bounds, seconds
 from tuning.search import Search
@@ -36,7 +36,7 @@ from tritonkit import atomic, progress
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import CheckFailed, InputError
-from tritonkit.recipe import Recipe, Slo
+from tritonkit.recipe import Recipe, Slo, writeback
 from tritonkit.recipe import load as load_recipe
 from tritonkit.server import runtime
 

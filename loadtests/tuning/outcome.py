@@ -11,9 +11,9 @@ from reporting.tuning_result import TuningResult
 
 from tritonkit import pipeline, tuned
 from tritonkit.errors import CheckFailed
-from tritonkit.recipe import Recipe, Slo
+from tritonkit.recipe import Recipe, Slo, writeback
 from tritonkit.repository import layout
-from tuning import comparison, writeback
+from tuning import comparison
 from tuning.comparison import Measured
 from tuning.limit import BUSY_FIX, finite
 from tuning.probing import bounds

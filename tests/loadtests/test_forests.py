@@ -9,10 +9,10 @@ import pytest
 from forests import cancer
 from load import models, payloads
 from load.plan import Plan
-from tuning import trial_server, writeback
+from tuning import trial_server
 from tuning.space import Settings
 
-from tritonkit.recipe import Batching, ForestRecipe, load
+from tritonkit.recipe import Batching, ForestRecipe, load, writeback
 
 
 @pytest.fixture

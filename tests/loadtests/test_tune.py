@@ -23,14 +23,14 @@ from pages import read
 from reporting import tunepage
 from reporting.tuning_result import TuningResult
 from support import Project
-from tuning import space, tuner, writeback
+from tuning import space, tuner
 from tuning.space import Settings
 from tuning.tuner import Effort
 
 from tritonkit import queue_limits
 from tritonkit import recipe as recipes
 from tritonkit.errors import CheckFailed, OutputError, RecipeError
-from tritonkit.recipe import Batching, Slo
+from tritonkit.recipe import Batching, Slo, writeback
 from tritonkit.repository import config
 
 # An interruption may come between the opening of a file and the line that would close it.

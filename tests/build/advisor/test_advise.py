@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import onnx
@@ -10,9 +11,11 @@ import pytest
 import yaml
 from graphfile import value
 from onnx import TensorProto, helper
+from pages import laid_out, read
 
 from tritonkit import cli, gpus
-from tritonkit.advisor import advise, queueing, serving
+from tritonkit import recipe as recipes
+from tritonkit.advisor import advise, page, queueing, serving
 from tritonkit.advisor.references import reference
 
 EFFICIENTNET = {size: reference("efficientnet_lite0", {}, size) for size in serving.batch_sizes(64)}
@@ -111,14 +114,88 @@ def test_a_promise_that_nothing_keeps_says_what_forbids_it_and_by_how_much(
 def test_values_have_the_best_gpu_and_as_many_pods(
     graph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path, page = tmp_path / "values.yaml", tmp_path / "advice.html"
+    path, drawn = tmp_path / "values.yaml", tmp_path / "advice.html"
     words = (graph, "--shape", "length=128", "--gpu", "a100-sxm-80", "--rps", "50000", "--p99-ms", "50", "--json")
-    code, output, _ = run(capsys, *words, "--values", path, "--html", page)
+    code, output, _ = run(capsys, *words, "--values", path, "--html", drawn)
     best = json.loads(output)["candidates"][0]
     values = yaml.safe_load(path.read_text())
     assert code == 0
     assert values == {"replicas": best["replicas"], "accelerator": {"products": ["NVIDIA-A100-SXM4-80GB"]}}
-    assert page.read_text().count("<circle") > 1
+    assert drawn.read_text().count("<circle") > 1
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
+def test_the_page_fits_a_telephone_and_a_desk(tmp_path: Path) -> None:
+    options = advise.Options(rps=5000, p99_ms=20)
+    text = page.render("efficientnet_lite0", EFFICIENTNET, options, advise.advise(EFFICIENTNET, options))
+    for (_, width), layout in laid_out("chromium", tmp_path, {"advice": text}, (390, 1280)).items():
+        assert layout.scroll <= layout.client == width
+        assert not [*layout.outside, *layout.overlaps, *layout.faint, *layout.fetched]
+    widths = [tag["width"] for name, tag in read(text).tags if name == "svg"]
+    assert widths == ["860", "358"]  # each at its own size, where letters are 12 pixels high
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("product") / "product.onnx"
+    weight = helper.make_tensor("w", TensorProto.FLOAT, (512, 512), bytes(4 * 512 * 512), raw=True)
+    shape: list[str | int | None] = ["batch", "length", 512]
+    made = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["z"])], "g", [value("x", TensorProto.FLOAT, shape)],
+        [value("z", TensorProto.FLOAT, shape)], [weight],
+    )  # fmt: skip
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)]), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("batching", "kept"),
+    [
+        ("", ""),
+        ("batching: {instances: 2, target: cpu}   # measured by `make tune`\n", ""),
+        ("batching:\n  # as many as the cores\n  instances: 2\n", "  # as many as the cores\n"),
+    ],
+)
+def test_the_advised_batching_goes_into_the_recipe_and_comments_stay(
+    tmp_path: Path, product: Path, batching: str, kept: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "dense.yaml"
+    before = (
+        f"# A product.\nname: dense\nsource: {{onnx: {product}}}\n"
+        "inputs: {x: {dtype: fp32, dims: [length, 512]}}\noutputs: {z: {dtype: fp32, dims: [length, 512]}}\n"
+        "shapes: {length: {min: 1, opt: 128, max: 256}}   # tokens\nmax_batch_size: 64\n"
+    )
+    file.write_text(before + batching)
+    words = ["--gpu", "l4", "--rps", "500", "--p99-ms", "20", "--engine", "onnxruntime", "--recipe"]
+    code = cli.main(["advise", str(file), *words])
+    printed = " ".join(capsys.readouterr().out.split())
+    after = file.read_text()
+    section = recipes.load_graph(file).batching
+    assert code == 0
+    assert after.startswith(before)
+    assert (section.target, section.instances, section.max_queue_delay_us) == ("cuda", 4, 0)
+    assert section.max_batch_size is not None
+    assert section.max_batch_size < 64
+    assert kept in after
+    assert "make tune" not in after
+    assert "has batching for cuda now: 4 instances" in printed
+    assert ("in place of what it had" in printed) == bool(batching)
+
+
+def test_a_graph_has_no_recipe_to_write_to(graph: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, error = run(capsys, graph, "--shape", "length=128", "--recipe")
+    assert code == 2
+    assert "--recipe writes into a recipe" in error
+
+
+def test_the_advised_batch_is_the_smallest_that_carries_the_rate() -> None:
+    options = advise.Options(rps=1000, p99_ms=20, gpus=(gpus.get("l4"),), engines=("onnxruntime",))
+    best = advise.advise(EFFICIENTNET, options).candidates[0]
+    largest = advise.largest_batch(EFFICIENTNET, best, options)
+    assert 1 <= largest < 64
+    smaller = {size: cost for size, cost in EFFICIENTNET.items() if size < largest}
+    again = advise.advise(smaller, options).candidates if smaller else ()
+    assert all((one.replicas or 99) > (best.replicas or 1) for one in again if one.precision == best.precision)
 
 
 def test_replicas_carry_the_rate_and_one_less_does_not() -> None:

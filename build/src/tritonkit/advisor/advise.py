@@ -22,6 +22,7 @@ from tritonkit.gpus import Gpu
 
 Verdict = Literal["best", "good", "too slow", "too large", "no peak"]
 UTILIZATION = 0.8  # of a replica's largest rate; what is left takes bursts, and what a prediction is off
+_AS_MUCH = 0.98  # of what the largest batch holds: less is a difference
 _USABLE = 0.92  # of device memory: the rest is the driver's, and fragments
 # Precisions of tritonkit's targets: int8 and fp8 for a GPU are TensorRT's alone (docs/precision.md).
 _PRECISIONS: Mapping[Engine, tuple[Precision, ...]] = {
@@ -149,6 +150,28 @@ def advise(batches: Mapping[int, Cost], options: Options) -> Advice:
     if ranked and ranked[0].verdict == "good":
         ranked[0] = _as_best(ranked[0], ranked)
     return Advice(tuple(ranked), tuple(_notes(batches, options)), _impossible(batches, ranked, options))
+
+
+def largest_batch(batches: Mapping[int, Cost], candidate: Candidate, options: Options) -> int:
+    """The smallest largest batch with which as few GPUs carry the rate, or one GPU holds as much: it saves memory.
+
+    Args:
+        batches: As for :func:`advise`.
+        candidate: Of its advice.
+        options: The same.
+    """
+    gpu, known = gpus.get(candidate.gpu), latency.coefficients(candidate.engine)
+    for largest in sorted(batches):
+        some = {size: cost for size, cost in batches.items() if size <= largest}
+        service = serving.service(some, gpu, candidate.precision, candidate.engine, known, options.instances)
+        holds = service.most_rps * options.utilization
+        if options.p99_ms is not None:
+            holds = queueing.largest_rps(service, options.p99_ms, options.utilization)
+        if candidate.replicas and options.rps and holds * candidate.replicas >= options.rps:
+            return largest
+        if not candidate.replicas and holds >= _AS_MUCH * candidate.holds_rps:
+            return largest
+    return max(batches)
 
 
 def cheapest(advice: Advice) -> list[Candidate]:

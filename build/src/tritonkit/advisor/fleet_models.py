@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from tritonkit.advisor import fleet_file, graph_cost, serving
+from tritonkit.advisor import fleet_file, graph_cost, graph_source, serving
 from tritonkit.advisor.fleet_demand import Graph, Language, Model
 from tritonkit.advisor.fleet_file import FleetFile, ModelEntry
 from tritonkit.advisor.graph_cost import Precision
@@ -77,7 +77,7 @@ def _language(where: str, file: Path, entry: ModelEntry) -> Language:
 
 def _graph(where: str, file: Path, entry: ModelEntry) -> Graph:
     if file.suffix in _RECIPES:
-        name, graph, defaults, sizes = from_recipe(file)
+        name, graph, defaults, sizes = graph_source.from_recipe(file)
     else:
         name, graph, defaults, sizes = file.stem, file, {}, {}
     model = graph_cost.load(graph)
@@ -103,21 +103,3 @@ def _name(where: str, entry: ModelEntry, default: str) -> str:
     if not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
         raise InputError(f"{where}: {name!r} is no name of a model", "give it a name: of letters, digits, _, . and -")
     return name
-
-
-def from_recipe(path: Path) -> tuple[str, Path, dict[str, Any], dict[str, int]]:
-    """A recipe's name, its exported graph, what it says of the advisor's options, and its usual sizes.
-
-    Raises:
-        RecipeError: The recipe cannot be used, or has no graph.
-    """
-    from tritonkit import exporting, gpus, recipe
-
-    loaded = recipe.load_graph(path)
-    artifact, _ = exporting.exported(loaded)
-    defaults: dict[str, Any] = {"precisions": tuple(loaded.precisions), "max_batch": max(1, loaded.max_batch_size)}
-    if loaded.slo and loaded.slo.p99_ms:
-        defaults["p99_ms"] = loaded.slo.p99_ms
-    if loaded.gpus:
-        defaults["gpus"] = tuple(dict.fromkeys(gpu for name in loaded.gpus for gpu in gpus.members(name)))
-    return loaded.name, artifact.graph, defaults, {name: bounds.opt for name, bounds in loaded.shapes.items()}

@@ -149,7 +149,7 @@ class _Program:
             from scipy.sparse import coo_array
         except ModuleNotFoundError as error:
             raise MissingError(
-                "scipy, whose HiGHS chooses the nodes, is not installed", "pip install 'tritonkit[fleet]'"
+                "scipy, whose HiGHS chooses the nodes, is not installed", "pip install 'tritonkit[advisor]'"
             ) from error
         entries = [(row, place, value) for row, (terms, _) in enumerate(self._rows) for place, value in terms.items()]
         rows, places, values = (np.array(column) for column in zip(*entries, strict=True))

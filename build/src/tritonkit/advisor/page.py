@@ -12,20 +12,28 @@ from tritonkit.advisor.advise import Advice, Candidate, Options, cheapest
 from tritonkit.advisor.graph_cost import Cost, Layer, Precision
 from tritonkit.gpus import Gpu
 
-_WIDTH, _HEIGHT = 860, 460
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 20, 50
+# The plot is drawn twice, so that its letters keep their size: as wide as the page, and as wide as a telephone.
+_SIZES = {"wide": (860, 460), "narrow": (358, 420)}
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 20, 50
 # One colour a kind of layer, told apart by colour-blind readers as well (Okabe and Ito 2008).
 _COLOURS = {
     "convolution": "#0072B2", "depthwise": "#D55E00", "matrix": "#009E73", "attention": "#CC79A7",
     "recurrent": "#E69F00", "elementwise": "#666666", "movement": "#BBBBBB",
 }  # fmt: skip
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 66rem; padding: 0 1rem; color: #222; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 66rem; padding: 0 1rem; color: #222;
+  background: #fff; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; }
-tr.best { background: #e8f4ea; font-weight: 600; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; white-space: nowrap; }
+tr.best, tr.best td:first-child { background: #e8f4ea; font-weight: 600; }
+.table { overflow-x: auto; }
 figure { margin: 1.5rem 0; } svg { max-width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; }
+.narrow { display: none; }
+@media (max-width: 640px) {
+  body { margin: 1rem auto; } h1 { overflow-wrap: anywhere; font-size: 1.5rem; } th, td { padding: .25rem .45rem; }
+  .wide { display: none; } .narrow { display: block; }
+}
 """
 
 
@@ -50,7 +58,9 @@ def render(model: str, batches: Mapping[int, Cost], options: Options, advice: Ad
     notes = "".join(f"<li>{escape(note)}</li>" for note in advice.notes)
     impossible = f"<p><strong>{escape(advice.impossible)}</strong></p>" if advice.impossible else ""
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(model)}: which GPU</title>'
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(model)}: which GPU</title>"
         f"<style>{_STYLE}</style></head><body>\n<h1>{escape(model)}</h1>\n<p>{escape(goal or 'No rate, no promise.')}"
         f"</p>\n{impossible}{_table(cheapest(advice))}\n<ul>{reasons}</ul>\n{figure}\n<ul>{notes}</ul>\n</body></html>\n"
     )
@@ -70,7 +80,9 @@ def _table(listed: Sequence[Candidate]) -> str:
         rows.append(f"<tr{kind}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{name}</th>" for name in heads)
     return (
-        f"<table><thead><tr>{head}</tr></thead><tbody>\n{chr(10).join(rows)}\n</tbody></table>\n"
+        '<div class="table" tabindex="0" role="region" aria-label="candidates"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>\n"
+        f"{chr(10).join(rows)}\n</tbody></table></div>\n"
         "<p>* no measured row of this GPU with this engine: carried over by published peaks</p>"
     )
 
@@ -90,11 +102,11 @@ def _figure(cost: Cost, candidate: Candidate, batch: int) -> str:
     ]
     caption = (
         f"Each layer at a batch of {batch} on {gpu.name} in {candidate.precision}: the work it does with each byte it "
-        "moves, and its speed as predicted. Under the slope memory is the limit, under the level line arithmetic; the "
-        "area of a dot is its share of the time."
+        "moves, and its speed as predicted. Under the slope memory is the limit, under the level line arithmetic; "
+        "above the slope is what the level 2 cache holds. The area of a dot is its share of the time."
     )
-    drawing = _svg(gpu, candidate.precision, points, [time.ms for layer, time in zip(cost.layers, times, strict=True)
-                                                       if layer.operations and time.ms])  # fmt: skip
+    spent = [time.ms for layer, time in zip(cost.layers, times, strict=True) if layer.operations and time.ms]
+    drawing = "".join(_svg(gpu, candidate.precision, points, spent, name) for name in _SIZES)
     return f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
@@ -103,7 +115,10 @@ def _intensity(layer: Layer, precision: Precision) -> float:
     return layer.operations / max(moved, 1.0)
 
 
-def _svg(gpu: Gpu, precision: Precision, points: Sequence[tuple[Layer, float, float]], times: Sequence[float]) -> str:
+def _svg(
+    gpu: Gpu, precision: Precision, points: Sequence[tuple[Layer, float, float]], times: Sequence[float], name: str
+) -> str:
+    width, height = _SIZES[name]
     peak, bandwidth = latency.tensor_peak(gpu, precision), gpu.bandwidth_gbs / 1e3
     low_x = min([1.0, *(x for _, x, _ in points)])
     high_x = max([10 * peak / bandwidth, *(x for _, x, _ in points)])
@@ -113,18 +128,19 @@ def _svg(gpu: Gpu, precision: Precision, points: Sequence[tuple[Layer, float, fl
         right = (math.log(x) - math.log(low_x)) / (math.log(high_x) - math.log(low_x))
         up = (math.log(y) - math.log(low_y)) / (math.log(high_y) - math.log(low_y))
         return (
-            _LEFT + right * (_WIDTH - _LEFT - _RIGHT),
-            _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM),
+            _LEFT + right * (width - _LEFT - _RIGHT),
+            height - _BOTTOM - up * (height - _TOP - _BOTTOM),
         )
 
-    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="roofline">']
+    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+    parts = [f'<svg class="{name}" {size} role="img" aria-label="roofline">']
     for power in range(math.ceil(math.log10(low_x)), math.floor(math.log10(high_x)) + 1):
         x, bottom = place(10.0**power, low_y)
         parts.append(f'<line x1="{x:.0f}" x2="{x:.0f}" y1="{_TOP}" y2="{bottom:.0f}" stroke="#eee"/>')
         parts.append(f'<text x="{x:.0f}" y="{bottom + 18:.0f}" text-anchor="middle">{10.0**power:g}</text>')
     for power in range(math.ceil(math.log10(low_y)), math.floor(math.log10(high_y)) + 1):
         left, y = place(low_x, 10.0**power)
-        parts.append(f'<line x1="{left:.0f}" x2="{_WIDTH - _RIGHT}" y1="{y:.0f}" y2="{y:.0f}" stroke="#eee"/>')
+        parts.append(f'<line x1="{left:.0f}" x2="{width - _RIGHT}" y1="{y:.0f}" y2="{y:.0f}" stroke="#eee"/>')
         parts.append(f'<text x="{left - 8:.0f}" y="{y + 4:.0f}" text-anchor="end">{10.0**power:g}</text>')
     ridge = peak / bandwidth
     begin = place(max(low_x, low_y / bandwidth), max(low_y, low_x * bandwidth))
@@ -135,17 +151,18 @@ def _svg(gpu: Gpu, precision: Precision, points: Sequence[tuple[Layer, float, fl
     total = sum(times) or 1.0
     for (layer, x, y), ms in zip(points, times, strict=True):
         right, down = place(x, y)
-        size = max(2.5, 40 * math.sqrt(ms / total))
+        radius = max(2.5, width / 21 * math.sqrt(ms / total))
         parts.append(
-            f'<circle cx="{right:.1f}" cy="{down:.1f}" r="{size:.1f}" fill="{_COLOURS[layer.kind]}" fill-opacity="0.5">'
+            f'<circle cx="{right:.1f}" cy="{down:.1f}" r="{radius:.1f}" fill="{_COLOURS[layer.kind]}" '
+            'fill-opacity="0.5">'
             f"<title>{escape(layer.name)}: {ms:.3f} ms</title></circle>"
         )
     for row, kind in enumerate(dict.fromkeys(layer.kind for layer, _, _ in points)):
         y = _TOP + 16 + 18 * row
         parts.append(f'<circle cx="{_LEFT + 14}" cy="{y - 4}" r="5" fill="{_COLOURS[kind]}"/>')
         parts.append(f'<text x="{_LEFT + 24}" y="{y}">{kind}</text>')
-    parts.append(f'<text x="{_WIDTH / 2:.0f}" y="{_HEIGHT - 8}" text-anchor="middle">operations a byte</text>')
+    parts.append(f'<text x="{width / 2:.0f}" y="{height - 8}" text-anchor="middle">operations a byte</text>')
     parts.append(
-        f'<text transform="translate(16 {_HEIGHT / 2:.0f}) rotate(-90)" text-anchor="middle">TFLOP/s</text></svg>'
+        f'<text transform="translate(16 {height / 2:.0f}) rotate(-90)" text-anchor="middle">TFLOP/s</text></svg>'
     )
     return "".join(parts)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from tritonkit.cli import advise_fleet, advise_language
+from tritonkit.cli import advise_fleet, advise_language, advise_recipe
 from tritonkit.cli.output import Verbs, make_table, out, print_json
 from tritonkit.errors import InputError
 
@@ -59,6 +59,7 @@ def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.Argumen
     verb.add_argument("--all", action="store_true", help="list every engine and precision, not the best of each GPU")
     verb.add_argument("--html", type=Path, metavar="FILE", help="write a page with the table and a roofline plot")
     verb.add_argument("--values", type=Path, metavar="FILE", help="write values for the chart, for the best candidate")
+    verb.add_argument("--recipe", action="store_true", help="write the advised batching into the recipe")
     advise_fleet.add_arguments(verb)
     advise_language.add_arguments(verb)
     verb.set_defaults(command=_advise)
@@ -72,6 +73,8 @@ def _advise(options: argparse.Namespace) -> int:
     from tritonkit.advisor import advise
 
     _check_options(options)
+    if options.recipe:
+        advise_recipe.check(options.model)
     subject = _subject(options)
     advice = advise.advise(subject.batches, subject.options)
     if options.html:
@@ -82,10 +85,13 @@ def _advise(options: argparse.Namespace) -> int:
         atomic.write(options.html, text.encode())
     if options.values:
         _write_values(options.values, subject.name, advice)
+    written = advise_recipe.write(options.model, subject.batches, subject.options, advice) if options.recipe else ""
     if options.json:
         print_json({"model": subject.name, **asdict(advice)})
     else:
         _print(subject, advice, all_of_them=options.all)
+        if written:
+            out.print(f"\n{written}", markup=False)
     return 0 if any(candidate.verdict == "best" for candidate in advice.candidates) else 1
 
 
@@ -111,10 +117,10 @@ def _check_options(options: argparse.Namespace) -> None:
 
 def _subject(arguments: argparse.Namespace) -> _Subject:
     from tritonkit import gpus
-    from tritonkit.advisor import advise, graph_cost, serving
+    from tritonkit.advisor import advise, graph_cost, graph_source, serving
 
     if arguments.model.suffix in {".yaml", ".yml"}:
-        name, path, defaults, sizes = _from_recipe(arguments.model)
+        name, path, defaults, sizes = graph_source.from_recipe(arguments.model)
     elif arguments.model.suffix == ".onnx":
         name, path, defaults, sizes = arguments.model.stem, arguments.model, {}, {}
     else:
@@ -145,19 +151,6 @@ def _subject(arguments: argparse.Namespace) -> _Subject:
     return _Subject(name, batches, sizes, options)
 
 
-def _from_recipe(path: Path) -> tuple[str, Path, dict[str, Any], dict[str, int]]:
-    from tritonkit import cached_export, gpus, recipe
-
-    loaded = recipe.load_graph(path)
-    artifact, _ = cached_export.exported(loaded)
-    defaults: dict[str, Any] = {"precisions": tuple(loaded.precisions), "max_batch": max(1, loaded.max_batch_size)}
-    if loaded.slo and loaded.slo.p99_ms:
-        defaults["p99_ms"] = loaded.slo.p99_ms
-    if loaded.gpus:
-        defaults["gpus"] = tuple(dict.fromkeys(gpu for name in loaded.gpus for gpu in gpus.members(name)))
-    return loaded.name, artifact.graph, defaults, {name: bounds.opt for name, bounds in loaded.shapes.items()}
-
-
 def _is_language(model: Path) -> bool:
     return (model.is_dir() and (model / "config.json").is_file()) or model.name == "config.json"
 
@@ -165,7 +158,7 @@ def _is_language(model: Path) -> bool:
 def _language(options: argparse.Namespace) -> int:
     foreign = {"--shape": options.shape, "--p99-ms": options.p99_ms, "--max-batch": options.max_batch,
                "--instances": options.instances, "--utilization": options.utilization, "--html": options.html,
-               "--values": options.values}  # fmt: skip
+               "--values": options.values, "--recipe": options.recipe or None}  # fmt: skip
     if given := [name for name, value in foreign.items() if value not in (None, [])]:
         raise InputError(
             f"{given[0]} is for graphs, and {options.model} is a language model",

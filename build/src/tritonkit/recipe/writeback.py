@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +23,39 @@ from tritonkit.errors import OutputError, RecipeError
 from tritonkit.recipe import Batching, Recipe, Slo
 
 KEY = "batching"
+# Where a section comes from, in the comment beside it.
+TUNED = "measured by `make tune`"
+ADVISED = "predicted by `tritonkit advise`, not measured:"
 # Always written, so that what was measured does not change with the defaults.
 MEASURED = ("max_queue_delay_us", "instances", "threads")
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a recipe that cannot be replaced, before minutes of work.
+    """Refuse a recipe that cannot be replaced, before any work.
 
     Raises:
         OutputError: It, or its folder, is read-only.
     """
     for place in (path, path.absolute().parent):
         if not os.access(place, os.W_OK):
-            raise OutputError(f"{place} is read-only", "make it writable, or look only: --dry-run")
+            raise OutputError(f"{place} is read-only", "make it writable, or only look: `make tune` has --dry-run")
 
 
-def write(recipe: Recipe, batching: Batching, slo: Slo | None = None) -> Recipe:
+def write(recipe: Recipe, batching: Batching, slo: Slo | None = None, *, by: str = TUNED) -> Recipe:
     """Put ``batching`` into the recipe's file, and an SLO if it has none, whole or not at all; the recipe as it is.
+
+    Args:
+        recipe: As it was loaded.
+        batching: What is to be there.
+        slo: What it was measured by.
+        by: Where it comes from, for the comment beside it: :data:`TUNED`, or beginning with :data:`ADVISED`.
 
     Raises:
         RecipeError: As :func:`checked`.
         OutputError: The file cannot be written.
     """
     checked(recipe, batching, slo)
-    text = replaced(_text(recipe.path), batching, None if recipe.slo else slo)
+    text = replaced(_text(recipe.path), batching, None if recipe.slo else slo, by=by)
     atomic.write(recipe.path.resolve(), text.encode())  # a link stays one
     return recipes.load(recipe.path)
 
@@ -72,7 +82,7 @@ def checked(recipe: Recipe, batching: Batching, slo: Slo | None = None) -> Recip
     return expected
 
 
-def replaced(text: str, batching: Batching, slo: Slo | None = None) -> str:
+def replaced(text: str, batching: Batching, slo: Slo | None = None, *, by: str = TUNED) -> str:
     """The text of a recipe with another ``batching`` section, or with one at its end; and with an SLO after that.
 
     Raises:
@@ -86,17 +96,17 @@ def replaced(text: str, batching: Batching, slo: Slo | None = None) -> str:
     lines = text.splitlines(keepends=True)
     if slo is not None:
         text += ("" if text.endswith("\n") else end) + _slo_line(slo).replace("\n", end)
-        return replaced(text, batching)
+        return replaced(text, batching, by=by)
     keys = [key.value for key, _ in root.value]
     if KEY not in keys:
-        return text + ("" if text.endswith("\n") else end) + _line(batching).replace("\n", end)
+        return text + ("" if text.endswith("\n") else end) + _line(batching, by).replace("\n", end)
     place = keys.index(KEY)
     first = root.value[place][0].start_mark.line
     last = root.value[place + 1][0].start_mark.line if place + 1 < len(keys) else len(lines)
     while lines[last - 1].lstrip()[:1] in {"", "#"}:  # what stands before the next key is about that
         last -= 1
     old = "".join(lines[first:last]).replace("\r\n", "\n")
-    new = _section(old, root.value[place][1], batching).replace("\n", end)
+    new = _section(old, root.value[place][1], batching, by).replace("\n", end)
     return "".join(lines[:first]) + new + "".join(lines[last:])
 
 
@@ -105,10 +115,10 @@ def _text(path: Path) -> str:
     return path.read_bytes().decode("utf-8")
 
 
-def _section(text: str, value: yaml.Node, batching: Batching) -> str:
+def _section(text: str, value: yaml.Node, batching: Batching, by: str) -> str:
     """The section alone, changed."""
     if not isinstance(value, yaml.MappingNode) or not value.value:
-        return _line(batching)
+        return _line(batching, by)
     dialect = YAML()
     dialect.preserve_quotes = True
     dialect.width = 4096
@@ -121,7 +131,7 @@ def _section(text: str, value: yaml.Node, batching: Batching) -> str:
     inner.update(values)
     written = io.StringIO()
     dialect.dump(section, written)
-    return written.getvalue()
+    return re.sub(f"# (?:{TUNED}|{ADVISED}).*", f"# {by}", written.getvalue())  # what it says no longer holds
 
 
 def _plain(batching: Batching, kept: CommentedMap | None = None) -> dict[str, Any]:
@@ -141,8 +151,8 @@ def _slo_line(slo: Slo) -> str:
     return f"slo: {{{bounds}}}   # what `make tune` measured by\n"
 
 
-def _line(batching: Batching) -> str:
+def _line(batching: Batching, by: str = TUNED) -> str:
     # As YAML has them: true and false, not True and False.
     values = {key: json.dumps(value) if isinstance(value, bool) else value for key, value in _plain(batching).items()}
     pairs = ", ".join(f"{key}: {value}" for key, value in values.items())
-    return f"{KEY}: {{{pairs}}}   # measured by `make tune`\n"
+    return f"{KEY}: {{{pairs}}}   # {by}\n"
