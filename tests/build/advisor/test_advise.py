@@ -198,6 +198,18 @@ def test_the_advised_batch_is_the_smallest_that_carries_the_rate() -> None:
     assert all((one.replicas or 99) > (best.replicas or 1) for one in again if one.precision == best.precision)
 
 
+def test_a_cpu_core_is_a_row_with_values_of_its_own(
+    graph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values, drawn = tmp_path / "values.yaml", tmp_path / "advice.html"
+    words = (graph, "--shape", "length=16", "--gpu", "cpu,t4", "--price", "t4=10", "--price", "cpu=0.01", "--rps", "50")
+    code, output, _ = run(capsys, *words, "--engine", "onnxruntime", "--values", values, "--html", drawn)
+    assert code == 0
+    assert "another CPU is another figure" in " ".join(output.split())
+    assert yaml.safe_load(values.read_text())["accelerator"] == {"kind": "cpu"}
+    assert "<svg" in drawn.read_text()
+
+
 def test_replicas_carry_the_rate_and_one_less_does_not() -> None:
     options = advise.Options(rps=60_000, p99_ms=20, gpus=(gpus.get("h200"),), engines=("onnxruntime",))
     (best, *_) = advise.advise(EFFICIENTNET, options).candidates

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tritonkit import gpus
-from tritonkit.advisor import latency, queueing, serving
+from tritonkit.advisor import cpu, latency, queueing, serving
 from tritonkit.advisor.graph_cost import Cost, Precision
 from tritonkit.advisor.latency import Bound, Engine
 from tritonkit.advisor.validation import rows
@@ -43,7 +43,8 @@ class Options:
         max_batch: The largest batch.
         instances: Of the model on a GPU.
         utilization: The largest share of a replica's rate.
-        prices: US dollars an hour of one GPU, by key, before the catalogue's own.
+        prices: US dollars an hour of one GPU, by key, before the catalogue's own; of ``cpu``, of one core.
+        cpu: Whether one core of a CPU is considered, too.
     """
 
     rps: float | None = None
@@ -55,6 +56,7 @@ class Options:
     instances: int = serving.INSTANCES
     utilization: float = UTILIZATION
     prices: Mapping[str, float] = field(default_factory=dict)
+    cpu: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("--rps", self.rps), ("--p99-ms", self.p99_ms)):
@@ -67,7 +69,8 @@ class Options:
         if self.max_batch < 1 or self.instances < 1:
             raise InputError(f"batch {self.max_batch}, instances {self.instances}", "both are 1 or more")
         for key, price in self.prices.items():
-            gpus.get(key)
+            if key != cpu.KEY:
+                gpus.get(key)
             if not (math.isfinite(price) and price >= 0):
                 raise InputError(f"the price of {key} is {price:g}", "give US dollars an hour, 0 or more")
 
@@ -77,7 +80,7 @@ class Candidate:
     """One GPU with one engine and precision.
 
     Attributes:
-        gpu: Key in the catalogue.
+        gpu: Key in the catalogue, or ``cpu``: one core.
         engine: What runs the graph.
         precision: Of the layers with weights.
         verdict: ``best`` is the cheapest that holds; without prices the one with the fewest GPUs.
@@ -146,6 +149,8 @@ def advise(batches: Mapping[int, Cost], options: Options) -> Advice:
         for precision in options.precisions
         if precision in _PRECISIONS[engine]
     ]
+    if options.cpu and "onnxruntime" in options.engines:
+        candidates += [_core(batches, name, options) for name in cpu.PRECISIONS if name in options.precisions]
     ranked = sorted(candidates, key=_rank)
     if ranked and ranked[0].verdict == "good":
         ranked[0] = _as_best(ranked[0], ranked)
@@ -160,6 +165,8 @@ def largest_batch(batches: Mapping[int, Cost], candidate: Candidate, options: Op
         candidate: Of its advice.
         options: The same.
     """
+    if candidate.gpu == cpu.KEY:
+        return max(batches)
     gpu, known = gpus.get(candidate.gpu), latency.coefficients(candidate.engine)
     for largest in sorted(batches):
         some = {size: cost for size, cost in batches.items() if size <= largest}
@@ -194,11 +201,7 @@ def _candidate(
                          None, None, None, measured, (why,))  # fmt: skip
     known = latency.coefficients(engine)
     service = serving.service(batches, gpu, precision, engine, known, options.instances)
-    holds = service.most_rps * options.utilization
-    if options.p99_ms is not None:
-        holds = queueing.largest_rps(service, options.p99_ms, options.utilization)
-    replicas = math.ceil(options.rps / holds - 1e-9) if options.rps and holds else None
-    rate = options.rps / replicas if options.rps and replicas else holds
+    holds, replicas, rate = _load(service, options)
     best = max(batches, key=lambda size: size / service.batch_ms[size])
     full = latency.predict(batches[best], gpu, precision, known)
     hour = options.prices.get(gpu.key)
@@ -214,6 +217,33 @@ def _candidate(
         None if hour is None or not rate else hour / (rate * 3600) * 1e6, measured,
         tuple(_reasons(gpu, precision, service, full, holds, options, memory, measured)),
     )  # fmt: skip
+
+
+def _core(batches: Mapping[int, Cost], precision: cpu.Precision, options: Options) -> Candidate:
+    """One core of the CPU that was measured; replicas are cores, with an instance each."""
+    service = cpu.service(batches, precision, cpu.coefficients())
+    holds, cores, rate = _load(service, options)
+    hour = options.prices.get(cpu.KEY)
+    best = max(batches, key=lambda size: size / service.batch_ms[size])
+    where = "docs/measurements/serving.md"
+    return Candidate(
+        cpu.KEY, "onnxruntime", precision, "good" if holds else "too slow",
+        cpu.memory_bytes(batches, precision) / 2**30, True, service.request_ms + service.ms(1),
+        queueing.p99_ms(service, rate) if rate else None, "compute",
+        queueing.mean_batch(service, rate) if options.rps and rate else best, service.most_rps, holds, cores,
+        rate / service.most_rps if rate else None, None if hour is None else hour * (cores or 1),
+        None if hour is None or not rate else hour / (rate * 3600) * 1e6, True,
+        (f"of one core with one instance, of an AMD EPYC virtual machine ({where}): another CPU is another figure",),
+    )  # fmt: skip
+
+
+def _load(service: queueing.Service, options: Options) -> tuple[float, int | None, float]:
+    """What one replica holds, how many the rate takes, and the rate of each."""
+    holds = service.most_rps * options.utilization
+    if options.p99_ms is not None:
+        holds = queueing.largest_rps(service, options.p99_ms, options.utilization)
+    replicas = math.ceil(options.rps / holds - 1e-9) if options.rps and holds else None
+    return holds, replicas, options.rps / replicas if options.rps and replicas else holds
 
 
 def _reasons(
@@ -296,7 +326,7 @@ def _impossible(batches: Mapping[int, Cost], ranked: Sequence[Candidate], option
         return ""
     if any(candidate.verdict in {"best", "good", "too large"} for candidate in ranked):
         return ""
-    able = [candidate for candidate in ranked if candidate.lone_ms is not None]
+    able = [candidate for candidate in ranked if candidate.lone_ms is not None and candidate.gpu != cpu.KEY]
     if not able:
         return ""
     quickest = min(able, key=lambda candidate: candidate.lone_ms or math.inf)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from tritonkit import gpus
-from tritonkit.advisor import latency
+from tritonkit.advisor import cpu, latency
 from tritonkit.advisor.advise import Advice, Candidate, Options, cheapest
 from tritonkit.advisor.graph_cost import Cost, Layer, Precision
 from tritonkit.gpus import Gpu
@@ -47,7 +47,8 @@ def render(model: str, batches: Mapping[int, Cost], options: Options, advice: Ad
         advice: The ranked candidates.
     """
     shown = [candidate for candidate in advice.candidates if candidate.bound] or list(advice.candidates)
-    figure = _figure(batches[max(batches)], shown[0], max(batches)) if shown and shown[0].bound else ""
+    drawn = next((candidate for candidate in shown if candidate.bound and candidate.gpu != cpu.KEY), None)
+    figure = _figure(batches[max(batches)], drawn, max(batches)) if drawn else ""
     goal = " and ".join(
         part for part in (
             f"{options.rps:g} requests a second" if options.rps else "",

@@ -7,10 +7,11 @@ that ship. ``--write`` fits those anew.
 from __future__ import annotations
 
 import argparse
+import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tritonkit.advisor import validation
+from tritonkit.advisor import validation, validation_cpu
 from tritonkit.advisor.validation import MEDIAN, WORST, Check
 from tritonkit.cli.output import ended, make_table, out
 
@@ -45,7 +46,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
             model, str(instances), f"{measured:,.0f}", f"{predicted:,.0f}", f"{predicted / measured - 1:+.0%}"
         )
     out.print(table)
+    _say_cpu("each workload predicted by a fit on the others", validation_cpu.held_out())
+    _say_cpu("the coefficients that ship, fitted on all of them", validation_cpu.fitted())
     return 0
+
+
+def _say_cpu(what: str, checks: Sequence[validation_cpu.Check]) -> None:
+    title = f"\nonnxruntime on one CPU core: {what}"
+    table = make_table("model", "precision", "batch", "measured ms", "predicted ms", "error",
+                       title=title, title_justify="left", title_style="bold")  # fmt: skip
+    for check in checks:
+        row = check.row
+        sizes = "".join(f" at {size}" for size in row.sizes.values())
+        table.add_row(
+            row.model + sizes, row.precision, str(row.batch), f"{row.ms:.2f}", f"{check.predicted:.2f}",
+            f"{check.error:+.0%}",
+        )  # fmt: skip
+    out.print(table)
+    errors = [abs(check.error) for check in checks]
+    bound = validation_cpu.BOUND
+    out.print(
+        f"{what}: {len(errors)} rows, median error {statistics.median(errors):.0%}, worst {max(errors):.0%}, "
+        f"{sum(error <= bound for error in errors)} within {bound:.0%} "
+        f"(bound: worst {bound:.0%}: {'met' if max(errors) <= bound else 'missed'})",
+        markup=False,
+    )
 
 
 def _table(title: str, checks: Sequence[Check]) -> Table:

@@ -105,7 +105,7 @@ class Check:
 
 def rows() -> list[Row]:
     """Every measured row."""
-    data = _data()
+    data = measurements()
     return [Row(**dict(zip(data["columns"], row, strict=True))) for row in data["rows"]]
 
 
@@ -158,7 +158,7 @@ def fitted(engine: Engine) -> list[Check]:
 def served() -> list[tuple[str, int, float, float]]:
     """Model, instances, requests a second measured with 256 in flight, and predicted, with the shipped coefficients."""
     results = []
-    for _, model, sizes, key, precision, instances, _, measured, _ in _data()["served"]:
+    for _, model, sizes, key, precision, instances, _, measured, _ in measurements()["served"]:
         known = latency.coefficients("onnxruntime")
         batches = {size: reference(model, sizes, size) for size in serving.batch_sizes(64)}
         replica = serving.service(batches, gpus.get(key), precision, "onnxruntime", known, instances)
@@ -174,6 +174,8 @@ def summary(checks: Sequence[Check]) -> tuple[float, float]:
 
 def write() -> Path:
     """Fit on all rows, and write ``coefficients.json`` beside this module."""
+    from tritonkit.advisor import validation_cpu
+
     path = Path(__file__).with_name(FILE)
     engines: tuple[Engine, ...] = ("onnxruntime", "tensorrt")
     fits = {engine: fit(engine, [row for row in rows() if row.engine == engine]) for engine in engines}
@@ -184,6 +186,7 @@ def write() -> Path:
         for engine, known in fits.items()
     }
     entries["gpus"] = _own_factors(fits["tensorrt"])
+    entries["cpu"] = validation_cpu.fit_all()
     atomic.write(path, (json.dumps(entries, indent=2) + "\n").encode())
     return path
 
@@ -197,6 +200,7 @@ def _own_factors(known: Coefficients) -> dict[str, float]:
     return {gpu: round(math.exp(statistics.fmean(own)), 3) for gpu, own in logs.items()}
 
 
-def _data() -> dict[str, Any]:
+def measurements() -> dict[str, Any]:
+    """``measurements.json``, as parsed."""
     text = resources.files("tritonkit.advisor").joinpath("measurements.json").read_text(encoding="utf-8")
     return cast("dict[str, Any]", json.loads(text))

@@ -42,7 +42,9 @@ def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.Argumen
     verb.add_argument("model", type=Path, metavar="MODEL", help="a recipe, model.onnx, or a Hugging Face directory")
     verb.add_argument("--rps", type=float, metavar="N", help="requests a second, of one sample each")
     verb.add_argument("--p99-ms", type=float, metavar="MS", help="what 99 %% stay within; default: the recipe's slo")
-    verb.add_argument("--gpu", default="", metavar="GPU,GPU", help="which to consider; default: the recipe's, or all")
+    verb.add_argument(
+        "--gpu", default="", metavar="GPU,GPU", help="which to consider, cpu too; default: the recipe's, or all GPUs"
+    )
     verb.add_argument("--engine", type=_words(_ALL_ENGINES), metavar="E,E", help=f"of {', '.join(_ALL_ENGINES)}")
     verb.add_argument(
         "--precision", type=_words(_ALL_PRECISIONS), metavar="P,P", help="default: the recipe's, or the graph's"
@@ -117,7 +119,7 @@ def _check_options(options: argparse.Namespace) -> None:
 
 def _subject(arguments: argparse.Namespace) -> _Subject:
     from tritonkit import gpus
-    from tritonkit.advisor import advise, graph_cost, graph_source, serving
+    from tritonkit.advisor import advise, cpu, graph_cost, graph_source, serving
 
     if arguments.model.suffix in {".yaml", ".yml"}:
         name, path, defaults, sizes = graph_source.from_recipe(arguments.model)
@@ -132,15 +134,17 @@ def _subject(arguments: argparse.Namespace) -> _Subject:
     sizes = {**sizes, **dict(arguments.shape)}
     if "precisions" not in defaults:
         defaults["precisions"] = graph_cost.precisions(model)
-    members = [gpu for word in arguments.gpu.split(",") if word and word != "all" for gpu in gpus.members(word)]
-    if members or arguments.gpu:
-        defaults["gpus"] = tuple(dict.fromkeys(members)) or gpus.all()
+    words = [word.strip() for word in arguments.gpu.split(",") if word.strip()]
+    members = [gpu for word in words if word not in {"all", cpu.KEY} for gpu in gpus.members(word)]
+    defaults["cpu"] = not {"all", cpu.KEY}.isdisjoint(words)
+    if words:
+        defaults["gpus"] = gpus.all() if "all" in words else tuple(dict.fromkeys(members))
     changed = {
         "rps": arguments.rps, "p99_ms": arguments.p99_ms, "engines": arguments.engine,
         "precisions": arguments.precision, "max_batch": arguments.max_batch,
         "instances": arguments.instances, "utilization": arguments.utilization,
     }  # fmt: skip
-    prices = {gpus.get(key).key: price for key, price in arguments.price}
+    prices = {key if key == cpu.KEY else gpus.get(key).key: price for key, price in arguments.price}
     merged = {**defaults, **{key: value for key, value in changed.items() if value is not None}, "prices": prices}
     options = advise.Options(**merged)
     batch = graph_cost.batch_symbol(model)
@@ -169,17 +173,18 @@ def _language(options: argparse.Namespace) -> int:
 
 def _write_values(path: Path, model: str, advice: Advice) -> None:
     from tritonkit import atomic, gpus
+    from tritonkit.advisor import cpu
 
     best = next((candidate for candidate in advice.candidates if candidate.verdict == "best"), None)
     if best is None:
         raise InputError("no candidate keeps the promise: there is nothing to write to --values", "see the reasons")
-    engine = "tensorrt" if best.engine == "tensorrt" else "cuda"
+    engine = "cpu" if best.gpu == cpu.KEY else "tensorrt" if best.engine == "tensorrt" else "cuda"
     lines = [
         f"# `tritonkit advise`: {model} in {best.precision}, built with `tritonkit build --target {engine}`;",
         f"# {best.reasons[-1]}." if not best.measured else f"# one pod holds {best.holds_rps:.0f} requests a second.",
         f"replicas: {best.replicas or 1}",
         "accelerator:",
-        f"  products: [{gpus.get(best.gpu).node_label}]",
+        "  kind: cpu" if best.gpu == cpu.KEY else f"  products: [{gpus.get(best.gpu).node_label}]",
     ]
     atomic.write(path, ("\n".join(lines) + "\n").encode())
 

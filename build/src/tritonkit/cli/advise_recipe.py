@@ -45,7 +45,7 @@ def write(path: Path, batches: Mapping[int, Cost], options: Options, advice: Adv
         RecipeError: The file's form does not allow it; the message has what to write by hand.
     """
     from tritonkit import recipe as recipes
-    from tritonkit.advisor import advise
+    from tritonkit.advisor import advise, cpu
     from tritonkit.recipe import Batching, writeback
 
     best = next((candidate for candidate in advice.candidates if candidate.verdict == "best"), None)
@@ -53,15 +53,17 @@ def write(path: Path, batches: Mapping[int, Cost], options: Options, advice: Adv
         raise InputError("no candidate keeps the promise: there is nothing to write to the recipe", "see the reasons")
     recipe = recipes.load_graph(path)
     largest = advise.largest_batch(batches, best, options)
-    target: Target = "tensorrt" if best.engine == "tensorrt" else "cuda"
+    target: Target = "cpu" if best.gpu == cpu.KEY else "tensorrt" if best.engine == "tensorrt" else "cuda"
+    instances = 1 if target == "cpu" else options.instances
     batching = Batching(
-        target=target, instances=options.instances, max_queue_delay_us=0,
+        target=target, instances=instances, max_queue_delay_us=0,
         max_batch_size=largest if largest < recipe.max_batch_size else None,
     )  # fmt: skip
     before = recipe.batching
     writeback.write(recipe, batching, by=f"{writeback.ADVISED} for {best.gpu}")
     replaced = "" if before == Batching() else f", in place of what it had for {before.target or 'every target'}"
+    plural = "s" if instances > 1 else ""
     return (
-        f"{path} has batching for {target} now: {options.instances} instances, batches up to {largest}, no delay"
+        f"{path} has batching for {target} now: {instances} instance{plural}, batches up to {largest}, no delay"
         f"{replaced}; `make tune` measures it"
     )
