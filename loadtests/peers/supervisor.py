@@ -1,7 +1,7 @@
 """Runs one command, and ends it with everything it started as soon as the supervisor's standard input closes.
 
-Servers start workers in sessions of their own, which no signal to a process group reaches. The supervisor adopts whatever
-their parents leave behind, and its input closes however its own parent ended.
+Servers start workers in sessions of their own, which no signal to a process group reaches. The supervisor adopts
+whatever their parents leave behind, and its input closes however its own parent ended.
 
     python supervisor.py COMMAND...
 """
