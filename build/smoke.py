@@ -92,14 +92,14 @@ def _test(url: str, models: Sequence[str], inputs: Mapping[str, Inputs], timeout
             begun = time.perf_counter()
             label = f"{name}/{version}" if version else name
             try:
-                said = _infer(client, url, name, version, inputs.get(name, {}))
+                answer = _infer(client, url, name, version, inputs.get(name, {}))
             except (TritonkitClientError, Unexpected) as error:
                 failed = 1
                 _say(f"FAILED {url} {label}: {error}")
                 if name not in inputs:
                     _say(f"  fix: if zeros are no input for {name}, give it one: tests.inputs.{name}")
                 continue
-            _say(f"ok     {url} {label}: {said} in {(time.perf_counter() - begun) * 1000:.1f} ms")
+            _say(f"ok     {url} {label}: {answer} in {(time.perf_counter() - begun) * 1000:.1f} ms")
     return failed
 
 

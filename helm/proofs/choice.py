@@ -82,14 +82,14 @@ class Row:
 
 def compared() -> list[Setting]:
     """Every setting that is played; the first ones differ in signal and target, the others in behaviour."""
-    found = [
+    settings = [
         Setting(f"{signal}: {target:g}{UNITS[signal]}", signal, target, least=LEAST, most=MOST, up=UP, down=DOWN)
         for signal, targets in SIGNALS.items()
         for target in targets
     ]
     for name, (up, down) in BEHAVIOURS.items():
-        found.append(Setting(name, OUR_SIGNAL, 2, least=LEAST, most=MOST, up=up, down=down))
-    return [*found, Setting("9 pods, no autoscaler", most=MOST, fixed=9)]
+        settings.append(Setting(name, OUR_SIGNAL, 2, least=LEAST, most=MOST, up=up, down=down))
+    return [*settings, Setting("9 pods, no autoscaler", most=MOST, fixed=9)]
 
 
 def start(pod: service.Service) -> Start:
@@ -120,9 +120,9 @@ def _row(kind: str, days: Sequence[Outcome], step: Outcome) -> Row:
     bad, lost = sum(day.bad_minutes for day in days), sum(day.lost + day.refused for day in days)
     requests, minutes = sum(day.requests for day in days), sum(len(day.bad) for day in days)
     late = sum(day.late for day in days) / requests
-    one = step.setting
+    setting = step.setting
     return Row(
-        kind, one.name, "" if one.fixed else one.signal, one.target, bad, lost, late,
+        kind, setting.name, "" if setting.fixed else setting.signal, setting.target, bad, lost, late,
         round(sum(day.pod_hours for day in days) / len(days), 1), round(sum(day.changes for day in days) / len(days)),
         step.bad_minutes, bad <= BAD_SHARE * minutes and lost <= LOST_SHARE * requests,
     )  # fmt: skip
@@ -164,24 +164,28 @@ def values(setting: Setting) -> dict[str, Any]:
 
 
 def _behaviour(rules: hpa.Rules) -> dict[str, Any]:
-    policies = [{"type": one.kind, "value": one.value, "periodSeconds": one.period_s} for one in rules.policies]
+    policies = [
+        {"type": policy.kind, "value": policy.value, "periodSeconds": policy.period_s} for policy in rules.policies
+    ]
     return {"stabilizationWindowSeconds": rules.window_s, "selectPolicy": rules.select, "policies": policies}
 
 
-def from_values(said: Mapping[str, Any], name: str = "the chart's default") -> Setting:
+def from_values(autoscaling: Mapping[str, Any], name: str = "the chart's default") -> Setting:
     """The chart's ``autoscaling`` values as a setting; what they leave out is as Kubernetes has it."""
 
     def rules(side: str, otherwise: hpa.Rules) -> hpa.Rules:
-        given = said.get("behavior", {}).get(side)
+        given = autoscaling.get("behavior", {}).get(side)
         if given is None:
             return otherwise
-        policies = tuple(hpa.Policy(one["type"], one["value"], one["periodSeconds"]) for one in given["policies"])
+        policies = tuple(
+            hpa.Policy(policy["type"], policy["value"], policy["periodSeconds"]) for policy in given["policies"]
+        )
         window = given.get("stabilizationWindowSeconds", otherwise.window_s)
         return hpa.Rules(window, policies, given.get("selectPolicy", "Max"))
 
     return Setting(
-        name, said["signal"], said["target"], metric=said.get("hpa", {}).get("metric", "pods"), least=LEAST, most=MOST,
-        up=rules("scaleUp", hpa.DEFAULT_UP), down=rules("scaleDown", hpa.DEFAULT_DOWN),
+        name, autoscaling["signal"], autoscaling["target"], metric=autoscaling.get("hpa", {}).get("metric", "pods"),
+        least=LEAST, most=MOST, up=rules("scaleUp", hpa.DEFAULT_UP), down=rules("scaleDown", hpa.DEFAULT_DOWN),
     )  # fmt: skip
 
 

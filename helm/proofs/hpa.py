@@ -84,8 +84,8 @@ def for_pods(
     again = total / count / target
     if within(again, tolerance) or (ratio < 1) != (again < 1):
         return current
-    wanted = ceiling(again * count)
-    return current if (again < 1) == (wanted > current) else wanted
+    replicas = ceiling(again * count)
+    return current if (again < 1) == (replicas > current) else replicas
 
 
 def for_total(total: float, target: float, current: int, tolerance: float = TOLERANCE) -> int:

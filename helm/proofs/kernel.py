@@ -71,10 +71,10 @@ class Kernel:
         inside = np.sort(random.random((lanes, count)), axis=1)
         after = 1 + np.sort(random.random((lanes, max(count, 1))) * TAIL_S, axis=1)
         counted = np.full(lanes, count)
-        found = serve(self.service, np.concatenate([inside, after], axis=1), counted, backlog, self.slo_s, random)
-        counts = np.stack([found.left, backlog + count, ~found.regenerated, found.waiting], axis=1)
-        integrals = np.stack([found.in_flight_s, found.waiting_s, found.busy_s], axis=1)
-        return counts.astype(np.int32), integrals.astype(np.float32), (found.late / max(count, 1)).astype(np.float32)
+        outcome = serve(self.service, np.concatenate([inside, after], axis=1), counted, backlog, self.slo_s, random)
+        counts = np.stack([outcome.left, backlog + count, ~outcome.regenerated, outcome.waiting], axis=1)
+        integrals = np.stack([outcome.in_flight_s, outcome.waiting_s, outcome.busy_s], axis=1)
+        return counts.astype(np.int32), integrals.astype(np.float32), (outcome.late / max(count, 1)).astype(np.float32)
 
     def draws(self, random: np.random.Generator, shape: tuple[int, ...]) -> tuple[Singles, Singles, Whole]:
         """Chance for calls: two uniform numbers and which of a cell's seconds, each of ``shape``."""

@@ -83,16 +83,16 @@ def load(path: Path) -> Service:
         raise InputError(what, "make bench-autoscaler MEASURE=1") from error
 
 
-def parse(said: dict[str, Any]) -> Service:
+def parse(content: dict[str, Any]) -> Service:
     """The same from the file's content; ``KeyError`` where something is missing.
 
     The seconds are those of batches that always wait, times ``slowdown`` (:func:`proofs.steady.slowdown`).
     """
     return Service(
-        tuple(row["batch"] for row in said["service"]),
-        tuple(row["seconds"] * said["slowdown"] for row in said["service"]),
-        max_batch=said["max_batch_size"], delay_s=said["queue_delay_s"], queue=said["max_queue_size"],
-        cv=said["cv"], name=said["model"], load_s=said["load_s"],
+        tuple(row["batch"] for row in content["service"]),
+        tuple(row["seconds"] * content["slowdown"] for row in content["service"]),
+        max_batch=content["max_batch_size"], delay_s=content["queue_delay_s"], queue=content["max_queue_size"],
+        cv=content["cv"], name=content["model"], load_s=content["load_s"],
     )  # fmt: skip
 
 
@@ -159,8 +159,8 @@ def serve(
     latencies = np.full((lanes, most), np.nan) if keep else None
 
     def before(times: Floats) -> Ints:
-        found = np.searchsorted(flat, np.minimum(times, _NEVER_S - 1) + offsets, side="right")
-        return np.asarray(np.clip(found - firsts, 0, most))
+        positions = np.searchsorted(flat, np.minimum(times, _NEVER_S - 1) + offsets, side="right")
+        return np.asarray(np.clip(positions - firsts, 0, most))
 
     while True:
         live = head < waited + counted

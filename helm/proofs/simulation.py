@@ -174,16 +174,18 @@ class _Fleets:
         self._left = np.zeros(shape, dtype=np.int32)
         self._answers = np.zeros(shape, dtype=np.int64)
         self._integrals = np.zeros((*shape, 3))
-        self._autoscalers = [hpa.Autoscaler(max(one.least, 1), one.most, one.up, one.down) for one in settings]
-        self._wanted = np.array([one.fixed or max(one.least, 0) for one in settings])
-        for row, count in enumerate(self._wanted):
+        self._autoscalers = [
+            hpa.Autoscaler(max(setting.least, 1), setting.most, setting.up, setting.down) for setting in settings
+        ]
+        self._replicas = np.array([setting.fixed or max(setting.least, 0) for setting in settings])
+        for row, count in enumerate(self._replicas):
             self._state[row, :count] = READY
         minutes = -(-trace.seconds // MINUTE_S)
         # came, late, lost, refused, pods, ready, request-seconds in flight, request-seconds waiting
         self._sums = np.zeros((minutes, 8, len(settings)))
         self._completed = np.zeros(len(settings), dtype=np.int64)
         self._changes = np.zeros(len(settings), dtype=np.int64)
-        self._asked_at = np.zeros(len(settings), dtype=np.int64)  # how far KEDA has looked at what a gateway counts
+        self._seen_until = np.zeros(len(settings), dtype=np.int64)  # how far KEDA has looked at what a gateway counts
         self._refused_at = np.full(len(settings), np.nan)
         self._first_s: list[list[float]] = [[] for _ in settings]
         self._recount()
@@ -212,21 +214,23 @@ class _Fleets:
         total = int(self._trace.arrivals[second])
         each, more = divmod(total, self._share)
         arrivals = (each + ((self._rank + second) % self._share < more)) * self._serving_now
-        one, other, draw = self._chance
+        first, second_draw, draw = self._chance
         left = self._left[:, :width]
-        found = self._kernel(arrivals, left, (one[place, :, :width], other[place, :, :width], draw[place, :, :width]))
-        left[...] = found.left
-        self._last = found
-        self._answers[:, :width] += found.completed
-        self._integrals[:, :width] += found.integrals
+        outcome = self._kernel(
+            arrivals, left, (first[place, :, :width], second_draw[place, :, :width], draw[place, :, :width])
+        )
+        left[...] = outcome.left
+        self._last = outcome
+        self._answers[:, :width] += outcome.completed
+        self._integrals[:, :width] += outcome.integrals
         sums = self._sums[second // MINUTE_S]
         sums[0] += total
-        sums[1] += found.late.sum(axis=1)
-        sums[2] += found.lost.sum(axis=1)
+        sums[1] += outcome.late.sum(axis=1)
+        sums[2] += outcome.lost.sum(axis=1)
         sums[4] += self._pods
         sums[5] += self._ready
-        sums[6:8] += found.integrals[..., :2].sum(axis=1).T
-        self._completed += found.completed.sum(axis=1)
+        sums[6:8] += outcome.integrals[..., :2].sum(axis=1).T
+        self._completed += outcome.completed.sum(axis=1)
         if self._outage:
             refused = np.where(self._ready == 0, total, 0)
             sums[3] += refused
@@ -271,11 +275,11 @@ class _Fleets:
             self._recount()
 
     def _decide(self, row: int, setting: Setting, values: Floats, now: float) -> bool:
-        current = int(self._wanted[row])
+        current = int(self._replicas[row])
         if setting.zero is not None and now % setting.zero.polling_s <= hpa.SYNC_S:
-            asked = self._trace.arrivals[self._asked_at[row] : int(now)].sum()
-            self._asked_at[row] = int(now)
-            decided = setting.zero.decide(now, current, float(asked), setting.least)
+            requests = self._trace.arrivals[self._seen_until[row] : int(now)].sum()
+            self._seen_until[row] = int(now)
+            decided = setting.zero.decide(now, current, float(requests), setting.least)
             if decided is not None:
                 return self._resize(row, decided, now)
         if current == 0:
@@ -294,20 +298,20 @@ class _Fleets:
             return hpa.for_value(float(known.max()), setting.target, current, len(known))
         return hpa.for_total(float(known.sum()), setting.target, current)
 
-    def _resize(self, row: int, wanted: int, now: float) -> bool:
-        current = int(self._wanted[row])
-        if wanted == current:
+    def _resize(self, row: int, replicas: int, now: float) -> bool:
+        current = int(self._replicas[row])
+        if replicas == current:
             return False
-        self._wanted[row] = wanted
+        self._replicas[row] = replicas
         self._changes[row] += 1
         state = self._state[row]
         setting = self._settings[row]
-        for _ in range(wanted - current):
+        for _ in range(replicas - current):
             place = int(np.flatnonzero(state == EMPTY)[0])
             running = int(((state == STARTING) | (state == READY)).sum())
             state[place] = STARTING
             self._ready_at[row, place] = now + self._start.seconds(running, setting.least)
-        for _ in range(current - wanted):  # a ReplicaSet ends those first that are not ready, then the youngest
+        for _ in range(current - replicas):  # a ReplicaSet ends those first that are not ready, then the youngest
             starting = np.flatnonzero(state == STARTING)
             if len(starting):
                 state[starting[np.argmax(self._ready_at[row, starting])]] = EMPTY

@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 from load.target import Target
 
-from peers import environment, keeper, wire
+from peers import environment, supervisor, wire
 from peers.catalog import Peer, Variant
 from tritonkit import atomic
 from tritonkit.errors import CheckFailed
@@ -198,11 +198,11 @@ class Theirs(Contender):
         self.protocol = peer.protocol
         self._peer, self._variant, self._cores = peer, variant, cores
         self._work: Path | None = None
-        self._keeper: subprocess.Popen[bytes] | None = None
+        self._supervisor: subprocess.Popen[bytes] | None = None
 
     def processes(self) -> list[psutil.Process]:
-        """All but the keeper, which is ours."""
-        return _tree(self._keeper.pid)[1:] if self._keeper else []
+        """All but the supervisor, which is ours."""
+        return _tree(self._supervisor.pid)[1:] if self._supervisor else []
 
     def _wake(self) -> None:
         each(reversed(self.processes()), psutil.Process.resume)  # workers before those that watch over them
@@ -214,20 +214,20 @@ class Theirs(Contender):
         atomic.sweep(Path(tempfile.gettempdir()), WORK)
         self._work = Path(tempfile.mkdtemp(prefix=f"{WORK}{os.getpid()}-"))
         log = self._work / "log"
-        self._keeper = self._launch(self._work, log)
+        self._supervisor = self._launch(self._work, log)
         while not self._answers():
-            if self._keeper.poll() is not None or time.monotonic() > deadline:
+            if self._supervisor.poll() is not None or time.monotonic() > deadline:
                 lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
                 output = " / ".join(lines[-3:]) or "it said nothing"
                 raise CheckFailed(f"{self._peer.name} did not start: {output}", "try its files by hand")
             time.sleep(LOOKS_S)
 
     def _stop(self) -> None:
-        if self._keeper is not None:
-            assert self._keeper.stdin is not None
-            self._keeper.stdin.close()
-            self._keeper.wait()
-            self._keeper = None
+        if self._supervisor is not None:
+            assert self._supervisor.stdin is not None
+            self._supervisor.stdin.close()
+            self._supervisor.wait()
+            self._supervisor = None
         if self._work is not None:
             shutil.rmtree(self._work, ignore_errors=True)
             self._work = None
@@ -253,7 +253,7 @@ class Theirs(Contender):
         cores = ",".join(map(str, self._cores))
         with log.open("wb") as output:
             return subprocess.Popen(
-                [sys.executable, keeper.__file__, "taskset", "--cpu-list", cores, *command],
+                [sys.executable, supervisor.__file__, "taskset", "--cpu-list", cores, *command],
                 stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, cwd=work / "served",
                 start_new_session=True,
                 env={**_plain(programs), **variables, **self._variant.environment, "TMPDIR": str(work / "temporary")},

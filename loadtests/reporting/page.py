@@ -13,6 +13,8 @@ from typing import Any, Literal
 import jinja2
 from markupsafe import Markup, escape
 
+from tritonkit.cli.output import counted as counted
+
 NOTHING = "–"  # where there is no figure to show
 NAMES = {"cpu": "processor", "gpu": "GPU", "python": "Python", "triton": "Triton", "torch": "PyTorch",
          "onnxruntime": "ONNX Runtime", "locust": "Locust", "grpc": "gRPC", "http": "HTTP",
@@ -105,8 +107,3 @@ def tied(words: str) -> str:
 def listed(models: Collection[str]) -> str:
     """The names of a few models, or how many there are."""
     return ", ".join(models) if len(models) <= 3 else f"{len(models)} models"
-
-
-def counted(count: int, singular: str, plural: str = "") -> str:
-    """ "1 request", "2,000 requests"."""
-    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"

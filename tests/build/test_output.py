@@ -112,7 +112,7 @@ def test_an_error_is_a_line_and_a_traceback_only_for_who_wants_it(
 
 
 # A child that Locust's users are kept by.
-_ALONE = {"keeper.py"}
+_ALONE = {"supervisor.py"}
 
 
 def test_no_script_shows_a_traceback_unasked(root: Path) -> None:

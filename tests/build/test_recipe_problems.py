@@ -48,6 +48,7 @@ def tokens(**spec: Any) -> dict[str, Any]:
         ({"precisions": ["fp61"]}, "precisions.0: fp61 is none of 'fp32', 'fp16', 'bf16', 'int8' or 'fp8'; did you mean 'fp16'?"),
         ({"precisions": []}, "precisions: at least 1 must be named, got []"),
         ({"name": "my clf"}, "net.yaml:1: name: my clf is no name: letters, digits"),
+        ({"gpus": ["h1000"]}, "gpus: there is no GPU 'h1000' here: did you mean h100"),
         ({"max_batch_size": "many"}, "max_batch_size: a whole number belongs here, got many"),
         ({"max_batch_size": -1}, "max_batch_size: must be at least 0, got -1"),
         ({"tf32": "maybe"}, "tf32: true or false belongs here, got maybe"),

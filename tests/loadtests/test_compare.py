@@ -22,7 +22,7 @@ import onnx
 import psutil
 import pytest
 from load import models
-from peers import contest, environment, harness, keeper, lines
+from peers import contest, environment, harness, lines, supervisor
 from peers.catalog import FOREST_PEERS, PEERS, Peer
 from peers.contest import Candidate, Effort, Entry, Stage
 from peers.harness import Subject, Theirs
@@ -234,9 +234,9 @@ time.sleep(300)
 
 @pytest.fixture
 def kept_server() -> Iterator[tuple[subprocess.Popen[bytes], list[psutil.Process]]]:
-    """A keeper with an unkind server, and the server's processes."""
-    quick = f"import sys; sys.argv[0] = ''; sys.path.insert(0, {str(Path(keeper.__file__).parent)!r})\n"
-    quick += "import keeper; keeper.ENDS_S = 0.5; sys.exit(keeper.main())"
+    """A supervisor with an unkind server, and the server's processes."""
+    quick = f"import sys; sys.argv[0] = ''; sys.path.insert(0, {str(Path(supervisor.__file__).parent)!r})\n"
+    quick += "import supervisor; supervisor.ENDS_S = 0.5; sys.exit(supervisor.main())"
     command = [sys.executable, "-c", quick, sys.executable, "-c", UNKIND]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as process:
         assert process.stdout is not None
@@ -339,7 +339,7 @@ def test_ctrl_c_leaves_a_partial_report_and_no_process(
                 break
         family = psutil.Process(process.pid).children(recursive=True)
         assert any("tritonserver" in member.name() for member in family)
-        assert any("keeper.py" in " ".join(member.cmdline()) for member in family)
+        assert any("supervisor.py" in " ".join(member.cmdline()) for member in family)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == compare.INTERRUPTED, output

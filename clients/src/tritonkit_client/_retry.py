@@ -48,10 +48,10 @@ class Retry:
         if self.attempts < 1 or min(self.base_s, self.cap_s, self.budget, self.ratio) < 0:
             raise InvalidInput(f"{self} has a number out of range", "at least one attempt, nothing below zero")
 
-    def wait_s(self, attempt: int, said: float | None) -> float:
-        """Seconds to wait after the failure of attempt number ``attempt``; ``said`` is what the server asks for."""
+    def wait_s(self, attempt: int, retry_after_s: float | None) -> float:
+        """Seconds to wait after attempt number ``attempt`` failed; ``retry_after_s`` is what the server asks for."""
         jittered = random.uniform(0, min(self.cap_s, self.base_s * 2 ** (attempt - 1)))
-        return jittered if said is None else said + jittered
+        return jittered if retry_after_s is None else retry_after_s + jittered
 
 
 class Budget:

@@ -125,6 +125,11 @@ def print_json(data: object) -> None:
     print(json.dumps(_strict(data), indent=2, allow_nan=False))  # noqa: T201
 
 
+def counted(count: int, singular: str, plural: str = "") -> str:
+    """ "1 request", "2,000 requests"."""
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
+
+
 def _strict(data: object) -> object:
     if isinstance(data, dict):
         return {_strict(key): _strict(value) for key, value in data.items()}

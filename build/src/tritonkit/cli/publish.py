@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from tritonkit.cli.output import Verbs, make_table, out, print_json
+from tritonkit.cli.output import Verbs, counted, make_table, out, print_json
 
 if TYPE_CHECKING:
     from tritonkit.publishing import Place, Published
@@ -99,7 +99,8 @@ def _publish(options: argparse.Namespace) -> int:
     would = "would be" if options.dry_run else "is"
     _say(f"version {version} {would} published at {place}, and current")
     _say(
-        f"  {len(result.manifest.models)} models, {len(result.manifest.files)} files, {human(result.manifest.size)}: "
+        f"  {counted(len(result.manifest.models), 'model')}, {counted(len(result.manifest.files), 'file')}, "
+        f"{human(result.manifest.size)}: "
         f"{len(result.uploaded)} uploaded ({human(result.uploaded_bytes)}), {len(result.copied)} copied in the store, "
         f"{len(result.present)} there already"
     )
@@ -189,8 +190,8 @@ def _fetch(options: argparse.Namespace) -> int:
         )  # fmt: skip
         return 0
     _say(
-        f"version {version} is in {options.directory}: {len(result.manifest.models)} models, "
-        f"{len(result.manifest.files)} files verified, {result.downloaded} of them downloaded "
+        f"version {version} is in {options.directory}: {counted(len(result.manifest.models), 'model')}, "
+        f"{counted(len(result.manifest.files), 'file')} verified, {result.downloaded} of them downloaded "
         f"({human(result.downloaded_bytes)})"
     )
     return 0

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from tritonkit import gpus as catalogue
+from tritonkit.errors import InputError
 from tritonkit.recipe.sections import (
     MOST_BATCH,
     MOST_VERSION,
@@ -95,6 +97,15 @@ class Recipe(Section):
         if unused:
             raise ValueError(f"shapes.{unused[0]} bounds a dimension that no input or output uses")
         return self
+
+    @field_validator("gpus")
+    @classmethod
+    def _gpus_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            catalogue.get_all(value)
+        except InputError as error:
+            raise ValueError(f"{error.message}: {error.fix}") from None
+        return value
 
     @model_validator(mode="after")
     def _padding_fits(self) -> Recipe:

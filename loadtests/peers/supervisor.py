@@ -1,9 +1,9 @@
-"""Runs one command, and ends it with everything it started as soon as the keeper's standard input closes.
+"""Runs one command, and ends it with everything it started as soon as the supervisor's standard input closes.
 
-Servers start workers in sessions of their own, which no signal to a process group reaches. The keeper adopts whatever
-their parents leave behind, and its input closes however its own parent ended.
+Servers start workers in sessions of their own, which no signal to a process group reaches. The supervisor adopts
+whatever their parents leave behind, and its input closes however its own parent ended.
 
-    python keeper.py COMMAND...
+    python supervisor.py COMMAND...
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> int:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Ask the command to end, and kill what is left of it, however deep."""
-    import psutil  # not before: a server's time to be ready counts from the keeper's start
+    import psutil  # not before: a server's time to be ready counts from the supervisor's start
 
     family = _family()
     for member in family:
