@@ -140,11 +140,11 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("product") / "product.onnx"
     weight = helper.make_tensor("w", TensorProto.FLOAT, (512, 512), bytes(4 * 512 * 512), raw=True)
     shape: list[str | int | None] = ["batch", "length", 512]
-    made = helper.make_graph(
+    graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["z"])], "g", [value("x", TensorProto.FLOAT, shape)],
         [value("z", TensorProto.FLOAT, shape)], [weight],
     )  # fmt: skip
-    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)]), path)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), path)
     return path
 
 
@@ -195,7 +195,8 @@ def test_the_advised_batch_is_the_smallest_that_carries_the_rate() -> None:
     assert 1 <= largest < 64
     smaller = {size: cost for size, cost in EFFICIENTNET.items() if size < largest}
     again = advise.advise(smaller, options).candidates if smaller else ()
-    assert all((one.replicas or 99) > (best.replicas or 1) for one in again if one.precision == best.precision)
+    same = [candidate for candidate in again if candidate.precision == best.precision]
+    assert all((candidate.replicas or 99) > (best.replicas or 1) for candidate in same)
 
 
 def test_a_cpu_core_is_a_row_with_values_of_its_own(

@@ -54,9 +54,9 @@ def plan(models: Sequence[Model], *keys: str, spare: int = 0, most: int | None =
     return fleet.plan(models, nodes, utilization=0.8, spare=spare)
 
 
-def mix_of(made: fleet.Plan) -> Mix:
-    assert made.mix is not None, made.impossible
-    return made.mix
+def mix_of(result: fleet.Plan) -> Mix:
+    assert result.mix is not None, result.impossible
+    return result.mix
 
 
 def check(mix: Mix, models: Sequence[Model]) -> None:
@@ -96,11 +96,11 @@ def cheapest_by_hand(models: Sequence[Graph], key: str) -> float:
 
 
 def test_five_models_go_on_the_cheapest_nodes() -> None:
-    made = five("l4", "t4", "l40s")
-    mix = mix_of(made)
+    result = five("l4", "t4", "l40s")
+    mix = mix_of(result)
     check(mix, FIVE)
     assert mix.usd_per_hour <= min(cheapest_by_hand(FIVE, key) for key in ("l4", "t4", "l40s")) + 1e-6
-    assert "HiGHS proved that no mix of these nodes is cheaper" in made.reasons
+    assert "HiGHS proved that no mix of these nodes is cheaper" in result.reasons
 
 
 @pytest.mark.parametrize("key", ["t4", "l4"])
@@ -198,17 +198,17 @@ def test_a_mig_instance_has_its_part_of_a_gpu() -> None:
 
 
 def test_too_few_nodes_say_which_model_and_how_much_is_missing() -> None:
-    made = plan(FIVE[:1], "t4", most=1)
-    assert made.mix is None
-    assert "photos: 1 g4dn.xlarge carry" in made.impossible[0]
-    assert "too few: the devices' time is the bound" in made.impossible[0]
-    assert made.impossible[-1].startswith("without limits, ")
+    result = plan(FIVE[:1], "t4", most=1)
+    assert result.mix is None
+    assert "photos: 1 g4dn.xlarge carry" in result.impossible[0]
+    assert "too few: the devices' time is the bound" in result.impossible[0]
+    assert result.impossible[-1].startswith("without limits, ")
 
 
 def test_a_spare_that_there_is_no_node_for_is_named() -> None:
-    made = plan(FIVE[4:], "l4", spare=1, most=1)
-    assert made.mix is None
-    assert any("without a spare node they do" in sentence for sentence in made.impossible)
+    result = plan(FIVE[4:], "l4", spare=1, most=1)
+    assert result.mix is None
+    assert any("without a spare node they do" in sentence for sentence in result.impossible)
 
 
 @pytest.mark.parametrize(
@@ -222,10 +222,10 @@ def test_a_spare_that_there_is_no_node_for_is_named() -> None:
     ],
 )  # fmt: skip
 def test_a_model_that_goes_nowhere_says_which_bound_and_by_how_much(model: Graph, words: list[str]) -> None:
-    made = plan([*FIVE[:1], model], "t4", "a10g") if model.name == "hurried" else plan([model], "t4")
-    assert made.mix is None
+    result = plan([*FIVE[:1], model], "t4", "a10g") if model.name == "hurried" else plan([model], "t4")
+    assert result.mix is None
     for word in words:
-        assert word in made.impossible[0]
+        assert word in result.impossible[0]
 
 
 @pytest.fixture(scope="module")
@@ -235,11 +235,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weight = helper.make_tensor("w", TensorProto.FLOAT, (512, 512), bytes(4 * 512 * 512), raw=True)
     shapes: dict[str, list[str | int | None]] = {"dense": ["batch", 512], "moving": ["batch", "length", 512]}
     for name, dims in shapes.items():
-        made = helper.make_graph(
+        product = helper.make_graph(
             [helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [value("x", TensorProto.FLOAT, dims)],
             [value("y", TensorProto.FLOAT, dims)], [weight],
         )  # fmt: skip
-        onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)]), path / f"{name}.onnx")
+        onnx.save(helper.make_model(product, opset_imports=[helper.make_opsetid("", 18)]), path / f"{name}.onnx")
     (path / "llama").mkdir()
     (path / "llama" / "config.json").write_text(json.dumps(LLAMA))
     return path
@@ -283,11 +283,11 @@ def test_values_pass_the_charts_schema_and_strict_rendering(
     pods = json.loads(printed)["pods"]
     assert code == 0
     written = yaml.safe_load(values.read_text())["variants"].values()
-    assert sorted(variant["replicas"] for variant in written) == sorted(one["count"] for one in pods)
+    assert sorted(variant["replicas"] for variant in written) == sorted(item["count"] for item in pods)
     assert any(variant["accelerator"].get("count") == 2 for variant in written)
     documents = rendering.documents(rendering.case(values, values={"models": {"uri": "s3://models/web/versions/1"}}))
     assert validation.errors(documents, "1.34") == []
-    assert sum(one["kind"] == "Deployment" for one in documents) == len(pods)
+    assert sum(item["kind"] == "Deployment" for item in documents) == len(pods)
 
 
 def test_mig_instances_become_variants_of_their_own(tmp_path: Path) -> None:
@@ -302,8 +302,8 @@ def test_mig_instances_become_variants_of_their_own(tmp_path: Path) -> None:
     assert validation.errors(documents, "1.34") == []
     limits = [
         container["resources"]["limits"]
-        for one in documents if one["kind"] == "Deployment"
-        for container in one["spec"]["template"]["spec"]["containers"]
+        for document in documents if document["kind"] == "Deployment"
+        for container in document["spec"]["template"]["spec"]["containers"]
     ]  # fmt: skip
     assert any(f"nvidia.com/mig-{cut[0]['accelerator']['mig']['profile']}" in limit for limit in limits)
 
@@ -351,7 +351,7 @@ def test_bad_input_says_what_where_and_the_fix(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["advise", "fleet"], "advise fleet needs the file of a fleet"),
         (["advise", "model.onnx", "models.yaml"], "models.yaml is one operand too many"),
@@ -360,9 +360,9 @@ def test_bad_input_says_what_where_and_the_fix(
         (["advise", "fleet", "none.yaml", "--ttft-ms", "5"], "--ttft-ms is not for a fleet"),
     ],
 )
-def test_the_words_of_the_command_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_words_of_the_command_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(words) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_fleet_that_no_mix_carries_ends_with_1_and_writes_no_values(

@@ -45,24 +45,24 @@ class Plan:
             "usd_per_hour": mix and round(mix.usd_per_hour, 4),
             "gap": mix and mix.gap,
             "nodes": [
-                {"node": one.name, "gpu": one.gpu.key, "gpus_per_node": one.gpu_count, "count": count,
-                 "usd_per_hour": round(one.usd_per_hour * count, 4)}
-                for one, count in (mix.nodes if mix else ())
+                {"node": node.name, "gpu": node.gpu.key, "gpus_per_node": node.gpu_count, "count": count,
+                 "usd_per_hour": round(node.usd_per_hour * count, 4)}
+                for node, count in (mix.nodes if mix else ())
             ],
             "mig": {
                 name: {"gpus": count, "layout": dict(layout)}
                 for name, (layout, count) in (mix.cuts if mix else {}).items()
             },
             "pods": [
-                {"node": one.node.name, "gpu": one.node.gpu.key, "profile": one.bundle.device.profile,
-                 "gpus_per_pod": one.bundle.gpu_count, "count": one.count, "busy": round(one.busy, 4),
-                 "memory_gib": round(one.bundle.memory_gib, 3),
+                {"node": pods.node.name, "gpu": pods.node.gpu.key, "profile": pods.bundle.device.profile,
+                 "gpus_per_pod": pods.bundle.gpu_count, "count": pods.count, "busy": round(pods.busy, 4),
+                 "memory_gib": round(pods.bundle.memory_gib, 3),
                  "models": [
                      {"model": fit.model, "engine": fit.engine, "precision": fit.precision,
-                      "rps": round(one.rps[fit.model], 3), "most_rps": round(fit.most_rps, 3)}
-                     for fit in one.bundle.fits
+                      "rps": round(pods.rps[fit.model], 3), "most_rps": round(fit.most_rps, 3)}
+                     for fit in pods.bundle.fits
                  ]}
-                for one in (mix.pods if mix else ())
+                for pods in (mix.pods if mix else ())
             ],
             "impossible": list(self.impossible), "reasons": list(self.reasons), "notes": list(self.notes),
         }  # fmt: skip
@@ -86,17 +86,17 @@ def nodes_of(fleet: FleetFile, names: Sequence[str] = (), prices: Mapping[str, f
         keys = dict.fromkeys(fleet.gpus)
     else:
         keys = dict.fromkeys(gpu.key for gpu in gpus.all() if gpu.key in own or gpus.price(gpu))
-    found = [node(gpus.get(key), usd_per_gpu_hour=own.get(key)) for key in keys]
+    nodes = [node(gpus.get(key), usd_per_gpu_hour=own.get(key)) for key in keys]
     for entry in () if names else fleet.nodes:
         gpu = gpus.get(entry.gpu)
-        found.append(node(
+        nodes.append(node(
             gpu, name=entry.name, gpu_count=entry.gpus, most=entry.most, usd_per_hour=entry.usd_per_hour,
             usd_per_gpu_hour=None if entry.usd_per_hour is not None else own.get(gpu.key),
         ))  # fmt: skip
-    twice = [one.name for place, one in enumerate(found) if one.name in {other.name for other in found[:place]}]
+    twice = [item.name for place, item in enumerate(nodes) if item.name in {other.name for other in nodes[:place]}]
     if twice:
         raise InputError(f"two kinds of node are called {twice[0]}", "give each a name: of its own, or leave one out")
-    return found
+    return nodes
 
 
 def plan(models: Sequence[Model], nodes: Sequence[Node], *, utilization: float, spare: int) -> Plan:
@@ -109,14 +109,14 @@ def plan(models: Sequence[Model], nodes: Sequence[Node], *, utilization: float, 
         spare: 1: with any one node gone the others keep every promise; 0: none is spare.
     """
     rates = {model.name: model.rps for model in models}
-    counts = {one.gpu.key: max(other.gpu_count for other in nodes if other.gpu == one.gpu) for one in nodes}
-    found, misses = _fits(models, [devices(key)[0] for key in counts], counts, utilization)
-    alone = fleet_bundles.bundles(found, utilization, together=False)
+    counts = {node.gpu.key: max(other.gpu_count for other in nodes if other.gpu == node.gpu) for node in nodes}
+    whole, misses = _fits(models, [devices(key)[0] for key in counts], counts, utilization)
+    alone = fleet_bundles.bundles(whole, utilization, together=False)
     # Nodes that cost more than a mix that is known to do need no closer look.
     looked_at = fleet_bundles.affordable(rates, alone, nodes, spare)
-    keys = {one.gpu.key for one in looked_at}
+    keys = {node.gpu.key for node in looked_at}
     cut, cut_misses = _fits(models, [part for key in keys for part in devices(key)[1:]], counts, utilization)
-    choices = fleet_bundles.bundles([fit for fit in found if fit.device.gpu.key in keys] + cut, utilization)
+    choices = fleet_bundles.bundles([fit for fit in whole if fit.device.gpu.key in keys] + cut, utilization)
     notes = tuple(_notes(models, nodes))
     placed = {fit.model for bundle in choices for fit in bundle.fits}
     if unplaced := [model for model in models if model.name not in placed]:
@@ -132,12 +132,12 @@ def plan(models: Sequence[Model], nodes: Sequence[Node], *, utilization: float, 
 def _fits(
     models: Sequence[Model], parts: Sequence[Device], counts: Mapping[str, int], utilization: float
 ) -> tuple[list[Fit], dict[str, list[Miss]]]:
-    found: list[Fit] = []
+    placed: list[Fit] = []
     misses: dict[str, list[Miss]] = {}
     for model in models:
         fitting, misses[model.name] = fits(model, parts, counts, utilization)
-        found += fitting
-    return found, misses
+        placed += fitting
+    return placed, misses
 
 
 def _why_not(model: Model, misses: Sequence[Miss]) -> str:
@@ -158,7 +158,7 @@ def _too_few(
     rates: Mapping[str, float], short: Mapping[str, float], choices: Sequence[Bundle], nodes: Sequence[Node], spare: int
 ) -> list[str]:
     """What the nodes that there are carry of each rate, and what more would do."""
-    limits = ", ".join(f"{one.most} {one.name}" for one in nodes if one.most is not None)
+    limits = ", ".join(f"{node.most} {node.name}" for node in nodes if node.most is not None)
     sentences = [
         f"{name}: {limits} carry {max(0.0, rates[name] - rps):,.0f} of {rates[name]:,.0f} requests a second, "
         f"{rps:,.0f} too few: the devices' time is the bound"
@@ -166,9 +166,9 @@ def _too_few(
     ]
     if spare and (mix := fleet_solve.solve(rates, choices, nodes, spare=0)[0]):
         sentences.append(f"without a spare node they do, for ${mix.usd_per_hour:,.2f} an hour: spare_nodes: 0")
-    unlimited = [replace(one, most=None) for one in nodes]
+    unlimited = [replace(node, most=None) for node in nodes]
     if mix := fleet_solve.solve(rates, choices, unlimited, spare=spare)[0]:
-        listed = " and ".join(f"{count} {one.name}" for one, count in mix.nodes)
+        listed = " and ".join(f"{count} {node.name}" for node, count in mix.nodes)
         sentences.append(f"without limits, {listed} are the cheapest that do, for ${mix.usd_per_hour:,.2f} an hour")
     return sentences
 
@@ -176,7 +176,7 @@ def _too_few(
 def _reasons(models: Sequence[Model], mix: Mix, spare: int) -> list[str]:
     reasons = []
     for model in models:
-        parts = [one for one in mix.pods if one.rps.get(model.name, 0) > 0]
+        parts = [pods for pods in mix.pods if pods.rps.get(model.name, 0) > 0]
         for pods in parts:
             fit = next(fit for fit in pods.bundle.fits if fit.model == model.name)
             others = [other.model for other in pods.bundle.fits if other is not fit]
@@ -208,6 +208,6 @@ def _notes(models: Sequence[Model], nodes: Sequence[Node]) -> list[str]:
     notes = ["times are predicted: docs/advisor.md says how far off they were on rows that they were not fitted to"]
     if any(isinstance(model, Language) for model in models):
         notes.append("a language model has its GPUs to itself, as vLLM takes their memory")
-    if price := next((found for one in nodes if (found := gpus.price(one.gpu))), None):
+    if price := next((price for node in nodes if (price := gpus.price(node.gpu))), None):
         notes.append(f"prices: {price.source}; {price.dated}; --price GPU=USD gives your own")
     return notes

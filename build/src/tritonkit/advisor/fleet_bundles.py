@@ -65,13 +65,13 @@ def bundles(fits: Sequence[Fit], utilization: float, *, together: bool = True) -
         utilization: Largest share of the time that is planned with.
         together: Whether models may share a device.
     """
-    found = [_together((fit,), utilization) for fit in fits]
+    candidates = [_together((fit,), utilization) for fit in fits]
     shared = [fit for fit in fits if fit.service is not None] if together else []
     for _, group in itertools.groupby(sorted(shared, key=_place), key=_place):
         for several in _subsets(list(group)):
             if sum(fit.memory_gib for fit in several) <= several[0].device.usable_gib:
-                found.append(_together(several, utilization))
-    return [bundle for bundle in found if bundle.share > 0]
+                candidates.append(_together(several, utilization))
+    return [bundle for bundle in candidates if bundle.share > 0]
 
 
 def _place(fit: Fit) -> tuple[str, str]:

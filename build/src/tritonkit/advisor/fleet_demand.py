@@ -154,7 +154,7 @@ def fits(
 def _graph(model: Graph, devices: Sequence[Device]) -> tuple[list[Fit], list[Miss]]:
     known = latency.coefficients(model.engine)
     precision = _precision(model, devices)
-    found: list[Fit] = []
+    placed: list[Fit] = []
     misses: list[Miss] = []
     for device in devices:
         if precision is None or not latency.supports(device.gpu, precision):
@@ -176,11 +176,11 @@ def _graph(model: Graph, devices: Sequence[Device]) -> tuple[list[Fit], list[Mis
                 f"than the {model.p99_ms:g} that are promised",
             ))  # fmt: skip
         else:
-            found.append(Fit(
+            placed.append(Fit(
                 model.name, device, 1, model.engine, precision, memory, service.most_rps,
                 service.batch_ms[service.largest], lone, service, model.p99_ms,
             ))  # fmt: skip
-    return found, misses
+    return placed, misses
 
 
 def _precision(model: Graph, devices: Sequence[Device]) -> Precision | None:
@@ -200,26 +200,30 @@ def _precision(model: Graph, devices: Sequence[Device]) -> Precision | None:
             total += min(times.values()) / times[precision] if precision in times else 0.0
         return total
 
-    able = [one for one in model.precisions if any(latency.supports(device.gpu, one) for device in devices)]
+    able = [
+        precision
+        for precision in model.precisions
+        if any(latency.supports(device.gpu, precision) for device in devices)
+    ]
     order = list(latency.BYTES)
-    return max(able, key=lambda one: (round(speed(one), 6), -order.index(one)), default=None)
+    return max(able, key=lambda precision: (round(speed(precision), 6), -order.index(precision)), default=None)
 
 
 def _language(
     model: Language, devices: Sequence[Device], counts: Mapping[str, int], utilization: float
 ) -> tuple[list[Fit], list[Miss]]:
     """Each replica is planned for so much more than its part of the rate that ``utilization`` of it is the part."""
-    found: list[Fit] = []
+    placed: list[Fit] = []
     misses: list[Miss] = []
     refused: list[InputError] = []
     for device in devices:
         key = device.gpu.key
-        asked = tuple(count for count in model.request.gpu_counts if count <= counts[key])
-        if not asked:
+        gpu_counts = tuple(count for count in model.request.gpu_counts if count <= counts[key])
+        if not gpu_counts:
             sizes = " or ".join(map(str, model.request.gpu_counts))
             misses.append(Miss(key, "precision", 0, f"no node has {sizes} {key}"))
             continue
-        request = replace(model.request, rps=model.rps / utilization, gpus=(key,), gpu_counts=asked)
+        request = replace(model.request, rps=model.rps / utilization, gpus=(key,), gpu_counts=gpu_counts)
         try:
             choices = language.advise(model.path, request).choices
         except InputError as error:  # what holds for this GPU alone is a reason; what holds for all is an error
@@ -229,7 +233,7 @@ def _language(
         plain = [choice for choice in choices if choice.precision in _UNQUANTIZED]
         for choice in choices if model.request.precisions else plain or choices:
             if choice.verdict == "ok" and choice.replicas and choice.served:
-                found.append(Fit(
+                placed.append(Fit(
                     model.name, device, choice.gpu_count, model.request.engine, choice.precision,
                     choice.plan.total_bytes * choice.plan.settings.gpu_memory_utilization / 2**30,
                     model.rps / utilization / choice.replicas, 0.0, choice.served.ttft_p99_ms,
@@ -238,7 +242,7 @@ def _language(
                 misses.append(_language_miss(choice))
     if refused and len(refused) == len(devices):
         raise refused[0]
-    return found, misses
+    return placed, misses
 
 
 def _language_miss(choice: Choice) -> Miss:

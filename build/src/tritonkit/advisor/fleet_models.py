@@ -83,8 +83,12 @@ def _graph(where: str, file: Path, entry: ModelEntry) -> Graph:
     model = graph_cost.load(graph)
     sizes = {**sizes, **entry.shape}
     own = defaults.get("precisions") or graph_cost.precisions(model)
-    precisions = (entry.precision,) if entry.precision else tuple(one for one in own if one in {"fp32", "fp16", "bf16"})
-    if wrong := [one for one in precisions if one not in get_args(Precision)]:
+    precisions = (
+        (entry.precision,)
+        if entry.precision
+        else tuple(precision for precision in own if precision in {"fp32", "fp16", "bf16"})
+    )
+    if wrong := [precision for precision in precisions if precision not in get_args(Precision)]:
         raise InputError(f"{where}: {wrong[0]} is of language models", f"one of {', '.join(get_args(Precision))}")
     engine: Engine = "tensorrt" if entry.engine == "tensorrt" else "onnxruntime"
     if engine == "onnxruntime" and {"int8", "fp8"} & set(precisions):

@@ -108,11 +108,11 @@ def layouts(gpu_key: str) -> tuple[Mapping[str, int], ...]:
     slices), and a profile that fits ``n`` times alone begins at the first ``n`` of them.
     """
     gpu = gpus.get(gpu_key)
-    found: set[tuple[tuple[str, int], ...]] = set()
+    layouts_seen: set[tuple[tuple[str, int], ...]] = set()
 
     def place(at: int, placed: tuple[str, ...]) -> None:
         if at >= _all_units(gpu):
-            found.add(tuple(sorted(Counter(placed).items())))
+            layouts_seen.add(tuple(sorted(Counter(placed).items())))
             return
         for profile, count in gpu.mig.items():
             units = _units(gpu, profile)
@@ -121,7 +121,7 @@ def layouts(gpu_key: str) -> tuple[Mapping[str, int], ...]:
         place(at + 1, placed)
 
     place(0, ())
-    mixes = [dict(layout) for layout in found if layout]
+    mixes = [dict(layout) for layout in layouts_seen if layout]
     return tuple(mix for mix in mixes if not any(_holds(other, mix) for other in mixes if other != mix))
 
 

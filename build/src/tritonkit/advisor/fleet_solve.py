@@ -127,7 +127,11 @@ class _Program:
         self._nodes = {node: self._variable(whole=True, upper=_most(node)) for node in nodes}
         self.price = {place: node.usd_per_hour for node, place in self._nodes.items()}
         for node in nodes:
-            own = [one for one in choices if one.device.gpu.key == node.gpu.key and one.gpu_count <= node.gpu_count]
+            own = [
+                bundle
+                for bundle in choices
+                if bundle.device.gpu.key == node.gpu.key and bundle.gpu_count <= node.gpu_count
+            ]
             self._add_node(node, own)
         for models, place in self._sets.items():
             parts = {part: 1.0 for _, bundle, _, part in self._pods if bundle.models == models}
@@ -184,8 +188,8 @@ class _Program:
         ]  # fmt: skip
         cuts = {
             node.name: (layout, round(self._values[place]))
-            for node, made in self._cuts.items()
-            for layout, place in made
+            for node, cuts_of_node in self._cuts.items()
+            for layout, place in cuts_of_node
             if round(self._values[place])
         }
         return Mix(tuple((node, count) for node, count in bought if count), cuts, tuple(pods), self._gap)
@@ -222,15 +226,15 @@ class _Program:
 
     def _add_cuts(self, node: Node, most: int) -> dict[str, dict[int, float]]:
         """GPUs cut by MIG, all of one kind of node alike; profile to the terms of how many instances there are."""
-        made = [
+        cuts = [
             (layout, self._variable(whole=True, upper=most), self._variable(whole=True, upper=1))
             for layout in layouts(node.gpu.key)
         ]
-        self._at_least(dict.fromkeys((chosen for _, _, chosen in made), -1.0), -1)
-        for _, place, chosen in made:
+        self._at_least(dict.fromkeys((chosen for _, _, chosen in cuts), -1.0), -1)
+        for _, place, chosen in cuts:
             self._at_least({chosen: float(most), place: -1.0}, 0)
             self.size[place] = 0.1
-        self._cuts[node] = [(layout, place) for layout, place, _ in made]
+        self._cuts[node] = [(layout, place) for layout, place, _ in cuts]
         profiles = dict.fromkeys(profile for layout, _ in self._cuts[node] for profile in layout)
         return {
             profile: {place: float(layout[profile]) for layout, place in self._cuts[node] if profile in layout}

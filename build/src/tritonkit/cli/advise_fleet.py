@@ -100,7 +100,7 @@ def _table(plan: Plan) -> Table:
         return table
     for node, count in mix.nodes:
         first = (node.name, str(count), f"{node.usd_per_hour * count:,.2f}")
-        for pods in (one for one in mix.pods if one.node == node):
+        for pods in (pods for pods in mix.pods if pods.node == node):
             device = pods.bundle.device
             served = ", ".join(f"{fit.model} {fit.precision} {pods.rps[fit.model]:,.4g}/s" for fit in pods.bundle.fits)
             devices = f"{pods.bundle.gpu_count} x {device.name}" if pods.bundle.gpu_count > 1 else device.name
