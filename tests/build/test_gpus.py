@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from tritonkit import gpus
@@ -85,3 +88,16 @@ def test_prices_are_dated_and_of_one_gpu() -> None:
     assert (price.instance, price.dated) == ("p5en.48xlarge", "2026-09")
     assert price.usd_per_hour == pytest.approx(63.296 / 8)
     assert gpus.price(gpus.get("h100-pcie")) is None
+
+
+def test_what_no_page_confirms_is_marked_and_documented() -> None:
+    text = (Path(gpus.__file__).with_name("gpus.json")).read_text(encoding="utf-8")
+    sources = json.loads(text)["sources"]
+    assert {key for key, source in sources.items() if "not checked" in source} == {
+        "rtx-pro-6000", "h100-nvl-chip", "mig_sms"
+    }  # fmt: skip
+    page = " ".join((Path(__file__).parents[2] / "docs/advisor.md").read_text(encoding="utf-8").split())
+    assert "**Not confirmed: the L2 of the H100 NVL" in page
+    for gpu in gpus.all():
+        assert bool(gpu.mig) == bool(gpu.mig_sms)
+        assert all(int(profile[0]) * gpu.mig_sms <= gpu.sms for profile in gpu.mig)
