@@ -357,12 +357,23 @@ def test_bad_input_says_what_where_and_the_fix(
         (["advise", "model.onnx", "models.yaml"], "models.yaml is one operand too many"),
         (["advise", "fleet", "none.yaml"], "there is no file none.yaml"),
         (["advise", "fleet", "none.yaml", "--rps", "5"], "--rps is not for a fleet"),
+        (["advise", "fleet", "none.yaml", "--all"], "--all is not for a fleet"),
         (["advise", "fleet", "none.yaml", "--ttft-ms", "5"], "--ttft-ms is not for a fleet"),
     ],
 )
 def test_the_words_of_the_command_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_price_below_0_is_refused_and_what_costs_nothing_is_not_hoarded(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet_of_one = {"models": [{**ONE, "p99_ms": 50}], "gpus": ["l4"]}
+    code, _, error = run(capsys, folder, fleet_of_one, "--price", "l4=-1")
+    assert (code, "the price of l4 is -1" in error) == (2, True)
+    code, printed, _ = run(capsys, folder, fleet_of_one, "--price", "l4=0", "--json")
+    assert (code, [node["count"] for node in json.loads(printed)["nodes"]]) == (0, [2])
 
 
 def test_a_fleet_that_no_mix_carries_ends_with_1_and_writes_no_values(

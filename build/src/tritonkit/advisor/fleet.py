@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -77,9 +78,12 @@ def nodes_of(fleet: FleetFile, names: Sequence[str] = (), prices: Mapping[str, f
         prices: US dollars an hour of one GPU, by key, before those of the catalogue.
 
     Raises:
-        InputError: A GPU is not known or has no price.
+        InputError: A GPU is not known, has no price, or one that cannot be.
     """
     own = prices or {}
+    for key, usd in own.items():
+        if not (math.isfinite(usd) and usd >= 0):
+            raise InputError(f"the price of {key} is {usd:g}", "give US dollars an hour, 0 or more")
     if names:
         keys = dict.fromkeys(part.key for name in names for part in gpus.members(name))
     elif fleet.gpus or fleet.nodes:

@@ -20,7 +20,7 @@ _SECONDS = 30.0  # of HiGHS; what it has then is said with how far it may be fro
 _TOGETHER = (2, 3, 4, 6, 8, 12, 20)  # nodes over which pods are spread, of which one may fail
 _MOST_NODES = 100_000
 _GAP = 1e-4  # of the price, up to which HiGHS looks for a cheaper mix
-_NOTHING = 1e-6  # of a rate: rounding
+_NOTHING = 1e-6  # of a rate: rounding; dollars of a node that costs nothing, so that no more are taken than needed
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class _Program:
             self._at_least(terms, 1)
             self._at_least(dict.fromkeys(terms, -1.0), -1)
         self._nodes = {node: self._variable(whole=True, upper=_most(node)) for node in nodes}
-        self.price = {place: node.usd_per_hour for node, place in self._nodes.items()}
+        self.price = {place: node.usd_per_hour + _NOTHING for node, place in self._nodes.items()}
         for node in nodes:
             own = [
                 bundle
