@@ -181,6 +181,27 @@ REFUSALS: list[tuple[Values, str, str]] = [
         "gateway.shadow.variant",
         "gets a weight, too",
     ),
+    ({"engine": "vllm", "accelerator": {"kind": "cpu"}}, "engine", "runs on GPUs"),
+    (
+        {"engine": "vllm", "accelerator": {"count": 2}, "languageModel": {"tensorParallel": 4}},
+        "accelerator.count",
+        "2 GPUs, and languageModel.tensorParallel uses 4",
+    ),
+    (
+        {"engine": "vllm", "accelerator": {"kind": "timeSliced"}, "languageModel": {"tensorParallel": 2}},
+        "languageModel.tensorParallel",
+        "takes whole GPUs",
+    ),
+    ({"engine": "vllm", "engineBuild": {"mode": "init"}}, "engineBuild.mode", "builds TensorRT plans, and vllm reads"),
+    ({"engine": "vllm", "image": {"tag": "26.09-py3"}}, "image.tag", "does not have vllm"),
+    ({"engine": "tensorrtLlm", "image": {"tag": "26.08-vllm-python-py3"}}, "image.tag", "does not have tensorrtLlm"),
+    ({"image": {"tag": "26.09-vllm-python-py3"}}, "image.tag", "is the image of an engine, and engine is empty"),
+    ({"languageModel": {"tensorParallel": 2}}, "languageModel.tensorParallel", "engine is empty"),
+    (
+        {"engine": "vllm", "extraEnv": [{"name": "VLLM_CACHE_ROOT", "value": "/opt/cache"}]},
+        "extraEnv",
+        "VLLM_CACHE_ROOT is /opt/cache, which cannot be written to",
+    ),
     ({"gateway": {**GATEWAY, "parentRefs": []}}, "gateway.parentRefs", "no Gateway for the"),
     ({"gateway": {"enabled": True, "parentRefs": [{"name": "a"}]}}, "gateway.http.hostnames", "not both"),
 ]

@@ -26,12 +26,16 @@ exec: {command: [/bin/sleep, {{ .seconds | quote }}]}
 {{- range $v.models.names }}
 - {{ printf "--load-model=%s" . | quote }}
 {{- end }}
+{{- else if $v.engine }}
+# Explicit, so that the backend may take a model down whose engine has died.
+- --model-control-mode=explicit
+- --load-model=*
 {{- else }}
 - --model-control-mode=none
 {{- end }}
 - --strict-readiness={{ $v.server.strictReadiness }}
 - --exit-on-error={{ $v.server.exitOnError }}
-- --exit-timeout-secs={{ int $v.server.exitTimeoutSeconds }}
+- --exit-timeout-secs={{ include "tritonkit.exitSeconds" . }}
 - --http-port={{ int $v.server.httpPort }}
 - --grpc-port={{ int $v.server.grpcPort }}
 - --metrics-port={{ int $v.server.metricsPort }}
@@ -95,6 +99,7 @@ exec tritonserver "$@"
     - name: TRITONKIT_ADMIN_KEY
       valueFrom: {secretKeyRef: {name: {{ .existingSecret | quote }}, key: {{ .secretKey | quote }}}}
     {{- end }}{{ end }}
+    {{- with trim (include "tritonkit.engineEnv" .) }}{{ nindent 4 . }}{{ end }}
     {{- with $v.extraEnv }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -119,7 +124,7 @@ exec tritonserver "$@"
     {{- include "tritonkit.readiness" (merge (dict "port" $httpPort) .) | nindent 4 }}
     {{- toYaml $v.probes.readiness | nindent 4 }}
   livenessProbe:
-    httpGet: {path: /v2/health/live, port: {{ $httpPort }}}
+    {{- include "tritonkit.liveness" (merge (dict "port" $httpPort) .) | nindent 4 }}
     {{- toYaml $v.probes.liveness | nindent 4 }}
   lifecycle:
     preStop:
@@ -153,6 +158,16 @@ exec tritonserver "$@"
 {{- define "tritonkit.downloadVariable" -}}
 {{- $scheme := regexFind "^[a-z0-9]+" .w.values.models.uri -}}
 TRITON_{{ get (dict "s3" "AWS" "gs" "GCS" "as" "AZURE") $scheme }}_MOUNT_DIRECTORY
+{{- end -}}
+
+{{/* A server whose engine has died answers, and its model never comes back by itself: only a new container brings it. */}}
+{{- define "tritonkit.liveness" -}}
+{{- $models := default .w.values.models.names .w.values.models.ready -}}
+{{- if and .w.values.engine (eq (len $models) 1) -}}
+httpGet: {path: {{ printf "/v2/models/%s/ready" (first $models) | quote }}, port: {{ .port }}}
+{{- else -}}
+httpGet: {path: /v2/health/live, port: {{ .port }}}
+{{- end -}}
 {{- end -}}
 
 {{/* One model has a path of its own; several take a command, as a probe has one path. */}}
@@ -205,12 +220,12 @@ exec:
     {{- end }}
 {{- end -}}
 
-{{/* haproxy.cfg without its comments, rendered with the workload's values as .Values, and where it listens as .Listen. */}}
+{{/* haproxy.cfg without its comments, rendered with the workload's values as .Values, where it listens as .Listen, and .DrainSeconds. */}}
 {{- define "tritonkit.frontConfig" -}}
 {{- $root := .root -}}
 {{- $text := regexReplaceAll "(?m)^ *#.*\n" ($root.Files.Get "files/haproxy.cfg") "" -}}
 {{- $listen := include "tritonkit.servesIPv6" $root | empty | not | ternary (dict "address" "[::]" "family" " v4v6") (dict "address" "" "family" "") -}}
-{{- tpl $text (dict "Values" .w.values "Listen" $listen "Release" $root.Release "Chart" $root.Chart "Capabilities" $root.Capabilities "Template" $root.Template) | trim -}}
+{{- tpl $text (dict "Values" .w.values "Listen" $listen "DrainSeconds" (include "tritonkit.drainSeconds" .) "Release" $root.Release "Chart" $root.Chart "Capabilities" $root.Capabilities "Template" $root.Template) | trim -}}
 {{- end -}}
 
 {{/* A container of the tools image: CONTEXT, "name", "args", "resources", "env", "envFrom", "mounts" and, if not tritonkit, "command". */}}
