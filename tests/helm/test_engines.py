@@ -37,7 +37,7 @@ def test_an_engine_has_its_image_of_the_release_and_of_another(engine: str) -> N
 
 
 def test_the_fix_for_an_image_without_the_engine_leads_on() -> None:
-    with pytest.raises(rendering.Refused, match="set 26.07-vllm-python-py3"):
+    with pytest.raises(rendering.Refused, match=r"set 26\.07-vllm-python-py3"):
         pod(image={"tag": "26.07-py3"})
     assert pod(image={"tag": "26.07-vllm-python-py3"})
 

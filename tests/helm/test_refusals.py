@@ -202,6 +202,29 @@ REFUSALS: list[tuple[Values, str, str]] = [
         "extraEnv",
         "VLLM_CACHE_ROOT is /opt/cache, which cannot be written to",
     ),
+    ({"weights": {"cache": {"size": "9Gi"}}}, "weights.cache.size", "only engines of language models"),
+    ({"engine": "vllm", "weights": {"hub": {"repository": "a/b"}}}, "weights.hub.revision", "a branch of a/b may be"),
+    ({"engine": "vllm", "weights": {"hub": {"tokenSecret": "s"}}}, "weights.hub.repository", "a token of a hub is"),
+    (
+        {"engine": "vllm", "weights": {"cache": {"size": "9Gi", "existingClaim": "a"}}},
+        "weights.cache",
+        "a claim has one maker",
+    ),
+    (
+        {"engine": "vllm", "models": {"pvc": {"claimName": "a"}}, "weights": {"cache": {"size": "9Gi"}}},
+        "weights.cache",
+        "nothing is downloaded into it",
+    ),
+    (
+        {"engine": "vllm", "weights": {"size": "140Gi", "cache": {"size": "100Gi"}}},
+        "weights.cache.size",
+        "100Gi does not hold the 140Gi of weights.size",
+    ),
+    (
+        {"engine": "vllm", "weights": {"cache": {"size": "9Gi", "accessMode": "ReadWriteOnce"}}},
+        "weights.cache.accessMode",
+        "ties them to one node",
+    ),
     ({"gateway": {**GATEWAY, "parentRefs": []}}, "gateway.parentRefs", "no Gateway for the"),
     ({"gateway": {"enabled": True, "parentRefs": [{"name": "a"}]}}, "gateway.http.hostnames", "not both"),
 ]

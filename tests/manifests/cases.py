@@ -153,6 +153,16 @@ SWITCHES: dict[str, dict[str, Any]] = {
         "accelerator": {"kind": "dra"},
         "languageModel": {"tensorParallel": 2},
     },
+    "weights kept": {"engine": "vllm", "weights": {"cache": {"size": "300Gi"}, "size": "140Gi"}},
+    "weights from a hub": {
+        "engine": "vllm",
+        "weights": {"hub": {"repository": "a/b", "revision": "5f3c" * 10, "tokenSecret": "hub"}},
+    },
+    "weights from a hub, kept": {
+        "engine": "tensorrtLlm",
+        "models": {"pvc": {"claimName": "models"}, "names": ["llama"]},
+        "weights": {"hub": {"repository": "a/b", "revision": "5f3c" * 10}, "cache": {"existingClaim": "weights"}},
+    },
     "an engine beside none": {"variants": {"chat": {"engine": "vllm"}, "vision": {}}},
     "pvc": {"models": {"pvc": {"claimName": "models", "subPath": "a/b"}}},
     "nfs": {"models": {"nfs": {"server": "10.0.0.2", "path": "/exports/models"}}},

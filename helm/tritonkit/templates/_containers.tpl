@@ -139,12 +139,15 @@ exec tritonserver "$@"
     - {name: shm, mountPath: /dev/shm}
     {{- end }}
     {{- if $fetches }}
-    - {name: models, mountPath: /models, readOnly: true}
+    - { {{- include "tritonkit.copyMount" . }}, readOnly: true}
     {{- else }}
     {{- with trim (include "tritonkit.sourceMounts" .) }}{{ nindent 4 . }}{{ end }}
     {{- if $v.models.uri }}
     - {name: download, mountPath: /download}
     {{- end }}
+    {{- end }}
+    {{- if include "tritonkit.fromHub" . }}
+    - { {{- include "tritonkit.hubMount" . }}, readOnly: true}
     {{- end }}
     {{- if eq (include "tritonkit.hasServerArgs" .) "true" }}
     - {name: args, mountPath: /args, readOnly: true}
@@ -265,7 +268,7 @@ exec:
 
 {{- define "tritonkit.fetchContainer" -}}
 {{- $args := list "fetch" (include "tritonkit.source" .) "/models" -}}
-{{- $mounts := printf "%s\n- {name: models, mountPath: /models}" (include "tritonkit.sourceMounts" .) -}}
+{{- $mounts := printf "%s\n- {%s}" (include "tritonkit.sourceMounts" .) (include "tritonkit.copyMount" .) -}}
 {{- include "tritonkit.toolsContainer" (merge (dict "name" "fetch" "args" $args "resources" (toYaml .w.values.tools.resources) "env" (include "tritonkit.sourceEnv" .) "envFrom" (include "tritonkit.sourceEnvFrom" .) "mounts" $mounts) .) -}}
 {{- end -}}
 
@@ -283,7 +286,7 @@ exec:
 {{- $names := ternary "" (printf " -- %s" (join " " .w.values.models.names)) (empty .w.values.models.names) -}}
 {{- $command := list "/bin/sh" "-ec" (printf "tritonkit passport --repository %s --print-server-args%s > /args/server" (include "tritonkit.repository" .) $names) -}}
 {{- $resources := include "tritonkit.gpuResources" (merge (dict "resources" .w.values.tools.resources) .) -}}
-{{- $mounts := printf "%s\n- {name: args, mountPath: /args}" (ternary "- {name: models, mountPath: /models}" (trim (include "tritonkit.sourceMounts" .)) (eq $fetches "true")) -}}
+{{- $mounts := printf "%s\n- {name: args, mountPath: /args}" (ternary (printf "- {%s}" (include "tritonkit.copyMount" .)) (trim (include "tritonkit.sourceMounts" .)) (eq $fetches "true")) -}}
 {{- $env := ternary "- {name: NVIDIA_VISIBLE_DEVICES, value: void}" "" (eq .w.values.accelerator.kind "cpu") -}}
 {{- include "tritonkit.toolsContainer" (merge (dict "name" "passports" "command" $command "args" list "resources" $resources "env" $env "envFrom" "" "mounts" $mounts) .) -}}
 {{- end -}}

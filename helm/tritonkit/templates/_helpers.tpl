@@ -74,7 +74,7 @@ is the same map for every template, whichever comes first.
 {{- end -}}
 
 {{- define "tritonkit.workloadKeys" -}}
-image engine languageModel tools models engineBuild accelerator replicas server front rollout probes lifecycle resources sharedMemory scheduling autoscaling extraEnv extraEnvFrom extraVolumes extraVolumeMounts extraContainers extraInitContainers podAnnotations podLabels
+image engine languageModel weights tools models engineBuild accelerator replicas server front rollout probes lifecycle resources sharedMemory scheduling autoscaling extraEnv extraEnvFrom extraVolumes extraVolumeMounts extraContainers extraInitContainers podAnnotations podLabels
 {{- end -}}
 
 {{- define "tritonkit.variants" -}}

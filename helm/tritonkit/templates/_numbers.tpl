@@ -58,7 +58,7 @@ All preStop hooks of a pod begin together.
 {{- define "tritonkit.startupSeconds" -}}
 {{- $v := .w.values -}}
 {{- $copies := and $v.models.uri (not (include "tritonkit.fetches" .)) -}}
-{{- add $v.probes.startup.loadSeconds (ternary 0 $v.languageModel.captureSeconds (empty $v.engine)) (ternary 0 $v.engineBuild.seconds (eq $v.engineBuild.mode "off")) (ternary $v.probes.startup.fetchSeconds 0 (not (empty $copies))) -}}
+{{- add $v.probes.startup.loadSeconds (ternary 0 $v.languageModel.captureSeconds (empty $v.engine)) (ternary 0 $v.engineBuild.seconds (eq $v.engineBuild.mode "off")) (ternary (include "tritonkit.fetchSeconds" . | int) 0 (not (empty $copies))) -}}
 {{- end -}}
 
 {{- define "tritonkit.startupFailures" -}}
@@ -71,7 +71,8 @@ All preStop hooks of a pod begin together.
 {{- $v := .w.values -}}
 {{- $building := ternary 0 $v.engineBuild.seconds (eq $v.engineBuild.mode "off") -}}
 {{- $starting := mul (include "tritonkit.startupFailures" .) $v.probes.startup.periodSeconds -}}
-{{- $fetching := ternary $v.probes.startup.fetchSeconds 0 (eq (include "tritonkit.fetches" .) "true") -}}
+{{- $downloads := or (include "tritonkit.fetches" .) (include "tritonkit.fromHub" .) -}}
+{{- $fetching := ternary 0 (include "tritonkit.fetchSeconds" . | int) (empty $downloads) -}}
 {{- add $starting $building $v.probes.startup.nodeSeconds $fetching (include "tritonkit.gracePeriod" .) -}}
 {{- end -}}
 

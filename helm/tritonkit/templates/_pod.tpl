@@ -56,6 +56,7 @@ terminationGracePeriodSeconds: {{ include "tritonkit.gracePeriod" . }}
 {{- include "tritonkit.topologySpread" . }}
 {{- $own := "" }}
 {{- if include "tritonkit.fetches" . }}{{ $own = include "tritonkit.fetchContainer" . }}{{ end }}
+{{- if include "tritonkit.fromHub" . }}{{ $own = printf "%s\n%s" $own (include "tritonkit.hubContainer" .) }}{{ end }}
 {{- if eq $v.engineBuild.mode "init" }}
 {{- $own = printf "%s\n%s" $own (include "tritonkit.enginesContainer" (merge (dict "extra" list) .)) }}
 {{- else if eq $v.engineBuild.mode "job" }}
@@ -85,6 +86,7 @@ volumes:
   - {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ include "tritonkit.quantity" $v.sharedMemory.size }}}}
   {{- end }}
   {{- with trim (include "tritonkit.modelVolumes" .) }}{{ nindent 2 . }}{{ end }}
+  {{- with trim (include "tritonkit.weightsVolumes" .) }}{{ nindent 2 . }}{{ end }}
   {{- with trim (include "tritonkit.engineVolumes" .) }}{{ nindent 2 . }}{{ end }}
   {{- if $v.front.enabled }}
   - {name: front, configMap: {name: {{ .w.name }}-front}}

@@ -82,6 +82,7 @@
 {{- include "tritonkit.checkModels" $c -}}
 {{- include "tritonkit.checkImage" $c -}}
 {{- include "tritonkit.checkEngine" $c -}}
+{{- include "tritonkit.checkWeights" $c -}}
 {{- include "tritonkit.checkEngines" $c -}}
 {{- include "tritonkit.checkAccelerator" $c -}}
 {{- include "tritonkit.checkMemory" $c -}}
