@@ -225,6 +225,26 @@ REFUSALS: list[tuple[Values, str, str]] = [
         "weights.cache.accessMode",
         "ties them to one node",
     ),
+    (
+        {"autoscaling": {"enabled": True, "kind": "keda", "signal": "kvCacheUsage"}},
+        "autoscaling.signal",
+        "kvCacheUsage is vLLM's",
+    ),
+    (
+        {"engine": "vllm", "autoscaling": {"enabled": True, "kind": "keda", "moreSignals": {"waitingRequests": 4}}},
+        "autoscaling.moreSignals",
+        "waitingRequests is a gauge, and NVIDIA's vLLM backend exports none",
+    ),
+    (
+        {"engine": "vllm", "autoscaling": {"enabled": True, "kind": "keda", "signal": "engineRequests"}},
+        "autoscaling.target",
+        "engineRequests has no default",
+    ),
+    (
+        {"autoscaling": {"enabled": True, "kind": "keda", "moreSignals": {"inFlightRequests": 4}}},
+        "autoscaling.moreSignals",
+        "is autoscaling.signal already",
+    ),
     ({"gateway": {**GATEWAY, "parentRefs": []}}, "gateway.parentRefs", "no Gateway for the"),
     ({"gateway": {"enabled": True, "parentRefs": [{"name": "a"}]}}, "gateway.http.hostnames", "not both"),
 ]

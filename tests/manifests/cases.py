@@ -163,6 +163,12 @@ SWITCHES: dict[str, dict[str, Any]] = {
         "models": {"pvc": {"claimName": "models"}, "names": ["llama"]},
         "weights": {"hub": {"repository": "a/b", "revision": "5f3c" * 10}, "cache": {"existingClaim": "weights"}},
     },
+    "scaled on a KV cache": {
+        "engine": "vllm",
+        "image": {"repository": "registry.example/triton-vllm", "tag": "1"},
+        "autoscaling": {"enabled": True, "signal": "waitingRequests", "moreSignals": {"kvCacheUsage": 0.8}},
+        "monitoring": {"prometheusRule": {"enabled": True, "slo": {"firstTokenMs": 500}}},
+    },
     "an engine beside none": {"variants": {"chat": {"engine": "vllm"}, "vision": {}}},
     "pvc": {"models": {"pvc": {"claimName": "models", "subPath": "a/b"}}},
     "nfs": {"models": {"nfs": {"server": "10.0.0.2", "path": "/exports/models"}}},
