@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -99,6 +100,51 @@ def test_caches_lie_where_the_engine_may_write_and_a_users_folder_goes_first() -
     read_only = [{"name": "compiled", "mountPath": "/compiled", "readOnly": True}]
     with pytest.raises(rendering.Refused, match="cannot be written to"):
         pod(**{**mounted, "extraVolumeMounts": read_only})
+
+
+def test_a_model_that_spans_nodes_serves_from_the_first_and_computes_on_all() -> None:
+    documents = rendering.documents(rendering.case(values=cases.values_of("two nodes")))
+    assert kube.of_kind(documents, "Deployment") == []
+    leader, worker = kube.pods(documents, "LeaderWorkerSet")
+    assert "ray start" in triton(leader)["command"][2]
+    (computes,) = worker.containers
+    assert "LWS_LEADER_ADDRESS" in computes["command"][2]
+    assert triton(leader)["resources"] == computes["resources"]
+    (scaled,) = kube.of_kind(documents, "ScaledObject")
+    assert scaled["spec"]["scaleTargetRef"]["kind"] == "LeaderWorkerSet"
+    for service in kube.of_kind(documents, "Service", "PodDisruptionBudget", "PodMonitor"):
+        selector = service["spec"]["selector"]
+        selector = selector if "matchLabels" in selector else {"matchLabels": selector}
+        assert kube.matches(selector, leader.labels)
+        assert not kube.matches(selector, worker.labels)
+
+
+def test_the_other_nodes_outlast_the_one_whose_answers_they_help_to_end() -> None:
+    documents = rendering.documents(rendering.case(values=cases.values_of("two nodes")))
+    leader, worker = kube.pods(documents, "LeaderWorkerSet")
+    ends = kube.pre_stop_seconds(triton(leader)) + float(kube.argument(triton(leader), "--exit-timeout-secs") or 0)
+    assert kube.pre_stop_seconds(worker.containers[0]) >= ends
+
+
+def test_the_pods_of_one_model_reach_each_other_on_every_port() -> None:
+    documents = rendering.documents(rendering.case(values=cases.values_of("two nodes")))
+    (policy,) = kube.of_kind(documents, "NetworkPolicy")
+    leader, worker = kube.pods(documents, "LeaderWorkerSet")
+    for way, peers in (("ingress", "from"), ("egress", "to")):
+        open_rules = [rule for rule in policy["spec"][way] if "ports" not in rule]
+        selectors = [peer["podSelector"] for rule in open_rules for peer in rule[peers]]
+        assert [kube.matches(selector, pod.labels) for selector in selectors for pod in (leader, worker)] == [True] * 2
+
+
+def test_prometheus_finds_the_pods_that_serve_by_their_names() -> None:
+    documents = rendering.documents(rendering.case(values=cases.values_of("two nodes beside one")))
+    (rules,) = kube.of_kind(documents, "PrometheusRule")
+    expressions = [rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"]]
+    (pattern,) = {
+        match for e in expressions for match in re.findall(r'pod=~"([^"]*large[^"]*)"', e) if "small" in match
+    }
+    names = ["demo-tritonkit-large-0", "demo-tritonkit-small-6d4cf56db6-abcde", "demo-tritonkit-large-0-1"]
+    assert [bool(re.fullmatch(pattern, name)) for name in names] == [True, True, False]
 
 
 def test_a_backend_may_unload_a_model_whose_engine_died_and_the_pod_is_restarted_then() -> None:

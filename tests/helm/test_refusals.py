@@ -245,6 +245,22 @@ REFUSALS: list[tuple[Values, str, str]] = [
         "autoscaling.moreSignals",
         "is autoscaling.signal already",
     ),
+    ({"engine": "tensorrtLlm", "languageModel": {"nodes": 2}}, "languageModel.nodes", "only vllm joins nodes here"),
+    (
+        {"engine": "vllm", "languageModel": {"nodes": 2}, "rollout": {"profile": "recreate"}},
+        "rollout.profile",
+        "which a LeaderWorkerSet does not know",
+    ),
+    (
+        {
+            "engine": "vllm",
+            "languageModel": {"nodes": 2},
+            "models": {**MODELS, "fetch": False},
+            "engineBuild": {"checkPassports": False},
+        },
+        "models.fetch",
+        "every node of a model reads the weights from a copy",
+    ),
     ({"gateway": {**GATEWAY, "parentRefs": []}}, "gateway.parentRefs", "no Gateway for the"),
     ({"gateway": {"enabled": True, "parentRefs": [{"name": "a"}]}}, "gateway.http.hostnames", "not both"),
 ]

@@ -169,6 +169,18 @@ SWITCHES: dict[str, dict[str, Any]] = {
         "autoscaling": {"enabled": True, "signal": "waitingRequests", "moreSignals": {"kvCacheUsage": 0.8}},
         "monitoring": {"prometheusRule": {"enabled": True, "slo": {"firstTokenMs": 500}}},
     },
+    "two nodes": {
+        "engine": "vllm",
+        "languageModel": {"nodes": 2, "tensorParallel": 8},
+        "models": {"pvc": {"claimName": "models"}, "names": ["large"]},
+        "autoscaling": {"enabled": True, "kind": "keda", "signal": "engineRequests", "target": 40},
+        "monitoring": _EVERYTHING_SEEN,
+    },
+    "two nodes beside one": {
+        "autoscaling": {"enabled": True},
+        "monitoring": _EVERYTHING_SEEN,
+        "variants": {"large": {"engine": "vllm", "languageModel": {"nodes": 2}}, "small": {}},
+    },
     "an engine beside none": {"variants": {"chat": {"engine": "vllm"}, "vision": {}}},
     "pvc": {"models": {"pvc": {"claimName": "models", "subPath": "a/b"}}},
     "nfs": {"models": {"nfs": {"server": "10.0.0.2", "path": "/exports/models"}}},

@@ -62,6 +62,9 @@ unset TRITONKIT_ADMIN_KEY
 set -- "$@" "--http-restricted-api={{ join "," .restrict }}:{{ .header }}=$key" \
   "--grpc-restricted-protocol={{ join "," .restrict }}:{{ .header }}=$key"
 {{ end }}{{ end -}}
+{{ if include "tritonkit.spansNodes" . -}}
+{{ include "tritonkit.rayStart" . }} --head --port=6379 --node-ip-address="$POD_IP"
+{{ end -}}
 exec tritonserver "$@"
 {{- end -}}
 
@@ -100,6 +103,7 @@ exec tritonserver "$@"
       valueFrom: {secretKeyRef: {name: {{ .existingSecret | quote }}, key: {{ .secretKey | quote }}}}
     {{- end }}{{ end }}
     {{- with trim (include "tritonkit.engineEnv" .) }}{{ nindent 4 . }}{{ end }}
+    {{- with trim (include "tritonkit.nodesEnv" .) }}{{ nindent 4 . }}{{ end }}
     {{- with $v.extraEnv }}
     {{- toYaml . | nindent 4 }}
     {{- end }}

@@ -83,6 +83,7 @@
 {{- include "tritonkit.checkImage" $c -}}
 {{- include "tritonkit.checkEngine" $c -}}
 {{- include "tritonkit.checkWeights" $c -}}
+{{- include "tritonkit.checkNodes" $c -}}
 {{- include "tritonkit.checkEngines" $c -}}
 {{- include "tritonkit.checkAccelerator" $c -}}
 {{- include "tritonkit.checkMemory" $c -}}
