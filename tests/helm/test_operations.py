@@ -46,9 +46,13 @@ def entries() -> dict[str, str]:
 
 def test_every_alert_has_its_entry_and_every_entry_an_alert() -> None:
     monitored = {
-        "prometheusRule": {"enabled": True, "slo": {"latencyMs": 50}, "runbookUrl": "https://example.org/operations"}
+        "prometheusRule": {
+            "enabled": True,
+            "slo": {"latencyMs": 50, "firstTokenMs": 500},
+            "runbookUrl": "https://example.org/operations",
+        }
     }
-    (rules,) = [entry for entry in documents(monitoring=monitored) if entry["kind"] == "PrometheusRule"]
+    (rules,) = [entry for entry in documents(monitoring=monitored, engine="vllm") if entry["kind"] == "PrometheusRule"]
     alerts = {
         rule["alert"]: rule["annotations"]["runbook_url"]
         for group in rules["spec"]["groups"]
