@@ -22,6 +22,10 @@ _SERVER = "triton"  # the container's name in the chart's pods
 _PASSPORTS = "passports"
 _ENGINES = "engines"
 _LOAD = "--load-model="
+_ENGINE_NAMES = {
+    "vllm-python-py3": "vllm",
+    "trtllm-python-py3": "tensorrtLlm",
+}  # by NVIDIA's image
 
 
 def devices(environment: Environment, project: Path, rendered: Rendered) -> Iterator[Check]:
@@ -89,7 +93,8 @@ def _engines(image: str, name: str, models: list[Model]) -> Iterator[Check]:
             yield Check("image", "ok", f"{model.name} needs an engine, which {image} of {name} has")
         elif variant and image_variant:
             text = f"{model.name} needs the variant {variant} of NVIDIA's image; {name} runs {image}"
-            yield Check("image", "missing", text, f"image: {{tag: YY.MM-{variant}}} (docs/llm.md names one)")
+            fix = f"engine: {_ENGINE_NAMES[variant]} in the chart's values (docs/deploy-llm.md)"
+            yield Check("image", "missing", text, fix)
         elif variant:
             yield Check("image", "unchecked", f"{model.name} needs an engine: {image} of {name} has to have it")
 

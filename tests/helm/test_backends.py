@@ -126,7 +126,7 @@ def test_what_an_ensemble_loads_needs_its_image_too(project: Path) -> None:
     [
         ({}, "missing", "chat needs the variant vllm-python-py3 of NVIDIA's image; "),
         (
-            {"image": {"tag": "26.07-vllm-python-py3"}},
+            {"engine": "vllm", "image": {"tag": "26.07-vllm-python-py3"}},
             "ok",
             "chat needs an engine, which nvcr.io/nvidia/tritonserver:26.07",
         ),

@@ -41,7 +41,7 @@ ensemble_scheduling { step [
 """
 # Units of Grafana's own list (packages/grafana-data/src/valueFormats/categories.ts) that the panels use.
 UNITS = {"short", "percentunit", "reqps", "ms", "watt", "joule"}
-METRIC = re.compile(r"\b(?:nv|kube|tritonkit)_[a-z0-9_]+")
+METRIC = re.compile(r"\b(?:(?:nv|kube|tritonkit)_|vllm:)[a-z0-9_]+")
 
 
 @dataclass
@@ -139,7 +139,12 @@ def expressions() -> list[str]:
     """Every PromQL expression that the chart renders, variables of the dashboard included."""
     queries = [target["expr"] for panel in panels() for target in panel["targets"]]
     queries += [v["definition"] for v in dashboard()["templating"]["list"] if v["type"] == "query"]
-    for document in everything():
+    engine = everything(
+        engine="vllm",
+        engineBuild={},
+        monitoring={"prometheusRule": {"enabled": True, "slo": {"firstTokenMs": 500}}},
+    )
+    for document in everything() + engine:
         if document["kind"] == "PrometheusRule":
             queries += [rule["expr"] for group in document["spec"]["groups"] for rule in group["rules"]]
     for signal in ("inFlightRequests", "pendingRequests", "queueTime"):
@@ -210,7 +215,16 @@ def test_every_query_is_used(root: Path) -> None:
     places = [*chart.glob("templates/*"), chart / "files/dashboard.json", chart / "files/queries.yaml"]
     used = "".join(path.read_text(encoding="utf-8") for path in places if path.is_file())
     signals = {
-        f"{signal}{total}" for signal in ("inFlightRequests", "pendingRequests", "queueTime") for total in ("", "Total")
+        f"{signal}{total}"
+        for signal in (
+            "inFlightRequests",
+            "pendingRequests",
+            "queueTime",
+            "engineRequests",
+            "waitingRequests",
+            "kvCacheUsage",
+        )
+        for total in ("", "Total")
     }
     assert {name for name in queries if f'"{name}"' not in used and f"<{name}>" not in used} <= signals
 

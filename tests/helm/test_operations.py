@@ -46,9 +46,13 @@ def entries() -> dict[str, str]:
 
 def test_every_alert_has_its_entry_and_every_entry_an_alert() -> None:
     monitored = {
-        "prometheusRule": {"enabled": True, "slo": {"latencyMs": 50}, "runbookUrl": "https://example.org/operations"}
+        "prometheusRule": {
+            "enabled": True,
+            "slo": {"latencyMs": 50, "firstTokenMs": 500},
+            "runbookUrl": "https://example.org/operations",
+        }
     }
-    (rules,) = [entry for entry in documents(monitoring=monitored) if entry["kind"] == "PrometheusRule"]
+    (rules,) = [entry for entry in documents(monitoring=monitored, engine="vllm") if entry["kind"] == "PrometheusRule"]
     alerts = {
         rule["alert"]: rule["annotations"]["runbook_url"]
         for group in rules["spec"]["groups"]
@@ -67,7 +71,8 @@ def test_every_alert_has_its_entry_and_every_entry_an_alert() -> None:
 def test_the_containers_of_the_page_are_those_of_the_pods() -> None:
     table = PAGE.partition("| container | says |")[2].partition("\n\n")[0]
     named = set(re.findall(r"`(\w+)`", " ".join(row.split("|")[1] for row in table.splitlines()[2:])))
-    pods = [documents(), documents(engineBuild={"mode": "init"})]
+    hub = {"hub": {"repository": "a/b", "revision": "5f3c" * 10}}
+    pods = [documents(), documents(engineBuild={"mode": "init"}), documents(engine="vllm", weights=hub)]
     there = {
         container["name"]
         for manifest in pods

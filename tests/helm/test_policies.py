@@ -87,6 +87,7 @@ BREAKS: dict[str, list[Break]] = {
     "read_only_root": [
         lambda d: container(d)["securityContext"].update(readOnlyRootFilesystem=False),
         lambda d: variable(d, "TMPDIR", value="/nowhere"),
+        lambda d: variable(d, "VLLM_CACHE_ROOT", value="/nowhere"),
     ],
     "no_token": [lambda d: spec(d).pop("automountServiceAccountToken")],
     "names_exist": [

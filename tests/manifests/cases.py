@@ -146,6 +146,42 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "gcs": {"models": {"uri": "gs://bucket/prefix", "credentials": {"existingSecret": "gcs", "gcsKey": "key.json"}}},
     "azure": {"models": {"uri": "as://account/container/prefix", "credentials": {"existingSecret": "azure"}}},
     "minio": {"models": {"uri": "s3://http://minio.storage.svc:9000/bucket/prefix", "region": "eu-west-1"}},
+    "vllm": {"engine": "vllm", "languageModel": {"tensorParallel": 4}, "sharedMemory": {"size": "4Gi"}},
+    "vllm, no front": {"engine": "vllm", "front": {"enabled": False}, "models": {**MODELS, "names": ["llama"]}},
+    "tensorrt-llm by dra": {
+        "engine": "tensorrtLlm",
+        "accelerator": {"kind": "dra"},
+        "languageModel": {"tensorParallel": 2},
+    },
+    "weights kept": {"engine": "vllm", "weights": {"cache": {"size": "300Gi"}, "size": "140Gi"}},
+    "weights from a hub": {
+        "engine": "vllm",
+        "weights": {"hub": {"repository": "a/b", "revision": "5f3c" * 10, "tokenSecret": "hub"}},
+    },
+    "weights from a hub, kept": {
+        "engine": "tensorrtLlm",
+        "models": {"pvc": {"claimName": "models"}, "names": ["llama"]},
+        "weights": {"hub": {"repository": "a/b", "revision": "5f3c" * 10}, "cache": {"existingClaim": "weights"}},
+    },
+    "scaled on a KV cache": {
+        "engine": "vllm",
+        "image": {"repository": "registry.example/triton-vllm", "tag": "1"},
+        "autoscaling": {"enabled": True, "signal": "waitingRequests", "moreSignals": {"kvCacheUsage": 0.8}},
+        "monitoring": {"prometheusRule": {"enabled": True, "slo": {"firstTokenMs": 500}}},
+    },
+    "two nodes": {
+        "engine": "vllm",
+        "languageModel": {"nodes": 2, "tensorParallel": 8},
+        "models": {"pvc": {"claimName": "models"}, "names": ["large"]},
+        "autoscaling": {"enabled": True, "kind": "keda", "signal": "engineRequests", "target": 40},
+        "monitoring": _EVERYTHING_SEEN,
+    },
+    "two nodes beside one": {
+        "autoscaling": {"enabled": True},
+        "monitoring": _EVERYTHING_SEEN,
+        "variants": {"large": {"engine": "vllm", "languageModel": {"nodes": 2}}, "small": {}},
+    },
+    "an engine beside none": {"variants": {"chat": {"engine": "vllm"}, "vision": {}}},
     "pvc": {"models": {"pvc": {"claimName": "models", "subPath": "a/b"}}},
     "nfs": {"models": {"nfs": {"server": "10.0.0.2", "path": "/exports/models"}}},
     "image volume": {"models": {"image": {"reference": "registry.example/models:1.2"}}},
@@ -192,7 +228,13 @@ SWITCHES: dict[str, dict[str, Any]] = {
     },
 }
 # The first Kubernetes that has what a switch, or an example, asks for.
-NEEDS = {"dra": "1.34", "image volume": "1.35", "values-dra": "1.34", "values-image-volume": "1.35"}
+NEEDS = {
+    "dra": "1.34",
+    "tensorrt-llm by dra": "1.34",
+    "image volume": "1.35",
+    "values-dra": "1.34",
+    "values-image-volume": "1.35",
+}
 
 
 def values_of(switch: str) -> dict[str, Any]:

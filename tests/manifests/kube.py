@@ -67,16 +67,20 @@ def pods(documents: Iterable[Document], *kinds: str) -> Iterator[Pod]:
         kind = document["kind"]
         if kinds and kind not in kinds:
             continue
-        if kind == "Pod":
-            template = document
+        if kind == "LeaderWorkerSet":
+            group = document["spec"]["leaderWorkerTemplate"]
+            templates = [group.get("leaderTemplate", group["workerTemplate"]), group["workerTemplate"]]
+        elif kind == "Pod":
+            templates = [document]
         elif kind in _TEMPLATED:
-            template = document["spec"]["template"]
+            templates = [document["spec"]["template"]]
         elif kind == "CronJob":
-            template = document["spec"]["jobTemplate"]["spec"]["template"]
+            templates = [document["spec"]["jobTemplate"]["spec"]["template"]]
         else:
             continue
-        metadata = template.get("metadata", {})
-        yield Pod(document, metadata.get("labels", {}), metadata.get("annotations", {}), template["spec"])
+        for template in templates:
+            metadata = template.get("metadata", {})
+            yield Pod(document, metadata.get("labels", {}), metadata.get("annotations", {}), template["spec"])
 
 
 def matches(selector: Document, labels: dict[str, str]) -> bool:

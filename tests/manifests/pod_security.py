@@ -19,6 +19,13 @@ _SYSCTLS = {
     "net.ipv4.tcp_keepalive_intvl", "net.ipv4.tcp_keepalive_probes", "net.ipv4.tcp_keepalive_time",
     "net.ipv4.tcp_syncookies", "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem",
 }  # fmt: skip
+_PLACES = (
+    "_MOUNT_DIRECTORY",
+    "_CACHE_DIR",
+    "_CACHE_ROOT",
+    "_CACHE_PATH",
+    "_CONFIG_ROOT",
+)  # ends of variables that name folders
 _SELINUX = {None, "", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"}
 
 
@@ -100,7 +107,7 @@ def read_only_root(documents: list[Document]) -> Iterator[str]:
             writable = [mount["mountPath"] for mount in container.get("volumeMounts", []) if not mount.get("readOnly")]
             for variable in container.get("env", []):
                 name, path = variable["name"], variable.get("value", "")
-                is_place = name in {"HOME", "TMPDIR"} or name.endswith("_MOUNT_DIRECTORY")
+                is_place = name in {"HOME", "TMPDIR", "HF_HOME"} or name.endswith(_PLACES)
                 if is_place and not any(f"{path}/".startswith(f"{place.rstrip('/')}/") for place in writable):
                     yield f"{where}: {name} is {path}, which no writable volume holds"
 

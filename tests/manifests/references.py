@@ -127,7 +127,7 @@ def spread_takes_its_own(documents: list[Document]) -> Iterator[str]:
 
 def ports_agree(documents: list[Document]) -> Iterator[str]:
     """A port that a Service, probe, monitor, route or policy names is one that the pods behind it have."""
-    templates = list(pods(documents, "Deployment", "StatefulSet", "DaemonSet"))
+    templates = list(pods(documents, "Deployment", "StatefulSet", "DaemonSet", "LeaderWorkerSet"))
     for document in of_kind(documents, "Service"):
         yield from _service(document, templates)
     for pod in pods(documents):

@@ -16,7 +16,7 @@ _NO_SECRET = re.compile(r"(_FILE|_PATH|_CREDENTIALS)$")  # these name files
 
 def grace_covers_the_end(documents: list[Document]) -> Iterator[str]:
     """A pod's grace period is longer than any container's preStop hook and orderly end together."""
-    for pod in pods(documents, "Deployment"):
+    for pod in pods(documents, "Deployment", "LeaderWorkerSet"):
         grace = pod.spec.get("terminationGracePeriodSeconds", _DEFAULT_GRACE)
         for container in pod.containers:
             needed = pre_stop_seconds(container) + _end_seconds(container, pod, documents)
@@ -26,7 +26,7 @@ def grace_covers_the_end(documents: list[Document]) -> Iterator[str]:
 
 def triton_outlasts_its_front(documents: list[Document]) -> Iterator[str]:
     """Triton gets its signal only after the front has ended, so that what the front still carries is answered."""
-    for pod in pods(documents, "Deployment"):
+    for pod in pods(documents, "Deployment", "LeaderWorkerSet"):
         fronts = [container for container in pod.containers if _runs(container, "haproxy")]
         for front in fronts:
             over = pre_stop_seconds(front) + _end_seconds(front, pod, documents)
@@ -58,7 +58,7 @@ def _end_seconds(container: Document, pod: Pod, documents: list[Document]) -> fl
 
 def probes_exist(documents: list[Document]) -> Iterator[str]:
     """A container that serves has readiness and liveness probes, and Triton a startup probe that outlasts neither."""
-    for pod in pods(documents, "Deployment"):
+    for pod in pods(documents, "Deployment", "LeaderWorkerSet"):
         serving = [container for container in pod.containers if container.get("ports")]
         for container in serving:
             for probe in ("readinessProbe", "livenessProbe"):
@@ -93,7 +93,7 @@ def autoscaler_owns_replicas(documents: list[Document]) -> Iterator[str]:
     targets = [scaler["spec"]["scaleTargetRef"]["name"] for scaler in scalers]
     if len(set(targets)) != len(targets):
         yield f"two autoscalers have one target: {targets}"
-    for document in of_kind(documents, "Deployment"):
+    for document in of_kind(documents, "Deployment", "LeaderWorkerSet"):
         scaled = document["metadata"]["name"] in targets
         if scaled and "replicas" in document["spec"]:
             yield f"{title(document)}: has spec.replicas, which its autoscaler owns"

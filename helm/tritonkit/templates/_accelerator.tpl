@@ -9,11 +9,16 @@
 {{- end -}}
 {{- end -}}
 
+{{/* How many GPUs a pod gets: as many as share the layers of a language model, else as accelerator.count says. CONTEXT. */}}
+{{- define "tritonkit.gpuCount" -}}
+{{- with .w.values }}{{ int (ternary .accelerator.count .languageModel.tensorParallel (empty .engine)) }}{{ end -}}
+{{- end -}}
+
 {{/* Resources of a container that uses the GPU: CONTEXT and "resources". */}}
 {{- define "tritonkit.gpuResources" -}}
 {{- $resources := deepCopy .resources -}}
 {{- with include "tritonkit.gpuResource" . -}}
-{{- $limits := merge (dict . (int $.w.values.accelerator.count)) (default dict $resources.limits) -}}
+{{- $limits := merge (dict . (include "tritonkit.gpuCount" $ | int)) (default dict $resources.limits) -}}
 {{- $_ := set $resources "limits" $limits -}}
 {{- end -}}
 {{- if eq .w.values.accelerator.kind "dra" -}}
@@ -61,7 +66,7 @@
 {{/* The claim template's name: its spec cannot be changed, so another spec is another template. */}}
 {{- define "tritonkit.claimTemplate" -}}
 {{- $a := .w.values.accelerator -}}
-{{- printf "%s-%s" .w.name (list $a.dra $a.products $a.count | toJson | sha256sum | trunc 8) -}}
+{{- printf "%s-%s" .w.name (list $a.dra $a.products (include "tritonkit.gpuCount" . | int) | toJson | sha256sum | trunc 8) -}}
 {{- end -}}
 
 {{/* CEL selectors of the claim; gpu.nvidia.com is the driver, whose devices all of its classes choose from. A product is the node label's word: its dashes may be spaces in the driver's name. */}}

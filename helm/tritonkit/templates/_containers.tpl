@@ -26,12 +26,16 @@ exec: {command: [/bin/sleep, {{ .seconds | quote }}]}
 {{- range $v.models.names }}
 - {{ printf "--load-model=%s" . | quote }}
 {{- end }}
+{{- else if $v.engine }}
+# Explicit, so that the backend may take a model down whose engine has died.
+- --model-control-mode=explicit
+- --load-model=*
 {{- else }}
 - --model-control-mode=none
 {{- end }}
 - --strict-readiness={{ $v.server.strictReadiness }}
 - --exit-on-error={{ $v.server.exitOnError }}
-- --exit-timeout-secs={{ int $v.server.exitTimeoutSeconds }}
+- --exit-timeout-secs={{ include "tritonkit.exitSeconds" . }}
 - --http-port={{ int $v.server.httpPort }}
 - --grpc-port={{ int $v.server.grpcPort }}
 - --metrics-port={{ int $v.server.metricsPort }}
@@ -58,6 +62,9 @@ unset TRITONKIT_ADMIN_KEY
 set -- "$@" "--http-restricted-api={{ join "," .restrict }}:{{ .header }}=$key" \
   "--grpc-restricted-protocol={{ join "," .restrict }}:{{ .header }}=$key"
 {{ end }}{{ end -}}
+{{ if include "tritonkit.spansNodes" . -}}
+{{ include "tritonkit.rayStart" . }} --head --port=6379 --node-ip-address="$POD_IP"
+{{ end -}}
 exec tritonserver "$@"
 {{- end -}}
 
@@ -95,6 +102,8 @@ exec tritonserver "$@"
     - name: TRITONKIT_ADMIN_KEY
       valueFrom: {secretKeyRef: {name: {{ .existingSecret | quote }}, key: {{ .secretKey | quote }}}}
     {{- end }}{{ end }}
+    {{- with trim (include "tritonkit.engineEnv" .) }}{{ nindent 4 . }}{{ end }}
+    {{- with trim (include "tritonkit.nodesEnv" .) }}{{ nindent 4 . }}{{ end }}
     {{- with $v.extraEnv }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -119,7 +128,7 @@ exec tritonserver "$@"
     {{- include "tritonkit.readiness" (merge (dict "port" $httpPort) .) | nindent 4 }}
     {{- toYaml $v.probes.readiness | nindent 4 }}
   livenessProbe:
-    httpGet: {path: /v2/health/live, port: {{ $httpPort }}}
+    {{- include "tritonkit.liveness" (merge (dict "port" $httpPort) .) | nindent 4 }}
     {{- toYaml $v.probes.liveness | nindent 4 }}
   lifecycle:
     preStop:
@@ -134,12 +143,15 @@ exec tritonserver "$@"
     - {name: shm, mountPath: /dev/shm}
     {{- end }}
     {{- if $fetches }}
-    - {name: models, mountPath: /models, readOnly: true}
+    - { {{- include "tritonkit.copyMount" . }}, readOnly: true}
     {{- else }}
     {{- with trim (include "tritonkit.sourceMounts" .) }}{{ nindent 4 . }}{{ end }}
     {{- if $v.models.uri }}
     - {name: download, mountPath: /download}
     {{- end }}
+    {{- end }}
+    {{- if include "tritonkit.fromHub" . }}
+    - { {{- include "tritonkit.hubMount" . }}, readOnly: true}
     {{- end }}
     {{- if eq (include "tritonkit.hasServerArgs" .) "true" }}
     - {name: args, mountPath: /args, readOnly: true}
@@ -153,6 +165,16 @@ exec tritonserver "$@"
 {{- define "tritonkit.downloadVariable" -}}
 {{- $scheme := regexFind "^[a-z0-9]+" .w.values.models.uri -}}
 TRITON_{{ get (dict "s3" "AWS" "gs" "GCS" "as" "AZURE") $scheme }}_MOUNT_DIRECTORY
+{{- end -}}
+
+{{/* A server whose engine has died answers, and its model never comes back by itself: only a new container brings it. */}}
+{{- define "tritonkit.liveness" -}}
+{{- $models := default .w.values.models.names .w.values.models.ready -}}
+{{- if and .w.values.engine (eq (len $models) 1) -}}
+httpGet: {path: {{ printf "/v2/models/%s/ready" (first $models) | quote }}, port: {{ .port }}}
+{{- else -}}
+httpGet: {path: /v2/health/live, port: {{ .port }}}
+{{- end -}}
 {{- end -}}
 
 {{/* One model has a path of its own; several take a command, as a probe has one path. */}}
@@ -205,12 +227,12 @@ exec:
     {{- end }}
 {{- end -}}
 
-{{/* haproxy.cfg without its comments, rendered with the workload's values as .Values, and where it listens as .Listen. */}}
+{{/* haproxy.cfg without its comments, rendered with the workload's values as .Values, where it listens as .Listen, and .DrainSeconds. */}}
 {{- define "tritonkit.frontConfig" -}}
 {{- $root := .root -}}
 {{- $text := regexReplaceAll "(?m)^ *#.*\n" ($root.Files.Get "files/haproxy.cfg") "" -}}
 {{- $listen := include "tritonkit.servesIPv6" $root | empty | not | ternary (dict "address" "[::]" "family" " v4v6") (dict "address" "" "family" "") -}}
-{{- tpl $text (dict "Values" .w.values "Listen" $listen "Release" $root.Release "Chart" $root.Chart "Capabilities" $root.Capabilities "Template" $root.Template) | trim -}}
+{{- tpl $text (dict "Values" .w.values "Listen" $listen "DrainSeconds" (include "tritonkit.drainSeconds" .) "Release" $root.Release "Chart" $root.Chart "Capabilities" $root.Capabilities "Template" $root.Template) | trim -}}
 {{- end -}}
 
 {{/* A container of the tools image: CONTEXT, "name", "args", "resources", "env", "envFrom", "mounts" and, if not tritonkit, "command". */}}
@@ -250,7 +272,7 @@ exec:
 
 {{- define "tritonkit.fetchContainer" -}}
 {{- $args := list "fetch" (include "tritonkit.source" .) "/models" -}}
-{{- $mounts := printf "%s\n- {name: models, mountPath: /models}" (include "tritonkit.sourceMounts" .) -}}
+{{- $mounts := printf "%s\n- {%s}" (include "tritonkit.sourceMounts" .) (include "tritonkit.copyMount" .) -}}
 {{- include "tritonkit.toolsContainer" (merge (dict "name" "fetch" "args" $args "resources" (toYaml .w.values.tools.resources) "env" (include "tritonkit.sourceEnv" .) "envFrom" (include "tritonkit.sourceEnvFrom" .) "mounts" $mounts) .) -}}
 {{- end -}}
 
@@ -268,7 +290,7 @@ exec:
 {{- $names := ternary "" (printf " -- %s" (join " " .w.values.models.names)) (empty .w.values.models.names) -}}
 {{- $command := list "/bin/sh" "-ec" (printf "tritonkit passport --repository %s --print-server-args%s > /args/server" (include "tritonkit.repository" .) $names) -}}
 {{- $resources := include "tritonkit.gpuResources" (merge (dict "resources" .w.values.tools.resources) .) -}}
-{{- $mounts := printf "%s\n- {name: args, mountPath: /args}" (ternary "- {name: models, mountPath: /models}" (trim (include "tritonkit.sourceMounts" .)) (eq $fetches "true")) -}}
+{{- $mounts := printf "%s\n- {name: args, mountPath: /args}" (ternary (printf "- {%s}" (include "tritonkit.copyMount" .)) (trim (include "tritonkit.sourceMounts" .)) (eq $fetches "true")) -}}
 {{- $env := ternary "- {name: NVIDIA_VISIBLE_DEVICES, value: void}" "" (eq .w.values.accelerator.kind "cpu") -}}
 {{- include "tritonkit.toolsContainer" (merge (dict "name" "passports" "command" $command "args" list "resources" $resources "env" $env "envFrom" "" "mounts" $mounts) .) -}}
 {{- end -}}

@@ -74,7 +74,7 @@ is the same map for every template, whichever comes first.
 {{- end -}}
 
 {{- define "tritonkit.workloadKeys" -}}
-image tools models engineBuild accelerator replicas server front rollout probes lifecycle resources sharedMemory scheduling autoscaling extraEnv extraEnvFrom extraVolumes extraVolumeMounts extraContainers extraInitContainers podAnnotations podLabels
+image engine languageModel weights tools models engineBuild accelerator replicas server front rollout probes lifecycle resources sharedMemory scheduling autoscaling extraEnv extraEnvFrom extraVolumes extraVolumeMounts extraContainers extraInitContainers podAnnotations podLabels
 {{- end -}}
 
 {{- define "tritonkit.variants" -}}
@@ -166,14 +166,19 @@ imagePullSecrets:
 {{- include "tritonkit.toolsImage" . -}}
 {{- else -}}
 {{- $image = merge (dict "repository" (default "nvcr.io/nvidia/tritonserver" $image.repository)) $image -}}
-{{- include "tritonkit.image" (dict "root" .root "image" $image "tag" (printf "%s-py3" .root.Chart.AppVersion)) -}}
+{{- include "tritonkit.image" (dict "root" .root "image" $image "tag" (printf "%s-%s" .root.Chart.AppVersion (include "tritonkit.imageVariant" .))) -}}
 {{- end -}}
+{{- end -}}
+
+{{/* How NVIDIA calls the image of a release that has the workload's engine. CONTEXT. */}}
+{{- define "tritonkit.imageVariant" -}}
+{{- get (dict "" "py3" "vllm" "vllm-python-py3" "tensorrtLlm" "trtllm-python-py3") .w.values.engine -}}
 {{- end -}}
 
 {{/* Whether the tools' image serves: "true" or nothing. CONTEXT. */}}
 {{- define "tritonkit.servesByTools" -}}
 {{- $image := .w.values.image -}}
-{{- if and (include "tritonkit.needs" . | fromYaml) (not (or $image.repository $image.tag $image.digest)) -}}true{{- end -}}
+{{- if and (include "tritonkit.needs" . | fromYaml) (not (or $image.repository $image.tag $image.digest .w.values.engine)) -}}true{{- end -}}
 {{- end -}}
 
 {{/* When Triton's image is pulled: as that of the tools where that serves. CONTEXT. */}}

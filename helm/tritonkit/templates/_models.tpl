@@ -41,8 +41,10 @@
   image: {reference: {{ $m.image.reference | quote }}, pullPolicy: {{ $m.image.pullPolicy }}}
 {{- end }}
 {{- if include "tritonkit.fetches" . }}
+{{- if not (include "tritonkit.weightsClaim" .) }}
 - name: models
   emptyDir: {{ if $m.copySizeLimit }}{sizeLimit: {{ include "tritonkit.quantity" $m.copySizeLimit }}}{{ else }}{}{{ end }}
+{{- end }}
 {{- else if $m.uri }}
 - name: download
   emptyDir: {}

@@ -22,31 +22,43 @@
 {{- $bytes -}}
 {{- end -}}
 
+{{/* Seconds that what is open at the stop signal gets from the front: as long as the longest answer of a language model. CONTEXT. */}}
+{{- define "tritonkit.drainSeconds" -}}
+{{- with .w.values }}{{ empty .engine | ternary .front.drainSeconds (max .front.drainSeconds .languageModel.answerSeconds) | int }}{{ end -}}
+{{- end -}}
+
+{{/* Seconds that Triton gets after SIGTERM. A front has let answers end before; without one they end now. CONTEXT. */}}
+{{- define "tritonkit.exitSeconds" -}}
+{{- with .w.values }}{{ or (empty .engine) .front.enabled | ternary .server.exitTimeoutSeconds (max .server.exitTimeoutSeconds .languageModel.answerSeconds) | int }}{{ end -}}
+{{- end -}}
+
 {{/*
 Seconds that Triton waits before SIGTERM: until no load balancer sends here, and until the front has drained and ended (2 s).
 All preStop hooks of a pod begin together.
 */}}
 {{- define "tritonkit.tritonPreStop" -}}
 {{- $v := .w.values -}}
-{{- add $v.lifecycle.preStopSeconds (ternary (add $v.front.drainSeconds 2) 0 $v.front.enabled) -}}
+{{- add $v.lifecycle.preStopSeconds (ternary (add (include "tritonkit.drainSeconds" .) 2) 0 $v.front.enabled) -}}
 {{- end -}}
 
 {{- define "tritonkit.gracePeriod" -}}
 {{- $v := .w.values -}}
-{{- $least := add (include "tritonkit.tritonPreStop" .) $v.server.exitTimeoutSeconds $v.lifecycle.marginSeconds | int -}}
+{{- $least := add (include "tritonkit.tritonPreStop" .) (include "tritonkit.exitSeconds" .) $v.lifecycle.marginSeconds | int -}}
 {{- $given := $v.lifecycle.terminationGracePeriodSeconds -}}
 {{- if and $given (lt (int $given) $least) -}}
-{{- $drain := ternary (printf " + front.drainSeconds %d + 2" (int $v.front.drainSeconds)) "" $v.front.enabled -}}
-{{- include "tritonkit.fail" (dict "where" "lifecycle.terminationGracePeriodSeconds" "what" (printf "%d is less than lifecycle.preStopSeconds %d%s + server.exitTimeoutSeconds %d + lifecycle.marginSeconds %d = %d: the kubelet would kill pods with requests in flight" (int $given) (int $v.lifecycle.preStopSeconds) $drain (int $v.server.exitTimeoutSeconds) (int $v.lifecycle.marginSeconds) $least) "fix" (printf "set at least %d, or leave it out" $least)) -}}
+{{- $drainName := ternary "front.drainSeconds" "languageModel.answerSeconds" (eq (include "tritonkit.drainSeconds" . | int) (int $v.front.drainSeconds)) -}}
+{{- $exitName := ternary "server.exitTimeoutSeconds" "languageModel.answerSeconds" (eq (include "tritonkit.exitSeconds" . | int) (int $v.server.exitTimeoutSeconds)) -}}
+{{- $drain := ternary (printf " + %s %s + 2" $drainName (include "tritonkit.drainSeconds" .)) "" $v.front.enabled -}}
+{{- include "tritonkit.fail" (dict "where" "lifecycle.terminationGracePeriodSeconds" "what" (printf "%d is less than lifecycle.preStopSeconds %d%s + %s %s + lifecycle.marginSeconds %d = %d: the kubelet would kill pods with requests in flight" (int $given) (int $v.lifecycle.preStopSeconds) $drain $exitName (include "tritonkit.exitSeconds" .) (int $v.lifecycle.marginSeconds) $least) "fix" (printf "set at least %d, or leave it out" $least)) -}}
 {{- end -}}
 {{- default $least $given | int -}}
 {{- end -}}
 
-{{/* Seconds until Triton must be live: loading, before it the copy of an object store if Triton makes it, and engines that are built meanwhile. */}}
+{{/* Seconds until Triton must be live: loading, what an engine compiles and captures, before it the copy of an object store if Triton makes it, and engines that are built meanwhile. */}}
 {{- define "tritonkit.startupSeconds" -}}
 {{- $v := .w.values -}}
 {{- $copies := and $v.models.uri (not (include "tritonkit.fetches" .)) -}}
-{{- add $v.probes.startup.loadSeconds (ternary 0 $v.engineBuild.seconds (eq $v.engineBuild.mode "off")) (ternary $v.probes.startup.fetchSeconds 0 (not (empty $copies))) -}}
+{{- add $v.probes.startup.loadSeconds (ternary 0 $v.languageModel.captureSeconds (empty $v.engine)) (ternary 0 $v.engineBuild.seconds (eq $v.engineBuild.mode "off")) (ternary (include "tritonkit.fetchSeconds" . | int) 0 (not (empty $copies))) -}}
 {{- end -}}
 
 {{- define "tritonkit.startupFailures" -}}
@@ -59,7 +71,8 @@ All preStop hooks of a pod begin together.
 {{- $v := .w.values -}}
 {{- $building := ternary 0 $v.engineBuild.seconds (eq $v.engineBuild.mode "off") -}}
 {{- $starting := mul (include "tritonkit.startupFailures" .) $v.probes.startup.periodSeconds -}}
-{{- $fetching := ternary $v.probes.startup.fetchSeconds 0 (eq (include "tritonkit.fetches" .) "true") -}}
+{{- $downloads := or (include "tritonkit.fetches" .) (include "tritonkit.fromHub" .) -}}
+{{- $fetching := ternary 0 (include "tritonkit.fetchSeconds" . | int) (empty $downloads) -}}
 {{- add $starting $building $v.probes.startup.nodeSeconds $fetching (include "tritonkit.gracePeriod" .) -}}
 {{- end -}}
 

@@ -49,6 +49,23 @@ resourceClaims:
 {{- end }}
 {{- end -}}
 
+{{/* Labels and annotations of a pod that serves. CONTEXT. */}}
+{{- define "tritonkit.podMetadata" -}}
+labels:
+  {{- include "tritonkit.selectorLabels" . | nindent 2 }}
+  {{- include "tritonkit.roleLabels" . | nindent 2 }}
+  {{- with include "tritonkit.morePodLabels" . }}{{ nindent 2 . }}{{ end }}
+annotations:
+  kubectl.kubernetes.io/default-container: triton
+  {{- if .w.values.front.enabled }}
+  tritonkit/front-checksum: {{ include "tritonkit.frontConfig" . | sha256sum | trunc 16 }}
+  {{- end }}
+  {{- with .w.values.podAnnotations }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+
+{{/* CONTEXT; "worker" is true for the pods beside the first of a model that spans nodes, which only compute. */}}
 {{- define "tritonkit.podSpec" -}}
 {{- $v := .w.values -}}
 {{ include "tritonkit.podBase" . }}
@@ -56,6 +73,7 @@ terminationGracePeriodSeconds: {{ include "tritonkit.gracePeriod" . }}
 {{- include "tritonkit.topologySpread" . }}
 {{- $own := "" }}
 {{- if include "tritonkit.fetches" . }}{{ $own = include "tritonkit.fetchContainer" . }}{{ end }}
+{{- if include "tritonkit.fromHub" . }}{{ $own = printf "%s\n%s" $own (include "tritonkit.hubContainer" .) }}{{ end }}
 {{- if eq $v.engineBuild.mode "init" }}
 {{- $own = printf "%s\n%s" $own (include "tritonkit.enginesContainer" (merge (dict "extra" list) .)) }}
 {{- else if eq $v.engineBuild.mode "job" }}
@@ -71,11 +89,15 @@ initContainers:
   {{- with trim $own }}{{ nindent 2 . }}{{ end }}
 {{- end }}
 containers:
+  {{- if .worker }}
+  {{- include "tritonkit.workerContainer" . | nindent 2 }}
+  {{- else }}
   {{- include "tritonkit.tritonContainer" . | nindent 2 }}
-  {{- if $v.front.enabled }}
+  {{- end }}
+  {{- if and $v.front.enabled (not .worker) }}
   {{- include "tritonkit.frontContainer" . | nindent 2 }}
   {{- end }}
-  {{- with $v.extraContainers }}
+  {{- with ternary list $v.extraContainers (eq (toString .worker) "true") }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
 volumes:
@@ -85,8 +107,9 @@ volumes:
   - {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ include "tritonkit.quantity" $v.sharedMemory.size }}}}
   {{- end }}
   {{- with trim (include "tritonkit.modelVolumes" .) }}{{ nindent 2 . }}{{ end }}
+  {{- with trim (include "tritonkit.weightsVolumes" .) }}{{ nindent 2 . }}{{ end }}
   {{- with trim (include "tritonkit.engineVolumes" .) }}{{ nindent 2 . }}{{ end }}
-  {{- if $v.front.enabled }}
+  {{- if and $v.front.enabled (not .worker) }}
   - {name: front, configMap: {name: {{ .w.name }}-front}}
   {{- end }}
   {{- with $v.extraVolumes }}

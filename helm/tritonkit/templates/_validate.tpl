@@ -81,6 +81,9 @@
 {{- $c := merge (dict "at" $at) . -}}
 {{- include "tritonkit.checkModels" $c -}}
 {{- include "tritonkit.checkImage" $c -}}
+{{- include "tritonkit.checkEngine" $c -}}
+{{- include "tritonkit.checkWeights" $c -}}
+{{- include "tritonkit.checkNodes" $c -}}
 {{- include "tritonkit.checkEngines" $c -}}
 {{- include "tritonkit.checkAccelerator" $c -}}
 {{- include "tritonkit.checkMemory" $c -}}
@@ -133,7 +136,7 @@
 {{- $stock := regexMatch "(^|/)nvidia/tritonserver[:@]" $image -}}
 {{- range $model, $words := $needs -}}
 {{- if $stock -}}
-{{- $fix := "leave image.repository, tag and digest empty, so that tools.image serves" -}}
+{{- $fix := ternary "leave image.repository, tag and digest empty, so that tools.image serves" "serve it in a variant without engine" (empty $.w.values.engine) -}}
 {{- include "tritonkit.fail" (dict "where" (printf "%simage" $.at) "what" (printf "%s needs %s (models.needs), which %s does not have" $model (join ", " $words) $image) "fix" (printf "%s, or name an image of yours that has it" $fix)) -}}
 {{- end -}}
 {{- range $word := $words -}}

@@ -2,15 +2,15 @@
 
 {{- define "tritonkit.checkExtras" -}}
 {{- $v := .w.values -}}
-{{- $volumes := list "tmp" "home" "shm" "repository" "models" "download" "credentials" "engines" "args" "front" -}}
-{{- $mounts := list "/tmp" "/home/triton" "/dev/shm" "/repository" "/models" "/download" "/credentials" "/args" -}}
+{{- $volumes := list "tmp" "home" "shm" "repository" "models" "download" "credentials" "engines" "args" "front" "weights" "hub" -}}
+{{- $mounts := list "/tmp" "/home/triton" "/dev/shm" "/repository" "/models" "/download" "/credentials" "/args" "/weights" -}}
 {{- $variables := list "HOME" "ORT_DISABLE_TELEMETRY" "NVIDIA_VISIBLE_DEVICES" "TRITONKIT_ADMIN_KEY" "AWS_DEFAULT_REGION" "GOOGLE_APPLICATION_CREDENTIALS" "TRITON_AWS_MOUNT_DIRECTORY" "TRITON_GCS_MOUNT_DIRECTORY" "TRITON_AZURE_MOUNT_DIRECTORY" -}}
 {{- include "tritonkit.checkUnique" (dict "where" (printf "%sextraVolumes" .at) "field" "name" "entries" $v.extraVolumes "taken" $volumes) -}}
 {{- include "tritonkit.checkUnique" (dict "where" (printf "%sextraVolumeMounts" .at) "field" "mountPath" "entries" $v.extraVolumeMounts "taken" $mounts) -}}
 {{- include "tritonkit.checkUnique" (dict "where" (printf "%sextraEnv" .at) "field" "name" "entries" $v.extraEnv "taken" $variables) -}}
 {{- include "tritonkit.checkUnique" (dict "where" (printf "%stools.extraVolumeMounts" .at) "field" "mountPath" "entries" $v.tools.extraVolumeMounts "taken" (append $mounts "/cache")) -}}
-{{- include "tritonkit.checkUnique" (dict "where" (printf "%stools.extraEnv" .at) "field" "name" "entries" $v.tools.extraEnv "taken" (append $variables "TRITONKIT_HOME")) -}}
-{{- include "tritonkit.checkUnique" (dict "where" (printf "%sextraContainers, %sextraInitContainers" .at .at) "field" "name" "entries" (concat $v.extraContainers $v.extraInitContainers) "taken" (list "triton" "front" "fetch" "engines" "passports")) -}}
+{{- include "tritonkit.checkUnique" (dict "where" (printf "%stools.extraEnv" .at) "field" "name" "entries" $v.tools.extraEnv "taken" (concat $variables (list "TRITONKIT_HOME" "HF_HOME" "HF_ENDPOINT" "HF_TOKEN"))) -}}
+{{- include "tritonkit.checkUnique" (dict "where" (printf "%sextraContainers, %sextraInitContainers" .at .at) "field" "name" "entries" (concat $v.extraContainers $v.extraInitContainers) "taken" (list "triton" "front" "fetch" "hub" "engines" "passports")) -}}
 {{- range $label := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "tritonkit/variant" "tritonkit/role" -}}
 {{- if hasKey $v.podLabels $label -}}
 {{- include "tritonkit.fail" (dict "where" (printf "%spodLabels" $.at) "what" (printf "%s is how the chart finds its pods" $label) "fix" "choose another label") -}}
