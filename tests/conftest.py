@@ -19,10 +19,10 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # on by default on Linux since onnxru
 ROOT = Path(__file__).parents[1]
 
 # Several processes share the suite's files. These folders stay whole, as their files share an expensive setup.
-_WHOLE = ("build/lint", "build/engines", "build/precision", "build/publishing")
+_WHOLE = ("build/lint", "build/engines", "build/precision", "build/publishing", "clients")
 # The longest begin first, so that no process is left with one of them at the end.
 _LONG = (
-    "build/lint", "build/precision", "helm/test_deploy.py", "loadtests/test_compare.py", "build/test_rebuild.py",
+    "build/lint", "clients", "build/precision", "helm/test_deploy.py", "loadtests/test_compare.py", "build/test_rebuild.py",
     "build/test_export.py", "e2e/test_loadtests.py", "e2e/test_variants.py", "build/publishing",
 )  # fmt: skip
 

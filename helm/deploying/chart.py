@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from deploying import misspelt
 from deploying.check import Check
-from kubetools import validation
+from kubetools import binaries, manifest, validation
 
 CHART = Path(__file__).parents[1] / "tritonkit"
 Object = dict[str, Any]
@@ -38,7 +36,7 @@ class Rendered:
 
 def about() -> Object:
     """``Chart.yaml``."""
-    return dict(yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8")))
+    return dict(manifest.read((CHART / "Chart.yaml").read_text(encoding="utf-8")))
 
 
 def prove(
@@ -51,12 +49,11 @@ def prove(
     """
     values = [word for file in files for word in ("--values", str(file))]
     version = ["--kube-version", f"{kubernetes}.0"]
-    lint = _helm(helm, "lint", str(CHART), "--strict", "--quiet", *version, *values)
     template = _helm(helm, "template", release, str(CHART), "--namespace", namespace, *version, *values)
     if template.returncode:
         fix = "correct the values: helm/tritonkit/README.md lists them"
         return [Check("render", "missing", _reason(template.stderr), fix)], None
-    checks = [_lint(lint)]
+    checks = [_lint(_helm(helm, "lint", str(CHART), "--strict", "--quiet", *version, *values))]
     rendered = split(template.stdout)
     lines = rendered.text.count("\n")
     checks.append(Check("render", "ok", f"{len(rendered.objects)} objects in {lines} lines"))
@@ -65,7 +62,8 @@ def prove(
 
 
 def _helm(helm: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(helm), *arguments], capture_output=True, text=True, check=False)
+    environment = binaries.rendering_environment()
+    return subprocess.run([str(helm), *arguments], capture_output=True, text=True, check=False, env=environment)
 
 
 def _lint(done: subprocess.CompletedProcess[str]) -> Check:
@@ -101,7 +99,7 @@ def split(text: str) -> Rendered:
     """Split helm's output into a manifest and its hooks."""
     kept, objects, hooks = [], [], []
     for document in f"\n{text}".split("\n---\n"):
-        obj = yaml.safe_load(document)
+        obj = manifest.read(document)
         if not obj:
             continue
         if _HOOK in (obj["metadata"].get("annotations") or {}):

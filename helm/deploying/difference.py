@@ -12,12 +12,11 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from deploying import chart
 from deploying.chart import Object, Rendered
 from deploying.check import Check
 from deploying.cluster import Cluster
+from kubetools import manifest
 from tritonkit.errors import CheckFailed
 
 _MANAGER = "helm"  # the field manager of helm 4 is the name of its program
@@ -114,7 +113,7 @@ def _deployed(cluster: Cluster, helm: Path, release: str) -> list[str]:
         [str(helm), "get", "manifest", release, "--namespace", cluster.namespace, "--kube-context", cluster.context],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    return [chart.name(obj) for obj in yaml.safe_load_all(done.stdout) if obj] if done.returncode == 0 else []
+    return [chart.name(obj) for obj in manifest.objects(done.stdout)] if done.returncode == 0 else []
 
 
 def _touched(text: str, rendered: Rendered) -> set[str]:

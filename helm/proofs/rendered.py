@@ -13,9 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from kubetools import binaries
+from kubetools import binaries, manifest
 from tritonkit.errors import CheckFailed
 
 CHART = Path(__file__).parents[1] / "tritonkit"
@@ -37,8 +35,8 @@ def render(values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         file.flush()
         done = subprocess.run(
             [str(binaries.helm()), "template", "drain", str(CHART), "--values", file.name],
-            capture_output=True, text=True, check=False,
+            capture_output=True, text=True, check=False, env=binaries.rendering_environment(),
         )  # fmt: skip
     if done.returncode:
         raise CheckFailed(f"helm template failed:\n{done.stderr.strip()}", "correct the values or the chart")
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
+    return manifest.objects(done.stdout)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from proofs.service import Service, serve
+from proofs.service import Seconds, Service, serve
 
 SHARES = (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 LANES, LONG_S = 16, 20.0
@@ -105,22 +105,30 @@ class Check:
         return abs(self.simulated_in_flight - self.in_flight) <= max(BOUND * self.in_flight, LEAST_BOUND)
 
 
-def point(pod: Service, rate: float, *, seconds: float = LONG_S, seed: int = 0) -> Point:
-    """Simulate one rate on 16 pods, for so many seconds each."""
+def _simulate(pod: Service, rate: float, seconds: float, seed: int, *, keep: bool) -> Seconds:
     random = np.random.default_rng(seed)
     most = int(rate * seconds + 6 * np.sqrt(rate * seconds) + 20)
     arrivals = np.cumsum(random.exponential(1 / rate, (LANES, most)), axis=1)
     counted = (arrivals < seconds).sum(axis=1)
     nothing = np.zeros(LANES, dtype=np.int64)
-    simulated = serve(pod, arrivals, counted, nothing, np.inf, random, span_s=seconds, keep=True)
+    return serve(pod, arrivals, counted, nothing, np.inf, random, span_s=seconds, keep=keep)
+
+
+def point(pod: Service, rate: float, *, seconds: float = LONG_S, seed: int = 0) -> Point:
+    """Simulate one rate on 16 pods, for so many seconds each."""
+    simulated = _simulate(pod, rate, seconds, seed, keep=True)
     assert simulated.latencies is not None
     times = simulated.latencies[np.isfinite(simulated.latencies)] * 1000
     waiting = float(simulated.waiting_s.mean() / seconds)
     return Point(
         rate / pod.capacity, rate, float(simulated.in_flight_s.mean() / seconds), waiting,
-        float(simulated.taken.sum() / simulated.batches.sum()), waiting / rate * 1000,
+        _mean_batch(simulated), waiting / rate * 1000,
         float(np.percentile(times, 50)), float(np.percentile(times, 99)), float(simulated.busy_s.mean() / seconds),
     )  # fmt: skip
+
+
+def _mean_batch(simulated: Seconds) -> float:
+    return float(simulated.taken.sum() / simulated.batches.sum())
 
 
 def curve(pod: Service) -> list[Point]:
@@ -151,7 +159,8 @@ def slowdown(pod: Service, observed: Sequence[Observed]) -> float:
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         slower = replace(pod, seconds=tuple(seconds * middle for seconds in pod.seconds))
-        if busy.rate >= slower.capacity or point(slower, busy.rate).batch > busy.batch:
+        overloaded = busy.rate >= slower.capacity
+        if overloaded or _mean_batch(_simulate(slower, busy.rate, LONG_S, 0, keep=False)) > busy.batch:
             high = middle
         else:
             low = middle

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from models import write_models
 
 from tritonkit.server import TritonServer
 from tritonkit_client import Client, InvalidInput, ServerError
@@ -50,9 +51,22 @@ def test_lists_and_single_arrays_are_samples_too(client: Client) -> None:
         client.infer_many("arithmetic", np.zeros((6, 3), np.float32))
 
 
+@pytest.fixture(scope="module")
+def sleeping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """A server of one model: the test of its own process needs none of the others."""
+    repository = tmp_path_factory.mktemp("sleeping")
+    write_models(repository, "sleep3")
+    with TritonServer(repository, exit_timeout_s=1) as running:
+        yield running
+
+
 @pytest.mark.alone
-def test_requests_run_beside_each_other_but_never_more_than_allowed(client: Client) -> None:
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_requests_run_beside_each_other_but_never_more_than_allowed(
+    sleeping: TritonServer, connect: Connect, protocol: str
+) -> None:
     """Three requests of 0.3 s on a model with three instances."""
+    client = connect(getattr(sleeping, f"{protocol}_url"), timeout=10)
     client.infer_many("sleep3", [{"timeout": [[0.0]]}])
     for in_flight, least, most in ((1, 0.9, 5.0), (3, 0.3, 0.85)):
         started = time.monotonic()

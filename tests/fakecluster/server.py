@@ -18,9 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import yaml
-
 from fakecluster.state import VERBS, ApiServer, Object, merged
+from kubetools import manifest
 
 _PROTOBUF = b"k8s\0"
 
@@ -104,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
         text = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if text.startswith(_PROTOBUF):
             return _secret(text)
-        return dict(yaml.safe_load(text) or {}) if text else {}
+        return dict(manifest.read(text) or {}) if text else {}
 
     def _parsed(self) -> tuple[str, str, str, str, dict[str, str]] | None:
         """API version, resource, namespace, name, query; None after an answer."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +71,18 @@ def write(project: Path, values: dict[str, Any], **deployed: str) -> str:
 def render(project: Path, values: dict[str, Any], **deployed: str) -> tuple[Environment, Rendered | None, str]:
     """The environment, its manifest with what publishing says of the models, and why there is none."""
     loaded = environment.load(write(project, dict(values), **deployed))
-    files = [project / "values.yaml", project / "models.yaml"]
-    for file, content in zip(files, (loaded.values, models.find(loaded, project).values), strict=True):
-        file.write_text(yaml.safe_dump(content), encoding="utf-8")
-    proved, rendered = chart.prove(binaries.helm(), "triton", "inference", files, "1.34")
-    return loaded, rendered, "" if rendered else proved[0].text
+    return loaded, *prove(yaml.safe_dump(loaded.values), yaml.safe_dump(models.find(loaded, project).values))
+
+
+@functools.cache
+def prove(*values: str) -> tuple[Rendered | None, str]:
+    """The manifest, and why there is none; asked once for the same values, as helm's lint and render take a second."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, f"{place}.yaml") for place in range(len(values))]
+        for file, text in zip(files, values, strict=True):
+            file.write_text(text, encoding="utf-8")
+        proved, rendered = chart.prove(binaries.helm(), "triton", "inference", files, "1.34")
+    return rendered, "" if rendered else proved[0].text
 
 
 def triton_images(rendered: Rendered) -> list[str]:

@@ -63,8 +63,8 @@ def lost_requests(result: drain.Result) -> str:
 
 @pytest.mark.usefixtures("haproxy")
 def test_a_rolling_restart_loses_no_request_of_any_client(manifests: list[pods.Manifest]) -> None:
-    result = drain.rolling_restart(manifests, drain.load(PAUSE_S, between_s=0.015), requests=20_000)
-    assert result.sent >= 20_000
+    result = drain.rolling_restart(manifests, drain.load(PAUSE_S, between_s=0.05), requests=6_000)
+    assert result.sent >= 6_000
     assert result.lost == 0, lost_requests(result)
     assert {account.kind for account in result.accounts} >= set(KINDS)
     assert all(account.sent for account in result.accounts)

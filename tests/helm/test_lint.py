@@ -25,6 +25,7 @@ def test_helm_lints_every_example_strictly(example: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
+        env=binaries.rendering_environment(),
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

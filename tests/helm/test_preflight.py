@@ -55,7 +55,8 @@ def render(values: Object, tmp: Path) -> Rendered:
         "--kube-version",
         "1.34",
     ]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    environment = binaries.rendering_environment()
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return chart.split(done.stdout)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from kubetools import binaries
+from kubetools import binaries, manifest
 from proofs import choice, hpa, service, signals, steady, trace
 from proofs.kernel import Kernel
 from proofs.service import Service
@@ -224,14 +224,14 @@ def test_at_zero_the_first_request_is_refused_and_starts_a_pod(kernel: Kernel) -
 
 def _rendered(root: Path) -> dict[str, str]:
     """The recording rules that the chart makes for its pods, by signal."""
-    manifest = subprocess.run(
+    text = subprocess.run(
         [str(binaries.helm()), "template", "demo", str(root / "helm/tritonkit"), "--namespace", "serving", "--set",
          "models.uri=s3://bucket/models,autoscaling.enabled=true,monitoring.prometheusRule.enabled=true"],
-        capture_output=True, text=True, check=True,
+        capture_output=True, text=True, check=True, env=binaries.rendering_environment(),
     ).stdout  # fmt: skip
     names = {"tritonkit:in_flight_requests:pod": "inFlightRequests", "tritonkit:pending_requests:pod": "pendingRequests",
              "tritonkit:queue_time:pod": "queueTime"}  # fmt: skip
-    kinds = [document for document in yaml.safe_load_all(manifest) if document and document["kind"] == "PrometheusRule"]
+    kinds = [document for document in manifest.objects(text) if document["kind"] == "PrometheusRule"]
     rules = [rule for kind in kinds for group in kind["spec"]["groups"] for rule in group["rules"]]
     return {names[rule["record"]]: rule["expr"] for rule in rules if rule.get("record") in names}
 
@@ -320,7 +320,7 @@ def _rendered_target(root: Path, accelerator: str, *more: str) -> float:
         [str(binaries.helm()), "template", "demo", str(root / "helm/tritonkit"), "--show-only", "templates/hpa.yaml",
          "--set", "models.uri=s3://bucket/models,autoscaling.enabled=true,monitoring.prometheusRule.enabled=true",
          "--set", ",".join((f"accelerator.kind={accelerator}", *more))],
-        capture_output=True, text=True, check=True,
+        capture_output=True, text=True, check=True, env=binaries.rendering_environment(),
     ).stdout  # fmt: skip
     (metric,) = yaml.safe_load(text)["spec"]["metrics"]
     return float(metric["pods"]["target"]["averageValue"])

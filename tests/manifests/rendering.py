@@ -97,8 +97,7 @@ def _template(render: Case) -> tuple[bool, str]:
         command += ["--kube-version", f"{render.kubernetes}.0", *(f"--api-versions={api}" for api in render.apis)]
         command += [part for file in (*render.files, values.name) for part in ("--values", str(file))]
         command += ["--is-upgrade"] if render.upgrade else []
-        # helm lives too briefly for its garbage collector to pay: half of a render's time without it
-        environment = {**os.environ, "GOGC": "off"}
+        environment = binaries.rendering_environment()
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
     return (False, done.stderr.strip()) if done.returncode else (True, done.stdout)
 
