@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import urllib.error
@@ -50,6 +51,8 @@ class TritonPythonModel:
 """
 F = TensorProto.FLOAT
 SERVERS = 6
+# Triton asks a backend's process of its own to complete each configuration, which takes as long as the load itself.
+AS_WRITTEN = "--disable-auto-complete-config"
 NO_ANSWER = "no answer"
 DIED = "the server died of it"
 _STARTING = Lock()
@@ -103,6 +106,11 @@ class Case:
         return judged and not self.hangs and not any(word in text for word in real)
 
     @property
+    def completed(self) -> bool:
+        """Whether a backend has something to add to the configuration of either model, or could refuse to."""
+        return not (is_complete(self.bad) and is_complete(self.good))
+
+    @property
     def advised(self) -> bool:
         """Whether Triton here is to load ``bad`` too."""
         mild = RULES[self.rule].severity != "error"
@@ -112,6 +120,17 @@ class Case:
 def python(config: str = BATCHED + XY, code: str = IDENTITY, **files: Content) -> Files:
     """A Python model."""
     return {"1/model.py": code, "config.pbtxt": f'backend: "python"\n{ONE}{config}'} | _named(files)
+
+
+def is_complete(files: Files) -> bool:
+    """Whether a configuration names its backend and all tensors, so that :data:`AS_WRITTEN` changes nothing for it."""
+    config, code = str(files.get("config.pbtxt", "")), str(files.get("1/model.py", ""))
+    fields = (r"(backend|platform):", r"input\b", r"output\b")
+    return (
+        "auto_complete" not in code
+        and "part_completed" not in config
+        and all(re.search(rf"(?m)^\s*{field}", config) for field in fields)
+    )
 
 
 def onnx_model(config: str | None = BATCHED + XY, graph: bytes | None = None, **files: Content) -> Files:
