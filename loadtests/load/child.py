@@ -1,7 +1,8 @@
 """One process of a `load.generator.Generator`: Locust in it, orders as lines of JSON on standard input.
 
-``{"prepare": plan, "probe": true}`` and then ``{"start_s": …}``, on the clock that all processes of a machine share;
-each has one line of JSON as its answer. It ends when its input does, so that it never outlives who started it.
+``{"prepare": plan, "host": url, "probe": true}`` and then ``{"start_s": …}``, on the clock that all processes of a
+machine share; each has one line of JSON as its answer. It ends when its input does, so that it never outlives who
+started it.
 """
 
 from __future__ import annotations
@@ -33,23 +34,24 @@ class Child:
     """Runs one plan after another.
 
     Args:
-        orders: What `load.generator` says at the start: host, user, recipes, metrics_url, index, count.
+        orders: What `load.generator` says at the start: user, recipes, metrics_url, index, count.
     """
 
     def __init__(self, orders: dict[str, Any]) -> None:
         self.index, self.count = orders["index"], orders["count"]
         self.metrics_url = orders["metrics_url"]
         self.user_class = user_class(orders["user"])
-        self.environment = Environment(user_classes=[self.user_class], host=orders["host"])
+        self.environment = Environment(user_classes=[self.user_class])
         self.runner = self.environment.create_local_runner()
         self.library = Library([Path(path) for path in orders["recipes"]])
         self.prepared: Prepared | None = None
 
-    def prepare(self, plan: Plan, *, probe: bool) -> dict[str, Any]:
-        """Make a plan ready; the answer has what is known only then."""
+    def prepare(self, plan: Plan, host: str, *, probe: bool) -> dict[str, Any]:
+        """Make a plan ready for the server at ``host``; the answer has what is known only then."""
         self._close()
+        self.environment.host = host
         caller = self.user_class(self.environment)
-        caller.host = self.environment.host
+        caller.host = host
         share = range(self.index, plan.users, self.count)  # of the users of a closed loop
         self.prepared = prepare(plan, self.library, caller, probe=probe)
         self.prepared = replace(self.prepared, plan=replace(self.prepared.plan, users=len(share)))
@@ -102,7 +104,7 @@ def user_class(name: str) -> type[users.ModelUser]:
 
 def _obey(child: Child, order: dict[str, Any]) -> dict[str, Any]:
     if "prepare" in order:
-        return child.prepare(Plan(**order["prepare"]), probe=order["probe"])
+        return child.prepare(Plan(**order["prepare"]), order["host"], probe=order["probe"])
     return child.run(order["start_s"], keep_rows=order["keep_rows"])
 
 

@@ -45,6 +45,9 @@ class Generator:
             that to the system.
         processes: How many share the load.
         metrics_url: Triton's metrics, for the GPU's figures; None leaves those out.
+
+    Attributes:
+        host: Where the next run sends; it may be set between runs, to another server with the same models.
     """
 
     def __init__(
@@ -60,8 +63,7 @@ class Generator:
         self.host = host
         self._slos = {recipe.name: recipe.slo for recipe in map(load_recipe, recipes)}
         orders = {
-            "host": host, "user": user, "recipes": [str(path) for path in recipes], "metrics_url": metrics_url,
-            "count": processes,
+            "user": user, "recipes": [str(path) for path in recipes], "metrics_url": metrics_url, "count": processes,
         }  # fmt: skip
         self._lines: queue.Queue[tuple[_Child, str | None]] = queue.Queue()
         self._children = [
@@ -91,6 +93,11 @@ class Generator:
             child.end()
 
     @property
+    def runs(self) -> bool:
+        """Whether all of its processes do."""
+        return all(child.runs for child in self._children)
+
+    @property
     def pids(self) -> tuple[int, ...]:
         """The children's process ids."""
         return tuple(child.pid for child in self._children)
@@ -109,8 +116,9 @@ class Generator:
             CheckFailed: A child died; its standard error is in the message.
         """
         first, *others = self._children
-        (ready,) = self._ask([first], {"prepare": asdict(plan), "probe": True}, STARTS_S)
-        self._ask(others, {"prepare": asdict(plan), "probe": False}, STARTS_S)
+        prepare = {"prepare": asdict(plan), "host": self.host}
+        (ready,) = self._ask([first], prepare | {"probe": True}, STARTS_S)
+        self._ask(others, prepare | {"probe": False}, STARTS_S)
         plan = replace(plan, duration_s=ready["duration_s"])
         order = {"start_s": time.perf_counter() + AHEAD_S, "keep_rows": record is not None}
         answers = self._ask(self._children, order, AHEAD_S + plan.warm_up_s + plan.duration_s + LONGEST_DRAIN_S)
@@ -181,6 +189,10 @@ class _Child:
         self._lines = lines
         self._process: subprocess.Popen[str] | None = None
         self._errors: IO[bytes] | None = None
+
+    @property
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     @property
     def pid(self) -> int:

@@ -124,14 +124,20 @@ class TrialServer:
         self.lost: list[str] = []
         self._settings: Settings | None = None
         self._asker: Asker | None = None
-        self._stack = contextlib.ExitStack()
+        self._generator: Generator | None = None
+        self._stack, self._generator_stack = contextlib.ExitStack(), contextlib.ExitStack()
 
     def __enter__(self) -> TrialServer:
-        self._start()
+        try:
+            self._start()
+        except BaseException:
+            self._generator_stack.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        with self._stack:
+            self._generator_stack.close()
 
     @property
     def senders(self) -> int:
@@ -190,17 +196,24 @@ class TrialServer:
                 TritonServer(self.build.repository, cores=self._cores.server, arguments=arguments, exit_timeout_s=1)
             )
             self._client = stack.enter_context(Client(self._server.grpc_url, timeout=LOAD_S, retry=None))
-            generator = stack.enter_context(
+            self._aim(self._server.grpc_url)
+            self._stack = stack.pop_all()
+
+    def _aim(self, host: str) -> None:
+        """Let the generator send to the server that runs now; it survives servers, as its start takes seconds."""
+        if self._generator is None or not self._generator.runs:
+            self._generator_stack.close()
+            self._generator = self._generator_stack.enter_context(
                 Generator(
-                    self._server.grpc_url, recipes=[self.build.recipe.path], core=self._cores.generator[0],
+                    host, recipes=[self.build.recipe.path], core=self._cores.generator[0],
                     processes=len(self._cores.generator),
                 )
             )  # fmt: skip
-            if self._asker is None:
-                lenient = self.build.target == "cuda"
-                self._asker = Asker(generator, self.slo, self._plan, lenient=lenient, pauses_s=PAUSES_S)
-            self._asker.generator = generator
-            self._stack = stack.pop_all()
+        self._generator.host = host
+        if self._asker is None:
+            lenient = self.build.target == "cuda"
+            self._asker = Asker(self._generator, self.slo, self._plan, lenient=lenient, pauses_s=PAUSES_S)
+        self._asker.generator = self._generator
 
     def _replace_if_lost(self, wait_s: float) -> None:
         """Start another server if this one, or a process of its model, has ended.

@@ -37,13 +37,27 @@ def measured(text: str = ARRIVALS, run_s: float = RUN_S) -> int:
     return int((due >= 0).sum())
 
 
+def extended(root: Path, folder: Path, code: str) -> Path:
+    """The shipped locustfile with more code behind it."""
+    path = folder / "locustfile.py"
+    path.write_text(f"{(root / 'loadtests/locustfile.py').read_text('utf-8')}\n{code}", "utf-8")
+    return path
+
+
+def environment(root: Path) -> dict[str, str]:
+    """Variables with which a locustfile elsewhere finds the load test's modules."""
+    path = os.pathsep.join(filter(None, [str(root / "loadtests"), os.environ.get("PYTHONPATH")]))
+    return os.environ | {"PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
+
+
 @contextlib.contextmanager
-def locust(root: Path, recipe: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A `locust` of its own; whatever is left of it at the end is killed."""
-    command = [sys.executable, "-m", "locust", "-f", str(root / "loadtests/locustfile.py"), "--recipe", str(recipe)]
+def locust(root: Path, recipe: Path, *arguments: str, file: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A `locust` of its own, with the shipped locustfile or another one; whatever is left of it is killed."""
+    shipped = root / "loadtests/locustfile.py"
+    command = [sys.executable, "-m", "locust", "-f", str(file or shipped), "--recipe", str(recipe)]
     process = subprocess.Popen(
         [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        env=os.environ | {"PYTHONWARNINGS": "ignore"},
+        env=environment(root),
     )  # fmt: skip
     try:
         yield process
@@ -95,8 +109,9 @@ def test_headless_over_two_processes_sends_the_whole_schedule_once(
 
 @contextlib.contextmanager
 def swarm(
-    root: Path, recipe: Path, server: TritonServer, result: Path, workers: int, *arguments: str
-) -> Iterator[tuple[subprocess.Popen[str], subprocess.Popen[str]]]:
+    root: Path, recipe: Path, server: TritonServer, result: Path, workers: int, *arguments: str,
+    file: Path | None = None,
+) -> Iterator[tuple[subprocess.Popen[str], subprocess.Popen[str]]]:  # fmt: skip
     """A master and its workers, each a `locust` of its own, under load; the master and the last worker."""
     port = str(free_ports(1)[0])
     link = ("--master-port", port, "--master-host", "127.0.0.1", "--host", server.grpc_url)
@@ -104,17 +119,25 @@ def swarm(
             "--headless", "--host", server.grpc_url, "--arrivals", ARRIVALS, "--result", str(result),
             "--only-summary")  # fmt: skip
     with contextlib.ExitStack() as stack:
-        master = stack.enter_context(locust(root, recipe, *main, *arguments))
+        master = stack.enter_context(locust(root, recipe, *main, *arguments, file=file))
         *_, last = [stack.enter_context(locust(root, recipe, "--worker", *link)) for _ in range(workers)]
         wait_for_load(server)
         yield master, last
+
+
+SILENT = """
+from load import coordination
+
+coordination.SILENT_S = 6  # nobody pauses
+"""
 
 
 def test_a_worker_that_dies_makes_the_run_invalid_and_ends_it(
     root: Path, server: TritonServer, write_recipe: Recipes, tmp_path: Path
 ) -> None:
     recipe, result = write_recipe("arithmetic"), tmp_path / "result.json"
-    with swarm(root, recipe, server, result, 2, "--run-time", "60", "--warm-up", "0.5") as (master, victim):
+    times, file = ("--run-time", "60", "--warm-up", "0.5"), extended(root, tmp_path, SILENT)
+    with swarm(root, recipe, server, result, 2, *times, file=file) as (master, victim):
         victim.kill()
         output, _ = master.communicate(timeout=40)
     assert master.returncode == 1, output
@@ -236,7 +259,7 @@ class Cold(ModelUser):
     def connect(self): pass
 
     def call(self, request):
-        gevent.sleep(0.001 if self.began else 4.5)
+        gevent.sleep(0.001 if self.began else 2.5)
         self.began.append(time.monotonic())
         return Answer(1)
 """
@@ -244,14 +267,11 @@ class Cold(ModelUser):
 
 def run_headless(root: Path, folder: Path, recipe: Path, user: str, run_time: str) -> Result:
     """The result of a headless test with a user of its own beside the shipped locustfile."""
-    page = (root / "loadtests/locustfile.py").read_text("utf-8")
-    (folder / "locustfile.py").write_text(f"{page}\n{user}", "utf-8")
-    command = [sys.executable, "-m", "locust", "-f", str(folder / "locustfile.py"), "--host", "cold://", "--headless",
+    command = [sys.executable, "-m", "locust", "-f", str(extended(root, folder, user)), "--host", "cold://", "--headless",
                "--recipe", str(recipe), "--run-time", run_time, "--warm-up", "0.5",
                "--arrivals", "constant:20", "--result", str(folder / "result.json"), "Cold"]  # fmt: skip
     done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": str(root / "loadtests"), "PYTHONWARNINGS": "ignore"}, capture_output=True,
-        text=True, timeout=60, check=False,
+        command, env=environment(root), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (folder / "result.json").exists(), done.stdout + done.stderr
     return read(folder / "result.json")
@@ -260,8 +280,8 @@ def run_headless(root: Path, folder: Path, recipe: Path, user: str, run_time: st
 def test_a_first_request_that_takes_longer_than_the_test_is_no_part_of_it(
     root: Path, write_recipe: Recipes, tmp_path: Path
 ) -> None:
-    result = run_headless(root, tmp_path, write_recipe("arithmetic"), COLD, "4")
-    assert (result.partial, result.load.duration_s, result.model.requests) == (False, 3.5, 70)
+    result = run_headless(root, tmp_path, write_recipe("arithmetic"), COLD, "2")
+    assert (result.partial, result.load.duration_s, result.model.requests) == (False, 1.5, 30)
 
 
 INTERRUPTED = """
@@ -284,7 +304,7 @@ recording.Recording.offer = offer_and_interrupt
 def test_ctrl_c_while_the_dispatcher_runs_leaves_a_partial_result(
     root: Path, write_recipe: Recipes, tmp_path: Path
 ) -> None:
-    cold = COLD.replace("4.5", "0.001")
+    cold = COLD.replace("2.5", "0.001")
     assert run_headless(root, tmp_path, write_recipe("arithmetic"), f"{cold}\n{INTERRUPTED}", "30").partial
 
 

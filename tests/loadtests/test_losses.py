@@ -16,7 +16,7 @@ from onnxmodels import write_linear, write_recipe
 from tuning import losses, space
 from tuning.comparison import rounds
 from tuning.cores import divide
-from tuning.limit import Probe
+from tuning.limit import Ask, Probe
 from tuning.space import Settings
 from tuning.trial import timed
 from tuning.trial_server import TrialServer, built
@@ -26,6 +26,7 @@ from tritonkit.recipe import Slo
 
 RATE = 20.0
 RUN_S = 0.4
+ONE_INSTANCE = "batching: {instances: 1}"  # each takes a second to load
 pytestmark = pytest.mark.alone
 
 
@@ -53,7 +54,7 @@ class Deadly:
 def trial_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrialServer]:
     folder = tmp_path_factory.mktemp("lost")
     write_linear(folder / "classifier.onnx", 1.0)
-    recipe = recipes.load(write_recipe(folder / "classifier.yaml", folder / "classifier.onnx"))
+    recipe = recipes.load(write_recipe(folder / "classifier.yaml", folder / "classifier.onnx", ONE_INSTANCE))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(summary, "LATEST_MS", 1000.0)  # others use the machine, too
         with (
@@ -75,15 +76,21 @@ def settings(trial_server: TrialServer) -> Settings:
     return space.of_recipe(trial_server.build.recipe, trial_server.build.chosen)
 
 
+def processes_of_generator(trial_server: TrialServer) -> tuple[int, ...]:
+    assert trial_server._generator is not None
+    return trial_server._generator.pids
+
+
 @pytest.mark.parametrize("victim", ["server", "stub"])
 def test_a_trial_is_measured_again_from_its_beginning(trial_server: TrialServer, victim: str) -> None:
-    deadly = Deadly(trial_server, 1, victim)
+    deadly, generators = Deadly(trial_server, 1, victim), processes_of_generator(trial_server)
     with expect_losses(trial_server, 1):
-        outcome = timed(deadly.configure, lambda rate: capped(deadly.ask(rate)), settings(trial_server), None, RATE)
+        outcome = timed(deadly.configure, capped(deadly), settings(trial_server), RATE, RATE)
     assert (outcome.status, outcome.why, deadly.configured) == ("measured", "", 2)
     cause = "tritonserver was ended by SIGKILL" if victim == "server" else "a process of its model ended"
     assert trial_server.lost[-1] == f"{cause} with {settings(trial_server)}"
     assert trial_server.ask(RATE).met  # on the server that runs now
+    assert processes_of_generator(trial_server) == generators
 
 
 def test_a_configuration_fails_where_the_server_is_lost_with_it_twice(trial_server: TrialServer) -> None:
@@ -97,7 +104,7 @@ def test_a_configuration_fails_where_the_server_is_lost_with_it_twice(trial_serv
 def test_a_final_round_is_measured_again_and_counts_as_missed_the_second_time(trial_server: TrialServer) -> None:
     once, twice = Deadly(trial_server, 1), Deadly(trial_server, 2)
     with expect_losses(trial_server, 1):
-        measured = rounds(once.configure, lambda rate: capped(once.ask(rate)), {settings(trial_server): RATE}, 1)
+        measured = rounds(once.configure, capped(once), {settings(trial_server): RATE}, 1)
     assert measured[settings(trial_server)].capacity
     with expect_losses(trial_server, 2):
         measured = rounds(twice.configure, twice.ask, {settings(trial_server): RATE}, 1)
@@ -111,6 +118,10 @@ def test_the_servers_that_were_lost_are_counted_in_one_sentence() -> None:
     assert "measured again" in sentence
 
 
-def capped(probe: Probe) -> Probe:
-    """The same where it is missed; nothing above twice the first rate is met, so that a search is short."""
-    return probe if probe.rate < 2 * RATE else Probe(probe.rate, met=False, served=probe.served, p50_ms=1, p99_ms=1)
+def capped(deadly: Deadly) -> Ask:
+    """Asks of the first rate, and takes every rate above it for missed, so that a search is short."""
+
+    def ask(rate: float) -> Probe:
+        return deadly.ask(rate) if rate <= RATE else Probe(rate, met=False, served=rate, p50_ms=1, p99_ms=1)
+
+    return ask

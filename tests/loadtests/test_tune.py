@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +18,6 @@ import onnx
 import pytest
 import tune
 import yaml
-from load import summary
 from load.plan import Plan
 from onnx import TensorProto, helper, numpy_helper
 from pages import read
@@ -163,13 +164,24 @@ class Tuned:
     final: tuner.Final
 
 
+@contextlib.contextmanager
+def coarse() -> Iterator[None]:
+    """A search that measures roughly, and soon: what becomes of its figures is tested here, not how good they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("load.summary.LATEST_MS", 1000.0)  # others use the machine, too
+        patch.setattr("tritonkit.precision.speed.ROUND_S", 0.05)
+        patch.setattr("tuning.trial.FIRST_RESOLUTION", 1.5)
+        patch.setattr("tuning.comparison.STRIDE", 1.5)
+        patch.setattr("tuning.tuner.MOST_FIRST_RATE", 100.0)
+        yield
+
+
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     folder = tmp_path_factory.mktemp("tuned")
     heavy(folder / "heavy.onnx")
     (folder / "heavy.yaml").write_text(RECIPE, encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(summary, "LATEST_MS", 1000.0)  # others use the machine, too
+    with coarse():
         recipe = recipes.load(folder / "heavy.yaml")
         options = tune.TuningJob(
             recipe, recipe.slo or Slo(), Plan(), 600.0, folder / "model_repository", folder / "reports", BRIEF
@@ -270,10 +282,8 @@ def test_a_search_that_meets_no_slo_writes_its_page_and_warns_of_its_budget(
     options = tune.TuningJob(
         recipe, Slo(p50_ms=0.01), Plan(), 10.0, tmp_path / "repository", tmp_path / "reports", BRIEF, write=False
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(summary, "LATEST_MS", 1000.0)
-        with pytest.raises(CheckFailed, match="configurations meets the SLO: misses") as caught:
-            tune.run(options)
+    with coarse(), pytest.raises(CheckFailed, match="configurations meets the SLO: misses") as caught:
+        tune.run(options)
     assert caught.value.fix.endswith(f"every trial is in {tmp_path / 'reports/index.html'}")
     failed = TuningResult.from_json(json.loads((tmp_path / "reports/result.json").read_text(encoding="utf-8")))
     assert (failed.cause, failed.best, failed.partial) == ("slo", None, False)

@@ -176,17 +176,19 @@ def grouped(dataset: Sequence[samples.Sample], size: int = BATCH) -> list[list[s
 
 
 def _extend(activation: Observed, name: str, index: int, array: Array, axis: int) -> None:
-    if not np.isfinite(array).all():
+    # Reduced in place: bringing the channels of images to the end would copy every activation.
+    others = tuple(other for other in range(array.ndim) if other != axis % array.ndim)
+    low, high = array.min(axis=others), array.max(axis=others)
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):  # both keep a NaN
         raise SourceError(
             f"the activation {name!r} has NaN or infinite values on calibration batch {index}",
             "remove the sample that causes them, or keep this model at fp32",
         )
-    activation.low, activation.high = min(activation.low, float(array.min())), max(activation.high, float(array.max()))
-    channels = np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
-    absmax, total = np.abs(channels).max(axis=0), channels.sum(axis=0, dtype=np.float64)
+    activation.low, activation.high = min(activation.low, float(low.min())), max(activation.high, float(high.max()))
+    absmax, total = np.maximum(np.abs(low), np.abs(high)), array.sum(axis=others, dtype=np.float64)
     activation.absmax = np.maximum(activation.absmax, absmax) if activation.absmax.size else absmax
     activation.total = activation.total + total if activation.total.size else total
-    activation.count += len(channels)
+    activation.count += array.size // array.shape[axis]
 
 
 def limits(activation: Observed, method: Method, levels: int = 256) -> tuple[float, float]:

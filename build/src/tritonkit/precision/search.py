@@ -55,6 +55,7 @@ class SearchResult:
         tried: Every choice with its signal to noise ratio (dB) on the selection samples.
         quantized: Names of the nodes in 8 bits.
         kept: Names of compute nodes with constant weights that are not.
+        outputs: What the graph gives for the selection samples.
     """
 
     model: onnx.ModelProto
@@ -62,6 +63,7 @@ class SearchResult:
     tried: list[dict[str, Any]]
     quantized: list[str]
     kept: list[str]
+    outputs: list[dict[str, Any]]
 
 
 class Search:
@@ -97,11 +99,16 @@ class Search:
     def best(self) -> SearchResult:
         """Try choices one after another, each from the best so far, with every node in 8 bits that can be."""
         tried: list[tuple[Choice, float]] = []
+        winning: list[tuple[onnx.ModelProto, list[dict[str, Any]]]] = []  # the best so far
 
         def attempt(choice: Choice) -> None:
             if choice not in [other for other, _ in tried]:
                 self.step(f"try {_words(choice)}")
-                tried.append((choice, self.score(self.all, choice)))
+                model = self.make(self.all, choice)
+                outputs = self.outputs(model)
+                tried.append((choice, metrics.sqnr(self.reference, outputs)))
+                if _winner(tried) == choice:
+                    winning[:] = [(model, outputs)]
 
         methods = (self.recipe.calibration.method,) if self.recipe.calibration.method else METHODS
         for method in methods:
@@ -115,7 +122,8 @@ class Search:
         attempt(replace(_winner(tried), corrected=True))
         choice = _winner(tried)
         scores = [{**asdict(other), "sqnr_db": round(score, 2)} for other, score in tried]
-        return SearchResult(self.make(self.all, choice), choice, scores, sorted(self.all), [])
+        ((model, outputs),) = winning
+        return SearchResult(model, choice, scores, sorted(self.all), [], outputs)
 
     def make(self, nodes: Set[str], choice: Choice) -> onnx.ModelProto:
         """The graph with these nodes quantized in this way."""
@@ -143,14 +151,17 @@ class Search:
         """Ranges of all activations that may be quantized; with smoothing, those behind it."""
         if alpha not in self._observed:
             graph = self.graph.copy()
+            known: Statistics = {}
             if alpha is not None:
-                refine.smooth(graph, self.all, self.all, self.observe(None), alpha)
-            tensors = qdq.candidates(graph, self.all, self.scheme)
+                known = self.observe(None)  # smoothing changes no other tensor
+                refine.smooth(graph, self.all, self.all, known, alpha)
+            tensors = [name for name in qdq.candidates(graph, self.all, self.scheme) if name not in known]
             axes = {name: channel_axis(graph, name) for name in tensors}
             facts = {**self.facts, "alpha": alpha, "scheme": asdict(self.scheme)}
-            self._observed[alpha] = calibration.observe(
+            observed = calibration.observe(
                 facts, graph.with_outputs(tensors), axes, self.calibrating, batched=self.recipe.max_batch_size > 0
             )
+            self._observed[alpha] = {**known, **observed}
         return self._observed[alpha]
 
     @functools.cached_property

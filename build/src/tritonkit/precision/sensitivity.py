@@ -77,7 +77,7 @@ def within_bounds(searching: Search) -> SearchResult:
     Where even few nodes are too many, the graph with all of them: the gate then refuses it with its numbers.
     """
     result = searching.best()
-    if _holds(searching, searching.outputs(result.model)):
+    if _holds(searching, result.outputs):
         return result
     searching.step("the bounds do not hold: rank the nodes")
     ranked = rank(searching, result.choice)
@@ -87,8 +87,10 @@ def within_bounds(searching: Search) -> SearchResult:
             break
         searching.step(f"{len(chosen)} of {len(ranked)} nodes")
         model = searching.make(chosen, result.choice)
-        if _holds(searching, searching.outputs(model)):
-            return replace(result, model=model, quantized=sorted(chosen), kept=sorted(searching.all - chosen))
+        outputs = searching.outputs(model)
+        if _holds(searching, outputs):
+            kept = sorted(searching.all - chosen)
+            return replace(result, model=model, quantized=sorted(chosen), kept=kept, outputs=outputs)
     return result
 
 
