@@ -27,6 +27,9 @@ WARM_UP ?= 2s
 PROTOCOL ?= grpc
 PROCESSES ?= 1
 SLO ?=
+REQUESTS ?=
+PROMPT_TOKENS ?=
+ANSWER_TOKENS ?=
 BUDGET ?= 10m
 PEERS ?=
 MODELS ?=
@@ -48,6 +51,9 @@ targeted = --target $(call quoted,$(TARGET)) --repository $(call quoted,$(reposi
 measured = --target $(call quoted,$(TARGET)) $(if $(REPOSITORY),--repository $(call quoted,$(REPOSITORY)))
 model = $(call quoted,$(or $(MODEL),efficientnet_lite0))
 recipe = $(call quoted,$(if $(or $(findstring /,$(MODEL)),$(filter %.yaml %.yml,$(MODEL))),$(MODEL),build/recipes/$(MODEL).yaml))
+# Of a language model: what is sent.
+tokens = $(if $(REQUESTS),--requests $(call quoted,$(REQUESTS))) $(if $(PROMPT_TOKENS),--prompt-tokens $(call quoted,$(PROMPT_TOKENS))) \
+  $(if $(ANSWER_TOKENS),--answer-tokens $(call quoted,$(ANSWER_TOKENS)))
 room = $(call quoted,tests$(addprefix /,$(ROOM)))
 rooms = $(patsubst tests/%/,%,$(sort $(dir $(wildcard tests/*/test_*.py tests/*/*/test_*.py))))
 quoted = '$(subst ','\'',$(1))'# for the shell, whatever is in it
@@ -105,14 +111,15 @@ serve: setup build ## TARGET=…: run Triton on the repository, or on MODEL=… 
 
 loadtest: setup ## MODEL=… ARRIVALS=poisson:100 or USERS=8, DURATION=20s SLO=p99_ms=50; writes reports/loadtest
 #: make loadtest MODEL=all_minilm_l6_v2 ARRIVALS=poisson:100 DURATION=30s SLO=p99_ms=50
+#: make loadtest MODEL=llama.yaml ARRIVALS=poisson:2 SLO=ttft_p95_ms=500,itl_p95_ms=120
 	@$(BIN)/python loadtests/run.py $(measured) --model $(model) \
 	  $(if $(ARRIVALS),--arrivals $(call quoted,$(ARRIVALS))) $(if $(or $(given_users),$(if $(ARRIVALS),,default)),--users $(call quoted,$(USERS))) \
 	  --duration $(call quoted,$(DURATION)) --warm-up $(call quoted,$(WARM_UP)) --protocol $(call quoted,$(PROTOCOL)) \
-	  --processes $(call quoted,$(PROCESSES)) $(if $(SLO),--slo $(call quoted,$(SLO)))
+	  --processes $(call quoted,$(PROCESSES)) $(if $(SLO),--slo $(call quoted,$(SLO))) $(tokens)
 
 capacity: setup ## MODEL=… SLO=p99_ms=50: the highest rate that meets the SLO; writes reports/capacity
 #: make capacity MODEL=all_minilm_l6_v2 SLO=p99_ms=50
-	@$(BIN)/python loadtests/capacity.py $(measured) --model $(model) $(if $(SLO),--slo $(call quoted,$(SLO)))
+	@$(BIN)/python loadtests/capacity.py $(measured) --model $(model) $(if $(SLO),--slo $(call quoted,$(SLO))) $(tokens)
 
 tune: setup ## MODEL=… BUDGET=10m SLO=…: the best configuration, into recipe, config.pbtxt and passport; writes reports/tune
 #: make tune MODEL=all_minilm_l6_v2 BUDGET=10m

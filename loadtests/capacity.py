@@ -27,6 +27,8 @@ from load.plan import AS_SAMPLED, Plan
 from load.result import Result
 from reporting import loadpage, verdict_text
 from rich.console import Console
+from tokens import capacity as of_tokens
+from tokens import measuring
 from tuning import limit
 from tuning.cores import divide
 from tuning.limit import Capacity, Probe, finite
@@ -61,6 +63,17 @@ def main() -> int:
 def _main() -> int:
     options = _parser().parse_args()
     out = Console(highlight=False, soft_wrap=True)
+    path = models.recipe_path(options.model)
+    if language := models.language_recipe([path]):
+        return of_tokens.run(
+            options, language, duration_s=seconds("DURATION", options.duration),
+            warm_up_s=seconds("WARM_UP", options.warm_up, least=0),
+        )  # fmt: skip
+    if given := measuring.given_options(options):
+        raise InputError(
+            f"{', '.join(given)}: of language models, and {options.model} is none",
+            "--batch-sizes and --lengths say what tensors are sent",
+        )
     try:
         estimate, result = _run(options)
         if options.json:
@@ -192,15 +205,22 @@ def _parser() -> Parser:
         examples=["python loadtests/capacity.py --model efficientnet_lite0 --slo p99_ms=50"],
     )  # fmt: skip
     parser.add_argument("--model", required=True, help=models.HELP)
-    parser.add_argument("--slo", default="", help="p99_ms=50,error_rate=0.001; the recipe's where it is not given")
+    parser.add_argument("--slo", default="", help=f"{slos.EXAMPLE}; else the recipe's")
     parser.add_argument("--duration", default="10s", help="measured seconds of every run")
     parser.add_argument("--warm-up", default="1s", help="seconds before them")
     parser.add_argument("--batch-sizes", default="1", help="samples a request: 4, 1-8, or 1:0.7,8:0.3")
     parser.add_argument("--lengths", default=AS_SAMPLED, help="sizes of the dynamic dimension, likewise")
     parser.add_argument("--host", help="a running server, grpc://HOST:PORT; else one is started")
+    parser.add_argument("--metrics-url", default="", help="its metrics, for the engine of a language model")
+    parser.add_argument(
+        "--protocol", choices=["grpc", "http"], default="grpc", help="http: OpenAI's, of language models"
+    )
+    parser.add_argument("--processes", type=int, default=1, help="that send to a language model; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of what is sent to a language model")
     targets.add_options(parser)
     parser.add_argument("--reports", type=Path, default=Path("reports/capacity"))
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    measuring.add_options(parser)
     return parser
 
 

@@ -21,11 +21,13 @@ from load.plan import AS_SAMPLED, Plan
 from load.result import Result
 from reporting import junit, loadpage
 from rich.console import Console
+from tokens import loadtest, measuring
 
 from tritonkit import atomic, progress, recipe
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import ended
 from tritonkit.errors import InputError
+from tritonkit.recipe import LanguageRecipe
 from tritonkit.server import TritonServer
 
 USERS = {"grpc": "TritonGrpcUser", "http": "TritonHttpUser", "stream": "TritonStreamUser"}
@@ -39,7 +41,15 @@ def main() -> int:
 def _main() -> int:
     try:
         options = _parser().parse_args()
-        result = _run(options)
+        paths = _recipes(options)
+        if language := models.language_recipe(paths.values()):
+            return _of_tokens(options, language)
+        if given := measuring.given_options(options):
+            raise InputError(
+                f"{', '.join(given)}: of language models, and {options.model} is none",
+                "--batch-sizes and --lengths say what tensors are sent",
+            )
+        result = _run(options, paths)
         # First, as the disk for the report may be full.
         Console(highlight=False, soft_wrap=True).print("\n".join(text_report.lines(result)), markup=False)
         folder = options.reports / "+".join(name.replace("/", "-") for name in result.models)  # clf/2 is one folder
@@ -64,9 +74,10 @@ def _parser() -> Parser:
     loop.add_argument("--arrivals", help=f"open loop: {arrivals.FORMS}")
     parser.add_argument("--duration", default="20s", help="seconds that are measured, for example 20s")
     parser.add_argument("--warm-up", default="2s", help="seconds before them")
-    parser.add_argument("--protocol", choices=list(USERS), default="grpc", help="stream: for decoupled models")
+    protocols = "stream: for decoupled models of tensors; http: of a language model, its OpenAI API"
+    parser.add_argument("--protocol", choices=list(USERS), default="grpc", help=protocols)
     parser.add_argument("--processes", type=int, default=1, help="generator processes")
-    parser.add_argument("--slo", default="", help="p99_ms=50,error_rate=0.001; the recipe's where it is not given")
+    parser.add_argument("--slo", default="", help=f"{slo.EXAMPLE}; else the recipe's")
     parser.add_argument("--batch-sizes", default="1", help="samples a request: 4, 1-8, or 1:0.7,8:0.3")
     parser.add_argument("--lengths", default=AS_SAMPLED, help="sizes of the dynamic dimension, likewise")
     parser.add_argument("--seed", type=int, default=0, help="of the schedule and of every choice")
@@ -75,11 +86,21 @@ def _parser() -> Parser:
     targets.add_options(parser)
     parser.add_argument("--record", type=Path, help="write every request to this CSV file, which can be replayed")
     parser.add_argument("--reports", type=Path, default=Path("reports/loadtest"))
+    measuring.add_options(parser)
     return parser
 
 
-def _run(options: argparse.Namespace) -> Result:
-    paths = _recipes(options)
+def _of_tokens(options: argparse.Namespace, recipe: LanguageRecipe) -> int:
+    """The same for a language model, whose load is counted in tokens."""
+    replayed = (options.arrivals or "").startswith("replay:")
+    return loadtest.run(
+        options, recipe,
+        duration_s=0.0 if replayed else _seconds("DURATION", options.duration, least=1),
+        warm_up_s=_seconds("WARM_UP", options.warm_up, least=0),
+    )  # fmt: skip
+
+
+def _run(options: argparse.Namespace, paths: Mapping[str, Path]) -> Result:
     plan = _plan(options, paths)
     _check(plan, options, paths.values())
     target = None if options.host else targets.supported(options.target)

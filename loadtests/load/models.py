@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from load.target import Target
 from tritonkit import pipeline
 from tritonkit.cli.arguments import closest, did_you_mean
 from tritonkit.errors import InputError
-from tritonkit.recipe import ForestRecipe, Recipe, load
+from tritonkit.recipe import ForestRecipe, LanguageRecipe, Recipe, load, load_any
 from tritonkit.repository import layout, selection
 from tritonkit.server import runtime
 
@@ -52,6 +52,21 @@ def recipe_paths(names: Iterable[str]) -> list[Path]:
         InputError: As :func:`recipe_path`.
     """
     return [recipe_path(name) for name in dict.fromkeys(names)] or [path for path in shipped() if _has_graph(path)]
+
+
+def language_recipe(paths: Collection[Path]) -> LanguageRecipe | None:
+    """The recipe, if it is a language model's; None where all are of tensors.
+
+    Raises:
+        InputError: A language model is among several: its load is counted in tokens, and theirs is not.
+        RecipeError: A file cannot be read.
+    """
+    language = [recipe for path in paths if isinstance(recipe := load_any(path), LanguageRecipe)]
+    if language and len(paths) > 1:
+        raise InputError(
+            f"{language[0].name} is a language model, and no part of a mix", "name it alone: its load is in tokens"
+        )
+    return language[0] if language else None
 
 
 def _has_graph(path: Path) -> bool:

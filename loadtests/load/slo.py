@@ -23,6 +23,8 @@ __all__ = [
 
 MET, NOT_MET = 0, CheckFailed.exit_code
 CONFIDENCE = 0.95
+EXAMPLE = "p99_ms=50,error_rate=0.001; of a language model ttft_p95_ms=500,itl_p95_ms=120"  # for --help
+TOKEN_TIMES = ("ttft", "itl", "tpot", "e2e")  # of language models; see tokens.slo
 SHARES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}  # of the requests, that each bound is about
 
 
@@ -40,7 +42,9 @@ def parse(text: str) -> Slo | None:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
+        if where.partition("_")[0] in TOKEN_TIMES:
+            message = "it counts tokens, and this model gives none; it has p50_ms, p95_ms and p99_ms, of whole answers"
+        elif first["type"] == "extra_forbidden":
             suggestion = closest(where, Slo.model_fields)
             message = "unknown" + did_you_mean([suggestion] if suggestion else [])
         elif first["type"] == "value_error":

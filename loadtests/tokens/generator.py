@@ -6,9 +6,11 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 from types import TracebackType
+from typing import Protocol
 
 from tokens import streams
 from tokens.endpoints import Endpoint, Request
@@ -41,13 +43,67 @@ class Load:
     tokens: int
     mark: str
 
+    def send(self, number: int, processes: int, begun: float) -> list[Answer]:
+        """See :meth:`Sendable.send`: every ``processes``-th stream."""
+
+        def work(stream: int) -> Iterator[Request]:
+            return streams.requests(f"{self.seed} {stream}", self.words, self.tokens, self.mark)
+
+        numbers = range(number, self.streams, processes)
+        return streams.run(self.endpoint, numbers, begun + self.warm_up_s, self.duration_s, work)
+
+
+class Sendable(Protocol):
+    """A load that can be shared; it goes to other processes as plain data."""
+
+    def send(self, number: int, processes: int, begun: float) -> list[Answer]:
+        """Send one process's share, from now on.
+
+        Args:
+            number: Of the process, from 0.
+            processes: How many there are.
+            begun: Now, by ``time.monotonic()``: where the warm-up begins.
+        """
+
 
 @dataclass(frozen=True)
 class Sent:
-    """The outcome of a load: its answers, and the CPU time of the busiest process over the load's time, in cores."""
+    """The outcome of a load.
+
+    Attributes:
+        answers: By when they were due.
+        busiest: The CPU time of the busiest process over the load's time, in cores.
+        begun: When the warm-up began, by ``time.monotonic()``.
+    """
 
     answers: list[Answer]
     busiest: float
+    begun: float = 0.0
+
+
+class Sender(Protocol):
+    """A way to send loads: :class:`Generator`, or what behaves like it."""
+
+    def run(self, load: Sendable) -> Sent:
+        """Send a load, and wait for its last answer."""
+
+
+class Here:
+    """Sends from this process: no other one has to be started, which takes seconds."""
+
+    def run(self, load: Sendable) -> Sent:
+        """See :meth:`Sender.run`."""
+        return _measured(load, 0, 1)
+
+
+@contextmanager
+def sender(processes: int) -> Iterator[Sender]:
+    """What sends from so many processes; from this one, if that is enough."""
+    if processes == 1:
+        yield Here()
+        return
+    with Generator(processes) as generator:
+        yield generator
 
 
 class Generator:
@@ -71,12 +127,15 @@ class Generator:
         self._pool.terminate()
         self._pool.join()
 
-    def run(self, load: Load) -> Sent:
+    def run(self, load: Sendable) -> Sent:
         """Send a load; as :func:`tokens.streams.run`, of all processes together."""
         shares = [(load, number, self._processes) for number in range(self._processes)]
         shared = self._pool.starmap(_send, shares, chunksize=1)
         answers = [answer for sent in shared for answer in sent.answers]
-        return Sent(sorted(answers, key=lambda answer: answer.due_s), max(sent.busiest for sent in shared))
+        return Sent(
+            sorted(answers, key=lambda answer: answer.due_s), max(sent.busiest for sent in shared),
+            min(sent.begun for sent in shared),
+        )  # fmt: skip
 
 
 _everybody: Barrier | None = None  # in each of the processes
@@ -89,15 +148,15 @@ def _prepare(everybody: Barrier) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _send(load: Load, number: int, processes: int) -> Sent:
-    """Send one process's share, every ``processes``-th stream, once all processes are ready."""
-
-    def work(stream: int) -> Iterator[Request]:
-        return streams.requests(f"{load.seed} {stream}", load.words, load.tokens, load.mark)
-
+def _send(load: Sendable, number: int, processes: int) -> Sent:
+    """Send one process's share once all processes are ready."""
     assert _everybody is not None
     _everybody.wait(BEGIN_S)
+    return _measured(load, number, processes)
+
+
+def _measured(load: Sendable, number: int, processes: int) -> Sent:
+    """Send one process's share, with its CPU time."""
     begun, cpu = time.monotonic(), time.process_time()
-    numbers = range(number, load.streams, processes)
-    answers = streams.run(load.endpoint, numbers, begun + load.warm_up_s, load.duration_s, work)
-    return Sent(answers, (time.process_time() - cpu) / (time.monotonic() - begun))
+    answers = load.send(number, processes, begun)
+    return Sent(answers, (time.process_time() - cpu) / (time.monotonic() - begun), begun)

@@ -6,13 +6,14 @@ seconds from the end of the warm-up.
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tokens.endpoints import Endpoint, Request
+from tokens.endpoints import Endpoint, Request, StreamedNothing
 
 WORDS = (
     "amber anchor autumn basket beacon bridge candle canyon copper cotton desert engine falcon forest garden glacier "
@@ -32,7 +33,11 @@ class Answer:
         end_s: When its last part had come.
         arrivals: When each part with tokens came, and how many tokens it had.
         text: The answer.
-        error: Why it failed; empty if it did not.
+        error: Why it failed, beginning with the type of error; empty if it did not.
+        sent_s: When it was sent.
+        pieces: Text of each arrival, where the server did not say how many tokens it had: these are 0 then, until
+            :func:`tokens.tokenizer.counted` fills them in. Empty where it did.
+        prompt_tokens: Of its prompt; 0 where nobody counted them.
     """
 
     due_s: float
@@ -40,6 +45,9 @@ class Answer:
     arrivals: tuple[tuple[float, int], ...]
     text: str
     error: str = ""
+    sent_s: float = math.nan
+    pieces: tuple[str, ...] = ()
+    prompt_tokens: int = 0
 
     @property
     def tokens(self) -> int:
@@ -116,19 +124,28 @@ def ask(endpoint: Endpoint, request: Request, due: float, start: float) -> Answe
         due: When it was due, by ``time.monotonic()``.
         start: What the answer's times count from, by the same clock.
     """
+    sent_s = time.monotonic() - start
     arrivals: list[tuple[float, int]] = []
-    text, error = [], ""
+    pieces: list[str] = []
+    text, error, uncounted = [], "", False
     try:
         for part in endpoint.stream(request):
-            if part.tokens:
-                arrivals.append((time.monotonic() - start, part.tokens))
+            if part.tokens or (part.tokens is None and part.text):
+                arrivals.append((time.monotonic() - start, part.tokens or 0))
+                pieces.append(part.text)
+                uncounted = uncounted or part.tokens is None
             text.append(part.text)
+        if not arrivals:
+            raise StreamedNothing("the stream ended, and no token had come")
     except Exception as problem:  # whatever it is, the other streams go on and the figures say it
         error = f"{type(problem).__name__}: {problem}"
-    came = tuple(arrivals)
-    if not error and sum(count for _, count in came) != request.tokens:
-        error = f"{sum(count for _, count in came)} tokens came, and {request.tokens} were asked for"
-    return Answer(due - start, time.monotonic() - start, came, "".join(text), error)
+    came = sum(count for _, count in arrivals)
+    if not error and not uncounted and request.exact and came != request.tokens:
+        error = f"WrongLength: {came} tokens came, and {request.tokens} were asked for"
+    return Answer(
+        due - start, time.monotonic() - start, tuple(arrivals), "".join(text), error, sent_s,
+        tuple(pieces) if uncounted else (), request.prompt_tokens,
+    )  # fmt: skip
 
 
 def failures(answers: Sequence[Answer]) -> list[str]:

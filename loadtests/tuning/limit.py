@@ -128,10 +128,12 @@ class Bracket:
         return float(low * (high / low) ** part)
 
 
-def bracket(ask: Ask, start: float, *, stride: float = FIRST_STRIDE, resolution: float = 1.05) -> Bracket:
+def bracket(
+    ask: Ask, start: float, *, stride: float = FIRST_STRIDE, resolution: float = 1.05, least: float = LEAST
+) -> Bracket:
     """Enclose the limit: up or down by ``stride`` until the answer changes, then halve what is left.
 
-    Down, each step is the square of the one before: a server that misses an SLO at every rate is soon at ``LEAST``.
+    Down, each step is the square of the one before: a server that misses an SLO at every rate is soon at ``least``.
     A rate that the generator cannot send is no answer: with a rate that was met below it, the bracket ends there.
 
     Args:
@@ -139,19 +141,20 @@ def bracket(ask: Ask, start: float, *, stride: float = FIRST_STRIDE, resolution:
         start: Where to begin.
         stride: Factor between the first rates.
         resolution: Largest factor between the two rates that are returned.
+        least: The lowest rate that is tried.
 
     Raises:
         Unsent: The generator could send none of :data:`MOST_UNSENT` rates, each below the one before.
     """
     low: Probe | None = None
     high: Probe | None = None
-    rate, down, unsent = max(start, LEAST), stride, 0
+    rate, down, unsent = max(start, least), stride, 0
     while low is None or high is None:
         try:
             probe = ask(rate)
         except Unsent as error:
             unsent += 1
-            if low is None and (unsent == MOST_UNSENT or rate <= LEAST):
+            if low is None and (unsent == MOST_UNSENT or rate <= least):
                 raise
             probe, down = _unsent(rate, error), max(down, FIRST_STRIDE)
         if probe.met:
@@ -159,9 +162,9 @@ def bracket(ask: Ask, start: float, *, stride: float = FIRST_STRIDE, resolution:
             rate *= stride
         else:
             high = probe
-            if rate <= LEAST:
+            if rate <= least:
                 return Bracket(None, high)
-            rate = max(LEAST, min(rate / down, probe.served if probe.overloaded else rate))
+            rate = max(least, min(rate / down, probe.served if probe.overloaded else rate))
             down *= down
     while high.rate > low.rate * resolution:
         middle = math.sqrt(low.rate * high.rate)
@@ -210,8 +213,10 @@ class Capacity:
         return [point for point in self.points if point.rate == self.rate and point.met][-1]
 
 
-def capacity(ask: Ask, start: float | None = None, *, resolution: float = 1.05, times: int = 3) -> Capacity:
-    """The limit, from nothing: one request a second, a bracket, halving, and then the same rate again and again.
+def capacity(
+    ask: Ask, start: float | None = None, *, resolution: float = 1.05, times: int = 3, least: float = LEAST
+) -> Capacity:
+    """The limit, from nothing: the lowest rate, a bracket, halving, and then the same rate again and again.
 
     A rate counts when it has met the SLO in ``times`` further runs and the next higher one has not; where one run
     misses it, the next lower rate is tried. A search that has to end early (Ctrl-C, :class:`Ended`, several rates that
@@ -222,9 +227,10 @@ def capacity(ask: Ask, start: float | None = None, *, resolution: float = 1.05, 
         start: A first guess; if not given, what one caller would get who waits for each answer.
         resolution: Factor between the rates that are told apart.
         times: Runs that confirm a rate.
+        least: The lowest rate that is tried, requests a second.
 
     Raises:
-        CheckFailed: One request a second does not meet the SLO, or the generator cannot send even that.
+        CheckFailed: The lowest rate does not meet the SLO, or the generator cannot send even that.
     """
     points: list[Probe] = []
 
@@ -236,11 +242,11 @@ def capacity(ask: Ask, start: float | None = None, *, resolution: float = 1.05, 
 
     interrupted = False
     try:
-        first = note(LEAST)
-        if not first.met and not (first := note(LEAST)).met:  # a second time: it may have been the machine
+        first = note(least)
+        if not first.met and not (first := note(least)).met:  # a second time: it may have been the machine
             raise _hopeless(first)
-        bounds = bracket(note, start or 1000 / max(first.p50_ms or 1.0, 0.1), resolution=resolution)
-        rate = confirm(note, bounds.low.rate if bounds.low else LEAST, resolution=resolution, times=times)
+        bounds = bracket(note, start or 1000 / max(first.p50_ms or 1.0, 0.1), resolution=resolution, least=least)
+        rate = confirm(note, bounds.low.rate if bounds.low else least, resolution=resolution, times=times, least=least)
     except (Ended, KeyboardInterrupt) as end:
         interrupted = isinstance(end, KeyboardInterrupt)
         rate = proved(points)
@@ -249,11 +255,11 @@ def capacity(ask: Ask, start: float | None = None, *, resolution: float = 1.05, 
     return of_points(points, rate, interrupted=interrupted)
 
 
-def confirm(ask: Ask, rate: float, *, resolution: float = 1.05, times: int = 3) -> float:
+def confirm(ask: Ask, rate: float, *, resolution: float = 1.05, times: int = 3, least: float = LEAST) -> float:
     """The rate near this one that meets the SLO in each of some runs, while the next higher one does not.
 
     Raises:
-        CheckFailed: not even one request a second meets the SLO.
+        CheckFailed: Not even ``least`` requests a second meet the SLO.
     """
     last: Probe | None = None
 
@@ -265,8 +271,8 @@ def confirm(ask: Ask, rate: float, *, resolution: float = 1.05, times: int = 3) 
         while confirmed(rate * resolution):  # what was missed before may have been the machine
             rate *= resolution
         return rate
-    while not confirmed(rate := max(LEAST, rate / resolution)):
-        if rate <= LEAST and last is not None:
+    while not confirmed(rate := max(least, rate / resolution)):
+        if rate <= least and last is not None:
             raise _hopeless(last)
     return rate
 

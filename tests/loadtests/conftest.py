@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import string
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     arguments = ("--model-control-mode=explicit", *(f"--load-model={name}" for name in RECIPE_KEYS))
     with TritonServer(repository, arguments=arguments, exit_timeout_s=1) as running:
         yield running
+
+
+@pytest.fixture
+def character_model(tmp_path: Path) -> Path:
+    """The recipe of `m`, whose tokens are characters: a tokenizer and a context of 512, and no weights."""
+    import tokenizers
+
+    directory = tmp_path / "m"
+    directory.mkdir()
+    vocabulary = {word: number for number, word in enumerate(["<unk>", "<s>", "</s>", *string.printable])}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
+    tokenizer.save(str(directory / "tokenizer.json"))
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "max_position_embeddings": 512}
+    (directory / "config.json").write_text(json.dumps(config))
+    (tmp_path / "m.yaml").write_text("engine: vllm\nname: m\nsource: {hf: m}\n")
+    return tmp_path / "m.yaml"
 
 
 @pytest.fixture

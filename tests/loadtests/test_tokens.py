@@ -103,4 +103,4 @@ def test_an_answer_of_another_length_than_asked_for_is_a_failure() -> None:
 
     now = time.monotonic()
     reply = streams.ask(Short(), Request("Hello", 5), now, now)
-    assert reply.error == "1 tokens came, and 5 were asked for"
+    assert reply.error == "WrongLength: 1 tokens came, and 5 were asked for"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import time
+from pathlib import Path
 
 import pytest
-from tokens import figures, streams
+from tokens import figures, measuring, slo, streams
 from tokens.endpoints import Endpoint, OpenAIEndpoint, TritonEndpoint
-from tokens.generator import Generator, Load
+from tokens.generator import Generator, Here, Load
+from tokens.measuring import Plan
+from tokens.serving import load_recipe
 
 from tritonkit.server import TritonServer
 
@@ -47,3 +51,24 @@ def test_what_a_server_refuses_is_the_answers_failure(endpoints: tuple[Endpoint,
     now = time.monotonic()
     for endpoint in endpoints:
         assert "maximum context length is 1024 tokens" in streams.ask(endpoint, request, now, now).error
+
+
+def test_a_load_test_sees_both_sides_of_the_wire(language_server: TritonServer, language_repository: Path) -> None:
+    recipe = load_recipe(language_repository.parent / "tiny.yaml")
+    (state,) = language_server.language_models()
+    options = argparse.Namespace(
+        prompt_tokens="32-64", answer_tokens="16", shared_prefix=None, turns=2, requests=None, seed=0
+    )
+    workload, tokenizer = measuring.prepare(options, recipe)
+    plan = Plan(workload, tokenizer, slo.parse("ttft_p95_ms=20000,goodput=0.5"), "poisson:4", 0, 3.0, 1.0, 0, 1)
+    hosts = (language_server.grpc_url, language_server.metrics_url), (state.url, "")
+    for host, metrics_url in hosts:
+        server = measuring.named(host, metrics_url, "tiny")
+        result, _ = measuring.measure(Here(), plan, server, "tiny")
+        assert (result.figures.failed, result.notes) == (0, ()), result.figures.messages
+        assert result.verdict.met
+        assert result.figures.answer_tokens == 16
+        assert result.figures.tpot_ms.count == result.figures.requests >= 12
+        assert max(sample.running or 0 for sample in result.engine) >= 1
+        assert all(sample.preemptions == 0 and sample.waiting is not None for sample in result.engine)
+        assert 0 < max(sample.kv_usage or 0 for sample in result.engine) <= 1

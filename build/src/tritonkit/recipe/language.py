@@ -46,22 +46,30 @@ class TokenSlo(Section):
     Attributes:
         ttft: Time to the first token.
         itl: Time from one token to the next.
+        tpot: Mean time of a token of one answer after its first.
         e2e: Time of the whole answer.
         error_rate: Largest share of requests that may fail.
-        goodput: Least share of requests that keep the largest bound of each of the three.
+        goodput: Least share of requests that keep every bound: the largest of ``ttft``, ``tpot`` and ``e2e``, and in
+            their own gaps each of ``itl``.
     """
 
     ttft: Percentiles = Percentiles()
     itl: Percentiles = Percentiles()
+    tpot: Percentiles = Percentiles()
     e2e: Percentiles = Percentiles()
     error_rate: Annotated[float, Field(ge=0, le=1)] = 0.001
     goodput: Annotated[float, Field(gt=0, le=1)] | None = None
 
     @model_validator(mode="after")
     def _goodput_has_a_latency(self) -> TokenSlo:
-        if self.goodput is not None and all(part.latency_ms is None for part in (self.ttft, self.itl, self.e2e)):
+        if self.goodput is not None and all(part.latency_ms is None for part in self.times.values()):
             raise ValueError("goodput counts requests within a latency; add  ttft: {p99_ms: 500}")
         return self
+
+    @property
+    def times(self) -> dict[str, Percentiles]:
+        """The bounds of each time, by its name."""
+        return {"ttft": self.ttft, "itl": self.itl, "tpot": self.tpot, "e2e": self.e2e}
 
 
 class LanguageRecipe(Section):
