@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from deploying import misspelt
 from deploying.check import Check
 from kubetools import binaries, manifest, validation
@@ -16,6 +17,12 @@ from kubetools import binaries, manifest, validation
 CHART = Path(__file__).parents[1] / "tritonkit"
 Object = dict[str, Any]
 _HOOK = "helm.sh/hook"
+# Lines of helm that say nothing of what is wrong.
+_WRAPPING = ("Error: execution error", "Use --debug", "Error: values don't meet the spec", "tritonkit:", "level=INFO")
+_FIX = "correct the values: helm/tritonkit/README.md lists them"
+_OBJECTS_FIX = (
+    "extraObjects takes whole objects, each with apiVersion, kind and metadata.name, or such a text as a template"
+)
 _SCALERS = {"HorizontalPodAutoscaler", "ScaledObject"}
 
 
@@ -51,14 +58,23 @@ def prove(
     version = ["--kube-version", f"{kubernetes}.0"]
     template = _helm(helm, "template", release, str(CHART), "--namespace", namespace, *version, *values)
     if template.returncode:
-        fix = "correct the values: helm/tritonkit/README.md lists them"
-        return [Check("render", "missing", _reason(template.stderr), fix)], None
+        text, _, fix = _reason(template.stderr).partition("\nfix: ")  # the chart's own refusals have one
+        other = _OBJECTS_FIX if "templates/extra-objects.yaml" in text else _FIX
+        return [Check("render", "missing", text, fix or other)], None
     checks = [_lint(_helm(helm, "lint", str(CHART), "--strict", "--quiet", *version, *values))]
     rendered = split(template.stdout)
+    if nameless := [obj for obj in (*rendered.objects, *rendered.hooks) if not _is_named(obj)]:
+        shown = "; ".join(yaml.safe_dump(obj, default_flow_style=True, width=200).strip() for obj in nameless)
+        return [*checks, Check("render", "missing", f"no Kubernetes object: {shown[:200]}", _OBJECTS_FIX)], None
     lines = rendered.text.count("\n")
     checks.append(Check("render", "ok", f"{len(rendered.objects)} objects in {lines} lines"))
     checks.append(_schemas(rendered, kubernetes))
     return checks, rendered
+
+
+def _is_named(obj: Object) -> bool:
+    metadata = obj.get("metadata")
+    return bool(obj.get("apiVersion") and obj.get("kind") and isinstance(metadata, dict) and metadata.get("name"))
 
 
 def _helm(helm: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -81,7 +97,7 @@ def _lint(done: subprocess.CompletedProcess[str]) -> Check:
 def _reason(stderr: str) -> str:
     """The chart's own refusals, without helm's wrapping."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    kept = [line for line in lines if not line.startswith(("Error: execution error", "Use --debug"))]
+    kept = [line for line in lines if not line.startswith(_WRAPPING) and not line.endswith(": validation failed")]
     return "\n".join(misspelt.explain(line, CHART) for line in kept) or stderr.strip()
 
 
@@ -102,7 +118,7 @@ def split(text: str) -> Rendered:
         obj = manifest.read(document)
         if not obj:
             continue
-        if _HOOK in (obj["metadata"].get("annotations") or {}):
+        if _HOOK in ((obj.get("metadata") or {}).get("annotations") or {}):
             hooks.append(obj)
         else:
             objects.append(obj)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tritonkit.cli.arguments import closest, did_you_mean
 from tritonkit.errors import InputError
 from tritonkit.recipe import Target
+from tritonkit.recipe.problems import in_words, line
 from tritonkit.unique_keys import UniqueKeyLoader
 
 FOLDER = Path(__file__).parents[1] / "environments"
@@ -65,6 +67,21 @@ class Deploy(BaseModel):
     kubernetes: Annotated[str, Field(pattern=r"^1\.\d+$")] = "1.34"
 
 
+# What stands behind a key, by its place in the file.
+_EXAMPLES: dict[tuple[str, ...], str] = {
+    ("deploy",): "{context: prod-gpu, namespace: inference, release: triton}",
+    ("deploy", "context"): "a context of the kubeconfig, such as prod-gpu",
+    ("deploy", "namespace"): "a name such as inference, at most 53 small letters, digits and -",
+    ("deploy", "release"): "a name such as triton, at most 53 small letters, digits and -",
+    ("deploy", "publish"): "s3://BUCKET/PATH",
+    ("deploy", "repository"): "a folder such as model_repository",
+    ("deploy", "endpointUrl"): "https://minio.example.org",
+    ("deploy", "timeout"): "a time such as 45m or 1h30m",
+    ("deploy", "kubernetes"): 'a version in quotes, such as "1.34"',
+    ("values",): "{replicas: 2}",
+}
+
+
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -93,24 +110,34 @@ def load(name: str) -> Environment:
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
+        text = path.read_text(encoding="utf-8")
+        data = yaml.load(text, Loader=UniqueKeyLoader)
     except FileNotFoundError:
         raise InputError(f"there is no environment {name!r} ({path})", _hint(name)) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read: {error}", "correct it at that line") from error
+    known = ", ".join(_camel(key) for key in Deploy.model_fields)
+    fix = f"it has `deploy:` with {known}, and `values:` with the chart's values"
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: {'it is empty' if data is None else 'it is no mapping of keys to values'}", fix)
     try:
-        file = _File.model_validate(data if data is not None else {})
+        file = _File.model_validate(data)
     except ValidationError as error:
-        first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")  # may be what is missing
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        known = ", ".join(_camel(key) for key in Deploy.model_fields)
-        fix = f"it has `deploy:` with {known}, and `values:` with the chart's values"
-        if first["type"] == "string_type":
-            fix = f'write it in quotes, as kubernetes: "1.34"; {fix}'
-        keys = [_camel(key) for key in Deploy.model_fields] if len(first["loc"]) > 1 else list(_File.model_fields)
-        near = closest(str(first["loc"][-1]), keys) if first["type"] == "extra_forbidden" else ""
-        raise InputError(f"{path}: {where}: {first['msg']}{did_you_mean([near] if near else [])}", fix) from error
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        problems = [f"{path}:{line(node, item['loc'])}: {_problem(item)}" for item in error.errors()]
+        raise InputError("\n".join(problems), fix) from error
     return Environment(path.stem, path, file.deploy, file.values or {})
+
+
+def _problem(item: Mapping[str, Any]) -> str:
+    """A wrong or missing key with what belongs there."""
+    place = item["loc"]
+    where = ".".join(str(part) for part in place)
+    if item["type"] != "extra_forbidden":
+        return f"{where}: {in_words(item, place, _EXAMPLES)}"
+    keys = [_camel(key) for key in Deploy.model_fields] if len(place) > 1 else list(_File.model_fields)
+    near = closest(str(place[-1]), keys)
+    return f"{where}: unknown key{did_you_mean([near] if near else [])}"
 
 
 def target(environment: Environment) -> Target:

@@ -18,6 +18,55 @@ _TYPE = re.compile(r"at '[^']*': got (?P<got>\w+), want (?P<want>[\w ]+)$")
 _PATTERN = re.compile(r"at '(?P<place>[^']*)': .* does not match pattern ")
 _SCALARS = {"number", "integer", "boolean"}
 _VARIANTS = "variants"
+# Keys of earlier versions and of other charts, by their full names, whose words no value of this chart has.
+_FOREIGN: dict[str, tuple[str, ...]] = {
+    "alerts": ("monitoring.prometheusRule.enabled",),
+    "args": ("server.extraArgs",),
+    "autoscaling.hpa.targetCPUUtilizationPercentage": ("autoscaling.signal", "autoscaling.hpa.metrics"),
+    "autoscaling.keda.prometheus": ("autoscaling.keda.serverAddress",),
+    "autoscaling.keda.query": ("autoscaling.keda.triggers", "autoscaling.signal"),
+    "autoscaling.keda.threshold": ("autoscaling.target",),
+    "autoscaling.moreSignals": ("autoscaling.hpa.metrics", "autoscaling.keda.triggers"),
+    "autoscaling.prometheus": ("autoscaling.keda.serverAddress",),
+    "autoscaling.targetCPUUtilizationPercentage": ("autoscaling.signal", "autoscaling.hpa.metrics"),
+    "autoscaling.targetMemoryUtilizationPercentage": ("autoscaling.signal", "autoscaling.hpa.metrics"),
+    "command": ("server.extraArgs",),
+    "configMap": ("extraVolumes", "extraObjects"),
+    "engine": ("engineBuild.mode", "accelerator.kind"),
+    "gpu": ("accelerator.count", "accelerator.products"),
+    "grafana": ("monitoring.dashboard.enabled",),
+    "image.imageName": ("image.repository", "image.tag"),
+    "image.modelRepositoryPath": ("models.uri",),
+    "image.name": ("image.repository",),
+    "image.numGpus": ("accelerator.count",),
+    "image.registry": ("global.imageRegistry", "image.repository"),
+    "ingress.hosts": ("ingress.http.host", "ingress.grpc.host"),
+    "ingress.paths": ("ingress.http.host", "ingress.grpc.host"),
+    "languageModel": ("models.uri",),
+    "logLevel": ("server.logVerbose",),
+    "metrics": ("monitoring.podMonitor.enabled",),
+    "modelRepository": ("models.uri",),
+    "modelRepositoryPath": ("models.uri",),
+    "networkPolicy.ingress.gateways": ("networkPolicy.ingress.proxies",),
+    "numGpus": ("accelerator.count",),
+    "otel": ("tracing.url",),
+    "persistence": ("models.pvc.claimName", "engineBuild.cache"),
+    "podDisruptionBudget": ("pdb.enabled",),
+    "podSecurityContext": ("podSecurity.user",),
+    "port": ("service.httpPort", "service.grpcPort"),
+    "prometheus": ("autoscaling.keda.serverAddress", "monitoring.podMonitor.enabled"),
+    "s3": ("models.uri", "models.region", "models.credentials.existingSecret"),
+    "securityContext": ("podSecurity.user",),
+    "serverArgs": ("server.extraArgs",),
+    "shm": ("sharedMemory.size",),
+    "shmSize": ("sharedMemory.size",),
+    "sidecars": ("extraContainers",),
+    "storage": ("models.uri", "models.pvc.claimName"),
+    "strategy": ("rollout.profile",),
+    "topologySpreadConstraints": ("scheduling.topologySpread",),
+    "updateStrategy": ("rollout.profile",),
+    "weights": ("models.uri", "gateway.weights"),
+}
 
 
 def explain(line: str, chart: Path) -> str:
@@ -58,32 +107,38 @@ def _how_to_write(got: str, want: str) -> str:
 
 
 def _meant(name: str, place: list[str], schema: Schema) -> list[str]:
-    """Full names of the values that a misspelt name may stand for: in its own section, else elsewhere in the chart."""
-    keys = _near(name, list(_at(schema, place, schema).get("properties", {})))
-    if keys:
-        return [".".join([*place, key]) for key in keys]
-    if place[:1] == [_VARIANTS] and len(place) > 1:
-        own = _elsewhere(name, place[2:], schema["definitions"]["workload"], schema)
-        if own:
-            return [".".join([*place[:2], path]) for path in own]
-    return _elsewhere(name, place, schema, schema)
-
-
-def _near(name: str, known: Sequence[str]) -> list[str]:
-    """The keys with exactly the name's words; else those that contain its words; else the one with similar spelling."""
+    """Full names of the values that a refused name may stand for: in its own section, else elsewhere in the chart."""
+    known = list(_at(schema, place, schema).get("properties", {}))
     words = _words(name)
-    same = [key for key in known if words and words == _words(key)]
-    whole = [key for key in known if words and words <= _words(key)]
+    if same := [key for key in known if words and words == _words(key)]:
+        return [".".join([*place, key]) for key in same[:MOST]]
+    variant = place[:2] if place[:1] == [_VARIANTS] else []
+    workload: Schema = schema["definitions"]["workload"]
+    if foreign := _FOREIGN.get(".".join([*place[len(variant) :], name])):
+        own = workload["properties"] if variant else {}
+        return [".".join([*variant, path]) if path.partition(".")[0] in own else path for path in foreign]
+    if whole := [key for key in known if words and words <= _words(key)]:
+        return [".".join([*place, key]) for key in whole[:MOST]]
+    if variant and (own_paths := _elsewhere(name, place[2:], workload, schema)):
+        return [".".join([*variant, path]) for path in own_paths]
+    if paths := _elsewhere(name, place, schema, schema):
+        return paths
     alike = closest(name, known)
-    return same[:MOST] or whole[:MOST] or ([alike] if alike else [])
+    return [".".join([*place, alike])] if alike else []
 
 
 def _elsewhere(name: str, place: list[str], here: Schema, schema: Schema) -> list[str]:
-    """Paths whose last key is the name, such as ``scheduling.nodeSelector``; else the section's with its words."""
+    """Paths whose last key is the name, or whose last two have its words; else those of the same section with its words.
+
+    ``scheduling.nodeSelector`` ends in a name, and ``probes.liveness`` has the words of ``livenessProbe``.
+    """
     words = _words(name)
     paths = [path for path in _paths(here, schema) if words]
-    same = [path for path in paths if _words(path[-1]) == words]
-    alike = same or [path for path in paths if place and path[0] == place[0] and words <= _words(path[-1])]
+    alike = (
+        [path for path in paths if _words(path[-1]) == words]
+        or [path for path in paths if len(path) > 1 and _words(path[-2]) | _words(path[-1]) == words]
+        or [path for path in paths if place and path[0] == place[0] and words <= _words(path[-1])]
+    )
     shared = [_shared(path, place) for path in alike]
     nearest = [path for path, count in zip(alike, shared, strict=True) if count == max(shared)]
     return [".".join(path) for path in nearest[:MOST]]

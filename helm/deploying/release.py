@@ -21,6 +21,14 @@ from deploying.cluster import Cluster
 from tritonkit.errors import CheckFailed
 
 _GOOD = {"deployed", "superseded"}
+_LIST = "helm list {place} shows the releases"
+# What to do at helm's own words.
+_FIXES = {
+    "release: not found": f"nothing is deployed under this name there: deploy it first; {_LIST}",
+    "unreachable": "check the network, the VPN, and that you are logged in: kubectl --context {context} cluster-info",
+    "forbidden": "ask for the right to read Secrets in this namespace, where helm keeps its releases",
+    "unauthorized": "log in to the cluster again",
+}
 _MARGIN_S = 120  # for what is not pods
 _TEST_S = 900  # of a test whose pod says no time: the chart's tests.timeoutSeconds
 
@@ -77,7 +85,11 @@ class Release:
     def _ask(self, *arguments: str) -> Any:
         done = subprocess.run(self._command(*arguments, "-o", "json"), capture_output=True, text=True, check=False)
         if done.returncode:
-            raise CheckFailed(f"helm {' '.join(arguments)}: {done.stderr.strip()}", "helm list shows the releases")
+            stderr = done.stderr.strip()
+            fix = next((fix for words, fix in _FIXES.items() if words in stderr.lower()), _LIST)
+            place = f"--kube-context {self.cluster.context} -n {self.cluster.namespace}"
+            fix = fix.format(place=place, context=self.cluster.context)
+            raise CheckFailed(f"helm {' '.join(arguments)}: {stderr}", fix)
         return json.loads(done.stdout)
 
     def upgrade(self, files: Sequence[Path], timeout: str, description: str) -> None:

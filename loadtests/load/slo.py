@@ -50,7 +50,7 @@ def parse(text: str) -> Slo | None:
         elif first["type"] == "value_error":
             message = first["msg"].removeprefix("Value error, ")
         else:
-            message = in_words(first, first["loc"], Slo)
+            message = in_words(first, first["loc"])
         raise InputError(
             f"the SLO {text!r} cannot be used: {where + ': ' if where else ''}{message}",
             f"p99_ms=50,error_rate=0.001; known are {', '.join(Slo.model_fields)}",

@@ -93,6 +93,12 @@ def test_a_measured_rate_counts_more_than_the_estimated_one() -> None:
     assert slow.max_queue_size < limits_of(100, CPU).max_queue_size
 
 
+def test_the_line_shows_what_its_rate_follows_from() -> None:
+    text = str(limits_of(10, ServiceTimes(0.86, 0.86, 1), at_once=2))
+    assert "at an estimated 2326 requests/s (2 x 1 in 0.860 ms: instances x batch" in text
+    assert str(limits_of(100, CPU, requests_per_s=50.0)).endswith("at the 50 requests/s that were measured under load")
+
+
 def test_an_slo_that_one_request_alone_misses_gives_no_limits() -> None:
     assert derive(9, CPU, largest_batch=8, instances=2, at_once=1) is None
     for slo_ms in (15, 20):  # one request alone keeps it: let as few wait as there can

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from deploying import chart, environment, models, release
+from deploying import chart, environment, misspelt, models, release
+from deploying.cluster import Cluster
 from kubetools import binaries
-from tritonkit.errors import InputError
+from tritonkit.errors import CheckFailed, InputError
 from tritonkit.publishing import parse
 
 
@@ -20,13 +22,33 @@ from tritonkit.publishing import parse
     ("change", "words"),
     [
         ({"deploy": {"contxt": "x"}}, "did you mean context?"),
-        ({"deploy": {"namespace": "n", "release": "r"}}, "deploy.context: Field required"),
-        ({"values": []}, "values: Input should be a valid dictionary"),
-        ({"deploy": {"context": "x", "namespace": "Big", "release": "r"}}, "deploy.namespace"),
-        ({"value": {}}, "Extra inputs are not permitted"),
+        (
+            {"deploy": {"namespace": "n", "release": "r"}},
+            ":1: deploy.context: required, and not there; for example  context: a context of the kubeconfig, such as prod-gpu",
+        ),
+        ({"values": []}, ":5: values: [] does not belong here; write  values: {replicas: 2}"),
+        (
+            {"deploy": {"context": "x", "namespace": "Big", "release": "r"}},
+            ":3: deploy.namespace: Big is not a name such as inference, at most 53",
+        ),
+        ({"value": {}}, ":5: value: unknown key; did you mean values?"),
+        ({"deploy": None}, "deploy: there is nothing here; write  deploy: {context: prod-gpu"),
+        (
+            {"deploy": {"context": False, "namespace": "n", "release": "r"}},
+            "false does not belong here; write  context:",
+        ),
+        (
+            {"deploy": {"context": "c", "namespace": "n", "release": "r", "gpuNodes": "ondemand"}},
+            "did you mean 'onDemand'?",
+        ),
+        (
+            {"deploy": {"context": "c", "namespace": "n", "release": "r", "timeout": 45}},
+            "write  timeout: a time such as 45m",
+        ),
+        ({"deploy": {"context": "c", "namespace": "n", "release": "r", "poolLabels": "a"}}, "write  poolLabels: [a]"),
         (
             {"deploy": {"context": "x", "namespace": "n", "release": "r", "kubernetes": 1.34}},
-            'in quotes, as kubernetes: "1.34"',
+            'write  kubernetes: a version in quotes, such as "1.34"',
         ),
     ],
 )
@@ -38,6 +60,7 @@ def test_an_environment_names_what_is_wrong_in_it(tmp_path: Path, change: dict[s
         environment.load(str(path))
     assert words in str(caught.value)
     assert "endpointUrl" in caught.value.fix
+    assert "Input should" not in str(caught.value)
 
 
 def test_an_environment_in_another_encoding_is_no_traceback(tmp_path: Path) -> None:
@@ -139,6 +162,10 @@ def test_unknown_values_are_answered_with_those_that_were_meant(tmp_path: Path) 
         ({"accelerator": {"product": "a"}}, ["did you mean accelerator.products?"]),
         ({"ingress": {"hosts": []}}, ["did you mean ingress.http.host, ingress.grpc.host?"]),
         ({"ingress": {"annotations": {}}}, ["did you mean ingress.http.annotations, ingress.grpc.annotations?"]),
+        ({"autoscaling": {"keda": {"prometheus": {}}}}, ["did you mean autoscaling.keda.serverAddress?"]),
+        ({"livenessProbe": {}, "minReplicas": 1, "serviceMonitor": {}, "image": {"numGpus": 1}},
+         ["did you mean probes.liveness, autoscaling.minReplicas, monitoring.serviceMonitor?", "did you mean accelerator.count?"]),
+        ({"variants": {"a": {"persistence": {}}}}, ["did you mean variants.a.models.pvc.claimName, variants.a.engineBuild.cache?"]),
         ({"variants": {"a": {"nodeSelector": {}}}}, ["did you mean variants.a.scheduling.nodeSelector?"]),
         ({"variants": {"a": {"networkPolicy": {}}}}, ["did you mean networkPolicy?"]),
         # types and forms
@@ -159,6 +186,50 @@ def test_a_value_that_the_schema_refuses_is_answered_with_how_to_write_it(
     file.write_text(yaml.safe_dump(values), encoding="utf-8")
     (check,), _ = chart.prove(binaries.helm(), "r", "n", [file], "1.34")
     assert all(hint in check.text for hint in hints), check.text
+
+
+@pytest.mark.parametrize(
+    ("values", "text", "fix"),
+    [
+        ({"extraObjects": [{"kind": "ConfigMap"}]}, "no Kubernetes object: {kind: ConfigMap}", "metadata.name"),
+        ({"extraObjects": ["a: {"]}, "YAML parse error on tritonkit/templates/extra-objects.yaml", "metadata.name"),
+        ({"extraVolumes": [{}]}, "extraVolumes: an entry has no name", "give it one"),
+        ({"scheduling": {"tolerations": {"key": "a"}}}, "- at '/scheduling/tolerations': got object", "correct the values"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_does_not_render_is_said_with_its_fix_and_without_helms_wrapping(
+    values: dict[str, Any], text: str, fix: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump({"models": {"uri": "s3://a/b", "names": ["m"]}} | values), encoding="utf-8")
+    checks, rendered = chart.prove(binaries.helm(), "r", "n", [file], "1.34")
+    assert rendered is None
+    assert checks[-1].text.removeprefix("Error: ").startswith(text)
+    assert fix in checks[-1].fix
+
+
+def test_helms_own_error_about_a_cluster_names_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = {
+        "name": "c",
+        "cluster": {"server": "http://127.0.0.1:9"},
+        "context": {"cluster": "c", "user": "c"},
+        "user": {},
+    }
+    config = {"apiVersion": "v1", "kind": "Config", "clusters": [entry], "contexts": [entry], "users": [entry]}
+    (tmp_path / "kubeconfig").write_text(json.dumps(config), encoding="utf-8")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    asked = release.Release(binaries.helm(), Cluster(binaries.kubectl(), "c", "n"), "r")
+    with pytest.raises(CheckFailed, match="unreachable") as caught:
+        asked.history()
+    assert "kubectl --context c cluster-info" in caught.value.fix
+
+
+def test_every_value_that_a_foreign_key_leads_to_is_one_of_the_charts() -> None:
+    schema = json.loads((chart.CHART / "values.schema.json").read_text(encoding="utf-8"))
+    known = {".".join(path) for path in misspelt._paths(schema, schema)}
+    assert {path for paths in misspelt._FOREIGN.values() for path in paths} <= known
+    assert known.isdisjoint(misspelt._FOREIGN)
 
 
 def test_a_misspelt_key_of_an_environment_is_answered_with_the_nearest(tmp_path: Path) -> None:

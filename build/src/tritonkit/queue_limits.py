@@ -60,6 +60,7 @@ class QueueLimits:
         requests_per_s: What the server answers when it is never idle: estimated, or measured under load.
         slo_ms: The latency that was promised.
         service_ms: What a batch of the preferred size takes while all instances work.
+        measured: The rate was seen under load; else it follows from the service times.
     """
 
     preferred_batch_size: int
@@ -68,12 +69,22 @@ class QueueLimits:
     requests_per_s: float
     slo_ms: float
     service_ms: float
+    measured: bool = False
 
     def __str__(self) -> str:
         return (
             f"{self.max_queue_size} requests may wait, {self.queue_timeout_ms} ms at most, and run in batches of up to "
-            f"{self.preferred_batch_size}: {self.requests_per_s:.0f} requests/s, {self.service_ms:.1f} ms each, "
-            f"answered within {self.slo_ms:g} ms"
+            f"{self.preferred_batch_size}: answered within {self.slo_ms:g} ms, {self._rate()}"
+        )
+
+    def _rate(self) -> str:
+        """The rate with what it follows from, so that a reader can work it out again."""
+        if self.measured:
+            return f"at the {self.requests_per_s:.0f} requests/s that were measured under load"
+        instances = round(self.requests_per_s * self.service_ms / 1000 / self.preferred_batch_size)
+        return (
+            f"at an estimated {self.requests_per_s:.0f} requests/s ({instances} x {self.preferred_batch_size} in "
+            f"{self.service_ms:#.3g} ms: instances x batch, by the gate's service times)"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -131,6 +142,7 @@ def derive(
         requests_per_s=rate,
         slo_ms=slo_ms,
         service_ms=service_ms,
+        measured=requests_per_s is not None,
     )
 
 

@@ -110,7 +110,7 @@ def explain(path: Path, node: yaml.Node | None, error: ValidationError, kind: ty
             message = "unknown key" + (f", did you mean {near[0]!r}?" if near else "")
             fixes.append(f"keys known here: {', '.join(known)}")
         elif item["type"] != "value_error":
-            message = in_words(item, keys, kind)
+            message = in_words(item, keys, _EXAMPLES | _OTHER_EXAMPLES.get(kind, {}))
         where = f"{path}:{line(node, keys)}: {'.'.join(map(str, keys))}" if keys else str(path)
         problems.append(f"{where}: {message}")
     return RecipeError("\n".join(dict.fromkeys(problems)), fixes[0] if fixes else _fix(places))
@@ -165,16 +165,19 @@ def _is_union_branch(part: int | str) -> bool:
     )  # fmt: skip
 
 
-def in_words(item: Mapping[str, Any], keys: tuple[int | str, ...], kind: type[BaseModel]) -> str:
+def in_words(
+    item: Mapping[str, Any], keys: tuple[int | str, ...], examples: Mapping[tuple[str, ...], str] | None = None
+) -> str:
     """One problem that pydantic has a programmer's words for.
 
     Args:
         item: One of a ``ValidationError``'s errors.
         keys: Its place, without the branches of unions.
-        kind: The class that was to be made.
+        examples: What stands behind a key, by its place; ``*`` is any name.
     """
+    example = _example(keys, examples or {})
     if item["type"] == "missing" and keys == item["loc"]:
-        return f"required, and not there{_example(keys, kind, '; for example  ' + str(keys[-1]) + ': ')}"
+        return f"required, and not there{f'; for example  {keys[-1]}: {example}' if example else ''}"
     shown = _shown(item["input"])
     if item["type"] in _BOUNDS and keys == item["loc"]:
         return f"must be {_BOUNDS[item['type']]} {next(iter(item['ctx'].values())):g}, got {shown}"
@@ -189,26 +192,23 @@ def in_words(item: Mapping[str, Any], keys: tuple[int | str, ...], kind: type[Ba
         words = known.replace("'", "").replace(" or ", ", ").split(", ")
         near = difflib.get_close_matches(str(item["input"]), words, n=1)
         return f"{shown} is none of {known}" + (f"; did you mean {near[0]!r}?" if near else "")
-    if item["type"] == "string_pattern_mismatch" and (example := _example(keys, kind)):
+    if item["type"] == "string_pattern_mismatch" and example:
         return f"{shown} is not {example}"
     if item["type"] == "string_pattern_mismatch":
         pattern = str(item["ctx"]["pattern"])
         return f"{shown} is no name: {_NAME if pattern == NAME_PATTERN else f'it is to match {pattern}'}"
-    if example := _example(keys, kind):
+    if example:
         wrong = "there is nothing here" if item["input"] is None else f"{shown} does not belong here"
         return f"{wrong}; write  {keys[-1]}: {example}"
     expected = _KINDS.get(str(item["type"]).partition("_")[0])
     return f"{expected} belongs here, got {shown}" if expected else str(item["msg"])
 
 
-def _example(keys: Sequence[int | str], kind: type[BaseModel], before: str = "") -> str:
-    if not issubclass(kind, Recipe | LanguageRecipe):
-        return ""
-    examples = _EXAMPLES | _OTHER_EXAMPLES.get(kind, {})
+def _example(keys: Sequence[int | str], examples: Mapping[tuple[str, ...], str]) -> str:
     patterns = (pattern for pattern in examples if len(pattern) == len(keys))
     matches = (p for p in patterns if all(part in {"*", key} for part, key in zip(p, keys, strict=True)))
     match = next(matches, None)
-    return before + examples[match] if match else ""
+    return examples[match] if match else ""
 
 
 def _shown(value: object) -> str:
