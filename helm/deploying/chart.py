@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from deploying import misspelt
 from deploying.check import Check
 from kubetools import binaries, manifest, validation

@@ -128,7 +128,7 @@ def _meant(name: str, place: list[str], schema: Schema) -> list[str]:
 
 
 def _elsewhere(name: str, place: list[str], here: Schema, schema: Schema) -> list[str]:
-    """Paths whose last key is the name, or whose last two have its words; else those of the same section with its words.
+    """Paths whose last key is the name, or whose last two have its words; else those of the section with its words.
 
     ``scheduling.nodeSelector`` ends in a name, and ``probes.liveness`` has the words of ``livenessProbe``.
     """
