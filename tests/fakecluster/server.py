@@ -103,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
         text = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if text.startswith(_PROTOBUF):
             return _secret(text)
-        return dict(manifest.read(text) or {}) if text else {}
+        return dict(manifest.read(text.decode()) or {}) if text else {}
 
     def _parsed(self) -> tuple[str, str, str, str, dict[str, str]] | None:
         """API version, resource, namespace, name, query; None after an answer."""

@@ -164,7 +164,7 @@ def _explain(path: Path, node: yaml.Node | None, error: ValidationError) -> Inpu
             message = "unknown key" + (f", did you mean {near[0]!r}?" if near else "")
             fixes.append(f"keys known here: {', '.join(known)}")
         elif item["type"] != "value_error":
-            message = problems.in_words(item, keys, FleetFile)
+            message = problems.in_words(item, keys)
         sentences.append(f"{path}:{problems.line(node, keys)}: {'.'.join(map(str, keys))}: {message}")
     return InputError("\n".join(dict.fromkeys(sentences)), fixes[0] if fixes else "correct the file at that line")
 
