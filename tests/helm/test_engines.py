@@ -89,7 +89,7 @@ def test_a_grace_period_shorter_than_the_longest_answer_is_refused() -> None:
 def test_caches_lie_where_the_engine_may_write_and_a_users_folder_goes_first() -> None:
     folders = environment(pod())
     assert folders["VLLM_CACHE_ROOT"].startswith(folders["HOME"])
-    mounted: dict[str, Any] = {
+    mounted: Document = {
         "extraEnv": [{"name": "VLLM_CACHE_ROOT", "value": "/compiled/vllm"}],
         "extraVolumes": [{"name": "compiled", "persistentVolumeClaim": {"claimName": "compiled"}}],
         "extraVolumeMounts": [{"name": "compiled", "mountPath": "/compiled"}],

@@ -27,7 +27,7 @@ def fail(text: str, fix: str) -> NoReturn:
 
 
 def list_files() -> list[Any]:
-    """The repository's files that are wanted, as the hub lists them with sizes and hashes."""
+    """The repository's files whose names match, as the hub lists them with sizes and hashes."""
     try:
         about = huggingface_hub.HfApi().model_info(repository, revision=commit, files_metadata=True)
     except errors.GatedRepoError:
@@ -44,10 +44,10 @@ def list_files() -> list[Any]:
             f"the hub is not reached: {type(error).__name__}: {error}".splitlines()[0],
             "look at weights.hub.endpoint, and at networkPolicy.egress.objectStore, by which pods leave the cluster",
         )
-    wanted = [file for file in about.siblings if any(fnmatch(file.rfilename, pattern) for pattern in patterns)]
-    if not any(file.rfilename.endswith(".safetensors") for file in wanted):
+    chosen = [file for file in about.siblings if any(fnmatch(file.rfilename, pattern) for pattern in patterns)]
+    if not any(file.rfilename.endswith(".safetensors") for file in chosen):
         fail("there is no *.safetensors among its files", "name another repository, or correct weights.hub.files")
-    return wanted
+    return chosen
 
 
 def is_there(file: Any) -> bool:
