@@ -9,7 +9,7 @@ import yaml
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a PyYAML built without libyaml has only the second
 
 
-def read(text: str) -> Any:
+def read(text: str | bytes) -> Any:
     """The one document in ``text``; None if there is nothing but comments in it."""
     return yaml.load(text, Loader=_Loader)
 
