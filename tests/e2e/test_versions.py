@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,6 +21,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from onnxmodels import write_linear, write_recipe
 
+from tritonkit import cli
 from tritonkit.repository import config
 from tritonkit.server.ports import free_ports
 from tritonkit_client import Client, ModelNotFound, ModelNotReady, Traffic
@@ -44,11 +48,17 @@ class Reader:
         return text.replace("python loadtests/", f"python {self.root}/loadtests/")
 
     def types(self) -> list[str]:
-        """Run the commands of the next block; returns the output of each."""
+        """Run the commands of the next block; returns the output of each.
+
+        Each is a process of its own, but for the builds after the first one.
+        """
         printed = []
         for line in self.next("bash").splitlines():
             if line.startswith("tritonkit serve"):
                 self._serve(line)
+                continue
+            if line.startswith("tritonkit build") and self.server is not None:
+                printed.append(self._build(line))
                 continue
             done = subprocess.run(
                 ["bash", "-c", line], cwd=self.directory, capture_output=True, text=True, timeout=120, check=False,
@@ -57,6 +67,11 @@ class Reader:
             assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
             printed.append(done.stdout)
         return printed
+
+    def _build(self, line: str) -> str:
+        with contextlib.chdir(self.directory), contextlib.redirect_stdout(io.StringIO()) as output:
+            assert cli.main(shlex.split(line)[1:]) == 0
+        return output.getvalue()
 
     def runs(self, code: str) -> dict[str, Any]:
         scope: dict[str, Any] = {"features": FEATURES}

@@ -151,17 +151,14 @@ class Search:
         """Ranges of all activations that may be quantized; with smoothing, those behind it."""
         if alpha not in self._observed:
             graph = self.graph.copy()
-            known: Statistics = {}
             if alpha is not None:
-                known = self.observe(None)  # smoothing changes no other tensor
-                refine.smooth(graph, self.all, self.all, known, alpha)
-            tensors = [name for name in qdq.candidates(graph, self.all, self.scheme) if name not in known]
+                refine.smooth(graph, self.all, self.all, self.observe(None), alpha)
+            tensors = qdq.candidates(graph, self.all, self.scheme)
             axes = {name: channel_axis(graph, name) for name in tensors}
             facts = {**self.facts, "alpha": alpha, "scheme": asdict(self.scheme)}
-            observed = calibration.observe(
+            self._observed[alpha] = calibration.observe(
                 facts, graph.with_outputs(tensors), axes, self.calibrating, batched=self.recipe.max_batch_size > 0
             )
-            self._observed[alpha] = {**known, **observed}
         return self._observed[alpha]
 
     @functools.cached_property
