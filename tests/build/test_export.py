@@ -11,7 +11,7 @@ import onnx
 import pytest
 from support import NET, Project
 
-from tritonkit import external_data, graph, hf
+from tritonkit import export_operators, external_data, graph, hf
 
 X = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
 
@@ -165,3 +165,14 @@ def test_a_recurrent_layer_over_long_sequences_is_traced_for_few_steps(project: 
     assert time.process_time() - before < 60  # with 256 steps it takes minutes
     graph = onnx.load(project.repository / "net/1/model.onnx").graph
     assert [node.op_type for node in graph.node].count("GRU") == 1
+
+
+def test_exports_share_the_translated_operators_and_each_has_a_table_of_its_own() -> None:
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    export_operators.share()
+    first, second = (ONNXRegistry.from_torchlib(opset_version=20) for _ in range(2))
+    name = "aten::relu"
+    assert first.functions[name][0] is second.functions[name][0]
+    first.functions[name].clear()
+    assert second.functions[name]

@@ -14,7 +14,7 @@ import pytest
 import torch
 from support import NET, Project
 
-from tritonkit import atomic, environment, graph
+from tritonkit import atomic, environment, graph, pipeline, recipe
 from tritonkit.errors import OutputError
 
 WITH_FILES = """
@@ -277,7 +277,9 @@ print(json.dumps(states))
 
 
 def test_a_build_killed_at_any_step_leaves_the_old_or_the_new_repository(project: Project) -> None:
-    project.write()
+    base = recipe.load(project.write())
+    models = [base.model_copy(update={"name": name}) for name in ("one", "two")]
+    pipeline.build(models, project.repository, "cpu")  # here, so that the process needs no PyTorch
     done = subprocess.run(
         [sys.executable, "-c", KILL_AT_EVERY_STEP, project.directory],
         capture_output=True,
@@ -354,7 +356,7 @@ def test_files_of_a_folder_are_written_together_and_others_in_it_stay(tmp_path: 
 
 
 def test_arrays_of_samples_are_cut_and_continued_to_the_sizes_wanted(project: Project) -> None:
-    from tritonkit import recipe, samples
+    from tritonkit import samples
 
     dynamic = {"dtype": "int64", "dims": ["n"]}
     loaded = recipe.load(

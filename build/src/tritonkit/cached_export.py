@@ -98,7 +98,7 @@ def _export_module(
 ) -> tuple[parity.Run, str]:
     """Write the module's graph; return a function that runs the module, and its half precision, empty if none."""
     try:
-        from tritonkit import export
+        from tritonkit import export, export_operators
     except ModuleNotFoundError as error:
         raise MissingError(f"{error.name} is not installed", 'pip install "tritonkit[torch]"') from error
     adapter = export.Adapter(sources.load_module(recipe), recipe)
@@ -109,6 +109,7 @@ def _export_module(
     fitted = [samples.resized(sample, recipe, recipe.sizes("opt")) for sample in dataset]
     run(samples.batch(fitted, 2) if recipe.max_batch_size else fitted[0])
     steps.next("export to ONNX")
+    export_operators.share()
     export.to_onnx(adapter, recipe, dataset, path)
     return run, export.half_precision(adapter)  # type: ignore[return-value]
 

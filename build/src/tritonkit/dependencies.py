@@ -65,7 +65,7 @@ class Dependencies:
     def hold(self) -> bool:
         """Whether nothing of it has changed."""
         return (
-            all(_version(name) == version for name, version in self.distributions.items())
+            all(installed_version(name) == version for name, version in self.distributions.items())
             and all(environment.digest(name) == digest for name, digest in self.variables.items())
             and all(file.holds() for file in self.files)
         )
@@ -152,8 +152,12 @@ def _absolute(path: str | Path) -> str:
 
 
 def _loaded_modules() -> set[str]:
+    """The files of all imported modules, without links; each folder is looked up once for its thousands of files."""
     origins = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    return {os.path.realpath(origin) for origin in origins if origin}
+    places = [os.path.split(origin) for origin in origins if origin]
+    folders = {folder: os.path.realpath(folder) for folder in {folder for folder, _ in places}}
+    paths = {os.path.join(folders[folder], name) for folder, name in places}  # noqa: PTH118
+    return {os.path.realpath(path) if os.path.islink(path) else path for path in paths}  # noqa: PTH114
 
 
 def _weights_beside(path: str) -> set[str]:
@@ -174,7 +178,7 @@ def _distributions_of(paths: Iterable[str]) -> dict[str, str]:
         rests = (path[len(site) + 1 :] for path in paths if path.startswith(site + os.sep))
         tops |= {rest.partition(os.sep)[0].partition(".")[0] for rest in rests}
     names = {name for top in tops for name in _packages().get(top, [])}
-    return {name: _version(name) for name in sorted(names)}
+    return {name: installed_version(name) for name in sorted(names)}
 
 
 @functools.cache
@@ -182,7 +186,9 @@ def _packages() -> dict[str, list[str]]:
     return {package: list(names) for package, names in metadata.packages_distributions().items()}
 
 
-def _version(name: str) -> str:
+@functools.cache
+def installed_version(name: str) -> str:
+    """A distribution's version, empty if it is not installed; as it is when the process first wants it."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -12,13 +12,12 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from tritonkit import atomic
 from tritonkit import recipe as recipes
-from tritonkit.dependencies import Dependencies, sha256
+from tritonkit.dependencies import Dependencies, installed_version, sha256
 
 ABOUT = "artifact.json"
 GRAPH = "model.onnx"
@@ -161,16 +160,9 @@ def code_hash(*files: Path) -> str:
 
 def tool_versions() -> dict[str, str]:
     """The versions of the packages that artifacts are made with."""
-    return {name: _version(name) for name in _TOOLS}
+    return {name: installed_version(name) for name in _TOOLS}
 
 
 def hash_of(data: object) -> str:
     """SHA-256 of plain data, in hexadecimal."""
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
