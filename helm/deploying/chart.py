@@ -21,7 +21,9 @@ _HOOK = "helm.sh/hook"
 # Lines of helm that say nothing of what is wrong.
 _WRAPPING = ("Error: execution error", "Use --debug", "Error: values don't meet the spec", "tritonkit:", "level=INFO")
 _FIX = "correct the values: helm/tritonkit/README.md lists them"
-_OBJECTS_FIX = "extraObjects takes whole objects, each with apiVersion, kind and metadata.name, or such a text as a template"
+_OBJECTS_FIX = (
+    "extraObjects takes whole objects, each with apiVersion, kind and metadata.name, or such a text as a template"
+)
 _SCALERS = {"HorizontalPodAutoscaler", "ScaledObject"}
 
 

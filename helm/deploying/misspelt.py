@@ -128,8 +128,10 @@ def _meant(name: str, place: list[str], schema: Schema) -> list[str]:
 
 
 def _elsewhere(name: str, place: list[str], here: Schema, schema: Schema) -> list[str]:
-    """Paths whose last key is the name, such as ``scheduling.nodeSelector``, or whose last two keys have its words, such
-    as ``probes.liveness`` for ``livenessProbe``; else those of the same section with its words.
+    """Paths whose last key is the name, such as ``scheduling.nodeSelector``; else others with its words.
+
+    These are paths whose last two keys have them all, as ``probes.liveness`` for ``livenessProbe``, else those of the
+    same section.
     """
     words = _words(name)
     paths = [path for path in _paths(here, schema) if words]

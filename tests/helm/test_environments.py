@@ -22,14 +22,29 @@ from tritonkit.publishing import parse
     ("change", "words"),
     [
         ({"deploy": {"contxt": "x"}}, "did you mean context?"),
-        ({"deploy": {"namespace": "n", "release": "r"}}, ":1: deploy.context: required, and not there; for example  context: a context of the kubeconfig, such as prod-gpu"),
+        (
+            {"deploy": {"namespace": "n", "release": "r"}},
+            ":1: deploy.context: required, and not there; for example  context: a context of the kubeconfig, such as prod-gpu",
+        ),
         ({"values": []}, ":5: values: [] does not belong here; write  values: {replicas: 2}"),
-        ({"deploy": {"context": "x", "namespace": "Big", "release": "r"}}, ":3: deploy.namespace: Big is not a name such as inference, at most 53"),
+        (
+            {"deploy": {"context": "x", "namespace": "Big", "release": "r"}},
+            ":3: deploy.namespace: Big is not a name such as inference, at most 53",
+        ),
         ({"value": {}}, ":5: value: unknown key; did you mean values?"),
         ({"deploy": None}, "deploy: there is nothing here; write  deploy: {context: prod-gpu"),
-        ({"deploy": {"context": False, "namespace": "n", "release": "r"}}, "false does not belong here; write  context:"),
-        ({"deploy": {"context": "c", "namespace": "n", "release": "r", "gpuNodes": "ondemand"}}, "did you mean 'onDemand'?"),
-        ({"deploy": {"context": "c", "namespace": "n", "release": "r", "timeout": 45}}, "write  timeout: a time such as 45m"),
+        (
+            {"deploy": {"context": False, "namespace": "n", "release": "r"}},
+            "false does not belong here; write  context:",
+        ),
+        (
+            {"deploy": {"context": "c", "namespace": "n", "release": "r", "gpuNodes": "ondemand"}},
+            "did you mean 'onDemand'?",
+        ),
+        (
+            {"deploy": {"context": "c", "namespace": "n", "release": "r", "timeout": 45}},
+            "write  timeout: a time such as 45m",
+        ),
         ({"deploy": {"context": "c", "namespace": "n", "release": "r", "poolLabels": "a"}}, "write  poolLabels: [a]"),
         (
             {"deploy": {"context": "x", "namespace": "n", "release": "r", "kubernetes": 1.34}},
@@ -195,7 +210,12 @@ def test_what_does_not_render_is_said_with_its_fix_and_without_helms_wrapping(
 
 
 def test_helms_own_error_about_a_cluster_names_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = {"name": "c", "cluster": {"server": "http://127.0.0.1:9"}, "context": {"cluster": "c", "user": "c"}, "user": {}}
+    entry = {
+        "name": "c",
+        "cluster": {"server": "http://127.0.0.1:9"},
+        "context": {"cluster": "c", "user": "c"},
+        "user": {},
+    }
     config = {"apiVersion": "v1", "kind": "Config", "clusters": [entry], "contexts": [entry], "users": [entry]}
     (tmp_path / "kubeconfig").write_text(json.dumps(config), encoding="utf-8")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
