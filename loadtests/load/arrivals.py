@@ -74,10 +74,13 @@ class Arrivals:
         if self.kind == "steps" and asked_s < LEAST_STEP_S * len(self.rates):
             raise InputError(
                 f"arrivals {self.text!r} in {asked_s:g} s leave too little for a step",
-                f"at least {LEAST_STEP_S:g} s each",
+                f"a duration of {LEAST_STEP_S * len(self.rates):g} s or more, {LEAST_STEP_S:g} s a step",
             )
         if self.kind == "spike" and sum(self.spike) > asked_s:
-            raise InputError(f"arrivals {self.text!r} end after the {asked_s:g} s of the test", "a longer test")
+            raise InputError(
+                f"arrivals {self.text!r} end after the {asked_s:g} s of the test",
+                f"a duration of {sum(self.spike):g} s or more, or a spike that starts sooner",
+            )
         return asked_s
 
     def steps(self, asked_s: float) -> tuple[Step, ...]:

@@ -16,7 +16,7 @@ from load.summary import BUSIEST, LATEST_MS
 
 from reporting.page import counted, percent, short
 from reporting.tuning_result import TuningResult
-from reporting.verbs import variables
+from reporting.verbs import capacity, host, setting, variables
 
 WAITS = 0.25  # of the server's time for a request; a queue that takes as much is worth a look
 ALONE = 1.1  # samples an execution: nearly every request runs by itself
@@ -152,20 +152,27 @@ def _cures(result: Result) -> tuple[str, ...]:
     health, cures = result.generator, []
     if health.lateness_p99_ms is not None and health.lateness_p99_ms > LATEST_MS:
         cures.append(
-            "The generator was late, mostly because something else used its cores: end that, send from another machine "
-            "(--host), or send less. A short burst of it is cured by running the same command again."
+            "The generator was late, mostly because something else used its cores: end that, "
+            f"{_from_elsewhere(result, 'send from another machine')}, or send less. A short burst of it is cured by "
+            "running the same command again."
         )
     if health.cpu >= BUSIEST:
-        cures.append("One generator process was busy all the time: PROCESSES=2 shares the load, given a core for each.")
+        processes = setting(result.command, "PROCESSES", "2")
+        cures.append(
+            f"One generator process was busy all the time: {processes} shares the load, given a core for each."
+        )
     if health.capped:
         cures.append(
-            "More was due than the server answers, until too many requests were waiting: a lower rate. `make capacity` "
-            "finds the highest that the SLO allows."
+            "More was due than the server answers, until too many requests were waiting: a lower rate. "
+            f"{_capacity(result)} finds the highest that the SLO allows."
         )
     if result.partial and result.capacity is None:
-        cures.append("The test was cut short: let the same command run to its end, or give it a shorter DURATION.")
+        cures.append("The test was cut short: let the same command run to its end, or give it a shorter duration.")
     if not health.valid and not cures:
-        cures.append("Send for longer (DURATION), so that requests are in the measured seconds, and run it again.")
+        longer = setting(result.command, "DURATION", "60s")
+        cures.append(
+            f"Send for longer (such as {longer}), so that requests are in the measured seconds, and run it again."
+        )
     return tuple(cures)
 
 
@@ -180,7 +187,11 @@ def _longer(result: Result) -> list[str]:
     if not seconds:
         return []
     least = f"{math.ceil(max(seconds) * SPARE)}s"
-    variable = f"`--duration {least}` of `python loadtests/capacity.py`" if result.capacity else f"`DURATION={least}`"
+    variable = (
+        f"`--duration {least}` of `python loadtests/capacity.py`"
+        if result.capacity
+        else f"`{setting(result.command, 'DURATION', least)}`"
+    )
     return [f"Too few requests to trust the percentiles: {variable}, at this rate, has enough of them."]
 
 
@@ -200,11 +211,11 @@ def _of(model: ModelResult, result: Result) -> list[str]:
             "pods; all others are the model's or the request's."
         )
     if model.server is not None and model.server.requests:
-        texts += _of_server(model, model.server, missed=missed)
+        texts += _of_server(model, model.server, result, missed=missed)
     return texts
 
 
-def _of_server(model: ModelResult, server: ServerSide, *, missed: bool) -> list[str]:
+def _of_server(model: ModelResult, server: ServerSide, result: Result, *, missed: bool) -> list[str]:
     """What Triton's own figures suggest: where the time is, and the setting for it."""
     if not server.request_ms:
         return []
@@ -217,8 +228,9 @@ def _of_server(model: ModelResult, server: ServerSide, *, missed: bool) -> list[
         ]
     if missed and model.service and model.network_ms and model.network_ms >= MOSTLY * model.service.mean:
         return [
-            "Most of the time passes outside the server: send from a machine of its own (--host), or send less data "
-            "(uint8 instead of floats, shared memory)."
+            "Most of the time passes outside the server: "
+            f"{_from_elsewhere(result, 'send from a machine of its own')}, or send less data (uint8 instead of floats, "
+            "shared memory)."
         ]
     return []
 
@@ -254,9 +266,24 @@ def _next(result: Result) -> list[str]:
         return [*higher, f"`make tune {model}` looks for a configuration that takes more; a fleet needs the expected "
                 "rate over this one as pods, and some to spare."]  # fmt: skip
     if result.verdict.met:
-        return [f"`make capacity {model}` finds the highest rate that the SLO allows; `make deploy` ships the model."]
+        return [f"{_capacity(result)} finds the highest rate that the SLO allows; `make deploy` ships the model."]
     if result.verdict.met is None:
-        return ["Give an SLO, `slo: {p99_ms: 50}` in the recipe or SLO=p99_ms=50, and the run is judged by it."]
+        given = setting(result.command, "SLO", "p99_ms=50")
+        return [f"Give an SLO, `slo: {{p99_ms: 50}}` in the recipe or `{given}`, and the run is judged by it."]
     if "capacity.py" in result.command:  # which found no rate at all
         return [f"`make tune {model}` looks for settings that meet the SLO; where none does, loosen it."]
-    return [f"`make capacity {model}` finds the highest rate that meets the SLO, `make tune {model}` better settings."]
+    return [f"{_capacity(result)} finds the highest rate that meets the SLO, `make tune {model}` better settings."]
+
+
+def _capacity(result: Result) -> str:
+    """The command for the capacity of the model of a test; without a name where there are several."""
+    if len(result.models) != 1:
+        return "`make capacity MODEL=…`"
+    return f"`{capacity(result.command, next(iter(result.models)))}`"
+
+
+def _from_elsewhere(result: Result, where: str) -> str:
+    """Advice to take another machine for the generator; how, where no server was named."""
+    if not host(result.command):
+        return f"{where} (--host)"
+    return f"{where}, as near to the server as callers are"

@@ -20,13 +20,37 @@ def variables(command: str, model: str) -> str:
     return f"MODEL={typed(command, model)}" + (f" SLO={shlex.quote(slo)}" if slo else "")
 
 
+def capacity(command: str, model: str) -> str:
+    """The command that finds a capacity, against the same server where ``--host`` named one."""
+    server = host(command)
+    if not server:
+        return f"make capacity {variables(command, model)}"
+    slo = _option(command, "--slo")
+    words = ["python", "loadtests/capacity.py", "--model", _typed(command, model), "--host", server]
+    return shlex.join([*words, *(["--slo", slo] if slo else [])])
+
+
+def setting(command: str, variable: str, value: str) -> str:
+    """How a verb takes a setting: ``DURATION=60s``; ``--duration 60s`` beside ``--host``, which make does not have."""
+    return f"--{variable.lower()} {value}" if host(command) else f"{variable}={value}"
+
+
+def host(command: str) -> str:
+    """The server that ``--host`` named; empty where one was started."""
+    return _option(command, "--host")
+
+
 def typed(command: str, model: str) -> str:
     """The model as it was typed: by its recipe's file, quoted for a shell, or by its name."""
+    return shlex.quote(_typed(command, model))
+
+
+def _typed(command: str, model: str) -> str:
     words = (_option(command, "--model") or _option(command, "--models")).split(",")
     recipes = [word.partition(":")[0].strip() for word in words]
     named = [recipe for recipe in recipes if recipe.rpartition("/")[2].partition(".")[0] == model]
     files = [recipe for recipe in (named or recipes) if recipe.endswith((".yaml", ".yml"))]
-    return shlex.quote(files[0]) if len(files) == 1 and (named or len(recipes) == 1) else model
+    return files[0] if len(files) == 1 and (named or len(recipes) == 1) else model
 
 
 def _option(command: str, name: str) -> str:

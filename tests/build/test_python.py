@@ -149,3 +149,11 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     assert expected in error
     assert "Traceback" not in error
     assert project.files() == {}
+
+
+def test_a_package_of_the_recipe_that_the_build_lacks_is_named_with_its_installation(project: Project) -> None:
+    text = JSON.replace("import json\n", "import json, no_such_module\n")
+    code, _, error = build(project, text, packages=["no-such-package==1.0"])
+    assert code == 2
+    assert "imports 'no_such_module', and of its packages no-such-package==1.0 is not installed here" in error
+    assert "-m pip install no-such-package==1.0" in error

@@ -48,6 +48,23 @@ def test_a_next_verb_names_the_recipe_as_the_last_one_did(command: str, name: st
     assert variables(command, name) == typed
 
 
+def test_a_run_against_a_server_of_ones_own_is_not_told_to_name_it_and_keeps_it() -> None:
+    command = TYPED.format("run.py") + " --host grpc://10.0.0.5:8001"
+    late = results.result(command=command)
+    late = replace(late, generator=replace(late.generator, valid=False, lateness_p99_ms=90.0, cpu=0.99))
+    shown = " ".join(advice.after_load(late))
+    assert "(--host)" not in shown
+    assert "send from another machine, as near to the server" in shown
+    assert "--processes 2 shares the load" in shown
+    assert "PROCESSES=" not in shown
+    met = " ".join(advice.after_load(results.result(command=command)))
+    following = "python loadtests/capacity.py --model two_towers.yaml --host grpc://10.0.0.5:8001 --slo p99_ms=30"
+    assert f"`{following}`" in met
+    started = results.result(command=TYPED.format("run.py"))
+    started = replace(started, generator=replace(started.generator, valid=False, lateness_p99_ms=90.0))
+    assert "send from another machine (--host)" in " ".join(advice.after_load(started))
+
+
 def test_a_recipe_of_one_s_own_is_named_by_its_file_on_every_page() -> None:
     shown = " ".join(advice.after_load(results.result(command=TYPED.format("run.py"))))
     assert "`make capacity MODEL=two_towers.yaml SLO=p99_ms=30`" in shown

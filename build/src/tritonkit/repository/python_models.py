@@ -195,11 +195,26 @@ def _check_imports(recipe: Recipe, python: Python, path: Path, code: bytes) -> N
             continue
         beside = top == "." or (path.parent / f"{top}.py").exists() or (path.parent / top).is_dir()
         owner = owners.get(top, [""])[0]
+        if not owner and not beside and (absent := [name for name in python.packages if not _is_installed(name)]):
+            raise RecipeError(
+                f"{recipe.path}: python: {python.file} imports {top!r}, and of its packages "
+                f"{', '.join(absent)} is not installed here, where the build tries the functions",
+                f"{sys.executable} -m pip install {' '.join(absent)}",
+            )
         fix = f"packages: [{owner.lower()}=={metadata.version(owner)}]" if owner else f"packages: [{top}==VERSION]"
         raise RecipeError(
             f"{recipe.path}: python: {python.file} imports {top!r}, which is not where it is served",
             "put everything into the one file: no other goes into the repository" if beside else f"add  {fix}",
         )
+
+
+def _is_installed(package: str) -> bool:
+    """Whether a package, ``name==version``, is there in any version."""
+    try:
+        metadata.version(package.partition("==")[0])
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _step(
