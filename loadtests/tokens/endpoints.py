@@ -70,7 +70,8 @@ class Request:
     @property
     def sampling(self) -> dict[str, object]:
         """The parameters that both endpoints have names for."""
-        return {"max_tokens": self.tokens, "temperature": 0} | ({"ignore_eos": True} if self.exact else {})
+        parameters: dict[str, object] = {"max_tokens": self.tokens, "temperature": 0}
+        return parameters | ({"ignore_eos": True} if self.exact else {})
 
     @property
     def chat(self) -> list[dict[str, str]]:

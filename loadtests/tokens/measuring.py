@@ -176,7 +176,8 @@ def measure(generator: Sender, plan: Plan, on: Server, model: str) -> tuple[Toke
     Raises:
         InputError: The schedule cannot be used.
     """
-    duration_s, due_s = plan.duration_s, ()
+    duration_s = plan.duration_s
+    due_s: tuple[float, ...] = ()
     if plan.arrivals is not None:
         parsed = arrivals.parse(plan.arrivals)
         duration_s = parsed.duration_s(plan.duration_s)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -136,6 +136,6 @@ def continued(before: Request, answer: Answer, turn: Request) -> Request:
     return replace(turn, prompt=before.prompt + answer.text + turn.prompt, prompt_tokens=tokens)
 
 
-def schedule(times: Sequence[float], duration_s: float) -> tuple[float, ...]:
+def schedule(times: Iterable[float], duration_s: float) -> tuple[float, ...]:
     """A schedule's times as plain numbers, those before the end."""
     return tuple(float(time_s) for time_s in times if time_s < duration_s)

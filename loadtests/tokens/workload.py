@@ -245,11 +245,14 @@ def _request(line: str, where: str, tokenizer: Tokenizer) -> tuple[Request, obje
 
 
 def _messages(messages: Any, where: str) -> Messages:
-    pairs = [
-        (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
-        for message in (messages if isinstance(messages, list) else [])
-    ]
-    if not pairs or not all(isinstance(role, str) and isinstance(content, str) for role, content in pairs):
+    pairs: list[tuple[str, str]] = []
+    for message in messages if isinstance(messages, list) else []:
+        role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
+        if not isinstance(role, str) or not isinstance(content, str):
+            pairs = []
+            break
+        pairs.append((role, content))
+    if not pairs:
         raise InputError(f"{where}: messages is {messages!r:.80}", 'a list of {"role": "user", "content": "..."}')
     return tuple(pairs)
 

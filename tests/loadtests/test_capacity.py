@@ -319,12 +319,12 @@ def test_what_the_verb_prints_and_keeps(tmp_path: Path) -> None:
 
 
 def test_a_report_that_cannot_be_written_costs_no_figures(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, write_recipe: Recipes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     estimate = limit.Capacity(200.0, 190.0, 240.0, 1, (Probe(200.0, True, 200.0, 5.0, 50.0),))
     monkeypatch.setattr(capacity, "_run", lambda _: (estimate, results.result()))
     (tmp_path / "reports").write_text("no folder", encoding="utf-8")
-    assert run("--model", "net", "--reports", tmp_path / "reports") == 2
+    assert run("--model", write_recipe("sleep"), "--reports", tmp_path / "reports") == 2
     output = capsys.readouterr()
     assert "200.0 requests/s" in output.out
     assert "is in the way" in output.err

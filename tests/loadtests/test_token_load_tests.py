@@ -18,7 +18,7 @@ from reporting import tokenpage
 from streamserver import stream_server
 from tokens import capacity, measuring, sessions, slo, summary, workload
 from tokens import tokenizer as tokenizers
-from tokens.endpoints import OpenAIEndpoint
+from tokens.endpoints import OpenAIEndpoint, Request
 from tokens.generator import Here
 from tokens.measuring import Plan
 from tokens.sessions import Sessions
@@ -76,14 +76,12 @@ def test_a_closed_loop_keeps_its_users_busy_and_a_session_goes_on_after_its_answ
 
 
 def test_a_later_turn_has_the_earlier_ones_in_front_of_it() -> None:
-    chat = workload.Request("", 4, (("user", "one"),), prompt_tokens=3)
-    later = workload.Request("", 4, (("user", "two"),), prompt_tokens=3)
+    chat = Request("", 4, (("user", "one"),), prompt_tokens=3)
+    later = Request("", 4, (("user", "two"),), prompt_tokens=3)
     request = sessions.continued(chat, Answer(0, 1, ((1.0, 2),), "yes"), later)
     assert request.messages == (("user", "one"), ("assistant", "yes"), ("user", "two"))
     assert request.prompt_tokens == 8
-    plain = sessions.continued(
-        workload.Request("one", 4), Answer(0, 1, ((1.0, 2),), " yes"), workload.Request(" two", 4)
-    )
+    plain = sessions.continued(Request("one", 4), Answer(0, 1, ((1.0, 2),), " yes"), Request(" two", 4))
     assert plain.prompt == "one yes two"
 
 
