@@ -26,13 +26,11 @@ _FOREIGN: dict[str, tuple[str, ...]] = {
     "autoscaling.keda.prometheus": ("autoscaling.keda.serverAddress",),
     "autoscaling.keda.query": ("autoscaling.keda.triggers", "autoscaling.signal"),
     "autoscaling.keda.threshold": ("autoscaling.target",),
-    "autoscaling.moreSignals": ("autoscaling.hpa.metrics", "autoscaling.keda.triggers"),
     "autoscaling.prometheus": ("autoscaling.keda.serverAddress",),
     "autoscaling.targetCPUUtilizationPercentage": ("autoscaling.signal", "autoscaling.hpa.metrics"),
     "autoscaling.targetMemoryUtilizationPercentage": ("autoscaling.signal", "autoscaling.hpa.metrics"),
     "command": ("server.extraArgs",),
     "configMap": ("extraVolumes", "extraObjects"),
-    "engine": ("engineBuild.mode", "accelerator.kind"),
     "gpu": ("accelerator.count", "accelerator.products"),
     "grafana": ("monitoring.dashboard.enabled",),
     "image.imageName": ("image.repository", "image.tag"),
@@ -42,7 +40,6 @@ _FOREIGN: dict[str, tuple[str, ...]] = {
     "image.registry": ("global.imageRegistry", "image.repository"),
     "ingress.hosts": ("ingress.http.host", "ingress.grpc.host"),
     "ingress.paths": ("ingress.http.host", "ingress.grpc.host"),
-    "languageModel": ("models.uri",),
     "logLevel": ("server.logVerbose",),
     "metrics": ("monitoring.podMonitor.enabled",),
     "modelRepository": ("models.uri",),
@@ -65,7 +62,6 @@ _FOREIGN: dict[str, tuple[str, ...]] = {
     "strategy": ("rollout.profile",),
     "topologySpreadConstraints": ("scheduling.topologySpread",),
     "updateStrategy": ("rollout.profile",),
-    "weights": ("models.uri", "gateway.weights"),
 }
 
 

@@ -141,7 +141,6 @@ def test_unknown_values_are_answered_with_those_that_were_meant(tmp_path: Path) 
         for name in line.partition("; did you mean ")[2].rstrip("?").split(", ")
     }
     assert meant == {
-        "",
         "models",
         "models.uri",
         "autoscaling.maxReplicas",

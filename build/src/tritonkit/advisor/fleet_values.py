@@ -7,6 +7,7 @@ import re
 from tritonkit import gpus
 from tritonkit.advisor.fleet_solve import Mix, Pods
 
+_CHART_ENGINES = {"vllm": "vllm", "tensorrt_llm": "tensorrtLlm"}  # the chart's `engine`
 _LONGEST = 15  # characters of a variant's name, which goes into names of objects
 
 
@@ -36,15 +37,16 @@ def text(mix: Mix, source: str) -> str:
 
 def _variant(pods: Pods, name: str) -> list[str]:
     device, fits = pods.bundle.device, pods.bundle.fits
-    built = {"onnxruntime": "--target cuda", "tensorrt": "--target tensorrt"}
+    built = {"onnxruntime": " --target cuda", "tensorrt": " --target tensorrt"}.get(fits[0].engine, "")
     how = ", ".join(f"{fit.model} in {fit.precision}" for fit in fits)
     lines = [
-        f"  # {how}, built with `tritonkit build {built[fits[0].engine]}`" if fits[0].engine in built
-        else f"  # {how}, served by {fits[0].engine}: name its image (docs/llm.md)",
+        f"  # {how}, built with `tritonkit build{built}`",
         f"  {name}:",
         f"    replicas: {pods.count}",
         f"    models: {{names: [{', '.join(fit.model for fit in fits)}]}}",
-    ]  # fmt: skip
+    ]
+    if engine := _CHART_ENGINES.get(fits[0].engine):  # the chart then takes the engine's image
+        lines += [f"    engine: {engine}", f"    languageModel: {{tensorParallel: {pods.bundle.gpu_count}}}"]
     products = f"products: [{gpus.get(device.gpu.key).node_label}]"
     if device.profile:
         return [*lines, f"    accelerator: {{kind: mig, mig: {{profile: {device.profile}}}, {products}}}"]
