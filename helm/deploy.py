@@ -12,7 +12,7 @@ from pathlib import Path
 
 from deploying import commands
 from tritonkit.cli.arguments import Parser
-from tritonkit.cli.output import ended
+from tritonkit.cli.output import run_command
 from tritonkit.errors import InputError
 
 PROJECT = Path(__file__).parents[1]
@@ -22,8 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the process's exit code."""
     options = _parser().parse_args(arguments)
     if options.command == "rollback":
-        return ended(lambda: commands.rollback(options.environment, options.revision))
-    return ended(lambda: commands.deploy(options.environment, options.project, apply=is_yes(options.apply)))
+        return run_command(lambda: commands.rollback(options.environment, options.revision))
+    return run_command(lambda: commands.deploy(options.environment, options.project, apply=is_yes(options.apply)))
 
 
 def _parser() -> Parser:

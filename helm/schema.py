@@ -31,7 +31,7 @@ import yaml
 
 from tritonkit import atomic
 from tritonkit.cli.arguments import Parser
-from tritonkit.cli.output import ended
+from tritonkit.cli.output import run_command
 from tritonkit.errors import CheckFailed, InputError
 
 CHART = Path(__file__).parent / "tritonkit"
@@ -344,7 +344,7 @@ def drift(chart: Path) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the files, or with ``--check`` say what would change."""
-    return ended(lambda: _main(arguments))
+    return run_command(lambda: _main(arguments))
 
 
 def _main(arguments: list[str] | None = None) -> int:

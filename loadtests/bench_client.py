@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tritonkit.cli.arguments import Parser
-from tritonkit.cli.output import ended
+from tritonkit.cli.output import run_command
 from tritonkit.server import TritonServer
 from tritonkit_client import AsyncClient, Client, SharedMemory
 
@@ -240,4 +240,4 @@ def _footprint(report: Report) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(run_command(main))

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from tritonkit import progress
 from tritonkit.cli.arguments import Parser
-from tritonkit.cli.output import ended
+from tritonkit.cli.output import run_command
 from tritonkit.errors import InputError
 from tritonkit.server import TritonServer
 
@@ -48,7 +48,7 @@ PAUSED_S, PAUSED_RATE, PAUSED_USERS, PAUSED_TEST_S = 2.0, 100, 4, 10.0
 
 def main() -> int:
     """Measure, and print three tables."""
-    return ended(_main)
+    return run_command(_main)
 
 
 def _main() -> int:

@@ -30,7 +30,7 @@ from rich.table import Table
 
 from tritonkit import atomic, progress
 from tritonkit.cli.arguments import Parser
-from tritonkit.cli.output import ended
+from tritonkit.cli.output import run_command
 from tritonkit.errors import InputError
 
 PARTS = ("build", "inprocess", "served", "scaling", "page")
@@ -42,7 +42,7 @@ WIDE = 260  # of a log, where no row should be folded
 
 def main() -> int:
     """Measure what was chosen, write the page and print the tables."""
-    return ended(_main)
+    return run_command(_main)
 
 
 def _main() -> int:

@@ -35,7 +35,7 @@ from tokens.serving import Served, install, load_recipe, served, write_recipe
 
 from tritonkit import atomic, progress
 from tritonkit.cli.arguments import Parser
-from tritonkit.cli.output import ended
+from tritonkit.cli.output import run_command
 from tritonkit.errors import CheckFailed, InputError
 
 TRITON, OWN = "Triton", "vLLM's own"
@@ -64,7 +64,7 @@ class Round:
 
 def main() -> int:
     """Measure and print one table; 1 if the answers differ or a request fails."""
-    return ended(_main)
+    return run_command(_main)
 
 
 def _main() -> int:

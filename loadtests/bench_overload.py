@@ -32,7 +32,7 @@ from tuning.probing import Asker
 
 from tritonkit import atomic, pipeline, progress
 from tritonkit.cli.arguments import Parser
-from tritonkit.cli.output import ended
+from tritonkit.cli.output import run_command
 from tritonkit.errors import CheckFailed
 from tritonkit.queue_limits import NAMES, QueueLimits
 from tritonkit.recipe import Recipe, Slo
@@ -65,7 +65,7 @@ class Run:
 
 def main() -> int:
     """Measure, print, and write ``result.json``."""
-    return ended(_main)
+    return run_command(_main)
 
 
 def _main() -> int:

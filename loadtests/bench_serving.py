@@ -26,7 +26,7 @@ from rich.table import Table
 
 from tritonkit import graph, pipeline, progress, samples
 from tritonkit.cli.arguments import Parser
-from tritonkit.cli.output import ended
+from tritonkit.cli.output import run_command
 from tritonkit.errors import InputError
 from tritonkit.recipe import Batching, Recipe, load_graph
 from tritonkit.server import TritonServer, runtime
@@ -56,7 +56,7 @@ class Result:
 
 def main() -> int:
     """Measure the models and print one table."""
-    return ended(_main)
+    return run_command(_main)
 
 
 def _main() -> int:

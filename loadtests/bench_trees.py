@@ -28,7 +28,7 @@ from rich.table import Table
 
 from tritonkit import pipeline, progress, samples
 from tritonkit.cli.arguments import Parser
-from tritonkit.cli.output import ended
+from tritonkit.cli.output import run_command
 from tritonkit.errors import InputError
 from tritonkit.recipe import FOREST_INPUT, Batching, ForestRecipe
 from tritonkit.recipe import load as load_recipe
@@ -57,7 +57,7 @@ class Figures:
 
 def main() -> int:
     """Measure a forest and print one table."""
-    return ended(_main)
+    return run_command(_main)
 
 
 def _main() -> int:

@@ -35,7 +35,7 @@ from tuning.tuner import Effort
 
 from tritonkit import atomic, progress, recipe
 from tritonkit.cli.arguments import Parser
-from tritonkit.cli.output import ended
+from tritonkit.cli.output import run_command
 from tritonkit.errors import CheckFailed
 
 LEAST_GAIN = 1.5  # on one of the models
@@ -63,7 +63,7 @@ FULL, QUICK = Size(), Size(15, 3, Effort(probe_s=1.0, final_s=2.0, rounds=1))
 
 def main() -> int:
     """Measure, print, and say with the exit code whether the promises were kept."""
-    return ended(_main)
+    return run_command(_main)
 
 
 def _main() -> int:

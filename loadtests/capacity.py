@@ -22,6 +22,7 @@ from typing import Any
 from load import models, payloads
 from load import slo as slos
 from load import target as targets
+from load.durations import seconds
 from load.generator import Generator
 from load.plan import AS_SAMPLED, Plan
 from load.result import Result
@@ -32,11 +33,11 @@ from tokens import measuring
 from tuning import limit
 from tuning.cores import divide
 from tuning.limit import Capacity, Probe, finite
-from tuning.probing import Asker, at_least, bounds, point, seconds
+from tuning.probing import Asker, at_least, bounds, point
 
 from tritonkit import atomic, progress
 from tritonkit.cli.arguments import Parser
-from tritonkit.cli.output import ended
+from tritonkit.cli.output import run_command
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import Recipe, Slo
 from tritonkit.recipe import load as load_recipe
@@ -57,7 +58,7 @@ class Unmet(CheckFailed):
 
 def main() -> int:
     """Measure, print, and write the report."""
-    return ended(_main)
+    return run_command(_main)
 
 
 def _main() -> int:

@@ -44,7 +44,7 @@ from tuning.cores import Cores, divide
 import tritonkit
 from tritonkit import atomic, graph, progress, samples
 from tritonkit.cli.arguments import Parser
-from tritonkit.cli.output import ended
+from tritonkit.cli.output import run_command
 from tritonkit.errors import InputError, MissingError
 from tritonkit.recipe import ForestRecipe, Precision, Recipe
 from tritonkit.recipe import load as load_recipe
@@ -65,7 +65,7 @@ Say = Callable[[str], None]
 
 def main() -> int:
     """Compare, print, write the report; Ctrl-C and a polite kill leave a report of the models that were finished."""
-    return ended(_main)
+    return run_command(_main)
 
 
 def _main() -> int:

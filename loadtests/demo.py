@@ -29,7 +29,7 @@ from rich.table import Table
 
 from tritonkit import atomic, pipeline, progress, recipe
 from tritonkit.cli.arguments import Parser
-from tritonkit.cli.output import ended
+from tritonkit.cli.output import run_command
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.server import TritonServer, runtime
 from tritonkit.zoo import photographs
@@ -55,7 +55,7 @@ Summary = dict[str, Any]
 
 def main() -> int:
     """Run the demo; 1 if anything did not agree, 3 if something is missing."""
-    return ended(_main)
+    return run_command(_main)
 
 
 def _main() -> int:

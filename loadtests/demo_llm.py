@@ -32,7 +32,7 @@ from tokens.serving import Served, install, load_recipe, served, write_recipe
 
 from tritonkit import atomic, progress
 from tritonkit.cli.arguments import Parser
-from tritonkit.cli.output import ended
+from tritonkit.cli.output import run_command
 from tritonkit.errors import CheckFailed, InputError, MissingError
 from tritonkit.server import runtime
 from tritonkit.zoo import smollm2_135m
@@ -52,7 +52,7 @@ out = Console(highlight=False, soft_wrap=True)
 
 def main() -> int:
     """Run the demo; 1 if the answers did not agree or a request failed, 3 if something is missing."""
-    return ended(_main)
+    return run_command(_main)
 
 
 def _main() -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from load import arrivals, headless, models, payloads, slo, text_report
 from load import target as targets
+from load.durations import seconds
 from load.plan import AS_SAMPLED, Plan
 from load.result import Result
 from reporting import junit, loadpage
@@ -25,7 +26,7 @@ from tokens import loadtest, measuring
 
 from tritonkit import atomic, progress, recipe
 from tritonkit.cli.arguments import Parser
-from tritonkit.cli.output import ended
+from tritonkit.cli.output import run_command
 from tritonkit.errors import InputError
 from tritonkit.recipe import LanguageRecipe
 from tritonkit.server import TritonServer
@@ -35,7 +36,7 @@ USERS = {"grpc": "TritonGrpcUser", "http": "TritonHttpUser", "stream": "TritonSt
 
 def main() -> int:
     """Run, print, write the report, and say with the exit code whether the SLO was met."""
-    return ended(_main)
+    return run_command(_main)
 
 
 def _main() -> int:
@@ -95,8 +96,8 @@ def _of_tokens(options: argparse.Namespace, recipe: LanguageRecipe) -> int:
     replayed = (options.arrivals or "").startswith("replay:")
     return loadtest.run(
         options, recipe,
-        duration_s=0.0 if replayed else _seconds("DURATION", options.duration, least=1),
-        warm_up_s=_seconds("WARM_UP", options.warm_up, least=0),
+        duration_s=0.0 if replayed else seconds("DURATION", options.duration),
+        warm_up_s=seconds("WARM_UP", options.warm_up, least=0),
     )  # fmt: skip
 
 
@@ -135,8 +136,8 @@ def _plan(options: argparse.Namespace, paths: Mapping[str, Path]) -> Plan:
     replayed = (options.arrivals or "").startswith("replay:")
     return Plan(
         arrivals=options.arrivals,
-        duration_s=0.0 if replayed else _seconds("DURATION", options.duration, least=1),
-        warm_up_s=_seconds("WARM_UP", options.warm_up, least=0),
+        duration_s=0.0 if replayed else seconds("DURATION", options.duration),
+        warm_up_s=seconds("WARM_UP", options.warm_up, least=0),
         users=options.users,
         seed=options.seed,
         models={_named(name, path): weights[name] for name, path in paths.items()},
@@ -192,16 +193,6 @@ def _write(folder: Path, result: Result) -> None:
         "index.html": loadpage.render(result),
     }
     atomic.put_files(folder, files)
-
-
-def _seconds(name: str, text: str, *, least: float) -> float:
-    try:
-        seconds = float(text.removesuffix("s"))
-    except ValueError:
-        seconds = -1
-    if not least <= seconds <= 24 * 3600:
-        raise InputError(f"{name} is {text!r}", f"between {least:g}s and 24 hours, for example 20s")
-    return seconds
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 from capacity import INTERRUPTED, slo_of
 from load import environment, models, payloads
 from load import target as targets
+from load.durations import seconds
 from load.plan import AS_SAMPLED, Plan
 from reporting import tunepage
 from reporting.tuning_result import TuningResult
@@ -26,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from tuning import losses, outcome, tuner
 from tuning.cores import Cores, divide
-from tuning.probing import at_least, bounds, seconds
+from tuning.probing import at_least, bounds
 from tuning.search import Search
 from tuning.space import Settings
 from tuning.trial_server import Built, TrialServer, built
@@ -34,7 +35,7 @@ from tuning.tuner import Effort, Final
 
 from tritonkit import atomic, progress
 from tritonkit.cli.arguments import Parser
-from tritonkit.cli.output import ended
+from tritonkit.cli.output import run_command
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import Recipe, Slo, writeback
 from tritonkit.recipe import load as load_recipe
@@ -70,7 +71,7 @@ class TuningJob:
 
 def main() -> int:
     """Search, print, and write."""
-    return ended(_main)
+    return run_command(_main)
 
 
 def _main() -> int:

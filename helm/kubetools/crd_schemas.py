@@ -19,7 +19,7 @@ from typing import Any
 
 from kubetools import validation
 from tritonkit import atomic
-from tritonkit.cli.output import ended
+from tritonkit.cli.output import run_command
 from tritonkit.errors import MissingError
 
 Schema = dict[str, Any]
@@ -151,4 +151,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(run_command(main))

@@ -22,7 +22,7 @@ from rich.table import Table
 from proofs import choice, measure, page, service, steady
 from tritonkit import atomic, progress
 from tritonkit.cli.arguments import Parser
-from tritonkit.cli.output import ended
+from tritonkit.cli.output import run_command
 
 REPORT = Path("reports/autoscaler")
 KINDS: dict[targets.Target, str] = {"cpu": "cpu", "cuda": "gpu"}  # of pod, by target
@@ -30,7 +30,7 @@ KINDS: dict[targets.Target, str] = {"cpu": "cpu", "cuda": "gpu"}  # of pod, by t
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure if asked to, replay, print, write."""
-    return ended(lambda: _main(arguments))
+    return run_command(lambda: _main(arguments))
 
 
 def _main(arguments: Sequence[str] | None = None) -> int:

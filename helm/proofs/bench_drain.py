@@ -20,7 +20,7 @@ from proofs.pods import Manifest, deployment, haproxy
 from proofs.rendered import render
 from tritonkit import progress
 from tritonkit.cli.arguments import Parser
-from tritonkit.cli.output import ended
+from tritonkit.cli.output import run_command
 from tritonkit.errors import MissingError
 
 # A ready pod is one probe away, so a short period only shortens the bench.
@@ -87,7 +87,7 @@ PARTS = (
 
 def main() -> int:
     """Measure the chosen parts and print them; 1 if a request was lost that should not be."""
-    return ended(_main)
+    return run_command(_main)
 
 
 def _main() -> int:

@@ -12,7 +12,6 @@ from load.plan import Plan
 from load.result import Check, Point, Result
 from load.summary import BUSIEST
 
-from tritonkit.errors import InputError
 from tritonkit.recipe import Slo
 from tuning.limit import OVERLOADED, Probe, Unsent
 
@@ -147,19 +146,3 @@ def _strain(check: Check) -> float:
     if not check.name.endswith("_ms") or check.found is None:
         return 0.0 if check.met else math.inf
     return check.found / check.wanted
-
-
-def seconds(name: str, text: str, *, least: float = 1.0) -> float:
-    """A time such as ``10s`` or ``10m``.
-
-    Raises:
-        InputError: the text is not a time, is shorter than ``least`` or longer than a day.
-    """
-    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:], 0)
-    try:
-        duration_s = float(text[:-1]) * unit if unit else float(text)
-    except ValueError:
-        duration_s = math.nan
-    if not least <= duration_s <= 24 * 3600:
-        raise InputError(f"{name} is {text!r}", f"between {least:g}s and 24h, for example 10s or 10m")
-    return duration_s

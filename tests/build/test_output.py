@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tritonkit import cli
-from tritonkit.cli.output import ended, make_table, out, print_json
+from tritonkit.cli.output import make_table, out, print_json, run_command
 from tritonkit.errors import CheckFailed
 
 
@@ -99,16 +99,16 @@ def test_an_error_is_a_line_and_a_traceback_only_for_who_wants_it(
         raise error
 
     for debug, switch in ((None, "TRITONKIT_DEBUG=1"), (False, "--debug")):
-        assert ended(command, debug=debug) == code
+        assert run_command(command, debug=debug) == code
         printed = capsys.readouterr().err
         assert "Traceback" not in printed
         assert all(word in printed for word in words)
         assert code != 70 or switch in printed, "the fix leads on to the traceback"
     with pytest.raises(type(error)):
-        ended(command, debug=True)
+        run_command(command, debug=True)
     monkeypatch.setenv("TRITONKIT_DEBUG", "1")
     with pytest.raises(type(error)):
-        ended(command)
+        run_command(command)
 
 
 # A child that Locust's users are kept by.
@@ -117,7 +117,9 @@ _ALONE = {"supervisor.py"}
 
 def test_no_script_shows_a_traceback_unasked(root: Path) -> None:
     places = [path for folder in ("loadtests", "helm") for path in (root / folder).rglob("*.py")]
-    scripts = [path for path in places if "sys.exit(main" in (text := path.read_text()) or "sys.exit(ended" in text]
+    scripts = [
+        path for path in places if "sys.exit(main" in (text := path.read_text()) or "sys.exit(run_command" in text
+    ]
     assert len(scripts) > 10
-    bare = [path.name for path in scripts if "ended(" not in path.read_text()]
+    bare = [path.name for path in scripts if "run_command(" not in path.read_text()]
     assert set(bare) == _ALONE

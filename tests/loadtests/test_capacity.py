@@ -20,13 +20,14 @@ import pytest
 import results
 from load import result as load_result
 from load import summary
+from load.durations import seconds
 from load.generator import Generator
 from load.plan import Plan
 from load.result import GeneratorHealth, Result, Verdict
 from pages import read
 from tuning import cores, limit
 from tuning.limit import Probe
-from tuning.probing import Asker, bounds, probe, seconds
+from tuning.probing import Asker, bounds, probe
 
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import Slo

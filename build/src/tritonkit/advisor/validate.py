@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tritonkit.advisor import validation, validation_cpu
 from tritonkit.advisor.validation import MEDIAN, WORST, Check
-from tritonkit.cli.output import ended, make_table, out
+from tritonkit.cli.output import make_table, out, run_command
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -106,4 +106,4 @@ def _say(what: str, checks: Sequence[Check], median_bound: float | None, worst_b
 
 
 if __name__ == "__main__":
-    raise SystemExit(ended(main))
+    raise SystemExit(run_command(main))

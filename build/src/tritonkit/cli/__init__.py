@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from tritonkit import machine
 from tritonkit.cli import advise, build, completion, doctor, engine, lint, prepare, publish, sensitivity, serve
 from tritonkit.cli.arguments import Parser
-from tritonkit.cli.output import Verbs, ended
+from tritonkit.cli.output import Verbs, run_command
 from tritonkit.errors import MissingError
 
 COMMANDS = (build, lint, sensitivity, engine, prepare, publish, serve, advise, doctor)
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_machine()
         return command(options)
 
-    return ended(run, debug=options.debug)
+    return run_command(run, debug=options.debug)
 
 
 def check_machine() -> None:

@@ -30,7 +30,7 @@ DEBUG = "TRITONKIT_DEBUG"  # set: scripts without --debug show tracebacks
 UNEXPECTED = 70  # EX_SOFTWARE of sysexits.h
 
 
-def ended(command: Callable[[], int], *, debug: bool | None = None) -> int:
+def run_command(command: Callable[[], int], *, debug: bool | None = None) -> int:
     """Run a command line's work; its exit code, with an error said on standard error and not as a traceback.
 
     SIGTERM, which CI and `timeout` send, is a Ctrl-C here: what was measured is kept, and servers
