@@ -98,7 +98,7 @@ def test_a_full_disk_is_said_and_leaves_the_report_of_before(
         (["--arrivals", "poisson:0"], "have a rate that cannot be sent"),
         (["--arrivals", "replay:/no/such/file.csv"], "cannot read the recording"),
         (["--arrivals", "poisson:5", "--users", "5"], "not allowed with"),
-        (["--duration", "soon"], "for example 20s"),
+        (["--duration", "soon"], "for example 10s or 10m"),
         (["--duration", "1.5s"], "whole seconds"),
         (["--warm-up", "-1"], "WARM_UP"),
         (["--processes", "0"], "at least one"),
