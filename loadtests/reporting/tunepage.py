@@ -12,6 +12,7 @@ from reporting.axis import Axis, Linear, Whole, fitting
 from reporting.page import Headline, counted, short
 from reporting.tuning_result import Ratio, Trial, TuningResult
 
+AHEAD = 1.1  # a trial's estimate is luck in part: less is no lead
 BEFORE, DEFAULT = "what was served before", "Triton's default"
 CAUSES = {
     "slo": "No configuration meets the SLO", "generator": "No configuration could be measured",
@@ -71,7 +72,7 @@ def gains(result: TuningResult) -> tuple[str, ...]:
     best = _numbered(result, result.best)
     if result.partial or best is None:
         return ()
-    sentences = []
+    sentences, faster = [], _faster(result, best)
     for what, number, ratio in (
         (BEFORE, result.current, result.over_current), (DEFAULT, result.default, result.ratio)
     ):  # fmt: skip
@@ -85,14 +86,24 @@ def gains(result: TuningResult) -> tuple[str, ...]:
             )
         elif other is not None and other.capacity is None:
             sentences.append(f"{what} does not meet the SLO at any rate")
-        elif other is not None and _or(other.capacity, 0.0) > _or(best.capacity, 0.0):
-            sentences.append(
-                f"{what} served {short(other.capacity)} where this served {short(best.capacity)}, in too "
-                "few rounds side by side to change the recipe: the same command with a larger BUDGET goes on"
-            )
-        else:
+        elif other is None or other is not faster:
             sentences.append(f"no gain over {what} is claimed: there was no time for enough rounds side by side")
+    if faster:
+        names = {result.current: BEFORE, result.default: DEFAULT}
+        settings = ", ".join(f"{name} {value}" for name, value in faster.settings.items())
+        sentences.append(
+            f"{names.get(faster.number, settings)} served {short(faster.capacity)} where this served "
+            f"{short(best.capacity)}, and its rounds side by side are too few, or too unlike, to change the recipe: "
+            "the same command with a larger BUDGET goes on"
+        )
     return tuple(sentences)
+
+
+def _faster(result: TuningResult, best: Trial) -> Trial | None:
+    """The fastest trial where nothing was changed although it was clearly ahead: its lead was not proved."""
+    fastest = max(result.trials, key=lambda trial: _or(trial.capacity, 0.0))
+    ahead = _or(fastest.capacity, 0.0) > AHEAD * _or(best.capacity, 0.0)
+    return fastest if ahead and result.best == result.current else None
 
 
 def front(trials: Sequence[Trial]) -> list[Trial]:

@@ -42,6 +42,7 @@ CHOOSING_RUNS = 13  # that `choose` takes, at most as a rule
 OVERLOAD = 1.5  # times its capacity keep the winner busy, without a backlog that takes long to serve
 LEAST_SHARE = 0.4  # of the budget for the search, however short it is
 QUALIFYING, COMPARING = 0.2, 0.75  # of the final's time have passed when the best are measured again, and compared
+CLAIMING = 0.9  # the same of the rounds without which no gain can be claimed: they come before the winner's other runs
 CONFIRMS_S = 10.0  # a run of `make capacity`, which the winner has to stand
 NEARLY = 0.95  # of the winner's limit: half of the runs meet the SLO at a limit, and nearly all a little below
 
@@ -81,7 +82,7 @@ class Effort:
         """
         for finalists, qualifiers in ((self.finalists, QUALIFIERS), (self.finalists, 0)):
             limits = qualifiers + (2 + finalists) * comparison.LEAST_ROUNDS
-            if limits * self.limit_s <= COMPARING * left_s:
+            if limits * self.limit_s <= CLAIMING * left_s:
                 return finalists, qualifiers
         return 1, 0
 
@@ -279,17 +280,14 @@ def final(
     known |= {contender.settings: contender.capacity or highest for contender in best}
     guesses = {settings: known.get(settings, highest) for settings in entrants}
     measured = comparison.rounds(server.configure, ask, guesses, 1, lambda text: say(f"final, first {text}"))
-    if effort.rounds > 1:
+    needed = min(effort.rounds, comparison.LEAST_ROUNDS) - 1
+    for count, share in ((needed, CLAIMING), (effort.rounds - needed - 1, COMPARING)):
         guesses = {
             settings: contender.capacity or guesses[settings] for settings, contender in reversed(measured.items())
         }
         with contextlib.suppress(Ended, CheckFailed):
             later = comparison.rounds(
-                server.configure,
-                until(COMPARING),
-                guesses,
-                effort.rounds - 1,
-                lambda text: say(f"final, next {text}"),
+                server.configure, until(share), guesses, count, lambda text: say(f"final, next {text}")
             )
             measured = {settings: contender.and_then(later[settings]) for settings, contender in measured.items()}
     winner = comparison.winner(list(measured.values()))
@@ -298,7 +296,8 @@ def final(
     others = tuple(
         contender for settings, contender in measured.items() if settings not in {held.current, held.default}
     )
-    seconds = CONFIRMS_S if left_s == math.inf else min(CONFIRMS_S, max(effort.final_s, left_s * (1 - COMPARING) / 5))
+    rest_s = end - time.monotonic()
+    seconds = CONFIRMS_S if rest_s == math.inf else min(CONFIRMS_S, max(effort.final_s, rest_s / 5))
 
     def alone() -> tuple[float, Capacity | None]:
         say("the winner, never idle")

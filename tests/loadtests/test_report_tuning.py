@@ -63,7 +63,10 @@ def test_console_and_page_say_a_gain_in_the_same_words() -> None:
     assert "Nothing was searched: 2 of 5." in page_text(short)
     assert tunepage.gains(replace(result, current=result.best))[0] == "the best is what was served before"
     faster = replace(short, trials=(trial(0, 41.4, 19.0), trial(1, 95.4, 26.0)), best=0, current=0, default=1)
-    assert "Triton's default served 95.4 where this served 41.4, in too few rounds" in tunepage.gains(faster)[1]
+    assert "Triton's default served 95.4 where this served 41.4, and its rounds" in tunepage.gains(faster)[1]
+    other = replace(faster, trials=(*faster.trials, replace(trial(2, 143.9, 27.0), settings={"max batch": "1"})))
+    *_, sentence = tunepage.gains(other)
+    assert sentence.startswith("max batch 1 served 144 where this served 41.4")
 
 
 def test_without_a_ratio_none_is_computed_from_separate_trials() -> None:

@@ -94,7 +94,7 @@ def test_the_least_that_a_search_takes_is_what_no_budget_leaves_out() -> None:
 
 def test_a_short_final_gives_up_finalists_before_it_gives_up_rounds() -> None:
     effort = Effort()
-    whole = (3 + 4 * 3) * effort.limit_s / 0.75
+    whole = (3 + 4 * 3) * effort.limit_s / 0.9
     assert effort.field(whole) == (2, 3)
     assert effort.field(whole - 1) == (2, 0)
     assert effort.field(250.0) == effort.field(0.0) == (1, 0)
