@@ -70,11 +70,7 @@ def _main() -> int:
             options, language, duration_s=seconds("DURATION", options.duration),
             warm_up_s=seconds("WARM_UP", options.warm_up, least=0),
         )  # fmt: skip
-    if given := measuring.given_options(options):
-        raise InputError(
-            f"{', '.join(given)}: of language models, and {options.model} is none",
-            "--batch-sizes and --lengths say what tensors are sent",
-        )
+    measuring.refuse_token_options(options)
     try:
         estimate, result = _run(options)
         if options.json:

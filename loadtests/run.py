@@ -45,11 +45,7 @@ def _main() -> int:
         paths = _recipes(options)
         if language := models.language_recipe(paths.values()):
             return _of_tokens(options, language)
-        if given := measuring.given_options(options):
-            raise InputError(
-                f"{', '.join(given)}: of language models, and {options.model} is none",
-                "--batch-sizes and --lengths say what tensors are sent",
-            )
+        measuring.refuse_token_options(options)
         result = _run(options, paths)
         # First, as the disk for the report may be full.
         Console(highlight=False, soft_wrap=True).print("\n".join(text_report.lines(result)), markup=False)

@@ -100,6 +100,19 @@ def given_options(options: argparse.Namespace) -> list[str]:
     return [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
 
 
+def refuse_token_options(options: argparse.Namespace) -> None:
+    """Refuse what means nothing to a model of tensors.
+
+    Raises:
+        InputError: One of :func:`add_options` was given.
+    """
+    if given := given_options(options):
+        raise InputError(
+            f"{', '.join(given)}: of language models, and {options.model} is none",
+            "--batch-sizes and --lengths say what tensors are sent",
+        )
+
+
 def prepare(options: argparse.Namespace, recipe: LanguageRecipe) -> tuple[Workload, Tokenizer]:
     """The workload of the options; everything that is wrong with it is refused before anything is started.
 

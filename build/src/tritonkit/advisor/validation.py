@@ -10,23 +10,22 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
 from tritonkit import atomic, gpus
-from tritonkit.advisor import latency, serving
+from tritonkit.advisor import fitting, latency, serving
 from tritonkit.advisor.graph_cost import Precision
 from tritonkit.advisor.latency import Coefficients, Engine
 from tritonkit.advisor.references import reference
-from tritonkit.errors import MissingError
 
 FILE = "coefficients.json"
 SERVED = "Behind Triton on an H200, 256 in flight; HOST_MS is of the rows with two instances"
 BATCHES = (1, 4, 16, 64, 256)  # of which a row without a batch takes the fastest
-# The bounds of the issue: held out, as shares of what was measured.
+# The goals: held out, as shares of what was measured.
 MEDIAN, WORST = 0.20, 0.40
 # Where the fit begins, and between what it stays. TensorRT's rows are of full batches alone and say nothing of launches
 # and copies: these stay. 2 µs is a small kernel's least time in a CUDA graph; 10^9 bytes a second are pinned copies'.
@@ -45,7 +44,6 @@ _LIMITS = {
     "memory": (0.2, 0.95), "cache": (1.0, 4.0), "graph_us": (1.0, 20.0), "launch_us": (3.0, 60.0),
     "copy_gbs": (1.0, 60.0), "call_us": (0.0, 500.0),
 }  # fmt: skip
-_PRIOR = 0.05  # how much an octave away from the start weighs beside a row's error: keeps what rows hardly say in place
 
 
 @dataclass(frozen=True)
@@ -115,28 +113,12 @@ def fit(engine: Engine, on: Sequence[Row]) -> Coefficients:
     Raises:
         MissingError: SciPy is not installed.
     """
-    try:
-        from scipy.optimize import least_squares
-    except ModuleNotFoundError as error:
-        raise MissingError("scipy is not installed", "pip install scipy; only fitting needs it") from error
-    names = _FITTED[engine]
-    start = asdict(_START[engine])
+    limits = {name: _LIMITS[name] for name in _FITTED[engine]}
 
-    def known(values: Iterable[float]) -> Coefficients:
-        changed: dict[str, Any] = {name: math.exp(value) for name, value in zip(names, values, strict=True)}
-        return replace(_START[engine], **changed)
+    def misses(known: Coefficients) -> list[float]:
+        return [math.log(row.predict(known) / row.measured) for row in on]
 
-    begin = [math.log(start[name]) for name in names]
-
-    def residuals(values: Sequence[float]) -> list[float]:
-        own = known(values)
-        misses = [math.log(row.predict(own) / row.measured) for row in on]
-        return misses + [_PRIOR * (value - first) for value, first in zip(values, begin, strict=True)]
-
-    low = [math.log(max(_LIMITS[name][0], 1e-3)) for name in names]
-    high = [math.log(_LIMITS[name][1]) for name in names]
-    solved = least_squares(residuals, begin, bounds=(low, high), loss="soft_l1", f_scale=0.2, diff_step=1e-3)
-    return known(solved.x)
+    return fitting.fit(_START[engine], limits, misses, loss="soft_l1", f_scale=0.2)
 
 
 def held_out(engine: Engine) -> list[Check]:

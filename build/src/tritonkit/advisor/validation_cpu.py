@@ -6,25 +6,21 @@ Each workload, a model in a precision, is predicted by a fit on the others. Rows
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
-from tritonkit.advisor import cpu, validation
+from tritonkit.advisor import cpu, fitting, validation
 from tritonkit.advisor.cpu import CpuCoefficients, Precision
 from tritonkit.advisor.references import reference
-from tritonkit.errors import MissingError
 
-BOUND = 0.30  # the issue's: each row within so much of what was measured
+BOUND = 0.30  # the goal: each row within so much of what was measured
 # Where the fit begins: a core of some 3 GHz with two AVX-512 units, a share of the machine's memory, its part of the
 # level 3 cache. What two models hardly say stays there.
 START = CpuCoefficients(150.0, 0.5, 2.3, 12.0, 60.0, 16.0, 5.0)
-_FITTED = ("gflops", "depthwise", "int8", "memory_gbs", "cache_gbs")
 _LIMITS = {
     "gflops": (20.0, 400.0), "depthwise": (0.02, 1.0), "int8": (1.0, 4.0), "memory_gbs": (2.0, 60.0),
     "cache_gbs": (10.0, 400.0),
 }  # fmt: skip
-_PRIOR = 0.05  # how much an octave away from the start weighs beside a row's error
 
 
 @dataclass(frozen=True)
@@ -82,23 +78,11 @@ def fit(on: Sequence[Row]) -> CpuCoefficients:
     Raises:
         MissingError: SciPy is not installed.
     """
-    try:
-        from scipy.optimize import least_squares
-    except ModuleNotFoundError as error:
-        raise MissingError("scipy is not installed", "pip install 'tritonkit[advisor]'") from error
-    start = asdict(START)
-    begin = [math.log(start[name]) for name in _FITTED]
 
-    def known(values: Iterable[float]) -> CpuCoefficients:
-        changed = {name: math.exp(value) for name, value in zip(_FITTED, values, strict=True)}
-        return replace(START, **cast("Any", changed))
+    def misses(known: CpuCoefficients) -> list[float]:
+        return [math.log(row.predict(known) / row.ms) for row in on]
 
-    def residuals(values: Sequence[float]) -> list[float]:
-        misses = [math.log(row.predict(known(values)) / row.ms) for row in on]
-        return misses + [_PRIOR * (value - first) for value, first in zip(values, begin, strict=True)]
-
-    low, high = ([math.log(_LIMITS[name][end]) for name in _FITTED] for end in (0, 1))
-    return known(least_squares(residuals, begin, bounds=(low, high), diff_step=1e-3).x)
+    return fitting.fit(START, _LIMITS, misses)
 
 
 def fit_all() -> dict[str, float]:
