@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -96,6 +97,14 @@ def test_other_commands_of_the_readme_run_on_that_model(
     assert re.search(r"fp16 +t4 +7\.5 +ok", printed["engine"])
     assert "clean" in printed["lint"]
     assert "tickets may run here" in printed["passport"]
+
+
+def test_bad_minutes_of_the_readme_are_those_of_the_replay(root: Path) -> None:
+    rows = json.loads((root / "helm/proofs/autoscaler.json").read_text(encoding="utf-8"))["rows"]
+    bad = {row["name"]: row["bad_minutes"] for row in rows if row["kind"] == "cpu"}
+    ours, usual = bad["inFlightRequests: 2"], bad["in flight: 2, Kubernetes' own behaviour"]
+    figures = f"{ours}; {usual} with Kubernetes"
+    assert figures in (root / "README.md").read_text(encoding="utf-8")
 
 
 def test_readme_has_at_most_150_lines(root: Path) -> None:
