@@ -140,7 +140,7 @@ def test_a_handshake_has_what_connecting_left_of_the_timeout(monkeypatch: pytest
         with Client(f"https://127.0.0.1:{listener.getsockname()[1]}", timeout=1.5, retry=None) as client:
             with pytest.raises(DeadlineExceeded):
                 client.live()
-            assert 1.5 <= time.monotonic() - started < 2.3
+            assert 1.5 <= time.monotonic() - started < 2.9  # 3.0 if each handshake had a timeout of its own
         thread.join(5)
 
 

@@ -245,8 +245,8 @@ def test_a_call_never_waits_longer_than_its_timeout(client: Client) -> None:
     client.metadata("sleep")
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded, match=r"timeout=0\.2 s"):
-        client.infer("sleep", {"timeout": 0.5}, timeout=0.2)
-    assert 0.2 <= time.monotonic() - started < 0.45
+        client.infer("sleep", {"timeout": 1.0}, timeout=0.2)
+    assert 0.2 <= time.monotonic() - started < 0.9
 
 
 def test_a_call_without_a_limit_waits_for_its_answer(client: Client) -> None:

@@ -166,7 +166,7 @@ def test_a_deadline_holds_during_a_handshake_that_never_ends(papers: Papers, con
             started = time.monotonic()
             with pytest.raises(DeadlineExceeded):
                 client.ready()
-            assert 0.3 <= time.monotonic() - started < 1
+            assert 0.3 <= time.monotonic() - started < 2
 
 
 def test_a_restricted_operation_wants_its_header(

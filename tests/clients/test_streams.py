@@ -233,7 +233,7 @@ def test_a_stream_that_falls_silent_is_given_up(streams: Client, tmp_path: Path)
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded, match=r"idle_timeout=0\.4 s") as caught:
         next(responses)
-    assert 0.3 < time.monotonic() - started < 1.2
+    assert 0.3 < time.monotonic() - started < 1.4  # the next response would be there after 1.5 s
     assert "idle_timeout=" in caught.value.fix
     assert int(wait_for(mark)) < 3
 

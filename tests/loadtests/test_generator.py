@@ -84,7 +84,8 @@ def test_an_open_loop_sends_its_schedule_and_both_sides_agree_on_it(
     assert 0 < model.alone_ms <= model.latency.p999
     side = model.server
     assert side is not None
-    assert abs(side.requests - model.requests) <= 3  # of those in flight when the warm-up ended
+    # The two sides may differ by what was in flight when the warm-up ended: rate times latency (Little's law).
+    assert abs(side.requests - model.requests) <= 3 + 100 * model.latency.max / 1e3
     assert set(side.batch_sizes) <= {1, 3}
     assert sum(size * count for size, count in side.batch_sizes.items()) == side.inferences
     assert side.average_batch == pytest.approx(2, abs=0.5)
@@ -123,7 +124,7 @@ def test_a_paused_server_shows_in_the_open_loop_and_not_in_the_closed_one(
     assert latency["closed"] is not None
     assert latency["open"].p99 > 1700
     assert latency["open"].p90 > 1000  # most of the arrivals fell into the pause
-    assert latency["closed"].p99 < 200
+    assert latency["closed"].p99 < 500
     assert latency["closed"].max > 1900  # it was there, and two requests saw it
     waiting = [second.in_flight for second in results["open"].series]
     assert max(waiting) > 25

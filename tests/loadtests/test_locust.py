@@ -103,7 +103,9 @@ def test_headless_over_two_processes_sends_the_whole_schedule_once(
     assert not result.partial
     assert result.verdict.met
     assert result.model.server is not None
-    assert abs(result.model.server.requests - measured()) <= 5
+    assert result.model.latency is not None
+    in_flight = 80 * result.model.latency.max / 1e3  # when the warm-up ended (Little's law)
+    assert abs(result.model.server.requests - measured()) <= 5 + in_flight
     assert result.load.duration_s == RUN_S - WARM_UP_S
 
 

@@ -58,11 +58,11 @@ def test_an_open_loop_counts_the_whole_length_of_a_stop(character_model: Path) -
         answers = send(url, drawn(character_model), due_s=due)
     assert [answer.error for answer in answers] == [""] * 80  # those that were due meanwhile were sent, and counted
     figures = summary.summarize(answers, 4.0, None)
-    assert 1900 < figures.ttft_ms.max < 2600
-    assert 1900 < figures.e2e_ms.max < 2800
+    assert 1900 < figures.ttft_ms.max < 3500
+    assert 1900 < figures.e2e_ms.max < 3700
     assert sum(summary.times_ms(answer)["ttft"] > 150 for answer in answers) > 30  # due while it was stopped: 40
     late = [answer.arrivals[0][0] - answer.due_s for answer in answers if 1.2 <= answer.due_s <= 2.7]
-    assert all(earlier > later - 0.1 for earlier, later in pairwise(late))  # the later, the shorter
+    assert all(earlier > later - 0.3 for earlier, later in pairwise(late))  # the later, the shorter
 
 
 def test_a_closed_loop_keeps_its_users_busy_and_a_session_goes_on_after_its_answer(character_model: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_closed_loop_keeps_its_users_busy_and_a_session_goes_on_after_its_answ
     assert {answer.error for answer in answers} == {""}
     first, second = sorted(answers, key=lambda answer: answer.due_s)[0:4:2]
     assert len(answers) > 20
-    assert second.due_s == pytest.approx(first.end_s, abs=0.05)
+    assert second.due_s == pytest.approx(first.end_s, abs=0.2)
     assert max(answer.prompt_tokens for answer in answers) > 1.8 * min(answer.prompt_tokens for answer in answers)
 
 

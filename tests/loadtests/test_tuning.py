@@ -348,7 +348,7 @@ def test_a_final_keeps_its_time_and_confirms_the_winner() -> None:
     began = time.monotonic()
     effort = Effort(final_s=0.02, rounds=100)
     final = tuner.final(surface, search, held, effort, end=began + 3.0)  # type: ignore[arg-type]
-    assert time.monotonic() - began < 3.3
+    assert time.monotonic() - began < 4.5  # its hundred rounds would take many times that
     assert 3 <= len(final.winner.limits) < 100
     assert final.winner.settings.precision == "int8"
     assert final.confirmed is not None
