@@ -135,11 +135,11 @@ compare: setup ## PEERS=… MODELS=… SLO=… QUICK=1: beside FastAPI, LitServe
 
 deploy: $(STAMP) ## ENV=dev: lint, render, validate, show what would change; APPLY=1 publishes, upgrades and tests
 #: make deploy ENV=prod APPLY=1
-	@$(BIN)/python helm/deploy.py deploy $(call quoted,$(ENV)) $(if $(APPLY),--apply=$(call quoted,$(APPLY)))
+	@$(BIN)/tritonkit deploy $(call quoted,$(ENV)) $(if $(APPLY),--apply=$(call quoted,$(APPLY)))
 
 rollback: $(STAMP) ## ENV=prod: the revision before, and its models; REVISION=3 names one
 #: make rollback ENV=prod REVISION=3
-	@$(BIN)/python helm/deploy.py rollback $(call quoted,$(ENV)) $(if $(REVISION),--revision $(REVISION))
+	@$(BIN)/tritonkit deploy $(call quoted,$(ENV)) --rollback $(if $(REVISION),$(REVISION))
 
 chart: $(STAMP) ## what is generated from the chart's values and templates: schema, README table, goldens
 	@$(BIN)/python helm/schema.py
@@ -178,11 +178,11 @@ bench-gpu: setup ## ONLY=inprocess,served,scaling MODELS=…: in process and ser
 
 bench-drain: setup ## ONLY=restart|parts|cost: rendered pods restarted under load; what each part of the drain is worth and costs; 6 minutes
 #: make bench-drain ONLY=restart
-	@PYTHONPATH=helm $(BIN)/python -m proofs.bench_drain $(if $(ONLY),--only $(ONLY))
+	@$(BIN)/python loadtests/bench_drain.py $(if $(ONLY),--only $(ONLY))
 
 bench-autoscaler: setup ## days of traffic against autoscaler settings; MEASURE=1 times a pod of TARGET and MODEL first, KEEP=1 keeps both; writes reports/autoscaler
 #: make bench-autoscaler MEASURE=1 TARGET=cpu MODEL=efficientnet_lite0
-	@PYTHONPATH=helm:loadtests $(BIN)/python -m proofs.bench_autoscaler \
+	@$(BIN)/python loadtests/bench_autoscaler.py \
 	  $(if $(MEASURE),--measure --target $(call quoted,$(TARGET)) --model $(model)) $(if $(KEEP),--keep)
 
 advisor-validate: $(STAMP) ## the advisor's predictions beside measured rows that its coefficients never saw; writes nothing

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import deploy
 import onnx
 import pytest
 import yaml
@@ -15,10 +14,12 @@ from fakecluster.server import running
 from fakecluster.state import ApiServer
 from onnx import TensorProto, helper
 
-from deploying import environment, models
-from kubetools import binaries
+from tritonkit import cli
+from tritonkit.deploying import environment, models
+from tritonkit.kubetools import binaries
 
 Run = Callable[..., tuple[int, str]]
+CHART = Path(__file__).parents[1] / "helm/tritonkit"
 HERE = ("--kube-context=here", "--namespace=inference")
 VALUES = {
     "accelerator": {"kind": "cpu"},
@@ -65,6 +66,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tools: str) -> Path
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("MAKELEVEL", "1")  # as under make
     model(tmp_path, "1.0")
+    (tmp_path / "helm").mkdir()
+    (tmp_path / "helm/tritonkit").symlink_to(CHART)
     write(tmp_path)
     return tmp_path
 
@@ -93,7 +96,8 @@ def write(project: Path, values: dict[str, Any] | None = None, **changes: Any) -
 def run(project: Path, capfd: pytest.CaptureFixture[str]) -> Run:
     def command(verb: str, *arguments: str) -> tuple[int, str]:
         capfd.readouterr()
-        code = deploy.main([verb, str(project / "prod.yaml"), "--project", str(project), *arguments])
+        back = ["--rollback"] if verb == "rollback" else []
+        code = cli.main(["deploy", str(project / "prod.yaml"), "--project", str(project), *back, *arguments])
         output = capfd.readouterr()
         return code, output.out + output.err
 
@@ -107,4 +111,4 @@ def cluster(project: Path, api: ApiServer) -> ApiServer:
 
 
 def version(project: Path) -> str:
-    return models.find(environment.load(str(project / "prod.yaml")), project).version
+    return models.find(environment.load(str(project / "prod.yaml"), project), project).version

@@ -83,7 +83,7 @@ def advice(root: Path) -> Iterator[tuple[str, str]]:
 
 def pages(root: Path) -> Iterator[tuple[str, str]]:
     """Every text of the modules that say on a page what to do next, with its place; what is filled in stands as X."""
-    modules = [*(root / "loadtests/reporting").glob("*advice.py"), root / "helm/proofs/page.py"]
+    modules = [*(root / "loadtests/reporting").glob("*advice.py"), root / "loadtests/proofs/page.py"]
     assert len(modules) == 4
     for path in modules:
         tree = ast.parse(path.read_text(encoding="utf-8"))

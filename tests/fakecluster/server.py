@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from fakecluster.state import VERBS, ApiServer, Object, merged
-from kubetools import manifest
+from tritonkit.kubetools import manifest
 
 _PROTOBUF = b"k8s\0"
 

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from kubetools import binaries
 from tritonkit.errors import MissingError
+from tritonkit.kubetools import binaries
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,14 +9,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import deploy
 import pytest
 import yaml
+from manifests.rendering import CHART
 
-from deploying import backends, chart, environment, models, nodes, preflight
-from deploying.chart import Rendered
-from deploying.environment import Environment
-from kubetools import binaries
+from tritonkit import cli
+from tritonkit.deploying import backends, chart, environment, models, nodes, preflight
+from tritonkit.deploying.chart import Rendered
+from tritonkit.deploying.environment import Environment
+from tritonkit.kubetools import binaries
 from tritonkit.repository.lint import images as lint_images
 
 CONFIG = """
@@ -70,7 +71,7 @@ def write(project: Path, values: dict[str, Any], **deployed: str) -> str:
 
 def render(project: Path, values: dict[str, Any], **deployed: str) -> tuple[Environment, Rendered | None, str]:
     """The environment, its manifest with what publishing says of the models, and why there is none."""
-    loaded = environment.load(write(project, dict(values), **deployed))
+    loaded = environment.load(write(project, dict(values), **deployed), project)
     return loaded, *prove(yaml.safe_dump(loaded.values), yaml.safe_dump(models.find(loaded, project).values))
 
 
@@ -81,7 +82,7 @@ def prove(*values: str) -> tuple[Rendered | None, str]:
         files = [Path(folder, f"{place}.yaml") for place in range(len(values))]
         for file, text in zip(files, values, strict=True):
             file.write_text(text, encoding="utf-8")
-        proved, rendered = chart.prove(binaries.helm(), "triton", "inference", files, "1.34")
+        proved, rendered = chart.prove(binaries.helm(), CHART, "triton", "inference", files, "1.34")
     return rendered, "" if rendered else f"{proved[0].text}\nfix: {proved[0].fix}"
 
 
@@ -179,15 +180,15 @@ def test_an_image_known_to_lack_a_module_is_refused_by_name(
     _, rendered, reason = render(project, {"image": {"repository": "registry.example.com/mine"}})
     assert rendered is not None, f"an image of the user's own is the way out: {reason}"
     if "==" in module:
-        deployed = environment.load(str(project / "prod.yaml"))
+        deployed = environment.load(str(project / "prod.yaml"), project)
         assert "pre needs pillow==13.0.0, tokenizers" in next(backends.images(deployed, project, rendered)).text
 
 
 def test_the_chart_and_the_dockerfile_have_what_lint_says_they_have() -> None:
-    text = (chart.CHART / "templates/_helpers.tpl").read_text(encoding="utf-8")
+    text = (CHART / "templates/_helpers.tpl").read_text(encoding="utf-8")
     listed = text.partition('define "tritonkit.toolsHas"')[2].partition("\n")[2].partition("\n")[0]
     assert set(yaml.safe_load(listed)) == {*lint_images.TOOLS_MODULES, "tritonkit_onnxruntime"}
-    dockerfile = (chart.CHART.parents[1] / "build/Dockerfile").read_text(encoding="utf-8")
+    dockerfile = (CHART.parents[1] / "build/Dockerfile").read_text(encoding="utf-8")
     installed = dockerfile.partition("PIP_CONSTRAINT=/opt/tritonkit/constraints.txt \\\n && python3 -m pip install ")[2]
     assert set(installed.split("\n")[0].split()) >= lint_images.TOOLS_MODULES
 
@@ -281,7 +282,7 @@ def test_nothing_is_deployed_whose_models_are_for_another_device(
     """As it was until the accelerator decided: the CPU's repository, published to GPU pods."""
     (project / "model_repository.cuda").rename(project / "model_repository")
     monkeypatch.setenv("MAKELEVEL", "1")  # as under make
-    code = deploy.main(["deploy", write(project, {}), "--project", str(project), "--apply"])
+    code = cli.main(["deploy", write(project, {}), "--project", str(project), "--apply"])
     output = capfd.readouterr()
     assert code == 2
     assert "model_repository.cuda, and prod's pods run models of the target cuda" in output.err
@@ -291,7 +292,7 @@ def test_nothing_is_deployed_whose_models_are_for_another_device(
     for name in ("net", "other"):
         (place / name / "config.pbtxt").write_text(CONFIG % ("onnxruntime", "CPU"), encoding="utf-8")
     path = write(project, {}, repository="model_repository")
-    code = deploy.main(["deploy", path, "--project", str(project), "--apply"])
+    code = cli.main(["deploy", path, "--project", str(project), "--apply"])
     output = capfd.readouterr()
     assert code == 1
     assert "CPU models on GPU nodes: net, other" in output.out

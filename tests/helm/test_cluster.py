@@ -9,7 +9,7 @@ from typing import Any
 
 from manifests import cases, kube, rendering, running
 
-from kubetools import binaries
+from tritonkit.kubetools import binaries
 
 Document = dict[str, Any]
 

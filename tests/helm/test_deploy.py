@@ -14,16 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import deploy
 import pytest
 import yaml
 from deployments import HERE, VALUES, Run, api, cluster, kubeconfig, model, project, run, tools, version, write  # noqa: F401
 from fakecluster.state import ApiServer
+from manifests.rendering import CHART
 
-from deploying import chart, difference, environment, models, release
-from deploying.cluster import Cluster
-from kubetools import binaries
+from tritonkit.cli.deploy import is_yes
+from tritonkit.deploying import difference, environment, models, release
+from tritonkit.deploying.cluster import Cluster
 from tritonkit.errors import CheckFailed, InputError, MissingError
+from tritonkit.kubetools import binaries
 from tritonkit.publishing import Destination, parse
 
 
@@ -153,7 +154,7 @@ def test_a_killed_upgrade_is_reported_before_publishing_and_rolled_back(
 ) -> None:
     (project / "values.yaml").write_text(yaml.safe_dump(VALUES), encoding="utf-8")
     values = str(project / "values.yaml")
-    command = [str(binaries.helm()), "upgrade", "--install", "triton", str(chart.CHART), "-f", values, *HERE]
+    command = [str(binaries.helm()), "upgrade", "--install", "triton", str(CHART), "-f", values, *HERE]
     subprocess.run(command, check=True)
     cluster.starting = "BROKEN"
     upgrade = subprocess.Popen([*command, "--wait=watcher", "--set", "podLabels.a=BROKEN"])
@@ -176,8 +177,8 @@ def test_a_killed_upgrade_is_reported_before_publishing_and_rolled_back(
 def test_apply_that_says_no_only_looks(run: Run, project: Path, cluster: ApiServer) -> None:
     code, output = run("deploy", "--apply=no")
     assert (code, cluster.writes, "a dry run, nothing is changed" in output) == (0, [], True)
-    assert not any(deploy.is_yes(word) for word in ("", "0", "No", "FALSE", "off"))
-    assert all(deploy.is_yes(word) for word in ("1", "yes", "True"))
+    assert not any(is_yes(word) for word in ("", "0", "No", "FALSE", "off"))
+    assert all(is_yes(word) for word in ("1", "yes", "True"))
 
 
 def test_apply_that_says_neither_is_refused(run: Run, cluster: ApiServer) -> None:
@@ -272,9 +273,9 @@ def test_without_helm_it_says_what_was_not_checked_and_what_is_missing(
     assert "unchecked  chart  without helm it was neither linted nor rendered" in output
     assert "Next: helm: install helm 4 (1 more above: context)." in output
     assert f"Then `make deploy ENV={project / 'prod.yaml'}` again" in output
-    spaced = environment.load(str(project / "a b.yaml"))
+    spaced = environment.load(str(project / "a b.yaml"), project)
     monkeypatch.delenv("MAKELEVEL")  # who came without make has none
-    assert environment.command(spaced, "rollback") == f"python helm/deploy.py rollback '{project / 'a b.yaml'}'"
+    assert environment.command(spaced, "rollback") == f"tritonkit deploy '{project / 'a b.yaml'}' --rollback"
 
 
 def test_a_failed_diff_leaves_the_changes_unchecked(
@@ -304,9 +305,9 @@ def test_models_of_the_wrong_type_are_no_traceback(run: Run, project: Path) -> N
 def test_two_sources_of_models_are_refused(project: Path) -> None:
     write(project, {"models": {"uri": "s3://a/b"}})
     with pytest.raises(InputError, match=r"sets deploy\.publish and values\.models\.uri"):
-        models.find(environment.load(str(project / "prod.yaml")), project)
+        models.find(environment.load(str(project / "prod.yaml"), project), project)
     write(project, {"models": {"uri": "s3://a/b"}}, publish="")
-    assert models.find(environment.load(str(project / "prod.yaml")), project).version == ""
+    assert models.find(environment.load(str(project / "prod.yaml"), project), project).version == ""
     write(project, {"models": {}}, publish="")
     with pytest.raises(InputError, match="names no models"):
-        models.find(environment.load(str(project / "prod.yaml")), project)
+        models.find(environment.load(str(project / "prod.yaml"), project), project)

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
+from manifests.rendering import CHART, ROOT
 
-from deploying import chart, environment, misspelt, models, release
-from deploying.cluster import Cluster
-from kubetools import binaries
+from tritonkit.deploying import chart, environment, misspelt, models, release
+from tritonkit.deploying.cluster import Cluster
 from tritonkit.errors import CheckFailed, InputError
+from tritonkit.kubetools import binaries
 from tritonkit.publishing import parse
 
 
@@ -57,7 +58,7 @@ def test_an_environment_names_what_is_wrong_in_it(tmp_path: Path, change: dict[s
     good = {"deploy": {"context": "c", "namespace": "n", "release": "r"}, "values": {}}
     path.write_text(yaml.safe_dump(good | change), encoding="utf-8")
     with pytest.raises(InputError) as caught:
-        environment.load(str(path))
+        environment.load(str(path), ROOT)
     assert words in str(caught.value)
     assert "endpointUrl" in caught.value.fix
     assert "Input should" not in str(caught.value)
@@ -66,29 +67,29 @@ def test_an_environment_names_what_is_wrong_in_it(tmp_path: Path, change: dict[s
 def test_an_environment_in_another_encoding_is_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "e.yaml").write_bytes("deploy: {context: größer}".encode("latin-1"))
     with pytest.raises(InputError, match="cannot be read"):
-        environment.load(str(tmp_path / "e.yaml"))
+        environment.load(str(tmp_path / "e.yaml"), ROOT)
 
 
 def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("deploy: {}\nvalues:\n  accelerator: {kind: cpu}\n  replicas: 2\n  accelerator: {count: 2}\n")
     with pytest.raises(InputError, match=r"(?s)'accelerator' stands here.*line 3.*a second time here.*line 5"):
-        environment.load(str(path))
+        environment.load(str(path), ROOT)
 
 
 def test_an_unknown_environment_is_answered_with_the_known_ones() -> None:
     with pytest.raises(InputError, match="did you mean prod"):
-        environment.load("prodd")
+        environment.load("prodd", ROOT)
 
 
-@pytest.mark.parametrize("name", [path.stem for path in environment.FOLDER.glob("*.yaml")])
+@pytest.mark.parametrize("name", [path.stem for path in (ROOT / environment.FOLDER).glob("*.yaml")])
 def test_the_shipped_environments_pass_lint_render_and_schemas(name: str, tmp_path: Path) -> None:
-    shipped = environment.load(name)
+    shipped = environment.load(name, ROOT)
     values, named = tmp_path / "values.yaml", tmp_path / "models.yaml"
     values.write_text(yaml.safe_dump(shipped.values), encoding="utf-8")
     named.write_text(yaml.safe_dump(parse(shipped.deploy.publish).values("0123456789abcdef")), encoding="utf-8")
     checks, rendered = chart.prove(
-        binaries.helm(), shipped.deploy.release, shipped.deploy.namespace, [values, named], "1.34"
+        binaries.helm(), CHART, shipped.deploy.release, shipped.deploy.namespace, [values, named], "1.34"
     )
     assert [check.state for check in checks] == ["ok", "ok", "ok"], checks
     assert rendered is not None
@@ -133,7 +134,7 @@ def test_unknown_values_are_answered_with_those_that_were_meant(tmp_path: Path) 
     wrong = {"modles": {}, "uri": "s3://a/b", "qqqq": 1, "autoscaling": {"maxReplica": 3, "min": 2, "keda": {"POLLINGINTERVAL": 1}},
              "variants": {"a": {"replcas": 1, "autoscaling": {"replicas": 1}}}, "service": {"http": {"nodeprot": 1}}}  # fmt: skip
     values.write_text(yaml.safe_dump(wrong), encoding="utf-8")
-    (check,), rendered = chart.prove(binaries.helm(), "r", "n", [values], "1.34")
+    (check,), rendered = chart.prove(binaries.helm(), CHART, "r", "n", [values], "1.34")
     assert rendered is None
     meant = {
         name
@@ -183,7 +184,7 @@ def test_a_value_that_the_schema_refuses_is_answered_with_how_to_write_it(
 ) -> None:
     file = tmp_path / "values.yaml"
     file.write_text(yaml.safe_dump(values), encoding="utf-8")
-    (check,), _ = chart.prove(binaries.helm(), "r", "n", [file], "1.34")
+    (check,), _ = chart.prove(binaries.helm(), CHART, "r", "n", [file], "1.34")
     assert all(hint in check.text for hint in hints), check.text
 
 
@@ -202,7 +203,7 @@ def test_what_does_not_render_is_said_with_its_fix_and_without_helms_wrapping(
 ) -> None:
     file = tmp_path / "values.yaml"
     file.write_text(yaml.safe_dump({"models": {"uri": "s3://a/b", "names": ["m"]}} | values), encoding="utf-8")
-    checks, rendered = chart.prove(binaries.helm(), "r", "n", [file], "1.34")
+    checks, rendered = chart.prove(binaries.helm(), CHART, "r", "n", [file], "1.34")
     assert rendered is None
     assert checks[-1].text.removeprefix("Error: ").startswith(text)
     assert fix in checks[-1].fix
@@ -225,7 +226,7 @@ def test_helms_own_error_about_a_cluster_names_what_to_do(tmp_path: Path, monkey
 
 
 def test_every_value_that_a_foreign_key_leads_to_is_one_of_the_charts() -> None:
-    schema = json.loads((chart.CHART / "values.schema.json").read_text(encoding="utf-8"))
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
     known = {".".join(path) for path in misspelt._paths(schema, schema)}
     assert {path for paths in misspelt._FOREIGN.values() for path in paths} <= known
     assert known.isdisjoint(misspelt._FOREIGN)
@@ -235,10 +236,10 @@ def test_a_misspelt_key_of_an_environment_is_answered_with_the_nearest(tmp_path:
     path = tmp_path / "mine.yaml"
     path.write_text("deploy: {contxt: a, namespace: b}\n", encoding="utf-8")
     with pytest.raises(InputError, match="did you mean context"):
-        environment.load(str(path))
+        environment.load(str(path), ROOT)
     path.write_text("deploi: {context: a, namespace: b}\n", encoding="utf-8")
     with pytest.raises(InputError, match="did you mean deploy"):
-        environment.load(str(path))
+        environment.load(str(path), ROOT)
 
 
 @pytest.mark.parametrize(

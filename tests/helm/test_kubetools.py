@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from kubetools import binaries, validation
 from tritonkit.errors import InputError, MissingError
+from tritonkit.kubetools import binaries, validation
 
 META = {"name": "a"}
 

@@ -11,7 +11,7 @@ import schema
 import yaml
 from manifests import cases, rendering
 
-from kubetools import binaries
+from tritonkit.kubetools import binaries
 
 CHART = rendering.CHART
 TEMPLATES = sorted(CHART.glob("templates/**/*.yaml"))

@@ -7,7 +7,7 @@ import functools
 import pytest
 from manifests import cases, kube, policies, rendering, running
 
-from kubetools import validation
+from tritonkit.kubetools import validation
 
 MATRIX = list(cases.matrix())
 VALID = [(name, case) for name, case in MATRIX if cases.new_enough(name, case.kubernetes)]

@@ -12,7 +12,7 @@ import schema
 import yaml
 from manifests import cases, generated, kube, rendering
 
-from deploying import show
+from tritonkit.deploying import show
 
 TOPS = schema.read(rendering.CHART / "values.yaml")
 CHOICES = schema.defaults_of(TOPS)["choices"].keys()

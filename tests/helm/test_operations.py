@@ -15,9 +15,10 @@ import yaml
 from fakecluster.server import running
 from fakecluster.state import ApiServer
 from manifests import rendering
+from manifests.rendering import CHART
 
-from deploying import chart
-from kubetools import binaries
+from tritonkit.deploying import chart
+from tritonkit.kubetools import binaries
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
@@ -114,7 +115,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
                 "upgrade",
                 "--install",
                 "triton",
-                chart.CHART,
+                CHART,
                 "-n",
                 "inference",
                 "--set",

@@ -13,13 +13,14 @@ import pytest
 import yaml
 from fakecluster.server import running
 from fakecluster.state import DRA, GATEWAY, KEDA, MONITORING, ApiServer
+from manifests.rendering import CHART
 
-from deploying import chart, nodes, preflight, release
-from deploying.chart import Rendered
-from deploying.check import Check
-from deploying.cluster import Cluster
-from deploying.environment import Deploy, Environment
-from kubetools import binaries
+from tritonkit.deploying import chart, nodes, preflight, release
+from tritonkit.deploying.chart import Rendered
+from tritonkit.deploying.check import Check
+from tritonkit.deploying.cluster import Cluster
+from tritonkit.deploying.environment import Deploy, Environment
+from tritonkit.kubetools import binaries
 
 Object = dict[str, Any]
 A10G = "NVIDIA-A10G"
@@ -47,7 +48,7 @@ def render(values: Object, tmp: Path) -> Rendered:
         binaries.helm(),
         "template",
         "triton",
-        chart.CHART,
+        CHART,
         "-n",
         "inference",
         "-f",
@@ -160,7 +161,7 @@ def test_what_would_silently_lead_nowhere_is_missing(api: ApiServer, cluster: Cl
     """An Ingress of a class that nobody serves, and a trigger whose credentials nobody made: both are taken."""
     api.served |= KEDA
     api.add(thing("Namespace", "inference"))
-    alb = yaml.safe_load((chart.CHART / "examples/values-eks-alb.yaml").read_text(encoding="utf-8"))
+    alb = yaml.safe_load((CHART / "examples/values-eks-alb.yaml").read_text(encoding="utf-8"))
     rendered = render(alb | {"monitoring": {}}, tmp_path)
     assert [
         line for line in lines(preflight.look(cluster, ENVIRONMENT, rendered), "missing") if line[:2] in {"In", "tr"}
@@ -180,7 +181,7 @@ def test_what_would_silently_lead_nowhere_is_missing(api: ApiServer, cluster: Cl
 
 
 def test_an_ingress_is_called_by_its_protocol_and_with_tls_where_it_has_it(cluster: Cluster, tmp_path: Path) -> None:
-    alb = yaml.safe_load((chart.CHART / "examples/values-eks-alb.yaml").read_text(encoding="utf-8"))
+    alb = yaml.safe_load((CHART / "examples/values-eks-alb.yaml").read_text(encoding="utf-8"))
     assert release.addresses(cluster, render(alb, tmp_path)) == [
         "https://triton.example.org",
         "grpcs://triton-grpc.example.org",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploying import room
+from tritonkit.deploying import room
 
 GIB = 2**30
 

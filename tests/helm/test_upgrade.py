@@ -14,7 +14,7 @@ import pytest
 import yaml
 from manifests import cases, policies, rendering, upgrades
 
-from kubetools import validation
+from tritonkit.kubetools import validation
 
 PREVIOUS = Path(__file__).parent / "previous"
 VERSION = yaml.safe_load((rendering.CHART / "Chart.yaml").read_text(encoding="utf-8"))["version"]

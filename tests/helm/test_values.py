@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from manifests import cases, generated, policies, rendering
 
-from kubetools import validation
+from tritonkit.kubetools import validation
 
 EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "60"))  # more of them look further; each is a render
 BASES = (

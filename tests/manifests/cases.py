@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from kubetools.validation import VERSIONS
 from manifests.kube import walk
 from manifests.rendering import CHART, Case, case
+from tritonkit.kubetools.validation import VERSIONS
 
 EXAMPLES = sorted((CHART / "examples").glob("values-*.yaml"))
 OLDEST, NEWEST = VERSIONS[0], VERSIONS[-1]

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from kubetools import binaries
+from tritonkit.kubetools import binaries
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm/tritonkit"

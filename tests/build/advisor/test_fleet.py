@@ -17,13 +17,13 @@ from graphfile import value
 from manifests import rendering
 from onnx import TensorProto, helper
 
-from kubetools import validation
 from tritonkit import cli, gpus
 from tritonkit.advisor import fleet, fleet_bundles, fleet_demand, fleet_nodes, serving
 from tritonkit.advisor.fleet_demand import Graph, Model
 from tritonkit.advisor.fleet_solve import Mix
 from tritonkit.advisor.queueing import Service
 from tritonkit.advisor.references import reference
+from tritonkit.kubetools import validation
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 32, "hidden_size": 4096,

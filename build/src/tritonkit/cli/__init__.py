@@ -12,12 +12,12 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from tritonkit import machine
-from tritonkit.cli import advise, build, completion, doctor, engine, lint, prepare, publish, sensitivity, serve
+from tritonkit.cli import advise, build, completion, deploy, doctor, engine, lint, prepare, publish, sensitivity, serve
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import Verbs, run_command
 from tritonkit.errors import MissingError
 
-COMMANDS = (build, lint, sensitivity, engine, prepare, publish, serve, advise, doctor)
+COMMANDS = (build, lint, sensitivity, engine, prepare, publish, serve, advise, deploy, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

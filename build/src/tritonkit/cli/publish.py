@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-import signal
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.markup import escape
 
+from tritonkit.cli.interrupt import leaving_at_once
 from tritonkit.cli.output import Verbs, counted, make_table, out, print_json
 
 if TYPE_CHECKING:
@@ -24,7 +17,6 @@ if TYPE_CHECKING:
     from tritonkit.publishing.manifest import Manifest
 
 _MOST_MINUTES = 60 * 24 * 365 * 10
-_VALUES_HEADER = "# Written by tritonkit:"
 _DESTINATION = "s3://bucket/folder, gs://…, az://container/…, file:///folder, or a path"
 
 
@@ -83,31 +75,21 @@ def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.Argumen
 
 def _publish(options: argparse.Namespace) -> int:
     from tritonkit import progress, publishing
+    from tritonkit.publishing import summary, values_file
 
     place = publishing.parse(options.destination, options.endpoint_url)
-    _check_values(options.values)
-    with _leaving_at_once(), progress.task("publish") as say:
+    if options.values:
+        values_file.check(options.values)
+    with leaving_at_once(), progress.task("publish") as say:
         result = publishing.publish(options.repository, place, say, dry_run=options.dry_run)
     version = result.manifest.version
     if options.values and not options.dry_run:
-        _write_values(options.values, place, result.manifest)
+        values_file.write(options.values, place, result.manifest)
     if options.json:
         print_json(_named(place, result.manifest) | _as_json(result) | {"dry_run": options.dry_run})
         return 0
-    from tritonkit.publishing.transfer_progress import human
-
-    would = "would be" if options.dry_run else "is"
-    _say(f"version {version} {would} published at {place}, and current")
-    _say(
-        f"  {counted(len(result.manifest.models), 'model')}, {counted(len(result.manifest.files), 'file')}, "
-        f"{human(result.manifest.size)}: "
-        f"{len(result.uploaded)} uploaded ({human(result.uploaded_bytes)}), {len(result.copied)} copied in the store, "
-        f"{len(result.present)} there already"
-    )
-    if result.skipped:
-        _say(f"  left out, as they belong to no model: {', '.join(result.skipped)}")
-    for note in result.notes:
-        _say(f"  note: {note}")
+    for line in summary.lines(result, place, dry_run=options.dry_run):
+        _say(line)
     if not options.dry_run:
         _say_next(options, place, version)
         if result.previous:
@@ -161,12 +143,14 @@ def _versions(options: argparse.Namespace) -> int:
 
 def _rollback(options: argparse.Namespace) -> int:
     from tritonkit import publishing
+    from tritonkit.publishing import values_file
 
     place = publishing.parse(options.destination, options.endpoint_url)
-    _check_values(options.values)
+    if options.values:
+        values_file.check(options.values)
     manifest, before = publishing.roll_back(publishing.Destination(place), options.version)
     if options.values:
-        _write_values(options.values, place, manifest)
+        values_file.write(options.values, place, manifest)
     if options.json:
         print_json(_named(place, manifest) | {"previous": before})
         return 0
@@ -209,26 +193,6 @@ def _say_next(options: argparse.Namespace, place: Place, version: str) -> None:
         _say(f"  {options.values} names it: helm upgrade … -f {options.values}")
 
 
-def _check_values(path: Path | None) -> None:
-    """Before anything is changed in the store: a file that cannot be written would leave helm without the version."""
-    from tritonkit import atomic
-    from tritonkit.errors import OutputError
-
-    if path is None:
-        return
-    if path.is_dir():
-        raise OutputError(f"--values {path} is a folder", "name a file in it, for example version.yaml")
-    if path.is_file() and not path.read_bytes().startswith(_VALUES_HEADER.encode()):
-        raise OutputError(
-            f"--values {path} is a file that tritonkit did not write, and would be lost",
-            "name another file: helm takes several, -f values.yaml -f version.yaml",
-        )
-    with atomic.explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-
-
 def _check_prune(options: argparse.Namespace) -> None:
     from tritonkit.errors import InputError
 
@@ -238,33 +202,6 @@ def _check_prune(options: argparse.Namespace) -> None:
         raise InputError("--grace goes with --prune", "--prune 5 --grace 60")
     if not math.isfinite(options.grace) or not 0 <= options.grace <= _MOST_MINUTES:
         raise InputError(f"--grace {options.grace:g} is no time in minutes", "for example --grace 1440, a day")
-
-
-@contextmanager
-def _leaving_at_once() -> Iterator[None]:
-    """Ctrl-C does not wait for large files under way: what publishing leaves is whole at every moment."""
-
-    def leave(_number: int, _frame: FrameType | None) -> None:
-        Console(stderr=True).show_cursor()
-        sys.stderr.write("\nstopped; the same command goes on where it was\n")
-        sys.stderr.flush()
-        os._exit(130)
-
-    before = signal.signal(signal.SIGINT, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _write_values(path: Path, place: Place, manifest: Manifest) -> None:
-    import yaml
-
-    from tritonkit import atomic
-
-    values = yaml.safe_dump(place.values(manifest.version, manifest.ensembles, manifest.needs), sort_keys=False)
-    text = f"{_VALUES_HEADER} version {manifest.version} at {place}.\n{values}"
-    atomic.write(path, text.encode())
 
 
 def _say(text: str) -> None:

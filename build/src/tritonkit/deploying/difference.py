@@ -12,12 +12,12 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploying import chart
-from deploying.chart import Object, Rendered
-from deploying.check import Check
-from deploying.cluster import Cluster
-from kubetools import manifest
+from tritonkit.deploying import chart
+from tritonkit.deploying.chart import Object, Rendered
+from tritonkit.deploying.check import Check
+from tritonkit.deploying.cluster import Cluster
 from tritonkit.errors import CheckFailed
+from tritonkit.kubetools import manifest
 
 _MANAGER = "helm"  # the field manager of helm 4 is the name of its program
 _FORCED = ("--server-side", f"--field-manager={_MANAGER}", "--force-conflicts")

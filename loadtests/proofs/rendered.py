@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kubetools import binaries, manifest
 from tritonkit.errors import CheckFailed
+from tritonkit.kubetools import binaries, manifest
 
-CHART = Path(__file__).parents[1] / "tritonkit"
+CHART = Path(__file__).parents[2] / "helm/tritonkit"
 
 _NO_INIT: dict[str, Any] = {
     "models": {"pvc": {"claimName": "models"}}, "engineBuild": {"checkPassports": False}

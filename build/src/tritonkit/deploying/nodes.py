@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from deploying.check import Check
+from tritonkit.deploying.check import Check
 
 Object = dict[str, Any]
 PRODUCT = "nvidia.com/gpu.product"

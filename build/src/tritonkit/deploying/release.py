@@ -1,6 +1,6 @@
 """A release in its cluster: upgraded, tested, rolled back; each by helm, with its own words shown.
 
-When to do that is for ``deploy.py``; nothing here asks whether it should.
+When to do that is for :mod:`.commands`; nothing here asks whether it should.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from deploying import chart, models, show
-from deploying.chart import Object, Rendered
-from deploying.check import Check
-from deploying.cluster import Cluster
+from tritonkit.deploying import chart, models, show
+from tritonkit.deploying.chart import Object, Rendered
+from tritonkit.deploying.check import Check
+from tritonkit.deploying.cluster import Cluster
 from tritonkit.errors import CheckFailed
 
 _GOOD = {"deployed", "superseded"}
@@ -92,15 +92,21 @@ class Release:
             raise CheckFailed(f"helm {' '.join(arguments)}: {stderr}", fix)
         return json.loads(done.stdout)
 
-    def upgrade(self, files: Sequence[Path], timeout: str, description: str) -> None:
+    def upgrade(self, folder: Path, files: Sequence[Path], timeout: str, description: str) -> None:
         """Install or upgrade the release, wait until all pods are ready, and roll back if they do not get ready.
+
+        Args:
+            folder: The chart's.
+            files: Of values; the later ones win.
+            timeout: Of helm, such as ``45m``.
+            description: For the release's history.
 
         Raises:
             CheckFailed: The pods did not get ready.
         """
         values = [word for file in files for word in ("--values", str(file))]
         done = self._show(
-            "upgrade", "--install", self.name, str(chart.CHART), *values, "--rollback-on-failure", "--wait=watcher",
+            "upgrade", "--install", self.name, str(folder), *values, "--rollback-on-failure", "--wait=watcher",
             "--wait-for-jobs", "--hide-notes", "--timeout", timeout, "--description", description,
         )  # fmt: skip
         if not done:

@@ -1,6 +1,6 @@
 """One file for each environment: where a release goes, and the chart's values there.
 
-``deploy:`` is for `make deploy` and never reaches the chart, ``values:`` is what ``helm -f`` gets.
+``deploy:`` is for `tritonkit deploy` and never reaches the chart, ``values:`` is what ``helm -f`` gets.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tritonkit.recipe import Target
 from tritonkit.recipe.problems import in_words, line
 from tritonkit.unique_keys import UniqueKeyLoader
 
-FOLDER = Path(__file__).parents[1] / "environments"
+FOLDER = Path("helm/environments")  # of a checkout
 # Where `make build TARGET=…` puts models.
 REPOSITORIES: dict[Target, str] = {
     "cpu": "model_repository", "cuda": "model_repository.cuda", "tensorrt": "model_repository.tensorrt"
@@ -44,6 +44,8 @@ class Deploy(BaseModel):
         namespace: Namespace of the release; it has to exist.
         release: Name of the release.
         publish: Where the repository is published; empty where `values.models` names models that are there already.
+        chart: The chart: a folder or a packed chart, from the project's folder, or ``oci://REGISTRY/PATH/tritonkit:VERSION``;
+            ``helm/tritonkit`` if empty.
         repository: The model repository, from the project's folder; that of :func:`target` if empty.
         endpoint_url: An S3-compatible store that is not Amazon's.
         gpu_nodes: ``present``: nodes must be there now. ``onDemand``: a cluster autoscaler adds them.
@@ -59,6 +61,7 @@ class Deploy(BaseModel):
     namespace: Name
     release: Name
     publish: str = ""
+    chart: str = ""
     repository: str = ""
     endpoint_url: str = ""
     gpu_nodes: Literal["present", "onDemand"] = "present"
@@ -74,6 +77,7 @@ _EXAMPLES: dict[tuple[str, ...], str] = {
     ("deploy", "namespace"): "a name such as inference, at most 53 small letters, digits and -",
     ("deploy", "release"): "a name such as triton, at most 53 small letters, digits and -",
     ("deploy", "publish"): "s3://BUCKET/PATH",
+    ("deploy", "chart"): "a folder such as helm/tritonkit, or oci://registry.example.com/charts/tritonkit:0.1.0",
     ("deploy", "repository"): "a folder such as model_repository",
     ("deploy", "endpointUrl"): "https://minio.example.org",
     ("deploy", "timeout"): "a time such as 45m or 1h30m",
@@ -91,29 +95,32 @@ class _File(BaseModel):
 
 @dataclass(frozen=True)
 class Environment:
-    """An environment: its name, its file, and what is in it."""
+    """An environment: its name, how commands name it, its file, and what is in it."""
 
     name: str
+    argument: str
     path: Path
     deploy: Deploy
     values: dict[str, Any]
 
 
-def load(name: str) -> Environment:
+def load(name: str, project: Path) -> Environment:
     """The environment of a name, or in a file.
 
     Args:
         name: ``prod`` for ``helm/environments/prod.yaml``, or a path that ends in ``.yaml``.
+        project: The folder that has ``helm/environments``.
 
     Raises:
         InputError: The environment does not exist, or a key in it is wrong; the message names the key.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    is_file = name.endswith((".yaml", ".yml"))
+    path = Path(name) if is_file else project / FOLDER / f"{name}.yaml"
     try:
         text = path.read_text(encoding="utf-8")
         data = yaml.load(text, Loader=UniqueKeyLoader)
     except FileNotFoundError:
-        raise InputError(f"there is no environment {name!r} ({path})", _hint(name)) from None
+        raise InputError(f"there is no environment {name!r} ({path})", _hint(name, project / FOLDER)) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read: {error}", "correct it at that line") from error
     known = ", ".join(_camel(key) for key in Deploy.model_fields)
@@ -126,7 +133,7 @@ def load(name: str) -> Environment:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         problems = [f"{path}:{line(node, item['loc'])}: {_problem(item)}" for item in error.errors()]
         raise InputError("\n".join(problems), fix) from error
-    return Environment(path.stem, path, file.deploy, file.values or {})
+    return Environment(path.stem, shlex.quote(name), path, file.deploy, file.values or {})
 
 
 def _problem(item: Mapping[str, Any]) -> str:
@@ -187,13 +194,14 @@ def build_command(target: Target) -> str:
 
 def command(environment: Environment, verb: str = "deploy", *, apply: bool = False) -> str:
     """The command that deploys this environment or rolls it back: with make if that is how this process was started."""
-    name = environment.name if environment.path.parent == FOLDER else shlex.quote(str(environment.path))
     if "MAKELEVEL" in os.environ:
-        return f"make {verb} {'APPLY=1 ' if apply else ''}ENV={name}"
-    return f"python helm/deploy.py {verb} {name}{' --apply' if apply else ''}"
+        return f"make {verb} {'APPLY=1 ' if apply else ''}ENV={environment.argument}"
+    return f"tritonkit deploy {environment.argument}{' --apply' if apply else ''}{' --rollback' * (verb == 'rollback')}"
 
 
-def _hint(name: str) -> str:
-    known = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+def _hint(name: str, folder: Path) -> str:
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if not known:
+        return f"name its file, such as {name}.yaml; names alone are looked up in {FOLDER} of a checkout"
     near = difflib.get_close_matches(name, known, n=1)
     return f"{f'did you mean {near[0]}? ' if near else ''}there are {', '.join(known)}; or name a file, such as my.yaml"

@@ -1,7 +1,7 @@
-"""Makes the JSON schemas in ``crds/``, of the kinds that the chart may render and Kubernetes itself does not know.
+"""Makes the JSON schemas in ``tritonkit/kubetools/crds``, of the kinds that the chart may render and Kubernetes itself does not know.
 
 They are recovered from the npm packages of kubernetes-models, whose validators are compiled from the projects' own Go
-types; ``python -m kubetools.crd_schemas`` needs npm and a network, reading what it wrote (:mod:`.validation`) neither.
+types; ``python helm/crd_schemas.py`` needs npm and a network, reading what it wrote needs neither.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kubetools import validation
 from tritonkit import atomic
 from tritonkit.cli.output import run_command
 from tritonkit.errors import MissingError
+from tritonkit.kubetools import validation
 
 Schema = dict[str, Any]
 PACKAGES = {

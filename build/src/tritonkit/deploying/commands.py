@@ -11,18 +11,19 @@ from pathlib import Path
 
 import yaml
 
-from deploying import backends, chart, check, difference, models, preflight, release, show
-from deploying import environment as environments
-from deploying.chart import Rendered
-from deploying.check import Check
-from deploying.cluster import Cluster
-from deploying.difference import Difference
-from deploying.environment import Environment, command
-from deploying.models import Models
-from deploying.release import Release
-from kubetools import binaries
 from tritonkit import atomic, progress
+from tritonkit.deploying import backends, chart, chart_source, check, difference, models, preflight, release, show
+from tritonkit.deploying import environment as environments
+from tritonkit.deploying.chart import Rendered
+from tritonkit.deploying.chart_source import Chart
+from tritonkit.deploying.check import Check
+from tritonkit.deploying.cluster import Cluster
+from tritonkit.deploying.difference import Difference
+from tritonkit.deploying.environment import Environment, command
+from tritonkit.deploying.models import Models
+from tritonkit.deploying.release import Release
 from tritonkit.errors import CheckFailed, MissingError, TritonkitError
+from tritonkit.kubetools import binaries
 
 _REPORTS = "reports/deploy"
 
@@ -60,12 +61,15 @@ def deploy(name: str, project: Path, *, apply: bool) -> int:
         InputError: The environment is wrong.
         CheckFailed: Something is missing, the pods did not get ready, or ``helm test`` failed.
     """
-    environment = environments.load(name)
+    environment = environments.load(name, project)
     served_models = models.find(environment, project)
-    with _values(environment, served_models) as files:
-        tools = _tools(environment)
-        inspection = _inspect(environment, served_models, tools, files, project)
-        show.head(environment, served_models, apply)
+    tools = _tools(environment)
+    with (
+        chart_source.unpacked(environment, project, tools.helm) as source,
+        _values(environment, served_models) as files,
+    ):
+        inspection = _inspect(environment, served_models, tools, source, files, project)
+        show.head(environment, served_models, source, apply)
         _print(inspection, environment, project)
         if not apply:
             return _dry(environment, inspection)
@@ -75,12 +79,9 @@ def deploy(name: str, project: Path, *, apply: bool) -> int:
         if served_models.place is not None:
             show.title("publish")
             sys.stdout.flush()
-            named = project / f"{_REPORTS}/{environment.name}.models.yaml"
-            if code := models.publish(environment, project, named):
-                return code
-            files[-1] = named
+            files[-1] = models.publish(environment, project, project / f"{_REPORTS}/{environment.name}.models.yaml")
         running = Release(tools.helm, tools.cluster, environment.deploy.release)
-        _upgrade(environment, served_models, running, files, inspection.rendered)
+        _upgrade(environment, served_models, running, source, files, inspection.rendered)
         return 0
 
 
@@ -110,7 +111,7 @@ def _tools(environment: Environment) -> _Tools:
 
 
 def _inspect(
-    environment: Environment, served_models: Models, tools: _Tools, files: list[Path], project: Path
+    environment: Environment, served_models: Models, tools: _Tools, source: Chart, files: list[Path], project: Path
 ) -> _Inspection:
     settings = environment.deploy
     with progress.task("deploy") as say:
@@ -126,7 +127,9 @@ def _inspect(
         rendered = None
         if tools.helm:
             say("lint, render and validate the chart")
-            proved, rendered = chart.prove(tools.helm, settings.release, settings.namespace, files, version)
+            proved, rendered = chart.prove(
+                tools.helm, source.folder, settings.release, settings.namespace, files, version
+            )
         checks = list(tools.checks)
         if tools.cluster and rendered and answers:
             say("preflight")
@@ -197,14 +200,15 @@ def _dry(environment: Environment, inspection: _Inspection) -> int:
 
 
 def _upgrade(
-    environment: Environment, served_models: Models, running: Release, files: list[Path], rendered: Rendered
-) -> None:
+    environment: Environment, served_models: Models, running: Release, source: Chart, files: list[Path],
+    rendered: Rendered,
+) -> None:  # fmt: skip
     again = command(environment, "rollback")
     timeout = environment.deploy.timeout or release.timeout_of(rendered.objects)
     served = f"models version {served_models.version}" if served_models.version else "models that the values name"
     show.title(f"upgrade (helm waits until every pod is ready, at most {timeout})")
     sys.stdout.flush()
-    running.upgrade(files, timeout, f"make deploy: {environment.name}, {served}")
+    running.upgrade(source.folder, files, timeout, f"tritonkit deploy: {environment.name}, {served}")
     asleep = running.without_pods(rendered.objects)
     if rendered.hooks and asleep:
         show.title("test: left out")
@@ -223,11 +227,12 @@ def _upgrade(
     show.say(f"`{again}` goes back.")
 
 
-def rollback(name: str, revision: int = 0) -> int:
+def rollback(name: str, project: Path, revision: int = 0) -> int:
     """Go back to the revision before, and say which models it serves. The exit code.
 
     Args:
         name: Of the environment.
+        project: The folder that has ``helm/environments``.
         revision: Which one; 0 takes the newest that worked and is not what runs.
 
     Raises:
@@ -235,7 +240,7 @@ def rollback(name: str, revision: int = 0) -> int:
         CheckFailed: There is nothing to go back to, or its pods did not get ready.
         MissingError: A tool or the cluster is missing.
     """
-    environment = environments.load(name)
+    environment = environments.load(name, project)
     cluster = Cluster(binaries.kubectl(), environment.deploy.context, environment.deploy.namespace)
     answer = preflight.context(cluster)
     if answer.state == "missing":

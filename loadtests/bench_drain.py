@@ -101,7 +101,7 @@ def _main() -> int:
 def _parser() -> Parser:
     parser = Parser(
         description=__doc__,
-        examples=["PYTHONPATH=helm python -m proofs.bench_drain --only restart"],
+        examples=["python loadtests/bench_drain.py --only restart"],
     )  # fmt: skip
     parser.add_argument("--requests", type=int, default=20_000, help="at least so many in the first restart")
     parser.add_argument("--profile", choices=("surge", "inPlace"), default="surge", help="the chart's rollout.profile")

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from deploying import chart, nodes, room
-from deploying.chart import Rendered
-from deploying.check import Check
-from deploying.cluster import Cluster, Forbidden, Unreachable
-from deploying.environment import Environment
+from tritonkit.deploying import chart, nodes, room
+from tritonkit.deploying.chart import Rendered
+from tritonkit.deploying.check import Check
+from tritonkit.deploying.cluster import Cluster, Forbidden, Unreachable
+from tritonkit.deploying.environment import Environment
 from tritonkit.errors import MissingError
 
 Object = dict[str, Any]

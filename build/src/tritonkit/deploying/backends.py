@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from deploying import chart, environment, nodes
-from deploying.chart import Rendered
-from deploying.check import Check, State
-from deploying.cluster import Cluster, Forbidden, Unreachable
-from deploying.environment import Environment, build_command
+from tritonkit.deploying import chart, environment, nodes
+from tritonkit.deploying.chart import Rendered
+from tritonkit.deploying.check import Check, State
+from tritonkit.deploying.cluster import Cluster, Forbidden, Unreachable
+from tritonkit.deploying.environment import Environment, build_command
 from tritonkit.engines import cuda
 from tritonkit.recipe import Target
 from tritonkit.repository.lint import Options, backends, contents, needs

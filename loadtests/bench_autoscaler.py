@@ -1,7 +1,7 @@
 """`make bench-autoscaler`: replays a day against autoscaler settings, and says which of them the chart should have.
 
 It writes reports/autoscaler/index.html and autoscaler.json. With ``--measure`` it first measures a pod on a real
-Triton; with ``--keep`` the result is kept in helm/proofs/autoscaler.json, where a test holds the chart's values to it.
+Triton; with ``--keep`` the result is kept in proofs/autoscaler.json, where a test holds the chart's values to it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        examples=["PYTHONPATH=helm:loadtests python -m proofs.bench_autoscaler --measure --target cpu --keep"],
+        examples=["python loadtests/bench_autoscaler.py --measure --target cpu --keep"],
     )  # fmt: skip
     parser.add_argument("--measure", action="store_true", help="measure a pod on this machine first, 2 minutes")
     parser.add_argument(

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploying import environment as environments
-from deploying.check import Check
-from deploying.environment import Environment
-from deploying.environment import repository as folder
-from tritonkit import cli, progress
+from rich.markup import escape
+
+from tritonkit import progress, publishing
+from tritonkit.cli.interrupt import leaving_at_once
+from tritonkit.cli.output import out
+from tritonkit.deploying import environment as environments
+from tritonkit.deploying.check import Check
+from tritonkit.deploying.environment import Environment
+from tritonkit.deploying.environment import repository as folder
 from tritonkit.errors import InputError, TritonkitError
-from tritonkit.publishing import contents, errors, locations, manifest, version_history
+from tritonkit.publishing import contents, errors, locations, manifest, summary, values_file, version_history
 from tritonkit.publishing.destination import THREADS, Destination
 from tritonkit.publishing.publish import facts
 from tritonkit.publishing.transfer_progress import Meter, human
@@ -137,11 +141,31 @@ def bucket(models: Models) -> Check:
     return Check("bucket", "ok", f"{models.place} answers this machine's credentials; {state}. Pods use their own")
 
 
-def publish(environment: Environment, project: Path, values: Path) -> int:
-    """Publish the repository with `tritonkit publish`, which writes its chart values to ``values``; the exit code."""
+def publish(environment: Environment, project: Path, values: Path) -> Path:
+    """Publish the repository as a new version, print the outcome, and write the chart's values that name the version.
+
+    Args:
+        environment: Whose ``deploy.publish`` is the destination.
+        project: The folder that ``deploy.repository`` counts from.
+        values: The file to write.
+
+    Returns:
+        ``values``.
+
+    Raises:
+        CheckFailed: Lint finds errors, a file changed meanwhile, or what is stored is not what was sent.
+        OutputError: The repository or the destination cannot be used.
+        MissingError: A package, credentials, the network or space is missing.
+    """
     deploy = environment.deploy
-    endpoint = ["--endpoint-url", deploy.endpoint_url] if deploy.endpoint_url else []
-    return cli.main(["publish", str(project / folder(environment)), deploy.publish, "--values", str(values), *endpoint])
+    place = locations.parse(deploy.publish, deploy.endpoint_url or None)
+    values_file.check(values)
+    with leaving_at_once(), progress.task("publish") as say:
+        result = publishing.publish(project / folder(environment), place, say)
+    values_file.write(values, place, result.manifest)
+    for line in summary.lines(result, place):
+        out.print(escape(line), soft_wrap=True)
+    return values
 
 
 def version_in(values: dict[str, Any]) -> str:

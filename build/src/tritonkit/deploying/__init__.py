@@ -1,4 +1,4 @@
-"""`make deploy` and `make rollback`: looks, says what is missing, publishes, upgrades, tests.
+"""`tritonkit deploy`: looks, says what is missing, publishes, upgrades, tests, and rolls back.
 
 The chart is in ``helm/tritonkit``, the way of models into a store in :mod:`tritonkit.publishing`.
 """

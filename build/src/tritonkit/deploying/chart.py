@@ -11,11 +11,10 @@ from typing import Any
 
 import yaml
 
-from deploying import misspelt
-from deploying.check import Check
-from kubetools import binaries, manifest, validation
+from tritonkit.deploying import misspelt
+from tritonkit.deploying.check import Check
+from tritonkit.kubetools import binaries, manifest, validation
 
-CHART = Path(__file__).parents[1] / "tritonkit"
 Object = dict[str, Any]
 _HOOK = "helm.sh/hook"
 # Lines of helm that say nothing of what is wrong.
@@ -42,13 +41,13 @@ class Rendered:
     hooks: tuple[Object, ...]
 
 
-def about() -> Object:
-    """``Chart.yaml``."""
-    return dict(manifest.read((CHART / "Chart.yaml").read_text(encoding="utf-8")))
+def about(folder: Path) -> Object:
+    """``Chart.yaml`` of the chart in a folder."""
+    return dict(manifest.read((folder / "Chart.yaml").read_text(encoding="utf-8")))
 
 
 def prove(
-    helm: Path, release: str, namespace: str, files: Sequence[Path], kubernetes: str
+    helm: Path, folder: Path, release: str, namespace: str, files: Sequence[Path], kubernetes: str
 ) -> tuple[list[Check], Rendered | None]:
     """Lint the chart with these values, render it, and validate it with the schemas of a Kubernetes version.
 
@@ -57,12 +56,12 @@ def prove(
     """
     values = [word for file in files for word in ("--values", str(file))]
     version = ["--kube-version", f"{kubernetes}.0"]
-    template = _helm(helm, "template", release, str(CHART), "--namespace", namespace, *version, *values)
+    template = _helm(helm, "template", release, str(folder), "--namespace", namespace, *version, *values)
     if template.returncode:
-        text, _, fix = _reason(template.stderr).partition("\nfix: ")  # the chart's own refusals have one
+        text, _, fix = _reason(template.stderr, folder).partition("\nfix: ")  # the chart's own refusals have one
         other = _OBJECTS_FIX if "templates/extra-objects.yaml" in text else _FIX
         return [Check("render", "missing", text, fix or other)], None
-    checks = [_lint(_helm(helm, "lint", str(CHART), "--strict", "--quiet", *version, *values))]
+    checks = [_lint(_helm(helm, "lint", str(folder), "--strict", "--quiet", *version, *values), folder)]
     rendered = split(template.stdout)
     if nameless := [obj for obj in (*rendered.objects, *rendered.hooks) if not _is_named(obj)]:
         shown = "; ".join(yaml.safe_dump(obj, default_flow_style=True, width=200).strip() for obj in nameless)
@@ -83,23 +82,23 @@ def _helm(helm: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(helm), *arguments], capture_output=True, text=True, check=False, env=environment)
 
 
-def _lint(done: subprocess.CompletedProcess[str]) -> Check:
+def _lint(done: subprocess.CompletedProcess[str], folder: Path) -> Check:
     if done.returncode == 0:
         return Check("lint", "ok", "helm lint --strict has nothing against chart and values")
     errors = [line.strip() for line in (done.stdout + done.stderr).splitlines() if "[ERROR]" in line or "[WARN" in line]
     return Check(
         "lint",
         "missing",
-        "; ".join(misspelt.explain(line, CHART) for line in errors) or _reason(done.stderr),
+        "; ".join(misspelt.explain(line, folder) for line in errors) or _reason(done.stderr, folder),
         "correct the values or the chart",
     )
 
 
-def _reason(stderr: str) -> str:
+def _reason(stderr: str, folder: Path) -> str:
     """The chart's own refusals, without helm's wrapping."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(_WRAPPING) and not line.endswith(": validation failed")]
-    return "\n".join(misspelt.explain(line, CHART) for line in kept) or stderr.strip()
+    return "\n".join(misspelt.explain(line, folder) for line in kept) or stderr.strip()
 
 
 def _schemas(rendered: Rendered, kubernetes: str) -> Check:

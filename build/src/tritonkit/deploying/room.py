@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from deploying.check import Check
-from deploying.nodes import at_once
+from tritonkit.deploying.check import Check
+from tritonkit.deploying.nodes import at_once
 
 Object = dict[str, Any]
 RESOURCES = ("cpu", "memory")

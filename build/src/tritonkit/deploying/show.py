@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 from rich.markup import escape
 
-from deploying import chart, nodes
-from deploying.chart import Object, Rendered
-from deploying.check import Check
-from deploying.difference import Difference
-from deploying.environment import Environment
-from deploying.models import Models
 from tritonkit.cli.output import out
+from tritonkit.deploying import chart, nodes
+from tritonkit.deploying.chart import Object, Rendered
+from tritonkit.deploying.chart_source import Chart
+from tritonkit.deploying.check import Check
+from tritonkit.deploying.difference import Difference
+from tritonkit.deploying.environment import Environment
+from tritonkit.deploying.models import Models
 
 _WORDS = {
     "ok": "[green]ok[/]       ", "note": "[yellow]note[/]     ",
@@ -33,13 +34,13 @@ def title(text: str) -> None:
     out.print(f"\n[bold]{escape(text)}[/]", soft_wrap=True)
 
 
-def head(environment: Environment, models: Models, apply: bool) -> None:
-    """Print what would be deployed, from which models, to which cluster."""
-    about, where = chart.about(), environment.deploy
+def head(environment: Environment, models: Models, source: Chart, apply: bool) -> None:
+    """Print what would be deployed, from which chart and models, to which cluster."""
+    where = environment.deploy
     going = "to" if apply else "would go to"
     out.print(f"[bold]deploy {escape(environment.name)}[/]" + ("" if apply else ": a dry run, nothing is changed"))
     rows = {
-        "chart": f"tritonkit {about['version']} with Triton {about['appVersion']}, in helm/tritonkit",
+        "chart": f"tritonkit {source.version} with Triton {source.triton}, {_from(source)}",
         "release": f"{where.release}, in namespace {where.namespace} of context {where.context}",
         "values": os.path.relpath(environment.path),
         "models": models.text,
@@ -47,6 +48,10 @@ def head(environment: Environment, models: Models, apply: bool) -> None:
     }
     for name, text in rows.items():
         say(f"  {name:<10}{text}")
+
+
+def _from(source: Chart) -> str:
+    return f"from {source.source}" if "://" in source.source else f"in {source.source}"
 
 
 def checks(name: str, findings: Sequence[Check]) -> None:
