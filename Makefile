@@ -93,11 +93,11 @@ $(STAMP): constraints.txt pyproject.toml build/pyproject.toml clients/pyproject.
 
 demo: setup ## both models from PyTorch to a live, load-tested Triton; writes reports/demo
 #: make demo TARGET=cpu
-	@$(BIN)/python loadtests/demo.py $(targeted)
+	@$(BIN)/python -m tritonkit_load.demo $(targeted)
 
 demo-llm: setup ## a language model with vLLM (2.4 GB, installed first): streamed chat, OpenAI's client, times of tokens; writes reports/demo-llm
 #: make demo-llm TARGET=cpu
-	@$(BIN)/python loadtests/demo_llm.py $(measured)
+	@$(BIN)/python -m tritonkit_load.demo_llm $(measured)
 
 build: $(STAMP) ## TARGET=cpu, cuda or tensorrt: export and check every recipe, or MODEL=… alone; lay out model_repository/ or model_repository.TARGET/
 #: make build TARGET=cuda
@@ -112,24 +112,24 @@ serve: setup build ## TARGET=…: run Triton on the repository, or on MODEL=… 
 loadtest: setup ## MODEL=… ARRIVALS=poisson:100 or USERS=8, DURATION=20s SLO=p99_ms=50; writes reports/loadtest
 #: make loadtest MODEL=all_minilm_l6_v2 ARRIVALS=poisson:100 DURATION=30s SLO=p99_ms=50
 #: make loadtest MODEL=llama.yaml ARRIVALS=poisson:2 SLO=ttft_p95_ms=500,itl_p95_ms=120
-	@$(BIN)/python loadtests/run.py $(measured) --model $(model) \
+	@$(BIN)/tritonkit-load run $(measured) --model $(model) \
 	  $(if $(ARRIVALS),--arrivals $(call quoted,$(ARRIVALS))) $(if $(or $(given_users),$(if $(ARRIVALS),,default)),--users $(call quoted,$(USERS))) \
 	  --duration $(call quoted,$(DURATION)) --warm-up $(call quoted,$(WARM_UP)) --protocol $(call quoted,$(PROTOCOL)) \
 	  --processes $(call quoted,$(PROCESSES)) $(if $(SLO),--slo $(call quoted,$(SLO))) $(tokens)
 
 capacity: setup ## MODEL=… SLO=p99_ms=50: the highest rate that meets the SLO; writes reports/capacity
 #: make capacity MODEL=all_minilm_l6_v2 SLO=p99_ms=50
-	@$(BIN)/python loadtests/capacity.py $(measured) --model $(model) $(if $(SLO),--slo $(call quoted,$(SLO))) $(tokens)
+	@$(BIN)/tritonkit-load capacity $(measured) --model $(model) $(if $(SLO),--slo $(call quoted,$(SLO))) $(tokens)
 
 tune: setup ## MODEL=… BUDGET=10m SLO=…: the best configuration, into recipe, config.pbtxt and passport; writes reports/tune
 #: make tune MODEL=all_minilm_l6_v2 BUDGET=10m
 	@echo "target: $(TARGET), repository: $(repository)"
-	$(BIN)/python loadtests/tune.py $(targeted) --model $(model) --budget $(call quoted,$(BUDGET)) \
+	$(BIN)/tritonkit-load tune $(targeted) --model $(model) --budget $(call quoted,$(BUDGET)) \
 	  $(if $(SLO),--slo $(call quoted,$(SLO)))
 
 compare: setup ## PEERS=… MODELS=… SLO=… QUICK=1: beside FastAPI, LitServe, BentoML, MLServer, PyTriton; writes reports/compare
 #: make compare PEERS=fastapi,litserve MODELS=efficientnet_lite0 QUICK=1
-	@$(BIN)/python loadtests/compare.py $(measured) $(if $(PEERS),--peers $(call quoted,$(PEERS))) \
+	@$(BIN)/tritonkit-load compare $(measured) $(if $(PEERS),--peers $(call quoted,$(PEERS))) \
 	  $(if $(or $(MODELS),$(MODEL)),--models $(call quoted,$(or $(MODELS),$(MODEL)))) $(if $(SLO),--slo $(call quoted,$(SLO))) \
 	  $(if $(QUICK),--quick)
 
@@ -147,42 +147,42 @@ chart: $(STAMP) ## what is generated from the chart's values and templates: sche
 
 bench: setup ## MODEL=…: served throughput over in-process onnxruntime; both models if none is named
 #: make bench MODEL=all_minilm_l6_v2
-	@$(BIN)/python loadtests/bench_serving.py $(if $(MODEL),--model $(model))
+	@$(BIN)/python -m tritonkit_load.benchmarks.bench_serving $(if $(MODEL),--model $(model))
 
 bench-overload: setup ## MODEL=… SLO=p99_ms=100: what is answered in time at 1, 2 and 5 times the capacity, over both protocols; many minutes
 #: make bench-overload MODEL=efficientnet_lite0 SLO=p99_ms=100
-	@$(BIN)/python loadtests/bench_overload.py --target $(call quoted,$(TARGET)) $(if $(SLO),--slo $(call quoted,$(SLO))) --model $(model)
+	@$(BIN)/python -m tritonkit_load.benchmarks.bench_overload --target $(call quoted,$(TARGET)) $(if $(SLO),--slo $(call quoted,$(SLO))) --model $(model)
 
 bench-llm: setup ## MODEL=llama.yaml STREAMS=8,32 QUICK=1: vLLM in Triton beside the same vLLM's own server; writes reports/bench-llm
 #: make bench-llm STREAMS=8 QUICK=1
-	@$(BIN)/python loadtests/bench_llm.py --target $(call quoted,$(TARGET)) --streams $(call quoted,$(STREAMS)) \
+	@$(BIN)/python -m tritonkit_load.benchmarks.bench_llm --target $(call quoted,$(TARGET)) --streams $(call quoted,$(STREAMS)) \
 	  $(if $(MODEL),--model $(model)) $(if $(QUICK),--quick)
 
 bench-trees: setup ## MODEL=breast_cancer: a forest served, beside its own library in process, at 1, 8, 64 and 1,024 rows
 #: make bench-trees MODEL=breast_cancer
-	@$(BIN)/python loadtests/bench_trees.py $(if $(MODEL),--model $(model))
+	@$(BIN)/python -m tritonkit_load.benchmarks.bench_trees $(if $(MODEL),--model $(model))
 
 bench-client: setup ## the client beside raw tritonclient, and through killed, restarted and silent servers
-	@$(BIN)/python loadtests/bench_client.py
+	@$(BIN)/python -m tritonkit_load.benchmarks.bench_client
 
 bench-generator: setup ## how much load a generator makes, how late it is, and what a closed loop hides
-	@$(BIN)/python loadtests/bench_generator.py
+	@$(BIN)/python -m tritonkit_load.benchmarks.bench_generator
 
 bench-tuning: setup ## MODEL=… QUICK=1: what tuning wins over Triton's defaults, and how little of a grid it measures; 45 minutes
 #: make bench-tuning QUICK=1
-	@$(BIN)/python loadtests/bench_tuning.py $(if $(MODEL),--model $(model)) $(if $(QUICK),--quick)
+	@$(BIN)/python -m tritonkit_load.benchmarks.bench_tuning $(if $(MODEL),--model $(model)) $(if $(QUICK),--quick)
 
 bench-gpu: setup ## ONLY=inprocess,served,scaling MODELS=…: in process and served on a GPU, with spreads; writes reports/gpu
 #: make bench-gpu ONLY=inprocess,served MODELS=bert_base
-	@$(BIN)/python loadtests/bench_gpu.py $(if $(ONLY),--only $(call quoted,$(ONLY))) $(if $(MODELS),--models $(call quoted,$(MODELS)))
+	@$(BIN)/python -m tritonkit_load.benchmarks.bench_gpu $(if $(ONLY),--only $(call quoted,$(ONLY))) $(if $(MODELS),--models $(call quoted,$(MODELS)))
 
 bench-drain: setup ## ONLY=restart|parts|cost: rendered pods restarted under load; what each part of the drain is worth and costs; 6 minutes
 #: make bench-drain ONLY=restart
-	@$(BIN)/python loadtests/bench_drain.py $(if $(ONLY),--only $(ONLY))
+	@$(BIN)/python -m tritonkit_load.benchmarks.bench_drain $(if $(ONLY),--only $(ONLY))
 
 bench-autoscaler: setup ## days of traffic against autoscaler settings; MEASURE=1 times a pod of TARGET and MODEL first, KEEP=1 keeps both; writes reports/autoscaler
 #: make bench-autoscaler MEASURE=1 TARGET=cpu MODEL=efficientnet_lite0
-	@$(BIN)/python loadtests/bench_autoscaler.py \
+	@$(BIN)/python -m tritonkit_load.benchmarks.bench_autoscaler \
 	  $(if $(MEASURE),--measure --target $(call quoted,$(TARGET)) --model $(model)) $(if $(KEEP),--keep)
 
 advisor-validate: $(STAMP) ## the advisor's predictions beside measured rows that its coefficients never saw; writes nothing

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 from hdrh.histogram import HdrHistogram
-from load.result import (
+from tritonkit_load.load.result import (
     Check,
     GeneratorHealth,
     Load,
@@ -20,8 +20,8 @@ from load.result import (
     Verdict,
 )
 from numpy.typing import NDArray
-from reporting.comparison_result import ComparisonResult, Row
-from reporting.tuning_result import Ratio, Trial, TuningResult
+from tritonkit_load.reporting.comparison_result import ComparisonResult, Row
+from tritonkit_load.reporting.tuning_result import Ratio, Trial, TuningResult
 
 from tritonkit.recipe import Slo
 

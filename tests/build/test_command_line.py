@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ import yaml
 
 from tritonkit import cli, recipe
 from tritonkit.server import runtime
+from tritonkit_load.cli import VERBS as MEASUREMENTS
 
 _RAISED = re.compile(r".*(Error|Failed|Problem|Check)$|_?fix$")
 _SOURCES = ("build/src", "clients/src", "helm", "loadtests")
@@ -83,7 +85,8 @@ def advice(root: Path) -> Iterator[tuple[str, str]]:
 
 def pages(root: Path) -> Iterator[tuple[str, str]]:
     """Every text of the modules that say on a page what to do next, with its place; what is filled in stands as X."""
-    modules = [*(root / "loadtests/reporting").glob("*advice.py"), root / "loadtests/proofs/page.py"]
+    modules = [*(root / "loadtests/src/tritonkit_load/reporting").glob("*advice.py"),
+               root / "loadtests/src/tritonkit_load/benchmarks/proofs/page.py"]
     assert len(modules) == 4
     for path in modules:
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -146,9 +149,12 @@ def test_every_setting_and_script_that_a_page_names_exists(root: Path) -> None:
         for section, name in re.findall(r"`(batching|autoscaling)((?:\.[A-Za-z_]+)+)", text):
             checked += 1
             assert set(name[1:].split(".")) <= known[section], place
-        for script in re.findall(r"python (loadtests/\w+\.py)", text):
+        for verb in re.findall(r"`tritonkit-load (\w+)", text):
             checked += 1
-            assert (root / script).is_file(), place
+            assert verb in MEASUREMENTS, place
+        for module in re.findall(r"python -m (tritonkit_load\.[\w.]+)", text):
+            checked += 1
+            assert importlib.util.find_spec(module), place
     assert checked > 10
 
 

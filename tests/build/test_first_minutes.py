@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def test_doctor_names_every_part_and_gives_a_command_for_each_missing_one(projec
     status, out, _ = project.run("doctor", "--json")
     findings = {finding["name"]: finding for finding in json.loads(out)}
     assert set(findings) >= {
-        "Python", "onnxruntime", "torch", "tritonkit-client", "locust", "Triton server", "NVIDIA GPU", "tensorrt",
+        "Python", "onnxruntime", "torch", "tritonkit-client", "tritonkit-load", "Triton server", "NVIDIA GPU", "tensorrt",
         "tensorrt-rtx", "helm", "kubectl", "container runtime",
     }  # fmt: skip
     assert all(finding["present"] or finding["fix"] for finding in findings.values())
@@ -47,13 +48,18 @@ def test_doctor_names_every_part_and_gives_a_command_for_each_missing_one(projec
     assert "missing for the first steps: Triton server" in table
 
 
-def test_doctor_wants_no_load_generator_where_there_are_no_load_tests(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As in an environment with the wheels alone."""
-    needed = {finding.name for finding in doctor.examine() if finding.needed}
-    monkeypatch.setattr(doctor, "_LOADTESTS", tmp_path / "loadtests")
-    assert needed - {finding.name for finding in doctor.examine() if finding.needed} == {"locust"}
+def test_doctor_names_the_load_tests_and_does_not_need_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    (here,) = (finding for finding in doctor.examine() if finding.name == "tritonkit-load")
+    assert (here.present, here.needed) == (True, False)
+    installed = metadata.version
+    def version(name: str) -> str:
+        if name == "tritonkit-load":
+            raise metadata.PackageNotFoundError(name)
+        return installed(name)
+    monkeypatch.setattr(metadata, "version", version)
+    (gone,) = (finding for finding in doctor.examine() if finding.name == "tritonkit-load")
+    assert (gone.present, gone.needed) == (False, False)
+    assert "pip install ./loadtests" in gone.fix
 
 
 def test_doctor_is_content_where_everything_needed_is_there(

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tritonkit_load.cli
 from forestfile import xgboost
 from graphfile import save, value
 from onnx import TensorProto, helper
@@ -20,10 +21,14 @@ from tritonkit import __version__, cli
 from tritonkit.cli.arguments import Parser
 
 ROOT = Path(__file__).parents[2]
+# How a person starts it, and its module.
+_BENCHES = ("autoscaler", "client", "drain", "generator", "gpu", "llm", "overload", "serving", "trees", "tuning")
 SCRIPTS = {
-    "loadtests": ("run", "capacity", "tune", "compare", "demo", "demo_llm", "bench_autoscaler", "bench_client", "bench_drain", "bench_llm", "bench_trees", "bench_generator", "bench_gpu",
-                  "bench_overload", "bench_serving", "bench_tuning"),
-    "helm": ("schema",),
+    **{f"tritonkit-load {verb}": f"tritonkit_load.{verb}" for verb in ("run", "capacity", "tune", "compare")},
+    **{f"python -m {module}": module
+       for module in ("tritonkit_load.demo", "tritonkit_load.demo_llm",
+                      *(f"tritonkit_load.benchmarks.bench_{name}" for name in _BENCHES))},
+    "python helm/schema.py": "schema",
 }  # fmt: skip
 MODULE = """
 import torch
@@ -76,15 +81,13 @@ def test_examples_that_need_only_a_model_run_as_they_stand(project: Project, mon
     assert {path.name for path in project.directory.glob("model_repository/*")} == {"my_model"}
 
 
-@pytest.mark.parametrize(("folder", "name"), [(folder, name) for folder, names in SCRIPTS.items() for name in names])
-def test_every_script_has_examples_and_a_version(
-    folder: str, name: str, root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    parser = importlib.import_module(name)._parser()
+@pytest.mark.parametrize("start", SCRIPTS)
+def test_every_script_has_examples_and_a_version(start: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = importlib.import_module(SCRIPTS[start])._parser()
     assert isinstance(parser, Parser)
     assert parser.examples
     for example in parser.examples:
-        before, _, rest = example.partition(f"python {folder}/{name}.py")
+        before, _, rest = example.partition(start)
         assert before == ""
         parser.parse_args(shlex.split(rest))
     with pytest.raises(SystemExit, match="0"):
@@ -93,8 +96,29 @@ def test_every_script_has_examples_and_a_version(
 
 
 def test_no_script_of_a_verb_is_left_out(root: Path) -> None:
-    started = set(re.findall(r"loadtests/(\w+)\.py| helm/(\w+)\.py", (root / "Makefile").read_text()))
-    assert {next(filter(None, names)) for names in started} == {name for names in SCRIPTS.values() for name in names}
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    started = {f"python -m {module}" for module in re.findall(r"-m (tritonkit_load\.[\w.]+)", makefile)}
+    started |= {f"tritonkit-load {verb}" for verb in re.findall(r"/tritonkit-load (\w+)", makefile)}
+    started |= {f"python {script}" for script in re.findall(r" (helm/\w+\.py)", makefile)}
+    assert started == set(SCRIPTS)
+
+
+def test_the_command_of_load_tests_lists_its_verbs_and_suggests_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        tritonkit_load.cli.main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(f"  {verb:<10}{text}" in shown for verb, text in tritonkit_load.cli.VERBS.items())
+    for example in tritonkit_load.cli._parser().examples:
+        assert example in shown
+    with pytest.raises(SystemExit, match="2"):
+        tritonkit_load.cli.main(["capasity"])
+    assert "did you mean capacity?" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["before"])
+    with pytest.raises(SystemExit, match="0"):
+        tritonkit_load.cli.main(["capacity", "--help"])
+    assert "usage: tritonkit-load capacity [-h]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("verb", ["", *sorted(set(commands()) - {""})])
@@ -134,7 +158,7 @@ def test_a_misspelt_word_is_answered_with_the_nearest_that_there_is(
 
 def test_scripts_name_the_option_that_was_meant_not_a_missing_one(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        importlib.import_module("run")._parser().parse_args(["--modle", "x"])
+        importlib.import_module("tritonkit_load.run")._parser().parse_args(["--modle", "x"])
     assert "unrecognized arguments: --modle; did you mean --model?" in capsys.readouterr().err
 
 

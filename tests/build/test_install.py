@@ -173,9 +173,9 @@ def test_wheels_outside_the_checkout_init_build_and_lint_without_make(root: Path
     wheels, venv, work = tmp_path / "wheels", tmp_path / "venv", tmp_path / "work"
     work.mkdir()
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    built = [str(root / "build"), str(root / "clients")]
+    built = [str(root / "build"), str(root / "clients"), str(root / "loadtests")]
     subprocess.run([*pip, "wheel", "--quiet", "--no-deps", "-w", wheels, *built], check=True, capture_output=True)
-    assert sorted(path.name.partition("-")[0] for path in wheels.iterdir()) == ["tritonkit", "tritonkit_client"]
+    assert sorted(path.name.partition("-")[0] for path in wheels.iterdir()) == ["tritonkit", "tritonkit_client", "tritonkit_load"]
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     python = str(venv / "bin/python")
     subprocess.run([*pip, "--python", python, "install", "--quiet", "--no-deps", *wheels.iterdir()], check=True)
@@ -187,12 +187,13 @@ def test_wheels_outside_the_checkout_init_build_and_lint_without_make(root: Path
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    where = subprocess.run([python, "-c", "import tritonkit, tritonkit_client as c; print(tritonkit.__file__, c.__file__)"],
+    where = subprocess.run([python, "-c", "import tritonkit, tritonkit_client as c, tritonkit_load as l; print(tritonkit.__file__, c.__file__, l.__file__)"],
                            cwd=work, capture_output=True, text=True, check=True, env=PLAIN).stdout  # fmt: skip
-    assert where.count(str(site)) == 2
+    assert where.count(str(site)) == 3
     shapes = [value(name, TensorProto.FLOAT, ["batch", 4]) for name in ("x", "y")]
     save(work / "tiny.onnx", [helper.make_node("Relu", ["x"], ["y"])], shapes[:1], shapes[1])
     assert "examples:" in run("tritonkit", "--help")
+    assert "usage: tritonkit-load capacity" in run("tritonkit-load", "capacity", "--help")
     assert run("tritonkit-client", "--version").startswith("tritonkit-client ")
     assert "next: tritonkit build tiny.yaml" in run("tritonkit", "init", "tiny.onnx")
     assert "next: tritonkit serve" in run("tritonkit", "build", "tiny.yaml")

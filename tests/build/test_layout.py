@@ -50,29 +50,19 @@ def imports(folder: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("folder", "forbidden"),
     [
-        ("clients/src", {"tritonkit", "torch", "gevent", "locust", "onnx", "onnxruntime"}),
-        (
-            "build/src",
-            {
-                "tritonkit_client",
-                "locust",
-                "gevent",
-                "load",
-                "locustfile",
-                "demo",
-                "demo_llm",
-                "reporting",
-                "tokens",
-                "tuning",
-                "peers",
-                "proofs",
-            },
-        ),
-        *((f"loadtests/{room}", {"proofs"}) for room in ("load", "tokens", "tuning", "reporting", "peers", "gpu")),
+        ("clients/src", {"tritonkit", "tritonkit_load", "torch", "gevent", "locust", "onnx", "onnxruntime"}),
+        ("build/src", {"tritonkit_client", "tritonkit_load", "locust", "gevent"}),
     ],
 )
 def test_rooms_know_only_what_they_may(root: Path, folder: str, forbidden: set[str]) -> None:
     assert not imports(root / folder) & forbidden
+
+
+def test_load_tests_know_nothing_of_what_measures_tritonkit_itself(root: Path) -> None:
+    package = root / "loadtests/src/tritonkit_load"
+    for room in ("load", "tokens", "tuning", "reporting"):
+        for path in (package / room).rglob("*.py"):
+            assert "tritonkit_load.benchmarks" not in path.read_text(encoding="utf-8"), path
 
 
 def test_the_backend_imports_nothing_of_ours(root: Path) -> None:
@@ -93,6 +83,9 @@ def test_the_backend_imports_nothing_of_ours(root: Path) -> None:
                    "tritonkit/server/requirements-cpu.txt", "tritonkit/server/requirements-cuda.txt",
                    "tritonkit/server/requirements-vllm-cpu.txt", "tritonkit/server/requirements-vllm-cuda.txt"]),
         ("clients", ["tritonkit_client/py.typed", "tritonkit_client/__init__.py"]),
+        ("loadtests", ["tritonkit_load/py.typed", "tritonkit_load/locustfile.py", "tritonkit_load/reporting/load.html.j2",
+                       "tritonkit_load/benchmarks/peers/fastapi/requirements.txt",
+                       "tritonkit_load/benchmarks/gpu/recipes/resnet50.yaml"]),
     ],
 )  # fmt: skip
 def test_wheel_carries_what_it_needs_and_nothing_else(

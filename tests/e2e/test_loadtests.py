@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 
-def run(root: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, f"loadtests/{script}", *arguments]
+def run(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *words]
     return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=200, check=False)
 
 
 def test_demo_shows_answers_and_figures_and_writes_both_reports(
     root: Path, promoted_repository: Path, tmp_path: Path
 ) -> None:
-    done = run(root, "demo.py", "--step-s", "0.5", "--repository", str(promoted_repository), "--reports", str(tmp_path))
+    done = run(root, "tritonkit_load.demo", "--step-s", "0.5", "--repository", str(promoted_repository), "--reports", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "coffee.png is espresso" in done.stdout
     assert "gRPC and HTTP agreed bit for bit" in done.stdout
@@ -42,7 +42,7 @@ def test_load_test_reports_what_users_saw_and_what_triton_batched(
     root: Path, zoo_repository: Path, tmp_path: Path, model: str, protocol: str
 ) -> None:
     done = run(
-        root, "run.py", "--model", model, "--protocol", protocol, "--users", "3", "--duration", "1.5s", "--warm-up",
+        root, "tritonkit_load", "run", "--model", model, "--protocol", protocol, "--users", "3", "--duration", "1.5s", "--warm-up",
         "0.5s", "--repository", str(zoo_repository), "--slo", "p99_ms=5000", "--reports", str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -72,7 +72,7 @@ def test_load_test_of_a_failing_server_reports_failures_and_exits_1(
     path = tmp_path / "recipe.yaml"
     path.write_text(text.replace("tritonkit.zoo.prose:samples", "bad.py:samples"), encoding="utf-8")
     done = run(
-        root, "run.py", "--model", str(path), "--users", "2", "--duration", "1s", "--warm-up", "0s",
+        root, "tritonkit_load", "run", "--model", str(path), "--users", "2", "--duration", "1s", "--warm-up", "0s",
         "--repository", str(zoo_repository), "--reports", str(tmp_path / "reports"),
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr

@@ -45,7 +45,7 @@ class Reader:
         assert kind == language
         for protocol, port in (("grpc", 8001), ("http", 8000)):
             text = text.replace(f"{protocol}://127.0.0.1:{port}", f"{protocol}://127.0.0.1:{self.ports[protocol]}")
-        return text.replace("python loadtests/", f"python {self.root}/loadtests/")
+        return text
 
     def types(self) -> list[str]:
         """Run the commands of the next block; returns the output of each.

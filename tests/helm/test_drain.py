@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from proofs import drain, pods
-from proofs.balancer import HOST, Balancer
-from proofs.callers import KINDS, ONCE, Work
-from proofs.rendered import render
+from tritonkit_load.benchmarks.proofs import drain, pods
+from tritonkit_load.benchmarks.proofs.balancer import HOST, Balancer
+from tritonkit_load.benchmarks.proofs.callers import KINDS, ONCE, Work
+from tritonkit_load.benchmarks.proofs.rendered import render
 from tritonkit.errors import InputError
 
 # Short, so that a test can wait for it; the sequence and the arithmetic are the chart's.

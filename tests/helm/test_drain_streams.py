@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from manifests import rendering
 
-from proofs import pods
+from tritonkit_load.benchmarks.proofs import pods
 
 TOKENS, GAP_S, STREAMS = 24, 0.15, 6  # an answer takes 3.6 s
 MODEL = f"""

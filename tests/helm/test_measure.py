@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import results
-from load.result import ModelResult, ServerSide
-from reporting import page as pages
+from tritonkit_load.load.result import ModelResult, ServerSide
+from tritonkit_load.reporting import page as pages
 
-from proofs import bench_autoscaler, choice, measure, page, service, steady
+from tritonkit_load.benchmarks.proofs import bench_autoscaler, choice, measure, page, service, steady
 from tritonkit.errors import InputError, MissingError
 from tritonkit.recipe import Recipe
 from tritonkit.server import runtime

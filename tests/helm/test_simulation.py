@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import yaml
 
-from proofs import choice, hpa, service, signals, steady, trace
-from proofs.kernel import Kernel
-from proofs.service import Service
-from proofs.simulation import Setting, Start, replay
+from tritonkit_load.benchmarks.proofs import choice, hpa, service, signals, steady, trace
+from tritonkit_load.benchmarks.proofs.kernel import Kernel
+from tritonkit_load.benchmarks.proofs.service import Service
+from tritonkit_load.benchmarks.proofs.simulation import Setting, Start, replay
 from tritonkit.errors import InputError
 from tritonkit.kubetools import binaries, manifest
 

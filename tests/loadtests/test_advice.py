@@ -8,24 +8,24 @@ from typing import Any
 
 import pytest
 import results
-from load import slo, text_report
-from load.result import Limit
-from load.slo import Slo
+from tritonkit_load.load import slo, text_report
+from tritonkit_load.load.result import Limit
+from tritonkit_load.load.slo import Slo
 from pages import read
-from peers.catalog import PEERS
-from reporting import advice, comparepage, gpupage, loadpage, tunepage, verdict_text
-from reporting.comparison_advice import after_comparison
-from reporting.comparison_result import ComparisonResult, Row
-from reporting.gpu_advice import after_gpu
-from reporting.gpu_result import GateRow, GpuResult, InProcess, Load, Memory, Mixed, Served, Spread
-from reporting.verbs import variables
+from tritonkit_load.benchmarks.peers.catalog import PEERS
+from tritonkit_load.reporting import advice, comparepage, gpupage, loadpage, tunepage, verdict_text
+from tritonkit_load.reporting.comparison_advice import after_comparison
+from tritonkit_load.reporting.comparison_result import ComparisonResult, Row
+from tritonkit_load.reporting.gpu_advice import after_gpu
+from tritonkit_load.reporting.gpu_result import GateRow, GpuResult, InProcess, Load, Memory, Mixed, Served, Spread
+from tritonkit_load.reporting.verbs import variables
 from results import latencies, model
-from tuning import outcome, tuner
-from tuning.limit import BUSY_FIX
+from tritonkit_load.tuning import outcome, tuner
+from tritonkit_load.tuning.limit import BUSY_FIX
 
 from tritonkit.errors import CheckFailed
 
-TYPED = "python loadtests/{} --target cpu --model two_towers.yaml --slo p99_ms=30"
+TYPED = "tritonkit-load {} --target cpu --model two_towers.yaml --slo p99_ms=30"
 GIB = 2**30
 
 
@@ -35,11 +35,11 @@ GIB = 2**30
 @pytest.mark.parametrize(
     ("command", "name", "typed"),
     [
-        ("python loadtests/run.py --model efficientnet_lite0 --users 8", "efficientnet_lite0", "MODEL=efficientnet_lite0"),
-        (TYPED.format("run.py"), "two_towers", "MODEL=two_towers.yaml SLO=p99_ms=30"),
-        ("python loadtests/run.py '--model=my models/a.yaml'", "net", "MODEL='my models/a.yaml'"),
-        ("python loadtests/run.py --model a.yaml:3,b.yaml:1", "b", "MODEL=b.yaml"),
-        ("python loadtests/compare.py --models x/a.yaml,b", "b", "MODEL=b"),
+        ("tritonkit-load run --model efficientnet_lite0 --users 8", "efficientnet_lite0", "MODEL=efficientnet_lite0"),
+        (TYPED.format("run"), "two_towers", "MODEL=two_towers.yaml SLO=p99_ms=30"),
+        ("tritonkit-load run '--model=my models/a.yaml'", "net", "MODEL='my models/a.yaml'"),
+        ("tritonkit-load run --model a.yaml:3,b.yaml:1", "b", "MODEL=b.yaml"),
+        ("tritonkit-load compare --models x/a.yaml,b", "b", "MODEL=b"),
         ("make compare", "a", "MODEL=a"),
         ("it's no command", "a", "MODEL=a"),
     ],
@@ -49,7 +49,7 @@ def test_a_next_verb_names_the_recipe_as_the_last_one_did(command: str, name: st
 
 
 def test_a_run_against_a_server_of_ones_own_is_not_told_to_name_it_and_keeps_it() -> None:
-    command = TYPED.format("run.py") + " --host grpc://10.0.0.5:8001"
+    command = TYPED.format("run") + " --host grpc://10.0.0.5:8001"
     late = results.result(command=command)
     late = replace(late, generator=replace(late.generator, valid=False, lateness_p99_ms=90.0, cpu=0.99))
     shown = " ".join(advice.after_load(late))
@@ -58,17 +58,17 @@ def test_a_run_against_a_server_of_ones_own_is_not_told_to_name_it_and_keeps_it(
     assert "--processes 2 shares the load" in shown
     assert "PROCESSES=" not in shown
     met = " ".join(advice.after_load(results.result(command=command)))
-    following = "python loadtests/capacity.py --model two_towers.yaml --host grpc://10.0.0.5:8001 --slo p99_ms=30"
+    following = "tritonkit-load capacity --model two_towers.yaml --host grpc://10.0.0.5:8001 --slo p99_ms=30"
     assert f"`{following}`" in met
-    started = results.result(command=TYPED.format("run.py"))
+    started = results.result(command=TYPED.format("run"))
     started = replace(started, generator=replace(started.generator, valid=False, lateness_p99_ms=90.0))
     assert "send from another machine (--host)" in " ".join(advice.after_load(started))
 
 
 def test_a_recipe_of_one_s_own_is_named_by_its_file_on_every_page() -> None:
-    shown = " ".join(advice.after_load(results.result(command=TYPED.format("run.py"))))
+    shown = " ".join(advice.after_load(results.result(command=TYPED.format("run"))))
     assert "`make capacity MODEL=two_towers.yaml SLO=p99_ms=30`" in shown
-    tuned = replace(results.tuning(), command=TYPED.format("tune.py"))
+    tuned = replace(results.tuning(), command=TYPED.format("tune"))
     assert "`make capacity MODEL=two_towers.yaml SLO=p99_ms=30`" in " ".join(advice.after_tuning(tuned))
 
 
@@ -109,7 +109,7 @@ def test_a_capacity_counts_the_requests_of_all_runs_at_its_rate() -> None:
     few = results.result({"m": model(latencies(100, 5.0), slo=Slo(p99_ms=50), seconds=10.0)})
     rare, often = (replace(few, capacity=Limit(10.0, 9.0, 11.0, runs)) for runs in (2, 3))
     assert "rests on 200 requests" in read(loadpage.render(rare)).visible_text()
-    assert "`--duration 17s` of `python loadtests/capacity.py`" in " ".join(advice.after_load(rare))
+    assert "`--duration 17s` of `tritonkit-load capacity`" in " ".join(advice.after_load(rare))
     assert "rests on" not in read(loadpage.render(often)).visible_text()
 
 
@@ -131,7 +131,7 @@ def test_a_search_without_a_result_has_a_page_that_says_why_and_what_to_do(
 ) -> None:
     trials = results.tuning(8).trials
     failed = replace(
-        results.tuning(), command=TYPED.format("tune.py"), trials=trials, best=None, ratio=None,
+        results.tuning(), command=TYPED.format("tune"), trials=trials, best=None, ratio=None,
         failure=failure.message, cause=outcome._cause(failure),
     )  # fmt: skip
     page = read(tunepage.render(failed))
@@ -151,7 +151,7 @@ def test_peers_are_called_by_their_own_names() -> None:
 def compared(rows: Sequence[Row], **changes: Any) -> ComparisonResult:
     ceiling = {"net": 400.0}
     whole = replace(results.comparison(), models={"net": tuple(rows)}, ceiling=ceiling, slo={"net": "p99"}, rounds=3,
-                    command="python loadtests/compare.py --models net.yaml --slo p99_ms=30")  # fmt: skip
+                    command="tritonkit-load compare --models net.yaml --slo p99_ms=30")  # fmt: skip
     return replace(whole, **changes)
 
 
@@ -173,7 +173,7 @@ BOTH = "MODEL=net.yaml SLO=p99_ms=30"
             f"`make compare PEERS=a {BOTH}` measures both again",
         ]),
         ([OURS, row("A", 151)], {}, [
-            "too close to tell apart after 3 rounds: `python loadtests/compare.py --models net.yaml --peers a --rounds 6`",
+            "too close to tell apart after 3 rounds: `tritonkit-load compare --models net.yaml --peers a --rounds 6`",
         ]),
         ([OURS, row("A", 151)], {"rounds": 1}, [f"after 1 round: `make compare PEERS=a {BOTH}`, without QUICK=1"]),
         ([OURS, row("A", None, problem="its server died", fix="read its log")], {}, [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from load import arrivals
+from tritonkit_load.load import arrivals
 
 from tritonkit.errors import InputError
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import bench_tuning
+from tritonkit_load.benchmarks import bench_tuning
 import pytest
-from tuning import comparison, tuner
-from tuning.comparison import Measured
-from tuning.limit import Probe
-from tuning.space import Settings
+from tritonkit_load.tuning import comparison, tuner
+from tritonkit_load.tuning.comparison import Measured
+from tritonkit_load.tuning.limit import Probe
+from tritonkit_load.tuning.space import Settings
 
 
 def test_a_choice_that_is_read_again_has_the_runs_that_it_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

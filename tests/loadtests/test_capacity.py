@@ -14,20 +14,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import capacity
+from tritonkit_load import capacity
 import numpy as np
 import pytest
 import results
-from load import result as load_result
-from load import summary
-from load.durations import seconds
-from load.generator import Generator
-from load.plan import Plan
-from load.result import GeneratorHealth, Result, Verdict
+from tritonkit_load.load import result as load_result
+from tritonkit_load.load import summary
+from tritonkit_load.load.durations import seconds
+from tritonkit_load.load.generator import Generator
+from tritonkit_load.load.plan import Plan
+from tritonkit_load.load.result import GeneratorHealth, Result, Verdict
 from pages import read
-from tuning import cores, limit
-from tuning.limit import Probe
-from tuning.probing import Asker, bounds, probe
+from tritonkit_load.tuning import cores, limit
+from tritonkit_load.tuning.limit import Probe
+from tritonkit_load.tuning.probing import Asker, bounds, probe
 
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import Slo
@@ -153,7 +153,7 @@ class Late:
 
 
 def test_a_late_generator_ends_the_search_and_is_never_the_servers_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuning.probing.PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr("tritonkit_load.tuning.probing.PAUSES_S", (0.0, 0.0))
     health = GeneratorHealth(1.0, 9.0, 90.0, 0.4, 0.9, 0, valid=False, why=("it was late",))
     late = Late(results.result(generator=health))
     with pytest.raises(CheckFailed, match=r"could not keep its schedule at 100 requests/s: it was late"):
@@ -164,7 +164,7 @@ def test_a_late_generator_ends_the_search_and_is_never_the_servers_failure(monke
 def test_capacity_is_a_lower_bound_where_a_gpu_serves_more_than_is_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tuning.probing.FEW_PAUSES_S", (0.0,))
+    monkeypatch.setattr("tritonkit_load.tuning.probing.FEW_PAUSES_S", (0.0,))
     most = 5000.0
 
     class Weak:
@@ -222,7 +222,7 @@ def test_where_something_was_missed_above_a_late_rate_is_no_upper_bound() -> Non
 
 
 def test_what_a_busy_generator_could_not_send_is_not_the_servers_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuning.probing.PAUSES_S", ())
+    monkeypatch.setattr("tritonkit_load.tuning.probing.PAUSES_S", ())
     capped = GeneratorHealth(1.0, 9.0, 90.0, 0.5, 0.9, 100, valid=False, why=("100 requests were not sent",))
     assert not Asker(Late(results.result(generator=capped)), Slo(p99_ms=50), Plan())(100.0).met
     busy = replace(capped, cpu=0.97, why=("a generator process used 97% of a core", *capped.why))

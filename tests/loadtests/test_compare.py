@@ -16,17 +16,17 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import compare
+from tritonkit_load import compare
 import numpy as np
 import onnx
 import psutil
 import pytest
-from load import models
-from peers import contest, environment, harness, lines, supervisor
-from peers.catalog import FOREST_PEERS, PEERS, Peer
-from peers.contest import Candidate, Effort, Entry, Stage
-from peers.harness import Subject, Theirs
-from tuning.cores import Cores
+from tritonkit_load.load import models
+from tritonkit_load.benchmarks.peers import contest, environment, harness, lines, supervisor
+from tritonkit_load.benchmarks.peers.catalog import FOREST_PEERS, PEERS, Peer
+from tritonkit_load.benchmarks.peers.contest import Candidate, Effort, Entry, Stage
+from tritonkit_load.benchmarks.peers.harness import Subject, Theirs
+from tritonkit_load.tuning.cores import Cores
 
 from tritonkit import recipe
 from tritonkit.errors import CheckFailed, InputError
@@ -327,10 +327,10 @@ def test_a_server_with_another_graph_is_not_measured(fastapi: Peer, subject: Sub
 def test_ctrl_c_leaves_a_partial_report_and_no_process(
     fastapi: Peer, project: Path, tmp_path: Path, root: Path
 ) -> None:
-    command = [sys.executable, str(root / "loadtests/compare.py"), "--quick", "--peers", fastapi.key, "--models",
+    command = [sys.executable, "-m", "tritonkit_load", "compare", "--quick", "--peers", fastapi.key, "--models",
                str(project / "tiny.yaml"), "--repository", str(project / "model_repository"),
                "--reports", str(tmp_path / "compare")]  # fmt: skip
-    path = os.pathsep.join([*sys.path, str(root / "loadtests")])
+    path = os.pathsep.join(sys.path)
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                           env=os.environ | {"PYTHONPATH": path}, start_new_session=True) as process:  # fmt: skip
         assert process.stderr is not None

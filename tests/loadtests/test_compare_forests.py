@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import compare
+from tritonkit_load import compare
 import pytest
-from peers import environment, forests
-from peers.catalog import FOREST_PEERS, PEERS, Peer
-from peers.harness import Subject, Theirs
-from tuning.cores import Cores
+from tritonkit_load.benchmarks.peers import environment, forests
+from tritonkit_load.benchmarks.peers.catalog import FOREST_PEERS, PEERS, Peer
+from tritonkit_load.benchmarks.peers.harness import Subject, Theirs
+from tritonkit_load.tuning.cores import Cores
 
 from tritonkit import pipeline, recipe
 from tritonkit.errors import InputError

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import run
+from tritonkit_load import run
 import yaml
-from load import arrivals, headless, recording
-from load.slo import Slo
+from tritonkit_load.load import arrivals, headless, recording
+from tritonkit_load.load.slo import Slo
 
 from tritonkit.server import TritonServer
 
@@ -40,8 +40,8 @@ def test_the_verbs_arguments_are_those_of_a_load_test(root: Path, monkeypatch: p
     for verb in verbs:
         done = subprocess.run([*verb, "--dry-run"], capture_output=True, text=True, check=True, env=plain)
         lines = done.stdout.replace("\\\n", " ").splitlines()
-        words = next(shlex.split(line) for line in lines if "loadtests/run.py" in line)
-        options = run._parser().parse_args(words[words.index("loadtests/run.py") + 1 :])
+        words = next(shlex.split(line) for line in lines if "tritonkit-load run" in line)
+        options = run._parser().parse_args(words[words.index("run") + 1 :])
         paths = run._recipes(options)
         plan = run._plan(options, paths)
         run._check(plan, options, paths.values())
@@ -72,7 +72,7 @@ def test_the_verbs_take_values_with_spaces_and_quotes(root: Path, verb: str, giv
         ["make", "--dry-run", verb, *(f"{name}={value}" for name, value in given.items())],
         cwd=root, capture_output=True, text=True, check=True, env=plain,
     ).stdout.replace("\\\n", " ").splitlines()  # fmt: skip
-    words = next(shlex.split(line) for line in lines if "python loadtests/" in line)
+    words = next(shlex.split(line) for line in lines if "tritonkit-load " in line or "python -m tritonkit_load." in line)
     for name, value in given.items():
         assert words[words.index(f"--{name.lower()}") + 1] == value
 
@@ -83,7 +83,7 @@ def test_the_locust_command_writes_a_result(
     page, command = commands("locust")
     assert "--headless" not in page
     changed = {
-        "loadtests/locustfile.py": str(headless.LOCUSTFILE), "http://127.0.0.1:8000": server.http_url, "30s": "3s",
+        "loadtests/locustfile.py": str(root / "loadtests/locustfile.py"), "http://127.0.0.1:8000": server.http_url, "30s": "3s",
         "build/recipes/efficientnet_lite0.yaml": str(write_recipe("sleep")), "poisson:100": "poisson:20",
         "p99_ms=50": "p99_ms=9000",
     }  # fmt: skip
@@ -122,6 +122,6 @@ def test_the_slo_of_the_page_is_one_and_every_key_is_explained() -> None:
 
 def test_every_option_of_the_table_is_one(root: Path) -> None:
     options = set(re.findall(r"^\| `(--[\w-]+)` \|", PAGE, re.MULTILINE))
-    source = (root / "loadtests/load/coordination.py").read_text(encoding="utf-8")
+    source = (root / "loadtests/src/tritonkit_load/load/coordination.py").read_text(encoding="utf-8")
     assert len(options) == 5
     assert options <= set(re.findall(r'"(--[\w-]+)"', source))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import capacity
-import demo
+from tritonkit_load import capacity
+from tritonkit_load import demo
 import pytest
-import run
-import tune
-from load import models
-from load import slo as slos
+from tritonkit_load import run
+from tritonkit_load import tune
+from tritonkit_load.load import models
+from tritonkit_load.load import slo as slos
 
 from tritonkit import pipeline, recipe
 from tritonkit.errors import InputError, MissingError

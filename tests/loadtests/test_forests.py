@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from forests import cancer
-from load import models, payloads
-from load.plan import Plan
-from tuning import trial_server
-from tuning.space import Settings
+from tritonkit_load.load import models, payloads
+from tritonkit_load.load.plan import Plan
+from tritonkit_load.tuning import trial_server
+from tritonkit_load.tuning.space import Settings
 
 from tritonkit.recipe import Batching, ForestRecipe, load, writeback
 

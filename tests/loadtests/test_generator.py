@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import bench_generator
+from tritonkit_load.benchmarks import bench_generator
 import psutil
 import pytest
-from bench_generator import paused
-from load import arrivals
-from load.generator import Generator, Plan
-from load.recording import decoded, read_rows
-from load.slo import Slo
+from tritonkit_load.benchmarks.bench_generator import paused
+from tritonkit_load.load import arrivals
+from tritonkit_load.load.generator import Generator, Plan
+from tritonkit_load.load.recording import decoded, read_rows
+from tritonkit_load.load.slo import Slo
 
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.server import TritonServer
@@ -34,10 +34,10 @@ PREPARED = """
 import inspect, sys
 from pathlib import Path
 from locust.env import Environment
-from load.payloads import Library
-from load.plan import Plan
-from load.prepare import prepare
-from load.users import Answer, ModelUser
+from tritonkit_load.load.payloads import Library
+from tritonkit_load.load.plan import Plan
+from tritonkit_load.load.prepare import prepare
+from tritonkit_load.load.users import Answer, ModelUser
 
 class Caller(ModelUser):
     def connect(self):
@@ -192,7 +192,7 @@ def test_failures_are_counted_by_type_and_have_no_latency(server: TritonServer, 
 
 SLOW_USERS = """
 import select, time
-from load.users import Answer, TritonGrpcUser
+from tritonkit_load.load.users import Answer, TritonGrpcUser
 
 class Blocking(TritonGrpcUser):
     def call(self, request):
@@ -219,8 +219,8 @@ def test_a_generator_that_cannot_keep_up_says_so(
 
 
 FEW_IN_FLIGHT = """
-from load import session
-from load.users import TritonGrpcUser
+from tritonkit_load.load import session
+from tritonkit_load.load.users import TritonGrpcUser
 
 session.MOST_IN_FLIGHT = 20  # 2,000 of them are more than a slow machine sends while a server pauses
 
@@ -279,6 +279,5 @@ def test_a_user_class_that_is_none_is_refused(server: TritonServer, write_recipe
 
 
 def test_sources_that_locust_reads_late_are_read_before_the_first_request(write_recipe: Recipes) -> None:
-    path = [str(Path(bench_generator.__file__).parent), *filter(None, sys.path)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONWARNINGS": "ignore"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONWARNINGS": "ignore"}
     subprocess.run([sys.executable, "-c", PREPARED, write_recipe("arithmetic")], env=environment, check=True)

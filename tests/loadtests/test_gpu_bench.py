@@ -9,15 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import bench_gpu
+from tritonkit_load.benchmarks import bench_gpu
 import numpy as np
 import onnx
 import pytest
 import yaml
-from gpu import callers, device, inprocess, models, rounds, served
-from gpu.inprocess import Effort
-from gpu.models import Model
-from load import environment
+from tritonkit_load.benchmarks.gpu import callers, device, inprocess, models, rounds, served
+from tritonkit_load.benchmarks.gpu.inprocess import Effort
+from tritonkit_load.benchmarks.gpu.models import Model
+from tritonkit_load.load import environment
 from onnx import TensorProto, helper, numpy_helper
 
 from tritonkit import pipeline

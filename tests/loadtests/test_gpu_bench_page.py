@@ -9,15 +9,15 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-import bench_gpu
+from tritonkit_load.benchmarks import bench_gpu
 import pytest
-from gpu import device, inprocess, models
-from gpu import served as serving
-from gpu.served import Plan
+from tritonkit_load.benchmarks.gpu import device, inprocess, models
+from tritonkit_load.benchmarks.gpu import served as serving
+from tritonkit_load.benchmarks.gpu.served import Plan
 from pages import Layout, laid_out, read, references
 from pydantic import ValidationError
-from reporting import gpu_goals, gpupage
-from reporting.gpu_result import GateRow, GpuResult, InProcess, Load, Memory, Mixed, Scaling, Served, Spread
+from tritonkit_load.reporting import gpu_goals, gpupage
+from tritonkit_load.reporting.gpu_result import GateRow, GpuResult, InProcess, Load, Memory, Mixed, Scaling, Served, Spread
 from results import HOSTILE
 
 MIB = 2**20
@@ -75,7 +75,7 @@ def result() -> GpuResult:
     gate = (GateRow("bert_base", "fp16", "accepted", "1.85x faster"), GateRow("resnet50", "fp16", "accepted", "1.48x"))
     facts = {"gpu": "NVIDIA H200", "cores": "16", "driver": "580.159", "cpu": "made up", "python": "3.12"}
     return GpuResult(
-        "2026-11-29T20:00:00+00:00", "python loadtests/bench_gpu.py --seconds 2", facts, gate, tuple(alone),
+        "2026-11-29T20:00:00+00:00", "python -m tritonkit_load.benchmarks.bench_gpu --seconds 2", facts, gate, tuple(alone),
         tuple(behind), mixed, scaling,
     )  # fmt: skip
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from load import arrivals, headless
-from load.plan import Plan
-from load.recording import read_rows
-from load.result import Result
+from tritonkit_load.load import arrivals, headless
+from tritonkit_load.load.plan import Plan
+from tritonkit_load.load.recording import read_rows
+from tritonkit_load.load.result import Result
 
 from tritonkit.errors import CheckFailed
 from tritonkit.server import TritonServer
@@ -44,10 +44,9 @@ def extended(root: Path, folder: Path, code: str) -> Path:
     return path
 
 
-def environment(root: Path) -> dict[str, str]:
-    """Variables with which a locustfile elsewhere finds the load test's modules."""
-    path = os.pathsep.join(filter(None, [str(root / "loadtests"), os.environ.get("PYTHONPATH")]))
-    return os.environ | {"PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
+def environment() -> dict[str, str]:
+    """Variables without Locust's warnings of what is no business of a load test."""
+    return os.environ | {"PYTHONWARNINGS": "ignore"}
 
 
 @contextlib.contextmanager
@@ -57,7 +56,7 @@ def locust(root: Path, recipe: Path, *arguments: str, file: Path | None = None) 
     command = [sys.executable, "-m", "locust", "-f", str(file or shipped), "--recipe", str(recipe)]
     process = subprocess.Popen(
         [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        env=environment(root),
+        env=environment(),
     )  # fmt: skip
     try:
         yield process
@@ -128,7 +127,7 @@ def swarm(
 
 
 SILENT = """
-from load import coordination
+from tritonkit_load.load import coordination
 
 coordination.SILENT_S = 6  # nobody pauses
 """
@@ -229,7 +228,7 @@ def test_the_web_page_takes_a_schedule_and_refuses_a_bad_one(
 def test_ctrl_c_leaves_a_partial_result_and_nobody_who_sends(
     root: Path, server: TritonServer, write_recipe: Recipes, tmp_path: Path, how: signal.Signals
 ) -> None:
-    command = [sys.executable, "loadtests/run.py", "--model", str(write_recipe("arithmetic")), "--host", server.grpc_url,
+    command = [sys.executable, "-m", "tritonkit_load", "run", "--model", str(write_recipe("arithmetic")), "--host", server.grpc_url,
                "--arrivals", ARRIVALS, "--warm-up", "1s", "--duration", "60s", "--reports", str(tmp_path)]  # fmt: skip
     process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for_load(server)
@@ -252,7 +251,7 @@ def test_ctrl_c_leaves_a_partial_result_and_nobody_who_sends(
 COLD = """
 import time
 import gevent
-from load.users import Answer, ModelUser
+from tritonkit_load.load.users import Answer, ModelUser
 
 class Cold(ModelUser):
     protocol = "cold"
@@ -273,7 +272,7 @@ def run_headless(root: Path, folder: Path, recipe: Path, user: str, run_time: st
                "--recipe", str(recipe), "--run-time", run_time, "--warm-up", "0.5",
                "--arrivals", "constant:20", "--result", str(folder / "result.json"), "Cold"]  # fmt: skip
     done = subprocess.run(
-        command, env=environment(root), capture_output=True, text=True, timeout=60, check=False,
+        command, env=environment(), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (folder / "result.json").exists(), done.stdout + done.stderr
     return read(folder / "result.json")
@@ -288,7 +287,7 @@ def test_a_first_request_that_takes_longer_than_the_test_is_no_part_of_it(
 
 INTERRUPTED = """
 import os, signal
-from load import recording
+from tritonkit_load.load import recording
 
 offer = recording.Recording.offer
 

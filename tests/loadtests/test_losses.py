@@ -10,16 +10,16 @@ from contextlib import contextmanager
 
 import psutil
 import pytest
-from load import summary
-from load.plan import Plan
+from tritonkit_load.load import summary
+from tritonkit_load.load.plan import Plan
 from onnxmodels import write_linear, write_recipe
-from tuning import losses, space
-from tuning.comparison import rounds
-from tuning.cores import divide
-from tuning.limit import Ask, Probe
-from tuning.space import Settings
-from tuning.trial import timed
-from tuning.trial_server import TrialServer, built
+from tritonkit_load.tuning import losses, space
+from tritonkit_load.tuning.comparison import rounds
+from tritonkit_load.tuning.cores import divide
+from tritonkit_load.tuning.limit import Ask, Probe
+from tritonkit_load.tuning.space import Settings
+from tritonkit_load.tuning.trial import timed
+from tritonkit_load.tuning.trial_server import TrialServer, built
 
 from tritonkit import recipe as recipes
 from tritonkit.recipe import Slo

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import bench_overload
+from tritonkit_load.benchmarks import bench_overload
 import pytest
-from load import overload
+from tritonkit_load.load import overload
 
 from tritonkit.queue_limits import QueueLimits
 
@@ -77,7 +77,8 @@ def test_the_table_has_a_line_for_each_queue_caller_and_load(capsys: pytest.Capt
 def test_a_model_that_is_not_there_is_bad_input(root: Path, tmp_path: Path) -> None:
     command = [
         sys.executable,
-        str(root / "loadtests/bench_overload.py"),
+        "-m",
+        "tritonkit_load.benchmarks.bench_overload",
         "--model",
         "nothing",
         "--reports",

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from load import payloads
-from load.plan import Plan
+from tritonkit_load.load import payloads
+from tritonkit_load.load.plan import Plan
 
 from tritonkit import recipe, samples
 from tritonkit.errors import InputError

@@ -8,8 +8,8 @@ import re
 
 import pytest
 from pages import read
-from reporting import axis, chart, rows
-from reporting.axis import Axis, Linear, Log, Percentile, Whole
+from tritonkit_load.reporting import axis, chart, rows
+from tritonkit_load.reporting.axis import Axis, Linear, Log, Percentile, Whole
 
 X, Y = Axis("x", Linear), Axis("y", Linear)
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 import results
 from pages import read, references
-from reporting import comparepage
-from reporting.comparison_result import ComparisonResult, Row
+from tritonkit_load.reporting import comparepage
+from tritonkit_load.reporting.comparison_result import ComparisonResult, Row
 from results import HOSTILE
 
 COMPARED = results.comparison()

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from pages import laid_out, read, references
-from reporting import chart, demopage
-from reporting import page as written
+from tritonkit_load.reporting import chart, demopage
+from tritonkit_load.reporting import page as written
 
 NAME = "a_model_with_a_rather_long_name_that_must_not_widen_a_phone"
 SUMMARY: dict[str, Any] = {

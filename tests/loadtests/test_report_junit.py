@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 import results
-from load.result import Result
-from reporting import junit
+from tritonkit_load.load.result import Result
+from tritonkit_load.reporting import junit
 from results import HEALTHY, HOSTILE, latencies, model
 
 from tritonkit.recipe import Slo

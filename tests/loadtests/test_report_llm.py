@@ -6,12 +6,12 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import bench_llm
-import demo_llm
+from tritonkit_load.benchmarks import bench_llm
+from tritonkit_load import demo_llm
 import pytest
 from pages import laid_out, read, references
-from reporting import advice, llmpage
-from tokens.figures import FORMULAS
+from tritonkit_load.reporting import advice, llmpage
+from tritonkit_load.tokens.figures import FORMULAS
 
 from tritonkit.server import runtime
 

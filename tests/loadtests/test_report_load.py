@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import results
-from load.result import Check, Limit, Point, Result, Second, Verdict
+from tritonkit_load.load.result import Check, Limit, Point, Result, Second, Verdict
 from pages import read, references
-from reporting import advice, loadcharts, loadpage, page, verdict_text
+from tritonkit_load.reporting import advice, loadcharts, loadpage, page, verdict_text
 from results import HEALTHY, HOSTILE, LONG, latencies, model
 
 from tritonkit.recipe import Slo

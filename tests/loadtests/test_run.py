@@ -8,8 +8,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-import run
-from load.result import Result
+from tritonkit_load import run
+from tritonkit_load.load.result import Result
 
 from tritonkit.server import TritonServer
 
@@ -47,7 +47,7 @@ def test_an_slo_that_is_not_met_is_exit_code_1_in_all_three_files(
     folder = tmp_path / "reports/sleep"
     assert sorted(path.name for path in folder.iterdir()) == ["index.html", "junit.xml", "result.json"]
     result = Result.from_json(json.loads((folder / "result.json").read_text(encoding="utf-8")))
-    assert result.command.startswith("python loadtests/run.py --reports")
+    assert result.command.startswith("tritonkit-load run --reports")
     assert result.verdict.met is False
     suites = ElementTree.parse(folder / "junit.xml").getroot()  # an error where this machine made the run invalid
     assert suites.get("failures") != "0" or suites.get("errors") != "0"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from load.serverside import difference, gpus, summed
+from tritonkit_load.load.serverside import difference, gpus, summed
 
 from tritonkit_client import Duration, ModelStatistics
 

@@ -13,19 +13,19 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-import run
-from reporting import tokenpage
+from tritonkit_load import run
+from tritonkit_load.reporting import tokenpage
 from streamserver import stream_server
-from tokens import capacity, measuring, sessions, slo, summary, workload
-from tokens import tokenizer as tokenizers
-from tokens.endpoints import OpenAIEndpoint, Request
-from tokens.generator import Here
-from tokens.measuring import Plan
-from tokens.sessions import Sessions
-from tokens.streams import Answer
-from tokens.tokenizer import Tokenizer
-from tokens.workload import Drawn
-from tuning import limit
+from tritonkit_load.tokens import capacity, measuring, sessions, slo, summary, workload
+from tritonkit_load.tokens import tokenizer as tokenizers
+from tritonkit_load.tokens.endpoints import OpenAIEndpoint, Request
+from tritonkit_load.tokens.generator import Here
+from tritonkit_load.tokens.measuring import Plan
+from tritonkit_load.tokens.sessions import Sessions
+from tritonkit_load.tokens.streams import Answer
+from tritonkit_load.tokens.tokenizer import Tokenizer
+from tritonkit_load.tokens.workload import Drawn
+from tritonkit_load.tuning import limit
 
 CONTEXT = 512
 

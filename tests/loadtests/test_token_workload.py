@@ -9,15 +9,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import capacity
+from tritonkit_load import capacity
 import pytest
-import run
-from load import slo as tensor_slo
-from tokens import capacity as token_capacity
-from tokens import engine_metrics, slo, summary, workload
-from tokens.result import Generator
-from tokens.streams import Answer
-from tokens.tokenizer import Tokenizer
+from tritonkit_load import run
+from tritonkit_load.load import slo as tensor_slo
+from tritonkit_load.tokens import capacity as token_capacity
+from tritonkit_load.tokens import engine_metrics, slo, summary, workload
+from tritonkit_load.tokens.result import Generator
+from tritonkit_load.tokens.streams import Answer
+from tritonkit_load.tokens.tokenizer import Tokenizer
 
 from tritonkit.errors import InputError
 from tritonkit.recipe import TokenSlo
@@ -238,7 +238,7 @@ def test_a_run_whose_requests_pile_up_has_not_met_its_slo() -> None:
 
 
 def _result(figures: Any, verdict: Any, generator: Generator) -> Any:
-    from tokens.result import TokenLoad, TokenResult
+    from tritonkit_load.tokens.result import TokenLoad, TokenResult
 
     load = TokenLoad("http", "http://h/v1", "open", "poisson:10", None, 1, 1.0, 20.0, "w", 0)
     return TokenResult(

@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tokens import figures, streams
-from tokens.endpoints import Part, Request
-from tokens.streams import Answer
+from tritonkit_load.tokens import figures, streams
+from tritonkit_load.tokens.endpoints import Part, Request
+from tritonkit_load.tokens.streams import Answer
 
 
 def answer(due_s: float, *arrivals: tuple[float, int]) -> Answer:

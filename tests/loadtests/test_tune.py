@@ -16,17 +16,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import tune
+from tritonkit_load import tune
 import yaml
-from load.plan import Plan
+from tritonkit_load.load.plan import Plan
 from onnx import TensorProto, helper, numpy_helper
 from pages import read
-from reporting import tunepage
-from reporting.tuning_result import TuningResult
+from tritonkit_load.reporting import tunepage
+from tritonkit_load.reporting.tuning_result import TuningResult
 from support import Project
-from tuning import space, tuner
-from tuning.space import Settings
-from tuning.tuner import Effort
+from tritonkit_load.tuning import space, tuner
+from tritonkit_load.tuning.space import Settings
+from tritonkit_load.tuning.tuner import Effort
 
 from tritonkit import queue_limits
 from tritonkit import recipe as recipes
@@ -168,11 +168,11 @@ class Tuned:
 def coarse() -> Iterator[None]:
     """A search that measures roughly, and soon: what becomes of its figures is tested here, not how good they are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("load.summary.LATEST_MS", 1000.0)  # others use the machine, too
+        patch.setattr("tritonkit_load.load.summary.LATEST_MS", 1000.0)  # others use the machine, too
         patch.setattr("tritonkit.precision.speed.ROUND_S", 0.05)
-        patch.setattr("tuning.trial.FIRST_RESOLUTION", 1.5)
-        patch.setattr("tuning.comparison.STRIDE", 1.5)
-        patch.setattr("tuning.tuner.MOST_FIRST_RATE", 100.0)
+        patch.setattr("tritonkit_load.tuning.trial.FIRST_RESOLUTION", 1.5)
+        patch.setattr("tritonkit_load.tuning.comparison.STRIDE", 1.5)
+        patch.setattr("tritonkit_load.tuning.tuner.MOST_FIRST_RATE", 100.0)
         yield
 
 

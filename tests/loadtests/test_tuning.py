@@ -13,16 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from load import environment
-from tuning import comparison, limit, space, tuner
-from tuning.comparison import Measured
-from tuning.cores import Cores
-from tuning.limit import Probe
-from tuning.search import Outcome, Search
-from tuning.space import Settings, Space
-from tuning.trial import explore, timed
-from tuning.trial_server import Built
-from tuning.tuner import Effort, References
+from tritonkit_load.load import environment
+from tritonkit_load.tuning import comparison, limit, space, tuner
+from tritonkit_load.tuning.comparison import Measured
+from tritonkit_load.tuning.cores import Cores
+from tritonkit_load.tuning.limit import Probe
+from tritonkit_load.tuning.search import Outcome, Search
+from tritonkit_load.tuning.space import Settings, Space
+from tritonkit_load.tuning.trial import explore, timed
+from tritonkit_load.tuning.trial_server import Built
+from tritonkit_load.tuning.tuner import Effort, References
 
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import Recipe, Slo

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from peers import turns
-from tuning.limit import Bracket, Probe, bracket
+from tritonkit_load.benchmarks.peers import turns
+from tritonkit_load.tuning.limit import Bracket, Probe, bracket
 
 from tritonkit.errors import CheckFailed
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tuning import comparison, limit, tuner
-from tuning.limit import Probe
-from tuning.search import Outcome, Search
-from tuning.space import Settings, Space
-from tuning.trial import FIRST_RESOLUTION, timed
-from tuning.tuner import Effort, References
+from tritonkit_load.tuning import comparison, limit, tuner
+from tritonkit_load.tuning.limit import Probe
+from tritonkit_load.tuning.search import Outcome, Search
+from tritonkit_load.tuning.space import Settings, Space
+from tritonkit_load.tuning.trial import FIRST_RESOLUTION, timed
+from tritonkit_load.tuning.tuner import Effort, References
 
 from tritonkit.errors import CheckFailed
 

@@ -9,12 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from load import slo, summary, text_report
-from load.plan import Plan
-from load.recording import Cpu, Recording
-from load.result import Result, ServerSide
-from load.slo import Slo
-from reporting import loadcharts
+from tritonkit_load.load import slo, summary, text_report
+from tritonkit_load.load.plan import Plan
+from tritonkit_load.load.recording import Cpu, Recording
+from tritonkit_load.load.result import Result, ServerSide
+from tritonkit_load.load.slo import Slo
+from tritonkit_load.reporting import loadcharts
 
 from tritonkit import recipe, store
 from tritonkit.errors import InputError

@@ -22,7 +22,6 @@ from tritonkit.engines.node import NodeGpu
 from tritonkit.errors import MissingError
 from tritonkit.server import runtime
 
-_LOADTESTS = Path(__file__).parents[3] / "loadtests"  # of the checkout that this runs from; no wheel has it
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def examine() -> list[Finding]:
         _package("torch", "exports PyTorch models", 'pip install "tritonkit[torch]"'),
         _package("transformers", "reads Hugging Face directories", 'pip install "tritonkit[hf]"', needed=False),
         _package("tritonkit-client", "calls the server", machine.CLIENT),
-        _package("locust", "load tests, of a checkout", "pip install locust", needed=_LOADTESTS.is_dir()),
+        _package("tritonkit-load", "load tests, capacity and tuning", machine.LOAD, needed=False),
         _server(),
         *gpus(),
         _package("tensorrt", "builds engines on a GPU machine", "pip install tensorrt", needed=False),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 GLIBC = (2, 35)  # of the embedded server: what its wheel is built for (manylinux_2_35)
 IMAGE = "nvcr.io/nvidia/tritonserver:26.09-py3"  # for x86-64 and arm64
 CLIENT = "pip install ./clients in a checkout, or from git or its wheel: docs/install.md"
+LOAD = "pip install ./loadtests in a checkout, or from git or its wheel: docs/install.md"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.llm
 
 def command(place: Path, *words: str) -> list[str]:
     options = ["--reports", str(place / "reports"), "--repository", str(place / "models"), "--target", "cpu"]
-    return [sys.executable, "loadtests/demo_llm.py", *options, *words]
+    return [sys.executable, "-m", "tritonkit_load.demo_llm", *options, *words]
 
 
 def test_the_demo_answers_measures_and_writes_its_page(

@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from tokens import figures, measuring, slo, streams
-from tokens.endpoints import Endpoint, OpenAIEndpoint, TritonEndpoint
-from tokens.generator import Generator, Here, Load
-from tokens.measuring import Plan
-from tokens.serving import load_recipe
+from tritonkit_load.tokens import figures, measuring, slo, streams
+from tritonkit_load.tokens.endpoints import Endpoint, OpenAIEndpoint, TritonEndpoint
+from tritonkit_load.tokens.generator import Generator, Here, Load
+from tritonkit_load.tokens.measuring import Plan
+from tritonkit_load.tokens.serving import load_recipe
 
 from tritonkit.server import TritonServer
 
