@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from graphfile import save, value
 from onnx import TensorProto, helper
 
@@ -203,6 +204,11 @@ def test_wheels_outside_the_checkout_init_build_and_lint_without_make(root: Path
     if runtime.detect_device() == "cpu":
         assert "where there is a GPU; or tritonkit publish 'for gpus' DESTINATION" in elsewhere
     assert "clean" in run("tritonkit", "lint")
+    where_to = {"context": "none", "namespace": "n", "release": "r", "publish": f"file://{work}/store",
+                "chart": str(root / "helm/tritonkit")}  # fmt: skip
+    values = {"accelerator": {"kind": "cpu"}, "models": {"pvc": {"claimName": "models"}}}
+    (work / "prod.yaml").write_text(yaml.safe_dump({"deploy": where_to, "values": values}), encoding="utf-8")
+    assert "deploy prod: a dry run, nothing is changed" in run("tritonkit", "deploy", "prod.yaml")
     done = subprocess.run([venv / "bin/tritonkit", "build"], cwd=work, capture_output=True, text=True, check=False, env=PLAIN)  # fmt: skip
     assert done.returncode == 2
     assert "tritonkit init" in done.stderr
