@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 # macOS comes with 3.81, which would run each line of a recipe by itself.
 ifeq ($(filter oneshell,$(.FEATURES)),)
-  $(error this is make $(MAKE_VERSION), and 4.0 or newer is needed: `brew install make` and then gmake; without make, docs/install.md)
+  $(error this is make $(MAKE_VERSION), and 4.0 or newer is needed: `brew install make` and then gmake; without make, docs/guides/install.md)
 endif
 
 PYTHON ?= python3

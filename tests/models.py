@@ -268,7 +268,7 @@ def _models() -> dict[str, tuple[str, str]]:
         "sleep_big": (SLEEP, sleep_config(size="-1")),
         "count": (COUNT, count_config()),
         "sum": (SUM, sum_config()),
-        # What docs/clients.md calls.
+        # What docs/reference/clients.md calls.
         "classifier": (
             SCORES,
             f'backend: "python"\nmax_batch_size: 64\n{image}{tensor("output", "scores", "FP32", "2")}',

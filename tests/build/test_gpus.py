@@ -96,7 +96,7 @@ def test_what_no_page_confirms_is_marked_and_documented() -> None:
     assert {key for key, source in sources.items() if "not checked" in source} == {
         "rtx-pro-6000", "h100-nvl-chip", "mig_sms"
     }  # fmt: skip
-    page = " ".join((Path(__file__).parents[2] / "docs/advisor.md").read_text(encoding="utf-8").split())
+    page = " ".join((Path(__file__).parents[2] / "docs/guides/advisor.md").read_text(encoding="utf-8").split())
     assert "**Not confirmed: the L2 of the H100 NVL" in page
     for gpu in gpus.all():
         assert bool(gpu.mig) == bool(gpu.mig_sms)

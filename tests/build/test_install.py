@@ -40,7 +40,7 @@ def test_without_a_network_setup_says_so_and_not_what_pip_makes_of_it(root: Path
     assert "conflicting" not in output
     assert "Retry" not in output
     assert time.monotonic() - start < 120
-    assert "# Without a network" in (root / "docs/install.md").read_text(encoding="utf-8")
+    assert "# Without a network" in (root / "docs/guides/install.md").read_text(encoding="utf-8")
 
 
 def test_without_a_network_the_server_is_not_installed_and_nothing_is_left(

@@ -1,4 +1,4 @@
-"""docs/python.md as a reader types it, against the real server; and the errors of functions that do not fit."""
+"""docs/guides/python.md as a reader types it, against the real server; and the errors of functions that do not fit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tritonkit.server.runtime import Runtime, packages_of
 from tritonkit.zoo.photographs import photograph
 from tritonkit_client import Client, InvalidInput
 
-PAGE = (Path(__file__).parents[2] / "docs/python.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/guides/python.md").read_text(encoding="utf-8")
 
 
 def block(language: str) -> str:

@@ -22,7 +22,7 @@ from tritonkit_client import _cuda as cuda
 from tritonkit_client._segments import is_orphan
 
 Connect = Callable[..., Client]
-PAGE = (Path(__file__).parents[2] / "docs/clients.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/reference/clients.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def make(noting: Connect) -> Connect:
 
 
 def test_the_example_in_the_documentation_is_python() -> None:
-    compile(example(), "docs/clients.md", "exec")
+    compile(example(), "docs/reference/clients.md", "exec")
 
 
 def example() -> str:

@@ -1,4 +1,4 @@
-"""The examples in docs/clients.md and docs/clients-llm.md run, and their tables are complete."""
+"""The examples in docs/reference/clients.md and docs/reference/clients-llm.md run, and their tables are complete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tritonkit_client import Client, TritonkitClientError
 from tritonkit_client._cli import main
 
 PAGE = "".join(
-    (Path(__file__).parents[2] / f"docs/{name}.md").read_text("utf-8") for name in ("clients", "clients-llm")
+    (Path(__file__).parents[2] / f"docs/reference/{name}.md").read_text("utf-8") for name in ("clients", "clients-llm")
 )
 
 

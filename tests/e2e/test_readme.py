@@ -177,7 +177,7 @@ def _plain() -> dict[str, str]:
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "all_minilm_l6_v2"])
 def test_recipe_documentation_names_every_key_that_a_recipe_may_have(root: Path, name: str) -> None:
-    documented = (root / "docs/recipes.md").read_text(encoding="utf-8")
+    documented = (root / "docs/reference/recipes.md").read_text(encoding="utf-8")
     assert all(f"`{key}`" in documented for key in recipe.Recipe.model_fields if key != "path")
     assert all(f"`{key}`" in documented for key in recipe.Batching.model_fields)
     used = yaml.safe_load((root / f"build/recipes/{name}.yaml").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""docs/versions.md as its reader follows it: its recipe, its commands and its code, in their order."""
+"""docs/guides/versions.md as its reader follows it: its recipe, its commands and its code, in their order."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Reader:
         self.root, self.directory = root, directory
         self.ports = dict(zip(("http", "grpc", "metrics"), free_ports(3), strict=True))
         self.server: subprocess.Popen[str] | None = None
-        page = (root / "docs/versions.md").read_text(encoding="utf-8")
+        page = (root / "docs/guides/versions.md").read_text(encoding="utf-8")
         self.blocks: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
     def next(self, language: str) -> str:

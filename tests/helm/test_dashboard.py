@@ -119,7 +119,7 @@ def exported(running: TritonServer) -> set[str]:
 @pytest.fixture(scope="module")
 def elsewhere(root: Path) -> set[str]:
     """Metrics that the guide says come from a GPU, from kube-state-metrics or from ourselves."""
-    guide = (root / "docs/monitoring.md").read_text(encoding="utf-8")
+    guide = (root / "docs/reference/monitoring.md").read_text(encoding="utf-8")
     table = guide.split("| metric | where it comes from |")[1].split("\n\n")[0]
     return {name for row in table.splitlines()[2:] for name in METRIC.findall(row.split("|")[1])}
 

@@ -118,7 +118,7 @@ def test_the_timeout_covers_one_pod_after_another_and_the_job() -> None:
 
 
 def test_the_page_has_every_environment_key_and_every_preflight_line() -> None:
-    page = (Path(__file__).parents[2] / "docs/deploy.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs/guides/deploy.md").read_text(encoding="utf-8")
     keys = [field.alias for field in environment.Deploy.model_fields.values()]
     assert len(keys) > 7
     assert all(f"| `{key}` |" in page for key in keys)

@@ -1,4 +1,4 @@
-"""docs/operations.md: every alert of the chart has its entry, and every command runs."""
+"""docs/guides/operations.md: every alert of the chart has its entry, and every command runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tritonkit.deploying import chart
 from tritonkit.kubetools import binaries
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/guides/operations.md").read_text(encoding="utf-8")
 COMMANDS = [
     line.partition("  #")[0].strip()
     for block in re.findall(r"^```bash\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)

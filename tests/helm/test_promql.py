@@ -221,8 +221,8 @@ def test_a_silent_prometheus_is_no_reason_to_scale_down() -> None:
 
 
 def test_the_hpa_names_the_metrics_of_the_guides_prometheus_adapter(root: Path) -> None:
-    """docs/monitoring.md carries prometheus-adapter's rules."""
-    guide = (root / "docs/monitoring.md").read_text(encoding="utf-8")
+    """docs/reference/monitoring.md carries prometheus-adapter's rules."""
+    guide = (root / "docs/reference/monitoring.md").read_text(encoding="utf-8")
     rules = next(
         yaml.safe_load(block.split("```")[0])["rules"] for block in guide.split("```yaml\n") if "seriesQuery" in block
     )

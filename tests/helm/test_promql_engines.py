@@ -85,7 +85,7 @@ def test_two_signals_scale_one_workload(kind: str) -> None:
 
 
 def test_prometheus_adapter_serves_the_engines_signals_by_the_guides_rules(root: Path) -> None:
-    guide = (root / "docs/monitoring.md").read_text(encoding="utf-8")
+    guide = (root / "docs/reference/monitoring.md").read_text(encoding="utf-8")
     rules = next(
         yaml.safe_load(block.split("```")[0])["rules"] for block in guide.split("```yaml\n") if "seriesQuery" in block
     )

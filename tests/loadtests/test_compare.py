@@ -170,7 +170,7 @@ def test_the_slo_that_was_given_is_every_models(project: Path) -> None:
 
 
 def test_the_page_says_how_every_peer_is_set_up(root: Path) -> None:
-    page = (root / "docs/comparison.md").read_text(encoding="utf-8")
+    page = (root / "docs/measurements/comparison.md").read_text(encoding="utf-8")
     for peer in PEERS:
         (row,) = [line for line in page.splitlines() if line.startswith(f"| {peer.name} |")]
         assert ("gRPC" in row) == (peer.protocol != "http")

@@ -1,4 +1,4 @@
-"""The commands and examples of docs/loadtests.md run, and its tables are true."""
+"""The commands and examples of docs/guides/loadtests.md run, and its tables are true."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tritonkit_load.load.slo import Slo
 
 from tritonkit.server import TritonServer
 
-PAGE = (Path(__file__).parents[2] / "docs/loadtests.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/guides/loadtests.md").read_text(encoding="utf-8")
 Recipes = Callable[..., Path]
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 GLIBC = (2, 35)  # of the embedded server: what its wheel is built for (manylinux_2_35)
 IMAGE = "nvcr.io/nvidia/tritonserver:26.09-py3"  # for x86-64 and arm64
-CLIENT = "pip install ./clients in a checkout, or from git or its wheel: docs/install.md"
-LOAD = "pip install ./loadtests in a checkout, or from git or its wheel: docs/install.md"
+CLIENT = "pip install ./clients in a checkout, or from git or its wheel: docs/guides/install.md"
+LOAD = "pip install ./loadtests in a checkout, or from git or its wheel: docs/guides/install.md"
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ _MEANINGS = (
         r"Could not connect|Failed to fetch",
         "no network: the package index cannot be reached",
         "connect this machine and try again; behind a proxy set HTTPS_PROXY; an index of your own is PIP_INDEX_URL "
-        "(for uv: UV_DEFAULT_INDEX); for a machine that is never connected see “Without a network” in docs/install.md",
+        "(for uv: UV_DEFAULT_INDEX); for a machine that is never connected see “Without a network” in docs/guides/install.md",
     ),
     (
         r"from versions: none",
@@ -128,7 +128,7 @@ def explain_installer(output: str) -> tuple[str, str]:
         )
         return (
             f"PIP_NO_INDEX is set, and the package {where}",
-            "put it into that folder: “Without a network” in docs/install.md has the commands; or unset PIP_NO_INDEX",
+            "put it into that folder: “Without a network” in docs/guides/install.md has the commands; or unset PIP_NO_INDEX",
         )
     for pattern, meaning, fix in _MEANINGS:
         if re.search(pattern, output, re.IGNORECASE):

@@ -63,7 +63,7 @@ class SizedSession:
         try:
             sizes = read_sizes(described, on_gpu=True)
         except ValueError as error:
-            raise GraphError(f"{recipe.path}: {error}", "see docs/gpu.md for what can be prepared") from error
+            raise GraphError(f"{recipe.path}: {error}", "see docs/guides/gpu.md for what can be prepared") from error
         self.why_not_sized = sizes if isinstance(sizes, str) else ""
         self._plain: Session | None = None
         self._execution: Any = None
@@ -73,7 +73,7 @@ class SizedSession:
         try:
             self._execution = open_execution(path, sizes, session_options(0), device, accelerators[0]["parameters"])
         except (ValueError, MemoryError, RuntimeError) as error:
-            raise GraphError(f"{path} cannot be prepared: {error}", "see docs/gpu.md for what can be") from error
+            raise GraphError(f"{path} cannot be prepared: {error}", "see docs/guides/gpu.md for what can be") from error
 
     @property
     def memory(self) -> DeviceMemory | None:

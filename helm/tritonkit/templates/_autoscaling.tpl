@@ -3,7 +3,7 @@
 {{- if or .w.values.autoscaling.enabled (kindIs "invalid" .w.values.replicas) -}}true{{- end -}}
 {{- end -}}
 
-{{/* Name of a signal in the custom and external metrics APIs, as docs/monitoring.md sets up in prometheus-adapter. */}}
+{{/* Name of a signal in the custom and external metrics APIs, as docs/reference/monitoring.md sets up in prometheus-adapter. */}}
 {{- define "tritonkit.metricName" -}}
 tritonkit_{{ snakecase . }}
 {{- end -}}

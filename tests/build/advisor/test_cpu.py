@@ -27,7 +27,7 @@ def test_what_ships_is_within_30_percent_of_each_row() -> None:
 def test_a_workload_that_the_fit_never_saw_is_predicted() -> None:
     errors = [abs(check.error) for check in validation_cpu.held_out()]
     assert statistics.median(errors) <= 0.20
-    assert max(errors) <= 0.35  # one row of 12 misses the bound of 30 %: docs/advisor.md
+    assert max(errors) <= 0.35  # one row of 12 misses the bound of 30 %: docs/guides/advisor.md
 
 
 def test_int8_is_faster_and_more_samples_take_longer() -> None:

@@ -1,4 +1,4 @@
-"""docs/engines.md: its commands run, and its tables know every verdict, option and comparison."""
+"""docs/guides/engines.md: its commands run, and its tables know every verdict, option and comparison."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tritonkit.cli import engine
 from tritonkit.cli.arguments import Parser
 from tritonkit.engines import preflight
 
-PAGE = (Path(__file__).parents[3] / "docs/engines.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs/guides/engines.md").read_text(encoding="utf-8")
 
 
 def test_every_command_runs_and_the_first_prints_the_table(

@@ -1,4 +1,4 @@
-"""docs/lint.md says what the registry says."""
+"""docs/reference/lint.md says what the registry says."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tritonkit.repository.lint import RULES
 
 
 def test_the_table_of_rules_is_the_registry(root: Path) -> None:
-    text = (root / "docs/lint.md").read_text(encoding="utf-8")
+    text = (root / "docs/reference/lint.md").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.startswith("| TK")]
     expected = [
         f"| {rule.id} | `{rule.slug}` | {rule.severity} | {rule.summary} | {rule.enforced_by or '-'} |"

@@ -190,7 +190,7 @@ def test_a_verb_that_does_not_take_it_says_so_in_one_line(verb: list[str], here:
     status, _, err = here.run(*verb[:1], write(here, llama), *verb[1:])
     assert status == 2
     assert "net is a language model (engine: vllm)" in err
-    assert "docs/llm.md" in err
+    assert "docs/guides/llm.md" in err
 
 
 @pytest.mark.parametrize(

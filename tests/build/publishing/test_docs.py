@@ -1,4 +1,4 @@
-"""docs/publishing.md: its commands run, and it names every option."""
+"""docs/guides/publishing.md: its commands run, and it names every option."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support import Project
 from tritonkit.cli import publish
 from tritonkit.cli.arguments import Parser
 
-PAGE = (Path(__file__).parents[3] / "docs/publishing.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs/guides/publishing.md").read_text(encoding="utf-8")
 
 
 def test_every_command_runs(

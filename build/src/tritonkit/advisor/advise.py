@@ -24,7 +24,7 @@ Verdict = Literal["best", "good", "too slow", "too large", "no peak"]
 UTILIZATION = 0.8  # of a replica's largest rate; what is left takes bursts, and what a prediction is off
 _AS_MUCH = 0.98  # of what the largest batch holds: less is a difference
 _USABLE = 0.92  # of device memory: the rest is the driver's, and fragments
-# Precisions of tritonkit's targets: int8 and fp8 for a GPU are TensorRT's alone (docs/precision.md).
+# Precisions of tritonkit's targets: int8 and fp8 for a GPU are TensorRT's alone (docs/guides/precision.md).
 _PRECISIONS: Mapping[Engine, tuple[Precision, ...]] = {
     "onnxruntime": ("fp32", "fp16", "bf16"), "tensorrt": ("fp32", "fp16", "bf16", "int8", "fp8"),
 }  # fmt: skip

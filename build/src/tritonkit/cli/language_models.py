@@ -63,7 +63,7 @@ def build(options: argparse.Namespace, checked: Sequence[Checked]) -> int:
     state = "written" if built.written else "up to date"
     out.print(
         f"\n{options.repository} is {state}; next: run it in {images}, with the repository at {options.mounted_at} "
-        "(docs/llm.md)", soft_wrap=True, markup=False,
+        "(docs/guides/llm.md)", soft_wrap=True, markup=False,
     )  # fmt: skip
     return 0
 

@@ -93,7 +93,7 @@ def _engines(image: str, name: str, models: list[Model]) -> Iterator[Check]:
             yield Check("image", "ok", f"{model.name} needs an engine, which {image} of {name} has")
         elif variant and image_variant:
             text = f"{model.name} needs the variant {variant} of NVIDIA's image; {name} runs {image}"
-            fix = f"engine: {_ENGINE_NAMES[variant]} in the chart's values (docs/deploy-llm.md)"
+            fix = f"engine: {_ENGINE_NAMES[variant]} in the chart's values (docs/guides/deploy-llm.md)"
             yield Check("image", "missing", text, fix)
         elif variant:
             yield Check("image", "unchecked", f"{model.name} needs an engine: {image} of {name} has to have it")

@@ -22,7 +22,7 @@ def recipe(model: Path, place: Path) -> tuple[str, str]:
     name = initialise.model_name(model.resolve().name)
     longest, field = checkpoint.longest
     lines = [
-        "# Build it with: tritonkit build THIS_FILE; docs/llm.md has every key.",
+        "# Build it with: tritonkit build THIS_FILE; docs/guides/llm.md has every key.",
         f"engine: vllm   # or tensorrt_llm; the architecture is {checkpoint.architecture}",
         f"name: {name}",
         f"source: {{hf: {initialise.relative(model, place)}}}",

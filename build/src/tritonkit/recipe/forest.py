@@ -61,7 +61,7 @@ class ForestRecipe(Recipe):
         prediction: ``probabilities``, ``classes`` (their numbers) or ``values``; probabilities of a classifier and
             values of any other forest if not given.
         threshold: Of a binary classifier: the probability above which the class is 1. 0.5 if not given.
-        convert: Serve a treelite checkpoint of the file, which older images read too (docs/trees.md).
+        convert: Serve a treelite checkpoint of the file, which older images read too (docs/guides/trees.md).
         fil: See :class:`Fil`.
     """
 

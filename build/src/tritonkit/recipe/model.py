@@ -39,7 +39,7 @@ class Recipe(Section):
         source: ``module:function`` or ``file.py:function`` returning a ``torch.nn.Module``,
             ``{onnx: path}``, or ``{hf: directory}``. Paths are relative to the recipe.
         version: The number of the version that the recipe is built into, and served as, where others of the model stay
-            beside it (docs/versions.md). 1 if not given, and Triton then serves the highest that there is.
+            beside it (docs/guides/versions.md). 1 if not given, and Triton then serves the highest that there is.
         traffic: Version to share, for every version that is to be served. Only ``version`` if not given. Callers
             choose by it (:class:`tritonkit_client.Traffic`); one that names no version gets the highest.
         inputs: In the order of the module's ``forward``, or named like its parameters.

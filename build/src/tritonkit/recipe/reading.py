@@ -32,7 +32,7 @@ def load(path: Path) -> Recipe:
         raise RecipeError(
             f"{path}: {recipe.name} is a language model (engine: {recipe.engine}), which only `tritonkit build`, "
             "`lint` and `publish` take so far",
-            f"build it and run it in {image_of(recipe.engine)}: docs/llm.md",
+            f"build it and run it in {image_of(recipe.engine)}: docs/guides/llm.md",
         )
     return recipe
 
@@ -101,7 +101,7 @@ def _kind(data: Mapping[str, object]) -> type[Recipe | LanguageRecipe]:
 
 
 def image_of(engine: str) -> str:
-    """NVIDIA's image that has an engine, with the newest release whose contents are known (docs/llm.md)."""
+    """NVIDIA's image that has an engine, with the newest release whose contents are known (docs/guides/llm.md)."""
     return f"nvcr.io/nvidia/tritonserver:{IMAGES[engine]}"
 
 

@@ -116,7 +116,7 @@ class Batching(Section):
     asked for by name: with one instance, Triton up to 26.07 stalls for half a second now and then when its queue has
     any bound (docs/decisions/0003).
 
-    `make tune` measures all of these, and writes what it found here (docs/tuning.md).
+    `make tune` measures all of these, and writes what it found here (docs/guides/tuning.md).
 
     Attributes:
         target: What this section was measured for; other targets take their defaults. All of them if not given.

@@ -20,7 +20,7 @@ from tritonkit.repository.layout import VERSION, Model
 # Processes of a Python model: two, so that one long text, or slow row, does not hold up the others. Beside a caller
 # whose texts have 1 MB, four more got 17 requests a second from one instance, 1,230 from two. No batcher: encoding
 # costs the same in a batch, the model's throughput behind it did not rise, and a bound on a batcher's queue stalls a
-# model that is this fast even with two instances (docs/text.md).
+# model that is this fast even with two instances (docs/guides/text.md).
 INSTANCES = 2
 # Triton wants a directory for each version; an ensemble has nothing to put in it, and git and S3 keep no empty ones.
 _KEEP = "keep"

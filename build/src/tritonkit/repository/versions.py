@@ -54,7 +54,7 @@ def leading(recipes: Sequence[Recipe]) -> dict[str, Recipe]:
         if other is not recipe:
             raise RecipeError(
                 f"{other.path}, {recipe.path}: two recipes have the name {recipe.name!r}",
-                "rename one of them, or give it another `version` (docs/versions.md)",
+                "rename one of them, or give it another `version` (docs/guides/versions.md)",
             )
         leader = leaders.setdefault(recipe.name, recipe)
         if leader is not recipe and leader.traffic and recipe.traffic:

@@ -82,7 +82,7 @@ def check(repository: Path, models: Collection[str], of_vllm: Collection[str], d
         if isinstance(facts, dict) and facts.get("engine") == "tensorrt_llm":
             raise MissingError(
                 f"{path.parent.name} is a language model for tensorrt_llm, which the embedded server does not have",
-                f"serve the repository with {image_of('tensorrt_llm')} (docs/llm.md), or one model of the others: "
+                f"serve the repository with {image_of('tensorrt_llm')} (docs/guides/llm.md), or one model of the others: "
                 f"tritonkit serve {repository} --recipe FILE",
             )
     if of_vllm and engine_environment.find(device) is None:

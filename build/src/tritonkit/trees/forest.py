@@ -150,7 +150,7 @@ def as_error(error: ForestError, file: ForestFile) -> SourceError | MissingError
     if "not installed" in text:
         return MissingError(f"{file.path}: {text}, which reads forests", "pip install 'tritonkit[trees]'")
     written = f" ({file.library} {file.version})" if file.version else ""
-    fix = "save it again with a version of its library that treelite 4 reads: docs/trees.md"
+    fix = "save it again with a version of its library that treelite 4 reads: docs/guides/trees.md"
     if "linear trees" in text:
         fix = "train it without linear_tree"
     if "targets" in text:

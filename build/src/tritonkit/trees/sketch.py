@@ -46,7 +46,7 @@ def _text(file: ForestFile, name: str, source: str) -> tuple[str, str]:
     written = f"{file.library} {file.version}".strip()
     predictions = ["probabilities", "classes"] if shape.classifies else []
     lines = [
-        "# Build it with: tritonkit build THIS_FILE; docs/trees.md has every key.",
+        "# Build it with: tritonkit build THIS_FILE; docs/guides/trees.md has every key.",
         f"# {kind}; written by {written}.",
         "engine: fil",
         f"name: {name}",

@@ -1,7 +1,7 @@
 """`make bench-drain`: a rolling restart with the chart's own seconds, what each part of it is worth, what it costs.
 
 The promise is that no client of any kind loses a request; parts are then taken away one at a time, and the same load
-shows who loses what. Everything runs on this machine's loopback; docs/drain.md explains what is seen.
+shows who loses what. Everything runs on this machine's loopback; docs/measurements/drain.md explains what is seen.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def after_llm_demo(summary: dict[str, Any]) -> tuple[str, ...]:
         "'Who are you?' --chat --stream` asks it, as does any OpenAI client at the address that `serve` prints.",
         "A model of your own: `tritonkit init DIRECTORY` writes the recipe of a Hugging Face directory, `tritonkit "
         "build` checks it and lays it out, for this server and for NVIDIA's image; `make bench-llm "
-        "MODEL=my_model.yaml` measures what Triton costs beside vLLM's own server. docs/llm.md has the rest.",
+        "MODEL=my_model.yaml` measures what Triton costs beside vLLM's own server. docs/guides/llm.md has the rest.",
     )
 
 

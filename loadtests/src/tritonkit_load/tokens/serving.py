@@ -74,7 +74,7 @@ def load_recipe(path: Path) -> LanguageRecipe:
     """
     recipe = load_any(path)
     if not isinstance(recipe, LanguageRecipe) or recipe.engine != "vllm":
-        raise InputError(f"{path} is no recipe for vLLM", "name one with  engine: vllm  (docs/llm.md)")
+        raise InputError(f"{path} is no recipe for vLLM", "name one with  engine: vllm  (docs/guides/llm.md)")
     return recipe
 
 

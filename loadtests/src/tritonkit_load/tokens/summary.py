@@ -15,7 +15,7 @@ from tritonkit_load.tokens.result import Generator, TokenFigures, TokenSecond
 from tritonkit_load.tokens.streams import Answer
 from tritonkit.recipe import TokenSlo
 
-LATE_MS = 5.0  # as in load tests of tensors, docs/loadtests.md
+LATE_MS = 5.0  # as in load tests of tensors, docs/guides/loadtests.md
 # Of the p95 of TTFT: it counts from when a request was due, so a late generator makes a server look slower, by so much.
 LATE_SHARE = 0.1
 BUSIEST = 0.9  # of a core

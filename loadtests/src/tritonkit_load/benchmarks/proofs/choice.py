@@ -42,7 +42,7 @@ SIGNALS: dict[Signal, tuple[float, ...]] = {
     "utilization": (60, 70, 80),
 }
 UNITS = {"inFlightRequests": "", "pendingRequests": "", "queueTime": " ms", "utilization": " %"}
-OUR_SIGNAL: Signal = "inFlightRequests"  # the chart's; why is in docs/autoscaling.md
+OUR_SIGNAL: Signal = "inFlightRequests"  # the chart's; why is in docs/measurements/autoscaling.md
 BEHAVIOURS = {
     "in flight: 2, Kubernetes' own behaviour": (hpa.DEFAULT_UP, hpa.DEFAULT_DOWN),
     "in flight: 2, down after 10 minutes": (UP, hpa.Rules(600, DOWN.policies)),
