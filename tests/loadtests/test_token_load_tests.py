@@ -41,7 +41,7 @@ def drawn(model: Path, prompts: str = "32", answers: str = "4", turns: int = 1) 
 
 
 def verb(monkeypatch: pytest.MonkeyPatch, model: Path, *arguments: str) -> int:
-    """The exit code of ``loadtests/run.py``."""
+    """The exit code of `tritonkit-load run`."""
     reports = str(model.parent / "reports")
     monkeypatch.setattr(sys, "argv", ["run.py", "--model", str(model), "--reports", reports, *arguments])
     return run.main()

@@ -100,7 +100,7 @@ _MEANINGS = (
         r"Could not connect|Failed to fetch",
         "no network: the package index cannot be reached",
         "connect this machine and try again; behind a proxy set HTTPS_PROXY; an index of your own is PIP_INDEX_URL "
-        "(for uv: UV_DEFAULT_INDEX); for a machine that is never connected see “Without a network” in docs/guides/install.md",
+        "(for uv: UV_DEFAULT_INDEX); for one that is never connected see “Without a network” in docs/guides/install.md",
     ),
     (
         r"from versions: none",
@@ -128,7 +128,8 @@ def explain_installer(output: str) -> tuple[str, str]:
         )
         return (
             f"PIP_NO_INDEX is set, and the package {where}",
-            "put it into that folder: “Without a network” in docs/guides/install.md has the commands; or unset PIP_NO_INDEX",
+            "put it into that folder: “Without a network” in docs/guides/install.md has the commands; or "
+            "unset PIP_NO_INDEX",
         )
     for pattern, meaning, fix in _MEANINGS:
         if re.search(pattern, output, re.IGNORECASE):

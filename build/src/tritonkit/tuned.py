@@ -1,7 +1,7 @@
 """What tuning measured of a configuration, kept beside the artifacts so that every build can say it in the passport.
 
 Figures belong to one graph, one way of batching and one machine: where any of these differs, there are none.
-`make tune` measures (loadtests/tuning); here they are only kept and found.
+`make tune` measures; here they are only kept and found.
 """
 
 from __future__ import annotations

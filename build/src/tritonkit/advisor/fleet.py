@@ -209,7 +209,7 @@ def _limit(model: Model, bundle: Bundle) -> str:
 
 
 def _notes(models: Sequence[Model], nodes: Sequence[Node]) -> list[str]:
-    notes = ["times are predicted: docs/guides/advisor.md says how far off they were on rows that they were not fitted to"]
+    notes = ["times are predicted: docs/guides/advisor.md says how far off they were on rows that they never saw"]
     if any(isinstance(model, Language) for model in models):
         notes.append("a language model has its GPUs to itself, as vLLM takes their memory")
     if price := next((price for node in nodes if (price := gpus.price(node.gpu))), None):

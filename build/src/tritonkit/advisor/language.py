@@ -287,7 +287,7 @@ def _rank(choice: Choice) -> tuple[float, ...]:
 
 def _notes(model: Directory, request: Request) -> list[str]:
     notes = [
-        "Times are predicted: docs/guides/advisor-llm.md says how far off they were on figures that they were not fitted to.",
+        "Times are predicted: docs/guides/advisor-llm.md says how far off they were on figures that they never saw.",
         f"The KV cache takes {kv_cache.of(model).bytes_per_token:,} bytes a token in 16 bits, of all GPUs together.",
     ]
     if request.prompt is None:

@@ -62,7 +62,8 @@ def run(options: argparse.Namespace) -> int:
     given = [name for name, value in foreign.items() if value not in (None, [])] + advise_language.given(options)
     if given:
         raise InputError(
-            f"{given[0]} is not for a fleet", f"say it in {options.fleet_file}, of each model: docs/guides/advisor-fleet.md"
+            f"{given[0]} is not for a fleet",
+            f"say it in {options.fleet_file}, of each model: docs/guides/advisor-fleet.md",
         )
     parsed = fleet_file.load(options.fleet_file)
     names = [name for name in options.gpu.split(",") if name and name != "all"]

@@ -44,7 +44,7 @@ class Deploy(BaseModel):
         namespace: Namespace of the release; it has to exist.
         release: Name of the release.
         publish: Where the repository is published; empty where `values.models` names models that are there already.
-        chart: The chart: a folder or a packed chart, from the project's folder, or ``oci://REGISTRY/PATH/tritonkit:VERSION``;
+        chart: Its folder or packed file, from the project's folder, or ``oci://REGISTRY/PATH/tritonkit:VERSION``;
             ``helm/tritonkit`` if empty.
         repository: The model repository, from the project's folder; that of :func:`target` if empty.
         endpoint_url: An S3-compatible store that is not Amazon's.

@@ -96,7 +96,8 @@ def _main() -> int:
 def _parser() -> Parser:
     parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        examples=["python -m tritonkit_load.benchmarks.bench_llm --quick", "python -m tritonkit_load.benchmarks.bench_llm --streams 8,32 --rounds 5"],
+        examples=["python -m tritonkit_load.benchmarks.bench_llm --quick",
+                  "python -m tritonkit_load.benchmarks.bench_llm --streams 8,32 --rounds 5"],
     )  # fmt: skip
     parser.add_argument("--model", help="the file of a recipe with  engine: vllm; default: SmolLM2-135M-Instruct")
     parser.add_argument("--target", choices=["cpu", "cuda"], help="default: what this machine has")

@@ -219,7 +219,7 @@ def _cells(runs: list[Run], base: float) -> list[str]:
 def _parser() -> Parser:
     parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        examples=["python -m tritonkit_load.benchmarks.bench_overload --model efficientnet_lite0 --slo p99_ms=100 --rounds 1"],
+        examples=["python -m tritonkit_load.benchmarks.bench_overload --slo p99_ms=100 --rounds 1"],
     )  # fmt: skip
     parser.add_argument("--model", default="efficientnet_lite0", help=models.HELP)
     parser.add_argument("--slo", default="", help="p99_ms=100; the recipe's where it is not given")

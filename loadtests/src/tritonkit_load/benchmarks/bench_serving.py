@@ -70,7 +70,8 @@ def _main() -> int:
 def _parser() -> Parser:
     parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        examples=["python -m tritonkit_load.benchmarks.bench_serving", "python -m tritonkit_load.benchmarks.bench_serving --model efficientnet_lite0"],
+        examples=["python -m tritonkit_load.benchmarks.bench_serving",
+                  "python -m tritonkit_load.benchmarks.bench_serving --model efficientnet_lite0"],
     )  # fmt: skip
     parser.add_argument("--model", action="append", help=f"{models.HELP}; all of that folder if not given")
     return parser

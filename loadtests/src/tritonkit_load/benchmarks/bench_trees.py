@@ -76,7 +76,8 @@ def _main() -> int:
 def _parser() -> Parser:
     parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        examples=["python -m tritonkit_load.benchmarks.bench_trees", "python -m tritonkit_load.benchmarks.bench_trees --model my_forest.yaml"],
+        examples=["python -m tritonkit_load.benchmarks.bench_trees",
+                  "python -m tritonkit_load.benchmarks.bench_trees --model my_forest.yaml"],
     )  # fmt: skip
     parser.add_argument("--model", default="breast_cancer", help=f"{models.HELP}; default: %(default)s")
     return parser

@@ -89,7 +89,7 @@ def _main() -> int:
 def _parser() -> Parser:
     parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        examples=["python -m tritonkit_load.benchmarks.bench_tuning --model efficientnet_lite0 --part defaults --quick"],
+        examples=["python -m tritonkit_load.benchmarks.bench_tuning --part defaults --quick"],
     )  # fmt: skip
     parser.add_argument("--model", action="append", help=f"{models.HELP}; all of that folder if not given")
     parser.add_argument("--part", choices=["defaults", "grid"], action="append", help="only that")

@@ -87,7 +87,7 @@ class Child:
 
 
 def user_class(name: str) -> type[users.ModelUser]:
-    """A class of :mod:`tritonkit_load.load.users`, or the one that ``module:Class`` names.
+    """A class of :mod:`.load.users`, or the one that ``module:Class`` names.
 
     Raises:
         InputError: The class does not exist, or is no ``ModelUser``.

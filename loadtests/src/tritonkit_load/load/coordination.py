@@ -2,7 +2,7 @@
 
 The process that has Locust's web page or command line (the local one, or the master) makes the plan, tells the workers
 to start together, adds up what they report with Locust's own reports, and notices a worker that dies. A worker only
-runs its session. What a session does is :mod:`tritonkit_load.load.session`'s, and the same in a `load.generator.Generator`.
+runs its session. What a session does is :mod:`.load.session`'s, and the same in a :class:`.Generator`.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Generator:
 
     Args:
         host: The server, for example ``grpc://127.0.0.1:8001``.
-        user: A class of :mod:`tritonkit_load.load.users`, or ``module:Class`` of a subclass of :class:`tritonkit_load.load.users.ModelUser` that
+        user: A class of :mod:`.load.users`, or ``module:Class`` of a subclass of :class:`.load.users.ModelUser` that
             this process could import; the children get its ``sys.path``.
         recipes: Whose models and samples are sent; a plan's ``models`` weighs them.
         core: CPU core of the first process, the next ones take those above, as far as there are any; None leaves

@@ -16,14 +16,14 @@ class Plan:
     """One load test.
 
     Attributes:
-        arrivals: The schedule of an open loop (:mod:`tritonkit_load.load.arrivals`), for example ``poisson:120``; None for a closed
+        arrivals: The schedule of an open loop (:mod:`.load.arrivals`), for example ``poisson:120``; None for a closed
             loop of ``users``.
         duration_s: Measured seconds; 0: as long as a replayed recording.
         warm_up_s: Seconds of the same load before them, in no figure.
         users: Callers of a closed loop, each with one request at a time.
         seed: Of the schedule, and of every choice of sample, size and model.
         models: Model name to weight; empty: all recipes alike.
-        batch_sizes: Samples a request (:mod:`tritonkit_load.load.payloads`): ``4``, ``1-8``, ``1:0.7,8:0.3``.
+        batch_sizes: Samples a request (:mod:`.load.payloads`): ``4``, ``1-8``, ``1:0.7,8:0.3``.
         lengths: The dynamic dimension's size: ``as sampled``, or as for ``batch_sizes``.
     """
 

@@ -1,7 +1,7 @@
 """What a load test's processes note while it runs, in a form that adds up: HDR histograms and counts.
 
 A process notes into a recording, hands it over now and then, and goes on with an empty one; the sum of all that was
-handed over is the whole test. Which figures are made of it is for :mod:`tritonkit_load.load.summary`.
+handed over is the whole test. Which figures are made of it is for :mod:`.load.summary`.
 """
 
 from __future__ import annotations
@@ -261,7 +261,7 @@ def merged(recordings: Iterable[Recording]) -> Recording:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write requests as CSV, in the order in which they were due; :mod:`tritonkit_load.load.arrivals` can replay it."""
+    """Write requests as CSV, in the order in which they were due; :mod:`.load.arrivals` can replay it."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(REQUEST_COLUMNS)

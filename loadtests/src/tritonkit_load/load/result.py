@@ -1,6 +1,6 @@
 """What a load test found, as plain data that survives JSON: the one thing that reports, tuning and comparisons read.
 
-It computes nothing: :mod:`tritonkit_load.load.summary` fills it from a recording, :mod:`tritonkit_load.load.slo` judges it.
+It computes nothing: :mod:`.load.summary` fills it from a recording, :mod:`.load.slo` judges it.
 """
 
 from __future__ import annotations

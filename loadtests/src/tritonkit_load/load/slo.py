@@ -97,7 +97,7 @@ def too_few(model: str, slo: Slo | None, answers: int) -> str:
     name, share = _strictest(slo)
     rests = f"The {name} of {model} rests on {answers} request{'s' if answers > 1 else ''}"
     if slo is None:
-        return f"{rests}; it takes {needed} to be {CONFIDENCE * 100:g} % sure that one of them is above the true {name}."
+        return f"{rests}; it takes {needed} to have, with {CONFIDENCE * 100:g} % confidence, any above the true {name}."
     shows = f"{CONFIDENCE * 100:g} % confidence that {share * 100:g} % of all requests keep it"
     return f"{rests}; it takes {needed}, all within the bound, to show with {shows}."
 

@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from tritonkit_load.load import arrivals, slo
 from tritonkit_load.load.plan import Plan
 from tritonkit_load.load.recording import SECOND_DIGITS, Counts, Recording, SecondCounts, encoded, histogram
-from tritonkit_load.load.result import GeneratorHealth, Load, ModelResult, Percentiles, Point, Result, Second, ServerSide
+from tritonkit_load.load.result import (
+    GeneratorHealth,
+    Load,
+    ModelResult,
+    Percentiles,
+    Point,
+    Result,
+    Second,
+    ServerSide,
+)
 from tritonkit_load.load.slo import Slo
 
 LATEST_MS = 5.0  # p99 of lateness; with more, the schedule is not the one that was asked for

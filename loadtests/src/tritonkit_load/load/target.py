@@ -1,7 +1,7 @@
 """What the verbs run models on: this machine's CPU or its NVIDIA GPUs; and which model repository belongs to each.
 
 ``model_repository`` is the CPU's. A build for CUDA has a folder of its own. Verbs that only measure build what they
-serve in a temporary place (:mod:`tritonkit_load.load.models`), unless they are given a repository.
+serve in a temporary place (:mod:`.load.models`), unless they are given a repository.
 """
 
 from __future__ import annotations

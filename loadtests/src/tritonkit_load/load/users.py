@@ -1,6 +1,6 @@
 """The callers: Locust users that send real samples to Triton over gRPC or HTTP, or read streams of responses.
 
-A user of another server is a subclass of `ModelUser` with three methods; when to send is :mod:`tritonkit_load.load.session`'s.
+A user of another server is a subclass of `ModelUser` with three methods; when to send is :mod:`.load.session`'s.
 """
 
 from __future__ import annotations

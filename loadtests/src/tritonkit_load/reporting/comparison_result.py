@@ -1,4 +1,4 @@
-"""What `make compare` found: written by loadtests/compare.py, drawn by comparepage.py; JSON both ways."""
+"""What `make compare` found: written by compare.py, drawn by comparepage.py; JSON both ways."""
 
 from __future__ import annotations
 

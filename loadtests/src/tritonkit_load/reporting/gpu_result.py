@@ -1,4 +1,4 @@
-"""What `make bench-gpu` measured: written by loadtests/bench_gpu.py, drawn by gpupage.py; JSON both ways.
+"""What `make bench-gpu` measured: written by bench_gpu.py, drawn by gpupage.py; JSON both ways.
 
 Parts that were measured in separate calls are put together by :meth:`GpuResult.merged`.
 """

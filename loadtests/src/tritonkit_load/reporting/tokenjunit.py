@@ -1,4 +1,4 @@
-"""A load test of a language model as JUnit XML; the dialect is that of :mod:`tritonkit_load.reporting.junit`."""
+"""A load test of a language model as JUnit XML; the dialect is that of :mod:`.reporting.junit`."""
 
 from __future__ import annotations
 

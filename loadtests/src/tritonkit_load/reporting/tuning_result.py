@@ -1,4 +1,4 @@
-"""What `make tune` found: written by loadtests/tuning, drawn by tunepage.py; JSON both ways."""
+"""What `make tune` found: written by tune.py, drawn by tunepage.py; JSON both ways."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`make capacity` of a language model: the highest rate of sessions at which it keeps its SLO in tokens.
 
-``loadtests/capacity.py`` comes here with a recipe of a language model; the search is :mod:`tritonkit_load.tuning.limit`'s.
+``tritonkit-load capacity`` comes here with a recipe of a language model; the search is :mod:`.tuning.limit`'s.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ INTERRUPTED = 130  # as shells say it
 
 @dataclass
 class Asker:
-    """From a rate to a :class:`tritonkit_load.tuning.limit.Probe`; every run draws a schedule and prompts of its own.
+    """From a rate to a :class:`.tuning.limit.Probe`; every run draws a schedule and prompts of its own.
 
     Attributes:
         generator: Sends.
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace, recipe: LanguageRecipe, *, duration_s: floa
     """Search, print, write the report; 0 if a rate was proved, 130 if the search was interrupted.
 
     Args:
-        options: Of ``loadtests/capacity.py``.
+        options: Of ``tritonkit-load capacity``.
         recipe: The model's.
         duration_s: Measured seconds of each run, at least.
         warm_up_s: Before them.

@@ -28,7 +28,7 @@ class Load:
         streams: At a time.
         duration_s: Of the measurement.
         warm_up_s: Before it.
-        seed: Of the requests: see :func:`tritonkit_load.tokens.streams.requests`, as for the next three.
+        seed: Of the requests: see :func:`.tokens.streams.requests`, as for the next three.
         words: Of a prompt.
         tokens: Of the longest answer.
         mark: What the prompts begin with.
@@ -128,7 +128,7 @@ class Generator:
         self._pool.join()
 
     def run(self, load: Sendable) -> Sent:
-        """Send a load; as :func:`tritonkit_load.tokens.streams.run`, of all processes together."""
+        """Send a load; as :func:`.tokens.streams.run`, of all processes together."""
         shares = [(load, number, self._processes) for number in range(self._processes)]
         shared = self._pool.starmap(_send, shares, chunksize=1)
         answers = [answer for sent in shared for answer in sent.answers]

@@ -1,6 +1,6 @@
 """`make loadtest` of a language model: one load, its figures in tokens, and whether its SLO was met.
 
-``loadtests/run.py`` comes here with a recipe that has ``engine: vllm`` or ``tensorrt_llm``, and its options.
+``tritonkit-load run`` comes here with a recipe that has ``engine: vllm`` or ``tensorrt_llm``, and its options.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace, recipe: LanguageRecipe, *, duration_s: floa
     """Run, print, write the report; 0 if the SLO was met (without one: no request failed), else 1.
 
     Args:
-        options: Of ``loadtests/run.py``.
+        options: Of ``tritonkit-load run``.
         recipe: The model's.
         duration_s: Measured seconds; 0 for a replay's own.
         warm_up_s: Before them.

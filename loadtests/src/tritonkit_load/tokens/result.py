@@ -43,7 +43,7 @@ class TokenLoad:
 
 @dataclass(frozen=True)
 class TokenFigures:
-    """Of the requests that were due in the measured seconds; :data:`tritonkit_load.tokens.summary.FORMULAS` says how.
+    """Of the requests that were due in the measured seconds; :data:`.tokens.summary.FORMULAS` says how.
 
     Attributes:
         requests: Due in them.

@@ -23,7 +23,7 @@ AFTER_FAILURE_S = 0.5  # until a user of a closed loop tries again: a dead serve
 
 @dataclass(frozen=True)
 class Sessions:
-    """A load for :class:`tritonkit_load.tokens.generator.Generator`.
+    """A load for :class:`.tokens.generator.Generator`.
 
     Attributes:
         endpoint: Where to.

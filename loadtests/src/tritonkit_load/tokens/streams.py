@@ -36,7 +36,7 @@ class Answer:
         error: Why it failed, beginning with the type of error; empty if it did not.
         sent_s: When it was sent.
         pieces: Text of each arrival, where the server did not say how many tokens it had: these are 0 then, until
-            :func:`tritonkit_load.tokens.tokenizer.counted` fills them in. Empty where it did.
+            :func:`.tokens.tokenizer.counted` fills them in. Empty where it did.
         prompt_tokens: Of its prompt; 0 where nobody counted them.
     """
 

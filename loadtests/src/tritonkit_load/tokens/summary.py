@@ -106,7 +106,7 @@ def judge(model: str, bounds: TokenSlo | None, of: TokenFigures, generator: Gene
 
 
 def _few(checks: Sequence[Check], answers: int) -> str:
-    """A sentence where so few answers do not show that a bound is kept; :func:`tritonkit_load.load.slo.least_requests` says why.
+    """A sentence where so few answers do not show that a bound is kept; :func:`.load.slo.least_requests` says why.
 
     Inter-token latencies are many in each answer.
     """

@@ -1,7 +1,7 @@
 """Repeats a measurement in which the server ended.
 
-Triton 24.10 itself ends now and then while models are loaded and unloaded under load (docs/guides/loadtests.md), which says
-nothing of the configuration that was being measured.
+Triton 24.10 itself ends now and then while models are loaded and unloaded under load (docs/guides/loadtests.md), which
+says nothing of the configuration that was being measured.
 """
 
 from __future__ import annotations

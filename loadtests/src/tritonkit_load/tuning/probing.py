@@ -25,7 +25,7 @@ FEW_PAUSES_S = (0.0, 2.0)
 
 
 class Runs(Protocol):
-    """A generator: :class:`tritonkit_load.load.generator.Generator`, or what behaves like one."""
+    """A generator: :class:`.load.generator.Generator`, or what behaves like one."""
 
     def run(self, plan: Plan, *, slo: Slo | None = None) -> Result:
         """Send one plan's load."""
@@ -33,7 +33,7 @@ class Runs(Protocol):
 
 @dataclass
 class Asker:
-    """From a rate to a :class:`tritonkit_load.tuning.limit.Probe`; every run draws a schedule of its own.
+    """From a rate to a :class:`.tuning.limit.Probe`; every run draws a schedule of its own.
 
     Attributes:
         generator: Runs the plans.

@@ -1,7 +1,7 @@
 """Proposes which configuration to try next, and learns from what came of it: Optuna's TPE sampler, on a journal.
 
 The journal outlives the process, so that a second search continues where the first one ended. What a trial is, and
-what its capacity means, is for :mod:`tritonkit_load.tuning.trial`.
+what its capacity means, is for :mod:`.tuning.trial`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One search from beginning to end: many short trials, then the best of them side by side with what is served now.
 
-It says what won; :mod:`tritonkit_load.tuning.outcome` writes it down.
+It says what won; :mod:`.tuning.outcome` writes it down.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Effort:
 
 
 class Configurable(Protocol):
-    """Serves one configuration at a time and can be asked for rates, as a :class:`tritonkit_load.tuning.trial_server.TrialServer`."""
+    """Serves one configuration at a time and can be asked for rates, as a :class:`.tuning.trial_server.TrialServer`."""
 
     def configure(self, settings: Settings, /) -> None:
         """Serve this one from now on."""

@@ -1,4 +1,4 @@
-"""What a GPU does in process and served, for `make bench-gpu`; the verb itself is loadtests/bench_gpu.py.
+"""What a GPU does in process and served, for `make bench-gpu`; the verb itself is bench_gpu.py.
 
 models     which models, their repositories, and what is sent to them
 device     the GPUs' names and memory, as the driver has them

@@ -39,8 +39,9 @@ RELATIVE, ABSOLUTE = 1e-4, 1e-5
 # Of the largest number of an answer, on a GPU: TF32 and half precision have 10 bits of mantissa, bf16 has 7, and
 # algorithms differ with the size of a batch.
 ROUNDED = 3e-2
+_USERS = "tritonkit_load.benchmarks.peers.users"
 USERS = {
-    "http": "tritonkit_load.benchmarks.peers.users:BodyUser", "bytes": "tritonkit_load.benchmarks.peers.users:BytesUser",
+    "http": f"{_USERS}:BodyUser", "bytes": f"{_USERS}:BytesUser",
     "grpc": "TritonGrpcUser", "kserve": "TritonHttpUser",
 }  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Which autoscaler settings are compared, on which pods and traffic, and which of them the chart should have.
 
-It plays the replays of :mod:`tritonkit_load.benchmarks.proofs.simulation` and judges them; measuring, printing and drawing are elsewhere.
+It plays the replays of :mod:`.simulation` and judges them; measuring, printing and drawing are elsewhere.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def compared() -> list[Setting]:
 
 
 def start(pod: service.Service) -> Start:
-    """A pod's start: the load is the pod's, the rest :class:`tritonkit_load.benchmarks.proofs.simulation.Start`'s assumptions."""
+    """A pod's start: the load is the pod's, the rest :class:`.simulation.Start`'s assumptions."""
     return Start(load_s=pod.load_s)
 
 

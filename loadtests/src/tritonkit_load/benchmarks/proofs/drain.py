@@ -251,8 +251,8 @@ class Callers:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "GRPC_VERBOSITY": "NONE"}
         self._processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "tritonkit_load.benchmarks.proofs.callers"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                env=environment, start_new_session=True,
+                [sys.executable, "-m", "tritonkit_load.benchmarks.proofs.callers"], stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True,
             )
             for _ in calls
         ]  # fmt: skip

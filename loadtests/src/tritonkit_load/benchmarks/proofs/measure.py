@@ -1,7 +1,7 @@
 """Measures one pod on a real Triton: the time of a batch of each size, the load time, and latencies at some rates.
 
 The pod has one instance, as what is simulated is one batching server: on a CPU with one core and one thread, on a GPU
-with all of the server's cores; the load comes from other cores. What is measured here is what :mod:`tritonkit_load.benchmarks.proofs.service`
+with all of the server's cores; the load comes from other cores. What is measured here is what :mod:`.service`
 takes; the rates are there to hold the simulation against, and are used for nothing else.
 """
 
@@ -43,7 +43,7 @@ PAUSES_S = (0.0, 2.0, 5.0, 10.0)  # before each try of a run; another where the 
 
 
 def measure(model: str, say: Callable[[str], None], target: Target = "cpu") -> dict[str, Any]:
-    """Measure a pod, in the form that :func:`tritonkit_load.benchmarks.proofs.service.load` reads; takes some three minutes.
+    """Measure a pod, in the form that :func:`.service.load` reads; takes some three minutes.
 
     Args:
         model: A recipe's name in ``build/recipes``, or its file.

@@ -1,7 +1,7 @@
 """One pod as a batching server: a measured service time for each batch size, and an exact simulation of its events.
 
 The event simulation runs many independent servers beside each other and knows no fleet, no metrics and no clock of a
-day; :mod:`tritonkit_load.benchmarks.proofs.kernel` makes a table of whole seconds from it.
+day; :mod:`.kernel` makes a table of whole seconds from it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Service:
 
 
 def load(path: Path) -> Service:
-    """Read what :mod:`tritonkit_load.benchmarks.proofs.measure` wrote.
+    """Read what :mod:`.measure` wrote.
 
     Raises:
         InputError: It is no such file.
@@ -86,7 +86,7 @@ def load(path: Path) -> Service:
 def parse(content: dict[str, Any]) -> Service:
     """The same from the file's content; ``KeyError`` where something is missing.
 
-    The seconds are those of batches that always wait, times ``slowdown`` (:func:`tritonkit_load.benchmarks.proofs.steady.slowdown`).
+    The seconds are those of batches that always wait, times ``slowdown`` (:func:`.steady.slowdown`).
     """
     return Service(
         tuple(row["batch"] for row in content["service"]),

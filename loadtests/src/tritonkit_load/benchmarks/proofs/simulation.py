@@ -1,8 +1,8 @@
 """Replays a trace of traffic against fleets of Triton pods, each scaled by settings of its own, second by second.
 
 All fleets get the same requests and run beside each other as rows of arrays. How a pod serves is
-:mod:`tritonkit_load.benchmarks.proofs.kernel`, what Prometheus makes of it :mod:`tritonkit_load.benchmarks.proofs.signals`, what the autoscaler decides
-:mod:`tritonkit_load.benchmarks.proofs.hpa`; which settings are good is :mod:`tritonkit_load.benchmarks.proofs.choice`.
+:mod:`.kernel`, what Prometheus makes of it :mod:`.signals`, what the autoscaler decides
+:mod:`.hpa`; which settings are good is :mod:`.choice`.
 """
 
 from __future__ import annotations
