@@ -128,7 +128,7 @@ def install(venv: Path, limited: bool) -> None:
     """Make the environment, and install the packages and the tools of development."""
     print("installing into %s (some minutes the first time)" % venv, flush=True)
     python = str(venv / "bin/python")
-    extras = "cpu,torch,hf,zoo,deploy,s3" if limited else "cpu,torch,hf,zoo,deploy,tensorrt-rtx,s3"
+    extras = "cpu,torch,hf,zoo,advisor,deploy,s3" if limited else "cpu,torch,hf,zoo,advisor,deploy,tensorrt-rtx,s3"
     packages = ["-e", "build[%s]" % extras, "-e", "clients", "-e", "loadtests[compare,demo]", "--group", "dev"]
     pinned = ["-c", "constraints.txt"]
     uv = shutil.which("uv")

@@ -15,7 +15,7 @@ from pages import laid_out, read
 
 from tritonkit import cli, gpus
 from tritonkit import recipe as recipes
-from tritonkit.advisor import advise, page, queueing, serving
+from tritonkit.advisor import advise, page, queueing, roofline, serving
 from tritonkit.advisor.references import reference
 
 EFFICIENTNET = {size: reference("efficientnet_lite0", {}, size) for size in serving.batch_sizes(64)}
@@ -122,6 +122,23 @@ def test_values_have_the_best_gpu_and_as_many_pods(
     assert code == 0
     assert values == {"replicas": best["replicas"], "accelerator": {"products": ["NVIDIA-A100-SXM4-80GB"]}}
     assert drawn.read_text().count("<circle") > 1
+
+
+def test_the_plot_of_a_terminal_has_a_letter_for_each_kind_of_layer_below_the_limit() -> None:
+    options = advise.Options(rps=5000, p99_ms=20)
+    candidate = roofline.drawn(advise.advise(EFFICIENTNET, options))
+    assert candidate is not None
+    plot = roofline.of(EFFICIENTNET[max(EFFICIENTNET)], candidate, max(EFFICIENTNET))
+    title, cache, *lines = roofline.in_letters(plot, 100, 22).splitlines()
+    assert title.startswith(f"TFLOP/s over operations a byte, batch {max(EFFICIENTNET)} on ")
+    assert "level 2 cache" in cache
+    assert max(map(len, lines)) <= 100
+    framed = [line[1:].split("│")[0] for line in lines if line.startswith("│")]
+    kinds = {point.layer.kind for point in plot.points}
+    assert {letter for line in framed for letter in line if letter.isalpha()} == {roofline.LETTERS[kind] for kind in kinds}
+    flat = next(line for line in framed if "·" in line)  # the level limit is the highest line with anything in it
+    assert flat.rstrip().endswith("·")
+    assert all(kind in " ".join(lines[-2:]) for kind in kinds)
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")

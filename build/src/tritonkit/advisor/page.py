@@ -6,11 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from tritonkit import gpus
-from tritonkit.advisor import cpu, latency
+from tritonkit.advisor import roofline
 from tritonkit.advisor.advise import Advice, Candidate, Options, cheapest
-from tritonkit.advisor.graph_cost import Cost, Layer, Precision
-from tritonkit.gpus import Gpu
+from tritonkit.advisor.graph_cost import Cost
+from tritonkit.advisor.roofline import Roofline
 
 # The plot is drawn twice, so that its letters keep their size: as wide as the page, and as wide as a telephone.
 _SIZES = {"wide": (860, 460), "narrow": (358, 420)}
@@ -47,8 +46,8 @@ def render(model: str, batches: Mapping[int, Cost], options: Options, advice: Ad
         advice: The ranked candidates.
     """
     shown = [candidate for candidate in advice.candidates if candidate.bound] or list(advice.candidates)
-    drawn = next((candidate for candidate in shown if candidate.bound and candidate.gpu != cpu.KEY), None)
-    figure = _figure(batches[max(batches)], drawn, max(batches)) if drawn else ""
+    drawn = roofline.drawn(advice)
+    figure = _figure(roofline.of(batches[max(batches)], drawn, max(batches))) if drawn else ""
     goal = " and ".join(
         part for part in (
             f"{options.rps:g} requests a second" if options.rps else "",
@@ -92,38 +91,20 @@ def _cell(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
-def _figure(cost: Cost, candidate: Candidate, batch: int) -> str:
-    gpu = gpus.get(candidate.gpu)
-    known = latency.coefficients(candidate.engine)
-    times = latency.predict(cost, gpu, candidate.precision, known).layers
-    points = [
-        (layer, _intensity(layer, candidate.precision), layer.operations / time.ms / 1e9)
-        for layer, time in zip(cost.layers, times, strict=True)
-        if layer.operations and time.ms
-    ]
+def _figure(plot: Roofline) -> str:
     caption = (
-        f"Each layer at a batch of {batch} on {gpu.name} in {candidate.precision}: the work it does with each byte it "
-        "moves, and its speed as predicted. Under the slope memory is the limit, under the level line arithmetic; "
-        "above the slope is what the level 2 cache holds. The area of a dot is its share of the time."
+        f"Each layer at a batch of {plot.batch} on {plot.gpu.name} in {plot.precision}: the work it does with each "
+        "byte it moves, and its speed as predicted. Under the slope memory is the limit, under the level line "
+        "arithmetic; above the slope is what the level 2 cache holds. The area of a dot is its share of the time."
     )
-    spent = [time.ms for layer, time in zip(cost.layers, times, strict=True) if layer.operations and time.ms]
-    drawing = "".join(_svg(gpu, candidate.precision, points, spent, name) for name in _SIZES)
+    drawing = "".join(_svg(plot, name) for name in _SIZES)
     return f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _intensity(layer: Layer, precision: Precision) -> float:
-    moved = (layer.floats + layer.weights) * latency.BYTES[precision] + layer.other_bytes
-    return layer.operations / max(moved, 1.0)
-
-
-def _svg(
-    gpu: Gpu, precision: Precision, points: Sequence[tuple[Layer, float, float]], times: Sequence[float], name: str
-) -> str:
+def _svg(plot: Roofline, name: str) -> str:
     width, height = _SIZES[name]
-    peak, bandwidth = latency.tensor_peak(gpu, precision), gpu.bandwidth_gbs / 1e3
-    low_x = min([1.0, *(x for _, x, _ in points)])
-    high_x = max([10 * peak / bandwidth, *(x for _, x, _ in points)])
-    low_y, high_y = min([peak / 1e3, *(y for _, _, y in points)]), 2 * peak
+    peak, bandwidth = plot.peak, plot.bandwidth
+    (low_x, high_x), (low_y, high_y) = plot.intensities, plot.speeds
 
     def place(x: float, y: float) -> tuple[float, float]:
         right = (math.log(x) - math.log(low_x)) / (math.log(high_x) - math.log(low_x))
@@ -149,16 +130,16 @@ def _svg(
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (begin, corner, end))
     parts.append(f'<polyline points="{line}" fill="none" stroke="#222" stroke-width="2"/>')
     parts.append(f'<text x="{end[0] - 4:.0f}" y="{end[1] - 6:.0f}" text-anchor="end">{peak:,.0f} TFLOP/s</text>')
-    total = sum(times) or 1.0
-    for (layer, x, y), ms in zip(points, times, strict=True):
-        right, down = place(x, y)
-        radius = max(2.5, width / 21 * math.sqrt(ms / total))
+    total = sum(point.ms for point in plot.points) or 1.0
+    for point in plot.points:
+        right, down = place(point.intensity, point.speed)
+        radius = max(2.5, width / 21 * math.sqrt(point.ms / total))
         parts.append(
-            f'<circle cx="{right:.1f}" cy="{down:.1f}" r="{radius:.1f}" fill="{_COLOURS[layer.kind]}" '
+            f'<circle cx="{right:.1f}" cy="{down:.1f}" r="{radius:.1f}" fill="{_COLOURS[point.layer.kind]}" '
             'fill-opacity="0.5">'
-            f"<title>{escape(layer.name)}: {ms:.3f} ms</title></circle>"
+            f"<title>{escape(point.layer.name)}: {point.ms:.3f} ms</title></circle>"
         )
-    for row, kind in enumerate(dict.fromkeys(layer.kind for layer, _, _ in points)):
+    for row, kind in enumerate(dict.fromkeys(point.layer.kind for point in plot.points)):
         y = _TOP + 16 + 18 * row
         parts.append(f'<circle cx="{_LEFT + 14}" cy="{y - 4}" r="5" fill="{_COLOURS[kind]}"/>')
         parts.append(f'<text x="{_LEFT + 24}" y="{y}">{kind}</text>')

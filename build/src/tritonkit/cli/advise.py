@@ -25,6 +25,7 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 _ALL_ENGINES = (*ENGINES, *advise_language.ENGINES)
 _ALL_PRECISIONS = tuple(dict.fromkeys((*PRECISIONS, *advise_language.PRECISIONS)))
 _WIDTH = 124  # of the table
+_PLOT = (100, 22)  # columns at most, and lines
 _MAX_BATCH = 64  # where no recipe says one
 
 
@@ -59,6 +60,7 @@ def add(verbs: Verbs, _common: argparse.ArgumentParser, report: argparse.Argumen
         "--price", type=_price, action="append", default=[], metavar="GPU=USD", help="of an hour of one GPU"
     )
     verb.add_argument("--all", action="store_true", help="list every engine and precision, not the best of each GPU")
+    verb.add_argument("--plot", action="store_true", help="draw the layers under the best GPU's roofline")
     verb.add_argument("--html", type=Path, metavar="FILE", help="write a page with the table and a roofline plot")
     verb.add_argument("--values", type=Path, metavar="FILE", help="write values for the chart, for the best candidate")
     verb.add_argument("--recipe", action="store_true", help="write the advised batching into the recipe")
@@ -92,6 +94,8 @@ def _advise(options: argparse.Namespace) -> int:
         print_json({"model": subject.name, **asdict(advice)})
     else:
         _print(subject, advice, all_of_them=options.all)
+        if options.plot:
+            _plot(subject, advice)
         if written:
             out.print(f"\n{written}", markup=False)
     return 0 if any(candidate.verdict == "best" for candidate in advice.candidates) else 1
@@ -162,7 +166,7 @@ def _is_language(model: Path) -> bool:
 def _language(options: argparse.Namespace) -> int:
     foreign = {"--shape": options.shape, "--p99-ms": options.p99_ms, "--max-batch": options.max_batch,
                "--instances": options.instances, "--utilization": options.utilization, "--html": options.html,
-               "--values": options.values, "--recipe": options.recipe or None}  # fmt: skip
+               "--plot": options.plot or None, "--values": options.values, "--recipe": options.recipe or None}  # fmt: skip
     if given := [name for name, value in foreign.items() if value not in (None, [])]:
         raise InputError(
             f"{given[0]} is for graphs, and {options.model} is a language model",
@@ -206,6 +210,18 @@ def _print(subject: _Subject, advice: Advice, *, all_of_them: bool) -> None:
     sizes = ", ".join(f"{name} {size}" for name, size in subject.sizes.items())
     for note in (*([f"sizes: {sizes}"] if sizes else []), *advice.notes):
         out.print(note, markup=False)
+
+
+def _plot(subject: _Subject, advice: Advice) -> None:
+    from tritonkit.advisor import roofline
+
+    candidate = roofline.drawn(advice)
+    if candidate is None:
+        out.print("\nnothing is drawn: no candidate has a roofline")
+        return
+    batch = max(subject.batches)
+    text = roofline.in_letters(roofline.of(subject.batches[batch], candidate, batch), min(out.width, _PLOT[0]), _PLOT[1])
+    out.print(f"\n{text}", markup=False, soft_wrap=True)
 
 
 def _table(candidates: Sequence[Candidate], options: Options) -> Table:

@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
 
     foreign = {"--rps": options.rps, "--p99-ms": options.p99_ms, "--engine": options.engine, "--shape": options.shape,
                "--precision": options.precision, "--max-batch": options.max_batch, "--instances": options.instances,
-               "--utilization": options.utilization, "--html": options.html,
+               "--utilization": options.utilization, "--html": options.html, "--plot": options.plot or None,
                "--recipe": options.recipe or None, "--all": options.all or None}  # fmt: skip
     given = [name for name, value in foreign.items() if value not in (None, [])] + advise_language.given(options)
     if given:
