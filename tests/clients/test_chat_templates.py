@@ -12,8 +12,8 @@ import pytest
 from tritonkit.llm import chat
 from tritonkit.llm.directory import Directory
 from tritonkit_client import InvalidInput
-from tritonkit_client._chat import ChatTemplate, chat_template, render
-from tritonkit_client._errors import Origin
+from tritonkit_client._language.chat import ChatTemplate, chat_template, render
+from tritonkit_client._protocol.errors import Origin
 
 ORIGIN = Origin("grpc://h:1", "llama")
 CHATML = """\

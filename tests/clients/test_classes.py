@@ -10,9 +10,9 @@ import pytest
 
 from tritonkit.server import TritonServer
 from tritonkit_client import Class, Client, InvalidInput, NotSupported
-from tritonkit_client._calls import RequestedOutput
-from tritonkit_client._classes import classified
-from tritonkit_client._errors import Origin
+from tritonkit_client._protocol.calls import RequestedOutput
+from tritonkit_client._protocol.classes import classified
+from tritonkit_client._protocol.errors import Origin
 
 X = np.array([[1, 3, 2], [5, 0, -np.inf]], np.float32)
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from tritonkit.server import TritonServer
 from tritonkit_client import Client
-from tritonkit_client._cli import _parser, main
+from tritonkit_client._cli.main import _parser, main
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from tritonkit.server import TritonServer
-from tritonkit_client._cli import main
+from tritonkit_client._cli.main import main
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -12,7 +12,7 @@ import pytest
 from textmodels import script
 
 from tritonkit.server import TritonServer
-from tritonkit_client._cli import main
+from tritonkit_client._cli.main import main
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

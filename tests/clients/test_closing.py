@@ -73,7 +73,7 @@ def test_a_task_whose_client_is_closed_is_not_cancelled_but_told(server: TritonS
 
 
 def test_http_calls_that_had_no_thread_yet_are_told_too(server: TritonServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tritonkit_client._http._POOL_SIZE", 1)
+    monkeypatch.setattr("tritonkit_client._transport.http._POOL_SIZE", 1)
 
     async def main() -> None:
         client = AsyncClient(server.http_url, timeout=10)

@@ -18,8 +18,8 @@ from tritonclient.grpc import InferenceServerClient
 
 from tritonkit.server import TritonServer
 from tritonkit_client import Client, CudaSharedMemory, DeadlineExceeded, InvalidInput
-from tritonkit_client import _cuda as cuda
-from tritonkit_client._segments import is_orphan
+from tritonkit_client._memory import cuda
+from tritonkit_client._memory.segments import is_orphan
 
 Connect = Callable[..., Client]
 PAGE = (Path(__file__).parents[2] / "docs/reference/clients.md").read_text(encoding="utf-8")

@@ -23,14 +23,14 @@ from tritonclient.grpc import service_pb2
 
 from tritonkit.server import TritonServer
 from tritonkit_client import Client, CudaSharedMemory, InvalidInput, ModelMetadata, SharedMemory, TensorSpec
-from tritonkit_client import _cuda as cuda
-from tritonkit_client import _shared_memory as shared_memory
-from tritonkit_client._calls import Region
-from tritonkit_client._errors import Origin
-from tritonkit_client._grpc_wire import GrpcWire
-from tritonkit_client._http_wire import HttpWire
-from tritonkit_client._segments import FileSegment, Segments
-from tritonkit_client._validation import encode_inputs
+from tritonkit_client._memory import cuda
+from tritonkit_client._memory import shared_memory
+from tritonkit_client._protocol.calls import Region
+from tritonkit_client._protocol.errors import Origin
+from tritonkit_client._protocol.grpc_wire import GrpcWire
+from tritonkit_client._protocol.http_wire import HttpWire
+from tritonkit_client._memory.segments import FileSegment, Segments
+from tritonkit_client._protocol.validation import encode_inputs
 
 Connect = Callable[..., Client]
 ORIGIN = Origin("grpc://models:8001", "m", "r1")

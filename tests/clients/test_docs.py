@@ -15,7 +15,7 @@ from PIL import Image
 import tritonkit_client
 from tritonkit.server import TritonServer
 from tritonkit_client import Client, TritonkitClientError
-from tritonkit_client._cli import main
+from tritonkit_client._cli.main import main
 
 PAGE = "".join(
     (Path(__file__).parents[2] / f"docs/reference/{name}.md").read_text("utf-8") for name in ("clients", "clients-llm")

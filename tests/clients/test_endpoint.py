@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tritonkit_client import Client, InvalidEndpoint
-from tritonkit_client._endpoint import Endpoint, Endpoints, parse_endpoint
+from tritonkit_client._transport.endpoint import Endpoint, Endpoints, parse_endpoint
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from tritonkit_client import (
     TritonkitClientError,
     Unauthenticated,
 )
-from tritonkit_client._errors import CLIENT_CLOSED, DEADLINE_EXCEEDED, NO_CONNECTION, Origin, error_for, error_in_stream
+from tritonkit_client._protocol.errors import CLIENT_CLOSED, DEADLINE_EXCEEDED, NO_CONNECTION, Origin, error_for, error_in_stream
 
 ORIGIN = Origin("grpc://models:8001", "m", "r1")
 
@@ -117,7 +117,7 @@ def test_an_error_survives_pickling() -> None:
 def test_the_drawn_tree_is_the_tree() -> None:
     drawn = [
         (line.index("─ ") // 4, line.split("─ ")[1].split()[0])
-        for line in (tritonkit_client._errors.__doc__ or "").splitlines()
+        for line in (tritonkit_client._protocol.errors.__doc__ or "").splitlines()
         if "── " in line
     ]
     parents: dict[str, str] = {}

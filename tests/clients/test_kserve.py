@@ -13,7 +13,7 @@ from otherserver import OtherServer
 from tensorsamples import SAMPLES, assert_identical
 
 from tritonkit_client import Client, InvalidInput, ModelMetadata, ModelNotReady, NotSupported, ServerError, TensorSpec
-from tritonkit_client._cli import main
+from tritonkit_client._cli.main import main
 
 Connect = Callable[..., Client]
 PAIR = np.array([[1.5, -2.0]], np.float32)

@@ -15,10 +15,10 @@ SOURCES = Path(tritonkit_client.__file__).parent
 IO = {
     "_async_client.py": {"asyncio"},
     "_async_streaming_client.py": {"asyncio"},
-    "_grpc.py": {"grpc"},
-    "_grpc_aio.py": {"asyncio", "grpc"},
-    "_http.py": {"asyncio", "ssl", "urllib3"},
-    "_sockets.py": {"socket", "ssl"},
+    "_transport/grpc.py": {"grpc"},
+    "_transport/grpc_aio.py": {"asyncio", "grpc"},
+    "_transport/http.py": {"asyncio", "ssl", "urllib3"},
+    "_transport/sockets.py": {"socket", "ssl"},
 }
 
 
@@ -31,9 +31,10 @@ def test_exports_are_sorted_complete_and_present() -> None:
 
 
 def test_only_the_transports_import_what_does_io() -> None:
-    for path in SOURCES.glob("*.py"):
+    for path in SOURCES.rglob("*.py"):
         used = {name.split(".")[0] for name in imports(path)}
-        assert used & {"asyncio", "grpc", "http", "socket", "ssl", "urllib3"} == IO.get(path.name, set()), path.name
+        module = path.relative_to(SOURCES).as_posix()
+        assert used & {"asyncio", "grpc", "http", "socket", "ssl", "urllib3"} == IO.get(module, set()), module
 
 
 def imports(path: Path) -> set[str]:
@@ -80,7 +81,7 @@ LATER = {("datetime", "UTC"), ("asyncio", "timeout"), ("asyncio", "TaskGroup"), 
 
 
 def test_nothing_needs_more_than_python_3_10() -> None:
-    for path in SOURCES.glob("*.py"):
+    for path in SOURCES.rglob("*.py"):
         tree = ast.parse(path.read_text(), feature_version=(3, 10))
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):

@@ -33,8 +33,8 @@ from tritonkit_client import (
     ServerBusy,
     ServerError,
 )
-from tritonkit_client._endpoint import parse_endpoint
-from tritonkit_client._servers import Servers
+from tritonkit_client._transport.endpoint import parse_endpoint
+from tritonkit_client._engine.servers import Servers
 
 Connect = Callable[..., Client]
 ONE = np.ones((1, 3), np.float32)
@@ -348,8 +348,8 @@ def test_a_name_stands_for_all_of_its_addresses_and_is_looked_up_again(
         return real(host, *args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", lookup)
-    monkeypatch.setattr("tritonkit_client._engine._RESOLVE_S", 0.2)
-    monkeypatch.setattr("tritonkit_client._servers._CHECK_S", 0.2)
+    monkeypatch.setattr("tritonkit_client._engine.engine._RESOLVE_S", 0.2)
+    monkeypatch.setattr("tritonkit_client._engine.servers._CHECK_S", 0.2)
     client = connect(f"dns+{protocol}://models.test:{port}", timeout=5)
     assert client.ready()
     assert [known.endpoint.host for known in client._servers.all] == ["127.0.0.1"]

@@ -16,8 +16,8 @@ from tritonclient.grpc import InferenceServerClient
 
 from tritonkit.server import TritonServer
 from tritonkit_client import Client, DeadlineExceeded, InvalidInput, SharedMemory
-from tritonkit_client import _segments as segments
-from tritonkit_client._segments import Segments, is_orphan
+from tritonkit_client._memory import segments
+from tritonkit_client._memory.segments import Segments, is_orphan
 
 Connect = Callable[..., Client]
 
@@ -203,8 +203,8 @@ def test_sizes_that_make_no_sense_are_refused() -> None:
 
 FULL = """
 import numpy as np
-from tritonkit_client._calls import Tensor
-from tritonkit_client._segments import FOLDER, Segments
+from tritonkit_client._protocol.calls import Tensor
+from tritonkit_client._memory.segments import FOLDER, Segments
 
 segments = Segments(1 << 30)
 small = segments.take(1 << 20)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor, triton_to_np_dtype
 
-from tritonkit_client._tensors import DTYPES, datatype_of, decode, encode
+from tritonkit_client._protocol.tensors import DTYPES, datatype_of, decode, encode
 
 TEXTS = [b"", b"a", "größe".encode(), bytes(300)]
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tritonkit_client import Client, InvalidInput, ModelMetadata, TensorSpec
-from tritonkit_client._errors import Origin
-from tritonkit_client._tensors import DTYPES, decode
-from tritonkit_client._validation import check_outputs, encode_inputs
+from tritonkit_client._protocol.errors import Origin
+from tritonkit_client._protocol.tensors import DTYPES, decode
+from tritonkit_client._protocol.validation import check_outputs, encode_inputs
 
 ORIGIN = Origin("grpc://models:8001", "m", "r1")
 

@@ -12,13 +12,13 @@ import pytest
 
 from tritonkit.server import TritonServer
 from tritonkit_client import Client, ConnectionFailed, Retry
-from tritonkit_client._calls import Response
-from tritonkit_client._endpoint import parse_endpoint
-from tritonkit_client._engine import Engine
-from tritonkit_client._errors import NO_CONNECTION, Origin
-from tritonkit_client._events import Hooks
-from tritonkit_client._http_wire import HttpWire
-from tritonkit_client._servers import Servers
+from tritonkit_client._protocol.calls import Response
+from tritonkit_client._transport.endpoint import parse_endpoint
+from tritonkit_client._engine.engine import Engine
+from tritonkit_client._protocol.errors import NO_CONNECTION, Origin
+from tritonkit_client._engine.events import Hooks
+from tritonkit_client._protocol.http_wire import HttpWire
+from tritonkit_client._engine.servers import Servers
 
 Connect = Callable[..., Client]
 
@@ -44,7 +44,7 @@ class Token:
 def test_servers_are_checked_again_after_a_failure_of_credentials(
     protocol: str, server: TritonServer, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    monkeypatch.setattr("tritonkit_client._servers._CHECK_S", 0.05)
+    monkeypatch.setattr("tritonkit_client._engine.servers._CHECK_S", 0.05)
     port, token = server.ports[protocol], Token()
     client = connect(f"{protocol}://127.0.0.1:{port},127.0.0.1:1", timeout=5, token=token)
     assert client.live()

@@ -10,11 +10,11 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from tritonkit_client import ConnectionFailed, InvalidInput, ServerError
-from tritonkit_client._calls import InferRequest, RequestedOutput, Response, Tensor
-from tritonkit_client._errors import NO_CONNECTION, Origin
-from tritonkit_client._grpc_wire import GrpcWire
-from tritonkit_client._http_wire import HttpWire
-from tritonkit_client._tensors import DTYPES, encode
+from tritonkit_client._protocol.calls import InferRequest, RequestedOutput, Response, Tensor
+from tritonkit_client._protocol.errors import NO_CONNECTION, Origin
+from tritonkit_client._protocol.grpc_wire import GrpcWire
+from tritonkit_client._protocol.http_wire import HttpWire
+from tritonkit_client._protocol.tensors import DTYPES, encode
 
 ORIGIN = Origin("http://models:8000", "m", "r1")
 # Lengths on both sides of the one-, two- and three-byte varint.

@@ -3,9 +3,9 @@
 from ._async_client import AsyncClient
 from ._async_model import AsyncModel, AsyncSequence
 from ._base import BaseClient
-from ._classes import Class
+from ._protocol.classes import Class
 from ._client import Client
-from ._errors import (
+from ._protocol.errors import (
     ClientClosed,
     ConnectionFailed,
     DeadlineExceeded,
@@ -20,16 +20,16 @@ from ._errors import (
     TritonkitClientError,
     Unauthenticated,
 )
-from ._events import RequestEvent, ResponseEvent, RetryEvent
-from ._generation import Delta, Generation, TokenLogprob, Usage
-from ._hedging import Hedge
-from ._metadata import Duration, ModelMetadata, ModelStatistics, RepositoryEntry, TensorSpec
+from ._engine.events import RequestEvent, ResponseEvent, RetryEvent
+from ._language.generation import Delta, Generation, TokenLogprob, Usage
+from ._engine.hedging import Hedge
+from ._protocol.metadata import Duration, ModelMetadata, ModelStatistics, RepositoryEntry, TensorSpec
 from ._model import Model, Sequence
-from ._retry import Retry
-from ._security import TLS
-from ._shared_memory import CudaSharedMemory, SharedMemory
-from ._text_streams import AsyncTextStream, TextStream
-from ._traffic import Traffic
+from ._engine.retry import Retry
+from ._transport.security import TLS
+from ._memory.shared_memory import CudaSharedMemory, SharedMemory
+from ._language.text_streams import AsyncTextStream, TextStream
+from ._engine.traffic import Traffic
 
 __all__ = [
     "TLS",

@@ -1,5 +1,5 @@
 """``python -m tritonkit_client``."""
 
-from ._cli import main
+from ._cli.main import main
 
 raise SystemExit(main())

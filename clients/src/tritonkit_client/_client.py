@@ -16,21 +16,22 @@ from typing import Any, TypeVar, overload
 
 import numpy.typing as npt
 
-from . import _many as many
-from . import _workers as workers
+from ._engine import many
+from ._engine import workers
 from ._base import checked_in_flight, checked_outputs
-from ._calls import NO_HEADERS, Attempt, Effect, Operation, Outputs, Parameter, Pause, Resolve, Response, Wait
-from ._endpoint import Endpoint
-from ._errors import Origin
-from ._grpc import GrpcTransport
-from ._http import HttpTransport
-from ._metadata import ModelMetadata, ModelStatistics, RepositoryEntry
+from ._protocol.calls import NO_HEADERS, Operation, Outputs, Parameter, Response
+from ._engine.effects import Attempt, Effect, Pause, Resolve, Wait
+from ._transport.endpoint import Endpoint
+from ._protocol.errors import Origin
+from ._transport.grpc import GrpcTransport
+from ._transport.http import HttpTransport
+from ._protocol.metadata import ModelMetadata, ModelStatistics, RepositoryEntry
 from ._model import Model
 from ._model import Sequence as ModelSequence
-from ._operations import Inference
-from ._security import TLS, Credentials
+from ._engine.operations import Inference
+from ._transport.security import TLS, Credentials
 from ._streaming_client import StreamingClient
-from ._tensors import Array
+from ._protocol.tensors import Array
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ._errors import InvalidInput, Origin
+from ._protocol.errors import InvalidInput, Origin
 
 if TYPE_CHECKING:
     from ._base import BaseClient

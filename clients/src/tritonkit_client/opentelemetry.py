@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from opentelemetry import propagate, trace
 
-from ._events import HookSet, RequestEvent, ResponseEvent, RetryEvent
+from ._engine.events import HookSet, RequestEvent, ResponseEvent, RetryEvent
 
 
 def hooks(tracer_provider: trace.TracerProvider | None = None) -> HookSet:

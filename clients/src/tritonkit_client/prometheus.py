@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from ._events import HookSet, RequestEvent, ResponseEvent, RetryEvent
+from ._engine.events import HookSet, RequestEvent, ResponseEvent, RetryEvent
 
 # In seconds: from a small model beside the client to a large, remote one.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
