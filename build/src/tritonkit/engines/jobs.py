@@ -12,6 +12,7 @@ from tritonkit import graph
 from tritonkit.engines import check, profiles
 from tritonkit.errors import InputError
 from tritonkit.recipe import PRECISIONS, Precision, Recipe
+from tritonkit.repository.ownership import PASSPORT
 
 GRAPH = "engine.onnx"  # beside the plans of a model: what they are built from
 _FP8 = {onnx.TensorProto.FLOAT8E4M3FN, onnx.TensorProto.FLOAT8E5M2}
@@ -73,18 +74,21 @@ def from_directory(directory: Path, precision: Precision | None) -> tuple[Job, R
         InputError: The directory is not laid out so.
     """
     passport = check.read_model(directory)
+    recipe_data = passport.recipe if passport else None
     versions = [path for path in directory.iterdir() if path.name.isdigit() and (path / GRAPH).is_file()]
-    if not versions or "recipe" not in passport:
+    if not versions or passport is None or recipe_data is None:
         raise InputError(
             f"{directory} has no {GRAPH} with a passport to build an engine from",
             "lay it out with `tritonkit build RECIPE --target tensorrt`, or name an ONNX file",
         )
     version = max(versions, key=lambda path: int(path.name))
     try:
-        recipe = Recipe.model_validate(passport["recipe"])
-        claim = precision or parse_precisions(passport["precision"])[0]
-    except (ValueError, KeyError, AttributeError) as error:
-        raise InputError(f"{directory}/passport.json: {error}", "build the model again") from error
+        recipe = Recipe.model_validate(recipe_data)
+    except ValueError as error:
+        raise InputError(f"{directory / PASSPORT}: {error}", "build the model again") from error
+    if not (precision or passport.precision):
+        raise InputError(f"{directory / PASSPORT}: precision: it names none", "build the model again")
+    claim = precision or parse_precisions(passport.precision)[0]
     shapes = tuple(profiles.from_recipe(recipe))
     return Job(directory.name, version / GRAPH, claim, shapes), recipe, version
 

@@ -20,6 +20,7 @@ from tritonkit import __version__, progress
 from tritonkit.errors import RecipeError
 from tritonkit.llm import chat, checks, tensorrt_llm, vllm
 from tritonkit.llm.checks import Checked
+from tritonkit.passport import LanguageModel, ModelPassport
 from tritonkit.recipe import LanguageRecipe
 from tritonkit.repository import config, layout, ownership
 
@@ -129,16 +130,16 @@ def _model(checked: Checked, repository: Path, mounted: str) -> layout.Model:
     if recipe.served:
         model_config.version_policy.CopyFrom(pb.ModelVersionPolicy(specific={"versions": list(recipe.served)}))
     text = config.seal(text_format.MessageToString(model_config), recipe.path.name)
-    passport = {
-        "tritonkit": __version__,
-        "model": recipe.name,
-        "version": version,
-        "recipe": recipe.as_json(),
-        "llm": facts(checked) | {"mounted": mounted},
-        "sources": {name: digests[name] for name in sorted(digests)},
-    }
+    passport = ModelPassport(
+        tritonkit=__version__,
+        model=recipe.name,
+        version=version,
+        recipe=recipe.as_json(),
+        llm=LanguageModel(**facts(checked), mounted=mounted),
+        sources={name: digests[name] for name in sorted(digests)},
+    )
     links = {name: _nearest(repository / recipe.name, name, path, digests[name]) for name, path in origins.items()}
-    return layout.Model(recipe.name, text, json.dumps(passport, indent=2) + "\n", version, links, files, digests)
+    return layout.Model(recipe.name, text, passport, version, links, files, digests)
 
 
 def _directory_files(checked: Checked) -> dict[str, Path]:
@@ -168,7 +169,7 @@ def _hash(name: str, origins: Mapping[str, Path]) -> dict[str, str]:
 def _nearest(directory: Path, name: str, origin: Path, digest: str) -> Path:
     """Where to link a file from: the repository's own copy where that is the same, else its place, behind any link."""
     copy = directory / name
-    listed = ownership.files_of(ownership.read_passport(directory / ownership.PASSPORT)).get(name)
+    listed = ownership.files_of(directory).get(name)
     if listed == digest and copy.is_file() and not copy.is_symlink() and copy.stat().st_size == origin.stat().st_size:
         return copy
     return origin.resolve()

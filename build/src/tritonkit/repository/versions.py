@@ -13,6 +13,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from tritonkit import passport as passports
 from tritonkit.errors import RecipeError
 from tritonkit.recipe import Recipe, Target
 from tritonkit.repository import config, layout, ownership
@@ -105,11 +106,10 @@ def check(repository: Path, recipe: Recipe, target: Target, beside: Sequence[Rec
 
 def merged(leader: layout.Model, others: Sequence[layout.Model]) -> layout.Model:
     """One directory of all versions that are built together; ``leader``'s configuration, and a passport for each."""
-    links, files = dict(leader.links), dict(leader.files)
+    links = dict(leader.links)
     for other in others:
         links |= {path: origin for path, origin in other.links.items() if path.startswith(f"{other.version}/")}
-        files[f"{other.version}/{layout.PASSPORT}"] = other.passport.encode()
-    return replace(leader, links=links, files=files)
+    return replace(leader, links=links, beside={other.version: other.passport for other in others})
 
 
 def check_labels(repository: Path, recipe: Recipe, leader: layout.Model, others: Sequence[layout.Model]) -> None:
@@ -119,7 +119,8 @@ def check_labels(repository: Path, recipe: Recipe, leader: layout.Model, others:
         RecipeError: The labels differ.
     """
     directory = repository / leader.name
-    last = ownership.version_of(ownership.read_passport(directory / layout.PASSPORT))
+    last_built = passports.find(directory / layout.PASSPORT)
+    last = last_built.version if last_built else passports.FIRST
     beside = [(other.version, other.links) for other in others]
     if last in recipe.served and last not in {leader.version, *(version for version, _ in beside)}:
         beside.append((last, {path.name: path for path in directory.glob("labels*.txt")}))
@@ -135,8 +136,9 @@ def _present(directory: Path) -> tuple[int, ...]:
 
 
 def _check_target(directory: Path, recipe: Recipe, version: int, target: Target) -> None:
-    built_for = ownership.passports(directory).get(version, {}).get("target", target)
-    if built_for != target:
+    built = ownership.passports(directory).get(version)
+    built_for = built.target if built else ""
+    if built_for not in {"", target}:
         raise RecipeError(
             f"{recipe.path}: version {version} in {directory} was built for {built_for}, this build is for {target}",
             f"build version {version} for {target} first, or leave it out of traffic",

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from tritonkit import passport as passports
 from tritonkit.errors import MissingError
 from tritonkit.recipe import image_of
 from tritonkit.repository import ownership
@@ -78,8 +79,8 @@ def check(repository: Path, models: Collection[str], of_vllm: Collection[str], d
     for path in sorted(repository.glob(f"*/{ownership.PASSPORT}")):
         if models and path.parent.name not in models:
             continue
-        facts = ownership.read_passport(path).get("llm")
-        if isinstance(facts, dict) and facts.get("engine") == "tensorrt_llm":
+        passport = passports.find(path)
+        if passport and passport.llm and passport.llm.engine == "tensorrt_llm":
             raise MissingError(
                 f"{path.parent.name} is a language model for tensorrt_llm, which the embedded server does not have",
                 f"serve the repository with {image_of('tensorrt_llm')} (docs/llm.md), or one model of the others: "

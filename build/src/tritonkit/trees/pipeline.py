@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +9,7 @@ from google.protobuf import text_format
 
 from tritonkit import __version__, tuned
 from tritonkit import recipe as recipes
+from tritonkit.passport import Forest, ForestParity, ModelPassport, Tuning
 from tritonkit.recipe import ForestRecipe, Target
 from tritonkit.repository import config as configurations
 from tritonkit.repository import layout
@@ -44,19 +44,19 @@ def model(checked: Checked, target: Target) -> layout.Model:
         name = configurations.labels_filename(recipe, recipes.FOREST_OUTPUT)
         files[name] = ("\n".join(sources.load_labels(labels, recipe)) + "\n").encode()
     text = configurations.seal(text_format.MessageToString(config.build(checked, target)), recipe.path.name)
-    passport = {
-        "tritonkit": __version__,
-        "model": recipe.name,
-        "version": version,
-        "target": target,
-        "precision": "fp32",
-        "recipe": recipes.as_json(recipe),
-        "forest": checked.as_json(),
-        "parity": asdict(checked.parity),
-    }
+    passport = ModelPassport(
+        tritonkit=__version__,
+        model=recipe.name,
+        version=version,
+        target=target,
+        precision="fp32",
+        recipe=recipes.as_json(recipe),
+        forest=Forest(**checked.as_json()),
+        parity=ForestParity(**asdict(checked.parity)),
+    )
     if figures := tuned.find(recipe, checked.sha256, target):
-        passport["tuning"] = figures
-    return layout.Model(recipe.name, text, json.dumps(passport, indent=2) + "\n", version, links, files, digests)
+        passport = passport.model_copy(update={"tuning": Tuning(**figures)})
+    return layout.Model(recipe.name, text, passport, version, links, files, digests)
 
 
 def facts(checked: Checked) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from tritonclient.grpc import model_config_pb2 as pb
 
+from tritonkit.passport import EngineFacts, ModelPassport
 from tritonkit.repository.lint import backends, graphs, pbtxt
 from tritonkit.repository.lint.findings import Options
 
@@ -32,6 +33,24 @@ class Json:
 
     path: Path
     data: dict[str, Any]
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class PassportFile:
+    """A model's passport: what can be read of it, or why nothing can."""
+
+    path: Path
+    data: ModelPassport
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class PlanPassport:
+    """A plan's passport: what can be read of it, or why nothing can; None also where there is none."""
+
+    path: Path
+    data: EngineFacts | None
     problem: str = ""
 
 
@@ -151,18 +170,21 @@ class Model:
         return [graph for graph in self.read_graphs.values() if isinstance(graph, graphs.Graph)]
 
     @cached_property
-    def passport(self) -> Json:
-        """The model's own passport."""
-        return read_json(self.directory / PASSPORT)
+    def passport(self) -> PassportFile:
+        """The model's own passport; one that says nothing where there is none."""
+        file = read_json(self.directory / PASSPORT)
+        return PassportFile(file.path, ModelPassport.parse_readable(file.data), file.problem)
 
     @cached_property
-    def plans(self) -> dict[Path, Json]:
+    def plans(self) -> dict[Path, PlanPassport]:
         """Every TensorRT plan in a loaded version, with its passport."""
         plans = {}
         for number in self.loaded:
             for path in sorted(entries(self.version(number))):
                 if path.suffix in {".plan", ".engine"} and is_file(path):
-                    plans[path] = read_json(path.with_name(path.name + ".json"))
+                    file = read_json(path.with_name(path.name + ".json"))
+                    facts = EngineFacts.parse_readable(file.data) if file.data else None
+                    plans[path] = PlanPassport(file.path, facts, file.problem)
         return plans
 
     @cached_property
