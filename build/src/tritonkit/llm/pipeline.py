@@ -20,7 +20,7 @@ from tritonkit import __version__, progress
 from tritonkit.errors import RecipeError
 from tritonkit.llm import chat, checks, tensorrt_llm, vllm
 from tritonkit.llm.checks import Checked
-from tritonkit.passport import LanguageModel, ModelPassport
+from tritonkit.passport import Adapter, KvCache, LanguageModel, ModelPassport
 from tritonkit.recipe import LanguageRecipe
 from tritonkit.repository import config, layout, ownership
 
@@ -37,14 +37,19 @@ class Built:
     """What a build did.
 
     Attributes:
-        models: Name to facts: engine, longest context, weights, KV cache, notes.
+        models: What each model is, by its name: engine, longest context, weights, KV cache, notes.
         written: Names of the models whose folders are new or other than they were.
         kept: Paths in the repository of what tritonkit did not write and left where it was.
     """
 
-    models: dict[str, dict[str, Any]]
+    models: dict[str, LanguageModel]
     written: list[str]
     kept: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, as ``tritonkit build --json`` prints it."""
+        models = {name: model.model_dump(exclude_unset=True) for name, model in self.models.items()}
+        return {"models": models, "written": self.written, "kept": list(self.kept)}
 
 
 def check(recipes: Sequence[LanguageRecipe], taken: Mapping[str, Path | None] | None = None) -> list[Checked]:
@@ -84,25 +89,26 @@ def build(checked: Sequence[Checked], repository: Path, *, mounted: str = MOUNTE
     new = [model.name for model in models if not layout.is_current(repository, [model])]
     if new:
         layout.write(repository, models, overwrite=overwrite)
-    return Built({model.recipe.name: facts(model) for model in checked}, new, layout.foreign(repository, models))
+    described = {model.recipe.name: language_model(model) for model in checked}
+    return Built(described, new, layout.foreign(repository, models))
 
 
-def facts(checked: Checked) -> dict[str, Any]:
+def language_model(checked: Checked) -> LanguageModel:
     """What a passport says of a model, and a later sizing reads."""
-    return {
-        "engine": checked.recipe.engine,
-        "architecture": checked.directory.architecture,
-        "dtype": checked.dtype,
-        "quantization": checked.recipe.quantization or checked.directory.quantization or "none",
-        "max_model_len": checked.max_model_len,
-        "tensor_parallel_size": checked.recipe.tensor_parallel_size,
-        "parameters": checked.weights.parameters,
-        "checkpoint_bytes": checked.weights.checkpoint_bytes,
-        "weights_bytes": checked.weights_bytes,
-        "kv_cache": checked.kv_cache.as_json(),
-        "adapters": {adapter.name: {"rank": adapter.rank, "base": adapter.base} for adapter in checked.adapters},
-        "notes": list(checked.notes),
-    }
+    return LanguageModel(
+        engine=checked.recipe.engine,
+        architecture=checked.directory.architecture,
+        dtype=checked.dtype,
+        quantization=checked.recipe.quantization or checked.directory.quantization or "none",
+        max_model_len=checked.max_model_len,
+        tensor_parallel_size=checked.recipe.tensor_parallel_size,
+        parameters=checked.weights.parameters,
+        checkpoint_bytes=checked.weights.checkpoint_bytes,
+        weights_bytes=checked.weights_bytes,
+        kv_cache=KvCache(**checked.kv_cache.as_json()),
+        adapters={adapter.name: Adapter(rank=adapter.rank, base=adapter.base) for adapter in checked.adapters},
+        notes=checked.notes,
+    )
 
 
 def _model(checked: Checked, repository: Path, mounted: str) -> layout.Model:
@@ -135,7 +141,7 @@ def _model(checked: Checked, repository: Path, mounted: str) -> layout.Model:
         model=recipe.name,
         version=version,
         recipe=recipe.as_json(),
-        llm=LanguageModel(**facts(checked), mounted=mounted),
+        llm=language_model(checked).model_copy(update={"mounted": mounted}),
         sources={name: digests[name] for name in sorted(digests)},
     )
     links = {name: _nearest(repository / recipe.name, name, path, digests[name]) for name, path in origins.items()}

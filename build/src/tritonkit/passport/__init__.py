@@ -8,11 +8,13 @@ write has its default, and one that only a newer one knows stays in the file, wh
 from tritonkit.passport.engine import EngineFacts, EnginePassport, ShapeBounds, ShapeRange, find_engine
 from tritonkit.passport.model import FIRST, ModelPassport, find, read
 from tritonkit.passport.sections import (
+    Adapter,
     DeviceMemory,
     Forest,
     ForestParity,
     Gate,
     GateRow,
+    KvCache,
     LanguageModel,
     Measurement,
     Queue,
@@ -23,6 +25,7 @@ from tritonkit.passport.sections import (
 
 __all__ = [
     "FIRST",
+    "Adapter",
     "DeviceMemory",
     "EngineFacts",
     "EnginePassport",
@@ -30,6 +33,7 @@ __all__ = [
     "ForestParity",
     "Gate",
     "GateRow",
+    "KvCache",
     "LanguageModel",
     "Measurement",
     "ModelPassport",

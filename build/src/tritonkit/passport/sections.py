@@ -150,7 +150,7 @@ class Adapter(Section):
 
 
 class LanguageModel(Section):
-    """A language model (:func:`tritonkit.llm.pipeline.facts`)."""
+    """A language model (:func:`tritonkit.llm.pipeline.language_model`)."""
 
     engine: str = ""
     architecture: str = ""
@@ -161,7 +161,7 @@ class LanguageModel(Section):
     parameters: int = 0
     checkpoint_bytes: int = 0
     weights_bytes: int = 0
-    kv_cache: KvCache | None = None
+    kv_cache: KvCache = KvCache()
     adapters: dict[str, Adapter] = {}
     notes: tuple[str, ...] = ()
     mounted: str | None = None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 from google.protobuf import text_format
 
 from tritonkit import __version__, tuned
 from tritonkit import recipe as recipes
-from tritonkit.passport import Forest, ForestParity, ModelPassport, Tuning
+from tritonkit.built_model import BuiltModel
+from tritonkit.passport import Forest, ForestParity, Measurement, ModelPassport, Tuning
 from tritonkit.recipe import ForestRecipe, Target
 from tritonkit.repository import config as configurations
 from tritonkit.repository import layout
@@ -17,7 +17,7 @@ from tritonkit.server.backends.fil.forest_inference import FILES
 from tritonkit.trees import checks, config
 from tritonkit.trees.checks import Checked
 
-__all__ = ["check", "facts", "model"]
+__all__ = ["built_model", "check", "model"]
 
 
 def check(recipe: ForestRecipe) -> Checked:
@@ -59,24 +59,16 @@ def model(checked: Checked, target: Target) -> layout.Model:
     return layout.Model(recipe.name, text, passport, version, links, files, digests)
 
 
-def facts(checked: Checked) -> dict[str, Any]:
-    """What a build says of a forest, in the words of every other model's facts."""
+def built_model(checked: Checked) -> BuiltModel:
+    """What a build says of a forest."""
     parity = checked.parity
-    worst = {"check": "module", "relative": parity.relative, "max_abs": parity.absolute} if parity.library else None
-    return {
-        "key": checked.sha256,
-        "graph_bytes": checked.size,
-        "export_seconds": 0.0,
-        "worst_parity": worst,
-        "precision": "fp32",
-        "forced": False,
-        "tuned": False,
-        "judged_on": 0,
-        "slo_ms": None,
-        "alone_ms": None,
-        "queue": None,
-        "queue_by_name": {},
-        "gate": [],
-        "forest": checked.as_json(),
-        "parity": asdict(parity),
-    }
+    worst = Measurement(check="module", max_abs=parity.absolute, relative=parity.relative) if parity.library else None
+    return BuiltModel(
+        key=checked.sha256,
+        graph_bytes=checked.size,
+        export_seconds=0.0,
+        worst_parity=worst,
+        precision="fp32",
+        forest=Forest(**checked.as_json()),
+        parity=ForestParity(**asdict(parity)),
+    )
