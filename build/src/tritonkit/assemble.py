@@ -15,9 +15,9 @@ from tritonkit.passport import DeviceMemory, Gate, GateRow, Measurement, ModelPa
 from tritonkit.precision import gate
 from tritonkit.recipe import Precision, Recipe, Target
 from tritonkit.repository import config, layout
+from tritonkit.repository.model_directory import ENGINE_GRAPH, custom_config
 
 FALLBACK = "onnxruntime"  # the name of the other configuration: tritonserver --model-config-name=onnxruntime
-ENGINE_GRAPH = "engine.onnx"  # what `tritonkit engine` builds plans from; Triton does not read it
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def model(ready: Ready, target: Target, repository: Path, *, fallback: bool) -> 
     links = layout.files_of(base, version, graph=fallback) | {f"{version}/{ENGINE_GRAPH}": shipped.graph}
     links |= {f"{version}/{path.name}": path for path in shipped.weights}
     links |= _plans(repository / recipe.name, version, shipped)
-    other = {f"configs/{FALLBACK}.pbtxt": config.make(recipe, "cuda", warmup, sized=False).encode()} if fallback else {}
+    other = {custom_config(FALLBACK): config.make(recipe, "cuda", warmup, sized=False).encode()} if fallback else {}
     return layout.Model(recipe.name, text, passport, version, links, other)
 
 

@@ -352,6 +352,8 @@ def server_args(directories: Sequence[Path], image: str | None = None) -> str:
     Raises:
         CheckFailed: A model may not run here, and no fallback covers it.
     """
+    from tritonkit.repository import model_directory
+
     results = _check_models(directories, image)
     failing = [result for result in results if result.problems]
     for result in failing:
@@ -363,7 +365,7 @@ def server_args(directories: Sequence[Path], image: str | None = None) -> str:
         )
     names = {result.fallback for result in failing}
     for result, directory in zip(results, directories, strict=True):
-        if not result.problems and any((directory / f"configs/{name}.pbtxt").is_file() for name in names):
+        if not result.problems and any((directory / model_directory.custom_config(name)).is_file() for name in names):
             print(f"{result.model} may run here, and is switched to its fallback with the others", file=sys.stderr)  # noqa: T201
     if len(names) > 1:
         raise CheckFailed(

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from tritonkit import passport as model_passports
@@ -22,13 +21,12 @@ from tritonkit.engines.builder import AMPERE
 from tritonkit.engines.node import Node, NodeGpu
 from tritonkit.errors import InputError
 from tritonkit.passport import EnginePassport, ModelPassport
-from tritonkit.repository import config, ownership
-from tritonkit.repository.ownership import CONFIG, PASSPORT
+from tritonkit.repository import model_directory, ownership
+from tritonkit.repository.model_directory import CONFIG, PASSPORT, PLAN
 
 Kind = Literal[
     "builder", "compute_capability", "config", "cpu", "driver", "gpu", "image", "memory", "passport", "plan", "tensorrt"
 ]
-FALLBACK_CONFIGS = "configs"
 _GIB = 2**30
 _BUILD = "build one with `tritonkit engine` on such a node"
 # Release of nvcr.io/nvidia/tritonserver to the TensorRT in it, as far as it is known: the first numbers.
@@ -194,9 +192,10 @@ def check_model(directory: Path, node: Node) -> ModelCheck:
 
 def _uncovered(directory: Path, fallback: str, node: Node) -> str:
     """Why the stated fallback does not help this node; empty if it does."""
-    configuration = _configuration(directory / FALLBACK_CONFIGS / f"{fallback}.pbtxt")
+    place = model_directory.custom_config(fallback)
+    configuration = model_directory.read_config(directory / place)
     if configuration is None:
-        return f"the stated fallback {fallback!r} has no {FALLBACK_CONFIGS}/{fallback}.pbtxt"
+        return f"the stated fallback {fallback!r} has no {place}"
     if not node.gpus and any(group.kind == pb.ModelInstanceGroup.KIND_GPU for group in configuration.instance_group):
         return f"the stated fallback {fallback!r} needs a GPU, too"
     return ""
@@ -226,10 +225,9 @@ def _cpu(passport: ModelPassport, node: Node) -> Iterator[Problem]:
 
 def _served_passports(directory: Path, last: ModelPassport | None) -> list[ModelPassport]:
     """The passports of the versions that Triton loads; that of the version built last where they have none."""
-    configuration = _configuration(directory / CONFIG)
-    folders = [path for path in directory.iterdir() if path.is_dir() and path.name.isdigit()]
+    configuration = model_directory.read_config(directory / CONFIG)
     known = ownership.passports(directory)
-    served = [int(path.name) for path in _served(folders, configuration)] if configuration else []
+    served = model_directory.loaded(model_directory.versions(directory), configuration) if configuration else []
     return [known[version] for version in served if version in known] or ([last] if last else [])
 
 
@@ -243,7 +241,7 @@ def _cuda(versions: Sequence[ModelPassport], directory: Path, node: Node) -> Ite
             "no GPU is visible here (nvidia-smi is missing or shows none), and the model was built for target cuda",
             "schedule the pod on a GPU node, and give it a GPU: resources.limits of nvidia.com/gpu",
         )
-    configuration = _configuration(directory / CONFIG)
+    configuration = model_directory.read_config(directory / CONFIG)
     instances = sum(max(group.count, 1) for group in configuration.instance_group) if configuration else 1
     needed = instances * sum(passport.instance_bytes for passport in versions)
     for gpu in node.gpus:
@@ -282,10 +280,10 @@ def _plans(directory: Path, node: Node, problems: list[Problem]) -> dict[Path, N
 
     Without a GPU, or without a configuration to say which, these are all plans.
     """
-    versions = [path for path in directory.iterdir() if path.is_dir() and path.name.isdigit()]
-    plans = [plan for version in versions for plan in sorted(version.glob("*.plan"))]
+    versions = model_directory.versions(directory)
+    plans = [plan for version in versions for plan in sorted((directory / str(version)).glob("*.plan"))]
     plans = plans or sorted(directory.glob("*.plan"))  # a folder of engines that is no model yet
-    configuration = _configuration(directory / CONFIG)
+    configuration = model_directory.read_config(directory / CONFIG)
     by_tensorrt = configuration is not None and "tensorrt" in {
         configuration.backend,
         configuration.platform.removesuffix("_plan"),
@@ -301,12 +299,12 @@ def _plans(directory: Path, node: Node, problems: list[Problem]) -> dict[Path, N
             )
         return dict.fromkeys(plans, node)
     chosen: dict[Path, Node] = {}
-    for version in _served(versions, configuration):
+    for version in (directory / str(number) for number in model_directory.loaded(versions, configuration)):
         for gpu in node.gpus:
             name = (
                 configuration.cc_model_filenames.get(gpu.compute)
                 or configuration.default_model_filename
-                or "model.plan"
+                or PLAN
             )
             plan = version / name
             if plan.is_file():
@@ -324,23 +322,3 @@ def _no_plan(gpu: NodeGpu, version: Path, names: Sequence[str]) -> Problem:
         f"{', '.join(names) or 'none'}",
         f"{_BUILD}, and name it in cc_model_filenames under {gpu.compute}",
     )
-
-
-def _configuration(path: Path) -> pb.ModelConfig | None:
-    try:
-        return config.parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, text_format.ParseError) as error:
-        raise InputError(f"{path} is no model configuration: {error}", "`tritonkit lint` says more") from error
-
-
-def _served(versions: list[Path], configuration: pb.ModelConfig) -> list[Path]:
-    """The versions that Triton loads: the newest, unless the configuration has another policy."""
-    ordered = sorted(versions, key=lambda path: int(path.name))
-    policy = configuration.version_policy.WhichOneof("policy_choice")
-    if policy == "all":
-        return ordered
-    if policy == "specific":
-        return [path for path in ordered if int(path.name) in configuration.version_policy.specific.versions]
-    return ordered[-(configuration.version_policy.latest.num_versions or 1) :]

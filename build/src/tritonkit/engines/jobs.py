@@ -12,9 +12,9 @@ from tritonkit import graph
 from tritonkit.engines import check, profiles
 from tritonkit.errors import InputError
 from tritonkit.recipe import PRECISIONS, Precision, Recipe
-from tritonkit.repository.ownership import PASSPORT
+from tritonkit.repository import model_directory
+from tritonkit.repository.model_directory import ENGINE_GRAPH, PASSPORT
 
-GRAPH = "engine.onnx"  # beside the plans of a model: what they are built from
 _FP8 = {onnx.TensorProto.FLOAT8E4M3FN, onnx.TensorProto.FLOAT8E5M2}
 _INT8 = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
 _QDQ = {"QuantizeLinear", "DequantizeLinear"}
@@ -75,13 +75,14 @@ def from_directory(directory: Path, precision: Precision | None) -> tuple[Job, R
     """
     passport = check.read_model(directory)
     recipe_data = passport.recipe if passport else None
-    versions = [path for path in directory.iterdir() if path.name.isdigit() and (path / GRAPH).is_file()]
+    folders = [directory / str(version) for version in model_directory.versions(directory)]
+    versions = [folder for folder in folders if (folder / ENGINE_GRAPH).is_file()]
     if not versions or passport is None or recipe_data is None:
         raise InputError(
-            f"{directory} has no {GRAPH} with a passport to build an engine from",
+            f"{directory} has no {ENGINE_GRAPH} with a passport to build an engine from",
             "lay it out with `tritonkit build RECIPE --target tensorrt`, or name an ONNX file",
         )
-    version = max(versions, key=lambda path: int(path.name))
+    version = versions[-1]
     try:
         recipe = Recipe.model_validate(recipe_data)
     except ValueError as error:
@@ -90,13 +91,13 @@ def from_directory(directory: Path, precision: Precision | None) -> tuple[Job, R
         raise InputError(f"{directory / PASSPORT}: precision: it names none", "build the model again")
     claim = precision or parse_precisions(passport.precision)[0]
     shapes = tuple(profiles.from_recipe(recipe))
-    return Job(directory.name, version / GRAPH, claim, shapes), recipe, version
+    return Job(directory.name, version / ENGINE_GRAPH, claim, shapes), recipe, version
 
 
 def _model_name(path: Path) -> str:
     """The file's name; in a model repository (``NAME/1/model.onnx``) the model's."""
     parts = path.absolute().parts
-    return parts[-3] if len(parts) > 3 and parts[-2].isdigit() else path.stem
+    return parts[-3] if len(parts) > 3 and model_directory.is_version(parts[-2]) else path.stem
 
 
 def claimed(path: Path) -> Precision:

@@ -6,7 +6,6 @@ does not: a copy that lies in the repository already is linked from there.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from tritonkit import __version__, progress
+from tritonkit.dependencies import sha256
 from tritonkit.errors import RecipeError
 from tritonkit.llm import chat, checks, tensorrt_llm, vllm
 from tritonkit.llm.checks import Checked
@@ -27,7 +27,6 @@ from tritonkit.repository import config, layout, ownership
 MOUNTED = "/models"  # where the chart's pods have the repository that they fetch
 WEIGHTS = "weights"
 ADAPTERS = "adapters"
-_CHUNK = 16 * 2**20
 # Files of a directory that no engine reads: other formats of the same weights, notes, what training left.
 _OTHER = frozenset({".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot", ".safetensors", ".md", ".png"})
 
@@ -156,19 +155,15 @@ def _directory_files(checked: Checked) -> dict[str, Path]:
 
 
 def _hash(name: str, origins: Mapping[str, Path]) -> dict[str, str]:
-    """The SHA-256 of every file, read once and piece by piece."""
+    """The SHA-256 of every file, read once."""
     total = sum(path.stat().st_size for path in origins.values())
     digests: dict[str, str] = {}
     done = 0
     with progress.steps(f"{name}: hash {_size(total)}", len(origins)) as steps:
         for place, path in origins.items():
             steps.next(f"{path.name}, {done * 100 // max(total, 1)} %")
-            digest = hashlib.sha256()
-            with path.open("rb") as file:
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
+            digests[place] = sha256(path)
             done += path.stat().st_size
-            digests[place] = digest.hexdigest()
     return digests
 
 

@@ -18,11 +18,11 @@ from tritonkit import passport as passport_files
 from tritonkit.dependencies import sha256
 from tritonkit.errors import OutputError
 from tritonkit.passport import FIRST, ModelPassport
-from tritonkit.repository import config, ownership
+from tritonkit.repository import config, model_directory, ownership
 from tritonkit.repository.ownership import Survey
 from tritonkit.store import ABOUT, GRAPH, Artifact
 
-CONFIG, PASSPORT = ownership.CONFIG, ownership.PASSPORT
+CONFIG, PASSPORT = model_directory.CONFIG, model_directory.PASSPORT
 VERSION = str(FIRST)
 
 

@@ -13,9 +13,7 @@ from pathlib import Path
 from tritonkit import passport as passport_files
 from tritonkit.dependencies import sha256
 from tritonkit.passport import ModelPassport
-
-PASSPORT = "passport.json"
-CONFIG = "config.pbtxt"
+from tritonkit.repository.model_directory import CONFIG, PASSPORT, is_version
 
 
 @dataclass(frozen=True)
@@ -60,11 +58,6 @@ def passports(directory: Path) -> dict[int, ModelPassport]:
     }
     latest = passport_files.find(directory / PASSPORT)
     return by_version | ({latest.version: latest} if latest else {})
-
-
-def is_version(name: str) -> bool:
-    """Whether Triton takes a folder of this name for a version."""
-    return name.isdecimal() and name.isascii() and (name == "0" or not name.startswith("0"))
 
 
 def survey(directory: Path, new: Mapping[str, Path | bytes]) -> Survey:

@@ -13,9 +13,10 @@ from pathlib import Path
 from tritonkit.dependencies import sha256
 from tritonkit.passport import EngineFacts, ShapeBounds
 from tritonkit.repository.lint import backends
-from tritonkit.repository.lint.contents import PASSPORT, Model, PlanPassport, is_file
+from tritonkit.repository.lint.contents import Model, PlanPassport, is_file
 from tritonkit.repository.lint.findings import Problem
 from tritonkit.repository.lint.registry import TENSORRT, Context, rule
+from tritonkit.repository.model_directory import PASSPORT
 
 _DOCS = "README of triton-inference-server/tensorrt_backend"
 _SAYS_SM = re.compile(r"sm_?(\d{2,3})(?!\d)")
