@@ -8,16 +8,14 @@ from pathlib import Path
 
 import onnx
 
-from tritonkit import graph
+from tritonkit import graph, graph_inspection
 from tritonkit.engines import check, profiles
 from tritonkit.errors import InputError
 from tritonkit.recipe import PRECISIONS, Precision, Recipe
 from tritonkit.repository import model_directory
 from tritonkit.repository.model_directory import ENGINE_GRAPH, PASSPORT
 
-_FP8 = {onnx.TensorProto.FLOAT8E4M3FN, onnx.TensorProto.FLOAT8E5M2}
-_INT8 = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
-_QDQ = {"QuantizeLinear", "DequantizeLinear"}
+_NARROWEST_FIRST: tuple[Precision, ...] = ("fp8", "int8", "fp16")
 
 
 @dataclass(frozen=True)
@@ -101,27 +99,9 @@ def _model_name(path: Path) -> str:
 
 
 def claimed(path: Path) -> Precision:
-    """The precision that a graph looks like: fp8 or int8 by its Q/DQ, fp16 by its weights and casts, else fp32."""
-    model = onnx.load(path, load_external_data=False)
-    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    quantized = {
-        kinds.get(name, 0)
-        for node in model.graph.node
-        if node.op_type in _QDQ
-        for name in (*node.input[:1], *node.input[2:])
-    }
-    casts = {
-        attribute.i
-        for node in model.graph.node
-        if node.op_type == "Cast"
-        for attribute in node.attribute
-        if attribute.name == "to"
-    }
-    if quantized & _FP8:
-        return "fp8"
-    if quantized & _INT8:
-        return "int8"
-    return "fp16" if onnx.TensorProto.FLOAT16 in casts | set(kinds.values()) else "fp32"
+    """The precision that a graph looks like: the narrowest of fp8, int8 and fp16 that occurs in it, else fp32."""
+    there = graph_inspection.precisions(onnx.load(path, load_external_data=False).graph)
+    return next((precision for precision in _NARROWEST_FIRST if precision in there), "fp32")
 
 
 def parse_precisions(text: str) -> list[Precision]:
