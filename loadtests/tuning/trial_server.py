@@ -88,7 +88,7 @@ def built(recipe: Recipe, target: Target = "cpu") -> Iterator[Built]:
         artifacts = {precision: variants.make(plain, base, target, precision)[0] for precision in accurate}
         for precision, artifact in artifacts.items():
             _place(artifact, precision, repository / recipe.name / str(recipe.number))
-        graphs = {precision: str(artifact.about["graph_sha256"]) for precision, artifact in artifacts.items()}
+        graphs = {precision: artifact.record.graph_sha256 for precision, artifact in artifacts.items()}
         yield Built(plain, repository, target, model.precision, accurate, graphs, model.queue)
 
 

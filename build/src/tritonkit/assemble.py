@@ -11,7 +11,7 @@ from tritonkit import __version__, gpus, queue_limits, store, tuned
 from tritonkit import passport as passports
 from tritonkit import recipe as recipes
 from tritonkit.errors import RecipeError
-from tritonkit.passport import DeviceMemory, Gate, GateRow, Measurement, ModelPassport, Queue, Section, Tf32, Tuning
+from tritonkit.passport import DeviceMemory, Gate, GateRow, ModelPassport, Queue, Section, Tf32, Tuning
 from tritonkit.precision import gate
 from tritonkit.recipe import Precision, Recipe, Target
 from tritonkit.repository import config, layout
@@ -47,7 +47,7 @@ class Ready:
 
     def tuning(self, target: Target) -> Tuning | None:
         """What tuning measured of the variant that ships; None where it did not, on this machine."""
-        figures = tuned.find(self.recipe, self.shipped.about["graph_sha256"], target)
+        figures = tuned.find(self.recipe, self.shipped.record.graph_sha256, target)
         return Tuning(**figures) if figures else None
 
     @property
@@ -74,7 +74,7 @@ def model(ready: Ready, target: Target, repository: Path, *, fallback: bool) -> 
     base, shipped, version = ready.base, ready.shipped, ready.recipe.number
     limits = ready.limits(target)
     recipe = queue_limits.applied(ready.recipe, target, limits)
-    shapes = base.about["warmup_shapes"]
+    shapes = base.record.warmup_shapes
     warmup = {name: np.empty(shape, dtype=recipe.inputs[name].type.numpy) for name, shape in shapes.items()}
     passport = _passport(ready, target, limits, fallback=fallback)
     if target != "tensorrt":
@@ -105,7 +105,7 @@ def _plans(directory: Path, version: int, shipped: store.Artifact) -> dict[str, 
     for path in sorted(directory.glob(f"{version}/*.plan")):
         passport_path = path.with_name(f"{path.name}.json")
         engine = passports.find_engine(passport_path)
-        if engine and engine.graph_sha256 == shipped.about["graph_sha256"]:
+        if engine and engine.graph_sha256 == shipped.record.graph_sha256:
             plans |= {f"{version}/{file.name}": file for file in (path, passport_path)}
     return plans
 
@@ -127,10 +127,10 @@ def _passport(
         forced=decision.forced,
         tuned=decision.tuned,
         recipe=recipes.as_json(ready.recipe),
-        graph_sha256=shipped.about["graph_sha256"],
-        exported_sha256=base.about["graph_sha256"],
-        made_from=base.about["dependencies"]["distributions"],
-        parity=tuple(Measurement(**measurement) for measurement in base.about["parity"]),
+        graph_sha256=shipped.record.graph_sha256,
+        exported_sha256=base.record.graph_sha256,
+        made_from=base.record.dependencies.distributions if base.record.dependencies else {},
+        parity=base.record.parity,
         gate=judged,
     )
     more: dict[str, Section | str | tuple[str, ...] | None] = {}  # keys that only some passports have
@@ -145,8 +145,8 @@ def _passport(
         more["memory"] = DeviceMemory(**row.memory) if row and row.memory else None
         error = base_row.accuracy.get("largest_error") if base_row else None
         more["tf32"] = Tf32(allowed=ready.recipe.tf32, largest_error=error)
-    if features := shipped.about.get("cpu_features"):
-        more["cpu_features"] = tuple(features)
+    if shipped.record.cpu_features:
+        more["cpu_features"] = shipped.record.cpu_features
     if target == "tensorrt" and fallback:
         more["fallback"] = FALLBACK
     return passport.model_copy(update=more)

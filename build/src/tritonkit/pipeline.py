@@ -15,7 +15,6 @@ from tritonkit.assemble import Ready
 from tritonkit.built_model import BuiltModel
 from tritonkit.errors import CheckFailed, GraphError, InputError, RecipeError, SourceError
 from tritonkit.graph import Session
-from tritonkit.passport import Measurement
 from tritonkit.precision import gate, metrics, variants
 from tritonkit.recipe import PRECISIONS, ForestRecipe, Precision, Recipe, Target
 from tritonkit.repository import config, layout, python_models, text, versions
@@ -215,12 +214,11 @@ def _variants(
 
 def _built_model(ready: Ready, target: Target) -> BuiltModel:
     base, shipped = ready.base, ready.shipped
-    measured = [Measurement(**measurement) for measurement in base.about["parity"]]
     return BuiltModel(
-        key=base.about["key"][:16],
+        key=base.record.key[:16],
         graph_bytes=shipped.graph_bytes,
-        export_seconds=base.about["seconds"],
-        worst_parity=max(measured, key=lambda measurement: measurement.relative, default=None),
+        export_seconds=base.record.seconds,
+        worst_parity=max(base.record.parity, key=lambda measurement: measurement.relative, default=None),
         precision=ready.decision.precision,
         forced=ready.decision.forced,
         tuned=ready.decision.tuned,
