@@ -1,6 +1,6 @@
 """May this model run on this node? Compares passports with a node; each mismatch is one sentence with the fix.
 
-Pure functions on what :mod:`tritonkit.engines.node` reads and :mod:`tritonkit.engines.passport` holds.
+Pure functions on what :mod:`tritonkit.engines.node` reads and :mod:`tritonkit.passport` holds.
 """
 
 from __future__ import annotations
