@@ -214,4 +214,4 @@ def test_bounds_stay_where_configurations_are_read_later(bounded: Path, tmp_path
 
 def test_a_build_without_an_slo_keeps_the_usual_bounds(project: Project) -> None:
     built = pipeline.build([recipe.load(project.write())], project.repository)
-    assert [facts["queue"] for facts in built.models.values()] == [None]
+    assert [model.queue for model in built.models.values()] == [None]

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tritonkit import __version__, gpus, queue_limits, store, tuned
+from tritonkit import passport as passports
 from tritonkit import recipe as recipes
 from tritonkit.errors import RecipeError
+from tritonkit.passport import DeviceMemory, Gate, GateRow, ModelPassport, Queue, Section, Tf32, Tuning
 from tritonkit.precision import gate
 from tritonkit.recipe import Precision, Recipe, Target
 from tritonkit.repository import config, layout
+from tritonkit.repository.model_directory import ENGINE_GRAPH, custom_config
 
 FALLBACK = "onnxruntime"  # the name of the other configuration: tritonserver --model-config-name=onnxruntime
-ENGINE_GRAPH = "engine.onnx"  # what `tritonkit engine` builds plans from; Triton does not read it
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,15 @@ class Ready:
         The rate is what `make tune` saw on this machine; where it did not, that of as many CPU cores as this build may
         use.
         """
-        figures = tuned.find(self.recipe, self.shipped.about["graph_sha256"], target) or {}
-        rate = figures.get("throughput") if figures.get("load", {}).get("batch_sizes") == "1" else None
+        figures = self.tuning(target)
+        rate = figures.throughput if figures and figures.load.batch_sizes == "1" else None
         cores = queue_limits.usable_cores()
         return queue_limits.of_recipe(self.recipe, target, self.service_times, cores, rate)
+
+    def tuning(self, target: Target) -> Tuning | None:
+        """What tuning measured of the variant that ships; None where it did not, on this machine."""
+        figures = tuned.find(self.recipe, self.shipped.record.graph_sha256, target)
+        return Tuning(**figures) if figures else None
 
     @property
     def service_times(self) -> queue_limits.ServiceTimes | None:
@@ -70,9 +74,9 @@ def model(ready: Ready, target: Target, repository: Path, *, fallback: bool) -> 
     base, shipped, version = ready.base, ready.shipped, ready.recipe.number
     limits = ready.limits(target)
     recipe = queue_limits.applied(ready.recipe, target, limits)
-    shapes = base.about["warmup_shapes"]
+    shapes = base.record.warmup_shapes
     warmup = {name: np.empty(shape, dtype=recipe.inputs[name].type.numpy) for name, shape in shapes.items()}
-    passport = json.dumps(_passport(ready, target, limits, fallback=fallback), indent=2) + "\n"
+    passport = _passport(ready, target, limits, fallback=fallback)
     if target != "tensorrt":
         text = config.make(recipe, target, warmup)
         return layout.Model(recipe.name, text, passport, version, layout.files_of(shipped, version))
@@ -85,7 +89,7 @@ def model(ready: Ready, target: Target, repository: Path, *, fallback: bool) -> 
     links = layout.files_of(base, version, graph=fallback) | {f"{version}/{ENGINE_GRAPH}": shipped.graph}
     links |= {f"{version}/{path.name}": path for path in shipped.weights}
     links |= _plans(repository / recipe.name, version, shipped)
-    other = {f"configs/{FALLBACK}.pbtxt": config.make(recipe, "cuda", warmup, sized=False).encode()} if fallback else {}
+    other = {custom_config(FALLBACK): config.make(recipe, "cuda", warmup, sized=False).encode()} if fallback else {}
     return layout.Model(recipe.name, text, passport, version, links, other)
 
 
@@ -100,50 +104,49 @@ def _plans(directory: Path, version: int, shipped: store.Artifact) -> dict[str, 
     plans: dict[str, Path] = {}
     for path in sorted(directory.glob(f"{version}/*.plan")):
         passport_path = path.with_name(f"{path.name}.json")
-        try:
-            passport = json.loads(passport_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if passport.get("graph_sha256") == shipped.about["graph_sha256"]:
+        engine = passports.find_engine(passport_path)
+        if engine and engine.graph_sha256 == shipped.record.graph_sha256:
             plans |= {f"{version}/{file.name}": file for file in (path, passport_path)}
     return plans
 
 
 def _passport(
     ready: Ready, target: Target, limits: queue_limits.QueueLimits | None, *, fallback: bool
-) -> Mapping[str, Any]:
+) -> ModelPassport:
     """The passport: who made the model, from what, how it was judged, and what a node needs to run it."""
     base, shipped, decision = ready.base, ready.shipped, ready.decision
-    passport: dict[str, Any] = {
-        "tritonkit": __version__,
-        "model": ready.recipe.name,
-        "version": ready.recipe.number,
-        "target": target,
-        "precision": decision.precision,
-        "forced": decision.forced,
-        "tuned": decision.tuned,
-        "recipe": recipes.as_json(ready.recipe),
-        "graph_sha256": shipped.about["graph_sha256"],
-        "exported_sha256": base.about["graph_sha256"],
-        "made_from": base.about["dependencies"]["distributions"],
-        "parity": base.about["parity"],
-        "gate": {"judged_on": decision.judged_on, "variants": [asdict(row) for row in decision.rows]},
-    }
+    judged = Gate(judged_on=decision.judged_on, variants=tuple(GateRow(**asdict(row)) for row in decision.rows))
     if decision.rows and target != "tensorrt":
-        passport["gate"]["machine"] = gate.machine()
+        judged = judged.model_copy(update={"machine": gate.machine()})
+    passport = ModelPassport(
+        tritonkit=__version__,
+        model=ready.recipe.name,
+        version=ready.recipe.number,
+        target=target,
+        precision=decision.precision,
+        forced=decision.forced,
+        tuned=decision.tuned,
+        recipe=recipes.as_json(ready.recipe),
+        graph_sha256=shipped.record.graph_sha256,
+        exported_sha256=base.record.graph_sha256,
+        made_from=base.record.dependencies.distributions if base.record.dependencies else {},
+        parity=base.record.parity,
+        gate=judged,
+    )
+    more: dict[str, Section | str | tuple[str, ...] | None] = {}  # keys that only some passports have
     if limits:
-        cores = queue_limits.usable_cores()
-        passport["queue"] = limits.as_json() | {"at_once": queue_limits.at_once(ready.recipe, target, cores)}
-    if figures := tuned.find(ready.recipe, shipped.about["graph_sha256"], target):
-        passport["tuning"] = figures
+        at_once = queue_limits.at_once(ready.recipe, target, queue_limits.usable_cores())
+        more["queue"] = Queue(**limits.as_json(), at_once=at_once)
+    if figures := ready.tuning(target):
+        more["tuning"] = figures
     if target == "cuda":
         row = next((row for row in decision.rows if row.precision == decision.precision), None)
         base_row = next((row for row in decision.rows if row.precision == "fp32"), None)
-        passport["memory"] = row.memory if row else None
+        more["memory"] = DeviceMemory(**row.memory) if row and row.memory else None
         error = base_row.accuracy.get("largest_error") if base_row else None
-        passport["tf32"] = {"allowed": ready.recipe.tf32, "largest_error": error}
-    if features := shipped.about.get("cpu_features"):
-        passport["cpu_features"] = features
+        more["tf32"] = Tf32(allowed=ready.recipe.tf32, largest_error=error)
+    if shipped.record.cpu_features:
+        more["cpu_features"] = shipped.record.cpu_features
     if target == "tensorrt" and fallback:
-        passport["fallback"] = FALLBACK
-    return passport
+        more["fallback"] = FALLBACK
+    return passport.model_copy(update=more)

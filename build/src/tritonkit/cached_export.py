@@ -13,7 +13,7 @@ from typing import Any
 from tritonkit import dependencies, external_data, graph, padding, parity, progress, samples, sources, store
 from tritonkit.errors import CheckFailed, InputError, MissingError, SourceError
 from tritonkit.recipe import HfSource, OnnxSource, Recipe
-from tritonkit.repository import config
+from tritonkit.repository import config, model_directory
 
 SAMPLES_CHECKED = 32
 
@@ -54,7 +54,7 @@ def _fill(stage: Path, recipe: Recipe, steps: progress.Steps) -> tuple[dict[str,
             measured = parity.check(recipe, session, dataset, reference) + padding.check(recipe, session, dataset)
         steps.next("write")
         _write_labels(stage, recipe)
-        _write_warmup(stage / config.WARMUP, recipe, dataset[0])
+        _write_warmup(stage / model_directory.WARMUP, recipe, dataset[0])
     noted = dependencies.collect(read, _known_files(recipe), _code_roots(recipe), ignored=stage)
     about = {
         "model": recipe.name,

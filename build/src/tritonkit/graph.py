@@ -17,7 +17,7 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
-from tritonkit import external_data, sources
+from tritonkit import external_data, graph_inspection, sources
 from tritonkit.dtypes import BY_ONNX
 from tritonkit.errors import GraphError, MissingError
 from tritonkit.recipe import OnnxSource, Recipe, TensorSpec
@@ -64,11 +64,10 @@ def read_signature(path: Path) -> Signature:
         model = _with_inferred_shapes(model)
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
-    opset = max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
     return Signature(
         {value.name: _tensor(path, value) for value in inputs},
         {value.name: _tensor(path, value) for value in model.graph.output},
-        opset,
+        graph_inspection.opset(model),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from tritonkit import assemble, cached_export, queue_limits, store, trees
 from tritonkit.assemble import Ready
+from tritonkit.built_model import BuiltModel
 from tritonkit.errors import CheckFailed, GraphError, InputError, RecipeError, SourceError
 from tritonkit.graph import Session
 from tritonkit.precision import gate, metrics, variants
@@ -49,7 +50,7 @@ class Built:
     """The result of :func:`build`.
 
     Attributes:
-        models: Name to facts: key, parity, size in bytes, seconds of the export, precision and the gate's rows.
+        models: What each model is, by its name.
         exported: Names of the models that were exported now; the others came from the store.
         changed: Whether the repository was written.
         written: Names of the models whose folders in the repository are new or other than they were.
@@ -57,12 +58,23 @@ class Built:
         beside: Name of each model that has several versions, to what there is of it and what is served.
     """
 
-    models: dict[str, dict[str, Any]]
+    models: dict[str, BuiltModel]
     exported: list[str]
     changed: bool
     written: list[str]
     kept: tuple[str, ...] = ()
     beside: dict[str, versions.Versions] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, as ``tritonkit build --json`` prints it."""
+        return {
+            "models": {name: model.as_json() for name, model in self.models.items()},
+            "exported": self.exported,
+            "changed": self.changed,
+            "written": self.written,
+            "kept": list(self.kept),
+            "beside": {name: asdict(several) for name, several in self.beside.items()},
+        }
 
 
 def build(recipes: Sequence[Recipe], repository: Path, target: Target = "cpu", options: Options = DEFAULTS) -> Built:
@@ -125,8 +137,8 @@ def build(recipes: Sequence[Recipe], repository: Path, target: Target = "cpu", o
     }
     return Built(
         models={
-            **{labels[id(entry.recipe)]: _facts(entry, target) for entry in ready},
-            **{labels[key]: trees.facts(checked) for key, checked in forests.items()},
+            **{labels[id(entry.recipe)]: _built_model(entry, target) for entry in ready},
+            **{labels[key]: trees.built_model(checked) for key, checked in forests.items()},
         },
         exported=exported_now,
         changed=bool(new),
@@ -200,20 +212,20 @@ def _variants(
     return artifacts, absent
 
 
-def _facts(ready: Ready, target: Target) -> dict[str, Any]:
+def _built_model(ready: Ready, target: Target) -> BuiltModel:
     base, shipped = ready.base, ready.shipped
-    return {
-        "key": base.about["key"][:16],
-        "graph_bytes": shipped.graph_bytes,
-        "export_seconds": base.about["seconds"],
-        "worst_parity": max(base.about["parity"], key=lambda measured: measured["relative"], default=None),
-        "precision": ready.decision.precision,
-        "forced": ready.decision.forced,
-        "tuned": ready.decision.tuned,
-        "judged_on": ready.decision.judged_on,
-        "slo_ms": ready.recipe.slo.latency_ms if ready.recipe.slo else None,
-        "alone_ms": times.of(1) if (times := ready.service_times) else None,
-        "queue": limits.as_json() if (limits := ready.limits(target)) else None,
-        "queue_by_name": queue_limits.by_name(ready.recipe, target),
-        "gate": [asdict(row) for row in ready.decision.rows],
-    }
+    return BuiltModel(
+        key=base.record.key[:16],
+        graph_bytes=shipped.graph_bytes,
+        export_seconds=base.record.seconds,
+        worst_parity=max(base.record.parity, key=lambda measurement: measurement.relative, default=None),
+        precision=ready.decision.precision,
+        forced=ready.decision.forced,
+        tuned=ready.decision.tuned,
+        judged_on=ready.decision.judged_on,
+        slo_ms=ready.recipe.slo.latency_ms if ready.recipe.slo else None,
+        alone_ms=times.of(1) if (times := ready.service_times) else None,
+        queue=ready.limits(target),
+        queue_by_name=queue_limits.by_name(ready.recipe, target),
+        gate=tuple(ready.decision.rows),
+    )

@@ -12,12 +12,16 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from tritonkit import atomic
 from tritonkit import recipe as recipes
 from tritonkit.dependencies import Dependencies, installed_version, sha256
+from tritonkit.passport import Measurement
 
 ABOUT = "artifact.json"
 GRAPH = "model.onnx"
@@ -39,12 +43,46 @@ def home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tritonkit"
 
 
+class Record(BaseModel):
+    """What ``artifact.json`` says of a graph in the store; how a variant was made stands there too.
+
+    Attributes:
+        key: The request's, or of a variant the hash of the facts that it follows from.
+        graph_sha256: Of the graph, with its weights; empty for an artifact without one.
+        seconds: What making it took.
+        parity: How an export compares with its source.
+        warmup_shapes: Shapes of the warm-up data, by input.
+        dependencies: What an export read.
+        cpu_features: A variant needs a CPU with one of them.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str
+    graph_sha256: str = ""
+    seconds: float = 0.0
+    parity: tuple[Measurement, ...] = ()
+    warmup_shapes: dict[str, tuple[int, ...]] = {}
+    dependencies: Dependencies | None = None
+    cpu_features: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Artifact:
-    """One finished export: ``path`` holds ``model.onnx``, labels, warm-up data and ``artifact.json``."""
+    """One finished export: ``path`` holds ``model.onnx``, labels, warm-up data and ``artifact.json``.
+
+    Attributes:
+        path: Its folder.
+        about: All that ``artifact.json`` says, as plain data.
+    """
 
     path: Path
     about: dict[str, Any]
+
+    @cached_property
+    def record(self) -> Record:
+        """What readers need of ``about``."""
+        return Record.model_validate(self.about)
 
     @property
     def graph(self) -> Path:
@@ -83,8 +121,10 @@ def find(key: str) -> Artifact | None:
     for about in sorted((home() / "artifacts" / key).glob(f"*/{ABOUT}")):
         try:
             data = json.loads(about.read_text(encoding="utf-8"))
-            if _whole(about.parent, data) and Dependencies.from_json(data["dependencies"]).hold():
-                return Artifact(about.parent, data)
+            artifact = Artifact(about.parent, data)
+            read = artifact.record.dependencies
+            if _whole(about.parent, data) and read is not None and read.hold():
+                return artifact
         except (ValueError, KeyError, TypeError, OSError):
             continue  # an artifact that cannot be read is an artifact to make again
     return None

@@ -98,7 +98,7 @@ def _run(repository: Path, target: targets.Target, step_s: float) -> Summary:
             models: dict[str, Summary] = {}
             for name in recipes:
                 steps.next(f"load test {name} with Locust, {(step_s + WARM_UP_S) * len(USERS):.0f} s")
-                models[name] = _load_test(server, name, step_s) | {"export": built.models[name]}
+                models[name] = _load_test(server, name, step_s) | {"export": built.models[name].as_json()}
     seconds["total"] = time.monotonic() - start
     return summary | {
         "environment": _environment(),

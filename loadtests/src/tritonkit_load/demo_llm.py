@@ -93,8 +93,8 @@ def _run(options: argparse.Namespace, target: targets.Target) -> Summary:
     with served(recipe, options.repository, target) as model:
         seconds["server_start"] = model.start_s
         out.print(
-            f"{smollm2_135m.NAME}: {model.facts['parameters'] / 1e6:.0f} million weights out of "
-            f"{smollm2_135m.PACKAGE}, computed in {model.facts['dtype']} "
+            f"{smollm2_135m.NAME}: {model.facts.parameters / 1e6:.0f} million weights out of "
+            f"{smollm2_135m.PACKAGE}, computed in {model.facts.dtype} "
             f"by vLLM {model.vllm} inside Triton {runtime.RELEASE}"
         )
         try:
@@ -109,7 +109,7 @@ def _run(options: argparse.Namespace, target: targets.Target) -> Summary:
         "model": {
             "name": model.model, "title": smollm2_135m.NAME, "package": smollm2_135m.PACKAGE, "recipe": str(path),
             "repository": str(options.repository),
-        } | model.facts,
+        } | model.facts.model_dump(exclude_unset=True),
         "answers": answers,
         "load": {"words": WORDS, "tokens": TOKENS, "step_s": options.step_s, "formulas": figures.FORMULAS},
         "curve": curve,

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from support import Project
 
+from tritonkit.dependencies import sha256
 from tritonkit.engines import builder, cache, node, passport, prepare
 from tritonkit.engines.cache import Cache
 from tritonkit.engines.node import Node, NodeGpu
@@ -132,7 +133,7 @@ def names(directory: Path) -> list[str]:
 
 def is_whole(plan: Path) -> bool:
     engine_passport = passport.read(plan)
-    return (plan.stat().st_size, passport.sha256_of(plan)) == (engine_passport.plan_bytes, engine_passport.plan_sha256)
+    return (plan.stat().st_size, sha256(plan)) == (engine_passport.plan_bytes, engine_passport.plan_sha256)
 
 
 @pytest.mark.usefixtures("here")

@@ -51,6 +51,8 @@ CASES = [
     Case("TK005", moved("v1"), python(), "at least one version must be available"),
     Case("TK006", python(BATCHED + XY + "version_policy { specific { versions: [3] } }\n"),
          python(BATCHED + XY + "version_policy { specific { versions: [1] } }\n"), "at least one version"),
+    Case("TK006", python(BATCHED + XY + "version_policy { latest { num_versions: 0 } }\n"),
+         python(BATCHED + XY + "version_policy { latest { num_versions: 1 } }\n"), "at least one version", "latest"),
     Case("TK007", moved("1", **{"02__model.py": IDENTITY}), moved("1", **{"2__model.py": IDENTITY})),
     Case("TK008", moved("1", **{"2_backup__model.py": IDENTITY}), moved("1", **{"1_backup__model.py": IDENTITY}),
          "no answer", hangs=True),

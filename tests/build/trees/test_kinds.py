@@ -54,7 +54,7 @@ def _recipe(place: Path, name: str, model: Any) -> ForestRecipe:
 def test_a_forest_answers_as_its_library_does(
     name: str, served: tuple[Client, dict[str, Any]], trained: dict[str, Any]
 ) -> None:
-    client, facts = served
+    client, models = served
     rows = KINDS[name].rows()
     own = np.asarray(KINDS[name].reference(trained[name], rows), np.float64)
     answers = np.concatenate(
@@ -64,7 +64,7 @@ def test_a_forest_answers_as_its_library_does(
     if "poisson" in name:  # an exponential of a sum near 6, whose last bit is 5e-7 of the result
         answers, own = np.log(answers), np.log(own)
     relative = np.abs(answers - own).max() / np.abs(own).max()
-    parity = facts[name]["parity"]
+    parity = models[name].as_json()["parity"]
     sys.stderr.write(f"{name:26} served {relative:.1e}, build {parity['relative']:.1e}\n")  # seen with pytest -s
     assert relative <= LARGEST
     assert parity["relative"] <= (2 if "poisson" in name else 1) * LARGEST

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,10 +15,10 @@ from rich.table import Table
 from tritonkit.cli import forests, language_models
 from tritonkit.cli.output import RECIPES, Verbs, make_table, out, print_json, write_recipe
 from tritonkit.errors import InputError, OutputError
-from tritonkit.queue_limits import QueueLimits
 from tritonkit.recipe import MOST_BATCH, PRECISIONS, LanguageRecipe, Recipe
 
 if TYPE_CHECKING:
+    from tritonkit.built_model import BuiltModel
     from tritonkit.pipeline import Built
 
 _REPOSITORY = Path("model_repository")  # where every verb looks that is told no other
@@ -112,7 +111,7 @@ def _build(options: argparse.Namespace) -> int:
         raise
     if options.json:
         beside = {"language_models": language_models.as_json(options, checked)} if checked else {}
-        print_json({"repository": str(options.repository), **asdict(built), **beside})
+        print_json({"repository": str(options.repository), **built.as_json(), **beside})
         return 0
     # With --all nobody named a model: what is as it was needs no table.
     shown = [name for name in built.models if options.recipes or name in {*built.written, *built.exported}]
@@ -133,21 +132,21 @@ def _print_models(built: Built, names: Sequence[str]) -> None:
     """What each of these models is, and what the gate measured of it."""
     table = make_table("model", "precision", "graph", "largest error of the export", "")
     for name in names:
-        facts = built.models[name]
+        model = built.models[name]
         how = "exported now" if name in built.exported else "unchanged"
-        if "forest" in facts:
+        if model.forest:
             how = "written" if name in built.written else "unchanged"
-        shipped = facts["precision"] + (" (forced)" if facts["forced"] else " (tuned)" if facts["tuned"] else "")
-        table.add_row(name, shipped, f"{facts['graph_bytes'] / 1e6:.1f} MB", _worst(facts), how)
+        shipped = model.precision + (" (forced)" if model.forced else " (tuned)" if model.tuned else "")
+        table.add_row(name, shipped, f"{model.graph_bytes / 1e6:.1f} MB", _worst(model), how)
     if names:
         out.print(table)
     forests.print_facts({name: built.models[name] for name in names})
     for name in names:
-        facts = built.models[name]
-        if facts["gate"]:
+        model = built.models[name]
+        if model.gate:
             out.print()
-            out.print(gate_table(name, facts))
-        if text := _queue(facts):
+            out.print(gate_table(name, model))
+        if text := _queue(model):
             out.print(f"{name}: {text}", markup=False)
 
 
@@ -179,16 +178,16 @@ def _print_servers(repository: Path, recipes: Sequence[Recipe]) -> None:
             out.print(neighbour.advice(names, repository, packages), soft_wrap=True, markup=False)
 
 
-def _queue(facts: dict[str, Any]) -> str:
+def _queue(model: BuiltModel) -> str:
     """How long the queue is and why; empty where nothing follows from an SLO."""
-    if facts["queue"]:
-        text = str(QueueLimits(**facts["queue"]))
-        named = ", ".join(f"{name} {value}" for name, value in facts["queue_by_name"].items())
+    if model.queue:
+        text = str(model.queue)
+        named = ", ".join(f"{name} {value}" for name, value in model.queue_by_name.items())
         return f"the recipe says {named}; from its SLO would follow: {text}" if named else text
-    if not facts["slo_ms"] or not facts["alone_ms"]:
+    if not model.slo_ms or not model.alone_ms:
         return ""
     return (
-        f"one request takes {facts['alone_ms']:.1f} ms here and the SLO is {facts['slo_ms']:g} ms, which leaves "
+        f"one request takes {model.alone_ms:.1f} ms here and the SLO is {model.slo_ms:g} ms, which leaves "
         "nobody time to wait: the queue has its usual bounds"
     )
 
@@ -213,31 +212,31 @@ def _precisions(text: str) -> tuple[str, ...]:
     return precisions
 
 
-def gate_table(name: str, facts: dict[str, Any]) -> Table:
+def gate_table(name: str, model: BuiltModel) -> Table:
     """What the gate found, a variant a line."""
     from tritonkit.precision import work
 
-    rows = facts["gate"]
-    metrics = list(dict.fromkeys(metric for row in rows for metric in row["accuracy"]))
-    batch = max((row["batch"] for row in rows), default=0)
-    title = f"{name}: accuracy on {facts['judged_on']} samples that made no variant"
+    rows = model.gate
+    metrics = list(dict.fromkeys(metric for row in rows for metric in row.accuracy))
+    batch = max((row.batch for row in rows), default=0)
+    title = f"{name}: accuracy on {model.judged_on} samples that made no variant"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for column in ("", *(row["precision"] for row in rows)):
+    for column in ("", *(row.precision for row in rows)):
         table.add_column(column, overflow="fold")
     lines = {
-        metric.replace("_", " "): [_measured(metric, row["accuracy"].get(metric)) for row in rows] for metric in metrics
+        metric.replace("_", " "): [_measured(metric, row.accuracy.get(metric)) for row in rows] for metric in metrics
     }
     lines |= {
-        "size, MB": [f"{row['graph_bytes'] / 1e6:.1f}" if row["graph_bytes"] else "" for row in rows],
-        "1 sample, ms": [_number(row["single_ms"], ".2f") for row in rows],
-        f"{batch} samples, ms": [_number(row["batched_ms"], ".2f") for row in rows],
-        "samples/s": [_number(row["throughput"], ".1f") for row in rows],
+        "size, MB": [f"{row.graph_bytes / 1e6:.1f}" if row.graph_bytes else "" for row in rows],
+        "1 sample, ms": [_number(row.single_ms, ".2f") for row in rows],
+        f"{batch} samples, ms": [_number(row.batched_ms, ".2f") for row in rows],
+        "samples/s": [_number(row.throughput, ".1f") for row in rows],
         "not in 8 bits, of the work": [
-            escape(work.describe((row["notes"] or {}).get("not_quantized", {}))) for row in rows
+            escape(work.describe((row.notes or {}).get("not_quantized", {}))) for row in rows
         ],
-        "made in, s": [_number(row["seconds"], ".1f") for row in rows],
-        "verdict": [f"[{_COLOURS[row['verdict']]}]{row['verdict']}[/]" for row in rows],
-        "": [escape(row["why"]) for row in rows],
+        "made in, s": [_number(row.seconds, ".1f") for row in rows],
+        "verdict": [f"[{_COLOURS[row.verdict]}]{row.verdict}[/]" for row in rows],
+        "": [escape(row.why) for row in rows],
     }
     for label, cells in lines.items():
         if any(cells):
@@ -258,12 +257,12 @@ EXACT_DB = 200  # far above what fp32 can tell apart
 _COLOURS = {"base": "default", "accepted": "green", "refused": "red", "unproven": "yellow", "not built": "dim"}
 
 
-def _worst(facts: dict[str, Any]) -> str:
-    measured = facts["worst_parity"]
+def _worst(model: BuiltModel) -> str:
+    measured = model.worst_parity
     if measured is None:
-        return "no library of its own" if "forest" in facts else "not batched: nothing to compare"
-    what = "" if measured["check"] == "module" else " (rows in a batch against rows alone)"
-    return f"{measured['relative']:.1e} relative, {measured['max_abs']:.1e} absolute{what}"
+        return "no library of its own" if model.forest else "not batched: nothing to compare"
+    what = "" if measured.check == "module" else " (rows in a batch against rows alone)"
+    return f"{measured.relative:.1e} relative, {measured.max_abs:.1e} absolute{what}"
 
 
 def _init(options: argparse.Namespace) -> int:

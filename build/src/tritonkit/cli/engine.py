@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tritonkit.engines.jobs import Job
     from tritonkit.engines.preflight import Verdict
     from tritonkit.gpus import Gpu
+    from tritonkit.passport import EnginePassport, ModelPassport
     from tritonkit.recipe import Precision
 
 _COLOURS = {"ok": "green", "refused": "red", "unsupported": "red", "limit": "yellow", "unchecked": "yellow"}
@@ -233,7 +234,7 @@ def _passport(options: argparse.Namespace) -> int:
         return _check(options, directories)
     models = [_describe_model(directory) for directory in directories]
     if options.json:
-        print_json(models)
+        print_json([model.as_json() for model in models])
         return 0
     for model in models:
         _print_passport(model)
@@ -253,40 +254,62 @@ def directories_of(models: Sequence[str], repository: Path) -> list[Path]:
     return sorted(path for path in repository.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _describe_model(directory: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Described:
+    """A model's directory: its passport, if it has one, and those of its plans by their paths in it."""
+
+    model: str
+    passport: ModelPassport | None
+    engines: dict[str, EnginePassport]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data; an empty passport where there is none."""
+        engines = {plan: engine.model_dump(mode="json") for plan, engine in self.engines.items()}
+        passport = self.passport.as_json() if self.passport else {}
+        return {"model": self.model, "passport": passport, "engines": engines}
+
+
+def _describe_model(directory: Path) -> _Described:
     from tritonkit.engines import check, passport
 
     plans = sorted(directory.rglob("*.plan"))
-    engines = {str(plan.relative_to(directory)): passport.read(plan).model_dump(mode="json") for plan in plans}
-    return {"model": directory.name, "passport": check.read_model(directory), "engines": engines}
+    engines = {str(plan.relative_to(directory)): passport.read(plan) for plan in plans}
+    return _Described(directory.name, check.read_model(directory), engines)
 
 
-def _print_passport(model: dict[str, Any]) -> None:
+def _print_passport(model: _Described) -> None:
     from tritonkit.engines import layer_precision
 
-    passport = model["passport"]
-    out.print(f"[bold]{escape(model['model'])}[/]" + ("" if passport or model["engines"] else ": no passport"))
+    out.print(f"[bold]{escape(model.model)}[/]" + ("" if model.passport or model.engines else ": no passport"))
+    if model.passport:
+        _print_model(model.passport)
+    for plan, engine in model.engines.items():
+        builder = f"{engine.builder} {engine.tensorrt_version}"
+        where = f"{engine.compute_capability} ({engine.gpu or 'built without a GPU'})"
+        layers = layer_precision.describe(engine.layers)
+        out.print(f"  {plan}: {engine.precision} ({layers}), {builder}, {where}, "
+                  f"{engine.plan_bytes / 1e6:.1f} MB, {engine.created}", soft_wrap=True)  # fmt: skip
+
+
+def _print_model(passport: ModelPassport) -> None:
     facts = {
-        "target": passport.get("target"),
-        "precision": passport.get("precision", "") + (", forced" if passport.get("forced") else ""),
-        "made by": f"tritonkit {passport['tritonkit']}" if "tritonkit" in passport else "",
-        "graph": passport.get("graph_sha256", "")[:16],
-        "made from": ", ".join(f"{name} {version}" for name, version in (passport.get("made_from") or {}).items()),
-        "fallback": passport.get("fallback"),
+        "target": passport.target,
+        "precision": passport.precision + (", forced" if passport.forced else ""),
+        "made by": f"tritonkit {passport.tritonkit}" if passport.tritonkit else "",
+        "graph": passport.graph_sha256[:16],
+        "made from": ", ".join(f"{name} {version}" for name, version in passport.made_from.items()),
+        "fallback": passport.fallback,
     }
     for name, fact in facts.items():
         if fact:
-            out.print(f"  {name}: {escape(str(fact))}", soft_wrap=True)
-    for row in (passport.get("gate") or {}).get("variants", []):
-        measured = ", ".join(f"{metric.replace('_', ' ')} {value:.4g}" for metric, value in row["accuracy"].items())
-        why = f" ({row['why']})" if row["why"] else ""
-        out.print(f"  {row['precision']} {row['verdict']}{why}: {measured}".removesuffix(": "), soft_wrap=True)
-    for plan, engine in model["engines"].items():
-        builder = f"{engine['builder']} {engine['tensorrt_version']}"
-        where = f"{engine['compute_capability']} ({engine['gpu'] or 'built without a GPU'})"
-        layers = layer_precision.describe(engine["layers"])
-        out.print(f"  {plan}: {engine['precision']} ({layers}), {builder}, {where}, "
-                  f"{engine['plan_bytes'] / 1e6:.1f} MB, {engine['created']}", soft_wrap=True)  # fmt: skip
+            out.print(f"  {name}: {escape(fact)}", soft_wrap=True)
+    for row in passport.gate.variants if passport.gate else ():
+        measured = ", ".join(
+            f"{metric.replace('_', ' ')} {'not finite' if value is None else format(value, '.4g')}"
+            for metric, value in row.accuracy.items()
+        )
+        why = f" ({row.why})" if row.why else ""
+        out.print(f"  {row.precision} {row.verdict}{why}: {measured}".removesuffix(": "), soft_wrap=True)
 
 
 def _check_models(directories: Sequence[Path], image: str | None) -> list[ModelCheck]:
@@ -329,6 +352,8 @@ def server_args(directories: Sequence[Path], image: str | None = None) -> str:
     Raises:
         CheckFailed: A model may not run here, and no fallback covers it.
     """
+    from tritonkit.repository import model_directory
+
     results = _check_models(directories, image)
     failing = [result for result in results if result.problems]
     for result in failing:
@@ -340,7 +365,7 @@ def server_args(directories: Sequence[Path], image: str | None = None) -> str:
         )
     names = {result.fallback for result in failing}
     for result, directory in zip(results, directories, strict=True):
-        if not result.problems and any((directory / f"configs/{name}.pbtxt").is_file() for name in names):
+        if not result.problems and any((directory / model_directory.custom_config(name)).is_file() for name in names):
             print(f"{result.model} may run here, and is switched to its fallback with the others", file=sys.stderr)  # noqa: T201
     if len(names) > 1:
         raise CheckFailed(

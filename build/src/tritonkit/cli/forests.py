@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tritonkit.cli.output import out, write_recipe
 from tritonkit.errors import InputError
 from tritonkit.recipe import ForestRecipe, Recipe
+
+if TYPE_CHECKING:
+    from tritonkit.built_model import BuiltModel
 
 
 def check(options: argparse.Namespace, recipes: Sequence[Recipe]) -> None:
@@ -27,20 +30,20 @@ def check(options: argparse.Namespace, recipes: Sequence[Recipe]) -> None:
             )
 
 
-def print_facts(models: Mapping[str, dict[str, Any]]) -> None:
+def print_facts(models: Mapping[str, BuiltModel]) -> None:
     """What each forest is, whose answers it was compared with, and what its user should know."""
-    for name, facts in models.items():
-        if "forest" not in facts:
+    for name, model in models.items():
+        if model.forest is None or model.parity is None:
             continue
-        forest, parity = facts["forest"], facts["parity"]
-        text = f"{name}: {forest['task']}, {forest['trees']} trees of depth {forest['depth']}, {forest['prediction']}"
-        if parity["library"]:
+        forest, parity = model.forest, model.parity
+        text = f"{name}: {forest.task}, {forest.trees} trees of depth {forest.depth}, {forest.prediction}"
+        if parity.library:
             text += (
-                f"; equal to {parity['library']} {parity['version']} on {parity['real_rows']} samples and "
-                f"{parity['probe_rows']} rows of its own thresholds"
+                f"; equal to {parity.library} {parity.version} on {parity.real_rows} samples and "
+                f"{parity.probe_rows} rows of its own thresholds"
             )
         out.print(text, soft_wrap=True, markup=False)
-        for note in forest["notes"]:
+        for note in forest.notes:
             out.print(f"{name}: {note}", soft_wrap=True, markup=False)
 
 

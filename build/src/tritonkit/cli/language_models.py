@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,21 +44,20 @@ def build(options: argparse.Namespace, checked: Sequence[Checked]) -> int:
         return 0
     built = _build(options, checked)
     table = make_table("model", "engine", "context", "weights", "KV cache, a token", "")
-    for name, facts in built.models.items():
-        cache = facts["kv_cache"]
+    for name, model in built.models.items():
         table.add_row(
-            name, facts["engine"], f"{facts['max_model_len']:,}", f"{facts['weights_bytes'] / 1e6:,.1f} MB",
-            f"{cache['bytes_per_token']:,} B", "written" if name in built.written else "unchanged",
+            name, model.engine, f"{model.max_model_len:,}", f"{model.weights_bytes / 1e6:,.1f} MB",
+            f"{model.kv_cache.bytes_per_token:,} B", "written" if name in built.written else "unchanged",
         )  # fmt: skip
     out.print(table)
-    for name, facts in built.models.items():
-        for note in facts["notes"]:
+    for name, model in built.models.items():
+        for note in model.notes:
             out.print(f"{name}: {note}", soft_wrap=True, markup=False)
     if built.kept:
         out.print(
             f"left as it is, as tritonkit did not write it: {', '.join(built.kept)}", soft_wrap=True, markup=False
         )
-    images = ", ".join(sorted({image_of(model.recipe.engine) for model in checked}))
+    images = ", ".join(sorted({image_of(entry.recipe.engine) for entry in checked}))
     state = "written" if built.written else "up to date"
     out.print(
         f"\n{options.repository} is {state}; next: run it in {images}, with the repository at {options.mounted_at} "
@@ -70,7 +68,7 @@ def build(options: argparse.Namespace, checked: Sequence[Checked]) -> int:
 
 def as_json(options: argparse.Namespace, checked: Sequence[Checked]) -> dict[str, Any]:
     """Build, and what came of it as plain data."""
-    return asdict(_build(options, checked))
+    return _build(options, checked).as_json()
 
 
 def _build(options: argparse.Namespace, checked: Sequence[Checked]) -> Built:

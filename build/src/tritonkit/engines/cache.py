@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import IO
 
 from tritonkit import atomic, external_data
+from tritonkit.dependencies import sha256
 from tritonkit.engines import builder
 from tritonkit.engines import passport as passports
 from tritonkit.engines.jobs import Job
 from tritonkit.errors import InputError
+from tritonkit.passport import EnginePassport
 
 _FORMAT = 1  # raise it when what is hashed, or how an entry lies on disk, changes
 _POINTER = "plan"  # `plan.json` is the passport of the plan that counts; it is written last
@@ -74,7 +76,7 @@ class Key:
             "hardware_compatibility": options.hardware_compatibility,
             "version_compatible": options.version_compatible,
             "weight_stripped": options.weight_stripped,
-            "plugins": sorted(passports.sha256_of(library) for library in options.plugins),
+            "plugins": sorted(sha256(library) for library in options.plugins),
         }
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         return cls(f"{job.model}-{job.precision}-sm{capability[0]}{capability[1]}-{digest[:24]}", facts)
@@ -84,7 +86,7 @@ def _hashes(graph: Path) -> dict[str, str]:
     """The SHA-256 of the graph, and of the files beside it that hold its weights, by their names."""
     _, *weights = external_data.files(graph)
     named = {"": graph} | {path.relative_to(graph.parent).as_posix(): path for path in weights}
-    return {name: passports.sha256_of(path) for name, path in named.items()}
+    return {name: sha256(path) for name, path in named.items()}
 
 
 class Cache:
@@ -145,7 +147,7 @@ class Cache:
             passports.path_of(plan).replace(entry / f"{_POINTER}{passports.SUFFIX}")
             self._tidy(entry, passport)
 
-    def _tidy(self, entry: Path, passport: passports.EnginePassport) -> None:
+    def _tidy(self, entry: Path, passport: EnginePassport) -> None:
         """Remove plans that no longer count and what killed builders left, once nobody can be at them."""
         for path in entry.iterdir():
             old = path.name.startswith(_TEMPORARY) or path.suffix == ".plan"
@@ -245,7 +247,7 @@ def _temporary() -> str:
     return f"{_TEMPORARY}{uuid.uuid4().hex}"
 
 
-def _plan_name(passport: passports.EnginePassport) -> str:
+def _plan_name(passport: EnginePassport) -> str:
     return f"{passport.plan_sha256}.plan"
 
 
@@ -265,8 +267,8 @@ def _link_or_copy(stored: Path, target: Path) -> str:
     return "copied"
 
 
-def _damage(plan: Path, passport: passports.EnginePassport) -> str:
+def _damage(plan: Path, passport: EnginePassport) -> str:
     size = plan.stat().st_size
     if size != passport.plan_bytes:
         return f"{size} bytes, and its passport says {passport.plan_bytes}"
-    return "" if passports.sha256_of(plan) == passport.plan_sha256 else "its SHA-256 is not its passport's"
+    return "" if sha256(plan) == passport.plan_sha256 else "its SHA-256 is not its passport's"

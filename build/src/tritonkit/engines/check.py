@@ -1,33 +1,32 @@
 """May this model run on this node? Compares passports with a node; each mismatch is one sentence with the fix.
 
-Pure functions on what :mod:`tritonkit.engines.node` reads and :mod:`tritonkit.engines.passport` holds.
+Pure functions on what :mod:`tritonkit.engines.node` reads and :mod:`tritonkit.passport` holds.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from tritonkit import passport as model_passports
+from tritonkit.dependencies import sha256
 from tritonkit.engines import cuda
 from tritonkit.engines import passport as passports
 from tritonkit.engines.builder import AMPERE
 from tritonkit.engines.node import Node, NodeGpu
-from tritonkit.engines.passport import EnginePassport
 from tritonkit.errors import InputError
-from tritonkit.repository import config, ownership
-from tritonkit.repository.ownership import CONFIG, PASSPORT
+from tritonkit.passport import EnginePassport, ModelPassport
+from tritonkit.repository import model_directory, ownership
+from tritonkit.repository.model_directory import CONFIG, PASSPORT, PLAN
 
 Kind = Literal[
     "builder", "compute_capability", "config", "cpu", "driver", "gpu", "image", "memory", "passport", "plan", "tensorrt"
 ]
-FALLBACK_CONFIGS = "configs"
 _GIB = 2**30
 _BUILD = "build one with `tritonkit engine` on such a node"
 # Release of nvcr.io/nvidia/tritonserver to the TensorRT in it, as far as it is known: the first numbers.
@@ -184,50 +183,37 @@ def check_model(directory: Path, node: Node) -> ModelCheck:
         problems += check_plan(plan, nodes)
     if plans and node.image and known_tensorrt(node.image) is None:
         notes.append(f"which TensorRT the image {node.image} has is not known here")
-    fallback = str(passport.get("fallback") or "")
+    fallback = passport.fallback if passport else ""
     if fallback and problems and (why := _uncovered(directory, fallback, node)):
         problems.append(Problem("config", why, "build the model again with --fallback, or schedule the pod elsewhere"))
         fallback = ""
-    return ModelCheck(directory.name, tuple(problems), len(plans) + bool(passport), fallback, tuple(notes))
+    return ModelCheck(directory.name, tuple(problems), len(plans) + (passport is not None), fallback, tuple(notes))
 
 
 def _uncovered(directory: Path, fallback: str, node: Node) -> str:
     """Why the stated fallback does not help this node; empty if it does."""
-    configuration = _configuration(directory / FALLBACK_CONFIGS / f"{fallback}.pbtxt")
+    place = model_directory.custom_config(fallback)
+    configuration = model_directory.read_config(directory / place)
     if configuration is None:
-        return f"the stated fallback {fallback!r} has no {FALLBACK_CONFIGS}/{fallback}.pbtxt"
+        return f"the stated fallback {fallback!r} has no {place}"
     if not node.gpus and any(group.kind == pb.ModelInstanceGroup.KIND_GPU for group in configuration.instance_group):
         return f"the stated fallback {fallback!r} needs a GPU, too"
     return ""
 
 
-def read_model(directory: Path) -> dict[str, Any]:
-    """A model's own ``passport.json``; empty if it has none.
+def read_model(directory: Path) -> ModelPassport | None:
+    """A model's own ``passport.json``; None if it has none.
 
     Raises:
         InputError: The directory or the file cannot be read.
     """
     if not directory.is_dir():
         raise InputError(f"there is no model directory {directory}", "name a directory, or a model and --repository")
-    path = directory / PASSPORT
-    try:
-        passport = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is no JSON, perhaps cut short: {error}", "build the model again, or copy it again"
-        ) from error
-    if not isinstance(passport, dict):
-        raise InputError(f"{path} is no passport: it holds no mapping", "build the model again")
-    return passport
+    return model_passports.read(directory / PASSPORT)
 
 
-def _cpu(passport: dict[str, Any], node: Node) -> Iterator[Problem]:
-    features = passport.get("cpu_features") or []
-    if not isinstance(features, list) or not all(isinstance(feature, str) for feature in features):
-        yield Problem("passport", f"cpu_features in {PASSPORT} is {features!r}, not a list of names", "build it again")
-        return
+def _cpu(passport: ModelPassport, node: Node) -> Iterator[Problem]:
+    features = passport.cpu_features
     if features and not node.cpu_features & set(features):
         yield Problem(
             "cpu",
@@ -237,18 +223,17 @@ def _cpu(passport: dict[str, Any], node: Node) -> Iterator[Problem]:
         )
 
 
-def _served_passports(directory: Path, last: dict[str, Any]) -> list[dict[str, Any]]:
+def _served_passports(directory: Path, last: ModelPassport | None) -> list[ModelPassport]:
     """The passports of the versions that Triton loads; that of the version built last where they have none."""
-    configuration = _configuration(directory / CONFIG)
-    folders = [path for path in directory.iterdir() if path.is_dir() and path.name.isdigit()]
+    configuration = model_directory.read_config(directory / CONFIG)
     known = ownership.passports(directory)
-    served = [int(path.name) for path in _served(folders, configuration)] if configuration else []
-    return [known[version] for version in served if version in known] or [last]
+    served = model_directory.loaded(model_directory.versions(directory), configuration) if configuration else []
+    return [known[version] for version in served if version in known] or ([last] if last else [])
 
 
-def _cuda(versions: Sequence[dict[str, Any]], directory: Path, node: Node) -> Iterator[Problem]:
+def _cuda(versions: Sequence[ModelPassport], directory: Path, node: Node) -> Iterator[Problem]:
     """What a model that was built for onnxruntime on CUDA needs of each GPU, for all versions that are served."""
-    if not any(passport.get("target") == "cuda" for passport in versions):
+    if not any(passport.target == "cuda" for passport in versions):
         return
     if not node.gpus:
         yield Problem(
@@ -256,9 +241,9 @@ def _cuda(versions: Sequence[dict[str, Any]], directory: Path, node: Node) -> It
             "no GPU is visible here (nvidia-smi is missing or shows none), and the model was built for target cuda",
             "schedule the pod on a GPU node, and give it a GPU: resources.limits of nvidia.com/gpu",
         )
-    configuration = _configuration(directory / CONFIG)
+    configuration = model_directory.read_config(directory / CONFIG)
     instances = sum(max(group.count, 1) for group in configuration.instance_group) if configuration else 1
-    needed = instances * sum(map(cuda.instance_bytes, versions))
+    needed = instances * sum(passport.instance_bytes for passport in versions)
     for gpu in node.gpus:
         if problem := cuda.obstacle(gpu.driver, gpu.capability):
             new = gpu.capability >= cuda.CAPABILITY_SINCE
@@ -286,7 +271,7 @@ def _bytes(plan: Path, passport: EnginePassport) -> Iterator[Problem]:
     size = plan.stat().st_size
     if size != passport.plan_bytes:
         yield Problem("plan", f"the plan has {size} bytes, its passport says {passport.plan_bytes}", copy)
-    elif passports.sha256_of(plan) != passport.plan_sha256:
+    elif sha256(plan) != passport.plan_sha256:
         yield Problem("plan", "the plan is not the file that its passport was written for (SHA-256 differs)", copy)
 
 
@@ -295,10 +280,10 @@ def _plans(directory: Path, node: Node, problems: list[Problem]) -> dict[Path, N
 
     Without a GPU, or without a configuration to say which, these are all plans.
     """
-    versions = [path for path in directory.iterdir() if path.is_dir() and path.name.isdigit()]
-    plans = [plan for version in versions for plan in sorted(version.glob("*.plan"))]
+    versions = model_directory.versions(directory)
+    plans = [plan for version in versions for plan in sorted((directory / str(version)).glob("*.plan"))]
     plans = plans or sorted(directory.glob("*.plan"))  # a folder of engines that is no model yet
-    configuration = _configuration(directory / CONFIG)
+    configuration = model_directory.read_config(directory / CONFIG)
     by_tensorrt = configuration is not None and "tensorrt" in {
         configuration.backend,
         configuration.platform.removesuffix("_plan"),
@@ -314,12 +299,12 @@ def _plans(directory: Path, node: Node, problems: list[Problem]) -> dict[Path, N
             )
         return dict.fromkeys(plans, node)
     chosen: dict[Path, Node] = {}
-    for version in _served(versions, configuration):
+    for version in (directory / str(number) for number in model_directory.loaded(versions, configuration)):
         for gpu in node.gpus:
             name = (
                 configuration.cc_model_filenames.get(gpu.compute)
                 or configuration.default_model_filename
-                or "model.plan"
+                or PLAN
             )
             plan = version / name
             if plan.is_file():
@@ -337,23 +322,3 @@ def _no_plan(gpu: NodeGpu, version: Path, names: Sequence[str]) -> Problem:
         f"{', '.join(names) or 'none'}",
         f"{_BUILD}, and name it in cc_model_filenames under {gpu.compute}",
     )
-
-
-def _configuration(path: Path) -> pb.ModelConfig | None:
-    try:
-        return config.parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, text_format.ParseError) as error:
-        raise InputError(f"{path} is no model configuration: {error}", "`tritonkit lint` says more") from error
-
-
-def _served(versions: list[Path], configuration: pb.ModelConfig) -> list[Path]:
-    """The versions that Triton loads: the newest, unless the configuration has another policy."""
-    ordered = sorted(versions, key=lambda path: int(path.name))
-    policy = configuration.version_policy.WhichOneof("policy_choice")
-    if policy == "all":
-        return ordered
-    if policy == "specific":
-        return [path for path in ordered if int(path.name) in configuration.version_policy.specific.versions]
-    return ordered[-(configuration.version_policy.latest.num_versions or 1) :]

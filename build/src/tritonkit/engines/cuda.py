@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 # What onnxruntime-gpu 1.31 is built for (server/requirements-cuda.txt), the driver branch that CUDA 13 needs at least,
 # and the compute capability below which CUDA 13 has no kernels: CUDA Toolkit release notes, "CUDA Driver" and
@@ -18,16 +16,6 @@ _BRANCHES = {
     520: "11.8", 525: "12.0", 530: "12.1", 535: "12.2", 545: "12.3", 550: "12.4", 555: "12.5", 560: "12.6",
     565: "12.7", 570: "12.8", 575: "12.9", 580: "13.0",
 }  # fmt: skip
-
-# What an instance of `tritonkit_onnxruntime` takes, as the build measured it: weights, prepared sizes, CUDA's context.
-_MEMORY = ("session_bytes", "sizes_bytes", "context_bytes")
-
-
-def instance_bytes(passport: Mapping[str, Any]) -> int:
-    """Device memory of one instance by a model's ``passport.json``; 0 where the build did not measure it."""
-    memory = passport.get("memory")
-    sizes = [memory.get(name) for name in _MEMORY] if isinstance(memory, dict) else []
-    return sum(size for size in sizes if isinstance(size, int))
 
 
 def branch(driver: str) -> int | None:

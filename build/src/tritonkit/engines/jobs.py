@@ -8,15 +8,14 @@ from pathlib import Path
 
 import onnx
 
-from tritonkit import graph
+from tritonkit import graph, graph_inspection
 from tritonkit.engines import check, profiles
 from tritonkit.errors import InputError
 from tritonkit.recipe import PRECISIONS, Precision, Recipe
+from tritonkit.repository import model_directory
+from tritonkit.repository.model_directory import ENGINE_GRAPH, PASSPORT
 
-GRAPH = "engine.onnx"  # beside the plans of a model: what they are built from
-_FP8 = {onnx.TensorProto.FLOAT8E4M3FN, onnx.TensorProto.FLOAT8E5M2}
-_INT8 = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
-_QDQ = {"QuantizeLinear", "DequantizeLinear"}
+_NARROWEST_FIRST: tuple[Precision, ...] = ("fp8", "int8", "fp16")
 
 
 @dataclass(frozen=True)
@@ -73,50 +72,36 @@ def from_directory(directory: Path, precision: Precision | None) -> tuple[Job, R
         InputError: The directory is not laid out so.
     """
     passport = check.read_model(directory)
-    versions = [path for path in directory.iterdir() if path.name.isdigit() and (path / GRAPH).is_file()]
-    if not versions or "recipe" not in passport:
+    recipe_data = passport.recipe if passport else None
+    folders = [directory / str(version) for version in model_directory.versions(directory)]
+    versions = [folder for folder in folders if (folder / ENGINE_GRAPH).is_file()]
+    if not versions or passport is None or recipe_data is None:
         raise InputError(
-            f"{directory} has no {GRAPH} with a passport to build an engine from",
+            f"{directory} has no {ENGINE_GRAPH} with a passport to build an engine from",
             "lay it out with `tritonkit build RECIPE --target tensorrt`, or name an ONNX file",
         )
-    version = max(versions, key=lambda path: int(path.name))
+    version = versions[-1]
     try:
-        recipe = Recipe.model_validate(passport["recipe"])
-        claim = precision or parse_precisions(passport["precision"])[0]
-    except (ValueError, KeyError, AttributeError) as error:
-        raise InputError(f"{directory}/passport.json: {error}", "build the model again") from error
+        recipe = Recipe.model_validate(recipe_data)
+    except ValueError as error:
+        raise InputError(f"{directory / PASSPORT}: {error}", "build the model again") from error
+    if not (precision or passport.precision):
+        raise InputError(f"{directory / PASSPORT}: precision: it names none", "build the model again")
+    claim = precision or parse_precisions(passport.precision)[0]
     shapes = tuple(profiles.from_recipe(recipe))
-    return Job(directory.name, version / GRAPH, claim, shapes), recipe, version
+    return Job(directory.name, version / ENGINE_GRAPH, claim, shapes), recipe, version
 
 
 def _model_name(path: Path) -> str:
     """The file's name; in a model repository (``NAME/1/model.onnx``) the model's."""
     parts = path.absolute().parts
-    return parts[-3] if len(parts) > 3 and parts[-2].isdigit() else path.stem
+    return parts[-3] if len(parts) > 3 and model_directory.is_version(parts[-2]) else path.stem
 
 
 def claimed(path: Path) -> Precision:
-    """The precision that a graph looks like: fp8 or int8 by its Q/DQ, fp16 by its weights and casts, else fp32."""
-    model = onnx.load(path, load_external_data=False)
-    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    quantized = {
-        kinds.get(name, 0)
-        for node in model.graph.node
-        if node.op_type in _QDQ
-        for name in (*node.input[:1], *node.input[2:])
-    }
-    casts = {
-        attribute.i
-        for node in model.graph.node
-        if node.op_type == "Cast"
-        for attribute in node.attribute
-        if attribute.name == "to"
-    }
-    if quantized & _FP8:
-        return "fp8"
-    if quantized & _INT8:
-        return "int8"
-    return "fp16" if onnx.TensorProto.FLOAT16 in casts | set(kinds.values()) else "fp32"
+    """The precision that a graph looks like: the narrowest of fp8, int8 and fp16 that occurs in it, else fp32."""
+    there = graph_inspection.precisions(onnx.load(path, load_external_data=False).graph)
+    return next((precision for precision in _NARROWEST_FIRST if precision in there), "fp32")
 
 
 def parse_precisions(text: str) -> list[Precision]:

@@ -19,6 +19,7 @@ from tritonkit.engines.build_progress import watch
 from tritonkit.engines.jobs import Job
 from tritonkit.errors import InputError, MissingError, OutputError
 from tritonkit.gpus import FP8_SINCE, Gpu, by_product
+from tritonkit.passport import EnginePassport, ShapeRange
 from tritonkit.repository import ownership
 
 
@@ -34,7 +35,7 @@ class Built:
     """
 
     path: Path
-    passport: passports.EnginePassport
+    passport: EnginePassport
     seconds: float
     notes: tuple[str, ...]
 
@@ -127,9 +128,9 @@ def describe(
     options: builder.Options,
     capability: builder.Capability,
     gpu: str | None,
-) -> passports.EnginePassport:
+) -> EnginePassport:
     """The passport of a plan that was just built."""
-    return passports.EnginePassport(
+    return EnginePassport(
         model=job.model,
         plan_sha256=hashlib.sha256(plan.data).hexdigest(),
         plan_bytes=len(plan.data),
@@ -145,7 +146,7 @@ def describe(
         weight_stripped=options.weight_stripped,
         plugins=tuple(library.name for library in options.plugins),
         profiles=tuple(
-            {name: passports.ShapeRange(**asdict(shapes)) for name, shapes in profile.items()}
+            {name: ShapeRange(**asdict(shapes)) for name, shapes in profile.items()}
             for profile in job.profiles
         ),
         memory_bytes=plan.memory_bytes,
@@ -154,7 +155,7 @@ def describe(
     )
 
 
-def write(directory: Path, plan: builder.Plan, passport: passports.EnginePassport) -> Path:
+def write(directory: Path, plan: builder.Plan, passport: EnginePassport) -> Path:
     """Write ``model_sm86.plan`` and its passport; each whole or not at all, and a plan never beside another's passport.
 
     Raises:

@@ -15,16 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from google.protobuf import text_format
-
 from tritonkit import external_data, gpus, progress
 from tritonkit.engines import builder, check, jobs, node, plans
 from tritonkit.engines import passport as passports
 from tritonkit.engines.cache import Absent, Cache, Key, why_read_only
 from tritonkit.engines.jobs import Job
 from tritonkit.errors import CheckFailed, InputError, OutputError, TritonkitError
-from tritonkit.repository import config
-from tritonkit.repository.layout import CONFIG
+from tritonkit.repository import model_directory
+from tritonkit.repository.model_directory import CONFIG, ENGINE_GRAPH, PLAN
 
 State = Literal["nothing", "present", "cached", "built", "failed"]
 _SAY_EVERY_S = 10.0
@@ -111,8 +109,8 @@ def run(
 
 def _request_for(directory: Path, here: node.Node, options: builder.Options) -> _PlanRequest | tuple[State, str]:
     """The plan that a model lacks here; or why nothing is to be done."""
-    if not any(directory.glob(f"*/{jobs.GRAPH}")):
-        return "nothing", f"no {jobs.GRAPH}: nothing to build"
+    if not any(directory.glob(f"*/{ENGINE_GRAPH}")):
+        return "nothing", f"no {ENGINE_GRAPH}: nothing to build"
     job, recipe, version = jobs.from_directory(directory, None)
     if not here.gpus:
         return "failed", "no GPU is visible here (nvidia-smi is missing or shows none): no plan can be chosen"
@@ -147,17 +145,16 @@ def _one_kind(gpus: Sequence[node.NodeGpu]) -> node.NodeGpu:
 def _file_name(directory: Path, gpu: node.NodeGpu) -> str | None:
     """What Triton loads on this GPU; None where the configuration names plans, and none for this GPU."""
     path = directory / CONFIG
-    try:
-        configuration = config.parse(path.read_text(encoding="utf-8"))
-    except (OSError, text_format.ParseError) as error:
-        raise InputError(f"{path} is no model configuration: {error}", "`tritonkit lint` says more") from error
+    configuration = model_directory.read_config(path)
+    if configuration is None:
+        raise InputError(f"{path} is not there", "build the model again")
     if configuration.cc_model_filenames:
         return (
             str(configuration.cc_model_filenames[gpu.compute])
             if gpu.compute in configuration.cc_model_filenames
             else None
         )
-    return configuration.default_model_filename or "model.plan"
+    return configuration.default_model_filename or PLAN
 
 
 def _fits(plan: Path, job: Job, here: node.Node) -> bool:

@@ -6,7 +6,6 @@ does not: a copy that lies in the repository already is linked from there.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,16 +16,17 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from tritonkit import __version__, progress
+from tritonkit.dependencies import sha256
 from tritonkit.errors import RecipeError
 from tritonkit.llm import chat, checks, tensorrt_llm, vllm
 from tritonkit.llm.checks import Checked
+from tritonkit.passport import Adapter, KvCache, LanguageModel, ModelPassport
 from tritonkit.recipe import LanguageRecipe
 from tritonkit.repository import config, layout, ownership
 
 MOUNTED = "/models"  # where the chart's pods have the repository that they fetch
 WEIGHTS = "weights"
 ADAPTERS = "adapters"
-_CHUNK = 16 * 2**20
 # Files of a directory that no engine reads: other formats of the same weights, notes, what training left.
 _OTHER = frozenset({".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot", ".safetensors", ".md", ".png"})
 
@@ -36,14 +36,19 @@ class Built:
     """What a build did.
 
     Attributes:
-        models: Name to facts: engine, longest context, weights, KV cache, notes.
+        models: What each model is, by its name: engine, longest context, weights, KV cache, notes.
         written: Names of the models whose folders are new or other than they were.
         kept: Paths in the repository of what tritonkit did not write and left where it was.
     """
 
-    models: dict[str, dict[str, Any]]
+    models: dict[str, LanguageModel]
     written: list[str]
     kept: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, as ``tritonkit build --json`` prints it."""
+        models = {name: model.model_dump(exclude_unset=True) for name, model in self.models.items()}
+        return {"models": models, "written": self.written, "kept": list(self.kept)}
 
 
 def check(recipes: Sequence[LanguageRecipe], taken: Mapping[str, Path | None] | None = None) -> list[Checked]:
@@ -83,25 +88,26 @@ def build(checked: Sequence[Checked], repository: Path, *, mounted: str = MOUNTE
     new = [model.name for model in models if not layout.is_current(repository, [model])]
     if new:
         layout.write(repository, models, overwrite=overwrite)
-    return Built({model.recipe.name: facts(model) for model in checked}, new, layout.foreign(repository, models))
+    described = {model.recipe.name: language_model(model) for model in checked}
+    return Built(described, new, layout.foreign(repository, models))
 
 
-def facts(checked: Checked) -> dict[str, Any]:
+def language_model(checked: Checked) -> LanguageModel:
     """What a passport says of a model, and a later sizing reads."""
-    return {
-        "engine": checked.recipe.engine,
-        "architecture": checked.directory.architecture,
-        "dtype": checked.dtype,
-        "quantization": checked.recipe.quantization or checked.directory.quantization or "none",
-        "max_model_len": checked.max_model_len,
-        "tensor_parallel_size": checked.recipe.tensor_parallel_size,
-        "parameters": checked.weights.parameters,
-        "checkpoint_bytes": checked.weights.checkpoint_bytes,
-        "weights_bytes": checked.weights_bytes,
-        "kv_cache": checked.kv_cache.as_json(),
-        "adapters": {adapter.name: {"rank": adapter.rank, "base": adapter.base} for adapter in checked.adapters},
-        "notes": list(checked.notes),
-    }
+    return LanguageModel(
+        engine=checked.recipe.engine,
+        architecture=checked.directory.architecture,
+        dtype=checked.dtype,
+        quantization=checked.recipe.quantization or checked.directory.quantization or "none",
+        max_model_len=checked.max_model_len,
+        tensor_parallel_size=checked.recipe.tensor_parallel_size,
+        parameters=checked.weights.parameters,
+        checkpoint_bytes=checked.weights.checkpoint_bytes,
+        weights_bytes=checked.weights_bytes,
+        kv_cache=KvCache(**checked.kv_cache.as_json()),
+        adapters={adapter.name: Adapter(rank=adapter.rank, base=adapter.base) for adapter in checked.adapters},
+        notes=checked.notes,
+    )
 
 
 def _model(checked: Checked, repository: Path, mounted: str) -> layout.Model:
@@ -129,16 +135,16 @@ def _model(checked: Checked, repository: Path, mounted: str) -> layout.Model:
     if recipe.served:
         model_config.version_policy.CopyFrom(pb.ModelVersionPolicy(specific={"versions": list(recipe.served)}))
     text = config.seal(text_format.MessageToString(model_config), recipe.path.name)
-    passport = {
-        "tritonkit": __version__,
-        "model": recipe.name,
-        "version": version,
-        "recipe": recipe.as_json(),
-        "llm": facts(checked) | {"mounted": mounted},
-        "sources": {name: digests[name] for name in sorted(digests)},
-    }
+    passport = ModelPassport(
+        tritonkit=__version__,
+        model=recipe.name,
+        version=version,
+        recipe=recipe.as_json(),
+        llm=language_model(checked).model_copy(update={"mounted": mounted}),
+        sources={name: digests[name] for name in sorted(digests)},
+    )
     links = {name: _nearest(repository / recipe.name, name, path, digests[name]) for name, path in origins.items()}
-    return layout.Model(recipe.name, text, json.dumps(passport, indent=2) + "\n", version, links, files, digests)
+    return layout.Model(recipe.name, text, passport, version, links, files, digests)
 
 
 def _directory_files(checked: Checked) -> dict[str, Path]:
@@ -149,26 +155,22 @@ def _directory_files(checked: Checked) -> dict[str, Path]:
 
 
 def _hash(name: str, origins: Mapping[str, Path]) -> dict[str, str]:
-    """The SHA-256 of every file, read once and piece by piece."""
+    """The SHA-256 of every file, read once."""
     total = sum(path.stat().st_size for path in origins.values())
     digests: dict[str, str] = {}
     done = 0
     with progress.steps(f"{name}: hash {_size(total)}", len(origins)) as steps:
         for place, path in origins.items():
             steps.next(f"{path.name}, {done * 100 // max(total, 1)} %")
-            digest = hashlib.sha256()
-            with path.open("rb") as file:
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
+            digests[place] = sha256(path)
             done += path.stat().st_size
-            digests[place] = digest.hexdigest()
     return digests
 
 
 def _nearest(directory: Path, name: str, origin: Path, digest: str) -> Path:
     """Where to link a file from: the repository's own copy where that is the same, else its place, behind any link."""
     copy = directory / name
-    listed = ownership.files_of(ownership.read_passport(directory / ownership.PASSPORT)).get(name)
+    listed = ownership.files_of(directory).get(name)
     if listed == digest and copy.is_file() and not copy.is_symlink() and copy.stat().st_size == origin.stat().st_size:
         return copy
     return origin.resolve()

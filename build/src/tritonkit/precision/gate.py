@@ -109,7 +109,7 @@ def decide(
     """
     on_gpu = target == "cuda" and Session.has_cuda()
     facts = {
-        "what": "gate", "graphs": {name: artifact.about["graph_sha256"] for name, artifact in artifacts.items()},
+        "what": "gate", "graphs": {name: artifact.record.graph_sha256 for name, artifact in artifacts.items()},
         "base": base.identity, "target": target, "bounds": metrics.bounds(recipe),
         "metrics": metrics.code(recipe), "devices": [gpu.name for gpu in node.gpus()] if on_gpu else [],
         "absent": dict(absent), "threads": recipe.serving(target).threads, "batch": recipe.max_batch_size,
@@ -317,7 +317,7 @@ def _times(
 def _row(name: Precision, artifact: store.Artifact, accuracy: dict[str, float], timing: speed.Timing | None) -> Row:
     notes = {key: value for key, value in artifact.about.items() if key in _NOTES}
     size = artifact.graph_bytes
-    seconds = float(artifact.about["seconds"])
+    seconds = artifact.record.seconds
     if timing is None:
         return Row(name, "unproven", "", accuracy, size, seconds=seconds, notes=notes)
     return Row(

@@ -16,7 +16,7 @@ import onnx.version_converter
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from tritonkit import external_data
+from tritonkit import external_data, graph_inspection
 from tritonkit.errors import GraphError
 
 Array = NDArray[Any]
@@ -136,7 +136,7 @@ def load(path: Path) -> OnnxGraph:
         GraphError: The graph has an older opset and cannot be brought to this one.
     """
     model = external_data.load(path)
-    opset = max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
+    opset = graph_inspection.opset(model)
     if opset < NEEDED_OPSET:
         try:
             model = _converted(model)

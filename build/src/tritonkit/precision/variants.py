@@ -119,7 +119,7 @@ def make(recipe: Recipe, base: store.Artifact, target: Target, precision: Precis
         return base, False
     settings = recipes.as_json(recipe)
     facts = {
-        "base": base.identity, "graph": base.about["graph_sha256"], "target": target,
+        "base": base.identity, "graph": base.record.graph_sha256, "target": target,
         "precision": precision, "calibration": settings["calibration"], "accuracy": settings["accuracy"],
         "metrics": metrics.code(recipe),
         "tools": store.tool_versions(), "code": store.code_hash(*sorted(Path(__file__).parent.glob("*.py"))),
@@ -137,7 +137,7 @@ def _fill(stage: Path, recipe: Recipe, base: store.Artifact, target: Target, pre
     start = time.monotonic()
     if precision == "fp32" and not _applies(target, base.graph):
         shutil.copytree(base.path, stage, copy_function=os.link, ignore=lambda *_: [store.ABOUT], dirs_exist_ok=True)
-        return {"model": recipe.name, "precision": precision, "target": target, "seconds": base.about["seconds"]}
+        return {"model": recipe.name, "precision": precision, "target": target, "seconds": base.record.seconds}
     with progress.task(f"{recipe.name}: {precision} for {target}") as step:
         if precision == "bf16":
             step("cast, and ask onnxruntime which operators have kernels")

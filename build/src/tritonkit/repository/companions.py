@@ -13,6 +13,7 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from tritonkit.passport import ModelPassport
 from tritonkit.recipe import Recipe, TensorSpec
 from tritonkit.repository import config
 from tritonkit.repository.layout import VERSION, Model
@@ -51,7 +52,7 @@ def ensemble_config(name: str, inputs: Specs, outputs: Specs, largest: int) -> p
 
 
 def python_model(
-    configuration: pb.ModelConfig, recipe: Recipe, passport: Mapping[str, Any], files: Mapping[str, bytes]
+    configuration: pb.ModelConfig, recipe: Recipe, passport: ModelPassport, files: Mapping[str, bytes]
 ) -> Model:
     """A Python model's directory.
 
@@ -61,27 +62,27 @@ def python_model(
         passport: What its passport says beside its name.
         files: What goes into its version's folder: name to content.
     """
-    about = {"model": configuration.name, **passport}
-    return _model(configuration, recipe, about, {f"{VERSION}/{name}": content for name, content in files.items()})
+    named = passport.model_copy(update={"model": configuration.name})
+    return _model(configuration, recipe, named, {f"{VERSION}/{name}": content for name, content in files.items()})
 
 
 def ensemble(configuration: pb.ModelConfig, recipe: Recipe) -> Model:
     """An ensemble's directory, of its configuration with all steps."""
     steps = [step.model_name for step in configuration.ensemble_scheduling.step]
-    about = {"model": configuration.name, "kind": "ensemble", "of": recipe.name, "steps": steps}
-    return _model(configuration, recipe, about, {f"{VERSION}/{_KEEP}": _KEPT})
+    passport = ModelPassport(model=configuration.name, kind="ensemble", of=recipe.name, steps=tuple(steps))
+    return _model(configuration, recipe, passport, {f"{VERSION}/{_KEEP}": _KEPT})
 
 
 def as_json(data: Mapping[str, Any]) -> str:
-    """The JSON text of a passport, or of settings."""
+    """The JSON text of settings."""
     return json.dumps(data, indent=2) + "\n"
 
 
 def _model(
-    configuration: pb.ModelConfig, recipe: Recipe, passport: Mapping[str, Any], files: Mapping[str, bytes]
+    configuration: pb.ModelConfig, recipe: Recipe, passport: ModelPassport, files: Mapping[str, bytes]
 ) -> Model:
     text = config.seal(text_format.MessageToString(configuration), recipe.path.name)
-    return Model(configuration.name, text, as_json(passport), files=files)
+    return Model(configuration.name, text, passport, files=files)
 
 
 def _add_tensors(configuration: pb.ModelConfig, inputs: Specs, outputs: Specs) -> None:

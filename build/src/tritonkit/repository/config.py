@@ -18,6 +18,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from tritonkit import store
 from tritonkit.errors import RecipeError
 from tritonkit.recipe import Recipe, Serving, Target, TensorSpec
+from tritonkit.repository.model_directory import LABELS
 from tritonkit.samples import Sample
 
 # What runs a CUDA model by prepared sizes; NVIDIA's own backend cannot (docs/decisions/0013).
@@ -29,9 +30,7 @@ CONV_SEARCH = "HEURISTIC"
 # onnxruntime's default takes the next power of two whenever it needs more memory: a third more, measured on an H200 for
 # EfficientNet-Lite0's sizes (docs/decisions/0014).
 ARENA = "kSameAsRequested"
-LABELS = "labels.txt"
 TRAFFIC = "traffic"  # the parameter by which clients choose a version: "1:90,2:10"; Triton does not read it
-WARMUP = "warmup"
 _HEADER = "# Written by tritonkit from the recipe {recipe}; change that, not this.\n# sha256 of the rest: {digest}\n"
 _HEADER_PATTERN = re.compile(r"\A# Written by tritonkit .*\n# sha256 of the rest: ([0-9a-f]{64})\n")
 

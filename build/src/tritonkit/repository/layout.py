@@ -7,23 +7,23 @@ versions of one that is, and whatever in its directory tritonkit did not write (
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tritonkit import atomic
+from tritonkit import passport as passport_files
 from tritonkit.dependencies import sha256
 from tritonkit.errors import OutputError
-from tritonkit.repository import config, ownership
-from tritonkit.repository.ownership import FILES, Survey
+from tritonkit.passport import FIRST, ModelPassport
+from tritonkit.repository import config, model_directory, ownership
+from tritonkit.repository.ownership import Survey
 from tritonkit.store import ABOUT, GRAPH, Artifact
 
-CONFIG, PASSPORT = ownership.CONFIG, ownership.PASSPORT
-VERSION = str(ownership.FIRST)
+CONFIG, PASSPORT = model_directory.CONFIG, model_directory.PASSPORT
+VERSION = str(FIRST)
 
 
 @dataclass(frozen=True)
@@ -33,25 +33,34 @@ class Model:
     Attributes:
         name: The directory's name, and the model's.
         config: The text of ``config.pbtxt``.
-        passport: The text of ``passport.json``, to which the hashes of all files are added.
+        passport: What ``passport.json`` says, to which the hashes of all files are added.
         version: Which version of the model the passport is of; versions that are not written stay as they are.
         links: Files that exist elsewhere: path in the directory to their place.
         files: Files to be written: path in the directory to content.
         digests: SHA-256 of linked files, where it is known: a file that needs no copy is then not read again.
+        beside: Passports of other versions that are written with it.
     """
 
     name: str
     config: str
-    passport: str
-    version: int = ownership.FIRST
+    passport: ModelPassport
+    version: int = FIRST
     links: Mapping[str, Path] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
+    beside: Mapping[int, ModelPassport] = field(default_factory=dict)
+
+    @property
+    def passports(self) -> dict[str, ModelPassport]:
+        """Every passport to be, by its path in the directory."""
+        others = {f"{version}/{PASSPORT}": passport for version, passport in self.beside.items()}
+        return {PASSPORT: self.passport, **others}
 
     @property
     def content(self) -> dict[str, Path | bytes]:
         """Every file to be: path in the directory to content, or to the file that has it."""
-        written = {CONFIG: self.config.encode(), PASSPORT: self.passport.encode()}
+        written = {CONFIG: self.config.encode()}
+        written |= {path: passport.to_text().encode() for path, passport in self.passports.items()}
         return {**self.links, **self.files, **written}
 
 
@@ -61,10 +70,11 @@ def is_current(repository: Path, models: Sequence[Model]) -> bool:
 
 
 def _is_current(directory: Path, model: Model) -> bool:
-    content = model.content
+    content, passports = model.content, model.passports
     try:
         return not ownership.left_over(directory, content) and all(
-            _is_same(directory / path, origin) for path, origin in content.items()
+            _says(directory / path, passports[path]) if path in passports else _is_same(directory / path, origin)
+            for path, origin in content.items()
         )
     except OSError:
         return False
@@ -73,10 +83,13 @@ def _is_current(directory: Path, model: Model) -> bool:
 def _is_same(path: Path, origin: Path | bytes) -> bool:
     if isinstance(origin, Path):
         return path.samefile(origin) or _same_size(path, origin)
-    if path.name != PASSPORT:
-        return path.read_bytes() == origin
-    passport = ownership.read_passport(path)
-    return passport.pop(FILES, None) is not None and passport == json.loads(origin)
+    return path.read_bytes() == origin
+
+
+def _says(path: Path, passport: ModelPassport) -> bool:
+    """Whether the passport in a file says the same, with a list of what was written."""
+    written = passport_files.find(path)
+    return written is not None and written.files is not None and written.is_same_build(passport)
 
 
 def _same_size(a: Path, b: Path) -> bool:
@@ -235,15 +248,10 @@ def _write_model(directory: Path, model: Model) -> None:
         elif _link(content, directory / name):
             known = model.digests.get(name)
         hashes[name] = known or sha256(directory / name)
-    for name, content in model.content.items():
-        if name.endswith(PASSPORT) and isinstance(content, bytes):
-            below = name.removesuffix(PASSPORT)
-            listed = {path: digest for path, digest in hashes.items() if path.startswith(below) and path != name}
-            _write_passport(directory / name, json.loads(content), listed)
-
-
-def _write_passport(path: Path, passport: dict[str, Any], hashes: Mapping[str, str]) -> None:
-    path.write_text(json.dumps(passport | {FILES: dict(sorted(hashes.items()))}, indent=2) + "\n", encoding="utf-8")
+    for name, passport in model.passports.items():
+        below = name.removesuffix(PASSPORT)
+        listed = {path: digest for path, digest in hashes.items() if path.startswith(below) and path != name}
+        (directory / name).write_text(passport.to_text(listed), encoding="utf-8")
 
 
 def _keep(old: Path, new: Path, model: Model, survey: Survey) -> None:
@@ -254,10 +262,12 @@ def _keep(old: Path, new: Path, model: Model, survey: Survey) -> None:
             (new / path).mkdir(exist_ok=True)
         else:
             _link(old / path, new / path)
-    last = ownership.read_passport(old / PASSPORT)
-    version = ownership.version_of(last)
-    place = f"{version}/{PASSPORT}"
-    if last and version != model.version and place not in model.content and (new / str(version)).is_dir():
+    last = passport_files.find(old / PASSPORT)
+    if last is None or last.version == model.version:
+        return
+    place = f"{last.version}/{PASSPORT}"
+    if place not in model.content and (new / str(last.version)).is_dir():
         (new / place).unlink(missing_ok=True)
-        hashes = {path: digest for path, digest in ownership.files_of(last).items() if path.startswith(f"{version}/")}
-        _write_passport(new / place, last, hashes)
+        below = f"{last.version}/"
+        hashes = {path: digest for path, digest in (last.files or {}).items() if path.startswith(below)}
+        (new / place).write_text(last.to_text(hashes), encoding="utf-8")

@@ -6,18 +6,14 @@ is what it lists with another content: such a file is never lost without a word.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from tritonkit import passport as passport_files
 from tritonkit.dependencies import sha256
-
-PASSPORT = "passport.json"
-CONFIG = "config.pbtxt"
-FILES = "files"
-FIRST = 1  # the version of passports that name none
+from tritonkit.passport import ModelPassport
+from tritonkit.repository.model_directory import CONFIG, PASSPORT, is_version
 
 
 @dataclass(frozen=True)
@@ -35,34 +31,22 @@ class Survey:
     in_the_way: tuple[str, ...] = ()
 
 
-def read_passport(path: Path) -> dict[str, Any]:
-    """The passport in a file; empty where there is none that tritonkit could have written."""
-    passport = _read_object(path)
-    return passport if "model" in passport else {}
-
-
-def version_of(passport: Mapping[str, Any]) -> int:
-    """The version that a passport is of."""
-    version = passport.get("version", FIRST)
-    return version if isinstance(version, int) else FIRST
-
-
-def files_of(passport: Mapping[str, Any]) -> dict[str, str]:
-    """Path to SHA-256 of what was written with a passport; empty for one of tritonkit up to 0.1, which lists none."""
-    files = passport.get(FILES)
-    return {str(path): str(digest) for path, digest in files.items()} if isinstance(files, dict) else {}
+def files_of(directory: Path) -> dict[str, str]:
+    """Path to SHA-256 of what was written with a model's last passport; empty where there is none, or it lists none."""
+    passport = passport_files.find(directory / PASSPORT)
+    return (passport.files or {}) if passport else {}
 
 
 def packages_of(directories: Iterable[Path]) -> set[str]:
     """What Python models in these directories import, as their passports say: each ``name==version``."""
     packages: set[str] = set()
     for directory in directories:
-        listed = read_passport(directory / PASSPORT).get("packages")
-        packages.update(map(str, listed) if isinstance(listed, list) else ())  # a stranger's may say anything
+        if passport := passport_files.find(directory / PASSPORT):
+            packages.update(passport.packages)
     return packages
 
 
-def passports(directory: Path) -> dict[int, dict[str, Any]]:
+def passports(directory: Path) -> dict[int, ModelPassport]:
     """The passport of each version that tritonkit built into a model's directory.
 
     The version that was built last has its own beside ``config.pbtxt``, the others in their folders.
@@ -70,15 +54,10 @@ def passports(directory: Path) -> dict[int, dict[str, Any]]:
     by_version = {
         int(path.parent.name): passport
         for path in directory.glob(f"*/{PASSPORT}")
-        if is_version(path.parent.name) and (passport := read_passport(path))
+        if is_version(path.parent.name) and (passport := passport_files.find(path))
     }
-    latest = read_passport(directory / PASSPORT)
-    return by_version | ({version_of(latest): latest} if latest else {})
-
-
-def is_version(name: str) -> bool:
-    """Whether Triton takes a folder of this name for a version."""
-    return name.isdecimal() and name.isascii() and (name == "0" or not name.startswith("0"))
+    latest = passport_files.find(directory / PASSPORT)
+    return by_version | ({latest.version: latest} if latest else {})
 
 
 def survey(directory: Path, new: Mapping[str, Path | bytes]) -> Survey:
@@ -91,10 +70,10 @@ def survey(directory: Path, new: Mapping[str, Path | bytes]) -> Survey:
     if directory.is_symlink():
         return Survey()
     known = passports(directory)
-    latest = read_passport(directory / PASSPORT)
+    latest = passport_files.find(directory / PASSPORT)
     written = _written(known)
     built = _versions(new)
-    unlisted = bool(latest) and FILES not in latest  # of tritonkit up to 0.1: it replaced whatever it came upon
+    unlisted = latest is not None and latest.files is None  # of tritonkit up to 0.1: it replaced whatever it came upon
     folders = {parent.as_posix() for path in new for parent in Path(path).parents}
     kept, foreign, in_the_way = [], [], []
     for path in _entries(directory):
@@ -135,8 +114,8 @@ def left_over(directory: Path, new: Collection[str]) -> bool:
     return any((directory / path).is_file() for path in written - set(new)) or any(path not in new for path in engines)
 
 
-def _written(known: Mapping[int, Mapping[str, Any]]) -> dict[str, str]:
-    return {path: digest for passport in known.values() for path, digest in files_of(passport).items()}
+def _written(known: Mapping[int, ModelPassport]) -> dict[str, str]:
+    return {path: digest for passport in known.values() for path, digest in (passport.files or {}).items()}
 
 
 def _versions(paths: Collection[str]) -> set[str]:
@@ -182,25 +161,10 @@ def _is_as_written(place: Path, digest: str | None) -> bool:
 def _is_engine(place: Path) -> bool:
     """A plan that `tritonkit engine` built, or the passport beside it."""
     passport = place if place.name.endswith(".plan.json") else place.with_name(f"{place.name}.json")
-    return passport.name.endswith(".plan.json") and bool(_engine_passport(passport))
-
-
-def _engine_passport(path: Path) -> dict[str, Any]:
-    """The passport of a plan; empty where there is none."""
-    passport = _read_object(path)
-    return passport if passport.get("kind") == "engine" else {}
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON object in a file; empty where there is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    return passport.name.endswith(".plan.json") and passport_files.find_engine(passport) is not None
 
 
 def is_engine_as_built(plan: Path) -> bool:
     """Whether a plan is what its passport says was built, or gone, with only that passport left."""
-    passport = _engine_passport(plan.with_name(f"{plan.name}.json"))
-    return bool(passport) and (not plan.exists() or _is_as_written(plan, passport.get("plan_sha256")))
+    passport = passport_files.find_engine(plan.with_name(f"{plan.name}.json"))
+    return passport is not None and (not plan.exists() or _is_as_written(plan, passport.plan_sha256))

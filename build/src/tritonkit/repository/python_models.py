@@ -18,6 +18,7 @@ import numpy as np
 from tritonkit import samples, sources
 from tritonkit.errors import RecipeError, SourceError
 from tritonkit.graph import Session
+from tritonkit.passport import ModelPassport
 from tritonkit.recipe import Python, Recipe, Target
 from tritonkit.repository import companions
 from tritonkit.repository.companions import Specs
@@ -229,9 +230,9 @@ def _step(
         file: code,
         SETTINGS: companions.as_json(settings).encode(),
     }
-    passport = {
-        "kind": "python", "of": recipe.name, "function": f"{file}:{function}", "packages": list(python.packages),
-    }  # fmt: skip
+    passport = ModelPassport(
+        kind="python", of=recipe.name, function=f"{file}:{function}", packages=tuple(python.packages)
+    )
     return companions.python_model(configuration, recipe, passport, files)
 
 

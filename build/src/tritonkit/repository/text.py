@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tritonkit import sources
 from tritonkit.errors import MissingError, RecipeError, TritonkitError
+from tritonkit.passport import ModelPassport
 from tritonkit.recipe import Recipe, Target, TensorSpec, Text
 from tritonkit.repository import companions, config
 from tritonkit.repository.layout import Model
@@ -214,8 +215,8 @@ def _tokenizer(recipe: Recipe, text: Text, data: bytes, settings: dict[str, Any]
         TOKENIZER: data,
         SETTINGS: companions.as_json(settings).encode(),
     }
-    passport = {"kind": "tokenizer", "of": recipe.name, "text": text.model_dump()}
-    passport |= {"tokenizer_sha256": hashlib.sha256(data).hexdigest()}
+    digest = hashlib.sha256(data).hexdigest()
+    passport = ModelPassport(kind="tokenizer", of=recipe.name, text=text.model_dump(), tokenizer_sha256=digest)
     return companions.python_model(configuration, recipe, passport, files)
 
 

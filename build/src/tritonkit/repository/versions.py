@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from tritonkit import passport as passports
 from tritonkit.errors import RecipeError
 from tritonkit.recipe import Recipe, Target
-from tritonkit.repository import config, layout, ownership
+from tritonkit.repository import config, layout, model_directory, ownership
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Versions:
 
 def look(repository: Path, recipe: Recipe) -> Versions:
     """What there is of a recipe's model in a repository that was built; Triton loads the highest if not told."""
-    present = _present(repository / recipe.name)
+    present = tuple(model_directory.versions(repository / recipe.name))
     return Versions(recipe.number, present, recipe.served or present[-1:], bool(recipe.served))
 
 
@@ -87,7 +87,7 @@ def check(repository: Path, recipe: Recipe, target: Target, beside: Sequence[Rec
     for other in beside:
         _check_tensors(recipe, target, config.build(other, target), other.number)
     directory = repository / recipe.name
-    present = _present(directory)
+    present = model_directory.versions(directory)
     for version in set(recipe.served) - {recipe.number, *(other.number for other in beside)}:
         if version not in present:
             listing = f"version {', '.join(map(str, present))}" if present else "none of this model"
@@ -96,20 +96,16 @@ def check(repository: Path, recipe: Recipe, target: Target, beside: Sequence[Rec
                 f"build its recipe (version: {version}) first, or with this one: tritonkit build RECIPE RECIPE",
             )
         _check_target(directory, recipe, version, target)
-        try:
-            before = config.parse((directory / layout.CONFIG).read_text(encoding="utf-8"))
-        except (OSError, ValueError, text_format.ParseError):
-            continue  # nothing to compare with
-        _check_tensors(recipe, target, before, version)
+        if before := model_directory.find_config(directory):  # else there is nothing to compare with
+            _check_tensors(recipe, target, before, version)
 
 
 def merged(leader: layout.Model, others: Sequence[layout.Model]) -> layout.Model:
     """One directory of all versions that are built together; ``leader``'s configuration, and a passport for each."""
-    links, files = dict(leader.links), dict(leader.files)
+    links = dict(leader.links)
     for other in others:
         links |= {path: origin for path, origin in other.links.items() if path.startswith(f"{other.version}/")}
-        files[f"{other.version}/{layout.PASSPORT}"] = other.passport.encode()
-    return replace(leader, links=links, files=files)
+    return replace(leader, links=links, beside={other.version: other.passport for other in others})
 
 
 def check_labels(repository: Path, recipe: Recipe, leader: layout.Model, others: Sequence[layout.Model]) -> None:
@@ -119,24 +115,21 @@ def check_labels(repository: Path, recipe: Recipe, leader: layout.Model, others:
         RecipeError: The labels differ.
     """
     directory = repository / leader.name
-    last = ownership.version_of(ownership.read_passport(directory / layout.PASSPORT))
+    last_built = passports.find(directory / layout.PASSPORT)
+    last = last_built.version if last_built else passports.FIRST
     beside = [(other.version, other.links) for other in others]
     if last in recipe.served and last not in {leader.version, *(version for version, _ in beside)}:
-        beside.append((last, {path.name: path for path in directory.glob("labels*.txt")}))
+        beside.append((last, {path.name: path for path in directory.glob("*") if model_directory.is_labels(path.name)}))
     for version, links in beside:
-        for name in (name for name in leader.links if name.startswith("labels")):
+        for name in filter(model_directory.is_labels, leader.links):
             if name not in links or links[name].read_bytes() != leader.links[name].read_bytes():
                 raise _differs(recipe, version, f"{name} has other labels")
 
 
-def _present(directory: Path) -> tuple[int, ...]:
-    folders = directory.iterdir() if directory.is_dir() else ()
-    return tuple(sorted(int(path.name) for path in folders if path.is_dir() and ownership.is_version(path.name)))
-
-
 def _check_target(directory: Path, recipe: Recipe, version: int, target: Target) -> None:
-    built_for = ownership.passports(directory).get(version, {}).get("target", target)
-    if built_for != target:
+    built = ownership.passports(directory).get(version)
+    built_for = built.target if built else ""
+    if built_for not in {"", target}:
         raise RecipeError(
             f"{recipe.path}: version {version} in {directory} was built for {built_for}, this build is for {target}",
             f"build version {version} for {target} first, or leave it out of traffic",

@@ -11,10 +11,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from tritonkit import passport as passports
 from tritonkit.errors import MissingError
 from tritonkit.recipe import image_of
-from tritonkit.repository import ownership
-from tritonkit.server import engine_environment, model_configs
+from tritonkit.repository import model_directory
+from tritonkit.server import engine_environment
 from tritonkit.server.runtime import Device
 
 STATES = "vllm-*.json"
@@ -55,11 +56,11 @@ def models_of(repository: Path, models: Collection[str] = ()) -> list[str]:
         repository: Where they lie.
         models: Those that are to be served; all if empty.
     """
-    folders = (path.parent for path in sorted(repository.glob(f"*/{model_configs.CONFIG}")))
+    folders = (path.parent for path in sorted(repository.glob(f"*/{model_directory.CONFIG}")))
     return [
         folder.name
         for folder in folders
-        if (not models or folder.name in models) and (config := model_configs.read(folder)) and config.backend == "vllm"
+        if (not models or folder.name in models) and (config := model_directory.find_config(folder)) and config.backend == "vllm"
     ]
 
 
@@ -75,11 +76,11 @@ def check(repository: Path, models: Collection[str], of_vllm: Collection[str], d
     Raises:
         MissingError: An engine is missing; the fix names the command that installs it, or the image that has it.
     """
-    for path in sorted(repository.glob(f"*/{ownership.PASSPORT}")):
+    for path in sorted(repository.glob(f"*/{model_directory.PASSPORT}")):
         if models and path.parent.name not in models:
             continue
-        facts = ownership.read_passport(path).get("llm")
-        if isinstance(facts, dict) and facts.get("engine") == "tensorrt_llm":
+        passport = passports.find(path)
+        if passport and passport.llm and passport.llm.engine == "tensorrt_llm":
             raise MissingError(
                 f"{path.parent.name} is a language model for tensorrt_llm, which the embedded server does not have",
                 f"serve the repository with {image_of('tensorrt_llm')} (docs/guides/llm.md), or one model of the others: "

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
-from tritonkit.server import model_configs
-from tritonkit.server.model_configs import CONFIG
+from tritonkit.repository import model_directory
+from tritonkit.repository.model_directory import CONFIG
 
 STALLS_BEFORE = "26.08"
 # These read configurations later, or other ones: a copy made now would be out of date or pass them by.
@@ -81,7 +81,7 @@ def lift_in(copy: Path) -> list[str]:
 
 def _unbounded(folder: Path) -> str:
     """The configuration without bounds; empty where it has none, or cannot be read, which Triton will say."""
-    config = model_configs.read(folder)
+    config = model_directory.find_config(folder)
     if config is None:
         return ""
     batching = config.dynamic_batching

@@ -23,13 +23,13 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from tritonkit import atomic
 from tritonkit.errors import OutputError
-from tritonkit.repository import ownership
-from tritonkit.server import model_configs, queue_bounds
+from tritonkit.repository import model_directory, ownership
+from tritonkit.server import queue_bounds
 
 ARGUMENTS = ("--model-control-mode=explicit", "--load-model=*")
 LOOK_EVERY_S = 1.0  # a change is taken up once two looks in a row see the same
 _HASHED_BYTES = 2**20  # larger files are told apart by inode, size and time: a build never writes into one
-_NOT_SERVED = {ownership.PASSPORT}  # Triton does not read it
+_NOT_SERVED = {model_directory.PASSPORT}  # Triton does not read it
 _ATTEMPTS = 20
 
 Files = frozenset[tuple[str, int, int, int]]
@@ -240,7 +240,7 @@ def _digest(folder: Path) -> str:
 def _configs(repository: Path) -> dict[str, pb.ModelConfig]:
     """The configurations that can be read."""
     return {
-        folder.name: config for folder in repository.iterdir() if (config := model_configs.read(folder)) is not None
+        folder.name: config for folder in repository.iterdir() if (config := model_directory.find_config(folder)) is not None
     }
 
 

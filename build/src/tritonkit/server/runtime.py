@@ -20,7 +20,7 @@ from typing import Literal
 
 from tritonkit import atomic, machine, progress, store
 from tritonkit.errors import MissingError
-from tritonkit.repository import ownership
+from tritonkit.repository import model_directory, ownership
 
 Device = Literal["cpu", "cuda"]
 WHEEL = "nvidia-pytriton==0.7.0"  # tritonserver 2.51.0
@@ -207,7 +207,7 @@ def install_packages(runtime: Runtime, packages: Iterable[str]) -> Runtime:
 
 def packages_of(repository: Path) -> set[str]:
     """What the Python models of a repository import, as their passports say: each ``name==version``."""
-    return ownership.packages_of(path.parent for path in repository.glob(f"*/{ownership.PASSPORT}"))
+    return ownership.packages_of(path.parent for path in repository.glob(f"*/{model_directory.PASSPORT}"))
 
 
 def _check_machine() -> None:

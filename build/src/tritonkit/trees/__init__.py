@@ -6,6 +6,6 @@ Each forest is compared with its own library on the way. What runs it is left to
 
 from tritonkit.trees.config import set_batching
 from tritonkit.trees.files import is_forest
-from tritonkit.trees.pipeline import check, facts, model
+from tritonkit.trees.pipeline import built_model, check, model
 
-__all__ = ["check", "facts", "is_forest", "model", "set_batching"]
+__all__ = ["built_model", "check", "is_forest", "model", "set_batching"]

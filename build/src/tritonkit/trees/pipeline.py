@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
-from typing import Any
 
 from google.protobuf import text_format
 
 from tritonkit import __version__, tuned
 from tritonkit import recipe as recipes
+from tritonkit.built_model import BuiltModel
+from tritonkit.passport import Forest, ForestParity, Measurement, ModelPassport, Tuning
 from tritonkit.recipe import ForestRecipe, Target
 from tritonkit.repository import config as configurations
 from tritonkit.repository import layout
@@ -17,7 +17,7 @@ from tritonkit.server.backends.fil.forest_inference import FILES
 from tritonkit.trees import checks, config
 from tritonkit.trees.checks import Checked
 
-__all__ = ["check", "facts", "model"]
+__all__ = ["built_model", "check", "model"]
 
 
 def check(recipe: ForestRecipe) -> Checked:
@@ -44,39 +44,31 @@ def model(checked: Checked, target: Target) -> layout.Model:
         name = configurations.labels_filename(recipe, recipes.FOREST_OUTPUT)
         files[name] = ("\n".join(sources.load_labels(labels, recipe)) + "\n").encode()
     text = configurations.seal(text_format.MessageToString(config.build(checked, target)), recipe.path.name)
-    passport = {
-        "tritonkit": __version__,
-        "model": recipe.name,
-        "version": version,
-        "target": target,
-        "precision": "fp32",
-        "recipe": recipes.as_json(recipe),
-        "forest": checked.as_json(),
-        "parity": asdict(checked.parity),
-    }
+    passport = ModelPassport(
+        tritonkit=__version__,
+        model=recipe.name,
+        version=version,
+        target=target,
+        precision="fp32",
+        recipe=recipes.as_json(recipe),
+        forest=Forest(**checked.as_json()),
+        parity=ForestParity(**asdict(checked.parity)),
+    )
     if figures := tuned.find(recipe, checked.sha256, target):
-        passport["tuning"] = figures
-    return layout.Model(recipe.name, text, json.dumps(passport, indent=2) + "\n", version, links, files, digests)
+        passport = passport.model_copy(update={"tuning": Tuning(**figures)})
+    return layout.Model(recipe.name, text, passport, version, links, files, digests)
 
 
-def facts(checked: Checked) -> dict[str, Any]:
-    """What a build says of a forest, in the words of every other model's facts."""
+def built_model(checked: Checked) -> BuiltModel:
+    """What a build says of a forest."""
     parity = checked.parity
-    worst = {"check": "module", "relative": parity.relative, "max_abs": parity.absolute} if parity.library else None
-    return {
-        "key": checked.sha256,
-        "graph_bytes": checked.size,
-        "export_seconds": 0.0,
-        "worst_parity": worst,
-        "precision": "fp32",
-        "forced": False,
-        "tuned": False,
-        "judged_on": 0,
-        "slo_ms": None,
-        "alone_ms": None,
-        "queue": None,
-        "queue_by_name": {},
-        "gate": [],
-        "forest": checked.as_json(),
-        "parity": asdict(parity),
-    }
+    worst = Measurement(check="module", max_abs=parity.absolute, relative=parity.relative) if parity.library else None
+    return BuiltModel(
+        key=checked.sha256,
+        graph_bytes=checked.size,
+        export_seconds=0.0,
+        worst_parity=worst,
+        precision="fp32",
+        forest=Forest(**checked.as_json()),
+        parity=ForestParity(**asdict(parity)),
+    )

@@ -199,7 +199,7 @@ def _write(options: argparse.Namespace, model: Served, rounds: dict[int, list[Ro
     """Every figure of every round."""
     result = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(sys.argv), "model": {"name": model.model} | model.facts, "vllm": model.vllm,
+        "command": " ".join(sys.argv), "model": {"name": model.model} | model.facts.model_dump(exclude_unset=True), "vllm": model.vllm,
         "environment": environment.machine(), "load_average": load, "formulas": figures.FORMULAS,
         "words": options.words, "tokens": options.tokens, "warm_up_s": options.warm_up,
         "rounds": {str(count): [asdict(repeat) for repeat in repeats] for count, repeats in rounds.items()},
@@ -236,7 +236,7 @@ def _print(options: argparse.Namespace, model: Served, rounds: dict[int, list[Ro
             "the generator was busy, and both ways look slower than they are: more --processes, if cores are free"
         )
     console.print(
-        f"{model.model} in {model.facts['dtype']}, vLLM {model.vllm}: medians of {options.rounds} alternating rounds "
+        f"{model.model} in {model.facts.dtype}, vLLM {model.vllm}: medians of {options.rounds} alternating rounds "
         f"of {options.seconds:g} s (lowest to highest); load average {load:.1f} at the start"
     )
     for name, words in figures.FORMULAS.items():

@@ -129,16 +129,16 @@ def _build_repositories(recipe: Recipe, slo: Slo, target: targets.Target, cores:
     by_hand = plain.model_copy(update={"max_queue_size": 256, "queue_timeout_ms": 2000})
     recipes = {BOUNDED: bounded, USUAL: bounded.model_copy(update={"slo": None, "batching": by_hand})}
     with on_core(*cores.server):  # limits are for the cores that the server will have
-        facts = {
+        built = {
             queue: pipeline.build([variant], place / queue, target).models[variant.name]
             for queue, variant in recipes.items()
         }
-    limits: dict[str, Any] | None = facts[BOUNDED]["queue"]
+    limits = built[BOUNDED].queue
     if limits is None:
         raise CheckFailed(
             f"no queue limits follow from {slo.latency_ms:g} ms: one request takes longer", "loosen the SLO"
         )
-    return limits
+    return limits.as_json()
 
 
 def _server(repository: Path, cores: Cores, *, bounded: bool = True) -> TritonServer:

@@ -157,7 +157,7 @@ def server(options: argparse.Namespace, recipe: LanguageRecipe) -> Iterator[Serv
         through = options.protocol == "grpc"
         url = model.server.grpc_url if through else model.openai_url
         endpoint = TritonEndpoint(url, model.model) if through else OpenAIEndpoint(url, model.model)
-        facts = {"target": target, "vllm": model.vllm, "dtype": str(model.facts["dtype"])}
+        facts = {"target": target, "vllm": model.vllm, "dtype": model.facts.dtype}
         yield Server(endpoint, url, options.protocol, model.server.metrics_url, facts)
 
 

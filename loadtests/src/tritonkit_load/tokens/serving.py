@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tritonkit_load.load.target import Target
 
@@ -17,6 +16,7 @@ from tritonkit import llm, progress
 from tritonkit import server as servers
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.llm import sketch
+from tritonkit.passport import LanguageModel
 from tritonkit.recipe import LanguageRecipe, load_any
 from tritonkit.server import TritonServer, engine_environment, runtime
 from tritonkit.zoo import smollm2_135m
@@ -42,7 +42,7 @@ class Served:
     model: str
     openai_url: str
     vllm: str
-    facts: dict[str, Any]
+    facts: LanguageModel
     start_s: float
 
 

@@ -96,8 +96,8 @@ def write(
     batching = recipe.batching if same else settings.batching(recipe, build.chosen, build.target)
     new_recipe = recipe if same else writeback.checked(recipe, batching, slo)
     tuned.keep(new_recipe, build.graphs[settings.precision], build.target, figures)
-    passport = pipeline.build([new_recipe], repository, build.target).models[recipe.name]
-    if passport["precision"] != settings.precision:  # the gate measured anew, and chose another one: name it
+    built = pipeline.build([new_recipe], repository, build.target).models[recipe.name]
+    if built.precision != settings.precision:  # the gate measured anew, and chose another one: name it
         batching = batching.model_copy(update={"precision": settings.precision})
         new_recipe, same = writeback.checked(recipe, batching, slo), False
         tuned.keep(new_recipe, build.graphs[settings.precision], build.target, figures)

@@ -77,21 +77,19 @@ def built(recipe: Recipe, target: Target = "cpu") -> Iterator[Built]:
     plain = recipe.model_copy(update=alone)
     with tempfile.TemporaryDirectory(prefix="tritonkit-tune-") as directory:
         repository = Path(directory, "model_repository")
-        passport = pipeline.build([plain], repository, target).models[recipe.name]
+        model = pipeline.build([plain], repository, target).models[recipe.name]
         if isinstance(plain, ForestRecipe):
-            yield Built(plain, repository, target, "fp32", {"fp32": None}, {"fp32": passport["key"]})
+            yield Built(plain, repository, target, "fp32", {"fp32": None}, {"fp32": model.key})
             return
-        single_ms = {row["precision"]: row["single_ms"] for row in passport["gate"] if row["accurate"]} or {
-            "fp32": None
-        }
+        single_ms: dict[Precision, float | None] = {row.precision: row.single_ms for row in model.gate if row.accurate}
+        single_ms = single_ms or {"fp32": None}
         accurate = {precision: 1000 / time_ms if time_ms else None for precision, time_ms in single_ms.items()}
         base = cached_export.exported(plain)[0]
         artifacts = {precision: variants.make(plain, base, target, precision)[0] for precision in accurate}
         for precision, artifact in artifacts.items():
             _place(artifact, precision, repository / recipe.name / str(recipe.number))
-        graphs = {precision: str(artifact.about["graph_sha256"]) for precision, artifact in artifacts.items()}
-        limits = QueueLimits(**passport["queue"]) if passport["queue"] else None
-        yield Built(plain, repository, target, passport["precision"], accurate, graphs, limits)
+        graphs = {precision: artifact.record.graph_sha256 for precision, artifact in artifacts.items()}
+        yield Built(plain, repository, target, model.precision, accurate, graphs, model.queue)
 
 
 def _place(artifact: store.Artifact, precision: Precision, version: Path) -> None:

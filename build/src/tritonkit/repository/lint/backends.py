@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as pb
 
+from tritonkit.repository.model_directory import PLAN
+
 ENSEMBLE = "ensemble"
 TENSORRT = "tensorrt"
 ONNXRUNTIME = "onnxruntime"  # NVIDIA's C++ backend; on the embedded server ours serves this name too
@@ -22,7 +24,7 @@ PYTORCH = "pytorch"
 OPENVINO = "openvino"
 TENSORFLOW = "tensorflow"
 DEFAULT_FILES = {
-    TENSORRT: "model.plan",
+    TENSORRT: PLAN,
     ONNXRUNTIME: "model.onnx",
     OPENVINO: "model.xml",
     PYTORCH: "model.pt",

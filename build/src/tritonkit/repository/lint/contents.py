@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +14,12 @@ from typing import Any
 
 from tritonclient.grpc import model_config_pb2 as pb
 
+from tritonkit.passport import EngineFacts, ModelPassport
+from tritonkit.repository import model_directory
 from tritonkit.repository.lint import backends, graphs, pbtxt
 from tritonkit.repository.lint.findings import Options
+from tritonkit.repository.model_directory import CONFIG, PASSPORT, custom_config, is_version
 
-CONFIG = "config.pbtxt"
-PASSPORT = "passport.json"
-# Folders in a model's directory that Triton never takes for versions.
-RESERVED = {"warmup", "initial_state", "configs"}
 MAX_CONFIG_BYTES = 4 * 2**20  # no configuration is near this; a model file under that name is
 AUTO_MAX_BATCH_SIZE = 4  # core's `default-max-batch-size`
 
@@ -32,6 +30,24 @@ class Json:
 
     path: Path
     data: dict[str, Any]
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class PassportFile:
+    """A model's passport: what can be read of it, or why nothing can."""
+
+    path: Path
+    data: ModelPassport
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class PlanPassport:
+    """A plan's passport: what can be read of it, or why nothing can; None also where there is none."""
+
+    path: Path
+    data: EngineFacts | None
     problem: str = ""
 
 
@@ -102,7 +118,7 @@ class Model:
     @cached_property
     def versions(self) -> list[int]:
         """Numbers of the version folders, as Triton reads them."""
-        return sorted(int(name) for name in self.folders if re.fullmatch(r"0|[1-9]\d*", name))
+        return sorted(int(name) for name in self.folders if is_version(name))
 
     @cached_property
     def loaded(self) -> list[int]:
@@ -111,13 +127,7 @@ class Model:
 
     def chosen(self, numbers: list[int]) -> list[int]:
         """Those of ``numbers``, which are sorted, that the version policy loads."""
-        policy = self.config.version_policy
-        if policy.HasField("specific"):
-            return [number for number in numbers if number in policy.specific.versions]
-        if policy.HasField("all"):
-            return numbers
-        count = policy.latest.num_versions if policy.HasField("latest") else 1
-        return numbers[-count:] if count else []
+        return model_directory.loaded(numbers, self.config)
 
     def version(self, number: int) -> Path:
         """A version's folder."""
@@ -151,18 +161,21 @@ class Model:
         return [graph for graph in self.read_graphs.values() if isinstance(graph, graphs.Graph)]
 
     @cached_property
-    def passport(self) -> Json:
-        """The model's own passport."""
-        return read_json(self.directory / PASSPORT)
+    def passport(self) -> PassportFile:
+        """The model's own passport; one that says nothing where there is none."""
+        file = read_json(self.directory / PASSPORT)
+        return PassportFile(file.path, ModelPassport.parse_readable(file.data), file.problem)
 
     @cached_property
-    def plans(self) -> dict[Path, Json]:
+    def plans(self) -> dict[Path, PlanPassport]:
         """Every TensorRT plan in a loaded version, with its passport."""
         plans = {}
         for number in self.loaded:
             for path in sorted(entries(self.version(number))):
                 if path.suffix in {".plan", ".engine"} and is_file(path):
-                    plans[path] = read_json(path.with_name(path.name + ".json"))
+                    file = read_json(path.with_name(path.name + ".json"))
+                    facts = EngineFacts.parse_readable(file.data) if file.data else None
+                    plans[path] = PlanPassport(file.path, facts, file.problem)
         return plans
 
     @cached_property
@@ -199,8 +212,8 @@ def read(path: Path, options: Options) -> Repository:
 
 def _model(directory: Path, custom: str) -> Model:
     path = directory / CONFIG
-    if custom and is_file(directory / "configs" / f"{custom}.pbtxt"):
-        path = directory / "configs" / f"{custom}.pbtxt"
+    if custom and is_file(directory / custom_config(custom)):
+        path = directory / custom_config(custom)
     text, problem = _read_config(path)
     parsed = pbtxt.parse(text) if text is not None else pb.ModelConfig()
     mistake = parsed if isinstance(parsed, pbtxt.Mistake) else None

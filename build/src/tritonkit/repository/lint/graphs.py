@@ -10,17 +10,14 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError
 
+from tritonkit import graph_inspection
 from tritonkit.dtypes import BY_ONNX
 
 _P = onnx.TensorProto
 _LFS = b"version https://git-lfs.github.com/spec/"
-_FP8 = {_P.FLOAT8E4M3FN, _P.FLOAT8E4M3FNUZ, _P.FLOAT8E5M2, _P.FLOAT8E5M2FNUZ}
-_QDQ = {"QuantizeLinear", "DequantizeLinear"}
 _SHAPE_BYTES = 1024
 # What onnxruntime's CUDA provider runs by cuDNN, and prepares for one shape.
 _CONVOLUTIONS = {"Conv", "ConvTranspose", "FusedConv"}
-# Beginnings of operators that compute in int8, ONNX's own and those of onnxruntime (com.microsoft).
-_INTEGER = ("QLinear", "MatMulInteger", "ConvInteger", "DynamicQuantize", "QGemm", "QAttention")
 Dims = tuple[int, ...]
 
 
@@ -120,11 +117,11 @@ def _summary(path: Path, model: onnx.ModelProto) -> Graph:
         {value.name: _tensor(value) for value in graph.input if value.name not in initializers},
         {tensor.name: tensor for tensor in _outputs(model)},
         frozenset(value.name for value in graph.input if value.name in initializers),
-        max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0),
+        graph_inspection.opset(model),
         model.ir_version,
         externals,
         asymmetric,
-        frozenset(_precisions(graph)),
+        graph_inspection.precisions(graph),
         path.stat().st_size + sum(entry.path.stat().st_size for entry in externals if entry.path.is_file()),
         sum(node.op_type in _CONVOLUTIONS for node in _nodes(model)),
         frozenset(_operators(model)),
@@ -205,20 +202,9 @@ def _integer(text: str | None) -> int:
     return int(text) if text and text.isdigit() else 0
 
 
-def _zero_points(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, onnx.TensorProto | None]]:
-    """Each quantization node with its zero point; None where it has none, or one that is computed."""
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-            constants[node.output[0]] = node.attribute[0].t
-    for node in graph.node:
-        if node.op_type in _QDQ:
-            yield node, constants.get(node.input[2]) if len(node.input) > 2 else None
-
-
 def _asymmetric(graph: onnx.GraphProto) -> Iterator[str]:
     """Nodes that TensorRT refuses (a zero point that is not 0), or takes for int8 (unsigned)."""
-    for node, zero in _zero_points(graph):
+    for node, zero in graph_inspection.zero_points(graph):
         name = node.name or node.output[0]
         if zero is not None and zero.data_type == _P.UINT8:
             yield f"{name} (uint8)"
@@ -230,22 +216,3 @@ def _any_nonzero(tensor: onnx.TensorProto) -> bool:
     if tensor.data_location == _P.EXTERNAL:
         return False  # unknown: it is in a file that is not read
     return any(tensor.raw_data) or any(tensor.int32_data)
-
-
-def _precisions(graph: onnx.GraphProto) -> Iterator[str]:
-    types = {tensor.data_type for tensor in graph.initializer}
-    for node in graph.node:
-        types |= {attribute.i for attribute in node.attribute if node.op_type == "Cast" and attribute.name == "to"}
-        types |= {attribute.t.data_type for attribute in node.attribute if attribute.name == "value"}
-    for values in (graph.input, graph.output, graph.value_info):
-        types |= {value.type.tensor_type.elem_type for value in values}
-    if _P.FLOAT16 in types:
-        yield "fp16"
-    if _P.BFLOAT16 in types:
-        yield "bf16"
-    if types & _FP8:
-        yield "fp8"
-    quantized = any(zero is None or zero.data_type not in _FP8 for _, zero in _zero_points(graph))
-    # A name that is no UTF-8 comes out of protobuf as bytes.
-    if quantized or any(str(node.op_type).startswith(_INTEGER) for node in graph.node):
-        yield "int8"

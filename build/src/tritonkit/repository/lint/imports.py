@@ -79,11 +79,11 @@ def packages(model: Model) -> dict[str, str]:
 
     A recipe's ``python`` section lists them; its file is imported by name, so that reading ``model.py`` shows nothing.
     """
-    listed = model.passport.data.get("packages")
+    listed = model.passport.data.packages
     own = _OWN_ENVIRONMENT in model.config.parameters
-    if not isinstance(listed, list) or model.served.backend != backends.PYTHON or own:
+    if not listed or model.served.backend != backends.PYTHON or own:
         return {}
-    requirements = {package_name(requirement): requirement for requirement in map(str, listed)}
+    requirements = {package_name(requirement): requirement for requirement in listed}
     places = [model.directory, *(model.version(number) for number in model.loaded)]
     # `pip install --target` leaves a folder NAME-VERSION.dist-info beside what it installs.
     beside = {

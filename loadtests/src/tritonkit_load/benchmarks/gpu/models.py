@@ -142,10 +142,10 @@ def build(recipes: Sequence[Recipe], folder: Path) -> tuple[list[Model], list[Ga
         built = pipeline.build(chosen, folder / precision, "cuda", options)
         models += [Model(entry, precision, folder / precision) for entry in chosen]
         gate += [
-            GateRow(name, row["precision"], row["verdict"], row["why"])
-            for name, facts in built.models.items()
-            for row in facts["gate"]
-            if row["verdict"] != "base"
+            GateRow(name, row.precision, row.verdict, row.why)
+            for name, model in built.models.items()
+            for row in model.gate
+            if row.verdict != "base"
         ]
     return models, gate
 

@@ -64,7 +64,7 @@ def measure(model: str, say: Callable[[str], None], target: Target = "cpu") -> d
         repository = Path(directory, "model_repository")
         say("build")
         options = pipeline.Options(force="int8") if target == "cpu" else pipeline.Options()
-        facts = pipeline.build([pod], repository, target, options).models[pod.name]
+        built = pipeline.build([pod], repository, target, options).models[pod.name]
         loads = []
         for _ in range(STARTS):
             say("start the server")
@@ -80,7 +80,7 @@ def measure(model: str, say: Callable[[str], None], target: Target = "cpu") -> d
             observed = [_observe(generator, share * capacity, say) for share in SHARES]
     serving = pod.serving(target)
     measured = {
-        "model": pod.name, "target": target, "precision": facts["precision"], "max_batch_size": serving.max_batch_size,
+        "model": pod.name, "target": target, "precision": built.precision, "max_batch_size": serving.max_batch_size,
         "queue_delay_s": serving.max_queue_delay_us / 1e6,
         "max_queue_size": serving.max_queue_size if serving.bounded and serving.max_queue_size else QUEUE,
         "service": rows, "cv": spread, "load_s": round(statistics.median(loads), 2), "loads_s": loads,

@@ -125,7 +125,7 @@ def bounded_queue_one_instance(model: Model, context: Context) -> Iterator[Probl
     fixed = context.options.image is not None and context.options.image >= images.BATCHER_FIXED
     places = [place for place, policy in _policies(model) if _stalls(policy)]
     if places and instances(model) == 1 and not fixed:
-        derived = "queue" in model.passport.data  # the bounds follow from an SLO, and are worth having
+        derived = model.passport.data.queue is not None  # the bounds follow from an SLO, and are worth having
         yield Problem(
             "the queue is bounded and there is one instance: up to Triton 26.07 requests stall for 500 ms now and then",
             "use 2 instances" if derived else "use 2 instances, or take the bounds away", model.line(*places[0]),

@@ -80,7 +80,7 @@ def kind_differs_from_target(model: Model, _: Context) -> Iterator[Problem]:
     """The passport says what the model was built and measured for. A graph quantized for a CPU is slow on a GPU and the
     other way round, and no number in the passport holds there.
     """
-    target = str(model.passport.data.get("target", ""))
+    target = model.passport.data.target
     target_kind = {"cpu": _GROUP.KIND_CPU, "cuda": _GROUP.KIND_GPU, "tensorrt": _GROUP.KIND_GPU}.get(target)
     for index, group in enumerate(model.config.instance_group):
         if target_kind is not None and group.kind in {_GROUP.KIND_CPU, _GROUP.KIND_GPU} and group.kind != target_kind:

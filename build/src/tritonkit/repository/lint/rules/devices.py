@@ -20,9 +20,7 @@ def cpu_model_on_gpu(model: Model, context: Context) -> Iterator[Problem]:
     """
     if context.options.on_gpu and needs.device(model) == "cpu":
         passport = model.passport.data
-        built = (
-            f", and was built for the target cpu in {passport['precision']}" if passport.get("target") == "cpu" else ""
-        )
+        built = f", and was built for the target cpu in {passport.precision}" if passport.target == "cpu" else ""
         yield Problem(
             f"all its instances are KIND_CPU{built}: the nodes' GPU does nothing for it",
             "build it for the GPU (tritonkit build RECIPE --target cuda, or tensorrt), or say kind: KIND_GPU",

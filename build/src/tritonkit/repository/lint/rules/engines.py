@@ -9,18 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tritonkit.dependencies import sha256
+from tritonkit.passport import EngineFacts, ShapeBounds
 from tritonkit.repository.lint import backends
-from tritonkit.repository.lint.contents import PASSPORT, Json, Model, is_file
+from tritonkit.repository.lint.contents import Model, PlanPassport, is_file
 from tritonkit.repository.lint.findings import Problem
 from tritonkit.repository.lint.registry import TENSORRT, Context, rule
+from tritonkit.repository.model_directory import PASSPORT
 
 _DOCS = "README of triton-inference-server/tensorrt_backend"
 _SAYS_SM = re.compile(r"sm_?(\d{2,3})(?!\d)")
 _AMPERE = 8  # major compute capability
-Profile = dict[str, dict[str, list[int]]]
+Profile = dict[str, ShapeBounds]
 
 
 def _files(model: Model) -> Iterator[tuple[str, Path]]:
@@ -33,12 +34,12 @@ def _files(model: Model) -> Iterator[tuple[str, Path]]:
         yield "", model.version(number) / model.served.filename
 
 
-def _passports(model: Model) -> Iterator[tuple[Path, Json]]:
-    """Plans that have a passport of kind engine that can be read."""
+def _passports(model: Model) -> Iterator[tuple[Path, EngineFacts]]:
+    """Plans that have a passport that can be read."""
     if model.served.backend == backends.TENSORRT:
         for path, passport in model.plans.items():
             if passport.data:
-                yield path, passport
+                yield path, passport.data
 
 
 @rule(
@@ -98,10 +99,10 @@ def plan_differs(model: Model, _: Context) -> Iterator[Problem]:
     that the passport says was measured on it, so that is a warning.
     """
     for path, passport in _passports(model):
-        size, plan_bytes = path.stat().st_size, passport.data.get("plan_bytes")
-        if isinstance(plan_bytes, int) and size < plan_bytes:
+        size, plan_bytes = path.stat().st_size, passport.plan_bytes
+        if plan_bytes is not None and size < plan_bytes:
             yield Problem(f"the plan has {size:,} bytes, its passport says {plan_bytes:,}", "copy it again", path=path)
-        elif (digest := passport.data.get("plan_sha256")) and sha256(path) != digest:
+        elif passport.plan_sha256 and sha256(path) != passport.plan_sha256:
             yield Problem(
                 "the plan has another SHA-256 than its passport says", "copy both again", path=path, severity="warning"
             )
@@ -143,17 +144,18 @@ def plan_for_another_gpu(model: Model, _: Context) -> Iterator[Problem]:
             )  # fmt: skip
 
 
-def _built_for(passport: Json | None) -> str:
+def _built_for(passport: PlanPassport | None) -> str:
     """The compute capability in a passport; empty where it says none."""
-    return str(passport.data.get("compute_capability", "")) if passport else ""
+    return passport.data.compute_capability if passport and passport.data else ""
 
 
-def _runs_on(passport: Json, capability: str) -> bool:
+def _runs_on(passport: PlanPassport, capability: str) -> bool:
     """Whether a plan runs on GPUs of a compute capability, such as ``8.6``."""
     if _built_for(passport) == capability:
         return True
     major = capability.partition(".")[0]
-    return passport.data.get("hardware_compatibility") == "ampere_plus" and major.isdigit() and int(major) >= _AMPERE
+    compatible = passport.data is not None and passport.data.hardware_compatibility == "ampere_plus"
+    return compatible and major.isdigit() and int(major) >= _AMPERE
 
 
 @rule("TK096", "plan-of-tensorrt-rtx", "error", "a plan that TensorRT-RTX built", enforced_by=TENSORRT)
@@ -162,28 +164,13 @@ def plan_of_tensorrt_rtx(model: Model, _: Context) -> Iterator[Problem]:
     on machines without a GPU.
     """
     for path, passport in _passports(model):
-        if passport.data.get("builder") == "tensorrt_rtx":
+        if passport.builder == "tensorrt_rtx":
             yield Problem("the plan was built by TensorRT-RTX", "build it with TensorRT on the GPU", path=path)
 
 
-def _profiles(passport: Json) -> list[Profile]:
-    """The optimization profiles of a passport, without malformed ones."""
-    profiles = passport.data.get("profiles")
-    return [profile for profile in profiles if _is_profile(profile)] if isinstance(profiles, list) else []
-
-
-def _is_profile(profile: Any) -> bool:
-    if not isinstance(profile, dict):
-        return False
-    shapes = [bounds.get(end) for bounds in profile.values() if isinstance(bounds, dict) for end in ("min", "max")]
-    return len(shapes) == 2 * len(profile) and all(
-        isinstance(shape, list) and all(isinstance(dim, int) for dim in shape) for shape in shapes
-    )
-
-
-def _used_profiles(model: Model, passport: Json) -> list[Profile]:
+def _used_profiles(model: Model, passport: EngineFacts) -> list[Profile]:
     """The profiles that the instance groups choose: the first where none is said."""
-    profiles = _profiles(passport)
+    profiles = passport.profiles
     chosen = {int(name) for group in model.config.instance_group for name in group.profile if name.isdigit()} or {0}
     return [profiles[index] for index in sorted(chosen) if index < len(profiles)]
 
@@ -203,9 +190,9 @@ def profile_batch(model: Model, _: Context) -> Iterator[Problem]:
     size = model.config.max_batch_size
     for path, passport in _passports(model):
         largest = [
-            min(bounds["max"][0] for bounds in profile.values() if bounds["max"])
+            min(bounds.max[0] for bounds in profile.values() if bounds.max)
             for profile in _used_profiles(model, passport)
-            if any(bounds["max"] for bounds in profile.values())
+            if any(bounds.max for bounds in profile.values())
         ]
         if largest and size > max(largest):
             yield Problem(
@@ -233,7 +220,7 @@ def profile_dims(model: Model, _: Context) -> Iterator[Problem]:
                 bounds = profile.get(entry.name)
                 if bounds is None or entry.is_shape_tensor:
                     continue
-                low, high = bounds["min"][batched:], bounds["max"][batched:]
+                low, high = bounds.min[batched:], bounds.max[batched:]
                 dims = list(entry.reshape.shape) if entry.HasField("reshape") else list(entry.dims)
                 fits = len(dims) == len(low) == len(high) and all(
                     dim == -1 or a <= dim <= b for dim, a, b in zip(dims, low, high, strict=True)
@@ -256,7 +243,7 @@ def profile_dims(model: Model, _: Context) -> Iterator[Problem]:
 def profile_index(model: Model, _: Context) -> Iterator[Problem]:
     """`profile` in an instance group is the index of an optimization profile, as text, beginning with "0"."""
     for path, passport in _passports(model):
-        count = len(_profiles(passport))
+        count = len(passport.profiles)
         for index, group in enumerate(model.config.instance_group):
             for name in group.profile:
                 if count and not (name.isdigit() and int(name) < count):

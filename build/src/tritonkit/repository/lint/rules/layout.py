@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 
 from tritonkit.repository.lint import backends
-from tritonkit.repository.lint.contents import RESERVED, Model, is_dead_link
+from tritonkit.repository.lint.contents import Model, is_dead_link
 from tritonkit.repository.lint.findings import Problem
 from tritonkit.repository.lint.registry import CORE, Context, rule
+from tritonkit.repository.model_directory import RESERVED, is_version
 
 # What people write for a backend, and what it is called.
 _NICKNAMES = {
@@ -206,7 +207,7 @@ def version_misread(model: Model, _: Context) -> Iterator[Problem]:
 def _misread(name: str) -> int | None:
     """The version that Triton reads from a name that is not one."""
     match = re.match(r"-?\d+", name)
-    if match is None or re.fullmatch(r"0|[1-9]\d*", name) or re.match(r"0.", name):
+    if match is None or is_version(name) or re.match(r"0.", name):
         return None
     return int(match[0])
 

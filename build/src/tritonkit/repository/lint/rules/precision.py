@@ -38,7 +38,7 @@ def quantized_asymmetrically(model: Model, _: Context) -> Iterator[Problem]:
     tensorrt, or the configuration asks for the tensorrt accelerator; there onnxruntime may run such nodes itself, so it
     is a warning.
     """
-    targeted = model.passport.data.get("target") == "tensorrt"
+    targeted = model.passport.data.target == "tensorrt"
     if not targeted and not any(accelerated(model)):
         return
     for graph in model.graphs:
@@ -56,7 +56,7 @@ def precision_not_there(model: Model, _: Context) -> Iterator[Problem]:
     """From TensorRT 11 on, precision is a property of the graph: casts for fp16 and bf16, quantize and dequantize nodes
     for int8 and fp8. Tools that only set a flag write an fp32 model under the old name, without an error.
     """
-    precision = str(model.passport.data.get("precision", ""))
+    precision = model.passport.data.precision
     for graph in model.graphs:
         if precision in _LOWER and precision not in graph.precisions:
             what = f"no tensor of {precision}" if precision in {"fp16", "bf16"} else f"no {precision} quantization"
@@ -65,10 +65,9 @@ def precision_not_there(model: Model, _: Context) -> Iterator[Problem]:
                 path=graph.path,
             )  # fmt: skip
     for path, passport in model.plans.items():
-        layers = passport.data.get("layers")
-        claimed = str(passport.data.get("precision", ""))
-        if isinstance(layers, dict) and claimed in _LOWER and not layers.get(claimed):
-            yield Problem(f"the plan is called {claimed} and has no such layer", "build it again", path=path)
+        facts = passport.data
+        if facts and facts.layers is not None and facts.precision in _LOWER and not facts.layers.get(facts.precision):
+            yield Problem(f"the plan is called {facts.precision} and has no such layer", "build it again", path=path)
 
 
 @rule(

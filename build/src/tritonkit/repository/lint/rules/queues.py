@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pydantic import TypeAdapter, ValidationError
-
-from tritonkit.queue_limits import QueueLimits
 from tritonkit.repository.lint import images
 from tritonkit.repository.lint.contents import Model
 from tritonkit.repository.lint.findings import Problem
@@ -26,9 +23,9 @@ def queue_beyond_slo(model: Model, context: Context) -> Iterator[Problem]:
     answered too late, and so is everybody else until the load ends. The build's own limits are in the passport under
     `queue`; the recipe's `batching` had others by name, or the configuration was edited.
     """
-    limits = _limits(model.passport.data.get("queue"))
+    limits = model.passport.data.queue  # None where it says nothing, or is another version's or damaged
     fixed = context.options.image is not None and context.options.image >= images.BATCHER_FIXED
-    if limits is None or model.config.HasField("sequence_batching"):
+    if limits is None or limits.requests_per_s <= 0 or model.config.HasField("sequence_batching"):
         return
     policy = model.config.dynamic_batching.default_queue_policy
     bounded = policy.max_queue_size or policy.default_timeout_microseconds
@@ -49,12 +46,3 @@ def queue_beyond_slo(model: Model, context: Context) -> Iterator[Problem]:
         "leave max_queue_size and queue_timeout_ms out of the recipe's batching",
         model.line("dynamic_batching"),
     )
-
-
-def _limits(queue: object) -> QueueLimits | None:
-    """What the passport says of the queue; None where it says nothing, or is another version's or damaged."""
-    try:
-        limits = TypeAdapter(QueueLimits).validate_python(queue)
-    except ValidationError:
-        return None
-    return limits if limits.requests_per_s > 0 else None

@@ -23,8 +23,8 @@ def image_of(model: Model, context: Context) -> images.Image | None:
     if context.options.image is not None:
         return context.options.image
     try:
-        return parse_image(str(model.passport.data["image"]))
-    except (KeyError, InputError):
+        return parse_image(model.passport.data.image) if model.passport.data.image else None
+    except InputError:
         return None
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from tritonkit.engines import cuda
 from tritonkit.repository import ownership
 from tritonkit.repository.lint import backends
 from tritonkit.repository.lint.contents import Model
@@ -33,7 +32,7 @@ def gpu_bytes(model: Model) -> int:
     count = instances(model)
     if model.served.backend == backends.TRITONKIT_ONNXRUNTIME:
         passports = ownership.passports(model.directory)
-        measured = [cuda.instance_bytes(passports.get(version, model.passport.data)) for version in model.loaded]
+        measured = [passports.get(version, model.passport.data).instance_bytes for version in model.loaded]
         return count * (sum(measured) if all(measured) else sum(graph.weight_bytes for graph in model.graphs))
     if model.served.backend == backends.ONNXRUNTIME:
         shared = model.config.parameters["share_session_between_instances"].string_value.lower() if (
@@ -42,14 +41,10 @@ def gpu_bytes(model: Model) -> int:
     if model.served.backend == backends.TENSORRT:
         largest: dict[Path, int] = {}  # of each version, as a node opens one plan of it
         for path, passport in model.plans.items():
-            size = path.stat().st_size + count * _whole(passport.data.get("memory_bytes"))
+            size = path.stat().st_size + count * (passport.data.memory_bytes if passport.data else 0)
             largest[path.parent] = max(size, largest.get(path.parent, 0))
         return sum(largest.values())
     return 0
-
-
-def _whole(value: object) -> int:
-    return value if isinstance(value, int) else 0
 
 
 @rule(

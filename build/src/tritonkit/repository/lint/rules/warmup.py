@@ -14,6 +14,7 @@ from tritonkit.repository.lint.contents import Model, Signature, is_file
 from tritonkit.repository.lint.findings import Problem
 from tritonkit.repository.lint.registry import CORE, Context, rule
 from tritonkit.repository.lint.widths import WIDTHS
+from tritonkit.repository.model_directory import WARMUP
 
 _DOCS = "docs/user_guide/model_configuration.md, Model Warmup"
 _BACKEND = "the model's backend"
@@ -111,7 +112,7 @@ def warmup_file(model: Model, _: Context) -> Iterator[Problem]:
     for index, name, tensor in _tensors(model):
         if tensor.WhichOneof("input_data_type") != "input_data_file" or -1 in tensor.dims:
             continue
-        path = model.directory / "warmup" / tensor.input_data_file
+        path = model.directory / WARMUP / tensor.input_data_file
         line = model.line(("model_warmup", index), ("inputs", name), "value", "input_data_file")
         if not is_file(path):
             yield Problem(f"warmup/{tensor.input_data_file} is not there", "put the input's raw bytes there", line)
