@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tritonkit import passport
+from tritonkit import parity, passport, queue_limits, sized_session
 from tritonkit.errors import InputError
-from tritonkit.passport import DeviceMemory, Gate, GateRow, ModelPassport
+from tritonkit.passport import DeviceMemory, ForestParity, Gate, GateRow, Measurement, ModelPassport, Queue, Section
+from tritonkit.precision import gate
+from tritonkit.trees import checks
 
 RECIPE = {"name": "net", "source": "net.py:load"}
 PARITY = [{"check": "module", "output": "y", "inputs": "x (1, 4)", "max_abs": 0, "relative": 1e-7}]
@@ -128,3 +131,17 @@ def test_only_keys_that_were_set_are_written_in_one_order() -> None:
     same = ModelPassport.parse(json.loads(built.to_text({"a": "1"})))
     assert same.is_same_build(built)
     assert not same.is_same_build(built.model_copy(update={"memory": DeviceMemory(session_bytes=1)}))
+
+
+@pytest.mark.parametrize(
+    ("section", "measured", "more"),
+    [
+        (Measurement, parity.Measurement, []),
+        (ForestParity, checks.Parity, []),
+        (GateRow, gate.Row, []),
+        (DeviceMemory, sized_session.DeviceMemory, []),
+        (Queue, queue_limits.QueueLimits, ["at_once"]),
+    ],
+)
+def test_a_section_has_every_field_of_what_it_records(section: type[Section], measured: type, more: list[str]) -> None:
+    assert list(section.model_fields) == [field.name for field in dataclasses.fields(measured)] + more

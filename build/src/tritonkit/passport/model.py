@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PrivateAttr, ValidationError
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError
 
 from tritonkit.errors import InputError
 from tritonkit.passport.reading import first_mistake, parse_readable, read_object
@@ -75,10 +75,10 @@ class ModelPassport(Section):
     recipe: dict[str, Any] | None = None
     forest: Forest | None = None
     llm: LanguageModel | None = None
-    sources: dict[str, str] = {}
+    sources: dict[str, str] = Field(default_factory=dict)
     graph_sha256: str = ""
     exported_sha256: str = ""
-    made_from: dict[str, str] = {}
+    made_from: dict[str, str] = Field(default_factory=dict)
     parity: ForestParity | tuple[Measurement, ...] | None = None
     gate: Gate | None = None
     queue: Queue | None = None
