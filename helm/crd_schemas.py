@@ -1,4 +1,4 @@
-"""Makes the JSON schemas in ``tritonkit/kubetools/crds``, of kinds that the chart may render and Kubernetes does not know.
+"""Makes the JSON schemas in ``tritonkit/kubetools/crds``, of kinds that the chart renders and Kubernetes lacks.
 
 They are recovered from the npm packages of kubernetes-models, whose validators are compiled from the projects' own Go
 types; ``python helm/crd_schemas.py`` needs npm and a network, reading what it wrote needs neither.

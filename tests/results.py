@@ -7,6 +7,9 @@ from typing import Literal
 
 import numpy as np
 from hdrh.histogram import HdrHistogram
+from numpy.typing import NDArray
+
+from tritonkit.recipe import Slo
 from tritonkit_load.load.result import (
     Check,
     GeneratorHealth,
@@ -19,11 +22,8 @@ from tritonkit_load.load.result import (
     ServerSide,
     Verdict,
 )
-from numpy.typing import NDArray
 from tritonkit_load.reporting.comparison_result import ComparisonResult, Row
 from tritonkit_load.reporting.tuning_result import Ratio, Trial, TuningResult
-
-from tritonkit.recipe import Slo
 
 Array = NDArray[np.float64]
 HOSTILE = """'"><img src=x onerror="alert(1)">&</title></svg>{{ 1 }}]]>"""

@@ -85,8 +85,10 @@ def advice(root: Path) -> Iterator[tuple[str, str]]:
 
 def pages(root: Path) -> Iterator[tuple[str, str]]:
     """Every text of the modules that say on a page what to do next, with its place; what is filled in stands as X."""
-    modules = [*(root / "loadtests/src/tritonkit_load/reporting").glob("*advice.py"),
-               root / "loadtests/src/tritonkit_load/benchmarks/proofs/page.py"]
+    modules = [
+        *(root / "loadtests/src/tritonkit_load/reporting").glob("*advice.py"),
+        root / "loadtests/src/tritonkit_load/benchmarks/proofs/page.py",
+    ]
     assert len(modules) == 4
     for path in modules:
         tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -52,10 +52,12 @@ def test_doctor_names_the_load_tests_and_does_not_need_them(monkeypatch: pytest.
     (here,) = (finding for finding in doctor.examine() if finding.name == "tritonkit-load")
     assert (here.present, here.needed) == (True, False)
     installed = metadata.version
+
     def version(name: str) -> str:
         if name == "tritonkit-load":
             raise metadata.PackageNotFoundError(name)
         return installed(name)
+
     monkeypatch.setattr(metadata, "version", version)
     (gone,) = (finding for finding in doctor.examine() if finding.name == "tritonkit-load")
     assert (gone.present, gone.needed) == (False, False)

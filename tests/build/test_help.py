@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import tritonkit_load.cli
 from forestfile import xgboost
 from graphfile import save, value
 from onnx import TensorProto, helper
 from support import Project
 
+import tritonkit_load.cli
 from tritonkit import __version__, cli
 from tritonkit.cli.arguments import Parser
 

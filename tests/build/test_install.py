@@ -176,7 +176,11 @@ def test_wheels_outside_the_checkout_init_build_and_lint_without_make(root: Path
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     built = [str(root / "build"), str(root / "clients"), str(root / "loadtests")]
     subprocess.run([*pip, "wheel", "--quiet", "--no-deps", "-w", wheels, *built], check=True, capture_output=True)
-    assert sorted(path.name.partition("-")[0] for path in wheels.iterdir()) == ["tritonkit", "tritonkit_client", "tritonkit_load"]
+    assert sorted(path.name.partition("-")[0] for path in wheels.iterdir()) == [
+        "tritonkit",
+        "tritonkit_client",
+        "tritonkit_load",
+    ]
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     python = str(venv / "bin/python")
     subprocess.run([*pip, "--python", python, "install", "--quiet", "--no-deps", *wheels.iterdir()], check=True)

@@ -19,7 +19,16 @@ def run(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_demo_shows_answers_and_figures_and_writes_both_reports(
     root: Path, promoted_repository: Path, tmp_path: Path
 ) -> None:
-    done = run(root, "tritonkit_load.demo", "--step-s", "0.5", "--repository", str(promoted_repository), "--reports", str(tmp_path))
+    done = run(
+        root,
+        "tritonkit_load.demo",
+        "--step-s",
+        "0.5",
+        "--repository",
+        str(promoted_repository),
+        "--reports",
+        str(tmp_path),
+    )
     assert done.returncode == 0, done.stderr
     assert "coffee.png is espresso" in done.stdout
     assert "gRPC and HTTP agreed bit for bit" in done.stdout

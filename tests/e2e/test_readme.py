@@ -100,7 +100,9 @@ def test_other_commands_of_the_readme_run_on_that_model(
 
 
 def test_bad_minutes_of_the_readme_are_those_of_the_replay(root: Path) -> None:
-    rows = json.loads((root / "loadtests/src/tritonkit_load/benchmarks/proofs/autoscaler.json").read_text(encoding="utf-8"))["rows"]
+    rows = json.loads(
+        (root / "loadtests/src/tritonkit_load/benchmarks/proofs/autoscaler.json").read_text(encoding="utf-8")
+    )["rows"]
     bad = {row["name"]: row["bad_minutes"] for row in rows if row["kind"] == "cpu"}
     ours, usual = bad["inFlightRequests: 2"], bad["in flight: 2, Kubernetes' own behaviour"]
     figures = f"{ours}; {usual} with Kubernetes"

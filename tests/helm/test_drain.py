@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from tritonkit.errors import InputError
 from tritonkit_load.benchmarks.proofs import drain, pods
 from tritonkit_load.benchmarks.proofs.balancer import HOST, Balancer
 from tritonkit_load.benchmarks.proofs.callers import KINDS, ONCE, Work
 from tritonkit_load.benchmarks.proofs.rendered import render
-from tritonkit.errors import InputError
 
 # Short, so that a test can wait for it; the sequence and the arithmetic are the chart's.
 PRE_STOP_S, DRAIN_S, PAUSE_S = 2, 2, 1.5

@@ -255,19 +255,19 @@ def test_a_misspelt_key_of_an_environment_is_answered_with_the_nearest(tmp_path:
 )  # fmt: skip
 def test_the_accelerator_decides_what_is_built(values: dict[str, Any], target: str, repository: str) -> None:
     deployed = environment.Deploy(context="c", namespace="n", release="r")
-    mine = environment.Environment("mine", Path("mine.yaml"), deployed, values)
+    mine = environment.Environment("mine", "mine.yaml", Path("mine.yaml"), deployed, values)
     assert (environment.target(mine), environment.repository(mine)) == (target, repository)
 
 
 def test_variants_of_two_targets_need_a_repository_by_name() -> None:
     values = {"variants": {"a": {"accelerator": {"kind": "cpu"}}, "b": {}}}
     deployed = environment.Deploy(context="c", namespace="n", release="r")
-    mine = environment.Environment("mine", Path("mine.yaml"), deployed, values)
+    mine = environment.Environment("mine", "mine.yaml", Path("mine.yaml"), deployed, values)
     with pytest.raises(InputError, match="different targets: cpu, cuda") as caught:
         environment.repository(mine)
     assert "deploy.repository" in caught.value.fix
     named = environment.Deploy(context="c", namespace="n", release="r", repository="both")
-    assert environment.repository(environment.Environment("mine", Path("mine.yaml"), named, values)) == "both"
+    assert environment.repository(environment.Environment("mine", "mine.yaml", Path("mine.yaml"), named, values)) == "both"
 
 
 @pytest.mark.parametrize("target", ["cpu", "cuda", "tensorrt"])

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import results
-from tritonkit_load.load.result import ModelResult, ServerSide
-from tritonkit_load.reporting import page as pages
 
-from tritonkit_load.benchmarks.proofs import bench_autoscaler, choice, measure, page, service, steady
 from tritonkit.errors import InputError, MissingError
 from tritonkit.recipe import Recipe
 from tritonkit.server import runtime
+from tritonkit_load.benchmarks import bench_autoscaler
+from tritonkit_load.benchmarks.proofs import choice, measure, page, service, steady
+from tritonkit_load.load.result import ModelResult, ServerSide
+from tritonkit_load.reporting import page as pages
 
 OBSERVED: dict[str, Any] = {
     "rate": 100.0,

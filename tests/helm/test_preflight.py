@@ -313,7 +313,7 @@ def test_a_release_that_starts_no_node_is_reported_before_deployment(
         (by_product, {"poolLabels": [nodes.PRODUCT]}, "note"),
         (by_pool, {}, "note"),
     ):
-        environment = Environment("prod", Path("prod.yaml"), Deploy.model_validate(where | more), {})
+        environment = Environment("prod", "prod", Path("prod.yaml"), Deploy.model_validate(where | more), {})
         assert [check.state for check in preflight._nodes(cluster, environment, rendered)] == [state]
 
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import yaml
 
+from tritonkit.errors import InputError
+from tritonkit.kubetools import binaries, manifest
 from tritonkit_load.benchmarks.proofs import choice, hpa, service, signals, steady, trace
 from tritonkit_load.benchmarks.proofs.kernel import Kernel
 from tritonkit_load.benchmarks.proofs.service import Service
 from tritonkit_load.benchmarks.proofs.simulation import Setting, Start, replay
-from tritonkit.errors import InputError
-from tritonkit.kubetools import binaries, manifest
 
 POD = Service((1, 4, 16), (0.008, 0.024, 0.08), max_batch=16, queue=64, cv=0.1, load_s=3)
 START = Start(load_s=3)

@@ -8,22 +8,22 @@ from typing import Any
 
 import pytest
 import results
+from pages import read
+from results import latencies, model
+
+from tritonkit.errors import CheckFailed
+from tritonkit_load.benchmarks.peers.catalog import PEERS
 from tritonkit_load.load import slo, text_report
 from tritonkit_load.load.result import Limit
 from tritonkit_load.load.slo import Slo
-from pages import read
-from tritonkit_load.benchmarks.peers.catalog import PEERS
 from tritonkit_load.reporting import advice, comparepage, gpupage, loadpage, tunepage, verdict_text
 from tritonkit_load.reporting.comparison_advice import after_comparison
 from tritonkit_load.reporting.comparison_result import ComparisonResult, Row
 from tritonkit_load.reporting.gpu_advice import after_gpu
 from tritonkit_load.reporting.gpu_result import GateRow, GpuResult, InProcess, Load, Memory, Mixed, Served, Spread
 from tritonkit_load.reporting.verbs import variables
-from results import latencies, model
 from tritonkit_load.tuning import outcome, tuner
 from tritonkit_load.tuning.limit import BUSY_FIX
-
-from tritonkit.errors import CheckFailed
 
 TYPED = "tritonkit-load {} --target cpu --model two_towers.yaml --slo p99_ms=30"
 GIB = 2**30

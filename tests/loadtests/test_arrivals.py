@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tritonkit_load.load import arrivals
 
 from tritonkit.errors import InputError
+from tritonkit_load.load import arrivals
 
 
 def times(text: str, duration_s: float = 100.0, warm_up_s: float = 0.0, seed: int = 7) -> arrivals.Times:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tritonkit_load.benchmarks import bench_tuning
 import pytest
+
+from tritonkit_load.benchmarks import bench_tuning
 from tritonkit_load.tuning import comparison, tuner
 from tritonkit_load.tuning.comparison import Measured
 from tritonkit_load.tuning.limit import Probe

@@ -14,24 +14,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tritonkit_load import capacity
 import numpy as np
 import pytest
 import results
+from pages import read
+
+from tritonkit.errors import CheckFailed, InputError
+from tritonkit.recipe import Slo
+from tritonkit.server import TritonServer
+from tritonkit_load import capacity
 from tritonkit_load.load import result as load_result
 from tritonkit_load.load import summary
 from tritonkit_load.load.durations import seconds
 from tritonkit_load.load.generator import Generator
 from tritonkit_load.load.plan import Plan
 from tritonkit_load.load.result import GeneratorHealth, Result, Verdict
-from pages import read
 from tritonkit_load.tuning import cores, limit
 from tritonkit_load.tuning.limit import Probe
 from tritonkit_load.tuning.probing import Asker, bounds, probe
-
-from tritonkit.errors import CheckFailed, InputError
-from tritonkit.recipe import Slo
-from tritonkit.server import TritonServer
 
 Recipes = Callable[..., Path]
 TRUE = 300.0

@@ -16,22 +16,22 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tritonkit_load import compare
 import numpy as np
 import onnx
 import psutil
 import pytest
-from tritonkit_load.load import models
-from tritonkit_load.benchmarks.peers import contest, environment, harness, lines, supervisor
-from tritonkit_load.benchmarks.peers.catalog import FOREST_PEERS, PEERS, Peer
-from tritonkit_load.benchmarks.peers.contest import Candidate, Effort, Entry, Stage
-from tritonkit_load.benchmarks.peers.harness import Subject, Theirs
-from tritonkit_load.tuning.cores import Cores
 
 from tritonkit import recipe
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import Batching, Slo
 from tritonkit.server.runtime import BACKENDS
+from tritonkit_load import compare
+from tritonkit_load.benchmarks.peers import contest, environment, harness, lines, supervisor
+from tritonkit_load.benchmarks.peers.catalog import FOREST_PEERS, PEERS, Peer
+from tritonkit_load.benchmarks.peers.contest import Candidate, Effort, Entry, Stage
+from tritonkit_load.benchmarks.peers.harness import Subject, Theirs
+from tritonkit_load.load import models
+from tritonkit_load.tuning.cores import Cores
 
 FASTAPI = next(peer for peer in PEERS if peer.key == "fastapi")
 SERVER_CORE, LOAD_CORE = 0, 1

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tritonkit_load import compare
 import pytest
-from tritonkit_load.benchmarks.peers import environment, forests
-from tritonkit_load.benchmarks.peers.catalog import FOREST_PEERS, PEERS, Peer
-from tritonkit_load.benchmarks.peers.harness import Subject, Theirs
-from tritonkit_load.tuning.cores import Cores
 
 from tritonkit import pipeline, recipe
 from tritonkit.errors import InputError
 from tritonkit.recipe import ForestRecipe
+from tritonkit_load import compare
+from tritonkit_load.benchmarks.peers import environment, forests
+from tritonkit_load.benchmarks.peers.catalog import FOREST_PEERS, PEERS, Peer
+from tritonkit_load.benchmarks.peers.harness import Subject, Theirs
+from tritonkit_load.tuning.cores import Cores
 
 (FASTAPI,) = FOREST_PEERS
 RECIPE = """

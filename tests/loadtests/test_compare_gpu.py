@@ -12,17 +12,17 @@ import numpy as np
 import onnx
 import pytest
 import results
-from tritonkit_load.load.result import ModelResult
-from tritonkit_load.benchmarks.peers import catalog, contest, environment, wire
-from tritonkit_load.benchmarks.peers.catalog import PEERS, Peer
-from tritonkit_load.benchmarks.peers.contest import Candidate, Effort, Entry, Stage
-from tritonkit_load.benchmarks.peers.harness import Contender, Subject, Theirs
-from tritonkit_load.reporting import comparepage
-from tritonkit_load.tuning.cores import Cores
 
 from tritonkit.errors import CheckFailed, MissingError
 from tritonkit.recipe import Recipe, Slo
 from tritonkit.server import runtime
+from tritonkit_load.benchmarks.peers import catalog, contest, environment, wire
+from tritonkit_load.benchmarks.peers.catalog import PEERS, Peer
+from tritonkit_load.benchmarks.peers.contest import Candidate, Effort, Entry, Stage
+from tritonkit_load.benchmarks.peers.harness import Contender, Subject, Theirs
+from tritonkit_load.load.result import ModelResult
+from tritonkit_load.reporting import comparepage
+from tritonkit_load.tuning.cores import Cores
 
 FASTAPI = next(peer for peer in PEERS if peer.key == "fastapi")
 CORES = [0, 1]

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tritonkit_load import run
 import yaml
-from tritonkit_load.load import arrivals, headless, recording
-from tritonkit_load.load.slo import Slo
 
 from tritonkit.server import TritonServer
+from tritonkit_load import run
+from tritonkit_load.load import arrivals, recording
+from tritonkit_load.load.slo import Slo
 
 PAGE = (Path(__file__).parents[2] / "docs/guides/loadtests.md").read_text(encoding="utf-8")
 Recipes = Callable[..., Path]
@@ -72,7 +72,9 @@ def test_the_verbs_take_values_with_spaces_and_quotes(root: Path, verb: str, giv
         ["make", "--dry-run", verb, *(f"{name}={value}" for name, value in given.items())],
         cwd=root, capture_output=True, text=True, check=True, env=plain,
     ).stdout.replace("\\\n", " ").splitlines()  # fmt: skip
-    words = next(shlex.split(line) for line in lines if "tritonkit-load " in line or "python -m tritonkit_load." in line)
+    words = next(
+        shlex.split(line) for line in lines if "tritonkit-load " in line or "python -m tritonkit_load." in line
+    )
     for name, value in given.items():
         assert words[words.index(f"--{name.lower()}") + 1] == value
 

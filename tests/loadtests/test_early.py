@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tritonkit_load import capacity
-from tritonkit_load import demo
 import pytest
-from tritonkit_load import run
-from tritonkit_load import tune
-from tritonkit_load.load import models
-from tritonkit_load.load import slo as slos
 
 from tritonkit import pipeline, recipe
 from tritonkit.errors import InputError, MissingError
+from tritonkit_load import capacity, demo, run, tune
+from tritonkit_load.load import models
+from tritonkit_load.load import slo as slos
 
 NET = Path(__file__).parents[2] / "build/recipes/efficientnet_lite0.yaml"  # of a fixed size, in batches of up to 64
 

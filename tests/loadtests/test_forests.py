@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from forests import cancer
+
+from tritonkit.recipe import Batching, ForestRecipe, load, writeback
 from tritonkit_load.load import models, payloads
 from tritonkit_load.load.plan import Plan
 from tritonkit_load.tuning import trial_server
 from tritonkit_load.tuning.space import Settings
-
-from tritonkit.recipe import Batching, ForestRecipe, load, writeback
 
 
 @pytest.fixture

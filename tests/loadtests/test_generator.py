@@ -13,17 +13,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from tritonkit_load.benchmarks import bench_generator
 import psutil
 import pytest
+
+from tritonkit.errors import CheckFailed, InputError
+from tritonkit.server import TritonServer
 from tritonkit_load.benchmarks.bench_generator import paused
 from tritonkit_load.load import arrivals
 from tritonkit_load.load.generator import Generator, Plan
 from tritonkit_load.load.recording import decoded, read_rows
 from tritonkit_load.load.slo import Slo
-
-from tritonkit.errors import CheckFailed, InputError
-from tritonkit.server import TritonServer
 
 Recipes = Callable[..., Path]
 OPEN = Plan("poisson:100", duration_s=1.2, warm_up_s=0.3, batch_sizes="1:0.5,3:0.5")

@@ -9,15 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tritonkit_load.benchmarks import bench_gpu
 import numpy as np
 import onnx
 import pytest
 import yaml
-from tritonkit_load.benchmarks.gpu import callers, device, inprocess, models, rounds, served
-from tritonkit_load.benchmarks.gpu.inprocess import Effort
-from tritonkit_load.benchmarks.gpu.models import Model
-from tritonkit_load.load import environment
 from onnx import TensorProto, helper, numpy_helper
 
 from tritonkit import pipeline
@@ -25,6 +20,11 @@ from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import load as load_recipe
 from tritonkit.repository import config
 from tritonkit.server import TritonServer
+from tritonkit_load.benchmarks import bench_gpu
+from tritonkit_load.benchmarks.gpu import callers, device, inprocess, models, rounds, served
+from tritonkit_load.benchmarks.gpu.inprocess import Effort
+from tritonkit_load.benchmarks.gpu.models import Model
+from tritonkit_load.load import environment
 
 QUICK = Effort(seconds=0.3, rounds=2, warm_up_s=0.1)
 

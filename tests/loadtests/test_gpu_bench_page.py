@@ -9,16 +9,27 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from tritonkit_load.benchmarks import bench_gpu
 import pytest
+from pages import Layout, laid_out, read, references
+from pydantic import ValidationError
+from results import HOSTILE
+
+from tritonkit_load.benchmarks import bench_gpu
 from tritonkit_load.benchmarks.gpu import device, inprocess, models
 from tritonkit_load.benchmarks.gpu import served as serving
 from tritonkit_load.benchmarks.gpu.served import Plan
-from pages import Layout, laid_out, read, references
-from pydantic import ValidationError
 from tritonkit_load.reporting import gpu_goals, gpupage
-from tritonkit_load.reporting.gpu_result import GateRow, GpuResult, InProcess, Load, Memory, Mixed, Scaling, Served, Spread
-from results import HOSTILE
+from tritonkit_load.reporting.gpu_result import (
+    GateRow,
+    GpuResult,
+    InProcess,
+    Load,
+    Memory,
+    Mixed,
+    Scaling,
+    Served,
+    Spread,
+)
 
 MIB = 2**20
 WIDTHS = (390, 1280)

@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tritonkit_load.load import arrivals, headless
-from tritonkit_load.load.plan import Plan
-from tritonkit_load.load.recording import read_rows
-from tritonkit_load.load.result import Result
 
 from tritonkit.errors import CheckFailed
 from tritonkit.server import TritonServer
 from tritonkit.server.ports import free_ports
 from tritonkit_client import Client
+from tritonkit_load.load import arrivals, headless
+from tritonkit_load.load.plan import Plan
+from tritonkit_load.load.recording import read_rows
+from tritonkit_load.load.result import Result
 
 Recipes = Callable[..., Path]
 ARRIVALS, RUN_S, WARM_UP_S = "poisson:80", 2.0, 0.5

@@ -10,9 +10,12 @@ from contextlib import contextmanager
 
 import psutil
 import pytest
+from onnxmodels import write_linear, write_recipe
+
+from tritonkit import recipe as recipes
+from tritonkit.recipe import Slo
 from tritonkit_load.load import summary
 from tritonkit_load.load.plan import Plan
-from onnxmodels import write_linear, write_recipe
 from tritonkit_load.tuning import losses, space
 from tritonkit_load.tuning.comparison import rounds
 from tritonkit_load.tuning.cores import divide
@@ -20,9 +23,6 @@ from tritonkit_load.tuning.limit import Ask, Probe
 from tritonkit_load.tuning.space import Settings
 from tritonkit_load.tuning.trial import timed
 from tritonkit_load.tuning.trial_server import TrialServer, built
-
-from tritonkit import recipe as recipes
-from tritonkit.recipe import Slo
 
 RATE = 20.0
 RUN_S = 0.4

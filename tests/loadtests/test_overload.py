@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tritonkit_load.benchmarks import bench_overload
 import pytest
-from tritonkit_load.load import overload
 
 from tritonkit.queue_limits import QueueLimits
+from tritonkit_load.benchmarks import bench_overload
+from tritonkit_load.load import overload
 
 
 def test_answers_count_when_in_time_and_refusals_from_their_sending() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tritonkit_load.load import payloads
-from tritonkit_load.load.plan import Plan
 
 from tritonkit import recipe, samples
 from tritonkit.errors import InputError
+from tritonkit_load.load import payloads
+from tritonkit_load.load.plan import Plan
 
 TOKENS = """
 import numpy as np

@@ -9,8 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hdrh.histogram import HdrHistogram
+
 from tritonkit_load.load import arrivals, summary
-from tritonkit_load.load.recording import Cpu, Recording, decoded, encoded, histogram, merged, note, read_rows, write_rows
+from tritonkit_load.load.recording import (
+    Cpu,
+    Recording,
+    decoded,
+    encoded,
+    histogram,
+    merged,
+    note,
+    read_rows,
+    write_rows,
+)
 
 
 def noted(seed: int, count: int) -> tuple[list[Recording], Recording]:

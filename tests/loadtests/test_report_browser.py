@@ -12,12 +12,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import results
-from tritonkit_load.load.result import ModelResult, Result
 from pages import Layout, laid_out
-from tritonkit_load.reporting import chart, comparepage, loadpage, tunepage
 from results import HEALTHY, HOSTILE, LONG, latencies, model
 
 from tritonkit.recipe import Slo
+from tritonkit_load.load.result import ModelResult, Result
+from tritonkit_load.reporting import chart, comparepage, loadpage, tunepage
 
 NAN = float("nan")
 WIDTHS = (360, 1280)

@@ -8,6 +8,7 @@ import re
 
 import pytest
 from pages import read
+
 from tritonkit_load.reporting import axis, chart, rows
 from tritonkit_load.reporting.axis import Axis, Linear, Log, Percentile, Whole
 

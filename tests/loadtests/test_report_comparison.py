@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 import results
 from pages import read, references
+from results import HOSTILE
+
 from tritonkit_load.reporting import comparepage
 from tritonkit_load.reporting.comparison_result import ComparisonResult, Row
-from results import HOSTILE
 
 COMPARED = results.comparison()
 

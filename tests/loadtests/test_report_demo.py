@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from pages import laid_out, read, references
+
 from tritonkit_load.reporting import chart, demopage
 from tritonkit_load.reporting import page as written
 

@@ -7,11 +7,11 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 import results
-from tritonkit_load.load.result import Result
-from tritonkit_load.reporting import junit
 from results import HEALTHY, HOSTILE, latencies, model
 
 from tritonkit.recipe import Slo
+from tritonkit_load.load.result import Result
+from tritonkit_load.reporting import junit
 
 SLO = Slo(p99_ms=50)
 USUAL = results.result()

@@ -6,14 +6,14 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from tritonkit_load.benchmarks import bench_llm
-from tritonkit_load import demo_llm
 import pytest
 from pages import laid_out, read, references
-from tritonkit_load.reporting import advice, llmpage
-from tritonkit_load.tokens.figures import FORMULAS
 
 from tritonkit.server import runtime
+from tritonkit_load import demo_llm
+from tritonkit_load.benchmarks import bench_llm
+from tritonkit_load.reporting import advice, llmpage
+from tritonkit_load.tokens.figures import FORMULAS
 
 BAD = """'"><img src=x onerror="alert(1)">&</title></svg>{{ 1 }}"""
 

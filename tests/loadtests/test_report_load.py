@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import results
-from tritonkit_load.load.result import Check, Limit, Point, Result, Second, Verdict
 from pages import read, references
-from tritonkit_load.reporting import advice, loadcharts, loadpage, page, verdict_text
 from results import HEALTHY, HOSTILE, LONG, latencies, model
 
 from tritonkit.recipe import Slo
+from tritonkit_load.load.result import Check, Limit, Point, Result, Second, Verdict
+from tritonkit_load.reporting import advice, loadcharts, loadpage, page, verdict_text
 
 SLO = Slo(p99_ms=50)
 USUAL = results.result(curve=results.steps())

@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import pytest
 import results
-from tritonkit_load.load.result import Limit
 from pages import read, references
 from pydantic import ValidationError
+from results import HOSTILE
+
+from tritonkit_load.load.result import Limit
 from tritonkit_load.reporting import tunepage
 from tritonkit_load.reporting.tuning_result import Ratio, Trial, TuningResult
-from results import HOSTILE
 
 TUNED = results.tuning()
 

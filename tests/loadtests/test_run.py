@@ -8,10 +8,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from tritonkit_load import run
-from tritonkit_load.load.result import Result
 
 from tritonkit.server import TritonServer
+from tritonkit_load import run
+from tritonkit_load.load.result import Result
 
 Recipes = Callable[..., Path]
 Script = Callable[..., tuple[int, str, str]]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from tritonkit_load.load.serverside import difference, gpus, summed
 
 from tritonkit_client import Duration, ModelStatistics
+from tritonkit_load.load.serverside import difference, gpus, summed
 
 METRICS = """# HELP nv_gpu_utilization GPU utilization rate [0.0 - 1.0)
 # TYPE nv_gpu_utilization gauge

@@ -11,17 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from tritonkit_load import capacity
-from tritonkit_load import demo
 import pytest
-from tritonkit_load import run
-from tritonkit_load import tune
-from tritonkit_load.load import environment, models, target
-from tritonkit_load.load.generator import Generator
-from tritonkit_load.load.plan import Plan
 
 from tritonkit.errors import InputError, MissingError
 from tritonkit.server import TritonServer, runtime
+from tritonkit_load import capacity, demo, run, tune
+from tritonkit_load.load import environment, models, target
+from tritonkit_load.load.generator import Generator
+from tritonkit_load.load.plan import Plan
 
 Recipes = Callable[..., Path]
 VERBS = ("demo", "build", "serve", "loadtest", "capacity", "tune", "compare")
@@ -53,7 +50,11 @@ def test_every_verb_of_the_front_door_follows_the_target(root: Path, verb: str, 
     lines = dry_run(root, verb, f"TARGET={kind}").splitlines()
     repository = str(target.REPOSITORIES[kind])
     measures = verb in {"loadtest", "capacity", "compare"}  # these build what they serve for the occasion
-    commands = [shlex.split(line) for line in lines if re.search(r"tritonkit-load |-m tritonkit_load\.|tritonkit (build|serve)", line)]
+    commands = [
+        shlex.split(line)
+        for line in lines
+        if re.search(r"tritonkit-load |-m tritonkit_load\.|tritonkit (build|serve)", line)
+    ]
     assert commands
     for words in commands:
         if "serve" in words:

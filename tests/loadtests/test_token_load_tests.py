@@ -13,9 +13,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from streamserver import stream_server
+
 from tritonkit_load import run
 from tritonkit_load.reporting import tokenpage
-from streamserver import stream_server
 from tritonkit_load.tokens import capacity, measuring, sessions, slo, summary, workload
 from tritonkit_load.tokens import tokenizer as tokenizers
 from tritonkit_load.tokens.endpoints import OpenAIEndpoint, Request

@@ -9,18 +9,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tritonkit_load import capacity
 import pytest
-from tritonkit_load import run
+
+from tritonkit.errors import InputError
+from tritonkit.recipe import TokenSlo
+from tritonkit_load import capacity, run
 from tritonkit_load.load import slo as tensor_slo
 from tritonkit_load.tokens import capacity as token_capacity
 from tritonkit_load.tokens import engine_metrics, slo, summary, workload
 from tritonkit_load.tokens.result import Generator
 from tritonkit_load.tokens.streams import Answer
 from tritonkit_load.tokens.tokenizer import Tokenizer
-
-from tritonkit.errors import InputError
-from tritonkit.recipe import TokenSlo
 
 
 def answer(due_s: float, *at: float, error: str = "", sent_s: float | None = None) -> Answer:

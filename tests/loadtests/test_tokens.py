@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+
 from tritonkit_load.tokens import figures, streams
 from tritonkit_load.tokens.endpoints import Part, Request
 from tritonkit_load.tokens.streams import Answer

@@ -16,23 +16,23 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tritonkit_load import tune
 import yaml
-from tritonkit_load.load.plan import Plan
 from onnx import TensorProto, helper, numpy_helper
 from pages import read
-from tritonkit_load.reporting import tunepage
-from tritonkit_load.reporting.tuning_result import TuningResult
 from support import Project
-from tritonkit_load.tuning import space, tuner
-from tritonkit_load.tuning.space import Settings
-from tritonkit_load.tuning.tuner import Effort
 
 from tritonkit import queue_limits
 from tritonkit import recipe as recipes
 from tritonkit.errors import CheckFailed, OutputError, RecipeError
 from tritonkit.recipe import Batching, Slo, writeback
 from tritonkit.repository import config
+from tritonkit_load import tune
+from tritonkit_load.load.plan import Plan
+from tritonkit_load.reporting import tunepage
+from tritonkit_load.reporting.tuning_result import TuningResult
+from tritonkit_load.tuning import space, tuner
+from tritonkit_load.tuning.space import Settings
+from tritonkit_load.tuning.tuner import Effort
 
 # An interruption may come between the opening of a file and the line that would close it.
 pytestmark = [

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tritonkit.errors import CheckFailed, InputError
+from tritonkit.recipe import Recipe, Slo
 from tritonkit_load.load import environment
 from tritonkit_load.tuning import comparison, limit, space, tuner
 from tritonkit_load.tuning.comparison import Measured
@@ -23,9 +26,6 @@ from tritonkit_load.tuning.space import Settings, Space
 from tritonkit_load.tuning.trial import explore, timed
 from tritonkit_load.tuning.trial_server import Built
 from tritonkit_load.tuning.tuner import Effort, References
-
-from tritonkit.errors import CheckFailed, InputError
-from tritonkit.recipe import Recipe, Slo
 
 SPACE = Space(("fp32", "int8"), (1, 4, 16), (0, 500, 2000), (1, 2, 3), (1,))
 OPENING = [Settings("int8", 16, 2000, 2, 1), *(Settings(p, 16, 0, 1, 1) for p in SPACE.precision)]

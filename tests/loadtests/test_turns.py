@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from tritonkit.errors import CheckFailed
 from tritonkit_load.benchmarks.peers import turns
 from tritonkit_load.tuning.limit import Bracket, Probe, bracket
-
-from tritonkit.errors import CheckFailed
 
 
 def limit_at(limit: float, log: list[str], name: str) -> Callable[[float], Probe]:

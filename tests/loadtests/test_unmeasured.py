@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
+from tritonkit.errors import CheckFailed
 from tritonkit_load.tuning import comparison, limit, tuner
 from tritonkit_load.tuning.limit import Probe
 from tritonkit_load.tuning.search import Outcome, Search
 from tritonkit_load.tuning.space import Settings, Space
 from tritonkit_load.tuning.trial import FIRST_RESOLUTION, timed
 from tritonkit_load.tuning.tuner import Effort, References
-
-from tritonkit.errors import CheckFailed
 
 SPACE = Space(("fp32", "int8"), (1, 4, 16), (0, 500, 2000), (1, 2, 3), (1,))
 OPENING = [Settings("int8", 16, 2000, 2, 1), *(Settings(p, 16, 0, 1, 1) for p in SPACE.precision)]

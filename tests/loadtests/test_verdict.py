@@ -9,15 +9,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
+from tritonkit import recipe, store
+from tritonkit.errors import InputError
 from tritonkit_load.load import slo, summary, text_report
 from tritonkit_load.load.plan import Plan
 from tritonkit_load.load.recording import Cpu, Recording
 from tritonkit_load.load.result import Result, ServerSide
 from tritonkit_load.load.slo import Slo
 from tritonkit_load.reporting import loadcharts
-
-from tritonkit import recipe, store
-from tritonkit.errors import InputError
 
 FAST = Slo(p99_ms=50)
 

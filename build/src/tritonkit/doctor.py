@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 
 from tritonkit import machine
 from tritonkit.engines import cuda, cuda_here, node
@@ -21,7 +20,6 @@ from tritonkit.engines.cuda_here import Verdict
 from tritonkit.engines.node import NodeGpu
 from tritonkit.errors import MissingError
 from tritonkit.server import runtime
-
 
 
 @dataclass(frozen=True)

@@ -19,21 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from tritonkit_load.load import models, payloads
-from tritonkit_load.load import slo as slos
-from tritonkit_load.load import target as targets
-from tritonkit_load.load.durations import seconds
-from tritonkit_load.load.generator import Generator
-from tritonkit_load.load.plan import AS_SAMPLED, Plan
-from tritonkit_load.load.result import Result
-from tritonkit_load.reporting import loadpage, verdict_text
 from rich.console import Console
-from tritonkit_load.tokens import capacity as of_tokens
-from tritonkit_load.tokens import measuring
-from tritonkit_load.tuning import limit
-from tritonkit_load.tuning.cores import divide
-from tritonkit_load.tuning.limit import Capacity, Probe, finite
-from tritonkit_load.tuning.probing import Asker, at_least, bounds, point
 
 from tritonkit import atomic, progress
 from tritonkit.cli.arguments import Parser
@@ -42,6 +28,20 @@ from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import Recipe, Slo
 from tritonkit.recipe import load as load_recipe
 from tritonkit.server import TritonServer
+from tritonkit_load.load import models, payloads
+from tritonkit_load.load import slo as slos
+from tritonkit_load.load import target as targets
+from tritonkit_load.load.durations import seconds
+from tritonkit_load.load.generator import Generator
+from tritonkit_load.load.plan import AS_SAMPLED, Plan
+from tritonkit_load.load.result import Result
+from tritonkit_load.reporting import loadpage, verdict_text
+from tritonkit_load.tokens import capacity as of_tokens
+from tritonkit_load.tokens import measuring
+from tritonkit_load.tuning import limit
+from tritonkit_load.tuning.cores import divide
+from tritonkit_load.tuning.limit import Capacity, Probe, finite
+from tritonkit_load.tuning.probing import Asker, at_least, bounds, point
 
 __all__ = ["Capacity", "capacity", "main", "slo_of"]
 

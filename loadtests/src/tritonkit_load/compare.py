@@ -22,24 +22,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tritonkit_load.benchmarks.bench_serving import on_core
 from google.protobuf import json_format
-from tritonkit_load.load import environment, payloads
-from tritonkit_load.load import models as recipe_files
-from tritonkit_load.load import slo as slos
-from tritonkit_load.load import target as targets
-from tritonkit_load.benchmarks.peers import contest, forests, lines
-from tritonkit_load.benchmarks.peers import environment as environments
-from tritonkit_load.benchmarks.peers.catalog import PEERS, Peer
-from tritonkit_load.benchmarks.peers.contest import Candidate, Effort, Entry, Stage
-from tritonkit_load.benchmarks.peers.harness import Ours, Subject, Theirs
-from tritonkit_load.reporting import comparepage
-from tritonkit_load.reporting.comparison_result import ComparisonResult, Row, ordered
-from tritonkit_load.reporting.page import NOTHING, figure, short
 from rich.console import Console
 from rich.table import Table
-from tritonkit_load.tuning import space
-from tritonkit_load.tuning.cores import Cores, divide
 
 import tritonkit
 from tritonkit import atomic, graph, progress, samples
@@ -50,6 +35,21 @@ from tritonkit.recipe import ForestRecipe, Precision, Recipe
 from tritonkit.recipe import load as load_recipe
 from tritonkit.repository import config, layout
 from tritonkit.samples import Sample
+from tritonkit_load.benchmarks.bench_serving import on_core
+from tritonkit_load.benchmarks.peers import contest, forests, lines
+from tritonkit_load.benchmarks.peers import environment as environments
+from tritonkit_load.benchmarks.peers.catalog import PEERS, Peer
+from tritonkit_load.benchmarks.peers.contest import Candidate, Effort, Entry, Stage
+from tritonkit_load.benchmarks.peers.harness import Ours, Subject, Theirs
+from tritonkit_load.load import environment, payloads
+from tritonkit_load.load import models as recipe_files
+from tritonkit_load.load import slo as slos
+from tritonkit_load.load import target as targets
+from tritonkit_load.reporting import comparepage
+from tritonkit_load.reporting.comparison_result import ComparisonResult, Row, ordered
+from tritonkit_load.reporting.page import NOTHING, figure, short
+from tritonkit_load.tuning import space
+from tritonkit_load.tuning.cores import Cores, divide
 
 SERVER_CORE, LOAD_CORE = 0, 1
 PASSES = 3  # over the samples, for the graph alone

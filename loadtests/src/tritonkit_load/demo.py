@@ -17,13 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tritonkit_load.load import environment
-from tritonkit_load.load import target as targets
-from tritonkit_load.load.generator import Generator, Plan
-from tritonkit_load.load.models import recipe_path
-from tritonkit_load.load.recording import read_rows
-from tritonkit_load.load.result import ModelResult
-from tritonkit_load.reporting import demopage
 from rich.console import Console
 from rich.table import Table
 
@@ -34,6 +27,13 @@ from tritonkit.errors import CheckFailed, InputError
 from tritonkit.server import TritonServer, runtime
 from tritonkit.zoo import photographs
 from tritonkit_client import Client
+from tritonkit_load.load import environment
+from tritonkit_load.load import target as targets
+from tritonkit_load.load.generator import Generator, Plan
+from tritonkit_load.load.models import recipe_path
+from tritonkit_load.load.recording import read_rows
+from tritonkit_load.load.result import ModelResult
+from tritonkit_load.reporting import demopage
 
 IMAGE_MODEL, TEXT_MODEL = "efficientnet_lite0", "all_minilm_l6_v2"
 STRINGS = "sentence_embedding"  # the ensemble that puts a tokenizer in front of the text model

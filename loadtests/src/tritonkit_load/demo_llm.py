@@ -20,15 +20,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tritonkit_load.load import environment
-from tritonkit_load.load import target as targets
-from tritonkit_load.reporting import llmpage
-from tritonkit_load.reporting.page import counted, figure
 from rich.console import Console
 from rich.table import Table
-from tritonkit_load.tokens import figures, streams
-from tritonkit_load.tokens.endpoints import Request, TritonEndpoint
-from tritonkit_load.tokens.serving import Served, install, load_recipe, served, write_recipe
 
 from tritonkit import atomic, progress
 from tritonkit.cli.arguments import Parser
@@ -37,6 +30,13 @@ from tritonkit.errors import CheckFailed, InputError, MissingError
 from tritonkit.server import runtime
 from tritonkit.zoo import smollm2_135m
 from tritonkit_client import Client, TritonkitClientError
+from tritonkit_load.load import environment
+from tritonkit_load.load import target as targets
+from tritonkit_load.reporting import llmpage
+from tritonkit_load.reporting.page import counted, figure
+from tritonkit_load.tokens import figures, streams
+from tritonkit_load.tokens.endpoints import Request, TritonEndpoint
+from tritonkit_load.tokens.serving import Served, install, load_recipe, served, write_recipe
 
 REPOSITORY = Path("model_repository.llm")
 STREAMS = (1, 2, 4)

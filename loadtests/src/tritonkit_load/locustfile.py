@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+from locust import events
+
 from tritonkit_load.load.coordination import add_arguments, begin
 from tritonkit_load.load.users import TritonGrpcUser, TritonHttpUser, TritonStreamUser
-from locust import events
 
 __all__ = ["TritonGrpcUser", "TritonHttpUser", "TritonStreamUser"]
 

@@ -15,14 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tritonkit_load.load import arrivals, headless, models, payloads, slo, text_report
-from tritonkit_load.load import target as targets
-from tritonkit_load.load.durations import seconds
-from tritonkit_load.load.plan import AS_SAMPLED, Plan
-from tritonkit_load.load.result import Result
-from tritonkit_load.reporting import junit, loadpage
 from rich.console import Console
-from tritonkit_load.tokens import loadtest, measuring
 
 from tritonkit import atomic, progress, recipe
 from tritonkit.cli.arguments import Parser
@@ -30,6 +23,13 @@ from tritonkit.cli.output import run_command
 from tritonkit.errors import InputError
 from tritonkit.recipe import LanguageRecipe
 from tritonkit.server import TritonServer
+from tritonkit_load.load import arrivals, headless, models, payloads, slo, text_report
+from tritonkit_load.load import target as targets
+from tritonkit_load.load.durations import seconds
+from tritonkit_load.load.plan import AS_SAMPLED, Plan
+from tritonkit_load.load.result import Result
+from tritonkit_load.reporting import junit, loadpage
+from tritonkit_load.tokens import loadtest, measuring
 
 USERS = {"grpc": "TritonGrpcUser", "http": "TritonHttpUser", "stream": "TritonStreamUser"}
 

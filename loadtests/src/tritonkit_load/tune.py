@@ -16,22 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tritonkit_load.capacity import INTERRUPTED, slo_of
-from tritonkit_load.load import environment, models, payloads
-from tritonkit_load.load import target as targets
-from tritonkit_load.load.durations import seconds
-from tritonkit_load.load.plan import AS_SAMPLED, Plan
-from tritonkit_load.reporting import tunepage
-from tritonkit_load.reporting.tuning_result import TuningResult
 from rich.console import Console
 from rich.table import Table
-from tritonkit_load.tuning import losses, outcome, tuner
-from tritonkit_load.tuning.cores import Cores, divide
-from tritonkit_load.tuning.probing import at_least, bounds
-from tritonkit_load.tuning.search import Search
-from tritonkit_load.tuning.space import Settings
-from tritonkit_load.tuning.trial_server import Built, TrialServer, built
-from tritonkit_load.tuning.tuner import Effort, Final
 
 from tritonkit import atomic, progress
 from tritonkit.cli.arguments import Parser
@@ -40,6 +26,20 @@ from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import Recipe, Slo, writeback
 from tritonkit.recipe import load as load_recipe
 from tritonkit.server import runtime
+from tritonkit_load.capacity import INTERRUPTED, slo_of
+from tritonkit_load.load import environment, models, payloads
+from tritonkit_load.load import target as targets
+from tritonkit_load.load.durations import seconds
+from tritonkit_load.load.plan import AS_SAMPLED, Plan
+from tritonkit_load.reporting import tunepage
+from tritonkit_load.reporting.tuning_result import TuningResult
+from tritonkit_load.tuning import losses, outcome, tuner
+from tritonkit_load.tuning.cores import Cores, divide
+from tritonkit_load.tuning.probing import at_least, bounds
+from tritonkit_load.tuning.search import Search
+from tritonkit_load.tuning.space import Settings
+from tritonkit_load.tuning.trial_server import Built, TrialServer, built
+from tritonkit_load.tuning.tuner import Effort, Final
 
 JOURNAL = "journal.log"
 SHOWN = 10  # trials in the table

@@ -135,7 +135,9 @@ def test_the_plot_of_a_terminal_has_a_letter_for_each_kind_of_layer_below_the_li
     assert max(map(len, lines)) <= 100
     framed = [line[1:].split("│")[0] for line in lines if line.startswith("│")]
     kinds = {point.layer.kind for point in plot.points}
-    assert {letter for line in framed for letter in line if letter.isalpha()} == {roofline.LETTERS[kind] for kind in kinds}
+    assert {letter for line in framed for letter in line if letter.isalpha()} == {
+        roofline.LETTERS[kind] for kind in kinds
+    }
     flat = next(line for line in framed if "·" in line)  # the level limit is the highest line with anything in it
     assert flat.rstrip().endswith("·")
     assert all(kind in " ".join(lines[-2:]) for kind in kinds)

@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
+
+from tritonkit.server import TritonServer
 from tritonkit_load.tokens import figures, measuring, slo, streams
 from tritonkit_load.tokens.endpoints import Endpoint, OpenAIEndpoint, TritonEndpoint
 from tritonkit_load.tokens.generator import Generator, Here, Load
 from tritonkit_load.tokens.measuring import Plan
 from tritonkit_load.tokens.serving import load_recipe
-
-from tritonkit.server import TritonServer
 
 pytestmark = pytest.mark.llm
 

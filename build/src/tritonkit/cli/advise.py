@@ -166,7 +166,8 @@ def _is_language(model: Path) -> bool:
 def _language(options: argparse.Namespace) -> int:
     foreign = {"--shape": options.shape, "--p99-ms": options.p99_ms, "--max-batch": options.max_batch,
                "--instances": options.instances, "--utilization": options.utilization, "--html": options.html,
-               "--plot": options.plot or None, "--values": options.values, "--recipe": options.recipe or None}  # fmt: skip
+               "--plot": options.plot or None, "--values": options.values,
+               "--recipe": options.recipe or None}  # fmt: skip
     if given := [name for name, value in foreign.items() if value not in (None, [])]:
         raise InputError(
             f"{given[0]} is for graphs, and {options.model} is a language model",
@@ -220,7 +221,8 @@ def _plot(subject: _Subject, advice: Advice) -> None:
         out.print("\nnothing is drawn: no candidate has a roofline")
         return
     batch = max(subject.batches)
-    text = roofline.in_letters(roofline.of(subject.batches[batch], candidate, batch), min(out.width, _PLOT[0]), _PLOT[1])
+    plot = roofline.of(subject.batches[batch], candidate, batch)
+    text = roofline.in_letters(plot, min(out.width, _PLOT[0]), _PLOT[1])
     out.print(f"\n{text}", markup=False, soft_wrap=True)
 
 

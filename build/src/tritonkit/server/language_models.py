@@ -60,7 +60,9 @@ def models_of(repository: Path, models: Collection[str] = ()) -> list[str]:
     return [
         folder.name
         for folder in folders
-        if (not models or folder.name in models) and (config := model_directory.find_config(folder)) and config.backend == "vllm"
+        if (not models or folder.name in models)
+        and (config := model_directory.find_config(folder))
+        and config.backend == "vllm"
     ]
 
 
@@ -83,8 +85,8 @@ def check(repository: Path, models: Collection[str], of_vllm: Collection[str], d
         if passport and passport.llm and passport.llm.engine == "tensorrt_llm":
             raise MissingError(
                 f"{path.parent.name} is a language model for tensorrt_llm, which the embedded server does not have",
-                f"serve the repository with {image_of('tensorrt_llm')} (docs/guides/llm.md), or one model of the others: "
-                f"tritonkit serve {repository} --recipe FILE",
+                f"serve the repository with {image_of('tensorrt_llm')} (docs/guides/llm.md), or one model of "
+                f"the others: tritonkit serve {repository} --recipe FILE",
             )
     if of_vllm and engine_environment.find(device) is None:
         raise MissingError(

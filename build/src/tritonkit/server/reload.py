@@ -240,7 +240,9 @@ def _digest(folder: Path) -> str:
 def _configs(repository: Path) -> dict[str, pb.ModelConfig]:
     """The configurations that can be read."""
     return {
-        folder.name: config for folder in repository.iterdir() if (config := model_directory.find_config(folder)) is not None
+        folder.name: config
+        for folder in repository.iterdir()
+        if (config := model_directory.find_config(folder)) is not None
     }
 
 

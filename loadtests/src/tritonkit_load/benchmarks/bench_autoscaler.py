@@ -14,15 +14,15 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from tritonkit_load.load import environment
-from tritonkit_load.load import target as targets
 from rich.console import Console
 from rich.table import Table
 
-from tritonkit_load.benchmarks.proofs import choice, measure, page, service, steady
 from tritonkit import atomic, progress
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import run_command
+from tritonkit_load.benchmarks.proofs import choice, measure, page, service, steady
+from tritonkit_load.load import environment
+from tritonkit_load.load import target as targets
 
 REPORT = Path("reports/autoscaler")
 KINDS: dict[targets.Target, str] = {"cpu": "cpu", "cuda": "gpu"}  # of pod, by target

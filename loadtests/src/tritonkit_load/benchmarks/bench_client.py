@@ -23,8 +23,6 @@ import numpy as np
 import tritonclient.grpc
 import tritonclient.grpc.aio
 import tritonclient.http
-from tritonkit_load.benchmarks.bench_failures import Bar, failures
-from tritonkit_load.benchmarks.bench_serving import on_core
 from rich.console import Console
 from rich.table import Table
 
@@ -32,6 +30,8 @@ from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import run_command
 from tritonkit.server import TritonServer
 from tritonkit_client import AsyncClient, Client, SharedMemory
+from tritonkit_load.benchmarks.bench_failures import Bar, failures
+from tritonkit_load.benchmarks.bench_serving import on_core
 
 SERVER_CORE, CLIENT_CORE = 0, 1
 SIZES = {"1 kB": (1_000, 1500), "600 kB": (600_000, 300)}

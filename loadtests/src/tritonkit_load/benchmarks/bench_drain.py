@@ -15,13 +15,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tritonkit_load.benchmarks.proofs import cost, drain
-from tritonkit_load.benchmarks.proofs.pods import Manifest, deployment, haproxy
-from tritonkit_load.benchmarks.proofs.rendered import render
 from tritonkit import progress
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import run_command
 from tritonkit.errors import MissingError
+from tritonkit_load.benchmarks.proofs import cost, drain
+from tritonkit_load.benchmarks.proofs.pods import Manifest, deployment, haproxy
+from tritonkit_load.benchmarks.proofs.rendered import render
 
 # A ready pod is one probe away, so a short period only shortens the bench.
 PROBES = {"startup": {"periodSeconds": 1}, "readiness": {"periodSeconds": 1}}

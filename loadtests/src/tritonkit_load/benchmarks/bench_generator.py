@@ -18,9 +18,6 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tritonkit_load.benchmarks.bench_client import CONFIG, MODEL
-from tritonkit_load.load.generator import Generator, Plan
-from tritonkit_load.load.result import Result
 from rich.console import Console
 from rich.table import Table
 
@@ -29,6 +26,9 @@ from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import run_command
 from tritonkit.errors import InputError
 from tritonkit.server import TritonServer
+from tritonkit_load.benchmarks.bench_client import CONFIG, MODEL
+from tritonkit_load.load.generator import Generator, Plan
+from tritonkit_load.load.result import Result
 
 SERVER_CORE, LOAD_CORE = 0, 1
 RECIPE = """

@@ -17,14 +17,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from tritonkit_load.benchmarks.gpu import device, inprocess, models, served
-from tritonkit_load.benchmarks.gpu.inprocess import Effort
-from tritonkit_load.benchmarks.gpu.models import Model
-from tritonkit_load.load import environment
 from pydantic import ValidationError
-from tritonkit_load.reporting import gpu_goals, gpupage
-from tritonkit_load.reporting.gpu_result import GpuResult
-from tritonkit_load.reporting.page import counted
 from rich.console import Console
 from rich.table import Table
 
@@ -32,6 +25,13 @@ from tritonkit import atomic, progress
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import run_command
 from tritonkit.errors import InputError
+from tritonkit_load.benchmarks.gpu import device, inprocess, models, served
+from tritonkit_load.benchmarks.gpu.inprocess import Effort
+from tritonkit_load.benchmarks.gpu.models import Model
+from tritonkit_load.load import environment
+from tritonkit_load.reporting import gpu_goals, gpupage
+from tritonkit_load.reporting.gpu_result import GpuResult
+from tritonkit_load.reporting.page import counted
 
 PARTS = ("build", "inprocess", "served", "scaling", "page")
 INTERRUPTED = 130

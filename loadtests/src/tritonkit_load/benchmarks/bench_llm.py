@@ -22,21 +22,21 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tritonkit_load.load import environment, models
-from tritonkit_load.load import target as targets
-from tritonkit_load.reporting.page import NOTHING
 from rich.console import Console
 from rich.table import Table
-from tritonkit_load.tokens import figures, streams
-from tritonkit_load.tokens.endpoints import Endpoint, OpenAIEndpoint, TritonEndpoint
-from tritonkit_load.tokens.figures import Figures
-from tritonkit_load.tokens.generator import Generator, Load
-from tritonkit_load.tokens.serving import Served, install, load_recipe, served, write_recipe
 
 from tritonkit import atomic, progress
 from tritonkit.cli.arguments import Parser
 from tritonkit.cli.output import run_command
 from tritonkit.errors import CheckFailed, InputError
+from tritonkit_load.load import environment, models
+from tritonkit_load.load import target as targets
+from tritonkit_load.reporting.page import NOTHING
+from tritonkit_load.tokens import figures, streams
+from tritonkit_load.tokens.endpoints import Endpoint, OpenAIEndpoint, TritonEndpoint
+from tritonkit_load.tokens.figures import Figures
+from tritonkit_load.tokens.generator import Generator, Load
+from tritonkit_load.tokens.serving import Served, install, load_recipe, served, write_recipe
 
 TRITON, OWN = "Triton", "vLLM's own"
 COMPARED = 6  # prompts whose answers are compared
@@ -199,7 +199,8 @@ def _write(options: argparse.Namespace, model: Served, rounds: dict[int, list[Ro
     """Every figure of every round."""
     result = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(sys.argv), "model": {"name": model.model} | model.facts.model_dump(exclude_unset=True), "vllm": model.vllm,
+        "command": " ".join(sys.argv), "model": {"name": model.model} | model.facts.model_dump(exclude_unset=True),
+        "vllm": model.vllm,
         "environment": environment.machine(), "load_average": load, "formulas": figures.FORMULAS,
         "words": options.words, "tokens": options.tokens, "warm_up_s": options.warm_up,
         "rounds": {str(count): [asdict(repeat) for repeat in repeats] for count, repeats in rounds.items()},

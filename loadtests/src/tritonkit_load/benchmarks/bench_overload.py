@@ -18,17 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tritonkit_load.benchmarks.bench_serving import on_core
-from tritonkit_load.capacity import slo_of
-from tritonkit_load.load import environment, models, overload, recording
-from tritonkit_load.load import target as targets
-from tritonkit_load.load.generator import Generator
-from tritonkit_load.load.plan import Plan
 from rich.console import Console
 from rich.table import Table
-from tritonkit_load.tuning import limit
-from tritonkit_load.tuning.cores import Cores, divide
-from tritonkit_load.tuning.probing import Asker
 
 from tritonkit import atomic, pipeline, progress
 from tritonkit.cli.arguments import Parser
@@ -38,6 +29,15 @@ from tritonkit.queue_limits import NAMES, QueueLimits
 from tritonkit.recipe import Recipe, Slo
 from tritonkit.recipe import load as load_recipe
 from tritonkit.server import TritonServer, runtime
+from tritonkit_load.benchmarks.bench_serving import on_core
+from tritonkit_load.capacity import slo_of
+from tritonkit_load.load import environment, models, overload, recording
+from tritonkit_load.load import target as targets
+from tritonkit_load.load.generator import Generator
+from tritonkit_load.load.plan import Plan
+from tritonkit_load.tuning import limit
+from tritonkit_load.tuning.cores import Cores, divide
+from tritonkit_load.tuning.probing import Asker
 
 USERS = {
     "grpc": "TritonGrpcUser", "grpc, retries": "RetryingGrpcUser", "http": "TritonHttpUser",

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tritonkit_load.load import models
 from rich.console import Console
 from rich.table import Table
 
@@ -31,6 +30,7 @@ from tritonkit.errors import InputError
 from tritonkit.recipe import Batching, Recipe, load_graph
 from tritonkit.server import TritonServer, runtime
 from tritonkit_client import Client
+from tritonkit_load.load import models
 
 SERVER_CORE, LOAD_CORE = 0, 1
 IN_FLIGHT = 8

@@ -21,8 +21,6 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"  # before a library reads it
 
 import numpy as np
-from tritonkit_load.benchmarks.bench_serving import IN_FLIGHT, LOAD_CORE, SERVER_CORE, latencies, on_core, throughput
-from tritonkit_load.load import models
 from rich.console import Console
 from rich.table import Table
 
@@ -37,6 +35,8 @@ from tritonkit.server.backends.fil.forest_inference import Settings
 from tritonkit.trees import checks, forest
 from tritonkit.trees.forest import Rows
 from tritonkit_client import Client
+from tritonkit_load.benchmarks.bench_serving import IN_FLIGHT, LOAD_CORE, SERVER_CORE, latencies, on_core, throughput
+from tritonkit_load.load import models
 
 ROWS = (1, 8, 64, 1024)
 ROUNDS, ROUND_S = 5, 1.0

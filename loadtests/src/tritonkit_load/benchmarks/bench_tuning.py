@@ -16,12 +16,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
+from tritonkit import atomic, progress, recipe
+from tritonkit.cli.arguments import Parser
+from tritonkit.cli.output import run_command
+from tritonkit.errors import CheckFailed
 from tritonkit_load.capacity import INTERRUPTED, slo_of
 from tritonkit_load.load import models
 from tritonkit_load.load.plan import Plan
 from tritonkit_load.reporting.tuning_result import Ratio
-from rich.console import Console
-from rich.table import Table
 from tritonkit_load.tuning import comparison, tuner
 from tritonkit_load.tuning.comparison import Measured
 from tritonkit_load.tuning.cores import divide
@@ -32,11 +37,6 @@ from tritonkit_load.tuning.space import Settings, Space
 from tritonkit_load.tuning.trial import timed
 from tritonkit_load.tuning.trial_server import TrialServer, built
 from tritonkit_load.tuning.tuner import Effort
-
-from tritonkit import atomic, progress, recipe
-from tritonkit.cli.arguments import Parser
-from tritonkit.cli.output import run_command
-from tritonkit.errors import CheckFailed
 
 LEAST_GAIN = 1.5  # on one of the models
 LEAST_RATIO = 1.0  # on every one

@@ -22,12 +22,12 @@ from gevent.fileobject import FileObject
 from gevent.queue import Queue
 from locust.env import Environment
 
+from tritonkit.errors import InputError, TritonkitError
 from tritonkit_load.load import users
 from tritonkit_load.load.payloads import Library
 from tritonkit_load.load.plan import Plan
 from tritonkit_load.load.prepare import Prepared, prepare
 from tritonkit_load.load.session import Session
-from tritonkit.errors import InputError, TritonkitError
 
 
 class Child:

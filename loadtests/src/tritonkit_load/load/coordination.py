@@ -25,6 +25,8 @@ from locust import runners
 from locust.env import Environment
 from locust.runners import STATE_MISSING, STATE_RUNNING, LocalRunner, MasterRunner, WorkerRunner
 
+from tritonkit import atomic
+from tritonkit.errors import InputError, TritonkitError
 from tritonkit_load.load import environment as environments
 from tritonkit_load.load import payloads, slo, summary, text_report
 from tritonkit_load.load.plan import AS_SAMPLED, Plan
@@ -34,8 +36,6 @@ from tritonkit_load.load.result import Result, ServerSide
 from tritonkit_load.load.serverside import Watch
 from tritonkit_load.load.session import DRAINS_S, Session
 from tritonkit_load.load.users import ModelUser
-from tritonkit import atomic
-from tritonkit.errors import InputError, TritonkitError
 
 START, STOP, FINISHED = "tritonkit-start", "tritonkit-stop", "tritonkit-finished"
 REPORT = "tritonkit"  # the key of ours in Locust's reports

@@ -17,13 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from tritonkit.errors import CheckFailed, InputError, MissingError, TritonkitError
+from tritonkit.recipe import load as load_recipe
 from tritonkit_load.load import environment, summary
 from tritonkit_load.load.plan import Plan
 from tritonkit_load.load.recording import Recording, merged, write_rows
 from tritonkit_load.load.result import Result, ServerSide
 from tritonkit_load.load.slo import Slo
-from tritonkit.errors import CheckFailed, InputError, MissingError, TritonkitError
-from tritonkit.recipe import load as load_recipe
 
 __all__ = ["Generator", "Plan"]
 

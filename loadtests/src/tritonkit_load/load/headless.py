@@ -13,11 +13,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from tritonkit.errors import CheckFailed, InputError, MissingError
+from tritonkit.server.ports import free_ports
 from tritonkit_load.load.payloads import split_version
 from tritonkit_load.load.plan import Plan
 from tritonkit_load.load.result import Result
-from tritonkit.errors import CheckFailed, InputError, MissingError
-from tritonkit.server.ports import free_ports
 
 LOCUSTFILE = Path(__file__).parents[1] / "locustfile.py"
 LOCAL = "127.0.0.1"

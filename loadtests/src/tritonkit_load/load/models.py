@@ -11,13 +11,13 @@ import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tritonkit_load.load.target import Target
 from tritonkit import pipeline
 from tritonkit.cli.arguments import closest, did_you_mean
 from tritonkit.errors import InputError
 from tritonkit.recipe import ForestRecipe, LanguageRecipe, Recipe, load, load_any
 from tritonkit.repository import layout, selection
 from tritonkit.server import runtime
+from tritonkit_load.load.target import Target
 
 RECIPES = Path("build/recipes")
 HELP = f"a recipe's file, or its name in {RECIPES}"

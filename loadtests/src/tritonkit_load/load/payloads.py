@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tritonkit_load.load.plan import AS_SAMPLED, Plan
 from tritonkit import samples
 from tritonkit.errors import InputError
 from tritonkit.recipe import Recipe
 from tritonkit.recipe import load as load_recipe
 from tritonkit.samples import Sample
+from tritonkit_load.load.plan import AS_SAMPLED, Plan
 
 SAMPLES = 128  # of each recipe; photographs take time to decode
 DRAWN = 1024  # different requests, which then come again

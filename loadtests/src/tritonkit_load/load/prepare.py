@@ -10,11 +10,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from tritonkit.errors import InputError, TritonkitError
 from tritonkit_load.load import arrivals
 from tritonkit_load.load.payloads import Library, Request
 from tritonkit_load.load.plan import Plan
 from tritonkit_load.load.users import ModelUser
-from tritonkit.errors import InputError, TritonkitError
 
 TRIED, TRIED_S = 10, 1.0  # requests to each model, one after the other, and seconds for them
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from hdrh.histogram import HdrHistogram
 
-from tritonkit_load.load.arrivals import COLUMN
 from tritonkit import atomic
+from tritonkit_load.load.arrivals import COLUMN
 
 HIGHEST_US = 3_600_000_000  # an hour
 DIGITS = 3  # values are kept to 0.1 %

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import gevent
 
+from tritonkit_client import Client, Duration, ModelStatistics, TritonkitClientError
 from tritonkit_load.load.payloads import split_version
 from tritonkit_load.load.result import ServerSide
-from tritonkit_client import Client, Duration, ModelStatistics, TritonkitClientError
 
 _GPU = re.compile(r"^(nv_gpu_utilization|nv_gpu_memory_used_bytes)\{[^}]*\} ([0-9.e+-]+)$", re.MULTILINE)
 _SETTLES_S = 0.1  # the server counts a request a moment after it has answered it

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
-from tritonkit_load.load.result import Check, ModelResult, Percentiles, Result, Verdict
 from tritonkit.cli.arguments import closest, did_you_mean
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import Slo
 from tritonkit.recipe.problems import in_words
+from tritonkit_load.load.result import Check, ModelResult, Percentiles, Result, Verdict
 
 __all__ = [
     "MET", "NOT_MET", "Slo", "checks", "exit_code", "few", "format_slo", "judge", "least_requests", "parse", "too_few",

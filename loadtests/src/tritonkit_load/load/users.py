@@ -13,10 +13,10 @@ import gevent
 import grpc.experimental.gevent
 from locust import User, constant, task
 
-from tritonkit_load.load.payloads import Request
-from tritonkit_load.load.serverside import Watch
 from tritonkit.errors import InputError
 from tritonkit_client import Client, DeadlineExceeded, Retry, ServerBusy, ServerError, TritonkitClientError
+from tritonkit_load.load.payloads import Request
+from tritonkit_load.load.serverside import Watch
 
 TIMEOUT_S = 10.0  # a caller's patience; what takes longer counts as failed
 

@@ -13,10 +13,9 @@ from typing import Any
 from tritonkit_load.load import slo
 from tritonkit_load.load.result import ModelResult, Result, ServerSide
 from tritonkit_load.load.summary import BUSIEST, LATEST_MS
-
 from tritonkit_load.reporting.page import counted, percent, short
 from tritonkit_load.reporting.tuning_result import TuningResult
-from tritonkit_load.reporting.verbs import capacity, host, setting, variables
+from tritonkit_load.reporting.verbs import capacity, host, setting, variables, verb
 
 WAITS = 0.25  # of the server's time for a request; a queue that takes as much is worth a look
 ALONE = 1.1  # samples an execution: nearly every request runs by itself

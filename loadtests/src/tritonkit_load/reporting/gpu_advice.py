@@ -104,7 +104,8 @@ def _instances(served: Served, result: GpuResult) -> Iterator[str]:
         if served.ratio.median < LEAST_SERVED:
             yield (
                 f"{name}: only {counted(served.instances, 'instance')} measured. "
-                f"`python -m tritonkit_load.benchmarks.bench_gpu --only served --models {served.model}` measures 1, 2, 4 and 6."
+                f"`python -m tritonkit_load.benchmarks.bench_gpu --only served --models {served.model}` "
+                "measures 1, 2, 4 and 6."
             )
         return
     highest = max(rates.values())

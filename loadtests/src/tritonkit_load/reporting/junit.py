@@ -11,7 +11,6 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from tritonkit_load.load.result import Check, ModelResult, Result
-
 from tritonkit_load.reporting import verdict_text
 from tritonkit_load.reporting.page import counted, short
 

@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterable, Sequence
 
 from hdrh.histogram import HdrHistogram
+
+from tritonkit.recipe import Slo
 from tritonkit_load.load import arrivals
 from tritonkit_load.load.result import Load, ModelResult, Percentiles, Point, Second, ServerSide
-
 from tritonkit_load.reporting import chart, rows
 from tritonkit_load.reporting.axis import NINES, Axis, Clock, Linear, Percentile, Whole, fitting
 from tritonkit_load.reporting.page import counted, short
-from tritonkit.recipe import Slo
 
 LITTLE = 0.005  # of a mean latency: less is not worth a line
 FEW = 10  # requests: with fewer, a percentile curve shows chance

@@ -9,10 +9,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tritonkit_load.load.result import Check, Load, ModelResult, Result, ServerSide
-from tritonkit_load.load.summary import BUSIEST, LATEST_MS
 from markupsafe import Markup
 
+from tritonkit_load.load.result import Check, Load, ModelResult, Result, ServerSide
+from tritonkit_load.load.summary import BUSIEST, LATEST_MS
 from tritonkit_load.reporting import advice, loadcharts, page, verdict_text
 from tritonkit_load.reporting.page import counted, figure, listed, percent, short
 

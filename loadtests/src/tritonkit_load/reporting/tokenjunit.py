@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from xml.etree.ElementTree import Element, SubElement
 
-from tritonkit_load.tokens.result import TokenResult
-
 from tritonkit_load.reporting import junit
 from tritonkit_load.reporting.page import counted, short
+from tritonkit_load.tokens.result import TokenResult
 
 
 def render(result: TokenResult) -> str:

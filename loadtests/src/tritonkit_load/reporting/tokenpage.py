@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from tritonkit_load.load.result import Limit
 from markupsafe import Markup
-from tritonkit_load.tokens.result import EngineSample, RatePoint, TokenResult
 
+from tritonkit_load.load.result import Limit
 from tritonkit_load.reporting import chart, page
 from tritonkit_load.reporting.axis import Axis, Clock, Linear, Percentile, Whole, fitting
 from tritonkit_load.reporting.page import Headline, counted, percent, short
 from tritonkit_load.reporting.verdict_text import describe_check, sentence, times_met
+from tritonkit_load.tokens.result import EngineSample, RatePoint, TokenResult
 
 TIME = "seconds since the warm-up"
 POINTS = 240  # of a line over time; more would blur it

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from tritonkit_load.load.result import Limit
 from pydantic import TypeAdapter
+
+from tritonkit_load.load.result import Limit
 
 Json = dict[str, Any]
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from tritonkit_load.load import slo
 from tritonkit_load.load.result import Check, Limit, Result
-
 from tritonkit_load.reporting import page
 from tritonkit_load.reporting.page import NAMES, NOTHING, Headline, counted
 

@@ -14,22 +14,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from rich.console import Console
+
+from tritonkit import atomic, progress
+from tritonkit.errors import CheckFailed, InputError
+from tritonkit.recipe import LanguageRecipe
 from tritonkit_load.reporting import tokenpage
 from tritonkit_load.reporting.page import short
-from rich.console import Console
-from tritonkit_load.tuning import limit
-from tritonkit_load.tuning.limit import OVERLOADED, Capacity, Probe
-from tritonkit_load.tuning.probing import LEAST_ARRIVALS, LEAST_LONG
-
 from tritonkit_load.tokens import measuring, slo, summary, text_report
 from tritonkit_load.tokens.generator import Sender, sender
 from tritonkit_load.tokens.loadtest import refuse_tensor_options
 from tritonkit_load.tokens.measuring import Plan, Server
 from tritonkit_load.tokens.result import RatePoint, TokenResult
 from tritonkit_load.tokens.streams import Answer
-from tritonkit import atomic, progress
-from tritonkit.errors import CheckFailed, InputError
-from tritonkit.recipe import LanguageRecipe
+from tritonkit_load.tuning import limit
+from tritonkit_load.tuning.limit import OVERLOADED, Capacity, Probe
+from tritonkit_load.tuning.probing import LEAST_ARRIVALS, LEAST_LONG
 
 LEAST = 0.1  # sessions a second: answers of some seconds are usual on a CPU
 RESOLUTION = 1.1  # the some dozen requests of a run do not tell finer rates apart

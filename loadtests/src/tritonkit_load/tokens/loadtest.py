@@ -13,17 +13,17 @@ import shlex
 import sys
 from dataclasses import replace
 
-from tritonkit_load.load import arrivals
-from tritonkit_load.reporting import tokenjunit, tokenpage
 from rich.console import Console
 
+from tritonkit import atomic, progress
+from tritonkit.errors import InputError
+from tritonkit.recipe import LanguageRecipe
+from tritonkit_load.load import arrivals
+from tritonkit_load.reporting import tokenjunit, tokenpage
 from tritonkit_load.tokens import measuring, slo, summary, text_report
 from tritonkit_load.tokens.generator import sender
 from tritonkit_load.tokens.measuring import Plan
 from tritonkit_load.tokens.streams import Answer
-from tritonkit import atomic, progress
-from tritonkit.errors import InputError
-from tritonkit.recipe import LanguageRecipe
 
 
 def run(options: argparse.Namespace, recipe: LanguageRecipe, *, duration_s: float, warm_up_s: float) -> int:

@@ -11,9 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tritonkit.errors import InputError
+from tritonkit.llm import directory
+from tritonkit.recipe import LanguageRecipe, TokenSlo
 from tritonkit_load.load import arrivals, environment
 from tritonkit_load.load import target as targets
-
 from tritonkit_load.tokens import engine_metrics, figures, slo, summary, workload
 from tritonkit_load.tokens import tokenizer as tokenizers
 from tritonkit_load.tokens.endpoints import Endpoint, OpenAIEndpoint, TritonEndpoint
@@ -24,9 +26,6 @@ from tritonkit_load.tokens.sessions import PATIENCE_S, Sessions, schedule
 from tritonkit_load.tokens.streams import Answer
 from tritonkit_load.tokens.tokenizer import Tokenizer
 from tritonkit_load.tokens.workload import Workload
-from tritonkit.errors import InputError
-from tritonkit.llm import directory
-from tritonkit.recipe import LanguageRecipe, TokenSlo
 
 PROMPT, ANSWER = "128", "64"  # tokens, where nothing else is given
 CONTEXT = 2048  # vLLM's own, where neither the recipe nor the directory says one

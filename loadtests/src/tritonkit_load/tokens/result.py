@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from tritonkit_load.load.result import Limit, Verdict
-
 from tritonkit_load.tokens.figures import Times
 
 

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tritonkit_load.load.target import Target
-
 from tritonkit import llm, progress
 from tritonkit import server as servers
 from tritonkit.errors import CheckFailed, InputError
@@ -20,6 +18,7 @@ from tritonkit.passport import LanguageModel
 from tritonkit.recipe import LanguageRecipe, load_any
 from tritonkit.server import TritonServer, engine_environment, runtime
 from tritonkit.zoo import smollm2_135m
+from tritonkit_load.load.target import Target
 
 VERSION_TIMEOUT_S = 10
 CONTEXT = 2048  # of the shipped model: a quarter of its own, so that four contexts take 0.4 GB

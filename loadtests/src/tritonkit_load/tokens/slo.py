@@ -10,14 +10,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tritonkit_load.load.result import Check
-from tritonkit_load.load.slo import SHARES, TOKEN_TIMES
 from pydantic import ValidationError
 
-from tritonkit_load.tokens.result import TokenFigures
 from tritonkit.cli.arguments import closest, did_you_mean
 from tritonkit.errors import InputError
 from tritonkit.recipe import LanguageRecipe, TokenSlo
+from tritonkit_load.load.result import Check
+from tritonkit_load.load.slo import SHARES, TOKEN_TIMES
+from tritonkit_load.tokens.result import TokenFigures
 
 NAMES = (*(f"{time}_{share}" for time in TOKEN_TIMES for share in SHARES), "error_rate", "goodput")
 EXAMPLE = "ttft_p95_ms=500,itl_p95_ms=120"

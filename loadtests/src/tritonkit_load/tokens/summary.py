@@ -7,13 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
+from tritonkit.recipe import TokenSlo
 from tritonkit_load.load.result import Check, Verdict
 from tritonkit_load.load.slo import CONFIDENCE, SHARES
-
 from tritonkit_load.tokens import figures, slo
 from tritonkit_load.tokens.result import Generator, TokenFigures, TokenSecond
 from tritonkit_load.tokens.streams import Answer
-from tritonkit.recipe import TokenSlo
 
 LATE_MS = 5.0  # as in load tests of tensors, docs/guides/loadtests.md
 # Of the p95 of TTFT: it counts from when a request was due, so a late generator makes a server look slower, by so much.

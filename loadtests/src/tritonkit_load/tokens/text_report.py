@@ -5,7 +5,6 @@ from __future__ import annotations
 from tritonkit_load.load.result import Check
 from tritonkit_load.reporting.page import counted, percent, short
 from tritonkit_load.reporting.verdict_text import value_and_bound
-
 from tritonkit_load.tokens.figures import Times
 from tritonkit_load.tokens.result import EngineSample, TokenFigures, TokenResult
 

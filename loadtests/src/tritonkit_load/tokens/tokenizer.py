@@ -11,8 +11,8 @@ from typing import Any
 
 import tokenizers
 
-from tritonkit_load.tokens.streams import Answer
 from tritonkit.errors import InputError, MissingError
+from tritonkit_load.tokens.streams import Answer
 
 
 class Tokenizer:

@@ -15,10 +15,10 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, Protocol
 
+from tritonkit.errors import InputError
 from tritonkit_load.tokens.endpoints import Messages, Request
 from tritonkit_load.tokens.streams import WORDS
 from tritonkit_load.tokens.tokenizer import Tokenizer
-from tritonkit.errors import InputError
 
 Session = tuple[Request, ...]  # turns, each with what is new in it alone
 LENGTHS = "64, 32-256, or lognormal:MEDIAN,SIGMA,MOST"

@@ -7,9 +7,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tritonkit_load.reporting.tuning_result import Ratio
-
 from tritonkit.errors import CheckFailed
+from tritonkit_load.reporting.tuning_result import Ratio
 from tritonkit_load.tuning.limit import Ask, Bracket, Ended, Probe, bracket
 from tritonkit_load.tuning.losses import ServerLost, twice
 from tritonkit_load.tuning.space import Settings

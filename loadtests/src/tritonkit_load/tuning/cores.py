@@ -6,9 +6,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tritonkit_load.load.target import Target
-
 from tritonkit.errors import InputError
+from tritonkit_load.load.target import Target
 
 # Cores of which the generator gets one. A process of it sends some thousand small requests a second, which few models
 # take on a CPU; a GPU takes more, and its server computes nothing on the CPU.

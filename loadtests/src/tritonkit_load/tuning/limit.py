@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tritonkit_load.load.result import Limit
 
 from tritonkit.errors import CheckFailed
+from tritonkit_load.load.result import Limit
 
 BUSY_FIX = "leave its cores to it: end what else runs on this machine, or use one with more cores"
 LEAST = 1.0  # requests a second; a server that cannot meet the SLO at that rate cannot meet it

@@ -6,13 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from tritonkit_load.reporting import tuning_result
-from tritonkit_load.reporting.tuning_result import TuningResult
-
 from tritonkit import pipeline, tuned
 from tritonkit.errors import CheckFailed
 from tritonkit.recipe import Recipe, Slo, writeback
 from tritonkit.repository import layout
+from tritonkit_load.reporting import tuning_result
+from tritonkit_load.reporting.tuning_result import TuningResult
 from tritonkit_load.tuning import comparison
 from tritonkit_load.tuning.comparison import Measured
 from tritonkit_load.tuning.limit import BUSY_FIX, finite

@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from tritonkit.recipe import Slo
 from tritonkit_load.load.plan import Plan
 from tritonkit_load.load.result import Check, Point, Result
 from tritonkit_load.load.summary import BUSIEST
-
-from tritonkit.recipe import Slo
 from tritonkit_load.tuning.limit import OVERLOADED, Probe, Unsent
 
 LEAST_ARRIVALS = 3  # that a run should have: it is longer where the rate is low

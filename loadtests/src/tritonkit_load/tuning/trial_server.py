@@ -18,9 +18,6 @@ from typing import NoReturn
 
 import psutil
 from google.protobuf import json_format
-from tritonkit_load.load.generator import Generator
-from tritonkit_load.load.plan import Plan
-from tritonkit_load.load.target import Target
 
 from tritonkit import cached_export, pipeline, queue_limits, store, trees
 from tritonkit.errors import CheckFailed, TritonkitError
@@ -30,6 +27,9 @@ from tritonkit.recipe import ForestRecipe, Precision, Recipe, Slo
 from tritonkit.repository import config, layout
 from tritonkit.server import TritonServer
 from tritonkit_client import Client, TritonkitClientError
+from tritonkit_load.load.generator import Generator
+from tritonkit_load.load.plan import Plan
+from tritonkit_load.load.target import Target
 from tritonkit_load.tuning import space
 from tritonkit_load.tuning.cores import Cores
 from tritonkit_load.tuning.limit import Probe

@@ -12,12 +12,11 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from tritonkit_load.load import environment
-
 from tritonkit.errors import CheckFailed
 from tritonkit.precision import gate
 from tritonkit.recipe import Slo
 from tritonkit.server import runtime
+from tritonkit_load.load import environment
 from tritonkit_load.tuning import comparison, limit, space
 from tritonkit_load.tuning.comparison import Measured
 from tritonkit_load.tuning.cores import Cores

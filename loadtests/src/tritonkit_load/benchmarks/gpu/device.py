@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 
-from tritonkit_load.load import environment
-
 from tritonkit.errors import MissingError
+from tritonkit_load.load import environment
 
 TIMEOUT_S = 10
 MIB = 2**20

@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from tritonkit_load.reporting.gpu_result import InProcess, Memory, Mixed
 
-from tritonkit_load.benchmarks.gpu import device, models
-from tritonkit_load.benchmarks.gpu.models import Model
-from tritonkit_load.benchmarks.gpu.rounds import ratios, run_ms, spread, take_turns
 from tritonkit.errors import CheckFailed
 from tritonkit.parity import ALONE_FACTOR, distance
 from tritonkit.samples import Sample
 from tritonkit.server.backends.onnxruntime.batch_execution import SizedExecution, read_sizes
 from tritonkit.zoo import noise
+from tritonkit_load.benchmarks.gpu import device, models
+from tritonkit_load.benchmarks.gpu.models import Model
+from tritonkit_load.benchmarks.gpu.rounds import ratios, run_ms, spread, take_turns
+from tritonkit_load.reporting.gpu_result import InProcess, Memory, Mixed
 
 BATCHES = (1, 8, 64)
 CHANGING = (

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from google.protobuf import json_format, text_format
-from tritonkit_load.reporting.gpu_result import GateRow
 from tritonclient.grpc import service_pb2
 
 from tritonkit import pipeline, recipe, samples, store
@@ -19,6 +18,7 @@ from tritonkit.errors import InputError
 from tritonkit.recipe import Precision, Recipe
 from tritonkit.repository import config
 from tritonkit.zoo import noise
+from tritonkit_load.reporting.gpu_result import GateRow
 
 RECIPES = Path(__file__).parent / "recipes"
 # Every variant that is measured in process, and the one of each model that is served as well.

@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from tritonkit_load.reporting.gpu_result import Load, Memory, Mixed, Scaling, Served
-from tritonkit_load.reporting.page import counted
 
-from tritonkit_load.benchmarks.gpu import callers, device, inprocess, models
-from tritonkit_load.benchmarks.gpu.inprocess import Effort, Prepared
-from tritonkit_load.benchmarks.gpu.models import Model
-from tritonkit_load.benchmarks.gpu.rounds import ratios, run_ms, spread
 from tritonkit.errors import CheckFailed
 from tritonkit.parity import ALONE_FACTOR, distance
 from tritonkit.server import TritonServer
 from tritonkit_client import Client
+from tritonkit_load.benchmarks.gpu import callers, device, inprocess, models
+from tritonkit_load.benchmarks.gpu.inprocess import Effort, Prepared
+from tritonkit_load.benchmarks.gpu.models import Model
+from tritonkit_load.benchmarks.gpu.rounds import ratios, run_ms, spread
+from tritonkit_load.reporting.gpu_result import Load, Memory, Mixed, Scaling, Served
+from tritonkit_load.reporting.page import counted
 
 READY_S = 400.0  # every instance prepares its sizes after the one before
 MIB = 2**20

@@ -11,6 +11,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
+from tritonkit.errors import CheckFailed, TritonkitError
+from tritonkit.recipe import Recipe, Slo
+from tritonkit_load.benchmarks.peers import harness, turns
+from tritonkit_load.benchmarks.peers.harness import USERS, Contender
 from tritonkit_load.load.generator import Generator
 from tritonkit_load.load.plan import Plan
 from tritonkit_load.load.result import ModelResult
@@ -20,11 +24,6 @@ from tritonkit_load.reporting.page import short
 from tritonkit_load.tuning.cores import Cores
 from tritonkit_load.tuning.limit import Ask, Bracket, Probe, bracket, interval
 from tritonkit_load.tuning.probing import Asker, at_least
-
-from tritonkit_load.benchmarks.peers import harness, turns
-from tritonkit_load.benchmarks.peers.harness import USERS, Contender
-from tritonkit.errors import CheckFailed, TritonkitError
-from tritonkit.recipe import Recipe, Slo
 
 # Callers of the trials that choose a variant: on a GPU as many as its largest batches hold.
 IN_FLIGHT: dict[Target, int] = {"cpu": 8, "cuda": 64}

@@ -14,13 +14,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tritonkit_load.load.target import Target
-
-from tritonkit_load.benchmarks.peers.catalog import Peer
 from tritonkit import atomic, store
 from tritonkit.errors import MissingError
 from tritonkit.server import runtime
 from tritonkit.server.runtime import Interpreter
+from tritonkit_load.benchmarks.peers.catalog import Peer
+from tritonkit_load.load.target import Target
 
 INSTALLS_S = 900  # the largest downloads some 250 MB
 RUNTIME = "onnxruntime"

@@ -8,19 +8,18 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from tritonkit_load.benchmarks.bench_serving import on_core
-from tritonkit_load.load import payloads
-from tritonkit_load.load.target import Target
-from tritonkit_load.tuning.cores import Cores
-
-from tritonkit_load.benchmarks.peers.catalog import FOREST_PEERS, Peer
-from tritonkit_load.benchmarks.peers.harness import Subject
 from tritonkit import samples
 from tritonkit.errors import InputError, MissingError
 from tritonkit.recipe import FOREST_INPUT, ForestRecipe, Recipe
 from tritonkit.repository import config, layout
 from tritonkit.server.backends.fil import forest_inference
 from tritonkit.trees import files, forest, libraries
+from tritonkit_load.benchmarks.bench_serving import on_core
+from tritonkit_load.benchmarks.peers.catalog import FOREST_PEERS, Peer
+from tritonkit_load.benchmarks.peers.harness import Subject
+from tritonkit_load.load import payloads
+from tritonkit_load.load.target import Target
+from tritonkit_load.tuning.cores import Cores
 
 PASSES = 3  # over the samples, for the library alone
 CHECKED = 8  # answers of each server that must be right before it is measured

@@ -18,16 +18,16 @@ from types import TracebackType
 
 import numpy as np
 import psutil
-from tritonkit_load.load.target import Target
 
-from tritonkit_load.benchmarks.peers import environment, supervisor, wire
-from tritonkit_load.benchmarks.peers.catalog import Peer, Variant
 from tritonkit import atomic
 from tritonkit.errors import CheckFailed
 from tritonkit.samples import Sample
 from tritonkit.server import TritonServer
 from tritonkit.server.ports import free_ports
 from tritonkit_client import Client
+from tritonkit_load.benchmarks.peers import environment, supervisor, wire
+from tritonkit_load.benchmarks.peers.catalog import Peer, Variant
+from tritonkit_load.load.target import Target
 
 HOST = "127.0.0.1"
 STARTS_S = 180.0  # on a GPU, four processes that each load a graph and CUDA's libraries

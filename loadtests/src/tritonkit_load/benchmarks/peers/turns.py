@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from greenlet import getcurrent, greenlet
-from tritonkit_load.tuning.limit import Ask
 
 from tritonkit.errors import TritonkitError
+from tritonkit_load.tuning.limit import Ask
 
 T = TypeVar("T")
 

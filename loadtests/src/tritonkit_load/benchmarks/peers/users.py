@@ -5,10 +5,10 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from geventhttpclient import HTTPClient
-from tritonkit_load.load.payloads import Request
-from tritonkit_load.load.users import TIMEOUT_S, Answer, ModelUser, TritonGrpcUser
 
 from tritonkit_load.benchmarks.peers import wire
+from tritonkit_load.load.payloads import Request
+from tritonkit_load.load.users import TIMEOUT_S, Answer, ModelUser, TritonGrpcUser
 
 CONNECTIONS = 1024  # at most; as many are opened as requests are in flight
 

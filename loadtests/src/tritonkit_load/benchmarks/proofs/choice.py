@@ -13,10 +13,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from tritonkit.errors import InputError
 from tritonkit_load.benchmarks.proofs import hpa, service, trace
 from tritonkit_load.benchmarks.proofs.kernel import Kernel
 from tritonkit_load.benchmarks.proofs.simulation import LATE, Outcome, Setting, Signal, Start, replay
-from tritonkit.errors import InputError
 
 HERE = Path(__file__).parent
 MEASURED = {"cpu": HERE / "measured.json", "gpu": HERE / "measured-gpu.json"}

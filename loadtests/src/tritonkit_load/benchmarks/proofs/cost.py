@@ -14,10 +14,10 @@ from functools import partial
 
 import numpy as np
 
+from tritonkit_client import Client
 from tritonkit_load.benchmarks.proofs.callers import MODEL
 from tritonkit_load.benchmarks.proofs.drain import write_model
 from tritonkit_load.benchmarks.proofs.pods import HOST, Manifest, Pod, workplace
-from tritonkit_client import Client
 
 ROUNDS = 15
 # Name, elements of INT32, requests in a round.

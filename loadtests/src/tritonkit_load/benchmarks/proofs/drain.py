@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tritonkit.errors import CheckFailed, InputError
 from tritonkit_load.benchmarks.proofs.balancer import Balancer
 from tritonkit_load.benchmarks.proofs.callers import KINDS, MODEL, ONCE, Account, Work
 from tritonkit_load.benchmarks.proofs.pods import Ended, Manifest, Pod, deployment, workplace
-from tritonkit.errors import CheckFailed, InputError
 
 Say = Callable[[str], None]
 PROTOCOLS = ("http", "grpc")

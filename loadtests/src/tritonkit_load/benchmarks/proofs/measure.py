@@ -18,6 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from tritonkit import atomic, pipeline, recipe
+from tritonkit.errors import CheckFailed
+from tritonkit.recipe import Recipe
+from tritonkit.server import TritonServer
+from tritonkit_load.benchmarks.proofs.service import Service, parse
+from tritonkit_load.benchmarks.proofs.steady import Observed, slowdown
 from tritonkit_load.load import environment
 from tritonkit_load.load.generator import Generator
 from tritonkit_load.load.models import recipe_path
@@ -25,13 +32,6 @@ from tritonkit_load.load.plan import Plan
 from tritonkit_load.load.result import ModelResult, ServerSide
 from tritonkit_load.load.target import Target
 from tritonkit_load.tuning.cores import divide
-
-from tritonkit_load.benchmarks.proofs.service import Service, parse
-from tritonkit_load.benchmarks.proofs.steady import Observed, slowdown
-from tritonkit import atomic, pipeline, recipe
-from tritonkit.errors import CheckFailed
-from tritonkit.recipe import Recipe
-from tritonkit.server import TritonServer
 
 CALLERS: dict[Target, tuple[int, ...]] = {"cpu": (1, 2, 4, 8, 16, 32), "cuda": (1, 2, 4, 8, 16, 32, 64, 128)}
 SHARES = (0.3, 0.5, 0.7, 0.8, 0.9)  # of the capacity

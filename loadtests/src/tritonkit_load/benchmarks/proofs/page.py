@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
-from tritonkit_load.reporting import chart, page
-from tritonkit_load.reporting.axis import Axis, Linear, Whole, fitting
-from tritonkit_load.reporting.page import Headline
 
 from tritonkit_load.benchmarks.proofs import choice, service, steady, trace
 from tritonkit_load.benchmarks.proofs.choice import Row
 from tritonkit_load.benchmarks.proofs.simulation import Floats, Outcome
+from tritonkit_load.reporting import chart, page
+from tritonkit_load.reporting.axis import Axis, Linear, Whole, fitting
+from tritonkit_load.reporting.page import Headline
 
 EVERY = 5  # minutes a point of a line: more would not be seen
 TITLES = {"cpu": "A pod on one CPU core", "gpu": "A pod with one GPU"}
