@@ -301,11 +301,7 @@ def _plans(directory: Path, node: Node, problems: list[Problem]) -> dict[Path, N
     chosen: dict[Path, Node] = {}
     for version in (directory / str(number) for number in model_directory.loaded(versions, configuration)):
         for gpu in node.gpus:
-            name = (
-                configuration.cc_model_filenames.get(gpu.compute)
-                or configuration.default_model_filename
-                or PLAN
-            )
+            name = configuration.cc_model_filenames.get(gpu.compute) or configuration.default_model_filename or PLAN
             plan = version / name
             if plan.is_file():
                 before = chosen[plan].gpus if plan in chosen else ()

@@ -146,8 +146,7 @@ def describe(
         weight_stripped=options.weight_stripped,
         plugins=tuple(library.name for library in options.plugins),
         profiles=tuple(
-            {name: ShapeRange(**asdict(shapes)) for name, shapes in profile.items()}
-            for profile in job.profiles
+            {name: ShapeRange(**asdict(shapes)) for name, shapes in profile.items()} for profile in job.profiles
         ),
         memory_bytes=plan.memory_bytes,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -78,9 +78,7 @@ def as_json(data: Mapping[str, Any]) -> str:
     return json.dumps(data, indent=2) + "\n"
 
 
-def _model(
-    configuration: pb.ModelConfig, recipe: Recipe, passport: ModelPassport, files: Mapping[str, bytes]
-) -> Model:
+def _model(configuration: pb.ModelConfig, recipe: Recipe, passport: ModelPassport, files: Mapping[str, bytes]) -> Model:
     text = config.seal(text_format.MessageToString(configuration), recipe.path.name)
     return Model(configuration.name, text, passport, files=files)
 

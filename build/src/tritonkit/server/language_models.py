@@ -60,7 +60,9 @@ def models_of(repository: Path, models: Collection[str] = ()) -> list[str]:
     return [
         folder.name
         for folder in folders
-        if (not models or folder.name in models) and (config := model_directory.find_config(folder)) and config.backend == "vllm"
+        if (not models or folder.name in models)
+        and (config := model_directory.find_config(folder))
+        and config.backend == "vllm"
     ]
 
 
