@@ -72,7 +72,8 @@ def test_passports_of_every_release_read_and_stay_to_the_letter(data: dict[str, 
 def test_what_readers_look_at_is_typed() -> None:
     oldest, gated, cuda, tensorrt, trees, language, beside, newer = map(ModelPassport.parse, SHAPES)
     assert (oldest.version, oldest.precision, oldest.files, oldest.gate) == (1, "", None, None)
-    assert gated.gate and [row.verdict for row in gated.gate.variants] == ["base"]
+    assert gated.gate
+    assert [row.verdict for row in gated.gate.variants] == ["base"]
     assert (gated.forced, gated.cpu_features, gated.gate.variants[0].accuracy["sqnr_db"]) == (
         True,
         ("avx512_vnni",),

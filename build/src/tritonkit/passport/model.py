@@ -141,7 +141,7 @@ class ModelPassport(Section):
 
     def is_same_build(self, other: ModelPassport) -> bool:
         """Whether both say the same, whatever files they list."""
-        return _plain(self.as_json() | {"files": None}) == _plain(other.as_json() | {"files": None})
+        return bool(_plain(self.as_json() | {"files": None}) == _plain(other.as_json() | {"files": None}))
 
 
 def read(path: Path) -> ModelPassport | None:

@@ -239,11 +239,8 @@ def _digest(folder: Path) -> str:
 
 def _configs(repository: Path) -> dict[str, pb.ModelConfig]:
     """The configurations that can be read."""
-    return {
-        folder.name: config
-        for folder in repository.iterdir()
-        if (config := model_directory.find_config(folder)) is not None
-    }
+    configs = {folder.name: model_directory.find_config(folder) for folder in repository.iterdir()}
+    return {name: config for name, config in configs.items() if config is not None}
 
 
 def _steps(name: str, configs: Mapping[str, pb.ModelConfig], above: frozenset[str] = frozenset()) -> set[str]:

@@ -199,8 +199,8 @@ def _write(options: argparse.Namespace, model: Served, rounds: dict[int, list[Ro
     """Every figure of every round."""
     result = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(sys.argv), "model": {"name": model.model} | model.facts.model_dump(exclude_unset=True),
-        "vllm": model.vllm,
+        "command": " ".join(sys.argv),
+        "model": {"name": model.model} | model.facts.model_dump(exclude_unset=True), "vllm": model.vllm,
         "environment": environment.machine(), "load_average": load, "formulas": figures.FORMULAS,
         "words": options.words, "tokens": options.tokens, "warm_up_s": options.warm_up,
         "rounds": {str(count): [asdict(repeat) for repeat in repeats] for count, repeats in rounds.items()},

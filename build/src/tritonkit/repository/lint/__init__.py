@@ -14,6 +14,7 @@ from tritonkit.repository.lint import contents, needs, pbtxt, registry, rules
 from tritonkit.repository.lint.contents import Model
 from tritonkit.repository.lint.findings import SEVERITIES, Finding, Options, Problem, Report
 from tritonkit.repository.lint.registry import RULES, Context, Rule, rule
+from tritonkit.repository.model_directory import CONFIG
 
 __all__ = ["RULES", "Finding", "Options", "Report", "Rule", "check", "needs"]
 assert rules.FAMILIES  # importing them registers their rules
@@ -31,7 +32,7 @@ def check(repository: Path, options: Options | None = None) -> Report:
     options = options or Options()
     if not repository.is_dir():
         raise OutputError(f"{repository} is not a directory", "name a model repository; `tritonkit build` makes one")
-    if (repository / contents.CONFIG).is_file():
+    if (repository / CONFIG).is_file():
         raise OutputError(f"{repository} is a model's folder, not a repository", f"name {repository.absolute().parent}")
     try:
         content = contents.read(repository, options)

@@ -13,7 +13,7 @@ from pathlib import Path
 from tritonkit.dependencies import sha256
 from tritonkit.passport import EngineFacts, ShapeBounds
 from tritonkit.repository.lint import backends
-from tritonkit.repository.lint.contents import Model, PlanPassport, is_file
+from tritonkit.repository.lint.contents import Model, PassportFile, PlanPassport, is_file
 from tritonkit.repository.lint.findings import Problem
 from tritonkit.repository.lint.registry import TENSORRT, Context, rule
 from tritonkit.repository.model_directory import PASSPORT
@@ -111,7 +111,8 @@ def plan_differs(model: Model, _: Context) -> Iterator[Problem]:
 @rule("TK094", "passport-unreadable", "warning", "a passport that cannot be read")
 def passport_unreadable(model: Model, _: Context) -> Iterator[Problem]:
     """Triton does not read passports, but the check on a GPU node does, and lint knows nothing without it."""
-    for passport in (model.passport, *model.plans.values()):
+    files: list[PassportFile | PlanPassport] = [model.passport, *model.plans.values()]
+    for passport in files:
         if passport.problem:
             fix = "build the model again" if passport.path.name == PASSPORT else "build the plan again"
             yield Problem(f"the passport {passport.problem}", fix, path=passport.path)
