@@ -267,7 +267,9 @@ def test_variants_of_two_targets_need_a_repository_by_name() -> None:
         environment.repository(mine)
     assert "deploy.repository" in caught.value.fix
     named = environment.Deploy(context="c", namespace="n", release="r", repository="both")
-    assert environment.repository(environment.Environment("mine", "mine.yaml", Path("mine.yaml"), named, values)) == "both"
+    assert (
+        environment.repository(environment.Environment("mine", "mine.yaml", Path("mine.yaml"), named, values)) == "both"
+    )
 
 
 @pytest.mark.parametrize("target", ["cpu", "cuda", "tensorrt"])

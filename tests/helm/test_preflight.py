@@ -37,7 +37,7 @@ EVERYTHING = {
     "monitoring": {"podMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}},
 }  # fmt: skip
 ENVIRONMENT = Environment(
-    "prod", Path("prod.yaml"), Deploy(context="here", namespace="inference", release="triton"), {}
+    "prod", "prod", Path("prod.yaml"), Deploy(context="here", namespace="inference", release="triton"), {}
 )
 
 
