@@ -23,13 +23,12 @@ from tritonclient.grpc import service_pb2
 
 from tritonkit.server import TritonServer
 from tritonkit_client import Client, CudaSharedMemory, InvalidInput, ModelMetadata, SharedMemory, TensorSpec
-from tritonkit_client._memory import cuda
-from tritonkit_client._memory import shared_memory
+from tritonkit_client._memory import cuda, shared_memory
+from tritonkit_client._memory.segments import FileSegment, Segments
 from tritonkit_client._protocol.calls import Region
 from tritonkit_client._protocol.errors import Origin
 from tritonkit_client._protocol.grpc_wire import GrpcWire
 from tritonkit_client._protocol.http_wire import HttpWire
-from tritonkit_client._memory.segments import FileSegment, Segments
 from tritonkit_client._protocol.validation import encode_inputs
 
 Connect = Callable[..., Client]

@@ -19,7 +19,14 @@ from tritonkit_client import (
     TritonkitClientError,
     Unauthenticated,
 )
-from tritonkit_client._protocol.errors import CLIENT_CLOSED, DEADLINE_EXCEEDED, NO_CONNECTION, Origin, error_for, error_in_stream
+from tritonkit_client._protocol.errors import (
+    CLIENT_CLOSED,
+    DEADLINE_EXCEEDED,
+    NO_CONNECTION,
+    Origin,
+    error_for,
+    error_in_stream,
+)
 
 ORIGIN = Origin("grpc://models:8001", "m", "r1")
 

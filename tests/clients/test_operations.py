@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from tritonkit_client import InvalidInput, ModelMetadata, TensorSpec
+from tritonkit_client._engine.operations import Inference, Operations
 from tritonkit_client._protocol.calls import Operation, SharedOperation
 from tritonkit_client._protocol.http_wire import HttpWire
 from tritonkit_client._protocol.metadata import ModelLimits
-from tritonkit_client._engine.operations import Inference, Operations
 
 THREE = ModelMetadata("m", ("1",), "p", (TensorSpec("x", "FP32", (3,)),), ())
 LIMITS = ModelLimits(0, frozenset())

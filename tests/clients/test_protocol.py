@@ -12,11 +12,11 @@ from tensorsamples import SAMPLES, assert_identical
 from tritonclient.grpc import service_pb2
 
 from tritonkit_client import InvalidInput, ModelMetadata, ModelNotReady, NotSupported, ServerError, TensorSpec
+from tritonkit_client._engine.operations import Inference, Operations
 from tritonkit_client._protocol.calls import BINARY, InferRequest, Response, SharedOperation
 from tritonkit_client._protocol.errors import Origin
 from tritonkit_client._protocol.grpc_wire import GrpcWire
 from tritonkit_client._protocol.http_wire import HttpWire
-from tritonkit_client._engine.operations import Inference, Operations
 
 ORIGIN = Origin("http://models:8000", "m", "r1")
 REQUEST = InferRequest("m", "", "r1", (), ())

@@ -26,15 +26,15 @@ from tritonkit_client import (
     Unauthenticated,
 )
 from tritonkit_client._engine.effects import Attempt, Deadline, Pause, Race
-from tritonkit_client._protocol.calls import InferRequest, Response
-from tritonkit_client._transport.endpoint import parse_endpoint
 from tritonkit_client._engine.engine import Engine
-from tritonkit_client._protocol.errors import DEADLINE_EXCEEDED, NO_CONNECTION, Origin
 from tritonkit_client._engine.events import Hooks
-from tritonkit_client._protocol.http_wire import HttpWire
 from tritonkit_client._engine.operations import Operations
 from tritonkit_client._engine.retry import Budget, pushback_s
 from tritonkit_client._engine.servers import Servers
+from tritonkit_client._protocol.calls import InferRequest, Response
+from tritonkit_client._protocol.errors import DEADLINE_EXCEEDED, NO_CONNECTION, Origin
+from tritonkit_client._protocol.http_wire import HttpWire
+from tritonkit_client._transport.endpoint import parse_endpoint
 
 Connect = Callable[..., Client]
 

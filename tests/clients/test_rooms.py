@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 import tritonkit_client
 
 PACKAGE = Path(tritonkit_client.__file__).parent

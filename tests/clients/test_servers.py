@@ -33,8 +33,8 @@ from tritonkit_client import (
     ServerBusy,
     ServerError,
 )
-from tritonkit_client._transport.endpoint import parse_endpoint
 from tritonkit_client._engine.servers import Servers
+from tritonkit_client._transport.endpoint import parse_endpoint
 
 Connect = Callable[..., Client]
 ONE = np.ones((1, 3), np.float32)

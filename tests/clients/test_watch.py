@@ -12,13 +12,13 @@ import pytest
 
 from tritonkit.server import TritonServer
 from tritonkit_client import Client, ConnectionFailed, Retry
-from tritonkit_client._protocol.calls import Response
-from tritonkit_client._transport.endpoint import parse_endpoint
 from tritonkit_client._engine.engine import Engine
-from tritonkit_client._protocol.errors import NO_CONNECTION, Origin
 from tritonkit_client._engine.events import Hooks
-from tritonkit_client._protocol.http_wire import HttpWire
 from tritonkit_client._engine.servers import Servers
+from tritonkit_client._protocol.calls import Response
+from tritonkit_client._protocol.errors import NO_CONNECTION, Origin
+from tritonkit_client._protocol.http_wire import HttpWire
+from tritonkit_client._transport.endpoint import parse_endpoint
 
 Connect = Callable[..., Client]
 

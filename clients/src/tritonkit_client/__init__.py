@@ -3,8 +3,16 @@
 from ._async_client import AsyncClient
 from ._async_model import AsyncModel, AsyncSequence
 from ._base import BaseClient
-from ._protocol.classes import Class
 from ._client import Client
+from ._engine.events import RequestEvent, ResponseEvent, RetryEvent
+from ._engine.hedging import Hedge
+from ._engine.retry import Retry
+from ._engine.traffic import Traffic
+from ._language.generation import Delta, Generation, TokenLogprob, Usage
+from ._language.text_streams import AsyncTextStream, TextStream
+from ._memory.shared_memory import CudaSharedMemory, SharedMemory
+from ._model import Model, Sequence
+from ._protocol.classes import Class
 from ._protocol.errors import (
     ClientClosed,
     ConnectionFailed,
@@ -20,16 +28,8 @@ from ._protocol.errors import (
     TritonkitClientError,
     Unauthenticated,
 )
-from ._engine.events import RequestEvent, ResponseEvent, RetryEvent
-from ._language.generation import Delta, Generation, TokenLogprob, Usage
-from ._engine.hedging import Hedge
 from ._protocol.metadata import Duration, ModelMetadata, ModelStatistics, RepositoryEntry, TensorSpec
-from ._model import Model, Sequence
-from ._engine.retry import Retry
 from ._transport.security import TLS
-from ._memory.shared_memory import CudaSharedMemory, SharedMemory
-from ._language.text_streams import AsyncTextStream, TextStream
-from ._engine.traffic import Traffic
 
 __all__ = [
     "TLS",

@@ -11,21 +11,21 @@ from typing import Any, TypeVar, overload
 
 import numpy.typing as npt
 
-from ._engine import many
 from ._async_model import AsyncModel, AsyncSequence
 from ._async_streaming_client import AsyncStreamingClient
 from ._base import checked_in_flight, checked_outputs
-from ._protocol.calls import NO_HEADERS, Operation, Outputs, Parameter, Response
+from ._engine import many
 from ._engine.effects import Attempt, Effect, Effects, Pause, Race, Resolve, Wait
-from ._transport.endpoint import Endpoint
-from ._protocol.errors import ClientClosed, Origin
 from ._engine.events import logger
+from ._engine.operations import Inference
+from ._protocol.calls import NO_HEADERS, Operation, Outputs, Parameter, Response
+from ._protocol.errors import ClientClosed, Origin
+from ._protocol.metadata import ModelMetadata, ModelStatistics, RepositoryEntry
+from ._protocol.tensors import Array
+from ._transport.endpoint import Endpoint
 from ._transport.grpc_aio import GrpcAioTransport
 from ._transport.http import AsyncHttpTransport
-from ._protocol.metadata import ModelMetadata, ModelStatistics, RepositoryEntry
-from ._engine.operations import Inference
 from ._transport.security import TLS
-from ._protocol.tensors import Array
 
 T = TypeVar("T")
 _GOOD = ("OK", 200)

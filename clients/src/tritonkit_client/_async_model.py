@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy.typing as npt
 
-from ._protocol.calls import Outputs, Parameter
-from ._language.chat import Message
-from ._protocol.errors import InvalidInput, TritonkitClientError
-from ._language.generation import Generation
 from ._engine.many import Sample
-from ._protocol.metadata import ModelMetadata
 from ._engine.sequence import SequenceState
-from ._protocol.tensors import Array
+from ._language.chat import Message
+from ._language.generation import Generation
 from ._language.text_streams import AsyncTextStream
+from ._protocol.calls import Outputs, Parameter
+from ._protocol.errors import InvalidInput, TritonkitClientError
+from ._protocol.metadata import ModelMetadata
+from ._protocol.tensors import Array
 
 if TYPE_CHECKING:
     from ._async_client import AsyncClient

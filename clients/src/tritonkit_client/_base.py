@@ -11,23 +11,23 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ._protocol.calls import NO_PARAMETERS, Operation, Outputs, Parameter
 from ._engine.effects import Deadline, Effects
-from ._transport.endpoint import Endpoint, parse_endpoint
 from ._engine.engine import Engine
-from ._protocol.errors import NO_CONNECTION, ClientClosed, InvalidInput, Origin, error_for
 from ._engine.events import EventHooks, Hooks
-from ._protocol.grpc_wire import GrpcWire
 from ._engine.hedging import Hedge
-from ._protocol.http_wire import HttpWire
-from ._protocol.metadata import ModelMetadata
 from ._engine.operations import Inference, Operations
-from ._pickling import check_picklable, remade
 from ._engine.retry import Retry
-from ._transport.security import TLS, Credentials, Headers, Token, checked_headers
 from ._engine.servers import Server, Servers
 from ._memory.shared_memory import Arena, CudaSharedMemory, SharedMemory
+from ._pickling import check_picklable, remade
+from ._protocol.calls import NO_PARAMETERS, Operation, Outputs, Parameter
+from ._protocol.errors import NO_CONNECTION, ClientClosed, InvalidInput, Origin, error_for
+from ._protocol.grpc_wire import GrpcWire
+from ._protocol.http_wire import HttpWire
+from ._protocol.metadata import ModelMetadata
 from ._protocol.tensors import DTYPES
+from ._transport.endpoint import Endpoint, parse_endpoint
+from ._transport.security import TLS, Credentials, Headers, Token, checked_headers
 
 T = TypeVar("T")
 

@@ -16,22 +16,21 @@ from typing import Any, TypeVar, overload
 
 import numpy.typing as npt
 
-from ._engine import many
-from ._engine import workers
 from ._base import checked_in_flight, checked_outputs
-from ._protocol.calls import NO_HEADERS, Operation, Outputs, Parameter, Response
+from ._engine import many, workers
 from ._engine.effects import Attempt, Effect, Pause, Resolve, Wait
-from ._transport.endpoint import Endpoint
-from ._protocol.errors import Origin
-from ._transport.grpc import GrpcTransport
-from ._transport.http import HttpTransport
-from ._protocol.metadata import ModelMetadata, ModelStatistics, RepositoryEntry
+from ._engine.operations import Inference
 from ._model import Model
 from ._model import Sequence as ModelSequence
-from ._engine.operations import Inference
-from ._transport.security import TLS, Credentials
-from ._streaming_client import StreamingClient
+from ._protocol.calls import NO_HEADERS, Operation, Outputs, Parameter, Response
+from ._protocol.errors import Origin
+from ._protocol.metadata import ModelMetadata, ModelStatistics, RepositoryEntry
 from ._protocol.tensors import Array
+from ._streaming_client import StreamingClient
+from ._transport.endpoint import Endpoint
+from ._transport.grpc import GrpcTransport
+from ._transport.http import HttpTransport
+from ._transport.security import TLS, Credentials
 
 T = TypeVar("T")
 

@@ -11,15 +11,15 @@ from typing import Any, TypeVar, overload
 import numpy.typing as npt
 
 from ._base import BaseClient
-from ._protocol.calls import Operation, Outputs, Parameter
-from ._language.chat import Message
-from ._protocol.errors import Origin, TritonkitClientError
-from ._language.generation import AnswerBuilder, Delta, Generation
-from ._transport.security import checked_headers
 from ._engine.streams import Stream, prepare
-from ._protocol.tensors import Array
+from ._language.chat import Message
+from ._language.generation import AnswerBuilder, Delta, Generation
 from ._language.text_requests import TextRequest, check_text_arguments, prepare_text, text_request
 from ._language.text_streams import TextStream
+from ._protocol.calls import Operation, Outputs, Parameter
+from ._protocol.errors import Origin, TritonkitClientError
+from ._protocol.tensors import Array
+from ._transport.security import checked_headers
 
 T = TypeVar("T")
 

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from .._language.chat import Message
-from .outputs import say
 from .._client import Client
-from .._protocol.errors import InvalidInput
+from .._language.chat import Message
 from .._language.generation import Delta, Generation, Usage
 from .._language.text_streams import TextStream
+from .._protocol.errors import InvalidInput
+from .outputs import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

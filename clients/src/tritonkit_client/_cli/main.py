@@ -17,16 +17,16 @@ from typing import Any
 
 import numpy as np
 
+from .._client import Client
 from .._protocol.calls import Outputs
 from .._protocol.classes import has_classes
+from .._protocol.errors import InvalidInput, TritonkitClientError
+from .._protocol.tensors import Array
+from .._transport.security import TLS
 from .generate import add_arguments, generate
 from .inputs import read_inputs
 from .outputs import as_json, as_text, save, say
 from .parser import Parser
-from .._client import Client
-from .._protocol.errors import InvalidInput, TritonkitClientError
-from .._transport.security import TLS
-from .._protocol.tensors import Array
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

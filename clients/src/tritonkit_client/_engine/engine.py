@@ -10,9 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from .effects import Attempt, Deadline, Effect, Effects, Pause, Race, Resolve, Wait
 from .._protocol.calls import Call, Operation, Request, Response, SharedOperation, Wire
-from .._transport.endpoint import Endpoints, addressed
 from .._protocol.errors import (
     DEADLINE_EXCEEDED,
     NO_CONNECTION,
@@ -24,6 +22,8 @@ from .._protocol.errors import (
     Unauthenticated,
     error_for,
 )
+from .._transport.endpoint import Endpoints, addressed
+from .effects import Attempt, Deadline, Effect, Effects, Pause, Race, Resolve, Wait
 from .events import Hooks, RequestEvent, ResponseEvent, RetryEvent
 from .hedging import Hedge, Latencies
 from .retry import Budget, Retry, is_retryable, pushback_s

@@ -15,9 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from .._protocol.calls import BINARY, Call, InferRequest, Operation, Outputs, Parameter, SharedOperation, Wire, no_parameters
-from .._protocol.classes import classified, requested_outputs
 from .._memory.cuda import on_host
+from .._protocol.calls import (
+    BINARY,
+    Call,
+    InferRequest,
+    Operation,
+    Outputs,
+    Parameter,
+    SharedOperation,
+    Wire,
+    no_parameters,
+)
+from .._protocol.classes import classified, requested_outputs
 from .._protocol.errors import (
     InvalidInput,
     ModelNotFound,
@@ -33,8 +43,8 @@ from .._protocol.tensors import Array
 from .._protocol.validation import check_outputs, encode_inputs
 
 if TYPE_CHECKING:
-    from .servers import Server
     from .._memory.shared_memory import Arena
+    from .servers import Server
 
 
 @dataclass(slots=True)

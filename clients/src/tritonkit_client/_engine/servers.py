@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from .._transport.endpoint import Endpoint
 from .._protocol.errors import ConnectionFailed, DeadlineExceeded, ModelNotReady, ServerBusy, TritonkitClientError
+from .._transport.endpoint import Endpoint
 
 # A server that is out is checked so soon, and then after twice as long each time up to the limit.
 _FIRST_CHECK_S, _LAST_CHECK_S = 0.1, 5.0

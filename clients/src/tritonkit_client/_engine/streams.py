@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .effects import Attempt, Deadline
 from .._protocol.calls import Call, InferRequest, Operation, Response
 from .._protocol.classes import classified
-from .engine import Engine, build_request
 from .._protocol.errors import NotSupported, TritonkitClientError
 from .._protocol.metadata import ModelMetadata
 from .._protocol.tensors import Array
 from .._protocol.validation import UNNAMED
+from .effects import Attempt, Deadline
+from .engine import Engine, build_request
 
 if TYPE_CHECKING:
     from .operations import Inference, Operations

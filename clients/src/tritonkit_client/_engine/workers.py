@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from .effects import Attempt, Effect, Effects, Pause, Race, Resolve
 from .._protocol.calls import Response
-from .events import logger
 from .._transport.interrupt import Interrupt
 from .._transport.sockets import addresses
+from .effects import Attempt, Effect, Effects, Pause, Race, Resolve
+from .events import logger
 
 _GOOD = ("OK", 200)
 Perform = Callable[[Effect], Any]

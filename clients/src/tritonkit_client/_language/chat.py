@@ -14,8 +14,8 @@ from functools import lru_cache
 from os import PathLike, fspath
 from typing import Any
 
-from .chat_files import read_directory, read_template
 from .._protocol.errors import InvalidInput, Origin
+from .chat_files import read_directory, read_template
 
 Message = Mapping[str, Any]
 # Parameters of a configuration, as `tritonkit build` writes them (build/src/tritonkit/llm/chat.py): the template, the

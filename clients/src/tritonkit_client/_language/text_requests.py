@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from .._protocol.calls import Operation
-from .chat import Message, chat_template, render
-from .._protocol.errors import InvalidInput, Origin
-from .generation import AnswerBuilder
-from .._protocol.metadata import ModelMetadata
 from .._engine.streams import PreparedStream
+from .._protocol.calls import Operation
+from .._protocol.errors import InvalidInput, Origin
+from .._protocol.metadata import ModelMetadata
+from .chat import Message, chat_template, render
+from .generation import AnswerBuilder
 from .text_tensors import Sampling, text_tensors
 
 if TYPE_CHECKING:

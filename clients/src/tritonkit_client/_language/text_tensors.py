@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .._protocol.errors import InvalidInput, NotSupported, Origin
-from .generation import Logprobs, TokenLogprob
 from .._protocol.metadata import ModelMetadata
 from .._protocol.tensors import Array
+from .generation import Logprobs, TokenLogprob
 
 # Fields of vLLM's SamplingParams (vllm/sampling_params.py, releases 0.13 to 0.33) that are the caller's, but for those
 # that are arguments of `Client.generate`; the backend adds lora_name, which is one too.

@@ -16,7 +16,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._protocol.calls import Call, InferRequest, Memory, Operation, RequestedOutput, Tensor, Wire
-from .cuda import CudaSegment, Gpu, on_host
 from .._protocol.errors import (
     ConnectionFailed,
     InvalidInput,
@@ -27,8 +26,9 @@ from .._protocol.errors import (
     TritonkitClientError,
 )
 from .._protocol.metadata import ModelMetadata
-from .segments import FileSegment, Segment, Segments, is_orphan
 from .._protocol.tensors import DTYPES, Array, decode
+from .cuda import CudaSegment, Gpu, on_host
+from .segments import FileSegment, Segment, Segments, is_orphan
 
 if TYPE_CHECKING:
     from .._engine.servers import Server

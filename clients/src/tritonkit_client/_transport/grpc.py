@@ -11,8 +11,8 @@ import grpc
 from grpc._cython import cygrpc
 
 from .._protocol.calls import Request, Response, closed_response, idle_response
-from .endpoint import Endpoint
 from .._protocol.errors import NotSupported
+from .endpoint import Endpoint
 from .interrupt import IdleWatch, interruptible
 from .security import TLS
 

@@ -23,12 +23,12 @@ from urllib3 import exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from .._protocol.calls import Request, Response, closed_response, idle_response
-from .endpoint import Endpoint
 from .._protocol.errors import DEADLINE_EXCEEDED, NO_CONNECTION
+from .._protocol.tensors import Buffer
+from .endpoint import Endpoint
 from .interrupt import Interrupt
 from .security import TLS
 from .sockets import DeadlineSSLSocket, connect
-from .._protocol.tensors import Buffer
 
 # Idle connections kept open; calls beyond that many at once open one more each, for one call.
 _POOL_SIZE = 128
