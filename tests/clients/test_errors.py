@@ -5,6 +5,7 @@ import pickle
 import pytest
 
 import tritonkit_client
+import tritonkit_client._protocol.errors
 from tritonkit_client import (
     ClientClosed,
     ConnectionFailed,
