@@ -61,7 +61,7 @@ def test_file_names_that_are_no_text_are_printed_in_every_format(
     ):
         assert cli.main([*arguments, str(odd_repository)]) in (0, 1)
         printed = capsys.readouterr().out
-        assert "odd" in printed
+        assert "odd" in printed.replace("\n", "")  # a long path is wrapped
         if arguments != ["lint"]:
             assert "xff" in printed or "%FF" in printed or "udcff" in printed
             strict(printed)
@@ -111,8 +111,8 @@ def test_an_error_is_a_line_and_a_traceback_only_for_who_wants_it(
         run_command(command)
 
 
-# A child that Locust's users are kept by.
-_ALONE = {"supervisor.py"}
+# A child that Locust's users are kept by, and the way to verbs that turn errors into exit codes themselves.
+_ALONE = {"supervisor.py", "__main__.py"}
 
 
 def test_no_script_shows_a_traceback_unasked(root: Path) -> None:

@@ -45,6 +45,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.delenv("MAKELEVEL", raising=False)
+    (tmp_path / "helm").mkdir()
+    (tmp_path / "helm/tritonkit").symlink_to(CHART)
     add_model(tmp_path, "net", "tritonkit_onnxruntime")
     add_model(tmp_path, "other", "onnxruntime")
     return tmp_path
