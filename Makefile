@@ -87,7 +87,7 @@ setup: $(STAMP) ## install everything into .venv and the embedded Triton into th
 	@$(BIN)/tritonkit install-server
 
 # Installs again when any of these files changes; otherwise costs nothing.
-$(STAMP): constraints.txt pyproject.toml build/pyproject.toml clients/pyproject.toml build/install.py
+$(STAMP): constraints.txt pyproject.toml build/pyproject.toml clients/pyproject.toml loadtests/pyproject.toml build/install.py
 	@$(PYTHON) build/install.py --venv $(VENV)
 	touch $@
 
