@@ -104,9 +104,9 @@ def test_a_key_that_cannot_be_read_is_named_with_the_file(changes: dict[str, Any
     assert caught.value.message.startswith(f"{path}: {key}: ")
     assert caught.value.fix
     # A build, which must know what it wrote, goes by the rest.
-    found = passport.find(path)
-    assert found is not None
-    assert (found.model, found.graph_sha256, found.to_text()) == ("net", "ab" * 32, path.read_text(encoding="utf-8"))
+    kept = passport.find(path)
+    assert kept is not None
+    assert (kept.model, kept.graph_sha256, kept.to_text()) == ("net", "ab" * 32, path.read_text(encoding="utf-8"))
 
 
 def test_what_is_no_passport_is_none_or_refused(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -35,7 +34,7 @@ from tritonkit_load.load.durations import seconds
 from tritonkit_load.load.generator import Generator
 from tritonkit_load.load.plan import AS_SAMPLED, Plan
 from tritonkit_load.load.result import Result
-from tritonkit_load.reporting import loadpage, verdict_text
+from tritonkit_load.reporting import loadpage, verbs, verdict_text
 from tritonkit_load.tokens import capacity as of_tokens
 from tritonkit_load.tokens import measuring
 from tritonkit_load.tuning import limit
@@ -84,7 +83,7 @@ def _main() -> int:
         return INTERRUPTED
     except Unmet as error:
         folder = options.reports / next(iter(error.result.models))
-        write(folder, replace(error.result, command=_command()))
+        write(folder, replace(error.result, command=verbs.running("capacity")))
         raise CheckFailed(error.message, f"{error.fix}; the last run is in {folder / 'index.html'}") from error
     if not options.json:
         print(f"Report: {folder / 'index.html'}")
@@ -246,11 +245,7 @@ def _run(options: argparse.Namespace) -> tuple[Capacity, Result]:
             ):
                 estimate, result = capacity(generator, slo, plan=plan, say=say)
                 result = replace(result, environment=result.environment | {"target": target, "divided": str(cores)})
-    return estimate, replace(result, command=_command())
-
-
-def _command() -> str:
-    return shlex.join(["tritonkit-load", "capacity", *sys.argv[1:]])
+    return estimate, replace(result, command=verbs.running("capacity"))
 
 
 def _fate(probe: Probe) -> str:

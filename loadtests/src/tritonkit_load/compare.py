@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import statistics
 import sys
 import time
@@ -45,7 +44,7 @@ from tritonkit_load.load import environment, payloads
 from tritonkit_load.load import models as recipe_files
 from tritonkit_load.load import slo as slos
 from tritonkit_load.load import target as targets
-from tritonkit_load.reporting import comparepage
+from tritonkit_load.reporting import comparepage, verbs
 from tritonkit_load.reporting.comparison_result import ComparisonResult, Row, ordered
 from tritonkit_load.reporting.page import NOTHING, figure, short
 from tritonkit_load.tuning import space
@@ -129,7 +128,7 @@ def _run(options: argparse.Namespace) -> ComparisonResult:
                 partial = True
     return ComparisonResult(
         created=datetime.now(UTC).astimezone().isoformat(timespec="seconds"),
-        command=shlex.join(["tritonkit-load", "compare", *sys.argv[1:]]),
+        command=verbs.running("compare"),
         environment=environment.machine() | {"target": stage.target, "divided": str(stage.cores)},
         slo={recipe.name: _slo_text(recipe) for recipe in recipes},
         ceiling=ceiling,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -28,7 +27,7 @@ from tritonkit_load.load import target as targets
 from tritonkit_load.load.durations import seconds
 from tritonkit_load.load.plan import AS_SAMPLED, Plan
 from tritonkit_load.load.result import Result
-from tritonkit_load.reporting import junit, loadpage
+from tritonkit_load.reporting import junit, loadpage, verbs
 from tritonkit_load.tokens import loadtest, measuring
 
 USERS = {"grpc": "TritonGrpcUser", "http": "TritonHttpUser", "stream": "TritonStreamUser"}
@@ -115,7 +114,7 @@ def _run(options: argparse.Namespace, paths: Mapping[str, Path]) -> Result:
             result = headless.run(arguments)
     return replace(
         result,
-        command=shlex.join(["tritonkit-load", "run", *sys.argv[1:]]),
+        command=verbs.running("run"),
         environment=result.environment | environment,
     )
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -31,7 +30,7 @@ from tritonkit_load.load import environment, models, payloads
 from tritonkit_load.load import target as targets
 from tritonkit_load.load.durations import seconds
 from tritonkit_load.load.plan import AS_SAMPLED, Plan
-from tritonkit_load.reporting import tunepage
+from tritonkit_load.reporting import tunepage, verbs
 from tritonkit_load.reporting.tuning_result import TuningResult
 from tritonkit_load.tuning import losses, outcome, tuner
 from tritonkit_load.tuning.cores import Cores, divide
@@ -135,7 +134,7 @@ def run(job: TuningJob) -> tuple[TuningResult, Final | None]:
             written = outcome.write(job.recipe, build, final, job.repository, figures, job.slo)
         result = outcome.result(
             job.recipe, search, references, final, slo=job.slo, budget_s=job.budget_s, environment=where,
-            command=shlex.join(["tritonkit-load", "tune", *sys.argv[1:]]), written=written,
+            command=verbs.running("tune"), written=written,
             took_s=time.monotonic() - began, failure=failure,
             notes=(*losses.note(lost), *_notes(search, opening, job.budget_s, time.monotonic() - began)),
         )  # fmt: skip

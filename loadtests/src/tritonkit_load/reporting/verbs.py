@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import shlex
+import sys
+
+_PROGRAM = "tritonkit-load"
 
 
 def variables(command: str, model: str) -> str:
@@ -26,7 +29,7 @@ def capacity(command: str, model: str) -> str:
     if not server:
         return f"make capacity {variables(command, model)}"
     slo = _option(command, "--slo")
-    words = ["tritonkit-load", "capacity", "--model", _typed(command, model), "--host", server]
+    words = [_PROGRAM, "capacity", "--model", _typed(command, model), "--host", server]
     return shlex.join([*words, *(["--slo", slo] if slo else [])])
 
 
@@ -35,10 +38,15 @@ def setting(command: str, variable: str, value: str) -> str:
     return f"--{variable.lower()} {value}" if host(command) else f"{variable}={value}"
 
 
+def running(verb: str) -> str:
+    """The command of this process, as a result keeps it: its verb, and the words that came after it."""
+    return shlex.join([_PROGRAM, verb, *sys.argv[1:]])
+
+
 def verb(command: str) -> str:
     """The verb of a command of ``tritonkit-load``; empty where it is another's."""
     words = command.split()
-    return words[1] if words[:1] == ["tritonkit-load"] and len(words) > 1 else ""
+    return words[1] if words[:1] == [_PROGRAM] and len(words) > 1 else ""
 
 
 def host(command: str) -> str:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +17,7 @@ from rich.console import Console
 from tritonkit import atomic, progress
 from tritonkit.errors import CheckFailed, InputError
 from tritonkit.recipe import LanguageRecipe
-from tritonkit_load.reporting import tokenpage
+from tritonkit_load.reporting import tokenpage, verbs
 from tritonkit_load.reporting.page import short
 from tritonkit_load.tokens import measuring, slo, summary, text_report
 from tritonkit_load.tokens.generator import Sender, sender
@@ -123,7 +121,7 @@ def run(options: argparse.Namespace, recipe: LanguageRecipe, *, duration_s: floa
                 estimate = limit.capacity(ask, resolution=RESOLUTION, least=LEAST)
             except CheckFailed as error:
                 if ask.results:
-                    _write(folder, replace(ask.results[-1], command=_command()))
+                    _write(folder, replace(ask.results[-1], command=verbs.running("capacity")))
                     error = CheckFailed(error.message, f"{error.fix}; the last run is in {folder / 'index.html'}")
                 raise error from None
     result = with_curve(estimate, ask.results)
@@ -148,7 +146,7 @@ def with_curve(estimate: Capacity, results: list[TokenResult]) -> TokenResult:
         )
         for result, probed in sorted(runs, key=lambda pair: pair[1].rate)
     ]  # fmt: skip
-    return replace(at_rate, curve=tuple(curve), capacity=estimate.limit, command=_command())
+    return replace(at_rate, curve=tuple(curve), capacity=estimate.limit, command=verbs.running("capacity"))
 
 
 def lines(estimate: Capacity, result: TokenResult) -> list[str]:
@@ -174,10 +172,6 @@ def _write(folder: Path, result: TokenResult) -> None:
     """The page and the figures, both or neither."""
     files = {"result.json": json.dumps(result.to_json(), indent=2) + "\n", "index.html": tokenpage.render(result)}
     atomic.put_files(folder, files)
-
-
-def _command() -> str:
-    return shlex.join(["tritonkit-load", "capacity", *sys.argv[1:]])
 
 
 def _finite(value: float) -> float | None:

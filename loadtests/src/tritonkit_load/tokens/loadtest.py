@@ -9,8 +9,6 @@ import argparse
 import csv
 import io
 import json
-import shlex
-import sys
 from dataclasses import replace
 
 from rich.console import Console
@@ -19,7 +17,7 @@ from tritonkit import atomic, progress
 from tritonkit.errors import InputError
 from tritonkit.recipe import LanguageRecipe
 from tritonkit_load.load import arrivals
-from tritonkit_load.reporting import tokenjunit, tokenpage
+from tritonkit_load.reporting import tokenjunit, tokenpage, verbs
 from tritonkit_load.tokens import measuring, slo, summary, text_report
 from tritonkit_load.tokens.generator import sender
 from tritonkit_load.tokens.measuring import Plan
@@ -46,7 +44,7 @@ def run(options: argparse.Namespace, recipe: LanguageRecipe, *, duration_s: floa
             long = f"{warm_up_s + duration_s:g} s" if duration_s else "as long as it was"
             steps.next(f"{how}, {plan.workload.text}, {long}")
             result, answers = measuring.measure(generator, plan, server, recipe.name)
-    result = replace(result, command=shlex.join(["tritonkit-load", "run", *sys.argv[1:]]))
+    result = replace(result, command=verbs.running("run"))
     Console(highlight=False, soft_wrap=True).print("\n".join(text_report.lines(result)), markup=False)
     folder = options.reports / recipe.name
     files = {
